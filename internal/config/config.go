@@ -1,0 +1,161 @@
+// Package config reads the environment into one validated struct. Nothing else in the program looks at the environment.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// Config is everything that can be set. Each field's bounds are in validate.
+type Config struct {
+	// RedisURL takes redis://, rediss://, unix://, redis-sentinel:// and redis-cluster:// (see cache.ParseURL). It may
+	// hold a password.
+	RedisURL string `env:"REDIS_URL"`
+	// DatabaseURL is a postgres:// URL or lib/pq's key=value form. It may hold a password.
+	DatabaseURL string `env:"DATABASE_URL"`
+
+	// Port, when set, is what hosting platforms hand out: the process in the foreground listens on 0.0.0.0:PORT instead
+	// of on its *Addr.
+	Port int `env:"PORT"`
+
+	APIAddr       string `env:"AFTERWRITE_API_ADDR"       envDefault:"127.0.0.1:8080"`
+	DashboardAddr string `env:"AFTERWRITE_DASHBOARD_ADDR" envDefault:"127.0.0.1:8081"`
+	WorkerAddr    string `env:"AFTERWRITE_WORKER_ADDR"    envDefault:"127.0.0.1:8082"`
+	SchedulerAddr string `env:"AFTERWRITE_SCHEDULER_ADDR" envDefault:"127.0.0.1:8083"`
+
+	// FlushInterval is the longest that a dirty key waits for others to share its batch.
+	FlushInterval time.Duration `env:"AFTERWRITE_FLUSH_INTERVAL" envDefault:"1s"`
+	// FlushBatch is the most keys in one upsert.
+	FlushBatch int `env:"AFTERWRITE_FLUSH_BATCH" envDefault:"1000"`
+	// SweepInterval is the time between two sweeps for dirty keys whose task was lost.
+	SweepInterval time.Duration `env:"AFTERWRITE_SWEEP_INTERVAL" envDefault:"5s"`
+	// MaxDirty is the number of dirty keys past which no further key may become dirty.
+	MaxDirty int64 `env:"AFTERWRITE_MAX_DIRTY" envDefault:"1000000"`
+	// CleanTTL is how long an entry stays in Redis after Postgres has it.
+	CleanTTL time.Duration `env:"AFTERWRITE_CLEAN_TTL" envDefault:"1h"`
+	// Shards is the number of parts of the key space; it cannot be changed while Redis holds entries.
+	Shards int `env:"AFTERWRITE_SHARDS" envDefault:"64"`
+	// MaxAttempts is how often a row that Postgres refuses is tried before it becomes a dead letter.
+	MaxAttempts int `env:"AFTERWRITE_MAX_ATTEMPTS" envDefault:"8"`
+	// RetryBackoff is the wait before the first of those attempts; it doubles with each, up to ten minutes.
+	RetryBackoff time.Duration `env:"AFTERWRITE_RETRY_BACKOFF" envDefault:"1s"`
+	// TombstoneTTL is how long a deleted row is kept so that a late flush cannot bring it back.
+	TombstoneTTL time.Duration `env:"AFTERWRITE_TOMBSTONE_TTL" envDefault:"168h"`
+	// WorkerConcurrency is how many tasks one worker runs at once, and so how many connections to Postgres it uses.
+	WorkerConcurrency int `env:"AFTERWRITE_WORKER_CONCURRENCY" envDefault:"8"`
+
+	// DashboardWrite lets Asynqmon run, archive and delete tasks.
+	DashboardWrite bool `env:"AFTERWRITE_DASHBOARD_WRITE" envDefault:"false"`
+
+	DataDir   string `env:"AFTERWRITE_DATA_DIR"   envDefault:".afterwrite"`
+	LogLevel  string `env:"AFTERWRITE_LOG_LEVEL"  envDefault:"info"`
+	LogFormat string `env:"AFTERWRITE_LOG_FORMAT" envDefault:"text"`
+}
+
+// Load reads the process's environment. The error names every variable that is wrong, what it holds and what it takes.
+func Load() (Config, error) {
+	return parse(env.Options{})
+}
+
+// FromMap is Load from the given variables instead of the process's.
+func FromMap(environment map[string]string) (Config, error) {
+	return parse(env.Options{Environment: environment})
+}
+
+func parse(options env.Options) (Config, error) {
+	var c Config
+	if err := env.ParseWithOptions(&c, options); err != nil {
+		return Config{}, fmt.Errorf("read the environment: %w", err)
+	}
+	if err := c.validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Addr returns where a process listens: 0.0.0.0:PORT where PORT is set, else own.
+func (c Config) Addr(own string) string {
+	if c.Port != 0 {
+		return net.JoinHostPort("0.0.0.0", strconv.Itoa(c.Port))
+	}
+	return own
+}
+
+func (c Config) validate() error {
+	return errors.Join(
+		within("AFTERWRITE_FLUSH_INTERVAL", c.FlushInterval, time.Second, time.Hour), // Asynq's shortest is a second
+		within("AFTERWRITE_FLUSH_BATCH", c.FlushBatch, 1, 10_000),
+		within("AFTERWRITE_SWEEP_INTERVAL", c.SweepInterval, time.Second, time.Hour),
+		within("AFTERWRITE_MAX_DIRTY", c.MaxDirty, 1, 1_000_000_000),
+		within("AFTERWRITE_CLEAN_TTL", c.CleanTTL, time.Second, 365*24*time.Hour),
+		within("AFTERWRITE_SHARDS", c.Shards, 1, counter.MaxShards),
+		within("AFTERWRITE_MAX_ATTEMPTS", c.MaxAttempts, 1, 100),
+		within("AFTERWRITE_RETRY_BACKOFF", c.RetryBackoff, 10*time.Millisecond, 10*time.Minute),
+		within("AFTERWRITE_TOMBSTONE_TTL", c.TombstoneTTL, time.Minute, 10*365*24*time.Hour),
+		within("AFTERWRITE_WORKER_CONCURRENCY", c.WorkerConcurrency, 1, 256),
+		within("PORT", c.Port, 0, 65535),
+		oneOf("AFTERWRITE_LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error"),
+		oneOf("AFTERWRITE_LOG_FORMAT", c.LogFormat, "text", "json"),
+		address("AFTERWRITE_API_ADDR", c.APIAddr),
+		address("AFTERWRITE_DASHBOARD_ADDR", c.DashboardAddr),
+		address("AFTERWRITE_WORKER_ADDR", c.WorkerAddr),
+		address("AFTERWRITE_SCHEDULER_ADDR", c.SchedulerAddr),
+	)
+}
+
+func within[T int | int64 | time.Duration](name string, value, low, high T) error {
+	if value < low || value > high {
+		return fmt.Errorf("%s is %v: it takes %v to %v", name, value, low, high)
+	}
+	return nil
+}
+
+func oneOf(name, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if value == a {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is %q: it takes one of %v", name, value, allowed)
+}
+
+func address(name, value string) error {
+	if _, _, err := net.SplitHostPort(value); err != nil {
+		return fmt.Errorf("%s is %q: it takes host:port, like 127.0.0.1:8080", name, value)
+	}
+	return nil
+}
+
+// RequireRedis returns an error that says what to do when no Redis is configured.
+func (c Config) RequireRedis() error {
+	if c.RedisURL == "" {
+		return errors.New("REDIS_URL is not set: set it (redis://127.0.0.1:6379/0), or use `afterwrite up`, which brings its own")
+	}
+	return nil
+}
+
+// RequirePostgres is RequireRedis for Postgres.
+func (c Config) RequirePostgres() error {
+	if c.DatabaseURL == "" {
+		return errors.New("DATABASE_URL is not set: set it (postgres://user@127.0.0.1/afterwrite), " +
+			"or use `afterwrite up`, which brings its own")
+	}
+	return nil
+}
+
+// Redact returns rawURL fit for logs: without its password, and without anything at all where it cannot be parsed.
+func Redact(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Scheme == "" {
+		return "(not an URL: not shown)"
+	}
+	return u.Redacted()
+}

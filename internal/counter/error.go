@@ -1,0 +1,65 @@
+package counter
+
+import (
+	"errors"
+	"time"
+)
+
+// Code is a stable name of what went wrong, for clients to switch on. What each promises about the write stands in the
+// README; the HTTP statuses are the api's.
+type Code string
+
+// The codes.
+const (
+	CodeInvalidKey           Code = "invalid_key"
+	CodeInvalidBody          Code = "invalid_body"
+	CodeUnknownField         Code = "unknown_field"
+	CodeTooManyOperations    Code = "too_many_operations"
+	CodeBodyTooLarge         Code = "body_too_large"
+	CodeUnsupportedMediaType Code = "unsupported_media_type"
+	CodeMethodNotAllowed     Code = "method_not_allowed"
+	CodeNotFound             Code = "not_found"
+	CodeOverflow             Code = "overflow"
+	CodeBackpressure         Code = "backpressure"         // too many dirty keys; not applied
+	CodeOverloaded           Code = "overloaded"           // the api's own queue is full; not applied
+	CodeCacheFull            Code = "cache_full"           // Redis is at maxmemory; not applied
+	CodeCacheUnavailable     Code = "cache_unavailable"    // Redis could not be reached or refused; not applied
+	CodeDatabaseUnavailable  Code = "database_unavailable" // a read needs Postgres, which did not answer
+	CodeOutcomeUnknown       Code = "outcome_unknown"      // sent, no answer: may or may not be applied
+	CodeInternal             Code = "internal"
+)
+
+// Error is an error with a meaning for the client. Detail is for the client; Err, which may hold hosts and internals,
+// is for the operator's log only.
+type Error struct {
+	Err        error
+	Code       Code
+	Detail     string
+	RetryAfter time.Duration // 0: no advice
+}
+
+// Error returns everything, for logs.
+func (e *Error) Error() string {
+	s := string(e.Code)
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the operator's part.
+func (e *Error) Unwrap() error { return e.Err }
+
+// CodeOf returns the code of err, CodeInternal for an error that has none, and "" for nil.
+func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return CodeInternal
+}

@@ -1,0 +1,17 @@
+// Package tasks is the contract between the api, the scheduler and the workers: what tasks there are, what their
+// payloads hold, which IDs make duplicates collapse, and in which queues and groups they travel.
+//
+// A task is a hint that something is to be done, never the only record of it: the dirty sets in Redis are that. So each
+// of these may be lost, delayed, doubled or run late without harm.
+//
+//	type    TaskID                    sent by               what the worker does
+//	flush   flush:<key>               api, worker           in group <shard>; aggregated into one flush of many keys
+//	drain   drain:<shard>[:more]      api, worker           flushes every dirty key of the shard
+//	drain   drain:<shard>:<bucket>    worker, for a sweep   the same, for keys whose task was lost
+//	retry   retry:<key>               worker                tries a row that Postgres refused, then makes it a dead letter
+//	sweep   sweep:<bucket>            scheduler             looks for keys that were dirty for too long
+//	purge   purge:<bucket>            scheduler             removes old tombstones from Postgres
+//
+// A TaskID that is still queued or running makes a second enqueue fail with asynq.ErrTaskIDConflict, which Send takes
+// for success.
+package tasks

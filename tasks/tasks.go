@@ -1,0 +1,205 @@
+package tasks
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// Task types.
+const (
+	TypeFlush = "flush"
+	TypeDrain = "drain"
+	TypeRetry = "retry"
+	TypeSweep = "sweep"
+	TypePurge = "purge"
+)
+
+// Queues. Their names carry a prefix because Asynq's keys are shared by all that use the same Redis database.
+const (
+	QueueFlush = "aw-flush"
+	QueueSweep = "aw-sweep"
+	QueueRetry = "aw-retry"
+)
+
+// Queues returns every queue with the weight at which a worker serves it. Sweeps are rare and must not wait behind a
+// long queue of flushes; retries may.
+func Queues() map[string]int {
+	return map[string]int{QueueFlush: 6, QueueSweep: 3, QueueRetry: 1}
+}
+
+const (
+	// uncounted is the MaxRetry of tasks whose errors never count as failures: it only has to be more than 0, which
+	// Asynq would archive at once.
+	uncounted = 25
+
+	// taskTimeout bounds one run of a flush, drain or retry. A drain that needs longer ends early and sends another.
+	taskTimeout = 60 * time.Second
+)
+
+// Keys is the payload of a flush and of a retry.
+type Keys struct {
+	Keys []counter.Key `json:"keys"`
+}
+
+// Shard is the payload of a drain.
+type Shard struct {
+	Shard counter.Shard `json:"shard"`
+	// Swept is true when a sweep sent it: it is not retried, since the next sweep would send another.
+	Swept bool `json:"swept,omitempty"`
+}
+
+// Flush is the hint that key has become dirty. Workers aggregate the flushes of one shard.
+func Flush(key counter.Key, shard counter.Shard) *asynq.Task {
+	return asynq.NewTask(TypeFlush, encode(Keys{Keys: []counter.Key{key}}),
+		asynq.TaskID("flush:"+string(key)),
+		asynq.Group(shard.String()),
+		asynq.Queue(QueueFlush),
+		asynq.MaxRetry(uncounted),
+		asynq.Timeout(taskTimeout),
+	)
+}
+
+// Aggregate merges the flushes of one group into one; it is the server's asynq.GroupAggregatorFunc. The options of the
+// members are not taken over by Asynq, so they are given again. It must not panic: a panic here ends the process.
+func Aggregate(_ string, members []*asynq.Task) *asynq.Task {
+	merged := Keys{Keys: make([]counter.Key, 0, len(members))}
+	for _, m := range members {
+		// A member that cannot be read is dropped: its key, if there is one, is in the dirty set.
+		if keys, err := DecodeKeys(m.Payload()); err == nil {
+			merged.Keys = append(merged.Keys, keys...)
+		}
+	}
+	return asynq.NewTask(TypeFlush, encode(merged),
+		asynq.MaxRetry(uncounted),
+		asynq.Timeout(taskTimeout),
+	)
+}
+
+// Drain is the hint that the shard has more dirty keys than one batch.
+func Drain(shard counter.Shard) *asynq.Task {
+	return drain(Shard{Shard: shard}, "drain:"+shard.String())
+}
+
+// DrainMore is what a drain sends, to run after delay, when keys became dirty while it ran. own is the TaskID of the
+// sender: that ID is taken while the sender runs, so the two IDs take turns, and there are never more than two.
+func DrainMore(shard counter.Shard, own string, delay time.Duration) *asynq.Task {
+	id := "drain:" + shard.String()
+	if own == id {
+		id += ":more"
+	}
+	return drain(Shard{Shard: shard}, id, asynq.ProcessIn(delay))
+}
+
+// SweptDrain is the drain that the sweep of the given bucket sends. Its ID is its own, because the fixed ones may be
+// held for minutes by a worker that died.
+func SweptDrain(shard counter.Shard, bucket int64) *asynq.Task {
+	return drain(Shard{Shard: shard, Swept: true}, "drain:"+shard.String()+":"+strconv.FormatInt(bucket, 10))
+}
+
+func drain(payload Shard, id string, more ...asynq.Option) *asynq.Task {
+	options := append([]asynq.Option{
+		asynq.TaskID(id),
+		asynq.Queue(QueueFlush),
+		asynq.MaxRetry(uncounted),
+		asynq.Timeout(taskTimeout),
+	}, more...)
+	return asynq.NewTask(TypeDrain, encode(payload), options...)
+}
+
+// Retry is the next attempt at a row that Postgres refused. maxAttempts bounds the attempts of this task; the handler
+// archives it with asynq.SkipRetry at the last one, so Asynq itself is given one more: it archives whatever has used up
+// its retries, even for an error that does not count.
+func Retry(key counter.Key, maxAttempts int, delay time.Duration) *asynq.Task {
+	return asynq.NewTask(TypeRetry, encode(Keys{Keys: []counter.Key{key}}),
+		asynq.TaskID(RetryID(key)),
+		asynq.Queue(QueueRetry),
+		asynq.MaxRetry(maxAttempts),
+		asynq.Timeout(taskTimeout),
+		asynq.ProcessIn(delay),
+	)
+}
+
+// RetryID is the TaskID of key's retry.
+func RetryID(key counter.Key) string { return "retry:" + string(key) }
+
+// Sweep is the periodic task of the bucket of time that now falls into. Several schedulers make the same ID; Retention
+// keeps it taken after the task has run, for those whose clock is late.
+func Sweep(now time.Time, interval time.Duration) *asynq.Task {
+	return periodic(TypeSweep, now, interval)
+}
+
+// Purge is Sweep for the removal of tombstones.
+func Purge(now time.Time, interval time.Duration) *asynq.Task {
+	return periodic(TypePurge, now, interval)
+}
+
+func periodic(typename string, now time.Time, interval time.Duration) *asynq.Task {
+	bucket := Bucket(now, interval)
+	return asynq.NewTask(typename, encode(Tick{Bucket: bucket}),
+		asynq.TaskID(typename+":"+strconv.FormatInt(bucket, 10)),
+		asynq.Queue(QueueSweep),
+		asynq.MaxRetry(uncounted),
+		asynq.Timeout(taskTimeout),
+		asynq.Retention(2*interval),
+	)
+}
+
+// Tick is the payload of a periodic task.
+type Tick struct {
+	Bucket int64 `json:"bucket"`
+}
+
+// Bucket numbers the intervals since 1970, so that clocks that agree to within an interval give the same number.
+func Bucket(now time.Time, interval time.Duration) int64 {
+	return now.UnixMilli() / interval.Milliseconds()
+}
+
+// DecodeKeys reads the payload of a flush or retry. Every key has been checked.
+func DecodeKeys(payload []byte) ([]counter.Key, error) {
+	var p Keys
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return nil, fmt.Errorf("decode keys: %w", err)
+	}
+	for _, k := range p.Keys {
+		if _, err := counter.ParseKey(string(k)); err != nil {
+			return nil, fmt.Errorf("decode keys: %w", err)
+		}
+	}
+	return p.Keys, nil
+}
+
+// DecodeShard reads the payload of a drain, for a world of the given number of shards.
+func DecodeShard(payload []byte, shards int) (Shard, error) {
+	var p Shard
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return Shard{}, fmt.Errorf("decode shard: %w", err)
+	}
+	if p.Shard < 0 || int(p.Shard) >= shards {
+		return Shard{}, fmt.Errorf("decode shard: %d is not one of %d shards", p.Shard, shards)
+	}
+	return p, nil
+}
+
+// DecodeTick reads the payload of a sweep or purge.
+func DecodeTick(payload []byte) (Tick, error) {
+	var p Tick
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return Tick{}, fmt.Errorf("decode tick: %w", err)
+	}
+	return p, nil
+}
+
+// encode never fails: the payloads are structs of strings and integers.
+func encode(payload any) []byte {
+	b, err := json.Marshal(payload)
+	if err != nil {
+		panic(fmt.Sprintf("tasks: encode %T: %v", payload, err))
+	}
+	return b
+}
