@@ -1,0 +1,40 @@
+-- ack.lua clears the dirty marks of keys whose state Postgres has committed: compare-and-clear, so a key that was
+-- written since it was peeked stays dirty.
+--
+-- KEYS[1]  {aw:07}:dirty
+-- ARGV[1]  when the keys were peeked, ms of Redis's clock: what is still unsynced was written after that
+-- ARGV[2]  TTL of a clean entry, ms
+-- then for each key two: key, the version that was committed ("" for a key whose entry was gone)
+--
+-- Reply: the keys that stay dirty because they were written meanwhile.
+--
+-- It needs no growth, so that flushing goes on in a Redis that is full.
+
+local call, pcall = redis.call, redis.pcall
+local dirty = KEYS[1]
+local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
+local has_dead = call('EXISTS', tag .. ':dead') == 1
+local again = {}
+
+for i = 3, #ARGV, 2 do
+  local key, committed = ARGV[i], ARGV[i + 1]
+  local entry = tag .. ':c:' .. key
+  local n = pcall('HGET', entry, 'n')
+  if n == committed then
+    if call('ZREM', dirty, key) == 1 then call('PEXPIRE', entry, ARGV[2]) end
+  elseif not n and committed == '' then
+    call('ZREM', dirty, key)
+  elseif call('ZSCORE', dirty, key) then
+    pcall('ZADD', dirty, 'XX', ARGV[1], key)
+    again[#again + 1] = key
+  end
+  -- Postgres took it: whatever it was refused for before is over.
+  if has_dead then call('HDEL', tag .. ':dead', key) end
+end
+
+-- A new generation: what was read from Postgres before this ack is too old to hydrate from. Deleting it serves as well,
+-- since the next to need one makes another.
+local t = call('TIME')
+local set = pcall('SET', tag .. ':gen', string.format('%.0f', t[1] * 1000000 + t[2]))
+if set.err then call('DEL', tag .. ':gen') end
+return again

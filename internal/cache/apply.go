@@ -1,0 +1,184 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// application is one call of apply.lua in the making: on a cluster, one call for each shard, in one pipeline.
+type application struct {
+	cache    *Cache
+	mayDirty bool
+	writes   []*Write
+	outcomes []*Outcome
+}
+
+func (a *application) add(w *Write, o *Outcome) {
+	a.writes = append(a.writes, w)
+	a.outcomes = append(a.outcomes, o)
+}
+
+// run sends what has been added and fills in the outcomes. The call is bounded by the client's time-outs, not by a
+// context: those of the callers differ.
+func (a *application) run() {
+	if len(a.writes) == 0 {
+		return
+	}
+	if a.cache.cluster {
+		a.runByShard()
+		return
+	}
+	keys, args := a.encode()
+	a.settle(applyScript.Run(context.Background(), a.cache.client, keys, args...).Text())
+}
+
+func (a *application) runByShard() {
+	ctx := context.Background()
+	parts := make(map[counter.Shard]*application)
+	for i, w := range a.writes {
+		shard := a.cache.Shard(w.Key)
+		if parts[shard] == nil {
+			parts[shard] = &application{cache: a.cache, mayDirty: a.mayDirty}
+		}
+		parts[shard].add(w, a.outcomes[i])
+	}
+	pipe := a.cache.client.Pipeline()
+	calls := make(map[counter.Shard]*redis.Cmd, len(parts))
+	for shard, part := range parts {
+		keys, args := part.encode()
+		calls[shard] = applyScript.EvalSha(ctx, pipe, keys, args...)
+	}
+	_, _ = pipe.Exec(ctx) // each call has its own error
+	for shard, part := range parts {
+		reply, err := calls[shard].Text()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") { // this node has not seen it yet
+			keys, args := part.encode()
+			reply, err = applyScript.Eval(ctx, a.cache.client, keys, args...).Text()
+		}
+		part.settle(reply, err)
+	}
+}
+
+// encode makes the arguments of apply.lua.
+func (a *application) encode() (keys []string, args []any) {
+	keys = make([]string, len(a.writes))
+	args = make([]any, len(a.writes)+1)
+	args[0] = "0"
+	if a.mayDirty {
+		args[0] = "1"
+	}
+	for i, w := range a.writes {
+		keys[i] = a.cache.entryKey(w.Key)
+		args[i+1] = encodeWrite(w)
+	}
+	return keys, args
+}
+
+func encodeWrite(w *Write) string {
+	var letter byte
+	switch w.Kind {
+	case counter.Get:
+		return "g"
+	case counter.Increment:
+		letter = 'i'
+	case counter.Set:
+		letter = 's'
+	case counter.Delete:
+		letter = 'd'
+	}
+	if w.Blind {
+		letter -= 'a' - 'A'
+	}
+	var buf [21]byte
+	b := append(buf[:0], letter)
+	if w.Kind != counter.Delete {
+		b = strconv.AppendInt(b, w.Amount, 10)
+	}
+	return string(b)
+}
+
+// settle fills in the outcomes from the reply of apply.lua, or from its error.
+func (a *application) settle(reply string, err error) {
+	if err != nil {
+		problem := writeError(err)
+		for _, o := range a.outcomes {
+			*o = Outcome{Err: problem}
+		}
+		return
+	}
+	for _, o := range a.outcomes {
+		var line string
+		line, reply, _ = strings.Cut(reply, "\n")
+		*o = decodeOutcome(line)
+	}
+}
+
+var errEntry = errors.New("the entry in redis is not a counter's: something else wrote to its key")
+
+// decodeOutcome reads one line of the reply of apply.lua, whose head lists them.
+func decodeOutcome(line string) Outcome {
+	letter, rest, _ := strings.Cut(line, " ")
+	f := fields{rest: rest}
+	var o Outcome
+	switch letter {
+	case "a":
+		o = Outcome{Value: f.int(), Version: f.int(), Backlog: f.int(), Known: true, Exists: true}
+	case "u":
+		o = Outcome{Backlog: f.int(), Exists: true}
+	case "k":
+		o = Outcome{Value: f.int(), Version: f.int(), Synced: f.int() == 1, Known: true, Exists: true}
+	case "n":
+		o = Outcome{Version: f.int(), Synced: f.int() == 1, Known: true}
+	case "c":
+		o = Outcome{Cold: true, Generation: rest}
+	case "o":
+		o = Outcome{Err: Overflow()}
+	case "b":
+		o = Outcome{Err: &counter.Error{
+			Code: counter.CodeBackpressure, RetryAfter: retryAfter,
+			Detail: "too many counters wait to be written to Postgres; the operation was not applied",
+		}}
+	case "e":
+		o = Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
+	default:
+		f.err = errors.New("unknown letter")
+	}
+	if f.err != nil {
+		return Outcome{Err: &counter.Error{
+			Code: counter.CodeOutcomeUnknown, Err: fmt.Errorf("reply of apply.lua %q: %w", line, f.err),
+			Detail: "the answer of Redis could not be read: the operation may or may not have been applied",
+		}}
+	}
+	return o
+}
+
+// Overflow is the error of an operation whose sum does not fit into 64 bits.
+func Overflow() *counter.Error {
+	return &counter.Error{
+		Code:   counter.CodeOverflow,
+		Detail: "the value would leave the range of a signed 64-bit integer; the operation was not applied",
+	}
+}
+
+// fields reads integers separated by single spaces and remembers the first error.
+type fields struct {
+	rest string
+	err  error
+}
+
+func (f *fields) int() int64 {
+	var word string
+	word, f.rest, _ = strings.Cut(f.rest, " ")
+	n, err := strconv.ParseInt(word, 10, 64)
+	if err != nil && f.err == nil {
+		f.err = err
+	}
+	return n
+}

@@ -1,0 +1,131 @@
+-- apply.lua runs a batch of operations on counters, in order, and marks what they change as dirty. One atomic step: an
+-- entry never changes without its dirty mark.
+--
+-- KEYS[i]    the entry that operation i is about: {aw:07}:c:<key>. Its shard's other keys have the same hash tag and
+--            are derived from it.
+-- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already
+-- ARGV[i+1]  operation i, a letter and its amount: g get, i5 increment by 5, s7 set to 7, d delete. A capital letter
+--            (I5) takes the operation although the base is unknown, instead of answering c.
+--
+-- Reply: one string, a line for each operation:
+--   a <value> <version> <backlog>   applied. backlog is the number of dirty keys of the shard if the key has just become
+--                                   dirty, 0 if it was dirty before
+--   u <backlog>                     applied to an unknown base
+--   k <value> <version> <synced>    not changed; as it stands. synced is 1 if the key is not dirty
+--   n <version> <synced>            not changed; deleted, or never written (version 0)
+--   c <generation>                  not applied: the base is unknown. Bring it with hydrate.lua and this generation
+--   o                               not applied: the sum would overflow
+--   b                               not applied: too many dirty keys
+--   e                               not applied: the entry is not what it should be (somebody else wrote there)
+
+local may_dirty = ARGV[1] == '1'
+local call, pcall = redis.call, redis.pcall
+local sub, find, fmt = string.sub, string.find, string.format
+
+local now_ms
+local function now()
+  if not now_ms then
+    local t = call('TIME')
+    now_ms = fmt('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+  end
+  return now_ms
+end
+
+-- The generation of a shard changes with every ack, see hydrate.lua. It is made here when it is missing so that "no
+-- generation" never compares equal.
+local function generation(tag)
+  local gen = call('GET', tag .. ':gen')
+  if not gen then
+    local t = call('TIME')
+    gen = fmt('%.0f', t[1] * 1000000 + t[2])
+    call('SET', tag .. ':gen', gen)
+  end
+  return gen
+end
+
+-- Lua's numbers are doubles: exact up to 15 digits whatever the sum, so only longer ones need Redis's 64-bit addition.
+-- Returns the sum and whether it has been stored; nil on overflow: then nothing has changed.
+local function add(entry, value, by)
+  if #value <= 15 and #by <= 15 then
+    return fmt('%.0f', tonumber(value) + tonumber(by)), false
+  end
+  local sum = pcall('HINCRBY', entry, 'v', by)
+  if type(sum) == 'table' then
+    if find(sum.err, 'overflow', 1, true) then return nil end
+    error(sum.err, 0) -- Redis is full: it says so before the first write of a call, so nothing is half-done
+  end
+  return call('HGET', entry, 'v'), true
+end
+
+local backlogs = {} -- of the shards in which a key has become dirty in this call
+local out = {}
+
+-- Marks key dirty; returns the backlog as the reply has it.
+local function mark(tag, entry, key)
+  local dirty = tag .. ':dirty'
+  if call('ZADD', dirty, 'NX', now(), key) == 0 then return 0 end
+  call('PERSIST', entry)
+  local backlog = backlogs[tag]
+  backlog = backlog and backlog + 1 or call('ZCARD', dirty)
+  backlogs[tag] = backlog
+  return backlog
+end
+
+for i = 1, #KEYS do
+  local entry, op, by = KEYS[i], sub(ARGV[i + 1], 1, 1), sub(ARGV[i + 1], 2)
+  local close = find(entry, '}', 1, true)
+  local tag, key = sub(entry, 1, close), sub(entry, close + 4)
+  local kind = string.lower(op)
+  local blind = op ~= kind
+
+  local e = pcall('HMGET', entry, 'v', 'n', 'x', 'u')
+  local v, n, x, u = e[1], e[2], e[3], e[4]
+  local line
+  if e.err or (not v) ~= (not n) then
+    line = 'e'
+  elseif (not v or u) and not blind then
+    line = 'c ' .. generation(tag)
+  elseif kind == 'g' or (kind == 'd' and x) then
+    if u then
+      line = 'u 0'
+    else
+      local synced = call('ZSCORE', tag .. ':dirty', key) and 0 or 1
+      line = x and fmt('n %s %d', n, synced) or fmt('k %s %s %d', v, n, synced)
+    end
+  elseif not may_dirty and not call('ZSCORE', tag .. ':dirty', key) then
+    line = 'b'
+  else
+    local value, stored = by, false
+    if kind == 'i' then
+      value, stored = add(entry, v or '0', by)
+    elseif kind == 'd' then
+      value = '0'
+    end
+    if not value then
+      line = 'o'
+    else
+      local version = fmt('%.0f', (n or 0) + 1)
+      if stored then
+        call('HSET', entry, 'n', version)
+      else
+        call('HSET', entry, 'v', value, 'n', version)
+      end
+      -- x: deleted. u: the base is unknown; 1 for value and version, 2 for the version only.
+      if kind == 'd' then
+        call('HSET', entry, 'x', '1')
+      elseif x then
+        call('HDEL', entry, 'x')
+      end
+      if not v or u then
+        local base = (kind ~= 'i' or u == '2') and '2' or '1'
+        if base ~= u then call('HSET', entry, 'u', base) end
+        line = 'u ' .. mark(tag, entry, key)
+      else
+        line = fmt('a %s %s %d', value, version, mark(tag, entry, key))
+      end
+    end
+  end
+  out[i] = line
+end
+
+return table.concat(out, '\n')

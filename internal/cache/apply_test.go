@@ -1,0 +1,282 @@
+package cache_test
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func TestWritesCountAndMarkDirty(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a", "b")
+
+	got := b.do(t, increment("a", 5), increment("a", -7), set("b", 42), get("a"), del("b"), get("b"))
+
+	require.Equal(t, cache.Outcome{Value: 5, Version: 1, Exists: true, Known: true, Backlog: 1}, got[0])
+	require.Equal(t, cache.Outcome{Value: -2, Version: 2, Exists: true, Known: true}, got[1])
+	require.Equal(t, int64(42), got[2].Value)
+	require.Equal(t, cache.Outcome{Value: -2, Version: 2, Exists: true, Known: true}, got[3])
+	require.Equal(t, int64(2), got[4].Version)
+	require.Equal(t, cache.Outcome{Version: 2, Known: true}, got[5])
+	require.True(t, b.dirty(t, "a"))
+	require.True(t, b.dirty(t, "b"))
+	require.Equal(t, map[string]string{"v": "0", "n": "2", "x": "1"}, b.entry(t, "b"))
+}
+
+func TestDeletedCounterStartsAgainAtZeroAndKeepsItsVersion(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	b.do(t, set("a", 100), del("a"))
+
+	got := b.do(t, del("a"), increment("a", 3))
+
+	require.Equal(t, cache.Outcome{Version: 2, Known: true}, got[0], "there is nothing to delete: no operation")
+	require.Equal(t, int64(3), got[1].Value)
+	require.Equal(t, int64(3), got[1].Version)
+	require.Equal(t, map[string]string{"v": "3", "n": "3"}, b.entry(t, "a"))
+}
+
+func TestColdKeyIsNotAppliedUnlessBlind(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+
+	for _, o := range b.do(t, increment("a", 1), set("a", 7), del("a"), get("a")) {
+		require.True(t, o.Cold)
+		require.NotEmpty(t, o.Generation)
+	}
+	require.Empty(t, b.entry(t, "a"))
+	require.False(t, b.dirty(t, "a"))
+}
+
+func TestBlindWritesNoteWhatTheyDoNotKnow(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		ops  []counter.Operation
+		want map[string]string
+	}{
+		"increments": {[]counter.Operation{increment("a", 2), increment("a", 3)}, map[string]string{"v": "5", "n": "2", "u": "1"}},
+		"set": {
+			[]counter.Operation{increment("a", 2), set("a", 9), increment("a", 1)},
+			map[string]string{"v": "10", "n": "3", "u": "2"},
+		},
+		"delete": {[]counter.Operation{increment("a", 2), del("a")}, map[string]string{"v": "0", "n": "2", "u": "2", "x": "1"}},
+		"written after a delete": {
+			[]counter.Operation{del("a"), increment("a", 4)},
+			map[string]string{"v": "4", "n": "2", "u": "2"},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			for _, o := range b.blind(t, c.ops...) {
+				require.NoError(t, o.Err)
+				require.False(t, o.Known)
+			}
+			require.Equal(t, c.want, b.entry(t, "a"))
+			require.True(t, b.dirty(t, "a"))
+			require.True(t, b.do(t, get("a"))[0].Cold, "its value is not known")
+		})
+	}
+}
+
+func TestOverflowChangesNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	b.do(t, set("a", math.MaxInt64-1))
+	before := b.entry(t, "a")
+
+	got := b.do(t, increment("a", 2), increment("a", math.MaxInt64))
+
+	require.Equal(t, counter.CodeOverflow, counter.CodeOf(got[0].Err))
+	require.Equal(t, counter.CodeOverflow, counter.CodeOf(got[1].Err))
+	require.Equal(t, before, b.entry(t, "a"))
+	require.Equal(t, int64(math.MaxInt64), b.do(t, increment("a", 1))[0].Value)
+}
+
+// Lua's doubles must never round a value: whatever the operations, the script and 64-bit arithmetic agree.
+func TestArithmeticIsExact(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	interesting := rapid.OneOf(
+		rapid.Int64(), rapid.Int64Range(-1000, 1000),
+		rapid.Int64Range(999_999_999_999_990, 1_000_000_000_000_010), rapid.Int64Range(-1_000_000_000_000_010, -999_999_999_999_990),
+		rapid.Int64Range(1<<53-5, 1<<53+5), rapid.Int64Range(math.MaxInt64-5, math.MaxInt64), rapid.Int64Range(math.MinInt64, math.MinInt64+5),
+	)
+	serial := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		serial++
+		key := counter.Key("k" + strconv.Itoa(serial))
+		start := interesting.Draw(rt, "start")
+		steps := rapid.SliceOfN(interesting, 1, 10).Draw(rt, "steps")
+		ops := []counter.Operation{set(key, start)}
+		for _, by := range steps {
+			ops = append(ops, increment(key, by))
+		}
+		b.warm(t, key)
+		got := b.do(t, ops...)
+		value, version := start, int64(1)
+		for i, by := range steps {
+			sum := value + by
+			if (sum > value) != (by > 0) && by != 0 {
+				require.Equal(rt, counter.CodeOverflow, counter.CodeOf(got[i+1].Err))
+				continue
+			}
+			value, version = sum, version+1
+			require.NoError(rt, got[i+1].Err)
+			require.Equal(rt, value, got[i+1].Value)
+			require.Equal(rt, version, got[i+1].Version)
+		}
+	})
+}
+
+func TestOnlyTheWriteThatMakesAKeyDirtySaysSo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := []counter.Key{}
+	for i := range 20 {
+		key := counter.Key("k" + strconv.Itoa(i))
+		if b.cache.Shard(key) == 1 {
+			keys = append(keys, key)
+		}
+	}
+	require.GreaterOrEqual(t, len(keys), 3)
+	b.warm(t, keys...)
+	require.Equal(t, int64(1), b.do(t, increment(keys[0], 1))[0].Backlog)
+	got := b.do(t, increment(keys[0], 1), increment(keys[1], 1), increment(keys[2], 1), increment(keys[1], 1))
+	require.Equal(t, []int64{0, 2, 3, 0}, []int64{got[0].Backlog, got[1].Backlog, got[2].Backlog, got[3].Backlog})
+}
+
+func TestBackpressureSparesKeysThatAreDirtyAlready(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "dirty", "clean")
+	b.do(t, increment("dirty", 1))
+	w := b.cache.NewWriter(func() bool { return false })
+	t.Cleanup(w.Close)
+
+	got := w.Do(t.Context(), []cache.Write{
+		{Operation: increment("dirty", 1)}, {Operation: increment("clean", 1)}, {Operation: get("clean")},
+		{Operation: increment("cold", 1), Blind: true},
+	})
+
+	require.NoError(t, got[0].Err)
+	require.Equal(t, counter.CodeBackpressure, counter.CodeOf(got[1].Err))
+	require.NoError(t, got[2].Err)
+	require.Equal(t, counter.CodeBackpressure, counter.CodeOf(got[3].Err))
+	require.False(t, b.dirty(t, "clean"))
+}
+
+func TestForeignEntryCostsOnlyItself(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a", "c")
+	require.NoError(t, b.redis.Set(context.Background(), b.entryKey("b"), "a string", 0).Err())
+
+	got := b.do(t, increment("a", 1), increment("b", 1), increment("c", 1))
+
+	require.NoError(t, got[0].Err)
+	require.Equal(t, counter.CodeInternal, counter.CodeOf(got[1].Err))
+	require.NoError(t, got[2].Err)
+}
+
+func TestDirtyEntryNeverExpires(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	ttl := func() time.Duration {
+		d, err := b.redis.PTTL(context.Background(), b.entryKey("a")).Result()
+		require.NoError(t, err)
+		return d
+	}
+	require.Positive(t, ttl(), "hydrated only")
+	b.do(t, increment("a", 1))
+	require.Equal(t, time.Duration(-1), ttl(), "dirty")
+	require.Empty(t, b.ack(t, "a"))
+	require.Greater(t, ttl(), 59*time.Minute, "clean")
+	b.do(t, increment("a", 1))
+	require.Equal(t, time.Duration(-1), ttl(), "dirty again")
+}
+
+func TestFullRedisRefusesWritesWholeAndLetsAcksThrough(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	b := setupOn(t, server.URL())
+	b.warm(t, "a", "b", "big")
+	b.do(t, increment("a", 1), increment("b", 1), set("big", math.MaxInt64-100))
+	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "1").Err())
+
+	for _, o := range b.do(t, increment("big", 1), increment("a", 1), increment("b", 1)) {
+		require.Equal(t, counter.CodeCacheFull, counter.CodeOf(o.Err))
+	}
+	require.Empty(t, b.ack(t, "a"))
+	require.False(t, b.dirty(t, "a"))
+	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "0").Err())
+	require.Equal(t, "1", b.entry(t, "b")["v"], "nothing was half-written")
+	require.Equal(t, int64(2), b.do(t, increment("b", 1))[0].Value)
+}
+
+func TestDeadRedisSaysThatNothingWasApplied(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	b := setupOn(t, server.URL())
+	b.warm(t, "a")
+	server.Kill()
+
+	// The first may go out on a connection whose end has not been noticed: then its outcome is unknown, and that is said.
+	code := counter.CodeOf(b.do(t, increment("a", 1))[0].Err)
+	require.Contains(t, []counter.Code{counter.CodeCacheUnavailable, counter.CodeOutcomeUnknown}, code)
+	o := b.do(t, increment("a", 1))[0]
+	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(o.Err))
+
+	require.NoError(t, server.Start(t.Context()))
+	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
+		o := b.do(t, get("a"))[0]
+		return o.Cold, "still no answer"
+	})
+}
+
+func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
+	plain, err := cache.Connect(server.URL(), 2)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, plain.Close()) }()
+	require.NoError(t, plain.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err())
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		info, err := plain.ClusterInfo(t.Context()).Result()
+		return err == nil && len(info) > 0 && info[:16] == "cluster_state:ok", info
+	})
+	b := setupOn(t, strings.Replace(server.URL(), "redis://", "redis-cluster://", 1))
+
+	keys := make([]counter.Key, 50)
+	ops := make([]counter.Operation, 0, 100)
+	for i := range keys {
+		keys[i] = counter.Key("k" + strconv.Itoa(i))
+		ops = append(ops, increment(keys[i], 1), increment(keys[i], int64(i)))
+	}
+	b.warm(t, keys...)
+	got := b.do(t, ops...)
+	for i, key := range keys {
+		require.NoError(t, got[2*i+1].Err)
+		require.Equal(t, int64(i+1), got[2*i+1].Value)
+		require.Empty(t, b.ack(t, key))
+	}
+	backlog, err := b.cache.Backlog(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, backlog.Dirty)
+}

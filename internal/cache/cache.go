@@ -1,0 +1,115 @@
+// Package cache is the Redis side of afterwrite: the entries that hold counters, the dirty sets that say which of them
+// Postgres does not have yet, and the Lua scripts that change both in one atomic step.
+//
+//   - Writer batches the operations of concurrent requests into one script call (apply.lua).
+//   - Cache.Hydrate brings in what Postgres has of cold keys (hydrate.lua).
+//   - Cache.Peek and Cache.PeekOldest read dirty entries for a flush (peek.lua), Cache.Ack clears their dirty marks after
+//     the commit (ack.lua), Cache.Park and Cache.Bury put those aside that Postgres refuses (park.lua).
+//
+// # Keys
+//
+// Every key of a shard carries the shard's hash tag, so that a script on one shard works on Redis Cluster too.
+//
+//	{aw:07}:c:<key>   hash    v value, n version, x=1 deleted, u base unknown (1: v and n count from it, 2: only n does)
+//	{aw:07}:dirty     zset    key -> ms of its first unsynced write; later than now: waits for a retry; 2^52: dead
+//	{aw:07}:dead      hash    key -> Dead as JSON
+//	{aw:07}:gen       string  changes with every ack; guards Hydrate against what was read before it
+//	{aw:07}:drain     string  who drains the shard now, with a TTL
+//	aw:meta           hash    shards, layout
+//
+// A dirty entry has no TTL, a clean one has. All times are of Redis's own clock.
+package cache
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+var (
+	//go:embed apply.lua
+	applySource string
+	//go:embed hydrate.lua
+	hydrateSource string
+	//go:embed peek.lua
+	peekSource string
+	//go:embed ack.lua
+	ackSource string
+	//go:embed park.lua
+	parkSource string
+	//go:embed release.lua
+	releaseSource string
+
+	applyScript   = redis.NewScript(applySource)
+	hydrateScript = redis.NewScript(hydrateSource)
+	peekScript    = redis.NewScript(peekSource)
+	ackScript     = redis.NewScript(ackSource)
+	parkScript    = redis.NewScript(parkSource)
+	releaseScript = redis.NewScript(releaseSource)
+)
+
+// absentTTL is how long the entry of a key that Postgres does not have either is kept when no write follows: long
+// enough for the write it was made for, short enough that it costs nothing.
+const absentTTL = 10 * time.Second
+
+// Options are the settings of a Cache.
+type Options struct {
+	Shards   int           // 1 to counter.MaxShards
+	CleanTTL time.Duration // of an entry after its flush
+}
+
+// Cache is a Redis, or a Redis Cluster, with counters in it. It is safe for concurrent use.
+type Cache struct {
+	client   redis.UniversalClient
+	shards   int
+	cleanTTL time.Duration
+	cluster  bool
+}
+
+// New returns a Cache on client, which stays the caller's to close. The client must not retry (see Connect).
+func New(client redis.UniversalClient, options Options) *Cache {
+	_, cluster := client.(*redis.ClusterClient)
+	return &Cache{client: client, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster}
+}
+
+// Shards is the number of shards.
+func (c *Cache) Shards() int { return c.shards }
+
+// Shard is the shard of key.
+func (c *Cache) Shard(key counter.Key) counter.Shard { return key.Shard(c.shards) }
+
+// Ping returns nil when Redis answers. It blocks for as long as ctx allows.
+func (c *Cache) Ping(ctx context.Context) error {
+	if err := c.client.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("ping redis: %w", err)
+	}
+	return nil
+}
+
+// Now is the time of Redis's clock, in ms.
+func (c *Cache) Now(ctx context.Context) (int64, error) {
+	t, err := c.client.Time(ctx).Result()
+	if err != nil {
+		return 0, fmt.Errorf("ask redis for the time: %w", err)
+	}
+	return t.UnixMilli(), nil
+}
+
+// The names of a shard's keys.
+
+func tag(s counter.Shard) string      { return "{aw:" + s.String() + "}" }
+func dirtyKey(s counter.Shard) string { return tag(s) + ":dirty" }
+func deadKey(s counter.Shard) string  { return tag(s) + ":dead" }
+func drainKey(s counter.Shard) string { return tag(s) + ":drain" }
+
+func (c *Cache) entryKey(key counter.Key) string {
+	return tag(c.Shard(key)) + ":c:" + string(key)
+}
+
+func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -1,0 +1,119 @@
+package cache
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Time-outs of the connections to Redis. They bound how long a write can hang: a Redis that does not answer within
+// ioTimeout leaves its outcome unknown.
+const (
+	dialTimeout = time.Second
+	ioTimeout   = 3 * time.Second
+	poolTimeout = time.Second
+)
+
+// Connect returns a client for rawURL, without connecting yet. The forms are
+//
+//	redis://[user:password@]host:port/db          rediss:// the same with TLS
+//	unix:///path/to/redis.sock?db=0
+//	redis-sentinel://[user:password@]host:port,host:port/db?master=name   rediss-sentinel:// the same with TLS
+//	redis-cluster://[user:password@]host:port,host:port                   rediss-cluster:// the same with TLS
+//
+// The client never retries: a command whose answer was lost may have been carried out, and an increment must not be
+// carried out twice. maxConns bounds its connections; 0 takes the library's default.
+func Connect(rawURL string, maxConns int) (redis.UniversalClient, error) {
+	o, err := ParseURL(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	o.MaxRetries = -1
+	o.DialerRetries = 1
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, ioTimeout, ioTimeout, poolTimeout
+	o.ContextTimeoutEnabled = true
+	o.PoolSize = maxConns
+	o.ClientName = "afterwrite"
+	// Only some hosted services send these notifications; asking for them costs a round trip at each connect.
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewUniversalClient(o), nil
+}
+
+// ParseURL reads rawURL in one of the forms that Connect takes. The error never holds the URL, which may hold a password.
+func ParseURL(rawURL string) (*redis.UniversalOptions, error) {
+	scheme, _, _ := strings.Cut(rawURL, "://")
+	var o *redis.UniversalOptions
+	var err error
+	switch scheme {
+	case "redis", "rediss", "unix":
+		o, err = parseSingle(rawURL)
+	case "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster":
+		o, err = parseMany(rawURL)
+	default:
+		err = fmt.Errorf("it starts with %q", scheme)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_URL cannot be used: %w; it takes redis://, rediss://, unix://, "+
+			"redis-sentinel:// or redis-cluster://", err)
+	}
+	return o, nil
+}
+
+func parseSingle(rawURL string) (*redis.UniversalOptions, error) {
+	o, err := redis.ParseURL(rawURL)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	return &redis.UniversalOptions{
+		Addrs: []string{o.Addr}, Username: o.Username, Password: o.Password, DB: o.DB, TLSConfig: o.TLSConfig,
+		Protocol: o.Protocol,
+	}, nil
+}
+
+func parseMany(rawURL string) (*redis.UniversalOptions, error) {
+	// A list of hosts is not an URL's host: take it out, and parse what is around it.
+	scheme, rest, _ := strings.Cut(rawURL, "://")
+	end := strings.IndexAny(rest, "/?")
+	if end < 0 {
+		end = len(rest)
+	}
+	authority := rest[:end]
+	hosts := authority[strings.LastIndex(authority, "@")+1:]
+	u, err := url.Parse("redis://" + strings.TrimSuffix(authority, hosts) + "many" + rest[end:])
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	o := &redis.UniversalOptions{Addrs: strings.Split(hosts, ","), Username: u.User.Username()}
+	o.Password, _ = u.User.Password()
+	if strings.HasPrefix(scheme, "rediss") {
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if strings.HasSuffix(scheme, "cluster") {
+		o.IsClusterMode = true
+		return o, nil
+	}
+	if o.MasterName = u.Query().Get("master"); o.MasterName == "" {
+		return nil, errors.New("it names no master (?master=mymaster)")
+	}
+	if db := strings.Trim(u.Path, "/"); db != "" {
+		if o.DB, err = strconv.Atoi(db); err != nil {
+			return nil, errors.New("its path is not the number of a database")
+		}
+	}
+	return o, nil
+}
+
+// withoutURL drops the URL that package url puts into its errors.
+func withoutURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}

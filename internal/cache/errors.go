@@ -1,0 +1,87 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// retryAfter is the advice to clients while Redis is away or full.
+const retryAfter = time.Second
+
+// writeError says what an error of a script call means for the operations in it.
+func writeError(err error) *counter.Error {
+	switch {
+	case isFull(err):
+		return &counter.Error{
+			Code: counter.CodeCacheFull, Err: err, RetryAfter: retryAfter,
+			Detail: "Redis is at its memory limit; the operation was not applied",
+		}
+	case notSent(err) || answered(err):
+		return &counter.Error{
+			Code: counter.CodeCacheUnavailable, Err: err, RetryAfter: retryAfter,
+			Detail: "Redis cannot take writes now; the operation was not applied",
+		}
+	default:
+		return &counter.Error{
+			Code: counter.CodeOutcomeUnknown, Err: err,
+			Detail: "the operation was sent to Redis, but its answer was lost: it may or may not have been applied",
+		}
+	}
+}
+
+// isFull reports that Redis refused a call because it is at maxmemory. It does so before the first write of a script,
+// so nothing has been applied.
+func isFull(err error) bool {
+	var e redis.Error
+	return errors.As(err, &e) && strings.Contains(e.Error(), "OOM ")
+}
+
+// answered reports that Redis itself refused the call: LOADING, READONLY, MISCONF, CLUSTERDOWN, NOAUTH and so on. The
+// scripts check before they write, so nothing has been applied.
+func answered(err error) bool {
+	var e redis.Error
+	return errors.As(err, &e)
+}
+
+// notSent reports that not one byte of the call left this process: no connection could be had.
+func notSent(err error) bool {
+	if errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed) {
+		return true
+	}
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "dial"
+}
+
+// overloaded is the answer when the queue of a Writer is full.
+func overloaded() *counter.Error {
+	return &counter.Error{
+		Code: counter.CodeOverloaded, RetryAfter: retryAfter,
+		Detail: "this process has too many operations waiting for Redis; the operation was not applied",
+	}
+}
+
+// givenUp is the answer when the caller's context ended while its operations were queued or on their way.
+func givenUp(ctx context.Context) *counter.Error {
+	return &counter.Error{
+		Code: counter.CodeOutcomeUnknown, Err: context.Cause(ctx),
+		Detail: "the request ended before Redis had answered: the operation may or may not have been applied",
+	}
+}
+
+// Unapplied is what an error of a step before the write (Hydrate) means for an operation that has not been sent.
+func Unapplied(err error) *counter.Error {
+	if isFull(err) {
+		return writeError(err)
+	}
+	return &counter.Error{
+		Code: counter.CodeCacheUnavailable, Err: err, RetryAfter: retryAfter,
+		Detail: "Redis could not be asked; the operation was not applied",
+	}
+}

@@ -1,0 +1,158 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// Entry is a dirty entry as Peek saw it.
+type Entry struct {
+	counter.Row
+
+	// DirtySince is when its first unsynced write came, ms of Redis's clock. Later than the peek: it waits for a retry.
+	DirtySince int64
+
+	Missing     bool // the key is dirty but has no entry: somebody deleted it by hand
+	Foreign     bool // the key holds something that is not an entry
+	BaseUnknown bool // the base must be brought in with Hydrate before it can be flushed
+}
+
+// Peeked is what a peek of one shard saw.
+type Peeked struct {
+	Shard      counter.Shard
+	Entries    []Entry
+	At         int64  // when, ms of Redis's clock
+	Generation string // for Hydrate
+	Busy       bool   // another drains the shard; there are no entries then
+}
+
+// Peek reads the entries of those keys, all of one shard, that are dirty. Nothing is removed. Keys that wait for a retry
+// or are dead are left out unless parked is true.
+func (c *Cache) Peek(ctx context.Context, shard counter.Shard, keys []counter.Key, parked bool) (Peeked, error) {
+	args := make([]any, 4, 4+len(keys))
+	args[0], args[1], args[2], args[3] = "0", "0", "", ""
+	if parked {
+		args[1] = "1"
+	}
+	for _, k := range keys {
+		args = append(args, string(k))
+	}
+	return c.peek(ctx, shard, args)
+}
+
+// PeekOldest reads up to limit entries of the shard that have been dirty for longest, before the given time (ms of
+// Redis's clock; 0: now), and takes the shard for owner for the given time, so that two drains do not do the same work.
+func (c *Cache) PeekOldest(ctx context.Context, shard counter.Shard, limit int, before int64, owner string, lease time.Duration,
+) (Peeked, error) {
+	return c.peek(ctx, shard, []any{strconv.Itoa(limit), strconv.FormatInt(before, 10), owner, ms(lease)})
+}
+
+// Release ends what PeekOldest took, if it still is owner's.
+func (c *Cache) Release(ctx context.Context, shard counter.Shard, owner string) error {
+	if err := releaseScript.Run(ctx, c.client, []string{drainKey(shard)}, owner).Err(); err != nil {
+		return fmt.Errorf("release shard %s: %w", shard, err)
+	}
+	return nil
+}
+
+func (c *Cache) peek(ctx context.Context, shard counter.Shard, args []any) (Peeked, error) {
+	reply, err := peekScript.Run(ctx, c.client, []string{dirtyKey(shard)}, args...).StringSlice()
+	if err != nil {
+		return Peeked{}, fmt.Errorf("peek shard %s: %w", shard, err)
+	}
+	p, err := decodePeeked(reply)
+	if err != nil {
+		return Peeked{}, fmt.Errorf("peek shard %s: %w", shard, err)
+	}
+	p.Shard = shard
+	return p, nil
+}
+
+// entryFields is how many strings the reply of peek.lua has for each entry, after the two of its head.
+const entryFields = 5
+
+func decodePeeked(reply []string) (Peeked, error) {
+	var p Peeked
+	var err error
+	if len(reply) == 0 || (len(reply) > 1 && (len(reply)-2)%entryFields != 0) {
+		return p, fmt.Errorf("a reply of %d strings", len(reply))
+	}
+	if p.At, err = strconv.ParseInt(reply[0], 10, 64); err != nil {
+		return p, fmt.Errorf("the time: %w", err)
+	}
+	if len(reply) == 1 {
+		p.Busy = true
+		return p, nil
+	}
+	p.Generation = reply[1]
+	rest := reply[2:]
+	p.Entries = make([]Entry, len(rest)/entryFields)
+	for i := range p.Entries {
+		if p.Entries[i], err = decodeEntry(rest[i*entryFields : (i+1)*entryFields]); err != nil {
+			return p, fmt.Errorf("entry %q: %w", rest[i*entryFields], err)
+		}
+	}
+	return p, nil
+}
+
+func decodeEntry(f []string) (Entry, error) {
+	flags := f[3]
+	e := Entry{
+		Missing: flags == "m", Foreign: flags == "e",
+		BaseUnknown: strings.Contains(flags, "u"),
+	}
+	e.Key = counter.Key(f[0])
+	e.Deleted = strings.HasPrefix(flags, "x")
+	since, err := strconv.ParseFloat(f[4], 64) // a sorted set's scores are doubles
+	if err != nil {
+		return e, fmt.Errorf("dirty since: %w", err)
+	}
+	e.DirtySince = int64(since)
+	if e.Missing || e.Foreign {
+		return e, nil
+	}
+	if e.Value, err = strconv.ParseInt(f[1], 10, 64); err != nil {
+		return Entry{Row: counter.Row{Key: e.Key}, DirtySince: e.DirtySince, Foreign: true}, nil //nolint:nilerr // it says so
+	}
+	if e.Version, err = strconv.ParseInt(f[2], 10, 64); err != nil {
+		return Entry{Row: counter.Row{Key: e.Key}, DirtySince: e.DirtySince, Foreign: true}, nil //nolint:nilerr // it says so
+	}
+	return e, nil
+}
+
+// Committed is a key whose state Postgres has.
+type Committed struct {
+	Key     counter.Key
+	Version int64
+	Missing bool // there was no entry, so there is nothing to flush: Version means nothing
+}
+
+// Ack clears the dirty marks of keys, all of one shard, which still have the version that was committed. It returns those
+// that were written since they were peeked at the given time: they stay dirty and need another flush. It may be done twice.
+func (c *Cache) Ack(ctx context.Context, shard counter.Shard, peekedAt int64, keys []Committed) ([]counter.Key, error) {
+	args := make([]any, 2, 2+2*len(keys))
+	args[0], args[1] = strconv.FormatInt(peekedAt, 10), ms(c.cleanTTL)
+	for _, k := range keys {
+		version := strconv.FormatInt(k.Version, 10)
+		if k.Missing {
+			version = ""
+		}
+		args = append(args, string(k.Key), version)
+	}
+	reply, err := ackScript.Run(ctx, c.client, []string{dirtyKey(shard)}, args...).StringSlice()
+	if err != nil && err != redis.Nil { //nolint:errorlint // go-redis returns it bare
+		return nil, fmt.Errorf("ack %d keys of shard %s: %w", len(keys), shard, err)
+	}
+	again := make([]counter.Key, len(reply))
+	for i, k := range reply {
+		again[i] = counter.Key(k)
+	}
+	return again, nil
+}

@@ -1,0 +1,60 @@
+-- peek.lua reads the entries of dirty keys of one shard. Nothing is removed: only ack.lua does, after Postgres has them.
+--
+-- KEYS[1]  {aw:07}:dirty
+-- ARGV[1]  how many keys at most, oldest first; or "0": the keys named in ARGV[5..]
+-- ARGV[2]  with a limit: only keys dirty since before this time, ms of Redis's clock; "0": before now.
+--          with names: "1" reads also keys that wait for a retry or are dead, "0" leaves them out
+-- ARGV[3]  with a limit: who drains the shard. Another who has begun less than ARGV[4] ms ago is not disturbed
+-- ARGV[4]  ms that the drain is taken for, from now
+--
+-- Reply: {now ms, generation} and then for each key five: key, v, n, flags (x deleted, u and its digit: base unknown, m: no
+-- entry, e: not an entry), the time it became dirty. Or {now ms} alone when another is draining.
+
+local call, pcall, sub, fmt = redis.call, redis.pcall, string.sub, string.format
+local dirty = KEYS[1]
+local tag = sub(dirty, 1, (string.find(dirty, '}', 1, true)))
+local t = call('TIME')
+local now_ms = fmt('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+local limit = tonumber(ARGV[1])
+
+local keys = {} -- key, score, key, score ...
+if limit > 0 then
+  local owner = call('GET', tag .. ':drain')
+  if owner and owner ~= ARGV[3] then return { now_ms } end
+  -- A Redis that is full refuses this; two drains at once do no harm, only work twice.
+  pcall('SET', tag .. ':drain', ARGV[3], 'PX', ARGV[4])
+  local before = ARGV[2] == '0' and now_ms or ARGV[2]
+  keys = call('ZRANGEBYSCORE', dirty, '-inf', before, 'WITHSCORES', 'LIMIT', 0, limit)
+else
+  for i = 5, #ARGV do
+    local score = call('ZSCORE', dirty, ARGV[i])
+    if score and (ARGV[2] == '1' or tonumber(score) <= tonumber(now_ms)) then
+      keys[#keys + 1] = ARGV[i]
+      keys[#keys + 1] = score
+    end
+  end
+end
+
+local gen = call('GET', tag .. ':gen')
+if not gen then
+  gen = fmt('%.0f', t[1] * 1000000 + t[2])
+  pcall('SET', tag .. ':gen', gen)
+end
+
+local out = { now_ms, gen }
+for i = 1, #keys, 2 do
+  local e = pcall('HMGET', tag .. ':c:' .. keys[i], 'v', 'n', 'x', 'u')
+  local v, n, flags = '', '', ''
+  if e.err then
+    flags = 'e'
+  elseif not e[1] or not e[2] then
+    flags = 'm'
+  else
+    v, n = e[1], e[2]
+    if e[3] then flags = 'x' end
+    if e[4] then flags = flags .. 'u' .. e[4] end
+  end
+  local at = #out
+  out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = keys[i], v, n, flags, keys[i + 1]
+end
+return out

@@ -1,0 +1,184 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+const (
+	// MaxWrites is the most operations that one Do takes. A script call holds fewer than twice as many: Redis does
+	// nothing else meanwhile, and 1,000 take it 2 to 4 ms.
+	MaxWrites = 500
+
+	// maxQueued is the most operations that may wait for Redis. Past it, a caller is told so at once: at 50,000
+	// operations a second these are 2 s of work, and who waits longer has left.
+	maxQueued = 100_000
+)
+
+// Write is one operation on its way through a Writer.
+type Write struct {
+	counter.Operation
+
+	// Blind takes the operation although the base of its key is unknown. A Get cannot be blind.
+	Blind bool
+}
+
+// Outcome says what became of a Write.
+type Outcome struct {
+	Err error // an *counter.Error, or nil; when it is set, the rest means nothing but for Cold
+
+	Value   int64
+	Version int64
+	Exists  bool
+	Synced  bool
+	Known   bool
+
+	// Cold is true when the operation was not applied because the base of its key is unknown. Generation is then what
+	// Hydrate needs.
+	Cold       bool
+	Generation string
+
+	// Backlog is the number of dirty keys of the shard if this operation has made its key dirty, else 0.
+	Backlog int64
+}
+
+// Writer sends the operations of concurrent callers to Redis: what has queued while one script call was in flight goes
+// out as the next. It never waits for more to come, so a lone caller pays one round trip and nothing else.
+type Writer struct {
+	cache    *Cache
+	queue    chan *request
+	queued   atomic.Int64 // operations in the queue and in flight
+	mayDirty func() bool
+	done     chan struct{}
+	stop     context.CancelFunc
+	closing  sync.Once
+}
+
+// request is the operations of one caller. They go out in one call: either all of them find a key cold, or none.
+type request struct {
+	ctx      context.Context //nolint:containedctx // it travels with the request through the queue
+	writes   []Write
+	outcomes []Outcome
+	done     chan struct{}
+}
+
+// NewWriter returns a running Writer; Close ends it. mayDirty is asked before each call whether clean keys may become
+// dirty; it must not block.
+func (c *Cache) NewWriter(mayDirty func() bool) *Writer {
+	ctx, stop := context.WithCancel(context.Background())
+	w := &Writer{
+		cache:    c,
+		queue:    make(chan *request, maxQueued),
+		mayDirty: mayDirty,
+		done:     make(chan struct{}),
+		stop:     stop,
+	}
+	go w.run(ctx)
+	return w
+}
+
+// Do carries out 1 to MaxWrites writes in order, in one atomic step (on a cluster, one for each shard), and returns an
+// outcome for each. All writes of a cold key come back cold, so the order on a key is kept when they are sent again. It
+// blocks until Redis has answered or ctx ends; writes stays in use until then, and must not be changed afterwards.
+func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
+	r := &request{ctx: ctx, writes: writes, outcomes: make([]Outcome, len(writes)), done: make(chan struct{})}
+	n := int64(len(writes))
+	if w.queued.Add(n) > maxQueued {
+		w.queued.Add(-n)
+		return refuse(r.outcomes, overloaded())
+	}
+	select {
+	case w.queue <- r:
+	case <-w.done:
+		w.queued.Add(-n)
+		return refuse(r.outcomes, overloaded())
+	}
+	select {
+	case <-r.done:
+		return r.outcomes
+	case <-ctx.Done():
+		return refuse(make([]Outcome, len(writes)), givenUp(ctx))
+	case <-w.done:
+		// The writer may have answered on its way out.
+		select {
+		case <-r.done:
+			return r.outcomes
+		default:
+			return refuse(make([]Outcome, len(writes)), overloaded())
+		}
+	}
+}
+
+// Close ends the writer after the call in flight and what is queued have been answered. Call it when no Do is running
+// any more; a Do that comes later gets an error.
+func (w *Writer) Close() {
+	w.closing.Do(func() {
+		w.stop()
+		<-w.done
+	})
+}
+
+func refuse(outcomes []Outcome, err *counter.Error) []Outcome {
+	for i := range outcomes {
+		outcomes[i] = Outcome{Err: err}
+	}
+	return outcomes
+}
+
+// run is the only goroutine that sends: one call in flight keeps the order of operations on a key.
+func (w *Writer) run(ctx context.Context) {
+	defer close(w.done)
+	var batch []*request
+	for {
+		select {
+		case r := <-w.queue:
+			batch = w.gather(append(batch[:0], r))
+			w.send(batch)
+		case <-ctx.Done():
+			for len(w.queue) > 0 {
+				batch = w.gather(batch[:0])
+				w.send(batch)
+			}
+			return
+		}
+	}
+}
+
+// gather adds what waits in the queue to batch until it has MaxWrites operations or more.
+func (w *Writer) gather(batch []*request) []*request {
+	size := 0
+	for _, r := range batch {
+		size += len(r.writes)
+	}
+	for size < MaxWrites {
+		select {
+		case r := <-w.queue:
+			batch = append(batch, r)
+			size += len(r.writes)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// send carries out a batch in one call and answers its callers.
+func (w *Writer) send(batch []*request) {
+	a := application{cache: w.cache, mayDirty: w.mayDirty()}
+	for _, r := range batch {
+		if r.ctx.Err() != nil {
+			continue // its caller has left, and nothing has been sent yet
+		}
+		for i := range r.writes {
+			a.add(&r.writes[i], &r.outcomes[i])
+		}
+	}
+	a.run()
+	for _, r := range batch {
+		w.queued.Add(-int64(len(r.writes)))
+		close(r.done)
+	}
+}

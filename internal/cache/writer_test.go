@@ -1,0 +1,164 @@
+package cache_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+func redisZ(key counter.Key, score float64) redis.Z { return redis.Z{Score: score, Member: string(key)} }
+
+// commandCalls is how often Redis has run a command since its start.
+func commandCalls(t *testing.T, client redis.UniversalClient, command string) int {
+	t.Helper()
+	info, err := client.Info(context.Background(), "commandstats").Result()
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(info, "cmdstat_"+command+":calls=")
+	if !found {
+		return 0
+	}
+	number, _, _ := strings.Cut(rest, ",")
+	n, err := strconv.Atoi(number)
+	require.NoError(t, err)
+	return n
+}
+
+func TestConcurrentCallersShareCallsAndEachIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "hot")
+	const callers, each = 50, 40
+	before := commandCalls(t, b.redis, "evalsha")
+
+	var group sync.WaitGroup
+	versions := make(chan int64, callers*each)
+	for range callers {
+		group.Go(func() {
+			for range each {
+				o := b.writer.Do(context.Background(), []cache.Write{{Operation: increment("hot", 1)}})[0]
+				if o.Err == nil {
+					versions <- o.Version
+				}
+			}
+		})
+	}
+	group.Wait()
+	close(versions)
+
+	seen := make(map[int64]bool)
+	for v := range versions {
+		require.False(t, seen[v], "version %d was answered twice", v)
+		seen[v] = true
+	}
+	require.Len(t, seen, callers*each)
+	require.Equal(t, strconv.Itoa(callers*each), b.entry(t, "hot")["v"])
+	require.Less(t, commandCalls(t, b.redis, "evalsha")-before, callers*each/2, "no calls were shared")
+}
+
+func TestCallerWhoLeftIsToldSoAndHisSuccessorsAreServed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o := b.writer.Do(ctx, []cache.Write{{Operation: increment("a", 1)}})[0]
+	if o.Err != nil { // else its answer was quicker
+		require.Equal(t, counter.CodeOutcomeUnknown, counter.CodeOf(o.Err))
+	}
+	require.NoError(t, b.do(t, increment("a", 1))[0].Err)
+}
+
+func TestFullQueueRefusesAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	release := make(chan struct{})
+	entered := make(chan struct{}, 1)
+	w := b.cache.NewWriter(func() bool {
+		select {
+		case entered <- struct{}{}:
+		default:
+		}
+		<-release
+		return true
+	})
+	t.Cleanup(w.Close)
+	writes := make([]cache.Write, cache.MaxWrites)
+	for i := range writes {
+		writes[i] = cache.Write{Operation: increment("a", 1)}
+	}
+	var group sync.WaitGroup
+	group.Go(func() { w.Do(context.Background(), writes[:1]) })
+	<-entered // the writer is held up with one call; all that follows queues
+	refused := make(chan cache.Outcome, 1000)
+	const requests = 100_000/cache.MaxWrites + 50
+	for range requests {
+		group.Go(func() {
+			o := w.Do(context.Background(), writes)[0]
+			if o.Err != nil {
+				refused <- o
+			}
+		})
+	}
+	first := <-refused
+	require.Equal(t, counter.CodeOverloaded, counter.CodeOf(first.Err))
+	close(release)
+	group.Wait()
+	close(refused)
+	applied := 1 + (requests-1-len(refused))*cache.MaxWrites
+	require.Equal(t, strconv.Itoa(applied), b.entry(t, "a")["v"], "what was refused was not applied")
+}
+
+func TestClosedWriterHasAnsweredEverybody(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	w := b.cache.NewWriter(func() bool { return true })
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	applied := 0
+	for range 100 {
+		group.Go(func() {
+			if o := w.Do(context.Background(), []cache.Write{{Operation: increment("a", 1)}})[0]; o.Err == nil {
+				mu.Lock()
+				applied++
+				mu.Unlock()
+			}
+		})
+	}
+	w.Close()
+	group.Wait()
+	value := b.entry(t, "a")["v"]
+	require.Equal(t, strconv.Itoa(applied), value)
+	require.Error(t, w.Do(context.Background(), []cache.Write{{Operation: increment("a", 1)}})[0].Err)
+}
+
+func TestRedisURLForms(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]redis.UniversalOptions{
+		"redis://:pw@h:1/2":                        {Addrs: []string{"h:1"}, Password: "pw", DB: 2},
+		"unix:///tmp/redis.sock?db=3":              {Addrs: []string{"/tmp/redis.sock"}, DB: 3},
+		"redis-sentinel://u:pw@a:1,b:2/4?master=m": {Addrs: []string{"a:1", "b:2"}, Username: "u", Password: "pw", DB: 4, MasterName: "m"},
+		"redis-cluster://a:1,b:2":                  {Addrs: []string{"a:1", "b:2"}, IsClusterMode: true},
+	} {
+		got, err := cache.ParseURL(url)
+		require.NoError(t, err, url)
+		require.Equal(t, want, redis.UniversalOptions{
+			Addrs: got.Addrs, Username: got.Username, Password: got.Password, DB: got.DB, MasterName: got.MasterName,
+			IsClusterMode: got.IsClusterMode,
+		}, url)
+	}
+	for _, url := range []string{"", "localhost:6379", "http://h", "redis://h:x/secret", "redis-sentinel://secret@a:1", "redis-cluster://a:1/%zz"} {
+		_, err := cache.ParseURL(url)
+		require.ErrorContains(t, err, "REDIS_URL", url)
+		require.NotContains(t, err.Error(), "secret")
+	}
+}

@@ -1,0 +1,205 @@
+package writepath
+
+import (
+	"context"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// maxBringTries bounds how often the bases of cold keys are read again because a flush was completed meanwhile, or the
+// entry was evicted before its operation ran.
+const maxBringTries = 3
+
+// Bases reads what Postgres has of some keys; a key without a row is not in the map. It must be bounded in time.
+type Bases interface {
+	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
+}
+
+// Hints is told of keys that have just become dirty. It must not block.
+type Hints interface {
+	Offer(key counter.Key, shard counter.Shard, backlog int64)
+}
+
+// Service carries out operations. It is safe for concurrent use.
+type Service struct {
+	cache  *cache.Cache
+	writer *cache.Writer
+	bases  Bases
+	hints  Hints
+}
+
+// New returns a Service. What it is made of stays the caller's to close, after the last Do.
+func New(c *cache.Cache, writer *cache.Writer, bases Bases, hints Hints) *Service {
+	return &Service{cache: c, writer: writer, bases: bases, hints: hints}
+}
+
+// Options say how operations are to be carried out.
+type Options struct {
+	// Minimal: the client wants no value back, so Postgres is never asked for the base of a cold key.
+	Minimal bool
+}
+
+// Do carries out ops in order and returns one result for each; every Err is an *counter.Error. A counter that does not
+// exist is no error: its Exists is false. Do blocks until Redis has answered (bounded by its client's time-outs) or ctx
+// ends, and at most for three bounded reads of Postgres when keys are cold.
+func (s *Service) Do(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
+	results := make([]counter.Result, len(ops))
+	for start := 0; start < len(ops); start += cache.MaxWrites {
+		end := min(start+cache.MaxWrites, len(ops))
+		s.doPart(ctx, ops[start:end], options, results[start:end])
+	}
+	return results
+}
+
+// doPart carries out up to cache.MaxWrites operations, which reach Redis in one call.
+func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result) {
+	p := part{Service: s, results: results, writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops))}
+	for i, op := range ops {
+		p.writes[i] = cache.Write{Operation: op, Blind: options.Minimal && op.Kind != counter.Get}
+		p.waiting[i] = i
+	}
+	p.run(ctx)
+	for range maxBringTries {
+		if len(p.waiting) == 0 {
+			return
+		}
+		if !p.bring(ctx) {
+			break
+		}
+		p.run(ctx)
+	}
+	p.runBlind(ctx)
+}
+
+// part is some operations on their way.
+type part struct {
+	*Service
+
+	writes      []cache.Write
+	results     []counter.Result
+	waiting     []int    // the writes that have no result yet, in order
+	generations []string // of the shards of those that are waiting because they are cold
+}
+
+// run sends what is waiting. What comes back cold goes on waiting.
+func (p *part) run(ctx context.Context) {
+	if len(p.waiting) == 0 {
+		return
+	}
+	writes := make([]cache.Write, len(p.waiting))
+	for i, at := range p.waiting {
+		writes[i] = p.writes[at]
+	}
+	outcomes := p.writer.Do(ctx, writes)
+	sent := p.waiting
+	p.waiting, p.generations = nil, nil
+	for i, at := range sent {
+		if o := outcomes[i]; o.Cold {
+			p.waiting = append(p.waiting, at)
+			p.generations = append(p.generations, o.Generation)
+		} else {
+			p.settle(at, o)
+		}
+	}
+}
+
+func (p *part) settle(at int, o cache.Outcome) {
+	key, kind := p.writes[at].Key, p.writes[at].Kind
+	if o.Backlog > 0 {
+		p.hints.Offer(key, p.cache.Shard(key), o.Backlog)
+	}
+	p.results[at] = counter.Result{
+		Err: o.Err,
+		Counter: counter.Counter{
+			Key: key, Value: o.Value, Version: o.Version, Known: o.Known, Synced: o.Synced,
+			Exists: o.Exists && kind != counter.Delete,
+		},
+	}
+}
+
+// bring gets the bases of the cold keys into Redis, so that they can be run again. It reports false when Postgres could
+// not be asked.
+func (p *part) bring(ctx context.Context) bool {
+	cold := p.coldKeys()
+	keys := make([]counter.Key, 0, len(cold))
+	for key := range cold {
+		keys = append(keys, key)
+	}
+	rows, err := p.bases.Read(ctx, keys)
+	if err != nil {
+		return false
+	}
+	bases := make([]cache.Base, 0, len(keys))
+	for _, key := range keys {
+		row, found := rows[key]
+		if !found && !cold[key].written {
+			p.settleWaiting(key, cache.Outcome{Known: true, Synced: true}) // only read, and not there
+			continue
+		}
+		bases = append(bases, cache.Base{Key: key, Row: row, Found: found, Generation: cold[key].generation})
+	}
+	p.hydrate(ctx, bases)
+	return true
+}
+
+type coldKey struct {
+	generation string
+	written    bool // one of the operations on it is a write
+}
+
+func (p *part) coldKeys() map[counter.Key]coldKey {
+	cold := make(map[counter.Key]coldKey, len(p.waiting))
+	for i, at := range p.waiting {
+		w := p.writes[at]
+		c := cold[w.Key]
+		c.generation = p.generations[i]
+		c.written = c.written || w.Kind != counter.Get
+		cold[w.Key] = c
+	}
+	return cold
+}
+
+// hydrate brings bases in and settles what can go no further.
+func (p *part) hydrate(ctx context.Context, bases []cache.Base) {
+	if len(bases) == 0 {
+		return
+	}
+	done, err := p.cache.Hydrate(ctx, bases)
+	for i, b := range bases {
+		switch {
+		case err != nil:
+			p.settleWaiting(b.Key, cache.Outcome{Err: cache.Unapplied(err)})
+		case done[i] == cache.BaseOverflow:
+			p.settleWaiting(b.Key, cache.Outcome{Err: cache.Overflow()})
+		}
+	}
+}
+
+// settleWaiting gives every waiting operation on key the same outcome.
+func (p *part) settleWaiting(key counter.Key, o cache.Outcome) {
+	still, generations := p.waiting[:0:0], p.generations[:0:0]
+	for i, at := range p.waiting {
+		if p.writes[at].Key == key {
+			p.settle(at, o)
+		} else {
+			still, generations = append(still, at), append(generations, p.generations[i])
+		}
+	}
+	p.waiting, p.generations = still, generations
+}
+
+// runBlind carries out the writes that are still cold, because Postgres cannot be asked, on an unknown base. Reads have
+// to be told.
+func (p *part) runBlind(ctx context.Context) {
+	for _, at := range p.waiting {
+		p.writes[at].Blind = p.writes[at].Kind != counter.Get
+	}
+	p.run(ctx)
+	for _, at := range p.waiting {
+		p.settle(at, cache.Outcome{Err: &counter.Error{
+			Code: counter.CodeDatabaseUnavailable, RetryAfter: retryAfter,
+			Detail: "the counter is not in Redis, and Postgres did not answer in time",
+		}})
+	}
+}
