@@ -132,29 +132,38 @@ func (e *Enqueuer) sendDrains() {
 		select {
 		case now := <-ticker.C:
 			for i := range e.drains {
-				if now.Sub(sent[i]) < e.o.FlushInterval/2 || !e.drains[i].Swap(false) {
-					continue
+				if now.Sub(sent[i]) >= e.o.FlushInterval/2 && e.drains[i].Swap(false) {
+					sent[i] = now
+					e.sendDrain(i)
 				}
-				sent[i] = now
-				e.send(func(ctx context.Context) error { return Send(ctx, e.sender, Drain(counter.Shard(i))) })
 			}
 		case <-e.stop:
+			for i := range e.drains {
+				if e.drains[i].Swap(false) && !e.sendDrain(i) {
+					return // Redis is away; the sweep will have to do
+				}
+			}
 			return
 		}
 	}
 }
 
-// send runs one enqueue within its bound. A row of failures is logged once, at its start.
-func (e *Enqueuer) send(enqueue func(context.Context) error) {
+func (e *Enqueuer) sendDrain(shard int) bool {
+	return e.send(func(ctx context.Context) error { return Send(ctx, e.sender, Drain(counter.Shard(shard))) })
+}
+
+// send runs one enqueue within its bound and reports its success. A row of failures is logged once, at its start.
+func (e *Enqueuer) send(enqueue func(context.Context) error) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
 	err := enqueue(ctx)
 	if err == nil {
 		e.failing.Store(false)
-		return
+		return true
 	}
 	e.failed.Inc()
 	if !e.failing.Swap(true) {
 		e.o.Logger.Warn("cannot enqueue tasks; the sweep will find their keys", "error", err)
 	}
+	return false
 }

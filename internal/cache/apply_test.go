@@ -170,7 +170,9 @@ func TestBackpressureSparesKeysThatAreDirtyAlready(t *testing.T) {
 	t.Cleanup(w.Close)
 
 	got := w.Do(t.Context(), []cache.Write{
-		{Operation: increment("dirty", 1)}, {Operation: increment("clean", 1)}, {Operation: get("clean")},
+		{Operation: increment("dirty", 1)},
+		{Operation: increment("clean", 1)},
+		{Operation: get("clean")},
 		{Operation: increment("cold", 1), Blind: true},
 	})
 

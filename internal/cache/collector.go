@@ -39,7 +39,7 @@ type Collector struct {
 func (c *Cache) NewCollector() *Collector { return &Collector{cache: c} }
 
 // Describe implements prometheus.Collector.
-func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+func (*Collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- dirtyDesc
 	ch <- deadDesc
 	ch <- oldestDesc

@@ -30,6 +30,8 @@ const (
 //
 // The client never retries: a command whose answer was lost may have been carried out, and an increment must not be
 // carried out twice. maxConns bounds its connections; 0 takes the library's default.
+//
+//nolint:ireturn // which client it is depends on the URL
 func Connect(rawURL string, maxConns int) (redis.UniversalClient, error) {
 	o, err := ParseURL(rawURL)
 	if err != nil {

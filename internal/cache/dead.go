@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,7 +44,7 @@ func (c *Cache) park(ctx context.Context, key counter.Key, until, note string) e
 // DeadLetter returns what is known of key if it is dead.
 func (c *Cache) DeadLetter(ctx context.Context, key counter.Key) (dead Dead, found bool, err error) {
 	note, err := c.client.HGet(ctx, deadKey(c.Shard(key)), string(key)).Result()
-	if err == redis.Nil { //nolint:errorlint // go-redis returns it bare
+	if errors.Is(err, redis.Nil) {
 		return Dead{}, false, nil
 	}
 	if err == nil {

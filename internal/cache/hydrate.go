@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 
-
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
@@ -22,9 +21,9 @@ type Hydration byte
 
 // What Hydrate may answer.
 const (
-	Hydrated      Hydration = 'y' // the entry is complete
-	Stale         Hydration = 's' // a flush was completed meanwhile: ask Postgres again
-	BaseOverflow  Hydration = 'o' // base and unsynced operations do not add up to a 64-bit integer
+	Hydrated     Hydration = 'y' // the entry is complete
+	Stale        Hydration = 's' // a flush was completed meanwhile: ask Postgres again
+	BaseOverflow Hydration = 'o' // base and unsynced operations do not add up to a 64-bit integer
 	ForeignEntry Hydration = 'e' // the key holds something that is not an entry
 )
 
@@ -69,4 +68,3 @@ func (c *Cache) hydrate(ctx context.Context, bases []Base) ([]Hydration, error) 
 	}
 	return []Hydration(reply), nil
 }
-

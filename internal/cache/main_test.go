@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -114,7 +115,7 @@ func (b *testBundle) peek(t *testing.T, key counter.Key) (cache.Entry, int64) {
 func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	t.Helper()
 	err := b.redis.ZScore(context.Background(), "{aw:"+b.cache.Shard(key).String()+"}:dirty", string(key)).Err()
-	if err == redis.Nil { //nolint:errorlint // go-redis returns it bare
+	if errors.Is(err, redis.Nil) {
 		return false
 	}
 	require.NoError(t, err)

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -147,7 +148,7 @@ func (c *Cache) Ack(ctx context.Context, shard counter.Shard, peekedAt int64, ke
 		args = append(args, string(k.Key), version)
 	}
 	reply, err := ackScript.Run(ctx, c.client, []string{dirtyKey(shard)}, args...).StringSlice()
-	if err != nil && err != redis.Nil { //nolint:errorlint // go-redis returns it bare
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("ack %d keys of shard %s: %w", len(keys), shard, err)
 	}
 	again := make([]counter.Key, len(reply))

@@ -136,11 +136,11 @@ func (w *Writer) run(ctx context.Context) {
 		select {
 		case r := <-w.queue:
 			batch = w.gather(append(batch[:0], r))
-			w.send(batch)
+			w.send(batch) //nolint:contextcheck // see send
 		case <-ctx.Done():
 			for len(w.queue) > 0 {
 				batch = w.gather(batch[:0])
-				w.send(batch)
+				w.send(batch) //nolint:contextcheck // see send
 			}
 			return
 		}
@@ -165,7 +165,8 @@ func (w *Writer) gather(batch []*request) []*request {
 	return batch
 }
 
-// send carries out a batch in one call and answers its callers.
+// send carries out a batch in one call and answers its callers. It takes no context: the callers' differ, and the client's
+// time-outs bound it.
 func (w *Writer) send(batch []*request) {
 	a := application{cache: w.cache, mayDirty: w.mayDirty()}
 	for _, r := range batch {

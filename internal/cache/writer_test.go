@@ -14,7 +14,9 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func redisZ(key counter.Key, score float64) redis.Z { return redis.Z{Score: score, Member: string(key)} }
+func redisZ(key counter.Key, score float64) redis.Z {
+	return redis.Z{Score: score, Member: string(key)}
+}
 
 // commandCalls is how often Redis has run a command since its start.
 func commandCalls(t *testing.T, client redis.UniversalClient, command string) int {

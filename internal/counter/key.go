@@ -46,7 +46,7 @@ const MaxShards = 4096
 // Shard returns the shard that the key belongs to. It must never change for a given number of shards: entries are
 // stored under it.
 func (k Key) Shard(shards int) Shard {
-	return Shard(xxhash.Sum64String(string(k)) % uint64(shards))
+	return Shard(xxhash.Sum64String(string(k)) % uint64(shards)) //nolint:gosec // 1 to MaxShards
 }
 
 // String gives the shard its name in Redis keys, task IDs and logs: at least two digits, "07".

@@ -1,0 +1,214 @@
+package tasks_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+func TestMain(m *testing.M) { localtest.Main(m) }
+
+type testBundle struct {
+	client    *asynq.Client
+	inspector *asynq.Inspector
+	redis     *redis.Client
+}
+
+func setup(t *testing.T) *testBundle {
+	t.Helper()
+	r := localtest.Redis(t)
+	return &testBundle{
+		client: asynq.NewClientFromRedisClient(r), inspector: asynq.NewInspectorFromRedisClient(r), redis: r,
+	}
+}
+
+// grouped is how many flush tasks wait for their aggregation.
+func (b *testBundle) grouped(t *testing.T) int {
+	t.Helper()
+	groups, err := b.inspector.Groups(tasks.QueueFlush)
+	require.NoError(t, err)
+	sum := 0
+	for _, g := range groups {
+		sum += g.Size
+	}
+	return sum
+}
+
+func TestDuplicatesCollapse(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	now := time.Now()
+	for range 3 {
+		for _, task := range []*asynq.Task{
+			tasks.Flush("a", 3), tasks.Flush("b", 3), tasks.Drain(7), tasks.DrainMore(7, "drain:07", time.Minute),
+			tasks.SweptDrain(7, 1), tasks.SweptDrain(7, 2), tasks.Retry("a", 5, time.Minute),
+			tasks.Sweep(now, time.Hour), tasks.Purge(now, time.Hour),
+		} {
+			require.NoError(t, tasks.Send(t.Context(), b.client, task))
+		}
+	}
+	flush, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
+	require.NoError(t, err)
+	require.Equal(t, 2, b.grouped(t))
+	require.Equal(t, 3, flush.Pending)
+	require.Equal(t, 1, flush.Scheduled)
+	sweep, err := b.inspector.GetQueueInfo(tasks.QueueSweep)
+	require.NoError(t, err)
+	require.Equal(t, 2, sweep.Pending)
+	retry, err := b.inspector.GetQueueInfo(tasks.QueueRetry)
+	require.NoError(t, err)
+	require.Equal(t, 1, retry.Scheduled)
+	groups, err := b.inspector.Groups(tasks.QueueFlush)
+	require.NoError(t, err)
+	require.Equal(t, "03", groups[0].Group)
+}
+
+func TestTheTwoDrainsOfAShardTakeTurns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := func(task *asynq.Task) string {
+		info, err := b.client.EnqueueContext(t.Context(), task)
+		require.NoError(t, err)
+		return info.ID
+	}
+	require.Equal(t, "drain:07:more", id(tasks.DrainMore(7, "drain:07", 0)))
+	require.Equal(t, "drain:07", id(tasks.DrainMore(7, "drain:07:more", 0)))
+	require.Equal(t, "drain:08", id(tasks.DrainMore(8, "drain:08:12345", 0)))
+}
+
+func TestSchedulersAgreeOnABucket(t *testing.T) {
+	t.Parallel()
+	start := time.UnixMilli(1_700_000_000_000)
+	require.Equal(t, tasks.Bucket(start, 5*time.Second), tasks.Bucket(start.Add(4999*time.Millisecond), 5*time.Second))
+	require.Equal(t, tasks.Bucket(start, 5*time.Second)+1, tasks.Bucket(start.Add(5*time.Second), 5*time.Second))
+}
+
+func TestAggregateKeepsEveryReadableKey(t *testing.T) {
+	t.Parallel()
+	merged := tasks.Aggregate("03", []*asynq.Task{
+		tasks.Flush("a", 3), asynq.NewTask(tasks.TypeFlush, []byte("not json")), tasks.Flush(`"<é/🙂>"`, 3),
+	})
+	require.Equal(t, tasks.TypeFlush, merged.Type())
+	keys, err := tasks.DecodeKeys(merged.Payload())
+	require.NoError(t, err)
+	require.Equal(t, []counter.Key{"a", `"<é/🙂>"`}, keys)
+}
+
+func TestUnreadablePayloads(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", "{", `{"keys":[""]}`, `{"keys":["a\n"]}`, `{"keys":"a"}`, `{"keys":["` + strings.Repeat("x", 256) + `"]}`} {
+		_, err := tasks.DecodeKeys([]byte(bad))
+		require.Error(t, err, "%q", bad)
+	}
+	for _, bad := range []string{"", `{"shard":64}`, `{"shard":-1}`, `{"shard":"7"}`} {
+		_, err := tasks.DecodeShard([]byte(bad), 64)
+		require.Error(t, err, "%q", bad)
+	}
+	_, err := tasks.DecodeTick([]byte(`{"bucket":"x"}`))
+	require.Error(t, err)
+}
+
+func FuzzDecodePayloads(f *testing.F) {
+	f.Add([]byte(`{"keys":["a"]}`))
+	f.Add([]byte(`{"shard":7,"swept":true}`))
+	f.Add([]byte(`{"bucket":1}`))
+	f.Add([]byte(`{"keys":[null,1]}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if keys, err := tasks.DecodeKeys(payload); err == nil {
+			for _, k := range keys {
+				_, err := counter.ParseKey(string(k))
+				require.NoError(t, err)
+			}
+		}
+		if shard, err := tasks.DecodeShard(payload, 64); err == nil {
+			require.Less(t, int(shard.Shard), 64)
+		}
+		_, _ = tasks.DecodeTick(payload)
+	})
+}
+
+func options(t *testing.T) (tasks.EnqueuerOptions, *prometheus.Registry) {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	return tasks.EnqueuerOptions{
+		Shards: 4, FlushBatch: 10, FlushInterval: time.Second, Logger: slog.New(slog.DiscardHandler), Registerer: r,
+	}, r
+}
+
+func TestSmallBacklogIsEnqueuedKeyByKeyAndLargeAsDrain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o, _ := options(t)
+	e := tasks.NewEnqueuer(b.client, o)
+	for i := range 30 {
+		e.Offer(counter.Key("k"+strconv.Itoa(i)), 2, int64(i+1))
+	}
+	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
+		info, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
+		if err != nil {
+			return false, err.Error()
+		}
+		state, err := json.Marshal(info)
+		return err == nil && b.grouped(t) == 10 && info.Pending == 1, string(state)
+	})
+	e.Close(t.Context())
+}
+
+// held is a sender that waits, as one does whose Redis does not answer.
+type held struct{ until chan struct{} }
+
+func (h held) EnqueueContext(context.Context, *asynq.Task, ...asynq.Option) (*asynq.TaskInfo, error) {
+	<-h.until
+	return nil, errors.New("redis is away")
+}
+
+func TestEnqueuerNeverBlocksAndCountsWhatItSheds(t *testing.T) {
+	t.Parallel()
+	o, registry := options(t)
+	h := held{until: make(chan struct{})}
+	e := tasks.NewEnqueuer(h, o)
+	const offered = 10_100
+	for i := range offered {
+		e.Offer(counter.Key("k"+strconv.Itoa(i)), 1, 1)
+	}
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	require.NotEmpty(t, families)
+	shed, err := testutil.GatherAndCount(registry, "afterwrite_enqueue_shed_total")
+	require.NoError(t, err)
+	require.Equal(t, 1, shed)
+	for _, f := range families {
+		if f.GetName() == "afterwrite_enqueue_shed_total" {
+			require.GreaterOrEqual(t, f.GetMetric()[0].GetCounter().GetValue(), float64(offered-10_000-4))
+		}
+	}
+	close(h.until)
+	e.Close(t.Context())
+}
+
+func TestCloseHandsOverWhatIsQueued(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o, _ := options(t)
+	e := tasks.NewEnqueuer(b.client, o)
+	for i := range 200 {
+		e.Offer(counter.Key("k"+strconv.Itoa(i)), 2, 1)
+	}
+	e.Close(t.Context())
+	require.Equal(t, 200, b.grouped(t))
+}

@@ -1,0 +1,154 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+const (
+	// purgeBatch is how many tombstones one statement removes.
+	purgeBatch = 1000
+	// maxPurgeBatches bounds one purge: the rest waits for the next.
+	maxPurgeBatches = 1000
+)
+
+// handlers are what the tasks do.
+type handlers struct {
+	cache         *cache.Cache
+	store         Store
+	flusher       *Flusher
+	retries       *retries
+	sender        tasks.Sender
+	logger        *slog.Logger
+	flushInterval time.Duration
+	sweepInterval time.Duration
+	tombstoneTTL  time.Duration
+}
+
+func (h *handlers) mux() *asynq.ServeMux {
+	mux := asynq.NewServeMux()
+	mux.HandleFunc(tasks.TypeFlush, h.flush)
+	mux.HandleFunc(tasks.TypeDrain, h.drain)
+	mux.HandleFunc(tasks.TypeRetry, h.retry)
+	mux.HandleFunc(tasks.TypeSweep, h.sweep)
+	mux.HandleFunc(tasks.TypePurge, h.purge)
+	return mux
+}
+
+// flush handles an aggregate of flush tasks. They are of one group and so of one shard, unless somebody enqueued by hand.
+func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
+	keys, err := tasks.DecodeKeys(task.Payload())
+	if err != nil {
+		return h.unreadable(task, err)
+	}
+	byShard := make(map[counter.Shard][]counter.Key, 1)
+	for _, key := range keys {
+		shard := h.cache.Shard(key)
+		byShard[shard] = append(byShard[shard], key)
+	}
+	for shard, keys := range byShard {
+		if err := h.flusher.FlushKeys(ctx, shard, keys); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drain handles a drain task. Keys that became dirty while it ran may have found its ID taken, and so have no task:
+// they get one now.
+func (h *handlers) drain(ctx context.Context, task *asynq.Task) error {
+	payload, err := tasks.DecodeShard(task.Payload(), h.cache.Shards())
+	if err != nil {
+		return h.unreadable(task, err)
+	}
+	id, _ := asynq.GetTaskID(ctx)
+	drained, err := h.flusher.Drain(ctx, payload.Shard, id)
+	if err != nil {
+		if payload.Swept {
+			h.logger.Debug("a swept drain failed; the next sweep sends another", "shard", payload.Shard, "error", err)
+			return nil
+		}
+		return err
+	}
+	if drained.Busy {
+		return nil
+	}
+	keys, more, err := h.flusher.Leftover(ctx, payload.Shard)
+	if err != nil {
+		return err
+	}
+	if more {
+		return tasks.Send(ctx, h.sender, tasks.DrainMore(payload.Shard, id, 0))
+	}
+	for _, key := range keys {
+		h.flusher.hints.Offer(key, payload.Shard, 1)
+	}
+	return nil
+}
+
+func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {
+	keys, err := tasks.DecodeKeys(task.Payload())
+	if err != nil || len(keys) != 1 {
+		return h.unreadable(task, err)
+	}
+	retried, _ := asynq.GetRetryCount(ctx)
+	return h.retries.attempt(ctx, h.flusher, keys[0], retried+1)
+}
+
+// sweep looks for keys that have been dirty for too long, whatever became of their tasks, and sends a drain for each
+// shard that has some. While Postgres is away it does nothing: those drains could do nothing either.
+func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
+	tick, err := tasks.DecodeTick(task.Payload())
+	if err != nil {
+		return h.unreadable(task, err)
+	}
+	if err := h.cache.CheckMeta(ctx); err != nil { // also notes it again in a Redis that was emptied
+		return err
+	}
+	if !h.store.Available() {
+		return nil
+	}
+	overdue, err := h.cache.DirtyFor(ctx, 2*h.flushInterval)
+	if err != nil {
+		return err
+	}
+	for i, keys := range overdue {
+		if keys == 0 {
+			continue
+		}
+		shard := counter.Shard(i)
+		h.logger.Debug("sweep found overdue keys", "shard", shard, "keys", keys)
+		if err := tasks.Send(ctx, h.sender, tasks.SweptDrain(shard, tick.Bucket)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// purge removes old tombstones, in batches.
+func (h *handlers) purge(ctx context.Context, _ *asynq.Task) error {
+	for range maxPurgeBatches {
+		removed, err := h.store.Purge(ctx, h.tombstoneTTL, purgeBatch)
+		if err != nil {
+			return fmt.Errorf("purge: %w", err)
+		}
+		if removed < purgeBatch {
+			return nil
+		}
+	}
+	return nil
+}
+
+// unreadable drops a task whose payload is not ours: nothing depends on it, and it would never become readable.
+func (h *handlers) unreadable(task *asynq.Task, err error) error {
+	h.logger.Error("dropped a task that cannot be read", "type", task.Type(), "error", err)
+	return nil
+}

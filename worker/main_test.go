@@ -1,0 +1,198 @@
+package worker_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	_ "github.com/lib/pq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+	"github.com/afterwrite/afterwrite/tasks"
+	"github.com/afterwrite/afterwrite/worker"
+)
+
+func TestMain(m *testing.M) {
+	localtest.Main(m, goleak.IgnoreCurrent())
+}
+
+// testBundle is everything between an operation and its row, in one process: a write path, and a worker that is not
+// running until run.
+type testBundle struct {
+	config    config.Config
+	redis     redis.UniversalClient
+	cache     *cache.Cache
+	store     *store.Store
+	service   *writepath.Service
+	worker    *worker.Worker
+	registry  *prometheus.Registry
+	inspector *asynq.Inspector
+	sender    *asynq.Client
+	db        *sql.DB
+}
+
+// none drops every hint: the worker's are what is tested, or the sweep.
+type none struct{}
+
+func (none) Offer(counter.Key, counter.Shard, int64) {}
+
+func migrate(url string) error { return store.MigrateURL(context.Background(), url) }
+
+func setup(t *testing.T, environment map[string]string) *testBundle {
+	t.Helper()
+	return setupOn(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate), environment)
+}
+
+func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]string) *testBundle {
+	t.Helper()
+	c, err := config.FromMap(environment)
+	require.NoError(t, err)
+	b := &testBundle{config: c, registry: prometheus.NewRegistry()}
+	b.redis, err = cache.Connect(redisURL, 40)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.redis.Close()) })
+	b.cache = cache.New(b.redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
+	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
+	b.store, err = store.Open(postgresURL, store.Options{Logger: logger, MaxConns: 10})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
+	loader := store.NewLoader(b.store, 100*time.Millisecond)
+	t.Cleanup(loader.Close)
+	writer := b.cache.NewWriter(func() bool { return true })
+	t.Cleanup(writer.Close)
+	b.service = writepath.New(b.cache, writer, loader, none{})
+	b.worker = worker.New(worker.Options{
+		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: b.registry, Logger: logger,
+	})
+	t.Cleanup(func() { b.worker.Close(context.Background()) })
+	b.inspector = asynq.NewInspectorFromRedisClient(b.redis)
+	b.sender = asynq.NewClientFromRedisClient(b.redis)
+	b.db, err = sql.Open("postgres", postgresURL)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.db.Close()) })
+	return b
+}
+
+// run runs the worker until the test ends.
+func (b *testBundle) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.worker.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+// do carries out operations, all of which must succeed.
+func (b *testBundle) do(t *testing.T, ops ...counter.Operation) []counter.Result {
+	t.Helper()
+	results := b.service.Do(t.Context(), ops, writepath.Options{})
+	for _, r := range results {
+		require.NoError(t, r.Err)
+	}
+	return results
+}
+
+func (b *testBundle) send(t *testing.T, task *asynq.Task) {
+	t.Helper()
+	require.NoError(t, tasks.Send(t.Context(), b.sender, task))
+}
+
+func (b *testBundle) drainAll(t *testing.T) (rows, left int64) {
+	t.Helper()
+	rows, left, err := b.worker.DrainAll(t.Context(), "test")
+	require.NoError(t, err)
+	return rows, left
+}
+
+// row is what Postgres has of key.
+func (b *testBundle) row(t *testing.T, key counter.Key) (row counter.Row, found bool) {
+	t.Helper()
+	row.Key = key
+	err := b.db.QueryRow(`SELECT value, version, deleted_at IS NOT NULL FROM counters WHERE key = $1`, string(key)).
+		Scan(&row.Value, &row.Version, &row.Deleted)
+	if errors.Is(err, sql.ErrNoRows) {
+		return row, false
+	}
+	require.NoError(t, err)
+	return row, true
+}
+
+func (b *testBundle) exec(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	_, err := b.db.Exec(statement, args...)
+	require.NoError(t, err)
+}
+
+// holdUpserts makes every upsert wait until release is called.
+func (b *testBundle) holdUpserts(t *testing.T) (release func()) {
+	t.Helper()
+	lock, err := b.db.Begin()
+	require.NoError(t, err)
+	_, err = lock.Exec(`LOCK TABLE counters IN SHARE MODE`)
+	require.NoError(t, err)
+	return func() { require.NoError(t, lock.Rollback()) }
+}
+
+// eventuallyWaiting waits until an upsert waits for a lock.
+func (b *testBundle) eventuallyWaiting(t *testing.T) {
+	t.Helper()
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		var n int
+		err := b.db.QueryRow(`SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO counters%'`).Scan(&n)
+		require.NoError(t, err)
+		return n > 0, "no upsert waits"
+	})
+}
+
+func (b *testBundle) requireRow(t *testing.T, want counter.Row) {
+	t.Helper()
+	row, found := b.row(t, want.Key)
+	require.True(t, found, "no row for %q", want.Key)
+	require.Equal(t, want, row)
+}
+
+func (b *testBundle) eventuallyRow(t *testing.T, want counter.Row) {
+	t.Helper()
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		row, _ := b.row(t, want.Key)
+		return row == want, "the row is still " + show(row)
+	})
+}
+
+func (b *testBundle) backlog(t *testing.T) cache.Backlog {
+	t.Helper()
+	backlog, err := b.cache.Backlog(t.Context())
+	require.NoError(t, err)
+	return backlog
+}
+
+func increment(key counter.Key, by int64) counter.Operation {
+	return counter.Operation{Key: key, Kind: counter.Increment, Amount: by}
+}
+
+func set(key counter.Key, value int64) counter.Operation {
+	return counter.Operation{Key: key, Kind: counter.Set, Amount: value}
+}
+
+func del(key counter.Key) counter.Operation { return counter.Operation{Key: key, Kind: counter.Delete} }
+
+var noOptions = writepath.Options{}
+
+func get(key counter.Key) counter.Operation { return counter.Operation{Key: key, Kind: counter.Get} }

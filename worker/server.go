@@ -1,0 +1,156 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+const (
+	// taskCheckInterval is how long an idle worker waits before it looks for tasks again. Each look is one command.
+	taskCheckInterval = 200 * time.Millisecond
+
+	// delayedTaskCheckInterval is the same for tasks that were delayed: retries, and drains to come.
+	delayedTaskCheckInterval = time.Second
+
+	// shutdownTimeout is how long running tasks may go on after a SIGTERM. What they leave is still dirty.
+	shutdownTimeout = 8 * time.Second
+
+	// outageDelay is the shortest wait before a task is tried again after an outage; up to twice as much is added by
+	// chance, so that not all come back at once.
+	outageDelay = time.Second
+)
+
+// Options are what a Worker is made of. All of it stays the caller's to close, after Run.
+type Options struct {
+	Config     config.Config
+	Redis      redis.UniversalClient // for Asynq
+	Cache      *cache.Cache
+	Store      Store
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+}
+
+// Worker runs the tasks.
+type Worker struct {
+	server   *asynq.Server
+	handlers *handlers
+	enqueuer *tasks.Enqueuer
+}
+
+// New returns a Worker, without starting it.
+func New(o Options) *Worker {
+	c := o.Config
+	client := asynq.NewClientFromRedisClient(o.Redis)
+	m := newMetrics(o.Registerer, o.Store.Available)
+	enqueuer := tasks.NewEnqueuer(client, tasks.EnqueuerOptions{
+		Shards: c.Shards, FlushBatch: c.FlushBatch, FlushInterval: c.FlushInterval,
+		Logger: o.Logger, Registerer: o.Registerer,
+	})
+	r := &retries{
+		cache: o.Cache, sender: client, inspector: asynq.NewInspectorFromRedisClient(o.Redis),
+		metrics: m, logger: o.Logger,
+		maxAttempts: c.MaxAttempts, backoff: c.RetryBackoff, sweepInterval: c.SweepInterval,
+	}
+	f := &Flusher{
+		cache: o.Cache, store: o.Store, hints: enqueuer, refusals: r, metrics: m, logger: o.Logger, batch: c.FlushBatch,
+	}
+	h := &handlers{
+		cache: o.Cache, store: o.Store, flusher: f, retries: r, sender: client, logger: o.Logger,
+		flushInterval: c.FlushInterval, sweepInterval: c.SweepInterval, tombstoneTTL: c.TombstoneTTL,
+	}
+	server := asynq.NewServerFromRedisClient(o.Redis, asynq.Config{
+		Concurrency:              c.WorkerConcurrency,
+		Queues:                   tasks.Queues(),
+		TaskCheckInterval:        taskCheckInterval,
+		DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		// A key that is written all the time enqueues no second task, so the group must not close after a second of
+		// silence: the grace period is the whole interval.
+		GroupGracePeriod: c.FlushInterval,
+		GroupMaxDelay:    c.FlushInterval,
+		GroupMaxSize:     c.FlushBatch,
+		GroupAggregator:  asynq.GroupAggregatorFunc(tasks.Aggregate),
+		IsFailure:        isFailure,
+		RetryDelayFunc:   r.retryDelay,
+		ErrorHandler:     errorLog{o.Logger},
+		Logger:           asynqLogger{o.Logger},
+		LogLevel:         asynq.WarnLevel,
+		ShutdownTimeout:  shutdownTimeout,
+	})
+	return &Worker{server: server, handlers: h, enqueuer: enqueuer}
+}
+
+// Run works until ctx ends, then lets running tasks end, within shutdownTimeout, and returns.
+func (w *Worker) Run(ctx context.Context) error {
+	if err := w.server.Start(w.handlers.mux()); err != nil {
+		return fmt.Errorf("start the task server: %w", err)
+	}
+	<-ctx.Done()
+	w.server.Shutdown()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	w.enqueuer.Close(closing)
+	return nil
+}
+
+// DrainAll flushes everything that is dirty now, on this goroutine's time, beside whatever the tasks do; see
+// Flusher.DrainAll. It may be called without Run.
+func (w *Worker) DrainAll(ctx context.Context, owner string) (rows, left int64, err error) {
+	return w.handlers.flusher.DrainAll(ctx, owner)
+}
+
+// Close ends a Worker that was not Run.
+func (w *Worker) Close(ctx context.Context) { w.enqueuer.Close(ctx) }
+
+// isFailure tells Asynq which errors count: only that Postgres refused a row. Anything else, an outage, a worker that
+// died, a bug, must never use up the retries of a task, because Asynq archives it then.
+func isFailure(err error) bool {
+	_, refused := errors.AsType[*refusedError](err)
+	return refused
+}
+
+// retryDelay is the wait before a failed task is run again.
+func (r *retries) retryDelay(retried int, err error, _ *asynq.Task) time.Duration {
+	if isFailure(err) {
+		return r.delay(retried + 1)
+	}
+	return outageDelay + rand.N(2*outageDelay)
+}
+
+// errorLog logs the errors of tasks, each as loudly as it deserves.
+type errorLog struct{ logger *slog.Logger }
+
+func (l errorLog) HandleError(ctx context.Context, task *asynq.Task, err error) {
+	level := slog.LevelWarn
+	switch {
+	case isFailure(err):
+		level = slog.LevelInfo // the refusal itself has been logged
+	case asynq.IsPanicError(err), store.Classify(err) == store.Operator:
+		level = slog.LevelError
+	case store.Classify(err) == store.Outage, store.Classify(err) == store.Canceled:
+		level = slog.LevelDebug // the breaker logs the outage, once
+	}
+	id, _ := asynq.GetTaskID(ctx)
+	l.logger.Log(ctx, level, "task failed; it will be tried again", "task", task.Type(), "id", id, "error", err)
+}
+
+// asynqLogger hands Asynq's own messages to slog.
+type asynqLogger struct{ logger *slog.Logger }
+
+func (l asynqLogger) Debug(args ...any) { l.logger.Debug("asynq: " + fmt.Sprint(args...)) }
+func (l asynqLogger) Info(args ...any)  { l.logger.Info("asynq: " + fmt.Sprint(args...)) }
+func (l asynqLogger) Warn(args ...any)  { l.logger.Warn("asynq: " + fmt.Sprint(args...)) }
+func (l asynqLogger) Error(args ...any) { l.logger.Error("asynq: " + fmt.Sprint(args...)) }
+func (l asynqLogger) Fatal(args ...any) { l.logger.Error("asynq: " + fmt.Sprint(args...)) }
