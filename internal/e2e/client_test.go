@@ -1,0 +1,154 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// answer is a counter or a problem, as the API gives them.
+type answer struct {
+	status  int
+	Key     string `json:"key"`
+	Value   *int64 `json:"value"`
+	Version *int64 `json:"version"`
+	Synced  bool   `json:"synced"`
+	Code    string `json:"code"`
+}
+
+// client speaks to the api over at most as many connections as it has callers.
+type client struct {
+	base string
+	http http.Client
+}
+
+func (s *system) client() *client {
+	transport := &http.Transport{MaxIdleConnsPerHost: 100, MaxConnsPerHost: 100}
+	return &client{base: "http://" + s.api.addr, http: http.Client{Transport: transport, Timeout: 10 * time.Second}}
+}
+
+func (c *client) close() { c.http.CloseIdleConnections() }
+
+// call makes a request; the error is that of the connection.
+func (c *client) call(method, path, body string) (answer, error) {
+	request, err := http.NewRequest(method, c.base+path, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	got := answer{status: response.StatusCode}
+	raw, err := io.ReadAll(response.Body)
+	if err == nil && len(raw) > 0 {
+		err = json.Unmarshal(raw, &got)
+	}
+	return got, err
+}
+
+func (c *client) increment(key string) (answer, error) {
+	return c.call(http.MethodPost, "/v1/counters/"+url.PathEscape(key)+"/increment", "")
+}
+
+// must is call for requests that have to succeed.
+func (c *client) must(t *testing.T, method, path, body string) answer {
+	t.Helper()
+	got, err := c.call(method, path, body)
+	require.NoError(t, err)
+	require.Less(t, got.status, 300, "%s %s: %+v", method, path, got)
+	return got
+}
+
+// ledger is what a load has been told about its increments.
+type ledger struct {
+	mu            sync.Mutex
+	acknowledged  map[string]int64
+	indeterminate map[string]int64 // no answer, or one that says that the outcome is unknown
+	refused       map[int]int      // by status: answers that promise that nothing was applied
+}
+
+func (l *ledger) note(key string, got answer, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err != nil || got.Code == "outcome_unknown":
+		l.indeterminate[key]++
+	case got.status < 300:
+		l.acknowledged[key]++
+	default:
+		l.refused[got.status]++
+	}
+}
+
+func (l *ledger) String() string {
+	var acknowledged, indeterminate int64
+	for _, n := range l.acknowledged {
+		acknowledged += n
+	}
+	for _, n := range l.indeterminate {
+		indeterminate += n
+	}
+	return fmt.Sprintf("%d acknowledged on %d keys, %d indeterminate, refused by status: %v",
+		acknowledged, len(l.acknowledged), indeterminate, l.refused)
+}
+
+// load increments keys key0.. from some connections until stop is closed or each connection has made count requests.
+func (c *client) load(connections, keys, count int, stop <-chan struct{}) *ledger {
+	l := &ledger{acknowledged: make(map[string]int64), indeterminate: make(map[string]int64), refused: make(map[int]int)}
+	var group sync.WaitGroup
+	for connection := range connections {
+		group.Go(func() {
+			for i := range count {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				key := fmt.Sprintf("key%d", (connection+i*connections)%keys)
+				got, err := c.increment(key)
+				l.note(key, got, err)
+			}
+		})
+	}
+	group.Wait()
+	return l
+}
+
+// requireExact checks that Redis and Postgres agree on every key of the ledger, and that each value is at least what was
+// acknowledged and at most that and the indeterminate.
+func (s *system) requireExact(t *testing.T, c *client, l *ledger) {
+	t.Helper()
+	rows := s.rows(t)
+	keys := make(map[string]bool)
+	for key := range l.acknowledged {
+		keys[key] = true
+	}
+	for key := range l.indeterminate {
+		keys[key] = true
+	}
+	for key := range keys {
+		low, high := l.acknowledged[key], l.acknowledged[key]+l.indeterminate[key]
+		require.GreaterOrEqual(t, rows[key], low, "%s: acknowledged writes are lost", key)
+		require.LessOrEqual(t, rows[key], high, "%s: counted twice", key)
+		if low == 0 && rows[key] == 0 {
+			continue // none of its writes arrived
+		}
+		got := c.must(t, http.MethodGet, "/v1/counters/"+key, "")
+		require.Equal(t, rows[key], *got.Value, "%s: redis and postgres differ", key)
+		require.Equal(t, rows[key], *got.Version, "%s: only increments by one", key)
+		require.True(t, got.Synced, "%s", key)
+	}
+}

@@ -1,0 +1,160 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+// forever is a count that no load reaches before it is stopped.
+const forever = 1 << 40
+
+// The api dies under load: between script and enqueue for some keys, in mid-answer for others. The sweep brings every
+// key to Postgres.
+func TestKilledAPILosesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	c := s.client()
+	defer c.close()
+	stop, done := make(chan struct{}), make(chan *ledger, 1)
+	go func() { done <- c.load(20, 3000, forever, stop) }()
+	for range 3 {
+		written := metric(t, "afterwrite_writes_total", s.api)
+		localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+			now := metric(t, "afterwrite_writes_total", s.api)
+			return now > written+500, fmt.Sprint(now)
+		})
+		s.api.kill(t)
+		s.launch(t, s.api, "AFTERWRITE_API_ADDR")
+	}
+	close(stop)
+	l := <-done
+	t.Logf("3 kills: %s", l)
+	s.eventuallyClean(t, 4*sweepInterval)
+	s.requireExact(t, c, l)
+}
+
+// A worker dies in the middle of a flush: its upsert has been sent, and waits for a lock. The other one takes over.
+func TestKilledWorkerLosesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	c := s.client()
+	defer c.close()
+	lock, err := s.db.Begin()
+	require.NoError(t, err)
+	_, err = lock.Exec(`LOCK TABLE counters IN ACCESS EXCLUSIVE MODE`)
+	require.NoError(t, err)
+	// Warm keys only: a cold one would be read from the table.
+	l := c.load(10, 300, 300, nil)
+	pid := 0
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		servers, err := s.inspector.Servers()
+		if err != nil {
+			return false, err.Error()
+		}
+		for _, server := range servers {
+			if len(server.ActiveWorkers) > 0 {
+				pid = server.PID
+			}
+		}
+		return pid != 0, "no worker is flushing"
+	})
+	for _, worker := range s.workers {
+		if worker.cmd.Process.Pid == pid {
+			worker.kill(t)
+		}
+	}
+	require.NoError(t, lock.Rollback())
+
+	took := s.eventuallyClean(t, 3*sweepInterval)
+	t.Logf("postgres had everything %v after the kill: %s", took, l)
+	s.requireExact(t, c, l)
+	require.Zero(t, s.archived(t))
+}
+
+func TestPostgresAwayUnderLoadFailsNoWrite(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	c := s.client()
+	defer c.close()
+	stop, done := make(chan struct{}), make(chan *ledger, 1)
+	go func() { done <- c.load(10, 2000, forever, stop) }()
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) { return len(s.rows(t)) > 100, "no rows yet" })
+
+	require.NoError(t, s.postgres.Stop(t.Context()))
+	<-time.After(20 * time.Second) // what is tested is an outage of this length
+	require.NoError(t, s.postgres.Start(t.Context()))
+	close(stop)
+	l := <-done
+	took := s.eventuallyClean(t, 30*time.Second)
+
+	t.Logf("20 s without postgres: %s; clean %v after its return", l, took)
+	require.Empty(t, l.indeterminate)
+	require.Empty(t, l.refused)
+	s.requireExact(t, c, l)
+	require.Zero(t, s.archived(t))
+}
+
+func TestRedisAwayIsSaidAndNothingIsCountedTwice(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	c := s.client()
+	defer c.close()
+	c.must(t, http.MethodPut, "/v1/counters/a", `{"value":1}`)
+	s.eventuallyClean(t, 10*time.Second)
+	require.NoError(t, s.redisServer.Stop(t.Context()))
+
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		got, err := c.call(http.MethodPost, "/v1/counters/a/increment", "")
+		if err != nil {
+			return false, err.Error()
+		}
+		return got.status == http.StatusServiceUnavailable && got.Code == "cache_unavailable", fmt.Sprintf("%+v", got)
+	})
+	require.NoError(t, s.redisServer.Start(t.Context()))
+	var value int64
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		got, err := c.call(http.MethodPost, "/v1/counters/a/increment", "")
+		if err != nil || got.status != http.StatusOK {
+			return false, fmt.Sprintf("%+v %v", got, err)
+		}
+		value = *got.Value
+		return true, ""
+	})
+	s.eventuallyClean(t, 4*sweepInterval)
+	require.Equal(t, value, s.rows(t)["a"])
+}
+
+func TestBacklogOfManyKeysIsDrainedByShard(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	c := s.client()
+	defer c.close()
+	const keys, each = 200_000, 10_000
+	for from := 0; from < keys; from += each {
+		var body strings.Builder
+		body.WriteString(`{"operations":[`)
+		for i := from; i < from+each; i++ {
+			if i > from {
+				body.WriteString(",")
+			}
+			body.WriteString(`{"op":"increment","key":"many` + strconv.Itoa(i) + `"}`)
+		}
+		body.WriteString(`]}`)
+		c.must(t, http.MethodPost, "/v1/batch", body.String())
+	}
+	took := s.eventuallyClean(t, time.Minute)
+	rows := s.rows(t)
+	require.Len(t, rows, keys)
+	for key, value := range rows {
+		require.Equal(t, int64(1), value, key)
+	}
+	t.Logf("%d keys were clean %v after the last write", keys, took)
+}
