@@ -126,7 +126,7 @@ func (r *retries) retryDelay(retried int, err error, _ *asynq.Task) time.Duratio
 	if isFailure(err) {
 		return r.delay(retried + 1)
 	}
-	return outageDelay + rand.N(2*outageDelay)
+	return outageDelay + rand.N(2*outageDelay) //nolint:gosec // chance, not a secret
 }
 
 // errorLog logs the errors of tasks, each as loudly as it deserves.

@@ -25,21 +25,21 @@ func (a *application) add(w *Write, o *Outcome) {
 	a.outcomes = append(a.outcomes, o)
 }
 
-// run sends what has been added and fills in the outcomes. The call is bounded by the client's time-outs, not by a
-// context: those of the callers differ.
-func (a *application) run() {
+// run sends what has been added, fills in the outcomes, and reports whether Redis was reached. The call is bounded by the
+// client's time-outs, not by a context: those of the callers differ.
+func (a *application) run() (reached bool) {
 	if len(a.writes) == 0 {
-		return
+		return true
 	}
 	if a.cache.cluster {
-		a.runByShard()
-		return
+		return a.runByShard()
 	}
 	keys, args := a.encode()
-	a.settle(applyScript.Run(context.Background(), a.cache.client, keys, args...).Text())
+	return a.settle(applyScript.Run(context.Background(), a.cache.client, keys, args...).Text())
 }
 
-func (a *application) runByShard() {
+// runByShard is run on a cluster: one node that cannot be reached says nothing about the others.
+func (a *application) runByShard() (reached bool) {
 	ctx := context.Background()
 	parts := make(map[counter.Shard]*application)
 	for i, w := range a.writes {
@@ -62,8 +62,9 @@ func (a *application) runByShard() {
 			keys, args := part.encode()
 			reply, err = applyScript.Eval(ctx, a.cache.client, keys, args...).Text()
 		}
-		part.settle(reply, err)
+		reached = part.settle(reply, err) || reached
 	}
+	return reached
 }
 
 // encode makes the arguments of apply.lua.
@@ -104,20 +105,21 @@ func encodeWrite(w *Write) string {
 	return string(b)
 }
 
-// settle fills in the outcomes from the reply of apply.lua, or from its error.
-func (a *application) settle(reply string, err error) {
+// settle fills in the outcomes from the reply of apply.lua, or from its error, and reports whether Redis answered.
+func (a *application) settle(reply string, err error) (answer bool) {
 	if err != nil {
 		problem := writeError(err)
 		for _, o := range a.outcomes {
 			*o = Outcome{Err: problem}
 		}
-		return
+		return answered(err)
 	}
 	for _, o := range a.outcomes {
 		var line string
 		line, reply, _ = strings.Cut(reply, "\n")
 		*o = decodeOutcome(line)
 	}
+	return true
 }
 
 var errEntry = errors.New("the entry in redis is not a counter's: something else wrote to its key")

@@ -64,7 +64,7 @@ func (c *Cache) DirtyCount(ctx context.Context) (int64, error) {
 }
 
 // DirtyFor counts, for each shard, the keys that have been dirty for at least age and are due: neither dead nor waiting
-// for a retry. In two round trips.
+// for a retry. A shard that is being drained at the moment counts as 0. In two round trips.
 func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error) {
 	now, err := c.Now(ctx)
 	if err != nil {
@@ -73,15 +73,19 @@ func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error
 	before := strconv.FormatInt(now-age.Milliseconds(), 10)
 	pipe := c.client.Pipeline()
 	counts := make([]*redis.IntCmd, c.shards)
+	drains := make([]*redis.IntCmd, c.shards)
 	for i := range c.shards {
 		counts[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), "-inf", before)
+		drains[i] = pipe.Exists(ctx, drainKey(counter.Shard(i)))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, fmt.Errorf("count dirty keys: %w", err)
 	}
 	out := make([]int64, c.shards)
 	for i, n := range counts {
-		out[i] = n.Val()
+		if drains[i].Val() == 0 {
+			out[i] = n.Val()
+		}
 	}
 	return out, nil
 }

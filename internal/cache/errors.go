@@ -59,6 +59,14 @@ func notSent(err error) bool {
 	return ok && e.Op == "dial"
 }
 
+// unreachable is the answer for what was queued behind a call that did not reach Redis.
+func unreachable() *counter.Error {
+	return &counter.Error{
+		Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter,
+		Detail: "Redis did not answer the operations before this one, so it was not sent and not applied",
+	}
+}
+
 // overloaded is the answer when the queue of a Writer is full.
 func overloaded() *counter.Error {
 	return &counter.Error{

@@ -177,7 +177,25 @@ func (w *Writer) send(batch []*request) {
 			a.add(&r.writes[i], &r.outcomes[i])
 		}
 	}
-	a.run()
+	reached := a.run()
+	w.answer(batch)
+	if !reached {
+		w.refuseQueued()
+	}
+}
+
+// refuseQueued answers all that has queued by now without sending it. While Redis cannot be reached each call takes its
+// time-out, and those who queue would wait for all before them.
+func (w *Writer) refuseQueued() {
+	problem := unreachable()
+	for range len(w.queue) {
+		r := <-w.queue
+		refuse(r.outcomes, problem)
+		w.answer([]*request{r})
+	}
+}
+
+func (w *Writer) answer(batch []*request) {
 	for _, r := range batch {
 		w.queued.Add(-int64(len(r.writes)))
 		close(r.done)

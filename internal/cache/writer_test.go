@@ -2,10 +2,13 @@ package cache_test
 
 import (
 	"context"
+	"io"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -163,4 +166,46 @@ func TestRedisURLForms(t *testing.T) {
 		require.ErrorContains(t, err, "REDIS_URL", url)
 		require.NotContains(t, err.Error(), "secret")
 	}
+}
+
+// A Redis that accepts connections and says nothing: whoever queues behind the first must not wait for its time-out too.
+func TestSilentRedisHoldsUpNobodyButTheFirst(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var conns sync.WaitGroup
+	t.Cleanup(conns.Wait)
+	t.Cleanup(func() { require.NoError(t, silent.Close()) })
+	conns.Go(func() {
+		for {
+			conn, err := silent.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() { _, _ = io.Copy(io.Discard, conn); _ = conn.Close() })
+		}
+	})
+	b := setupOn(t, "redis://"+silent.Addr().String())
+
+	started := time.Now()
+	codes := make(chan counter.Code, 1000)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			writes := make([]cache.Write, cache.MaxWrites)
+			for i := range writes {
+				writes[i] = cache.Write{Operation: increment("a", 1)}
+			}
+			for _, o := range b.writer.Do(context.Background(), writes)[:1] {
+				codes <- counter.CodeOf(o.Err)
+			}
+		})
+	}
+	group.Wait()
+	close(codes)
+	for code := range codes {
+		require.Contains(t, []counter.Code{counter.CodeOutcomeUnknown, counter.CodeCacheUnavailable}, code)
+	}
+	// Four calls one after the other would take four time-outs of 3 s.
+	require.Less(t, time.Since(started), 10*time.Second)
 }

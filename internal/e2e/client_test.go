@@ -2,8 +2,10 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -77,13 +79,15 @@ type ledger struct {
 	mu            sync.Mutex
 	acknowledged  map[string]int64
 	indeterminate map[string]int64 // no answer, or one that says that the outcome is unknown
-	refused       map[int]int      // by status: answers that promise that nothing was applied
+	refused       map[int]int      // by status: answers that promise that nothing was applied; 0: no connection
 }
 
 func (l *ledger) note(key string, got answer, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case notSent(err):
+		l.refused[0]++
 	case err != nil || got.Code == "outcome_unknown":
 		l.indeterminate[key]++
 	case got.status < 300:
@@ -91,6 +95,12 @@ func (l *ledger) note(key string, got answer, err error) {
 	default:
 		l.refused[got.status]++
 	}
+}
+
+// notSent reports that no connection was made, so that nothing can have been applied.
+func notSent(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "dial"
 }
 
 func (l *ledger) String() string {

@@ -3,9 +3,10 @@ package writepath_test
 import (
 	"context"
 	"fmt"
-	"io"
+
 	"log/slog"
 	"math"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -78,7 +79,7 @@ func setupOn(t *testing.T, postgresURL string) *testBundle {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	c := cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})
-	s, err := store.Open(postgresURL, store.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s, err := store.Open(postgresURL, store.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	loader := store.NewLoader(s, 100*time.Millisecond)
@@ -128,7 +129,7 @@ func TestReadingWhatIsNotThereLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for i := range 10 {
-		require.NoError(t, b.do(t, op(counter.Get, counter.Key(fmt.Sprint(i)), 0))[0].Err)
+		require.NoError(t, b.do(t, op(counter.Get, counter.Key(strconv.Itoa(i)), 0))[0].Err)
 	}
 	keys, err := b.redis.Keys(t.Context(), "*:c:*").Result()
 	require.NoError(t, err)
