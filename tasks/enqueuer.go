@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 const (
-	// hintQueue is how many hints may wait to be sent. One takes a round trip of Redis, so these are a second or two.
-	hintQueue = 10_000
+	// hintRate is how many keys a second get a task of their own, and hintBurst how many at once. A task costs the
+	// processor of the api and of Redis about as much as ten writes, so past this rate whole shards are drained instead.
+	hintRate, hintBurst = 500, 500
 
 	// hintSenders is how many hints are on their way at once.
 	hintSenders = 4
@@ -22,8 +24,8 @@ const (
 	// sendTimeout bounds one enqueue.
 	sendTimeout = 2 * time.Second
 
-	// drainTick is how often wanted drains are looked for. They are sent at most twice in a flush interval: a second
-	// one would only find the first.
+	// drainTick is how often wanted drains are looked for. A shard's is sent at most twice in a flush interval: a second
+	// one would mostly find the first.
 	drainTick = 100 * time.Millisecond
 )
 
@@ -42,8 +44,9 @@ type Enqueuer struct {
 	sender Sender
 	o      EnqueuerOptions
 
-	hints  chan hint
-	drains []atomic.Bool // by shard: a drain is wanted
+	hints   chan hint
+	limiter *rate.Limiter
+	drains  []atomic.Int32 // by shard: noDrain, drainSoon or drainNow
 	stop   chan struct{}
 	ended  sync.WaitGroup
 	once   sync.Once
@@ -52,6 +55,12 @@ type Enqueuer struct {
 	failed  prometheus.Counter
 	failing atomic.Bool
 }
+
+const (
+	noDrain   = 0
+	drainSoon = 1 // at the end of the flush interval, so that keys share its batches
+	drainNow  = 2 // there is a whole batch already
+)
 
 type hint struct {
 	key   counter.Key
@@ -63,12 +72,13 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 	e := &Enqueuer{
 		sender: sender,
 		o:      options,
-		hints:  make(chan hint, hintQueue),
-		drains: make([]atomic.Bool, options.Shards),
+		hints:   make(chan hint, hintBurst),
+		limiter: rate.NewLimiter(hintRate, hintBurst),
+		drains:  make([]atomic.Int32, options.Shards),
 		stop:   make(chan struct{}),
 		shed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_enqueue_shed_total",
-			Help: "Newly dirty keys that were not enqueued one by one because the queue for it was full.",
+			Help: "Newly dirty keys that got no task of their own, but a drain of their shard, because there were too many.",
 		}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_enqueue_failed_total",
@@ -83,18 +93,22 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 	return e
 }
 
-// Offer says that key has just become dirty, as one of backlog dirty keys of its shard. While the backlog is small each
-// key gets a task of its own, so that it can be seen in the queue; past one batch the shard gets a drain.
+// Offer says that key has just become dirty, as one of backlog dirty keys of its shard. While there are few, each gets a
+// task of its own, so that it can be seen in the queue; past hintRate, and past one batch, its shard gets a drain.
 func (e *Enqueuer) Offer(key counter.Key, shard counter.Shard, backlog int64) {
-	if backlog <= int64(e.o.FlushBatch) {
+	if backlog > int64(e.o.FlushBatch) {
+		e.drains[shard].Store(drainNow)
+		return
+	}
+	if e.limiter.Allow() {
 		select {
 		case e.hints <- hint{key, shard}:
 			return
-		default:
-			e.shed.Inc()
+		default: // Redis is slow
 		}
 	}
-	e.drains[shard].Store(true)
+	e.shed.Inc()
+	e.drains[shard].CompareAndSwap(noDrain, drainSoon)
 }
 
 // Close sends what is queued, for as long as ctx allows, and ends the Enqueuer. What is offered afterwards is dropped.
@@ -132,14 +146,17 @@ func (e *Enqueuer) sendDrains() {
 		select {
 		case now := <-ticker.C:
 			for i := range e.drains {
-				if now.Sub(sent[i]) >= e.o.FlushInterval/2 && e.drains[i].Swap(false) {
+				if now.Sub(sent[i]) < e.o.FlushInterval/2 {
+					continue
+				}
+				if wanted := e.drains[i].Swap(noDrain); wanted != noDrain {
 					sent[i] = now
-					e.sendDrain(i)
+					e.sendDrain(i, wanted)
 				}
 			}
 		case <-e.stop:
 			for i := range e.drains {
-				if e.drains[i].Swap(false) && !e.sendDrain(i) {
+				if wanted := e.drains[i].Swap(noDrain); wanted != noDrain && !e.sendDrain(i, drainNow) {
 					return // Redis is away; the sweep will have to do
 				}
 			}
@@ -148,8 +165,12 @@ func (e *Enqueuer) sendDrains() {
 	}
 }
 
-func (e *Enqueuer) sendDrain(shard int) bool {
-	return e.send(func(ctx context.Context) error { return Send(ctx, e.sender, Drain(counter.Shard(shard))) })
+func (e *Enqueuer) sendDrain(shard int, wanted int32) bool {
+	delay := time.Duration(0)
+	if wanted == drainSoon {
+		delay = e.o.FlushInterval
+	}
+	return e.send(func(ctx context.Context) error { return Send(ctx, e.sender, Drain(counter.Shard(shard), delay)) })
 }
 
 // send runs one enqueue within its bound and reports its success. A row of failures is logged once, at its start.

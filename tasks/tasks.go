@@ -81,9 +81,9 @@ func Aggregate(_ string, members []*asynq.Task) *asynq.Task {
 	)
 }
 
-// Drain is the hint that the shard has more dirty keys than one batch.
-func Drain(shard counter.Shard) *asynq.Task {
-	return drain(Shard{Shard: shard}, "drain:"+shard.String())
+// Drain is the hint that the shard has too many newly dirty keys to tell of each. It runs after delay.
+func Drain(shard counter.Shard, delay time.Duration) *asynq.Task {
+	return drain(Shard{Shard: shard}, "drain:"+shard.String(), asynq.ProcessIn(delay))
 }
 
 // DrainMore is what a drain sends, to run after delay, when keys became dirty while it ran. own is the TaskID of the

@@ -177,10 +177,10 @@ func TestKeyThatBecomesDirtyDuringADrainIsFlushed(t *testing.T) {
 	b.run(t)
 	b.do(t, increment("a", 1), increment("b", 1))
 	release := b.holdUpserts(t)
-	b.send(t, tasks.Drain(0))
+	b.send(t, tasks.Drain(0, 0))
 	b.eventuallyWaiting(t)
 	b.service.Do(t.Context(), []counter.Operation{increment("late", 1)}, writepath.Options{Minimal: true})
-	b.send(t, tasks.Drain(0)) // collapses with the one that runs
+	b.send(t, tasks.Drain(0, 0)) // collapses with the one that runs
 	release()
 	b.eventuallyRow(t, counter.Row{Key: "late", Value: 1, Version: 1})
 }
@@ -191,7 +191,7 @@ func TestSweepFindsKeysWhoseTasksWereLostOrAreStuck(t *testing.T) {
 	b := setup(t, nil)
 	b.do(t, increment("a", 1), increment("b", 1))
 	shard := b.cache.Shard("a")
-	b.send(t, tasks.Drain(shard))
+	b.send(t, tasks.Drain(shard, 0))
 	require.NoError(t, b.redis.LPop(context.Background(), "asynq:{aw-flush}:pending").Err()) // its ID stays taken
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
 		return b.backlog(t).Oldest > 2*time.Second, "not overdue yet"

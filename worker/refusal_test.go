@@ -155,7 +155,7 @@ func TestOutageCostsNoRetriesAndArchivesNothing(t *testing.T) {
 
 	b.do(t, increment("a", 1)) // warm
 	b.send(t, tasks.Flush("a", b.cache.Shard("a")))
-	b.send(t, tasks.Drain(b.cache.Shard("b")))
+	b.send(t, tasks.Drain(b.cache.Shard("b"), 0))
 	b.send(t, tasks.Retry("b", b.config.MaxAttempts, 0))
 	b.do(t, increment("b", 1))
 	results := b.service.Do(t.Context(), []counter.Operation{increment("cold", 1)}, noOptions)
@@ -175,7 +175,7 @@ func TestOutageCostsNoRetriesAndArchivesNothing(t *testing.T) {
 	require.NoError(t, postgres.Start(t.Context()))
 	b.eventuallyRowAfterOutage(t, counter.Row{Key: "a", Value: 2, Version: 2})
 	b.eventuallyRowAfterOutage(t, counter.Row{Key: "b", Value: 2, Version: 2})
-	b.send(t, tasks.Drain(b.cache.Shard("cold")))
+	b.send(t, tasks.Drain(b.cache.Shard("cold"), 0))
 	b.eventuallyRowAfterOutage(t, counter.Row{Key: "cold", Value: 1, Version: 1})
 	for queue := range tasks.Queues() {
 		archived, err := b.inspector.ListArchivedTasks(queue)

@@ -22,8 +22,9 @@ const (
 	// taskCheckInterval is how long an idle worker waits before it looks for tasks again. Each look is one command.
 	taskCheckInterval = 200 * time.Millisecond
 
-	// delayedTaskCheckInterval is the same for tasks that were delayed: retries, and drains to come.
-	delayedTaskCheckInterval = time.Second
+	// delayedTaskCheckInterval is the same for tasks that were delayed: retries, and drains to come. Each look is two
+	// commands for each queue.
+	delayedTaskCheckInterval = 250 * time.Millisecond
 
 	// shutdownTimeout is how long running tasks may go on after a SIGTERM. What they leave is still dirty.
 	shutdownTimeout = 8 * time.Second
