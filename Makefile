@@ -1,0 +1,56 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS = -s -w -X main.version=$(VERSION)
+
+LINT_VERSION := v2.15.0
+LINT := .bin/golangci-lint-$(LINT_VERSION)
+
+# The race detector needs cgo and a C compiler; `go env CGO_ENABLED` says 0 where there is none.
+RACE = $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
+
+.PHONY: help
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: deps build ## Run everything here: private Redis and Postgres, api, worker, scheduler, dashboard
+	@exec bin/afterwrite up
+
+.PHONY: deps
+deps: ## Install redis-server and postgres, if they are missing
+	@deploy/setup.sh
+
+# Without VCS stamps, which fail in a clone that belongs to another user; the version says the same.
+.PHONY: build
+build: ## Build the static binary bin/afterwrite
+	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/afterwrite .
+
+.PHONY: test
+test: deps ## Run every test, against real servers
+	@test -n "$(RACE)" || echo "test: no C compiler, so without the race detector"
+	go test $(RACE) -count=1 -timeout 6m ./...
+
+.PHONY: lint
+lint: $(LINT) ## Run golangci-lint (installed into .bin)
+	$(LINT) run ./...
+
+$(LINT):
+	GOBIN=$(CURDIR)/.bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv .bin/golangci-lint $@
+
+.PHONY: check-compose
+check-compose: ## Check docker-compose.yml, where docker-compose is installed
+	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
+	elif command -v docker-compose >/dev/null 2>&1; then docker-compose config -q; \
+	else echo "check-compose: skipped, there is no docker-compose here"; fi
+
+.PHONY: tidy
+tidy: $(LINT) ## Format the code and tidy go.mod
+	$(LINT) fmt ./...
+	go mod tidy
+
+.PHONY: clean
+clean: ## Remove what was built; the data in .afterwrite stays
+	rm -rf bin .bin coverage.out coverage.html

@@ -1,0 +1,97 @@
+package local
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// makeDir creates a private folder (mode 0700) for data, with its parents, and returns its absolute path without symbolic links.
+// It belongs to cred where that is not nil.
+func makeDir(dir string, cred *syscall.Credential) (string, error) {
+	if dir == "" {
+		return "", problemf(ErrNotWritable, "no data folder was given")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", notWritable(dir, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(abs), 0o755); err != nil {
+		return "", notWritable(dir, err)
+	}
+	mkdirErr := os.Mkdir(abs, 0o700)
+	if mkdirErr != nil && !errors.Is(mkdirErr, fs.ErrExist) {
+		return "", notWritable(dir, mkdirErr)
+	}
+	resolved, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return "", notWritable(dir, err)
+	}
+	if mkdirErr == nil {
+		err = give(resolved, cred)
+	} else {
+		err = takeOver(resolved, cred)
+	}
+	if err != nil {
+		return "", notWritable(dir, err)
+	}
+	return resolved, nil
+}
+
+// takeOver makes a folder that was there before belong to cred, but only an empty one: root must not give away what is not ours.
+func takeOver(dir string, cred *syscall.Credential) error {
+	if cred == nil {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == cred.Uid {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return errors.New("it belongs to another user")
+	}
+	return give(dir, cred)
+}
+
+// give makes a file belong to cred, if there is one.
+func give(path string, cred *syscall.Credential) error {
+	if cred == nil {
+		return nil
+	}
+	return os.Lchown(path, int(cred.Uid), int(cred.Gid))
+}
+
+// keptPassword returns the password in dir/password (mode 0600); the first call makes it, of 26 random letters and digits.
+func keptPassword(dir string, cred *syscall.Credential) (string, error) {
+	path := filepath.Join(dir, "password")
+	text, err := os.ReadFile(path)
+	if password := strings.TrimSpace(string(text)); err == nil && password != "" {
+		return password, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", notWritable(dir, err)
+	}
+
+	password := rand.Text()
+	_ = os.Remove(path) // an empty one
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", notWritable(dir, err)
+	}
+	_, err = file.WriteString(password + "\n")
+	if err := errors.Join(err, file.Close(), give(path, cred)); err != nil {
+		return "", notWritable(dir, err)
+	}
+	return password, nil
+}

@@ -1,0 +1,111 @@
+package local
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// Variables that name the programs where they are in none of the usual places.
+const (
+	envRedisServer = "AFTERWRITE_REDIS_SERVER" // the program
+	envPostgresBin = "AFTERWRITE_POSTGRES_BIN" // the folder that holds postgres and initdb
+)
+
+// postgresPlaces are folders where packages put the server programs without adding them to PATH, as Debian and
+// Homebrew do. Further versions stand beside each other: the newest is taken.
+var postgresPlaces = []string{
+	"/usr/lib/postgresql/*/bin",
+	"/usr/pgsql-*/bin",
+	"/opt/homebrew/opt/postgresql*/bin",
+	"/usr/local/opt/postgresql*/bin",
+}
+
+// findRedis returns the path of redis-server: the option, the variable, then PATH.
+func findRedis(option string) (string, error) {
+	name := cmp.Or(option, os.Getenv(envRedisServer), "redis-server")
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", problemf(ErrNotInstalled, "%s was not found: install it with `make deps`, or set REDIS_URL", name)
+	}
+	return path, nil
+}
+
+// findPostgres returns the folder of postgres and initdb: the option, the variable, PATH, then the usual places, newest first.
+// A major version other than 0 (that of existing data) must match.
+func findPostgres(ctx context.Context, option string, major int) (string, error) {
+	var candidates []string
+	if named := cmp.Or(option, os.Getenv(envPostgresBin)); named != "" {
+		candidates = []string{named}
+	} else {
+		candidates = postgresCandidates()
+	}
+
+	found := 0
+	for _, dir := range candidates {
+		if !isProgram(filepath.Join(dir, "postgres")) || !isProgram(filepath.Join(dir, "initdb")) {
+			continue
+		}
+		version := postgresMajor(ctx, dir)
+		if major == 0 || version == major {
+			return dir, nil
+		}
+		found = cmp.Or(found, version)
+	}
+
+	if found != 0 {
+		return "", problemf(ErrVersion,
+			"the data is of PostgreSQL %d, but PostgreSQL %d was found: install version %d, or move the data folder away",
+			major, found, major)
+	}
+	return "", problemf(ErrNotInstalled, "postgres was not found: install it with `make deps`, or set DATABASE_URL")
+}
+
+func postgresCandidates() []string {
+	var dirs []string
+	if path, err := exec.LookPath("postgres"); err == nil {
+		// Follow the link: postgres finds its own files relative to where it really is, and initdb stands beside it.
+		if resolved, err := filepath.EvalSymlinks(path); err == nil {
+			path = resolved
+		}
+		dirs = append(dirs, filepath.Dir(path))
+	}
+	for _, place := range postgresPlaces {
+		matches, _ := filepath.Glob(place) // the only error is a malformed pattern
+		slices.SortFunc(matches, func(a, b string) int { return cmp.Compare(lastNumber(b), lastNumber(a)) })
+		dirs = append(dirs, matches...)
+	}
+	return dirs
+}
+
+var number = regexp.MustCompile(`[0-9]+`)
+
+// lastNumber orders /usr/lib/postgresql/9/bin before /usr/lib/postgresql/15/bin, which text order does not.
+func lastNumber(path string) int {
+	all := number.FindAllString(path, -1)
+	if len(all) == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(all[len(all)-1])
+	return n
+}
+
+// postgresMajor asks `postgres --version` ("postgres (PostgreSQL) 15.18 ..."); 0 when it cannot be told.
+func postgresMajor(ctx context.Context, dir string) int {
+	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output()
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(number.FindString(string(out)))
+	return n
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}

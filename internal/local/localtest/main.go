@@ -1,0 +1,60 @@
+package localtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// serverPatience bounds the start and the stop of a server.
+const serverPatience = 60 * time.Second
+
+// mainRuns tells the helpers that somebody is going to stop what they start.
+var mainRuns atomic.Bool
+
+// Main runs the tests of a package, stops the shared servers, fails on goroutines that are left (opts are for goleak.Find), and
+// ends the process. It is all that a TestMain needs.
+func Main(m *testing.M, opts ...goleak.Option) {
+	mainRuns.Store(true)
+	removeStale()
+
+	code := m.Run()
+	if err := stopShared(); err != nil {
+		fmt.Fprintf(os.Stderr, "localtest: stop the servers: %v\n", err)
+		code = max(code, 1)
+	}
+	if code == 0 { // goroutines of a test that failed are no news
+		if err := goleak.Find(opts...); err != nil {
+			fmt.Fprintf(os.Stderr, "localtest: %v\n", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func stopShared() error {
+	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
+	defer cancel()
+
+	var errs []error
+	if s := &sharedRedis; s.server != nil {
+		errs = append(errs, s.server.Stop(ctx), removeData(s.dir, s.server.Dir()))
+	}
+	if s := &sharedPostgres; s.server != nil {
+		errs = append(errs, s.server.Stop(ctx), removeData(s.dir, s.server.Dir()))
+	}
+	return errors.Join(append(errs, removeAll(sharedRedis.dir), removeAll(sharedPostgres.dir))...) // those of failed starts
+}
+
+func requireMain(t testing.TB) {
+	t.Helper()
+	if !mainRuns.Load() {
+		t.Fatal("localtest: this package needs `func TestMain(m *testing.M) { localtest.Main(m) }`")
+	}
+}

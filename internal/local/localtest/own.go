@@ -1,0 +1,56 @@
+package localtest
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+)
+
+// server is what Redis and Postgres have in common here.
+type server interface {
+	Stop(ctx context.Context) error
+	LastLog() string
+	Dir() string
+}
+
+// startOwn starts a server for one test and ends it with the test; *dir is its data folder, a temporary one if it is empty.
+func startOwn[S server](t testing.TB, dir *string, start func(context.Context) (S, error)) S {
+	t.Helper()
+	temporary := ""
+	if *dir == "" {
+		var err error
+		if temporary, err = newDir(); err != nil {
+			t.Fatalf("localtest: %v", err)
+		}
+		*dir = filepath.Join(temporary, dataName)
+	}
+
+	s, err := within(start)
+	if err != nil {
+		_ = removeAll(temporary)
+		t.Fatalf("localtest: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("localtest: the last lines of the server's log:\n%s", s.LastLog())
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
+		defer cancel()
+		err := s.Stop(ctx) // no error if the test has ended it
+		if temporary != "" {
+			err = errors.Join(err, removeData(temporary, s.Dir()))
+		}
+		if err != nil {
+			t.Errorf("localtest: end the server: %v", err)
+		}
+	})
+	return s
+}
+
+// within calls start with a bound of serverPatience.
+func within[S any](start func(context.Context) (S, error)) (S, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
+	defer cancel()
+	return start(ctx)
+}

@@ -1,0 +1,130 @@
+package localtest
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/lib/pq"
+
+	"github.com/afterwrite/afterwrite/internal/local"
+)
+
+// postgresConnections is for all tests of one binary together.
+const postgresConnections = 300
+
+var sharedPostgres struct {
+	once   sync.Once
+	dir    string
+	server *local.Postgres
+	err    error
+
+	databases atomic.Int64 // for their names
+	mu        sync.Mutex
+	templates map[uintptr]*postgresTemplate // by the function that makes them
+}
+
+// postgresTemplate is a database that others are copied from.
+type postgresTemplate struct {
+	once sync.Once
+	name string
+	err  error
+}
+
+// PostgresURL returns the address of a database of its own in the shared Postgres, dropped when the test ends even if
+// connections are open. It is a copy of a template that the function `template` fills once per test binary (with the migrations,
+// say; it gets the template's address and must close its connections); nil means an empty database.
+func PostgresURL(t testing.TB, template func(url string) error) string {
+	t.Helper()
+	requireMain(t)
+	s := &sharedPostgres
+	s.once.Do(func() {
+		if s.dir, s.err = newDir(); s.err != nil {
+			return
+		}
+		s.server, s.err = within(func(ctx context.Context) (*local.Postgres, error) {
+			return local.StartPostgres(ctx, local.PostgresOptions{
+				Dir: filepath.Join(s.dir, dataName), MaxConnections: postgresConnections,
+			})
+		})
+	})
+	if s.err != nil {
+		t.Fatalf("localtest: %v", s.err)
+	}
+
+	from, err := templateFor(template)
+	if err != nil {
+		t.Fatalf("localtest: prepare the template database: %v", err)
+	}
+	name := fmt.Sprintf("test_%d", s.databases.Add(1))
+	if err := execAdmin(fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s", name, pq.QuoteIdentifier(from))); err != nil {
+		t.Fatalf("localtest: create a database: %v\n%s", err, s.server.LastLog())
+	}
+	t.Cleanup(func() {
+		if err := execAdmin(fmt.Sprintf("DROP DATABASE IF EXISTS %s WITH (FORCE)", name)); err != nil {
+			t.Errorf("localtest: drop the database: %v", err)
+		}
+	})
+	return s.server.DatabaseURL(name)
+}
+
+// OwnPostgres starts a Postgres that only this test uses and stops it when the test ends. An empty opts.Dir is a temporary
+// folder. It takes about a second. On failure, the last lines of its log are in the test's.
+func OwnPostgres(t testing.TB, opts local.PostgresOptions) *local.Postgres {
+	t.Helper()
+	return startOwn(t, &opts.Dir, func(ctx context.Context) (*local.Postgres, error) { return local.StartPostgres(ctx, opts) })
+}
+
+// templateFor returns the name of the database that fill has filled, which is made by the first call with that function.
+func templateFor(fill func(url string) error) (string, error) {
+	if fill == nil {
+		return "template0", nil
+	}
+	s := &sharedPostgres
+	key := reflect.ValueOf(fill).Pointer()
+	s.mu.Lock()
+	if s.templates == nil {
+		s.templates = make(map[uintptr]*postgresTemplate)
+	}
+	t := s.templates[key]
+	if t == nil {
+		t = &postgresTemplate{name: fmt.Sprintf("template_%d", len(s.templates)+1)}
+		s.templates[key] = t
+	}
+	s.mu.Unlock()
+
+	t.once.Do(func() { t.err = makeTemplate(t.name, fill) })
+	return t.name, t.err
+}
+
+func makeTemplate(name string, fill func(url string) error) error {
+	if err := execAdmin("CREATE DATABASE " + name + " TEMPLATE template0"); err != nil {
+		return err
+	}
+	if err := fill(sharedPostgres.server.DatabaseURL(name)); err != nil {
+		return err
+	}
+	// A database with connections cannot be copied; and no test may change it by mistake.
+	if err := execAdmin("ALTER DATABASE " + name + " ALLOW_CONNECTIONS false"); err != nil {
+		return err
+	}
+	return execAdmin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'")
+}
+
+// execAdmin runs one statement on a connection of its own, so that nothing stays open between tests.
+func execAdmin(statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
+	defer cancel()
+	db, err := sql.Open("postgres", sharedPostgres.server.DatabaseURL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.ExecContext(ctx, statement)
+	return err
+}

@@ -1,0 +1,107 @@
+package localtest
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/afterwrite/afterwrite/internal/local"
+)
+
+// redisDatabases is how many tests of one binary may use the shared Redis at the same time.
+const redisDatabases = 1024
+
+var sharedRedis struct {
+	once   sync.Once
+	dir    string
+	server *local.Redis
+	err    error
+
+	mu   sync.Mutex
+	used int   // numbers below this one were given out
+	free []int // and these have come back
+}
+
+// RedisURL returns the address (redis://...) of an empty database in the shared Redis, which belongs to this test until it ends.
+func RedisURL(t testing.TB) string {
+	t.Helper()
+	requireMain(t)
+	s := &sharedRedis
+	s.once.Do(func() {
+		if s.dir, s.err = newDir(); s.err != nil {
+			return
+		}
+		s.server, s.err = within(func(ctx context.Context) (*local.Redis, error) {
+			return local.StartRedis(ctx, local.RedisOptions{Dir: filepath.Join(s.dir, dataName), Databases: redisDatabases})
+		})
+	})
+	if s.err != nil {
+		t.Fatalf("localtest: %v", s.err)
+	}
+
+	number := takeDatabase(t)
+	t.Cleanup(func() { giveDatabaseBack(number) })
+	url := s.server.DatabaseURL(number)
+	client := newRedisClient(t, url)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
+	defer cancel()
+	if err := client.FlushDB(ctx).Err(); err != nil {
+		t.Fatalf("localtest: empty Redis database %d: %v\n%s", number, err, s.server.LastLog())
+	}
+	return url
+}
+
+// Redis returns a client of an empty database of this test; it is closed when the test ends.
+func Redis(t testing.TB) *redis.Client {
+	t.Helper()
+	client := newRedisClient(t, RedisURL(t))
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// OwnRedis starts a Redis that only this test uses, on TCP unless opts ask for a socket, and stops it when the test ends. An empty
+// opts.Dir is a temporary folder. On failure, the last lines of its log are in the test's.
+func OwnRedis(t testing.TB, opts local.RedisOptions) *local.Redis {
+	t.Helper()
+	return startOwn(t, &opts.Dir, func(ctx context.Context) (*local.Redis, error) { return local.StartRedis(ctx, opts) })
+}
+
+func takeDatabase(t testing.TB) int {
+	t.Helper()
+	s := &sharedRedis
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	if s.used < redisDatabases {
+		s.used++
+		return s.used - 1
+	}
+	if len(s.free) == 0 {
+		t.Fatalf("localtest: all %d Redis databases are in use", redisDatabases)
+	}
+	number := s.free[0]
+	s.free = s.free[1:]
+	return number
+}
+
+func giveDatabaseBack(number int) {
+	sharedRedis.mu.Lock()
+	defer sharedRedis.mu.Unlock()
+	sharedRedis.free = append(sharedRedis.free, number)
+}
+
+func newRedisClient(t testing.TB, url string) *redis.Client {
+	t.Helper()
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatalf("localtest: %v", err)
+	}
+	// A plain redis-server has no maintenance notifications: asking for them only logs an error.
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewClient(opts)
+}

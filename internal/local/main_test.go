@@ -1,0 +1,96 @@
+package local_test
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/afterwrite/afterwrite/internal/local"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envParent) != "" {
+		parentMain()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// dataDir is not t.TempDir: that one has mode 0700, which shuts out the user `postgres` when the tests run as root.
+func dataDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "afterwrite-local-*") //nolint:usetesting // see above
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o711))
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir + "/data"
+}
+
+// bounded is the context of one test: no start or stop may take longer.
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func startRedis(t *testing.T, opts local.RedisOptions) *local.Redis {
+	t.Helper()
+	r, err := local.StartRedis(bounded(t), opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { stop(t, r) })
+	return r
+}
+
+func startPostgres(t *testing.T, opts local.PostgresOptions) *local.Postgres {
+	t.Helper()
+	p, err := local.StartPostgres(bounded(t), opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { stop(t, p) })
+	return p
+}
+
+// stop is gentle: a killed postgres leaves shared memory behind.
+func stop(t *testing.T, server interface {
+	Stop(ctx context.Context) error
+},
+) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	require.NoError(t, server.Stop(ctx))
+}
+
+func redisClient(t *testing.T, r *local.Redis) *redis.Client {
+	t.Helper()
+	opts, err := redis.ParseURL(r.URL())
+	require.NoError(t, err)
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	client := redis.NewClient(opts)
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func database(t *testing.T, p *local.Postgres) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("postgres", p.URL())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func requireEnded(t *testing.T, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		require.FailNow(t, "the server still runs")
+	}
+}

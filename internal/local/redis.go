@@ -1,0 +1,200 @@
+package local
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// socketPathMax is the longest path of a unix socket: 104 bytes on macOS and the BSDs (108 on Linux), one of them a NUL (unix(7)).
+const socketPathMax = 103
+
+// RedisOptions says how to run redis-server. Only Dir is required.
+type RedisOptions struct {
+	// Dir holds the data, the socket and the password; it is created if missing.
+	Dir string
+	// Socket asks for a unix socket in Dir instead of a TCP port. Where its path would be too long, it is a TCP port after all.
+	Socket bool
+	// Port on 127.0.0.1; 0 picks a free one.
+	Port int
+	// AppendOnly keeps every write in an append-only file, so that the data survives Kill. Without it (and without Save) the
+	// data is gone after Stop.
+	AppendOnly bool
+	// AppendFsync is "everysec" (the default) or "always".
+	AppendFsync string
+	// Save holds the snapshot rules, such as "60 1000"; empty means none.
+	Save string
+	// Databases is their number; 0 means 16.
+	Databases int
+	// Args are further settings, which win over all others, such as "--maxmemory", "64mb".
+	Args []string
+	// Log gets the server's output. It may be nil. Calls come from one goroutine of this package.
+	Log io.Writer
+	// Program is redis-server; empty means $AFTERWRITE_REDIS_SERVER, then PATH.
+	Program string
+}
+
+// Redis is a private redis-server.
+type Redis struct {
+	server
+
+	opts     RedisOptions
+	program  string
+	socket   string // empty: TCP
+	password string // TCP only: on a socket, the folder's mode keeps others out
+}
+
+// StartRedis starts a private redis-server and blocks until it answers PING: at most until ctx is done, or 60 s. Its
+// maxmemory-policy is noeviction.
+//
+// Errors: ErrNotInstalled, ErrNotWritable, ErrLocked, ErrPortTaken (for a Port that was asked for), ErrExited.
+func StartRedis(ctx context.Context, opts RedisOptions) (*Redis, error) {
+	program, err := findRedis(opts.Program)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := makeDir(opts.Dir, nil)
+	if err != nil {
+		return nil, err
+	}
+
+	r := &Redis{opts: opts, program: program}
+	r.server = server{
+		name: "redis-server", dir: dir, port: opts.Port, stopSignal: syscall.SIGTERM,
+		launch: r.launch, ping: r.ping,
+	}
+	if path := filepath.Join(dir, "redis.sock"); opts.Socket && len(path) <= socketPathMax {
+		r.socket, r.port = path, 0
+	} else if r.password, err = keptPassword(dir, nil); err != nil {
+		return nil, err
+	}
+
+	if r.socket == "" && r.port == 0 {
+		err = r.startAnywhere(ctx)
+	} else {
+		err = r.Start(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.settled.Store(true)
+	return r, nil
+}
+
+// URL is the address of database 0, as redis.ParseURL takes it: redis://:password@127.0.0.1:port/0 or unix:///path?db=0.
+func (r *Redis) URL() string { return r.DatabaseURL(0) }
+
+// DatabaseURL is the address of database n.
+func (r *Redis) DatabaseURL(n int) string {
+	if r.socket != "" {
+		u := url.URL{Scheme: "unix", Path: r.socket, RawQuery: fmt.Sprintf("db=%d", n)}
+		return u.String()
+	}
+	u := url.URL{Scheme: "redis", User: url.UserPassword("", r.password), Host: address(r.port), Path: fmt.Sprintf("/%d", n)}
+	return u.String()
+}
+
+// Addr is what to dial: host:port, or the socket's path.
+func (r *Redis) Addr() string { return cmp.Or(r.socket, address(r.port)) }
+
+func (r *Redis) launch(ctx context.Context, onExit func()) (*child, error) {
+	pidFile := filepath.Join(r.dir, "redis.pid")
+	if err := waitForOrphan(ctx, pidFile, filepath.Base(r.program), r.dir); err != nil {
+		return nil, err
+	}
+	if r.socket == "" && checkPort(r.port) != nil {
+		return nil, portTaken(r.name, r.port)
+	}
+
+	// An orphan saves what it has before it ends, unless there is nothing to save.
+	orphanSignal := syscall.SIGKILL
+	if r.opts.AppendOnly || r.opts.Save != "" {
+		orphanSignal = syscall.SIGTERM
+	}
+	c, err := startChild(command{
+		path: r.program,
+		args: append([]string{"-"}, r.opts.Args...), // "-": settings come on stdin, where `ps` does not show the password
+		dir:  r.dir,
+		env:  append(os.Environ(), "LC_ALL=C"), stdin: strings.NewReader(r.config(pidFile)), log: r.opts.Log,
+		orphanSignal: orphanSignal, onExit: onExit,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start redis-server: %w", err)
+	}
+	return c, nil
+}
+
+// config is the server's configuration file, in the syntax of redis.conf.
+func (r *Redis) config(pidFile string) string {
+	var b strings.Builder
+	set := func(name, value string) { fmt.Fprintf(&b, "%s %s\n", name, quote(value)) }
+
+	set("daemonize", "no")
+	set("dir", r.dir)
+	set("pidfile", pidFile)
+	set("databases", strconv.Itoa(cmp.Or(r.opts.Databases, 16)))
+	set("maxmemory-policy", "noeviction")
+	if r.opts.Save != "" {
+		b.WriteString("save " + r.opts.Save + "\n")
+	} else {
+		set("save", "")
+	}
+	set("appendonly", yesNo(r.opts.AppendOnly))
+	set("appendfsync", cmp.Or(r.opts.AppendFsync, "everysec"))
+	set("bind", loopback)
+	if r.socket != "" {
+		set("port", "0")
+		set("unixsocket", r.socket)
+		set("unixsocketperm", "700")
+	} else {
+		set("port", strconv.Itoa(r.port))
+		set("requirepass", r.password)
+	}
+	return b.String()
+}
+
+// ping asks once. A server that is still loading its data answers with an error.
+func (r *Redis) ping(ctx context.Context) error {
+	opts, err := redis.ParseURL(r.URL())
+	if err != nil {
+		return err
+	}
+	// The client logs every connection that is refused, so look first whether somebody listens.
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, opts.Network, opts.Addr)
+	if err != nil {
+		return err
+	}
+	_ = conn.Close()
+
+	opts.MaxRetries = -1
+	opts.DialerRetries = 1
+	opts.PoolSize = 1
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	client := redis.NewClient(opts)
+	defer client.Close()
+	return client.Ping(ctx).Err()
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// quote writes a value as redis.conf reads it.
+func quote(value string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
+}
