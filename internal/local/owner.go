@@ -14,7 +14,7 @@ import (
 )
 
 // unreachableBase holds the data of folders that the user of postgres cannot reach. It is on a disk, unlike /tmp on many systems.
-const unreachableBase = "/var/tmp"
+const unreachableBase = "/var/lib"
 
 // postgresUser is whom to run postgres as: nil means the user of this process. Postgres refuses to run as root, so for root it
 // is the owner of existing data, else the user `postgres` that every package of it creates.
@@ -45,7 +45,7 @@ func postgresUser(dir string) (*syscall.Credential, error) {
 }
 
 // makePostgresDir creates the data folder. Where its parents shut cred out (a clone below a home folder of mode 0700, say), the
-// folder is /var/tmp/afterwrite-<hash of dir>/postgres instead, and dir becomes a symbolic link to it.
+// folder is /var/lib/afterwrite-<hash of dir>/postgres instead, and dir becomes a symbolic link to it.
 func makePostgresDir(dir string, cred *syscall.Credential) (string, error) {
 	if cred == nil || dir == "" {
 		return makeDir(dir, nil)
@@ -74,7 +74,7 @@ func makePostgresDir(dir string, cred *syscall.Credential) (string, error) {
 		}
 	}
 
-	// Anybody can create folders in /var/tmp, and links in them: what is there already must be ours.
+	// What is there already must be ours.
 	base := filepath.Dir(elsewhere)
 	if info, err := os.Lstat(base); err == nil && !ownedBy(info, cred) {
 		return "", notWritable(base, errors.New("it belongs to another user"))

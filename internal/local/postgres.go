@@ -58,7 +58,7 @@ type Postgres struct {
 // first start in a folder makes the data (UTF8, byte order) and the database `afterwrite`: about a second.
 //
 // As root it runs as the user `postgres`. Where that user cannot reach Dir, the data is in
-// /var/tmp/afterwrite-<hash>/postgres, and Dir is a symbolic link to it.
+// /var/lib/afterwrite-<hash>/postgres, and Dir is a symbolic link to it.
 //
 // Errors: ErrNotInstalled, ErrNotWritable, ErrLocked, ErrPortTaken (for a Port that was asked for), ErrNoUser, ErrVersion, ErrExited.
 func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error) {

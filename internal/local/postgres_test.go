@@ -125,7 +125,7 @@ func TestPostgresInAFolderItsUserCannotReach(t *testing.T) {
 	wanted := filepath.Join(t.TempDir(), "postgres") // below a folder of mode 0700
 	p := startPostgres(t, local.PostgresOptions{Dir: wanted})
 	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(p.Dir())) })
-	require.True(t, strings.HasPrefix(p.Dir(), "/var/tmp/afterwrite-"), p.Dir())
+	require.True(t, strings.HasPrefix(p.Dir(), "/var/lib/afterwrite-"), p.Dir())
 	link, err := os.Readlink(wanted)
 	require.NoError(t, err)
 	require.Equal(t, p.Dir(), link)
