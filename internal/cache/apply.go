@@ -138,8 +138,8 @@ func decodeOutcome(line string) Outcome {
 		o = Outcome{Value: f.int(), Version: f.int(), Synced: f.int() == 1, Known: true, Exists: true}
 	case "n":
 		o = Outcome{Version: f.int(), Synced: f.int() == 1, Known: true}
-	case "c":
-		o = Outcome{Cold: true, Generation: rest}
+	case "c", "w":
+		o = Outcome{Cold: true, Generation: rest, BlindWrites: letter == "w"}
 	case "o":
 		o = Outcome{Err: Overflow()}
 	case "b":

@@ -5,7 +5,7 @@
 --            are derived from it.
 -- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already
 -- ARGV[i+1]  operation i, a letter and its amount: g get, i5 increment by 5, s7 set to 7, d delete. A capital letter
---            (I5) takes the operation although the base is unknown, instead of answering c.
+--            (I5) takes the operation although the base is unknown, instead of answering c or w.
 --
 -- Reply: one string, a line for each operation:
 --   a <value> <version> <backlog>   applied. backlog is the number of dirty keys of the shard if the key has just become
@@ -13,7 +13,8 @@
 --   u <backlog>                     applied to an unknown base
 --   k <value> <version> <synced>    not changed; as it stands. synced is 1 if the key is not dirty
 --   n <version> <synced>            not changed; deleted, or never written (version 0)
---   c <generation>                  not applied: the base is unknown. Bring it with hydrate.lua and this generation
+--   c <generation>                  not applied: there is no entry. Bring the base with hydrate.lua and this generation
+--   w <generation>                  not applied: the same, but there are blind writes that wait for the base
 --   o                               not applied: the sum would overflow
 --   b                               not applied: too many dirty keys
 --   e                               not applied: the entry is not what it should be (somebody else wrote there)
@@ -84,7 +85,7 @@ for i = 1, #KEYS do
   if e.err or (not v) ~= (not n) then
     line = 'e'
   elseif (not v or u) and not blind then
-    line = 'c ' .. generation(tag)
+    line = (v and 'w ' or 'c ') .. generation(tag)
   elseif kind == 'g' or (kind == 'd' and x) then
     if u then
       line = 'u 0'

@@ -37,9 +37,10 @@ type Outcome struct {
 	Known   bool
 
 	// Cold is true when the operation was not applied because the base of its key is unknown. Generation is then what
-	// Hydrate needs.
-	Cold       bool
-	Generation string
+	// Hydrate needs, and BlindWrites says that there is an entry, of writes that wait for the base.
+	Cold        bool
+	BlindWrites bool
+	Generation  string
 
 	// Backlog is the number of dirty keys of the shard if this operation has made its key dirty, else 0.
 	Backlog int64

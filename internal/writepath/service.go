@@ -76,10 +76,10 @@ func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options O
 type part struct {
 	*Service
 
-	writes      []cache.Write
-	results     []counter.Result
-	waiting     []int    // the writes that have no result yet, in order
-	generations []string // of the shards of those that are waiting because they are cold
+	writes  []cache.Write
+	results []counter.Result
+	waiting []int           // the writes that have no result yet, in order
+	cold    []cache.Outcome // of those that are waiting because they are cold
 }
 
 // run sends what is waiting. What comes back cold goes on waiting.
@@ -93,11 +93,11 @@ func (p *part) run(ctx context.Context) {
 	}
 	outcomes := p.writer.Do(ctx, writes)
 	sent := p.waiting
-	p.waiting, p.generations = nil, nil
+	p.waiting, p.cold = nil, nil
 	for i, at := range sent {
 		if o := outcomes[i]; o.Cold {
 			p.waiting = append(p.waiting, at)
-			p.generations = append(p.generations, o.Generation)
+			p.cold = append(p.cold, o)
 		} else {
 			p.settle(at, o)
 		}
@@ -133,7 +133,7 @@ func (p *part) bring(ctx context.Context) bool {
 	bases := make([]cache.Base, 0, len(keys))
 	for _, key := range keys {
 		row, found := rows[key]
-		if !found && !cold[key].written {
+		if !found && !cold[key].needed {
 			p.settleWaiting(key, cache.Outcome{Known: true, Synced: true}) // only read, and not there
 			continue
 		}
@@ -145,7 +145,7 @@ func (p *part) bring(ctx context.Context) bool {
 
 type coldKey struct {
 	generation string
-	written    bool // one of the operations on it is a write
+	needed     bool // also if Postgres has no row: it is written, or has been blindly
 }
 
 func (p *part) coldKeys() map[counter.Key]coldKey {
@@ -153,8 +153,8 @@ func (p *part) coldKeys() map[counter.Key]coldKey {
 	for i, at := range p.waiting {
 		w := p.writes[at]
 		c := cold[w.Key]
-		c.generation = p.generations[i]
-		c.written = c.written || w.Kind != counter.Get
+		c.generation = p.cold[i].Generation
+		c.needed = c.needed || w.Kind != counter.Get || p.cold[i].BlindWrites
 		cold[w.Key] = c
 	}
 	return cold
@@ -178,15 +178,15 @@ func (p *part) hydrate(ctx context.Context, bases []cache.Base) {
 
 // settleWaiting gives every waiting operation on key the same outcome.
 func (p *part) settleWaiting(key counter.Key, o cache.Outcome) {
-	still, generations := p.waiting[:0:0], p.generations[:0:0]
+	still, cold := p.waiting[:0:0], p.cold[:0:0]
 	for i, at := range p.waiting {
 		if p.writes[at].Key == key {
 			p.settle(at, o)
 		} else {
-			still, generations = append(still, at), append(generations, p.generations[i])
+			still, cold = append(still, at), append(cold, p.cold[i])
 		}
 	}
-	p.waiting, p.generations = still, generations
+	p.waiting, p.cold = still, cold
 }
 
 // runBlind carries out the writes that are still cold, because Postgres cannot be asked, on an unknown base. Reads have

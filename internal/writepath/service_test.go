@@ -148,6 +148,15 @@ func TestMinimalNeverAsksPostgres(t *testing.T) {
 	require.Zero(t, b.reads.calls.Load())
 }
 
+func TestBlindWriteOfANewKeyCanBeRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.service.Do(t.Context(), []counter.Operation{op(counter.Increment, "new", 5)}, writepath.Options{Minimal: true})
+	got := b.do(t, op(counter.Get, "new", 0))[0]
+	require.NoError(t, got.Err)
+	require.Equal(t, counter.Counter{Key: "new", Value: 5, Version: 1, Exists: true, Known: true}, got.Counter)
+}
+
 func TestOrderOnAKeyIsKeptAcrossPartsOfABatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
