@@ -1,0 +1,100 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+)
+
+// Counters carries out operations: a *writepath.Service, and what tells whether it can.
+type Counters interface {
+	// Do carries out 1 to MaxOperations operations in order and returns a result for each. Every Err is a *counter.Error.
+	Do(ctx context.Context, ops []counter.Operation, options writepath.Options) []counter.Result
+	// Ready returns why Redis and Postgres cannot be used, nil for what answers. It is given 2 s.
+	Ready(ctx context.Context) (redis, postgres error)
+}
+
+// Options are what New can be told. The zero value works.
+type Options struct {
+	// Logger gets the errors that clients are not told about. Nil: none are logged.
+	Logger *slog.Logger
+	// Registry gets the metrics, and is what /metrics shows. Nil: one of its own.
+	Registry *prometheus.Registry
+	// Version of the program, shown by /healthz.
+	Version string
+}
+
+// Bounds on what a request may hold.
+const (
+	// MaxOperations in one batch: one call to Redis, some milliseconds there.
+	MaxOperations = 10_000
+	// MaxBodyBytes of a request on one counter, whose useful bodies are under 50 bytes.
+	MaxBodyBytes = 1 << 20
+	// MaxBatchBodyBytes is enough for MaxOperations of the longest keys.
+	MaxBatchBodyBytes = 8 << 20
+	// maxBatchReads bounds the batches that are being read and held decoded, at most about 4 MB each.
+	maxBatchReads = 64
+)
+
+// server is what the handlers share.
+type server struct {
+	counters   Counters
+	log        *slog.Logger
+	failures   *failureLog
+	metrics    *metrics
+	registry   *prometheus.Registry
+	version    string
+	batchReads chan struct{} // one element for each batch that is being read
+}
+
+// New returns the handler of every route. It panics when the registry already holds metrics of the same names, so call
+// it once for each registry.
+func New(counters Counters, options Options) http.Handler {
+	return newServer(counters, options).router()
+}
+
+func newServer(counters Counters, options Options) *server {
+	s := &server{
+		counters:   counters,
+		log:        options.Logger,
+		registry:   options.Registry,
+		version:    options.Version,
+		batchReads: make(chan struct{}, maxBatchReads),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.registry == nil {
+		s.registry = prometheus.NewRegistry()
+	}
+	s.failures = newFailureLog(s.log)
+	s.metrics = newMetrics(s.registry)
+	return s
+}
+
+// router returns an Echo that knows every route. It has no middleware besides edge: Echo builds the chain anew for each
+// request.
+func (s *server) router() *echo.Echo {
+	e := echo.New()
+	e.HTTPErrorHandler = s.fail
+	e.Pre(s.edge)
+
+	read := []string{http.MethodGet, http.MethodHead}
+	e.Match(read, "/v1/counters/:key", s.get)
+	e.PUT("/v1/counters/:key", s.set)
+	e.DELETE("/v1/counters/:key", s.remove)
+	e.POST("/v1/counters/:key/increment", s.increment)
+	e.POST("/v1/batch", s.batch)
+	e.Match(read, "/v1/openapi.yaml", openAPI)
+	e.Match(read, "/problems/:code", explainProblem)
+	e.Match(read, "/healthz", s.healthz)
+	e.Match(read, "/readyz", s.readyz)
+	e.Match(read, "/metrics", s.metricsHandler())
+	return e
+}

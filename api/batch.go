@@ -1,0 +1,156 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+)
+
+// batch carries out many operations in order, and answers with one result for each.
+func (s *server) batch(c echo.Context) error {
+	plan, err := s.readBatch(c)
+	if err != nil {
+		return err
+	}
+	minimal := prefersMinimal(c.Request().Header)
+	results := s.carryOut(c, plan, writepath.Options{Minimal: minimal})
+	s.account(c, plan, results)
+
+	common, failed := failures(results)
+	switch {
+	case failed == len(results) && common != nil:
+		writeProblem(c, common) // counted and logged by account
+	case minimal && failed == 0:
+		answerNothing(c, minimal)
+	default:
+		answerResults(c, plan, results)
+	}
+	return nil
+}
+
+// readBatch reads a batch, while not too many others are being read.
+func (s *server) readBatch(c echo.Context) ([]planned, error) {
+	select {
+	case s.batchReads <- struct{}{}:
+		defer func() { <-s.batchReads }()
+	default:
+		return nil, &counter.Error{
+			Code: counter.CodeOverloaded, RetryAfter: time.Second,
+			Detail: "too many batches are being received; nothing was applied",
+		}
+	}
+	b, err := openBody(c, MaxBatchBodyBytes)
+	if err != nil {
+		return nil, err
+	}
+	if b == nil {
+		return nil, invalidBody(`the body is empty: it takes {"operations": [...]}`)
+	}
+	defer b.close()
+	return b.operations()
+}
+
+// carryOut returns a result for each planned operation: its own error, or what became of it.
+func (s *server) carryOut(c echo.Context, plan []planned, options writepath.Options) []counter.Result {
+	ops := make([]counter.Operation, 0, len(plan))
+	for _, p := range plan {
+		if p.err == nil {
+			ops = append(ops, p.Operation)
+		}
+	}
+	var done []counter.Result
+	if len(ops) > 0 {
+		done = s.do(c, ops, options)
+	}
+	if len(ops) == len(plan) {
+		return done
+	}
+	results := make([]counter.Result, len(plan))
+	for i, p := range plan {
+		if p.err != nil {
+			results[i].Err = p.err
+			continue
+		}
+		results[i], done = done[0], done[1:]
+	}
+	return results
+}
+
+// account counts each operation, and logs each kind of failure once.
+func (s *server) account(c echo.Context, plan []planned, results []counter.Result) {
+	type group struct {
+		first      *counter.Error
+		operations int
+	}
+	var groups map[counter.Code]group
+	for i, r := range results {
+		if r.Err == nil {
+			s.metrics.count(plan[i].Kind, nil)
+			continue
+		}
+		e := asProblem(r.Err)
+		s.metrics.count(plan[i].Kind, e)
+		if groups == nil {
+			groups = make(map[counter.Code]group)
+		}
+		g := groups[e.Code]
+		if g.first == nil {
+			g.first = e
+		}
+		g.operations++
+		groups[e.Code] = g
+	}
+	for _, g := range groups {
+		s.failures.log(c, g.first, g.operations)
+	}
+}
+
+// failures returns how many operations failed, and the first's error if all that failed have its code.
+func failures(results []counter.Result) (common *counter.Error, failed int) {
+	same := true
+	for _, r := range results {
+		if r.Err == nil {
+			continue
+		}
+		failed++
+		e := asProblem(r.Err)
+		if common == nil {
+			common = e
+		}
+		same = same && e.Code == common.Code
+	}
+	if !same {
+		return nil, failed
+	}
+	return common, failed
+}
+
+// answerResults answers 200 with what became of each operation.
+func answerResults(c echo.Context, plan []planned, results []counter.Result) {
+	buffer := getBuffer()
+	defer putBuffer(buffer)
+
+	b := buffer.bytes
+	b = append(b, `{"results":[`...)
+	for i, r := range results {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		r.Counter.Key = plan[i].Key
+		switch {
+		case r.Err != nil:
+			b = appendFailed(b, plan[i].Key, asProblem(r.Err))
+		case plan[i].Kind == counter.Delete:
+			b = appendDeleted(b, r.Counter)
+		default:
+			b = appendCounter(b, r.Counter)
+		}
+	}
+	b = append(b, `]}`...)
+	buffer.bytes = b
+	write(c, http.StatusOK, echo.MIMEApplicationJSON, b)
+}

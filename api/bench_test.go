@@ -1,0 +1,65 @@
+package api_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+func BenchmarkDecodeIncrement(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if n, _, err := api.DecodeInteger(`{"by": 5}`, "by"); n != 5 || err != nil {
+			b.Fatal(n, err)
+		}
+	}
+}
+
+func BenchmarkDecodeBatch(b *testing.B) {
+	list := make([]string, 1000)
+	for i := range list {
+		list[i] = `{"op":"increment","key":"page:` + decimal(int64(i)) + `","by":1}`
+	}
+	body := operations(list...)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if plan, err := api.DecodeBatch(body); len(plan) != len(list) || err != nil {
+			b.Fatal(len(plan), err)
+		}
+	}
+}
+
+func BenchmarkEncodeCounter(b *testing.B) {
+	c := counter.Counter{Key: "page:home", Value: 42, Version: 7, Exists: true, Known: true}
+	var text []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		text = api.AppendCounter(text[:0], c)
+	}
+}
+
+// BenchmarkIncrement is a whole request but for the connection and the service.
+func BenchmarkIncrement(b *testing.B) {
+	handler := api.New(always(counter.Result{Counter: counter.Counter{Value: 42, Version: 7, Exists: true, Known: true}}), api.Options{})
+	body := strings.NewReader("")
+	request := httptest.NewRequest(http.MethodPost, "/v1/counters/page:home/increment", io.NopCloser(body))
+	request.Header.Set("Content-Type", "application/json")
+	answer := httptest.NewRecorder()
+	b.ReportAllocs()
+	for b.Loop() {
+		body.Reset(`{"by": 5}`)
+		request.ContentLength = 9
+		answer.Body.Reset()
+		clear(answer.Header())
+		handler.ServeHTTP(answer, request)
+		if answer.Code != http.StatusOK {
+			b.Fatal(answer.Code, answer.Body)
+		}
+	}
+}

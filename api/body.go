@@ -1,0 +1,132 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/labstack/echo/v4"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// body is a request's body on its way through the JSON reader.
+//
+// Bodies are read as tokens (jsontext), not into structs (json.Unmarshal): of the standard library's v1 and this one, only
+// this refuses duplicate names and invalid UTF-8 by itself, and both would take null for an integer field silently and
+// name an unknown field only in prose. As tokens, no reflection is needed, one operation of a batch can be wrong without the
+// others, reading stops at the bound of a batch, and a batch of 8 MiB is never in memory as text.
+type body struct {
+	json   jsontext.Decoder
+	source source
+}
+
+var bodies = sync.Pool{New: func() any { return new(body) }}
+
+// source reads from the connection and keeps what the JSON reader would wrap away.
+type source struct {
+	reader io.Reader
+	read   int64 // bytes
+	err    error // other than io.EOF
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.reader.Read(p)
+	s.read += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err //nolint:wrapcheck // jsontext compares it with io.EOF
+}
+
+// openBody checks what can be known of a body before it is read whole. It returns nil for a request without one; else the
+// caller closes it.
+func openBody(c echo.Context, limitBytes int64) (*body, error) {
+	r := c.Request()
+	if r.ContentLength > limitBytes {
+		return nil, tooLarge(limitBytes)
+	}
+	b := bodies.Get().(*body) //nolint:forcetypeassert // nothing else is put in
+	b.source = source{reader: r.Body}
+	if r.ContentLength < 0 { // chunked: cut off at the limit, and the connection closed
+		b.source.reader = http.MaxBytesReader(c.Response().Writer, r.Body, limitBytes)
+	}
+	b.json.Reset(&b.source)
+
+	if b.isEmpty() {
+		b.close()
+		return nil, nil //nolint:nilnil // no body, and that is no error
+	}
+	if err := checkMediaType(r.Header); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// isEmpty looks at the first bytes, since a chunked body does not announce that it has none.
+func (b *body) isEmpty() bool {
+	b.json.PeekKind() // its error comes again with the first read
+	return b.source.read == 0 && b.source.err == nil
+}
+
+// close makes the body available to other requests, unless its buffer may have grown.
+func (b *body) close() {
+	large := b.source.read > maxPooledBytes
+	b.source = source{}
+	if !large {
+		bodies.Put(b)
+	}
+}
+
+// checkMediaType lets application/json in UTF-8 pass, not compressed.
+func checkMediaType(h http.Header) error {
+	for _, coding := range h["Content-Encoding"] {
+		if !strings.EqualFold(strings.TrimSpace(coding), "identity") {
+			return unsupported("Content-Encoding is %s: send the body as it is", excerpt(coding))
+		}
+	}
+	given := h["Content-Type"]
+	switch {
+	case len(given) == 0:
+		return unsupported("Content-Type is missing: it takes application/json")
+	case len(given) > 1:
+		return unsupported("Content-Type is there %d times: it takes application/json, once", len(given))
+	case given[0] == echo.MIMEApplicationJSON:
+		return nil // and no map is made for its parameters
+	}
+	mediaType, parameters, err := mime.ParseMediaType(given[0])
+	if err != nil || mediaType != echo.MIMEApplicationJSON {
+		return unsupported("Content-Type is %s: it takes application/json", excerpt(given[0]))
+	}
+	if charset, ok := parameters["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return unsupported("the body's charset is %s: it takes utf-8", excerpt(charset))
+	}
+	return nil
+}
+
+func unsupported(format string, args ...any) error {
+	return &counter.Error{Code: counter.CodeUnsupportedMediaType, Detail: fmt.Sprintf(format, args...)}
+}
+
+func tooLarge(limitBytes int64) error {
+	return &counter.Error{
+		Code: counter.CodeBodyTooLarge, Detail: fmt.Sprintf("the body has more than the %d bytes that it may have", limitBytes),
+	}
+}
+
+// maxExcerptBytes of what a client has sent go into a detail.
+const maxExcerptBytes = 64
+
+// excerpt returns s in quotes, shortened where it is long.
+func excerpt(s string) string {
+	if len(s) > maxExcerptBytes {
+		return fmt.Sprintf("%q...", strings.ToValidUTF8(s[:maxExcerptBytes], ""))
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,141 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+)
+
+// headerPreferenceApplied tells the client which of its preferences was honoured.
+const headerPreferenceApplied = "Preference-Applied"
+
+// get answers with the counter, without changing it.
+func (s *server) get(c echo.Context) error {
+	key, err := pathKey(c)
+	if err != nil {
+		return err
+	}
+	r := s.one(c, counter.Operation{Key: key, Kind: counter.Get}, writepath.Options{})
+	switch {
+	case r.Err != nil:
+		return r.Err
+	case !r.Counter.Exists:
+		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter of this key"}
+	default:
+		answerCounter(c, r.Counter)
+		return nil
+	}
+}
+
+// increment adds to the counter. Without a body, or without by in it, it adds 1.
+func (s *server) increment(c echo.Context) error {
+	key, err := pathKey(c)
+	if err != nil {
+		return err
+	}
+	by, found, err := readInteger(c, fieldBy)
+	if err != nil {
+		return err
+	}
+	if !found {
+		by = 1
+	}
+	return s.change(c, counter.Operation{Key: key, Kind: counter.Increment, Amount: by})
+}
+
+// set gives the counter a value.
+func (s *server) set(c echo.Context) error {
+	key, err := pathKey(c)
+	if err != nil {
+		return err
+	}
+	value, found, err := readInteger(c, fieldValue)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return invalidBody(`value is missing: the body takes {"value": 42}`)
+	}
+	return s.change(c, counter.Operation{Key: key, Kind: counter.Set, Amount: value})
+}
+
+// remove deletes the counter. One that is not there is none afterwards either: that is no error.
+func (s *server) remove(c echo.Context) error {
+	key, err := pathKey(c)
+	if err != nil {
+		return err
+	}
+	minimal := prefersMinimal(c.Request().Header)
+	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete}, writepath.Options{Minimal: minimal})
+	if r.Err != nil {
+		return r.Err
+	}
+	answerNothing(c, minimal)
+	return nil
+}
+
+// change carries out an increment or a set and answers as the client prefers.
+func (s *server) change(c echo.Context, op counter.Operation) error {
+	minimal := prefersMinimal(c.Request().Header)
+	r := s.one(c, op, writepath.Options{Minimal: minimal})
+	switch {
+	case r.Err != nil:
+		return r.Err
+	case minimal:
+		answerNothing(c, minimal)
+	default:
+		answerCounter(c, r.Counter)
+	}
+	return nil
+}
+
+// one carries out a single operation. An error of it is counted by fail, its success here.
+func (s *server) one(c echo.Context, op counter.Operation, options writepath.Options) counter.Result {
+	r := s.do(c, []counter.Operation{op}, options)[0]
+	if r.Err == nil {
+		s.metrics.count(op.Kind, nil)
+	}
+	return r
+}
+
+// do carries operations out, and times them unless they are a read.
+func (s *server) do(c echo.Context, ops []counter.Operation, options writepath.Options) []counter.Result {
+	if ops[0].Kind != counter.Get {
+		defer s.metrics.wrote(time.Now())
+	}
+	return s.counters.Do(c.Request().Context(), ops, options)
+}
+
+// readInteger reads a body that holds one integer, or nothing.
+func readInteger(c echo.Context, field string) (n int64, found bool, err error) {
+	b, err := openBody(c, MaxBodyBytes)
+	if b == nil || err != nil {
+		return 0, false, err
+	}
+	defer b.close()
+	return b.integerField(field)
+}
+
+// answerCounter answers 200, or 202 when the write was accepted while the value is not known.
+func answerCounter(c echo.Context, value counter.Counter) {
+	b := getBuffer()
+	defer putBuffer(b)
+	b.bytes = appendCounter(b.bytes, value)
+	status := http.StatusOK
+	if !value.Known {
+		status = http.StatusAccepted
+	}
+	write(c, status, echo.MIMEApplicationJSON, b.bytes)
+}
+
+// answerNothing answers 204, and says so where it is what the client preferred.
+func answerNothing(c echo.Context, preferred bool) {
+	if preferred {
+		c.Response().Header().Set(headerPreferenceApplied, preferMinimal)
+	}
+	noContent(c)
+}

@@ -1,0 +1,132 @@
+package api_test
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+func TestDecodeInteger(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{
+		`{"by":0}`: 0, `{"by":-0}`: 0, `{"by":9223372036854775807}`: math.MaxInt64, `{"by":-9223372036854775808}`: math.MinInt64,
+		"{\t\"by\" :\r\n 1 }": 1, `{"\u0062\u0079":7}`: 7,
+	} {
+		n, found, err := api.DecodeInteger(text, "by")
+		require.NoError(t, err, text)
+		require.True(t, found)
+		require.Equal(t, want, n)
+	}
+	_, found, err := api.DecodeInteger(`{}`, "by")
+	require.NoError(t, err)
+	require.False(t, found)
+}
+
+// FuzzDecodeInteger holds the decoder against the standard library's: what it takes must be valid JSON of that one field.
+func FuzzDecodeInteger(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"by":5}`, `{"by":-9223372036854775808}`, `{"by":9223372036854775808}`, `{"by":1.0}`, `{"by":1e2}`, `{"by":null}`,
+		`{"by":5,"by":5}`, `{"by":5}1`, `{"\u0062y":5}`, "{\"b\xff\":5}", `{"BY":5}`, ``, ` `, `null`, `{"by":"5"}`, `{"by":05}`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		n, found, err := api.DecodeInteger(text, "by")
+		if err != nil {
+			requireClientError(t, err)
+			return
+		}
+		var fields map[string]json.Number
+		require.NoError(t, json.Unmarshal([]byte(text), &fields))
+		if !found {
+			require.Empty(t, fields)
+			return
+		}
+		want, err := strconv.ParseInt(fields["by"].String(), 10, 64)
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+		require.Len(t, fields, 1)
+	})
+}
+
+// FuzzDecodeBatch holds the decoder against the standard library's in the same way.
+func FuzzDecodeBatch(f *testing.F) {
+	for _, seed := range append(batchSeeds(),
+		operations(`{"op":"increment","key":"a","by":1}`, `{"op":"set","key":"b","value":7}`, `{"op":"delete","key":"c"}`),
+		operations(`{"key":"a","op":"increment"}`, `{"op":"get","key":"a"}`, `{"op":"set","key":"","value":1}`, `{}`),
+	) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		plan, err := api.DecodeBatch(text)
+		if err != nil {
+			require.Empty(t, plan)
+			requireClientError(t, err)
+			return
+		}
+		var body struct {
+			Operations []map[string]any `json:"operations"`
+		}
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.UseNumber()
+		require.NoError(t, decoder.Decode(&body))
+		require.Len(t, plan, len(body.Operations))
+		require.LessOrEqual(t, len(plan), api.MaxOperations)
+		for i, p := range plan {
+			if p.Err != nil {
+				requireClientError(t, p.Err)
+				continue
+			}
+			requireSame(t, body.Operations[i], p.Operation)
+		}
+	})
+}
+
+// batchSeeds are the bodies of the bad batches, but for the long ones.
+func batchSeeds() []string {
+	var seeds []string
+	for _, c := range append(badBatches(), badSingleBatches()...) {
+		if len(c.body) < 1000 {
+			seeds = append(seeds, c.body)
+		}
+	}
+	return seeds
+}
+
+func requireSame(t *testing.T, fields map[string]any, op counter.Operation) {
+	t.Helper()
+	require.Equal(t, fields["key"], string(op.Key))
+	require.Equal(t, fields["op"], op.Kind.String())
+	_, err := counter.ParseKey(string(op.Key))
+	require.NoError(t, err)
+	name := map[counter.Kind]string{counter.Increment: "by", counter.Set: "value"}[op.Kind]
+	amount, ok := fields[name].(json.Number)
+	switch {
+	case ok:
+		n, err := amount.Int64()
+		require.NoError(t, err)
+		require.Equal(t, n, op.Amount)
+	case op.Kind == counter.Increment:
+		require.Equal(t, int64(1), op.Amount)
+	default:
+		require.Equal(t, counter.Delete, op.Kind)
+		require.Zero(t, op.Amount)
+	}
+}
+
+func requireClientError(t *testing.T, err error) {
+	t.Helper()
+	e, ok := errors.AsType[*counter.Error](err)
+	require.True(t, ok)
+	require.Equal(t, 400, api.Statuses()[e.Code])
+	require.NotEmpty(t, e.Detail)
+	require.Less(t, len(e.Detail), 1000)
+}

@@ -1,0 +1,117 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/labstack/echo/v4"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// maxPooledBytes keeps the buffer of one large batch from staying in memory for ever.
+const maxPooledBytes = 64 << 10
+
+// buffer is a slice that is used again.
+type buffer struct{ bytes []byte }
+
+var buffers = sync.Pool{New: func() any { return &buffer{bytes: make([]byte, 0, 512)} }}
+
+func getBuffer() *buffer { return buffers.Get().(*buffer) } //nolint:forcetypeassert // nothing else is put in
+
+func putBuffer(b *buffer) {
+	if cap(b.bytes) <= maxPooledBytes {
+		b.bytes = b.bytes[:0]
+		buffers.Put(b)
+	}
+}
+
+// write sends a whole answer. An error means that the client has gone: nobody is left to tell.
+func write(c echo.Context, status int, contentType string, body []byte) {
+	w := c.Response()
+	h := w.Header()
+	h.Set(echo.HeaderContentType, contentType)
+	h.Set(echo.HeaderCacheControl, "no-store")
+	h.Set(echo.HeaderContentLength, strconv.Itoa(len(body))) // else net/http would send what is over 2 KiB in chunks
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// noContent answers 204.
+func noContent(c echo.Context) {
+	c.Response().Header().Set(echo.HeaderCacheControl, "no-store")
+	c.Response().WriteHeader(http.StatusNoContent)
+}
+
+// appendCounter appends a counter as JSON. The answers are put together by hand because that is all that most requests
+// cost in here; appending cannot fail and does not allocate.
+func appendCounter(b []byte, c counter.Counter) []byte {
+	b = append(b, `{"key":`...)
+	b = appendString(b, string(c.Key))
+	if c.Known {
+		b = append(b, `,"value":`...)
+		b = strconv.AppendInt(b, c.Value, 10)
+		b = append(b, `,"version":`...)
+		b = strconv.AppendInt(b, c.Version, 10)
+	} else {
+		b = append(b, `,"value":null,"version":null`...)
+	}
+	return appendSynced(b, c.Synced)
+}
+
+// appendDeleted appends what became of a delete in a batch. A counter that never was has no version.
+func appendDeleted(b []byte, c counter.Counter) []byte {
+	b = append(b, `{"key":`...)
+	b = appendString(b, string(c.Key))
+	b = append(b, `,"deleted":true`...)
+	if c.Known && c.Version > 0 {
+		b = append(b, `,"version":`...)
+		b = strconv.AppendInt(b, c.Version, 10)
+	}
+	return appendSynced(b, c.Synced)
+}
+
+func appendSynced(b []byte, synced bool) []byte {
+	b = append(b, `,"synced":`...)
+	b = strconv.AppendBool(b, synced)
+	return append(b, '}')
+}
+
+// appendFailed appends what became of an operation that was refused. The key is null where it was not a valid one.
+func appendFailed(b []byte, key counter.Key, e *counter.Error) []byte {
+	b = append(b, `{"key":`...)
+	if key == "" {
+		b = append(b, `null`...)
+	} else {
+		b = appendString(b, string(key))
+	}
+	b = append(b, `,"error":`...)
+	b = appendProblem(b, e)
+	return append(b, '}')
+}
+
+// appendProblem appends e as an RFC 9457 problem, without its Err.
+func appendProblem(b []byte, e *counter.Error) []byte {
+	p := problems[e.Code]
+	b = append(b, `{"type":"`+problemPath...)
+	b = append(b, e.Code...)
+	b = append(b, `","title":"`...)
+	b = append(b, p.title...)
+	b = append(b, `","status":`...)
+	b = strconv.AppendInt(b, int64(p.status), 10)
+	if e.Detail != "" {
+		b = append(b, `,"detail":`...)
+		b = appendString(b, e.Detail)
+	}
+	b = append(b, `,"code":"`...)
+	b = append(b, e.Code...)
+	return append(b, `"}`...)
+}
+
+// appendString appends s as a JSON string, what is not UTF-8 in it as U+FFFD.
+func appendString(b []byte, s string) []byte {
+	b, _ = jsontext.AppendQuote(b, s) // the error says that it had to replace something
+	return b
+}

@@ -1,0 +1,180 @@
+package api_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+	"github.com/stretchr/testify/require"
+)
+
+// answer is a response that has been read whole.
+type answer struct {
+	*http.Response
+
+	text string
+}
+
+// problem is what clients read of a problem.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Code   string `json:"code"`
+}
+
+// problem expects one that is consistent in itself.
+func (a *answer) problem(t *testing.T) problem {
+	t.Helper()
+	require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"), a.text)
+	require.Equal(t, "no-store", a.Header.Get("Cache-Control"))
+	var p problem
+	require.NoError(t, json.Unmarshal([]byte(a.text), &p))
+	require.Equal(t, a.StatusCode, p.Status)
+	require.Equal(t, "/problems/"+p.Code, p.Type)
+	require.NotEmpty(t, p.Title)
+	return p
+}
+
+// requestText writes a request as it goes over the wire, its target exactly as given. A body is JSON unless a header in
+// headers ("Name: value") says otherwise.
+func requestText(method, target, body string, headers ...string) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "%s %s HTTP/1.1\r\nHost: counters.test\r\nConnection: close\r\n", method, target)
+	lower := strings.ToLower(strings.Join(headers, "\r\n"))
+	if body != "" && !strings.Contains(lower, "content-type:") {
+		s.WriteString("Content-Type: application/json\r\n")
+	}
+	if body != "" && !strings.Contains(lower, "transfer-encoding:") {
+		fmt.Fprintf(&s, "Content-Length: %d\r\n", len(body))
+	}
+	for _, h := range headers {
+		s.WriteString(h + "\r\n")
+	}
+	return s.String() + "\r\n" + body
+}
+
+// chunked encodes a body in one chunk.
+func chunked(body string) string { return fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body) }
+
+// send makes a request on a connection of its own, and holds the exchange against the OpenAPI document.
+func (b *bundle) send(t testingT, method, target, body string, headers ...string) *answer {
+	t.Helper()
+	return b.sendRaw(t, requestText(method, target, body, headers...))
+}
+
+// sendRaw is send for a request as it goes over the wire.
+func (b *bundle) sendRaw(t testingT, request string) *answer {
+	t.Helper()
+	connection := b.dial(t)
+	defer connection.Close()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		_, _ = io.WriteString(connection, request) // the server may have enough before it has read all
+	}()
+	a := readAnswer(t, connection, request)
+	_ = connection.Close()
+	<-written
+	return a
+}
+
+func (b *bundle) dial(t testingT) net.Conn {
+	t.Helper()
+	connection, err := net.DialTimeout("tcp", b.addr, patience)
+	require.NoError(t, err)
+	require.NoError(t, connection.SetDeadline(time.Now().Add(patience)))
+	return connection
+}
+
+func readAnswer(t testingT, connection io.Reader, request string) *answer {
+	t.Helper()
+	method, _, _ := strings.Cut(request, " ")
+	reader, ok := connection.(*bufio.Reader) // of a connection with several answers
+	if !ok {
+		reader = bufio.NewReader(connection)
+	}
+	response, err := http.ReadResponse(reader, &http.Request{Method: method})
+	require.NoError(t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	a := &answer{Response: response, text: string(text)}
+	checkContract(t, request, a)
+	return a
+}
+
+// testingT is what *testing.T, *testing.F and *rapid.T have in common.
+type testingT interface {
+	require.TestingT
+	Helper()
+}
+
+// contract is the document that the server is held against.
+var contract = sync.OnceValues(func() (routers.Router, error) {
+	text, err := os.ReadFile("openapi.yaml")
+	if err != nil {
+		return nil, err
+	}
+	document, err := openapi3.NewLoader().LoadFromData(text)
+	if err != nil {
+		return nil, err
+	}
+	return gorillamux.NewRouter(document)
+})
+
+var keyInPath = regexp.MustCompile(`^/v1/counters/[^/?]+`)
+
+// checkContract fails the test if an answer is not one that the document has for its route, or if a request that was
+// accepted is not one that the document allows. What no route takes is not described by it.
+func checkContract(t testingT, raw string, a *answer) {
+	t.Helper()
+	request, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+	if err != nil || a.Header.Get("X-Request-ID") == "" {
+		return // net/http did not pass it on
+	}
+	router, err := contract()
+	require.NoError(t, err)
+	request.RequestURI = keyInPath.ReplaceAllString(request.RequestURI, "/v1/counters/key") // the router decodes slashes
+	request.URL, err = url.ParseRequestURI(request.RequestURI)
+	if err != nil || strings.HasSuffix(request.URL.Path, "/") || request.URL.RawPath != "" {
+		return // kin-openapi's router drops the slash, and decodes the path
+	}
+	if request.Method == http.MethodHead {
+		request.Method = http.MethodGet // documented for all
+	}
+	route, parameters, err := router.FindRoute(request)
+	if err != nil {
+		return
+	}
+	input := &openapi3filter.RequestValidationInput{
+		Request: request, PathParams: parameters, Route: route,
+		Options: &openapi3filter.Options{IncludeResponseStatus: true, ExcludeResponseBody: a.text == ""},
+	}
+	if a.StatusCode < http.StatusBadRequest && !strings.Contains(a.text, `"error":{`) { // of an operation in a batch
+		require.NoError(t, openapi3filter.ValidateRequest(context.Background(), input), "the document does not allow what was accepted")
+	}
+	require.NoError(t, openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: input, Status: a.StatusCode, Header: a.Header,
+		Body: io.NopCloser(bytes.NewReader([]byte(a.text))), Options: input.Options,
+	}), "%s: the document does not have this answer: %s", request.RequestURI, a.text)
+}
+
+var _ testingT = (*testing.T)(nil)

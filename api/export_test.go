@@ -1,0 +1,76 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// What the tests need to see of the inside.
+
+// DecodeKey is decodeKey.
+func DecodeKey(encoded string) (counter.Key, error) { return decodeKey(encoded) }
+
+// Planned is one operation of a decoded batch.
+type Planned struct {
+	counter.Operation
+
+	Err error
+}
+
+// DecodeBatch decodes the body of a batch.
+func DecodeBatch(text string) ([]Planned, error) {
+	b := bodyOf(text)
+	defer b.close()
+	plan, err := b.operations()
+	planned := make([]Planned, len(plan))
+	for i, p := range plan {
+		planned[i] = Planned{Operation: p.Operation, Err: p.err}
+	}
+	return planned, err
+}
+
+// DecodeInteger decodes a body that holds one integer.
+func DecodeInteger(text, field string) (n int64, found bool, err error) {
+	b := bodyOf(text)
+	defer b.close()
+	return b.integerField(field)
+}
+
+func bodyOf(text string) *body {
+	b := bodies.Get().(*body)
+	b.source = source{reader: strings.NewReader(text)}
+	b.json.Reset(&b.source)
+	return b
+}
+
+// AppendCounter is appendCounter.
+func AppendCounter(b []byte, c counter.Counter) []byte { return appendCounter(b, c) }
+
+// PrefersMinimal is prefersMinimal.
+func PrefersMinimal(h http.Header) bool { return prefersMinimal(h) }
+
+// Routes returns every route.
+func Routes() []*echo.Route { return newServer(nil, Options{}).router().Routes() }
+
+// Statuses returns the status of every code.
+func Statuses() map[counter.Code]int {
+	statuses := make(map[counter.Code]int, len(problems))
+	for code, p := range problems {
+		statuses[code] = p.status
+	}
+	return statuses
+}
+
+// ServeImpatiently is ServeListener with short limits.
+func ServeImpatiently(ctx context.Context, handler http.Handler, listener net.Listener, header, read, grace time.Duration) error {
+	l := defaultLimits()
+	l.header, l.read, l.grace = header, read, grace
+	return serve(ctx, handler, listener, l)
+}

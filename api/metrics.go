@@ -1,0 +1,76 @@
+package api
+
+import (
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// durationBuckets span 100 µs, less than which no call to Redis takes, to 10 s, more than which its client does not wait.
+var durationBuckets = []float64{
+	100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10,
+}
+
+// metrics are what the api counts. The counters are looked up once, here, and not for each request.
+type metrics struct {
+	writes   map[counter.Kind]prometheus.Counter
+	rejected map[counter.Code]prometheus.Counter
+	duration prometheus.Histogram
+}
+
+func newMetrics(registry prometheus.Registerer) *metrics {
+	writes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "afterwrite_writes_total",
+		Help: "Operations that were accepted, those of batches counted one by one.",
+	}, []string{"op"})
+	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "afterwrite_rejected_total",
+		Help: "Requests, and operations in batches, that were answered with a problem, by its code.",
+	}, []string{"reason"})
+	m := &metrics{
+		writes:   make(map[counter.Kind]prometheus.Counter),
+		rejected: make(map[counter.Code]prometheus.Counter),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "afterwrite_write_duration_seconds",
+			Help:    "Time from a decoded write request (a batch counts once) to its outcome.",
+			Buckets: durationBuckets,
+		}),
+	}
+	registry.MustRegister(writes, rejected, m.duration)
+	for _, kind := range []counter.Kind{counter.Increment, counter.Set, counter.Delete} {
+		m.writes[kind] = writes.WithLabelValues(kind.String())
+	}
+	for code := range problems { // all of them from the start: a series that is 0 can be alerted on
+		m.rejected[code] = rejected.WithLabelValues(string(code))
+	}
+	return m
+}
+
+// count adds an operation that was carried out or refused. Reads are no writes.
+func (m *metrics) count(kind counter.Kind, err error) {
+	if err != nil {
+		m.reject(counter.CodeOf(err))
+	} else if writes, ok := m.writes[kind]; ok {
+		writes.Inc()
+	}
+}
+
+func (m *metrics) reject(code counter.Code) {
+	rejected, ok := m.rejected[code]
+	if !ok {
+		rejected = m.rejected[counter.CodeInternal]
+	}
+	rejected.Inc()
+}
+
+func (m *metrics) wrote(since time.Time) {
+	m.duration.Observe(time.Since(since).Seconds())
+}
+
+func (s *server) metricsHandler() echo.HandlerFunc {
+	return echo.WrapHandler(promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+}

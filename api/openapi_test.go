@@ -1,0 +1,83 @@
+package api_test
+
+import (
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+func loadDocument(t *testing.T) *openapi3.T {
+	t.Helper()
+	document, err := openapi3.NewLoader().LoadFromFile("openapi.yaml")
+	require.NoError(t, err)
+	return document
+}
+
+func TestOpenAPIDocumentIsValid(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, loadDocument(t).Validate(t.Context(), openapi3.EnableExamplesValidation()))
+}
+
+func TestOpenAPIDocumentIsServed(t *testing.T) {
+	t.Parallel()
+	a := serve(t, always(counter.Result{}), api.Options{}).send(t, http.MethodGet, "/v1/openapi.yaml", "")
+
+	require.Equal(t, http.StatusOK, a.StatusCode)
+	require.Equal(t, "application/yaml", a.Header.Get("Content-Type"))
+	text, err := os.ReadFile("openapi.yaml")
+	require.NoError(t, err)
+	require.Equal(t, string(text), a.text)
+}
+
+// TestOpenAPIDocumentHasEveryRoute and no other. HEAD goes with GET.
+func TestOpenAPIDocumentHasEveryRoute(t *testing.T) {
+	t.Parallel()
+	var served, documented []string
+	for _, r := range api.Routes() {
+		if r.Method != http.MethodHead {
+			served = append(served, r.Method+" "+strings.NewReplacer(":key", "{key}", ":code", "{code}").Replace(r.Path))
+		}
+	}
+	for path, item := range loadDocument(t).Paths.Map() {
+		for method := range item.Operations() {
+			documented = append(documented, method+" "+path)
+		}
+	}
+	require.ElementsMatch(t, served, documented)
+}
+
+func TestOpenAPIDocumentHasEveryCode(t *testing.T) {
+	t.Parallel()
+	var served []any
+	for code := range api.Statuses() {
+		served = append(served, string(code))
+	}
+	require.ElementsMatch(t, served, loadDocument(t).Components.Schemas["Problem"].Value.Properties["code"].Value.Enum)
+}
+
+// TestOpenAPIDocumentHasEveryStatus sends each error that the service can have through each route; send holds the answers
+// against the document.
+func TestOpenAPIDocumentHasEveryStatus(t *testing.T) {
+	t.Parallel()
+	for code, status := range api.Statuses() {
+		if status < 500 && code != counter.CodeOverflow {
+			continue // those are the api's own, and in the table of bad requests
+		}
+		b := serve(t, failing(code, 0), api.Options{})
+		requests := map[string]string{"POST " + increment: "", "POST " + batch: operations(good)}
+		if code != counter.CodeOverflow {
+			requests["GET "+set], requests["PUT "+set], requests["DELETE "+set] = "", `{"value":1}`, ""
+		}
+		for line, body := range requests {
+			method, target, _ := strings.Cut(line, " ")
+			require.Equal(t, status, b.send(t, method, target, body).StatusCode)
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+)
+
+// patience bounds every wait of a test.
+const patience = 20 * time.Second
+
+// bundle is the api as a server on a port of its own.
+type bundle struct {
+	addr     string
+	registry *prometheus.Registry
+	log      *safeBuffer
+}
+
+// realBundle has a Redis database and a Postgres database of its own behind it.
+type realBundle struct {
+	*bundle
+
+	redis    redis.UniversalClient
+	postgres *sql.DB
+}
+
+// setup serves the real write path.
+func setup(t *testing.T) *realBundle {
+	t.Helper()
+	client, err := cache.Connect(localtest.RedisURL(t), 10)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	c := cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})
+	limit := writepath.NewLimit(c, 1_000_000)
+	t.Cleanup(limit.Close)
+	writer := c.NewWriter(limit.MayDirty)
+	t.Cleanup(writer.Close)
+
+	url := localtest.PostgresURL(t, func(url string) error { return store.MigrateURL(context.Background(), url) })
+	s, err := store.Open(url, store.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	loader := store.NewLoader(s, patience)
+	t.Cleanup(loader.Close)
+	db, err := sql.Open("postgres", url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+
+	service := realService{Service: writepath.New(c, writer, loader, noHints{}), cache: c, store: s}
+	return &realBundle{bundle: serve(t, service, api.Options{}), redis: client, postgres: db}
+}
+
+// realService is the write path with its readiness, as in the program.
+type realService struct {
+	*writepath.Service
+
+	cache *cache.Cache
+	store *store.Store
+}
+
+func (s realService) Ready(ctx context.Context) (redis, postgres error) {
+	return s.cache.Ping(ctx), s.store.Ping(ctx)
+}
+
+// noHints is for the tests of the api, in which nothing is flushed.
+type noHints struct{}
+
+func (noHints) Offer(counter.Key, counter.Shard, int64) {}
+
+// serve serves any Counters until the test ends.
+func serve(t *testing.T, counters api.Counters, options api.Options) *bundle {
+	t.Helper()
+	b := &bundle{registry: prometheus.NewRegistry(), log: new(safeBuffer)}
+	options.Registry = b.registry
+	options.Logger = slog.New(slog.NewJSONHandler(b.log, nil))
+	handler := api.New(counters, options)
+	b.addr = start(t, func(ctx context.Context, l net.Listener) error { return api.ServeListener(ctx, handler, l) })
+	return b
+}
+
+// start runs serve on a port of its own until the test ends, and expects it to end well.
+func start(t *testing.T, serve func(ctx context.Context, l net.Listener) error) string {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, listener) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-ended)
+	})
+	return listener.Addr().String()
+}
+
+// counters is a Counters made of a function.
+type counters func(ctx context.Context, ops []counter.Operation, options writepath.Options) []counter.Result
+
+func (f counters) Do(ctx context.Context, ops []counter.Operation, options writepath.Options) []counter.Result {
+	return f(ctx, ops, options)
+}
+
+func (counters) Ready(context.Context) (redis, postgres error) { return nil, nil }
+
+// always gives every operation the same result.
+func always(r counter.Result) counters {
+	return func(_ context.Context, ops []counter.Operation, _ writepath.Options) []counter.Result {
+		results := make([]counter.Result, len(ops))
+		for i := range ops {
+			results[i] = r
+			results[i].Counter.Key = ops[i].Key
+		}
+		return results
+	}
+}
+
+// safeBuffer takes logs from many goroutines.
+type safeBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buffer.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buffer.String()
+}
+
+// value is a counter as a client sees it.
+type value struct {
+	Key     string `json:"key"`
+	Value   *int64 `json:"value"`
+	Version *int64 `json:"version"`
+	Synced  bool   `json:"synced"`
+}
+
+// is makes a value that is known and not synced.
+func is(key string, v, version int64) value { return value{Key: key, Value: &v, Version: &version} }
+
+// get expects a counter.
+func (b *bundle) get(t *testing.T, encodedKey string) value {
+	t.Helper()
+	a := b.send(t, http.MethodGet, "/v1/counters/"+encodedKey, "")
+	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
+	return a.value(t)
+}
+
+// put expects to give a counter a value.
+func (b *bundle) put(t *testing.T, encodedKey, v string) {
+	t.Helper()
+	a := b.send(t, http.MethodPut, "/v1/counters/"+encodedKey, `{"value":`+v+`}`)
+	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
+}
+
+func (a *answer) value(t *testing.T) value {
+	t.Helper()
+	require.Equal(t, "application/json", a.Header.Get("Content-Type"))
+	var v value
+	require.NoError(t, json.Unmarshal([]byte(a.text), &v))
+	return v
+}
