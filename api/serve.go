@@ -32,7 +32,7 @@ func defaultLimits() limits {
 }
 
 // Serve listens on addr (host:port) and answers with handler until ctx is done; then it takes no more connections, gives
-// the requests that are under way 10 s to be answered, and returns nil, or an error if it had to cut some off.
+// the requests that are under way 7 s to be answered, and returns nil, or an error if it had to cut some off.
 func Serve(ctx context.Context, handler http.Handler, addr string) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func TestSessionsHaveANameAndTimeouts(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	require.Equal(t, "afterwrite", get[string](t, s, "SHOW application_name"))
+	require.Equal(t, "10s", get[string](t, s, "SHOW statement_timeout"))
+	require.Equal(t, "5s", get[string](t, s, "SHOW lock_timeout"))
+}
+
+func TestNoStatementIsLeftInTheSession(t *testing.T) {
+	t.Parallel()
+	s := open(t, localtest.PostgresURL(t, migrateTemplate), Options{MaxConns: 1})
+	upsert(t, s, row("k", 1, 1))
+	has(t, s, row("k", 1, 1))
+	require.Zero(t, get[int](t, s, "SELECT count(*) FROM pg_prepared_statements"))
+}
+
+func TestAPoolerThatRefusesTheTimeoutsIsUsedWithoutThem(t *testing.T) {
+	t.Parallel()
+	log := &logBuffer{}
+	refuse := func(startup []byte) (refusal string) {
+		if bytes.Contains(startup, []byte(settingStatementTimeout)) {
+			return "unsupported startup parameter: " + settingStatementTimeout // as PgBouncer 1.18 says
+		}
+		return ""
+	}
+	s := open(t, proxy(t, localtest.PostgresURL(t, migrateTemplate), refuse), Options{Logger: log.logger()})
+	upsert(t, s, row("k", 1, 1))
+	has(t, s, row("k", 1, 1))
+	require.Equal(t, "0", get[string](t, s, "SHOW statement_timeout"))
+	require.Equal(t, 1, log.count("pooler"))
+}
+
+func TestALoginThatTakesLongerThanItsCallerWaitsIsUsedByTheNextOne(t *testing.T) {
+	t.Parallel()
+	url := localtest.PostgresURL(t, migrateTemplate)
+	upsert(t, open(t, url, Options{}), row("k", 1, 1))
+	var logins atomic.Int64
+	letGo := make(chan struct{})
+	s := open(t, proxy(t, url, func([]byte) string {
+		logins.Add(1)
+		<-letGo
+		return ""
+	}), Options{})
+	release := sync.OnceFunc(func() { close(letGo) })
+	t.Cleanup(release)
+	for range failuresToOpen - 1 {
+		_, err := s.Read(soon(t, 50*time.Millisecond), []counter.Key{"k"})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	release()
+	has(t, s, row("k", 1, 1))
+	require.EqualValues(t, 1, logins.Load(), "there is only the login that the first caller wanted")
+}
+
+// A host that drops every packet looks like this one: it takes the connection and never says a word.
+func TestAHostThatNeverAnswersCostsNoMoreThanTheCallersPatience(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	s := open(t, "postgres://me@"+listener.Addr().String()+"/db?sslmode=disable", Options{})
+
+	started := time.Now()
+	_, err = s.Read(soon(t, 100*time.Millisecond), []counter.Key{"k"})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Less(t, time.Since(started), 2*time.Second)
+
+	started = time.Now()
+	_, err = s.Read(t.Context(), []counter.Key{"k"})
+	require.Equal(t, Outage, Classify(err), "%v", err)
+	require.Less(t, time.Since(started), connectTimeout+2*time.Second, "connect_timeout covers the login")
+}
+
+// proxy stands before a Postgres and returns its own address. It shows each startup message to login, and refuses it when
+// login returns a reason.
+func proxy(t *testing.T, databaseURL string, login func(startup []byte) (refusal string)) string {
+	t.Helper()
+	u, err := url.Parse(databaseURL)
+	require.NoError(t, err)
+	server := u.Host
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	u.Host = listener.Addr().String()
+
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() { relay(conn, server, login) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		group.Wait()
+	})
+	return u.String()
+}
+
+func relay(client net.Conn, server string, login func(startup []byte) (refusal string)) {
+	defer client.Close()
+	var head [4]byte
+	if _, err := io.ReadFull(client, head[:]); err != nil {
+		return
+	}
+	startup := make([]byte, binary.BigEndian.Uint32(head[:])-4)
+	if _, err := io.ReadFull(client, startup); err != nil {
+		return
+	}
+	if refusal := login(startup); refusal != "" {
+		message := []byte("SFATAL\x00C08P01\x00M" + refusal + "\x00\x00")
+		reply := binary.BigEndian.AppendUint32([]byte{'E'}, uint32(4+len(message)))
+		_, _ = client.Write(append(reply, message...))
+		return
+	}
+	backend, err := net.Dial("tcp", server)
+	if err != nil {
+		return
+	}
+	defer backend.Close()
+	_, _ = backend.Write(append(head[:], startup...))
+	var group sync.WaitGroup
+	group.Go(func() {
+		_, _ = io.Copy(client, backend)
+		_ = client.Close()
+	})
+	_, _ = io.Copy(backend, client)
+	_ = backend.Close()
+	group.Wait()
+}

@@ -1,0 +1,108 @@
+package store
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// boundedConn is a network connection on which nothing blocks for ever: a Read or Write lasts until limit has passed,
+// until the deadline that was set on it, or until the context of watch is done, whichever comes first.
+//
+// lib/pq needs this: when a context is done it asks the server, over a second connection, to cancel the query, and goes on
+// reading from the first. A server that is frozen, or whose packets disappear, never answers.
+type boundedConn struct {
+	net.Conn
+
+	limit time.Duration // of one Read or Write; 0: none
+
+	mu         sync.Mutex
+	readUntil  time.Time // zero: none
+	writeUntil time.Time // zero: none
+	aborted    bool
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// Read reads with the earlier of the two deadlines.
+func (c *boundedConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	err := c.Conn.SetReadDeadline(c.deadline(c.readUntil))
+	c.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+// Write writes with the earlier of the two deadlines.
+func (c *boundedConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	err := c.Conn.SetWriteDeadline(c.deadline(c.writeUntil))
+	c.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// deadline needs mu, and so does the use of its result: else an abort could come in between and be undone.
+func (c *boundedConn) deadline(until time.Time) time.Time {
+	if c.aborted {
+		return longAgo
+	}
+	if c.limit <= 0 {
+		return until
+	}
+	limit := time.Now().Add(c.limit)
+	if until.IsZero() || limit.Before(until) {
+		return limit
+	}
+	return until
+}
+
+// SetDeadline bounds all following reads and writes; lib/pq calls it for connect_timeout.
+func (c *boundedConn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readUntil, c.writeUntil = t, t
+	return nil
+}
+
+// SetReadDeadline bounds all following reads.
+func (c *boundedConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readUntil = t
+	return nil
+}
+
+// SetWriteDeadline bounds all following writes; crypto/tls calls it when it closes.
+func (c *boundedConn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writeUntil = t
+	return nil
+}
+
+// abort ends the Read and Write that are under way and fails all that follow.
+func (c *boundedConn) abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.aborted = true
+	_ = c.Conn.SetDeadline(longAgo) // fails only on a closed connection, which needs no abort
+}
+
+// usable is false after an abort.
+func (c *boundedConn) usable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.aborted
+}
+
+// watch aborts the connection when ctx is done, until stop is called.
+func (c *boundedConn) watch(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, c.abort)
+}

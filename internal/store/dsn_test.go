@@ -1,0 +1,73 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+	"github.com/stretchr/testify/require"
+)
+
+func TestOpenRejectsAURLItCannotUseAndNeverShowsThePassword(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{
+		"",
+		"   ",
+		"mysql://user:s3cret@host/db",
+		"postgres://user:s3cret@host:port/db",
+		"postgres://user:s3c#ret/s3cret@host/db",
+		"postgres://user:s3cret%zz@host/db",
+		"postgres://user:s3cret@host/db?sslmode=perhaps",
+		"postgres://user:s3cret@host/db?connect_timeout=soon",
+		"user=me password='s3cret",
+		"user=me password=a s3cret host=h",
+		"s3cret",
+	} {
+		_, err := Open(url, Options{})
+		require.Error(t, err, url)
+		require.NotContains(t, err.Error(), "cret", url)
+		require.NotContains(t, err.Error(), "s3c", url)
+	}
+	_, err := Open("postgres://user@host/db?sslmode=perhaps", Options{})
+	require.ErrorContains(t, err, "sslmode", "what is wrong is said where it holds no secret")
+}
+
+func TestParseDSNFillsInWhatTheURLLeavesOpen(t *testing.T) {
+	t.Parallel()
+	cfg, err := parseDSN("postgres://me@db.example.com/counters")
+	require.NoError(t, err)
+	require.True(t, cfg.BinaryParameters)
+	require.Equal(t, "afterwrite", cfg.ApplicationName)
+	require.Equal(t, connectTimeout, cfg.ConnectTimeout)
+	require.NotEqual(t, pq.SSLModePrefer, cfg.SSLMode)
+
+	timed := withTimeouts(cfg, 10*time.Second)
+	require.Equal(t, "10000", timed.Runtime[settingStatementTimeout])
+	require.Equal(t, "5000", timed.Runtime[settingLockTimeout])
+	require.NotContains(t, cfg.Runtime, settingStatementTimeout, "the original is left alone")
+	require.NotContains(t, withoutTimeouts(timed).Runtime, settingStatementTimeout)
+
+	own, err := parseDSN("postgres://me@db/counters?application_name=mine&connect_timeout=7&statement_timeout=123")
+	require.NoError(t, err)
+	require.Equal(t, "mine", own.ApplicationName)
+	require.Equal(t, 7*time.Second, own.ConnectTimeout)
+	require.Equal(t, "123", withTimeouts(own, time.Second).Runtime[settingStatementTimeout])
+}
+
+func TestTLSIsNotInsistedOnForThisMachineOnly(t *testing.T) {
+	t.Parallel()
+	for url, prefer := range map[string]bool{
+		"postgres://me@127.0.0.1/db":                     true,
+		"postgres://me@localhost:6543/db":                true,
+		"postgres://me@[::1]:5432/db":                    true,
+		"host=127.0.0.1,localhost user=me dbname=db":     true,
+		"postgres://me@127.0.0.1/db?sslmode=verify-full": false,
+		"postgres://me@127.0.0.1,db.example.com/db":      false,
+		"postgres://me@10.0.0.7/db":                      false,
+		"host=db.example.com hostaddr=127.0.0.1 user=me": true,
+	} {
+		cfg, err := parseDSN(url)
+		require.NoError(t, err, url)
+		require.Equal(t, prefer, cfg.SSLMode == pq.SSLModePrefer, url)
+	}
+}

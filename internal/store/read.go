@@ -1,0 +1,59 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// readSQL needs a scan of the primary key's index, one descent per key. ARRAY(SELECT ...) sees to that: it hides the number
+// of keys from the planner, which for a plain ANY($1) with 1,000 keys reads tables of up to some 100,000 rows as a whole
+// (measured there: 16 ms instead of 5).
+const readSQL = `
+SELECT key, value, version, deleted_at IS NOT NULL AS deleted
+FROM counters WHERE key = ANY (ARRAY(SELECT unnest($1::text[])))`
+
+// Read returns the rows that exist for keys, at most MaxBatch of them (else ErrInvalid), in one query. A tombstone is a row
+// too, with Deleted true and Value 0. A key without a row is not in the result. It blocks until ctx is done, or for
+// Options.StatementTimeout plus two seconds, at most.
+func (s *Store) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error) {
+	if len(keys) == 0 {
+		return map[counter.Key]counter.Row{}, nil
+	}
+	if len(keys) > MaxBatch {
+		return nil, fmt.Errorf("read %d rows: %w: at most %d keys", len(keys), ErrInvalid, MaxBatch)
+	}
+	var rows map[counter.Key]counter.Row
+	err := s.guard(ctx, fmt.Sprintf("read %d rows", len(keys)), func(ctx context.Context) error {
+		var err error
+		rows, err = s.read(ctx, keyArray(keys, func(k counter.Key) counter.Key { return k }))
+		return err
+	})
+	return rows, err
+}
+
+// record is a counter.Row as sqlx reads it.
+type record struct {
+	Key     counter.Key `db:"key"`
+	Value   int64       `db:"value"`
+	Version int64       `db:"version"`
+	Deleted bool        `db:"deleted"`
+}
+
+// read returns the rows of an encoded array of keys.
+func (s *Store) read(ctx context.Context, keys []byte) (map[counter.Key]counter.Row, error) {
+	var found []record
+	if err := s.db.SelectContext(ctx, &found, readSQL, keys); err != nil {
+		return nil, err
+	}
+	rows := make(map[counter.Key]counter.Row, len(found))
+	for _, r := range found {
+		row := counter.Row(r)
+		if row.Deleted {
+			row.Value = 0
+		}
+		rows[row.Key] = row
+	}
+	return rows, nil
+}

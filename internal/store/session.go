@@ -1,0 +1,95 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+// pqConn is what a connection of lib/pq can do.
+type pqConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.NamedValueChecker
+	driver.Pinger
+	driver.QueryerContext
+	driver.SessionResetter
+	driver.Validator
+}
+
+// session is a connection of lib/pq on which the end of a context ends a statement at once, whatever the server does.
+type session struct {
+	pqConn
+
+	net   *boundedConn
+	stale atomic.Bool // it must not be used again
+}
+
+func newSession(conn driver.Conn, net *boundedConn) (*session, error) {
+	c, ok := conn.(pqConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("unexpected driver %T", conn), conn.Close())
+	}
+	return &session{pqConn: c, net: net}, nil
+}
+
+// ExecContext implements driver.ExecerContext.
+func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	stop := s.net.watch(ctx)
+	defer stop()
+	result, err := s.pqConn.ExecContext(ctx, query, args)
+	return result, s.note(err)
+}
+
+// QueryContext implements driver.QueryerContext. The context counts until the rows are closed.
+func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	stop := s.net.watch(ctx)
+	rows, err := s.pqConn.QueryContext(ctx, query, args)
+	if err != nil {
+		stop()
+		return nil, s.note(err)
+	}
+	return &watchedRows{Rows: rows, stop: stop}, nil
+}
+
+// BeginTx implements driver.ConnBeginTx.
+func (s *session) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	stop := s.net.watch(ctx)
+	defer stop()
+	tx, err := s.pqConn.BeginTx(ctx, options)
+	return tx, s.note(err)
+}
+
+// IsValid implements driver.Validator: database/sql drops the connection when it is false.
+func (s *session) IsValid() bool {
+	return !s.stale.Load() && s.net.usable() && s.pqConn.IsValid()
+}
+
+// note makes a session end that talks to a server which has become read-only. After a failover the old primary may live
+// on as a standby and would be asked for ever; the next connection finds the new one.
+func (s *session) note(err error) error {
+	if sqlState(err) == stateReadOnly {
+		s.stale.Store(true)
+	}
+	return err
+}
+
+// stateReadOnly is read_only_sql_transaction.
+const stateReadOnly = "25006"
+
+// watchedRows stops the watch on the context when it is closed.
+type watchedRows struct {
+	driver.Rows
+
+	stop func() bool
+}
+
+// Close implements driver.Rows.
+func (r *watchedRows) Close() error {
+	defer r.stop()
+	return r.Rows.Close()
+}
