@@ -47,9 +47,9 @@ type Enqueuer struct {
 	hints   chan hint
 	limiter *rate.Limiter
 	drains  []atomic.Int32 // by shard: noDrain, drainSoon or drainNow
-	stop   chan struct{}
-	ended  sync.WaitGroup
-	once   sync.Once
+	stop    chan struct{}
+	ended   sync.WaitGroup
+	once    sync.Once
 
 	shed    prometheus.Counter
 	failed  prometheus.Counter
@@ -70,12 +70,12 @@ type hint struct {
 // NewEnqueuer returns a running Enqueuer; Close ends it.
 func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 	e := &Enqueuer{
-		sender: sender,
-		o:      options,
+		sender:  sender,
+		o:       options,
 		hints:   make(chan hint, hintBurst),
 		limiter: rate.NewLimiter(hintRate, hintBurst),
 		drains:  make([]atomic.Int32, options.Shards),
-		stop:   make(chan struct{}),
+		stop:    make(chan struct{}),
 		shed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_enqueue_shed_total",
 			Help: "Newly dirty keys that got no task of their own, but a drain of their shard, because there were too many.",

@@ -3,7 +3,6 @@ package writepath_test
 import (
 	"context"
 	"fmt"
-
 	"log/slog"
 	"math"
 	"strconv"
