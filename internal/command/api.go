@@ -1,0 +1,95 @@
+package command
+
+import (
+	"context"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/ops"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+// baseTimeout bounds the one read of Postgres that a request may wait for, the value of a cold key.
+const baseTimeout = 100 * time.Millisecond
+
+var apiPlan = plan{
+	name:     "api",
+	variable: "AFTERWRITE_API_ADDR",
+	addr:     func(c config.Config) string { return c.APIAddr },
+	// Writes share one call, so the connections are for hints, hydration and counting.
+	redisConns:    func(config.Config) int { return 64 },
+	postgresConns: func(config.Config) int { return 4 }, // cold keys share their reads
+}
+
+type apiCommand struct{}
+
+// Run implements the command.
+func (apiCommand) Run(w *world) error {
+	p, err := boot(w, apiPlan)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+
+	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "afterwrite_postgres_up",
+		Help: "1 while this process's last contact with Postgres was good, else 0.",
+	}, func() float64 {
+		if p.store.Up() {
+			return 1
+		}
+		return 0
+	}))
+	limit := writepath.NewLimit(p.cache, p.config.MaxDirty)
+	defer limit.Close()
+	writer := p.cache.NewWriter(limit.MayDirty)
+	defer writer.Close()
+	loader := store.NewLoader(p.store, baseTimeout)
+	defer loader.Close()
+	hints := tasks.NewEnqueuer(asynq.NewClientFromRedisClient(p.redis), tasks.EnqueuerOptions{
+		Shards: p.config.Shards, FlushBatch: p.config.FlushBatch, FlushInterval: p.config.FlushInterval,
+		Logger: p.log, Registerer: p.registry,
+	})
+	defer closeBounded(hints)
+
+	service := &apiService{
+		Service: writepath.New(p.cache, writer, loader, hints), cache: p.cache, store: p.store,
+	}
+	handler := api.New(service, api.Options{Logger: p.log, Registry: p.registry, Version: programVersion()})
+	listener, err := ops.Listen(p.address(), p.variable)
+	if err != nil {
+		return err
+	}
+	p.log.Info("listening", "address", listener.Addr().String())
+	return api.ServeListener(w.ctx, handler, listener)
+}
+
+// closeBounded lets an Enqueuer send what it has, for closeTimeout at most. What it drops, the sweep finds.
+func closeBounded(hints *tasks.Enqueuer) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	hints.Close(ctx)
+}
+
+// apiService is the write path with what /readyz asks.
+type apiService struct {
+	*writepath.Service
+
+	cache *cache.Cache
+	store *store.Store
+}
+
+// Ready implements api.Counters. Both are asked at the same time, so a Postgres that hangs does not make Redis late.
+func (s *apiService) Ready(ctx context.Context) (redis, postgres error) {
+	answer := make(chan error, 1)
+	go func() { answer <- s.store.Ping(ctx) }()
+	redis = s.cache.Ping(ctx)
+	return redis, <-answer
+}

@@ -1,0 +1,125 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/afterwrite/afterwrite/internal/local"
+)
+
+// Exit statuses.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+const description = `Write-behind counters: a write over HTTP is acknowledged as soon as Redis has it, and Postgres gets it
+afterwards, coalesced and in batches.
+
+To try it out, run "afterwrite up": it needs nothing but redis-server and postgres on this machine. To run it for real, run
+"afterwrite migrate" once, and then the processes api, worker, scheduler and dashboard, each as often as you like. All are
+configured by environment variables; the help of each command lists those that it reads.`
+
+// cli is the command line. The methods Help of the commands are in help.go.
+type cli struct {
+	Up upCommand `cmd:"" group:"try" help:"Run everything on this machine, Redis and Postgres included."`
+
+	API       apiCommand       `cmd:"" group:"run" help:"Serve the HTTP API."`
+	Worker    workerCommand    `cmd:"" group:"run" help:"Bring written counters from Redis to Postgres."`
+	Scheduler schedulerCommand `cmd:"" group:"run" help:"Send the periodic tasks: sweeps and purges."`
+	Dashboard dashboardCommand `cmd:"" group:"run" help:"Serve the web pages for operators."`
+
+	Migrate     migrateCommand     `cmd:"" group:"operate" help:"Bring the schema of Postgres up to date."`
+	Doctor      doctorCommand      `cmd:"" group:"operate" help:"Check whether Redis and Postgres are fit for afterwrite."`
+	Healthcheck healthcheckCommand `cmd:"" group:"operate" help:"Ask a process whether it is well, for containers without a shell."`
+	Version     versionCommand     `cmd:"" group:"operate" help:"Print the version."`
+}
+
+var groups = []kong.Group{
+	{Key: "try", Title: "Try it out:"},
+	{Key: "run", Title: "Processes:"},
+	{Key: "operate", Title: "Operations:"},
+}
+
+// world is what a command gets from outside: everything that a test may want to replace.
+type world struct {
+	ctx     context.Context //nolint:containedctx // a command's Run has no other parameter
+	stdout  io.Writer
+	stderr  io.Writer
+	environ []string
+}
+
+// Main runs the program with the arguments after its name, and returns its exit status: 0, 1 after an error, which it has
+// written to stderr in one line, or 2 when the arguments make no sense. The first SIGINT or SIGTERM ends the command in an
+// orderly way; the second ends the process at once.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // gives the next signal its default effect
+	return run(world{ctx: ctx, stdout: stdout, stderr: stderr, environ: os.Environ()}, args)
+}
+
+// exited is what kong's exit function panics with: it has printed the help, and must not go on.
+type exited int
+
+func run(w world, args []string) (status int) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case exited:
+			status = int(p)
+		default:
+			panic(p)
+		}
+	}()
+	parser, err := newParser(w)
+	if err != nil {
+		return fail(w, err, exitFailure)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		return fail(w, fmt.Errorf("%w: see `afterwrite --help`", err), exitUsage)
+	}
+	err = command.Run(&w)
+	switch {
+	case err == nil:
+	case errors.Is(err, context.Canceled) && w.ctx.Err() != nil:
+		// It was told to stop before it had begun.
+	default:
+		return fail(w, err, exitFailure)
+	}
+	return exitOK
+}
+
+func newParser(w world) (*kong.Kong, error) {
+	return kong.New(&cli{},
+		kong.Name("afterwrite"),
+		kong.Description(description),
+		kong.ExplicitGroups(groups),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Writers(w.stdout, w.stderr),
+		kong.Exit(func(status int) { panic(exited(status)) }),
+	)
+}
+
+// fail writes err as one line. The end of a server's log is the one thing that is worth more.
+func fail(w world, err error, status int) int {
+	text := err.Error()
+	if !errors.Is(err, local.ErrExited) {
+		text = strings.ReplaceAll(text, "\n", "; ")
+	}
+	_, _ = fmt.Fprintf(w.stderr, "afterwrite: %s\n", text) // there is nowhere to say that stderr is broken
+	return status
+}

@@ -1,0 +1,112 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/config"
+)
+
+// result is what a command that ran in this process did.
+type result struct {
+	status         int
+	stdout, stderr string
+}
+
+// runHere runs a command that does not change anything of the whole process.
+func runHere(ctx context.Context, args ...string) result {
+	var stdout, stderr bytes.Buffer
+	status := run(world{ctx: ctx, stdout: &stdout, stderr: &stderr}, args)
+	return result{status: status, stdout: stdout.String(), stderr: stderr.String()}
+}
+
+var commands = []string{"up", "api", "worker", "scheduler", "dashboard", "migrate", "doctor", "healthcheck", "version"}
+
+func TestHelpNamesEveryCommand(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{nil, {"--help"}} {
+		r := runHere(t.Context(), args...)
+		require.Equal(t, exitOK, r.status)
+		require.Empty(t, r.stderr)
+		for _, name := range commands {
+			require.Contains(t, r.stdout, "\n  "+name+" ")
+		}
+	}
+}
+
+func TestTheHelpOfEachCommandTeaches(t *testing.T) {
+	t.Parallel()
+	for _, name := range commands {
+		r := runHere(t.Context(), name, "--help")
+		require.Equal(t, exitOK, r.status, name)
+		if name == "version" {
+			continue
+		}
+		require.Contains(t, r.stdout, "Example:\n\n    ", name)
+		if name != "healthcheck" {
+			require.Contains(t, r.stdout, "Environment:\n\n    ", name)
+			require.Contains(t, r.stdout, "AFTERWRITE_LOG_LEVEL", name)
+		}
+	}
+	require.Contains(t, runHere(t.Context(), "worker", "--help").stdout, "the most rows in one statement [1000]")
+}
+
+func TestArgumentsThatMakeNoSenseAreAUsageError(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"bogus"}, {"api", "extra"}, {"migrate", "--force"}, {"healthcheck"}} {
+		r := runHere(t.Context(), args...)
+		require.Equal(t, exitUsage, r.status, "%v", args)
+		require.Regexp(t, "^afterwrite: .*: see `afterwrite --help`\n$", r.stderr)
+		require.Empty(t, r.stdout)
+	}
+}
+
+func TestVersionIsPrinted(t *testing.T) {
+	t.Parallel()
+	r := runHere(t.Context(), "version")
+	require.Equal(t, exitOK, r.status)
+	require.Regexp(t, `^afterwrite \S+\n$`, r.stdout)
+}
+
+func TestTheHelpKnowsEveryVariable(t *testing.T) {
+	t.Parallel()
+	described := make(map[string]bool)
+	for _, v := range meanings {
+		require.Contains(t, defaults(), v.name, "the help describes a variable that there is not")
+		require.False(t, described[v.name], v.name)
+		described[v.name] = true
+	}
+	for name := range defaults() {
+		require.True(t, described[name], "the help does not describe %s", name)
+	}
+	all := ""
+	var allSb87 strings.Builder
+	for _, name := range commands {
+		allSb87.WriteString(runHere(t.Context(), name, "--help").stdout)
+	}
+	all += allSb87.String()
+	for name := range described {
+		require.Contains(t, all, name, "no command's help lists it")
+	}
+}
+
+func TestEnvironMapTakesTheFirstOfEachName(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, map[string]string{"A": "1=2", "B": "", "C": ""}, environMap([]string{"A=1=2", "B=", "A=3", "C"}))
+}
+
+func TestPlansListenWhereTheEnvironmentSays(t *testing.T) {
+	t.Parallel()
+	c, err := config.FromMap(map[string]string{
+		"AFTERWRITE_API_ADDR": "h:1", "AFTERWRITE_WORKER_ADDR": "h:2", "AFTERWRITE_SCHEDULER_ADDR": "h:3", "AFTERWRITE_DASHBOARD_ADDR": "h:4",
+	})
+	require.NoError(t, err)
+	for i, p := range []plan{apiPlan, workerPlan, schedulerPlan, dashboardPlan} {
+		require.Equal(t, "h:"+string(rune('1'+i)), p.addr(c))
+		require.Equal(t, "AFTERWRITE_"+strings.ToUpper(p.name)+"_ADDR", p.variable)
+	}
+}

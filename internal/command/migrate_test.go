@@ -1,0 +1,67 @@
+package command
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/doctor"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func TestMigrateShowsAndAppliesWhatIsPending(t *testing.T) {
+	t.Parallel()
+	env := []string{"DATABASE_URL=" + localtest.PostgresURL(t, nil)}
+	said := func(args ...string) string {
+		p := start(t, env, args...)
+		require.Equal(t, exitOK, p.end(t), p.out.String())
+		return p.out.String()
+	}
+
+	require.Contains(t, said("migrate", "--status"), "pending: run `afterwrite migrate`")
+	require.Contains(t, said("migrate"), "applied 00001_counters.sql")
+	require.Equal(t, "the schema is up to date\n", said("migrate"))
+	require.Equal(t, "the schema is up to date\n", said("migrate", "--status"))
+}
+
+func TestMigrateSaysInOneLineThatPostgresIsAway(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"migrate"}, {"migrate", "--status"}} {
+		line := start(t, []string{noPostgres}, args...).oneLine(t)
+		require.Contains(t, line, "connection refused")
+		require.NotContains(t, line, "hunter2")
+	}
+}
+
+func TestDoctorPrintsATableAndSucceedsWhenNothingIsRefused(t *testing.T) {
+	t.Parallel()
+	p := start(t, servers(t), "doctor")
+
+	require.Equal(t, exitOK, p.end(t), p.out.String())
+	require.Regexp(t, `(?m)^STATUS +CHECK +FOUND$`, p.out.String())
+	require.Regexp(t, `(?m)^ok +postgres schema +up to date$`, p.out.String())
+	require.Regexp(t, `(?m)^warning +redis persistence +AOF is OFF`, p.out.String())
+}
+
+func TestDoctorFailsWhenSomethingIsRefused(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true, Args: []string{"--maxmemory-policy", "allkeys-lru"}})
+	env := []string{"REDIS_URL=" + server.URL(), "DATABASE_URL=" + localtest.PostgresURL(t, nil)}
+	p := start(t, env, "doctor", "--json")
+
+	require.Equal(t, exitFailure, p.end(t))
+	var findings []doctor.Finding
+	require.NoError(t, json.Unmarshal([]byte(p.text.String()), &findings), p.out.String())
+	fixes := make(map[string]string)
+	for _, f := range findings {
+		if f.Status == doctor.Refused {
+			fixes[f.Name] = f.Fix
+		}
+	}
+	require.Equal(t, map[string]string{
+		"redis memory policy": "redis-cli CONFIG SET maxmemory-policy noeviction",
+		"postgres schema":     "run `afterwrite migrate`",
+	}, fixes)
+}

@@ -1,0 +1,170 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/doctor"
+	"github.com/afterwrite/afterwrite/internal/ops"
+	"github.com/afterwrite/afterwrite/internal/store"
+)
+
+// closeTimeout bounds the end of what works in the background, after the process has stopped serving.
+const closeTimeout = 2 * time.Second
+
+// plan says what a long-running process is made of.
+type plan struct {
+	name     string
+	variable string // of its address
+	addr     func(config.Config) string
+
+	// redisConns and postgresConns bound the pools; a nil postgresConns means that the process does not use Postgres.
+	redisConns    func(config.Config) int
+	postgresConns func(config.Config) int
+}
+
+// process is what every long-running process has.
+type process struct {
+	plan
+
+	config   config.Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	redis    redis.UniversalClient
+	cache    *cache.Cache
+	sampler  *cache.Collector
+	store    *store.Store // nil: not used
+}
+
+// boot starts a process: it returns when Redis answers and is fit to be used. Close ends what it has opened.
+func boot(w *world, p plan) (*process, error) {
+	c, log, err := settings(w, p.name)
+	if err != nil {
+		return nil, err
+	}
+	if c.Port != 0 {
+		p.variable = "PORT"
+	}
+	s := &process{plan: p, config: c, log: log, registry: ops.NewRegistry()}
+	if err := s.open(w.ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// settings reads the environment and makes the logger, which also takes what libraries write to the standard one.
+func settings(w *world, name string) (config.Config, *slog.Logger, error) {
+	c, err := config.FromMap(environMap(w.environ))
+	if err != nil {
+		return config.Config{}, nil, err
+	}
+	log, err := ops.NewLogger(w.stderr, c.LogFormat, c.LogLevel, name)
+	if err != nil {
+		return config.Config{}, nil, err
+	}
+	slog.SetDefault(log)
+	redis.SetLogger(redisLog{log})
+	return c, log, nil
+}
+
+// open checks the cheap things first: what is wrong with the environment must not come to light after 30 s.
+func (s *process) open(ctx context.Context) error {
+	if err := s.config.RequireRedis(); err != nil {
+		return err
+	}
+	if s.postgresConns != nil {
+		if err := s.config.RequirePostgres(); err != nil {
+			return err
+		}
+	}
+	listener, err := ops.Listen(s.address(), s.variable)
+	if err != nil {
+		return err
+	}
+	// Nobody is to be kept waiting on a port that is not served yet; the process listens again when it is ready.
+	if err := listener.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", s.address(), err)
+	}
+	if s.redis, err = cache.Connect(s.config.RedisURL, s.redisConns(s.config)); err != nil {
+		return err
+	}
+	s.cache = cache.New(s.redis, cache.Options{Shards: s.config.Shards, CleanTTL: s.config.CleanTTL})
+	s.sampler = s.cache.NewCollector()
+	s.registry.MustRegister(s.sampler)
+	if s.postgresConns != nil {
+		s.store, err = store.Open(s.config.DatabaseURL, store.Options{Logger: s.log, MaxConns: s.postgresConns(s.config)})
+		if err != nil {
+			return err
+		}
+	}
+	if err := awaitRedis(ctx, s.redis, s.config.RedisURL, redisPatience, s.log); err != nil {
+		return err
+	}
+	return doctor.Startup(ctx, s.examination(), s.log)
+}
+
+func (s *process) examination() doctor.Options {
+	options := doctor.Options{Redis: s.redis, Layout: s.cache.CheckMeta}
+	if s.store != nil {
+		options.Postgres = s.store
+	}
+	return options
+}
+
+// close ends the connections.
+func (s *process) close() {
+	if s.store != nil {
+		closeQuietly(s.store)
+	}
+	if s.redis != nil {
+		closeQuietly(s.redis)
+	}
+}
+
+// closeQuietly ends connections that nothing is sent on any more, so an error has no effect.
+func closeQuietly(c io.Closer) { _ = c.Close() }
+
+func (s *process) address() string { return s.config.Addr(s.addr(s.config)) }
+
+// checks are what /readyz runs: Redis is required, Postgres is reported where it is used.
+func (s *process) checks() []ops.Check {
+	checks := []ops.Check{{Name: "redis", Required: true, Probe: s.cache.Ping}}
+	if s.store != nil {
+		checks = append(checks, ops.Check{Name: "postgres", Probe: s.store.Ping})
+	}
+	return checks
+}
+
+// serve offers next, beside /healthz, /readyz and /metrics, on the process's address until ctx is done. A nil next makes
+// those all.
+func (s *process) serve(ctx context.Context, next http.Handler) error {
+	listener, err := ops.Listen(s.address(), s.variable)
+	if err != nil {
+		return err
+	}
+	handler := ops.Handler(ops.HandlerOptions{Registry: s.registry, Checks: s.checks(), Logger: s.log, Next: next})
+	return ops.Serve(ctx, listener, handler, s.log)
+}
+
+// environMap turns the form of os.Environ into a map. Of a name that is there twice the first counts, as for getenv.
+func environMap(environ []string) map[string]string {
+	variables := make(map[string]string, len(environ))
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if _, known := variables[name]; !known {
+			variables[name] = value
+		}
+	}
+	return variables
+}

@@ -1,0 +1,167 @@
+package command
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/store"
+)
+
+func migrated(url string) error { return store.MigrateURL(context.Background(), url) }
+
+// anywhere are the addresses of processes on ports that the system chooses.
+var anywhere = []string{
+	"AFTERWRITE_API_ADDR=127.0.0.1:0", "AFTERWRITE_WORKER_ADDR=127.0.0.1:0",
+	"AFTERWRITE_SCHEDULER_ADDR=127.0.0.1:0", "AFTERWRITE_DASHBOARD_ADDR=127.0.0.1:0",
+}
+
+// servers is the environment of processes on a Redis and a Postgres of their own.
+func servers(t *testing.T) []string {
+	t.Helper()
+	return append([]string{
+		"REDIS_URL=" + localtest.RedisURL(t), "DATABASE_URL=" + localtest.PostgresURL(t, migrated),
+	}, anywhere...)
+}
+
+// regexpQueues finds a queue among the metrics.
+var regexpQueues = regexp.MustCompile(`asynq_queue_size\{queue="aw-sweep"\} \d`)
+
+// noPostgres is a place where none is.
+const noPostgres = "DATABASE_URL=postgres://me:hunter2@127.0.0.1:1/nowhere"
+
+func (p *running) url(t *testing.T) string {
+	t.Helper()
+	return "http://" + p.find(t, `listening.* address=(\S+)`)
+}
+
+func TestEveryProcessServesItsHealthAndMetricsAndStopsWhenTold(t *testing.T) {
+	t.Parallel()
+	for name, metric := range map[string]string{
+		"api": "afterwrite_writes_total", "worker": "afterwrite_flushed_rows_total",
+		"scheduler": "afterwrite_sweeps_enqueued_total", "dashboard": "go_goroutines",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, servers(t), name)
+			url := p.url(t)
+
+			status, body := get(t, url+"/healthz")
+			require.Equal(t, http.StatusOK, status)
+			require.Contains(t, body, `"status":"ok"`)
+			status, body = get(t, url+"/readyz")
+			require.Equal(t, http.StatusOK, status)
+			require.Contains(t, body, `"redis":"ok"`)
+			status, body = get(t, url+"/metrics")
+			require.Equal(t, http.StatusOK, status)
+			require.Contains(t, body, metric)
+			require.Contains(t, body, "afterwrite_dirty_keys 0")
+			require.Contains(t, body, "go_goroutines")
+
+			p.stop(t)
+		})
+	}
+}
+
+func TestTheSchedulerExportsTheQueues(t *testing.T) {
+	t.Parallel()
+	p := start(t, servers(t), "scheduler")
+	url := p.url(t) + "/metrics"
+	localtest.Eventually(t, patience, func() (bool, string) {
+		_, body := get(t, url)
+		return regexpQueues.MatchString(body), body
+	})
+	p.stop(t)
+}
+
+func TestTheDashboardShowsItsPages(t *testing.T) {
+	t.Parallel()
+	p := start(t, servers(t), "dashboard")
+
+	status, body := get(t, p.url(t)+"/")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, "How far Postgres is behind")
+	status, body = get(t, p.url(t)+"/asynq")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, "Asynq")
+
+	p.stop(t)
+	require.NotContains(t, p.out.String(), "no login")
+}
+
+func TestTheDashboardWarnsWhenOthersCanReachIt(t *testing.T) {
+	t.Parallel()
+	p := start(t, append(servers(t), "PORT="+strconv.Itoa(freePort(t))), "dashboard")
+	p.url(t)
+	p.stop(t)
+	require.Contains(t, p.out.String(), "the dashboard has no login")
+}
+
+func TestTheAPIAndTheWorkerStartWithoutPostgres(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"api", "worker"} {
+		p := start(t, append([]string{"REDIS_URL=" + localtest.RedisURL(t), noPostgres}, anywhere...), name)
+
+		status, body := get(t, p.url(t)+"/readyz")
+		require.Equal(t, http.StatusOK, status)
+		require.Contains(t, body, `"postgres":"unreachable"`)
+		require.NotContains(t, body, "127.0.0.1")
+
+		p.stop(t)
+		require.Contains(t, p.out.String(), "correct DATABASE_URL")
+		require.NotContains(t, p.out.String(), "hunter2")
+	}
+}
+
+func TestAProcessDoesNotStartOnAnUnfitRedis(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--maxmemory-policy", "allkeys-lru"}})
+	env := append([]string{"REDIS_URL=" + server.URL(), noPostgres}, anywhere...)
+	for _, name := range []string{"api", "worker", "scheduler", "dashboard"} {
+		require.Contains(t, start(t, env, name).oneLine(t), "redis-cli CONFIG SET maxmemory-policy noeviction")
+	}
+}
+
+func TestATakenPortIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	// There is no Redis: the port is looked at before the wait for one.
+	env := []string{"REDIS_URL=redis://127.0.0.1:1/0", "AFTERWRITE_WORKER_ADDR=" + taken.Addr().String(), noPostgres}
+
+	line := start(t, env, "worker").oneLine(t)
+
+	require.Contains(t, line, "set AFTERWRITE_WORKER_ADDR to another address")
+}
+
+func TestWhatIsMissingInTheEnvironmentIsNamed(t *testing.T) {
+	t.Parallel()
+	require.Contains(t, start(t, nil, "api").oneLine(t), "REDIS_URL is not set")
+	require.Contains(t, start(t, []string{"REDIS_URL=redis://127.0.0.1:1/0"}, "api").oneLine(t), "DATABASE_URL is not set")
+	require.Contains(t, start(t, []string{"REDIS_URL=http://x"}, "scheduler").oneLine(t), "REDIS_URL cannot be used")
+	require.Contains(t, start(t, []string{"AFTERWRITE_SHARDS=0"}, "up").oneLine(t), "AFTERWRITE_SHARDS is 0")
+}
+
+func TestAProcessThatWaitsForRedisCanBeStopped(t *testing.T) {
+	t.Parallel()
+	p := start(t, append([]string{"REDIS_URL=redis://127.0.0.1:1/0"}, anywhere...), "scheduler")
+	p.find(t, "(waiting for redis)")
+	p.stop(t)
+}
+
+// freePort returns a port on which nobody listens now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}

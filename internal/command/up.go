@@ -1,0 +1,79 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/up"
+	"github.com/afterwrite/afterwrite/worker"
+)
+
+type upCommand struct{}
+
+// Run implements the command.
+func (upCommand) Run(w *world) error {
+	c, log, err := settings(w, "up")
+	if err != nil {
+		return err
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program's own file: %w", err)
+	}
+	ctx, stop := untilHangup(w.ctx)
+	defer stop()
+	return up.Run(ctx, up.Options{
+		Config:     c,
+		Executable: executable,
+		Environ:    w.environ,
+		Out:        w.stdout,
+		Migrate:    func(ctx context.Context, c config.Config) error { return store.MigrateURL(ctx, c.DatabaseURL) },
+		Drain: func(ctx context.Context, c config.Config) (rows, left int64, err error) {
+			return drain(ctx, c, log)
+		},
+	})
+}
+
+// untilHangup also ends ctx when the terminal is closed (unless nohup is to prevent that), and lets writes to a reader that
+// has gone fail instead of ending the process: either would leave the other processes behind, or stop them out of order.
+func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	if signal.Ignored(syscall.SIGHUP) {
+		return ctx, func() {}
+	}
+	return signal.NotifyContext(ctx, syscall.SIGHUP)
+}
+
+// drain flushes what is dirty now with a worker of its own, which runs no tasks.
+func drain(ctx context.Context, c config.Config, log *slog.Logger) (rows, left int64, err error) {
+	redis, err := cache.Connect(c.RedisURL, workerPlan.redisConns(c))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer closeQuietly(redis)
+	postgres, err := store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: workerPlan.postgresConns(c)})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer closeQuietly(postgres)
+
+	work := worker.New(worker.Options{
+		Config: c, Redis: redis, Store: postgres, Registerer: prometheus.NewRegistry(), Logger: log,
+		Cache: cache.New(redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL}),
+	})
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		work.Close(closing)
+	}()
+	return work.DrainAll(ctx, "up")
+}

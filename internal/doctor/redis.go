@@ -1,0 +1,195 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+)
+
+// metaKey is where the settings are noted that decide where entries are. It is only looked for here, so that asking the
+// doctor about a new Redis does not settle them.
+const metaKey = "aw:meta"
+
+func checkRedis(ctx context.Context, options Options) []Finding {
+	if err := options.Redis.Ping(ctx).Err(); err != nil {
+		return []Finding{{
+			Name: "redis", Status: Refused, Detail: "does not answer (" + oneLine(err) + ")",
+			Fix: "start it, or correct REDIS_URL",
+		}}
+	}
+	findings := checkNodes(ctx, options.Redis)
+	findings = append(findings, checkRedisClock(ctx, options.Redis))
+	if options.Layout != nil {
+		findings = append(findings, checkLayout(ctx, options))
+	}
+	return findings
+}
+
+// checkNodes checks each server that holds data: on a cluster every master, else the one there is.
+func checkNodes(ctx context.Context, client redis.UniversalClient) []Finding {
+	cluster, ok := client.(*redis.ClusterClient)
+	if !ok {
+		return checkNode(ctx, client, "redis")
+	}
+	var mu sync.Mutex
+	var findings []Finding
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+		of := checkNode(ctx, node, "redis "+node.Options().Addr)
+		mu.Lock()
+		defer mu.Unlock()
+		findings = append(findings, of...)
+		return nil
+	})
+	if err != nil {
+		findings = append(findings, unchecked("redis cluster", err))
+	}
+	return findings
+}
+
+func checkNode(ctx context.Context, node redis.Cmdable, name string) []Finding {
+	text, err := node.Info(ctx).Result()
+	if err != nil {
+		return []Finding{unchecked(name, err)}
+	}
+	info := parseInfo(text)
+	return []Finding{
+		checkVersion(info, name),
+		checkPolicy(info, name),
+		checkPersistence(ctx, node, info, name),
+	}
+}
+
+// parseInfo reads the answer of INFO: lines of name:value, and headings.
+func parseInfo(text string) map[string]string {
+	info := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			info[name] = value
+		}
+	}
+	return info
+}
+
+// checkVersion also sees whether the server takes writes at all.
+func checkVersion(info map[string]string, name string) Finding {
+	version := info["redis_version"]
+	f := Finding{Name: name, Status: OK, Detail: "version " + version}
+	switch {
+	case !atLeast(version, 6, 2):
+		f.Status, f.Fix = Refused, "afterwrite needs Redis 6.2 or newer: upgrade it"
+	case info["role"] == "slave":
+		f.Status, f.Detail = Refused, f.Detail+", a replica, which takes no writes"
+		f.Fix = "set REDIS_URL to the primary, or to redis-sentinel://"
+	}
+	return f
+}
+
+// atLeast compares the first two numbers of a version.
+func atLeast(version string, major, minor int) bool {
+	first, rest, _ := strings.Cut(version, ".")
+	second, _, _ := strings.Cut(rest, ".")
+	x, err := strconv.Atoi(first)
+	if err != nil {
+		return false
+	}
+	y, _ := strconv.Atoi(second)
+	return x > major || x == major && y >= minor
+}
+
+// checkPolicy refuses the policies under which Redis throws away entries that Postgres does not have yet. With volatile-*
+// it takes only entries with a TTL, which are the clean ones.
+func checkPolicy(info map[string]string, name string) Finding {
+	name += " memory policy"
+	policy := info["maxmemory_policy"]
+	f := Finding{Name: name, Status: OK, Detail: policy + ", " + memoryLimit(info)}
+	switch {
+	case policy == "":
+		return unchecked(name, errors.New("INFO does not tell the policy"))
+	case policy != "noeviction" && !strings.HasPrefix(policy, "volatile-"):
+		f.Status = Refused
+		f.Detail = policy + ": when memory runs out, Redis would throw away counters that Postgres does not have yet"
+		f.Fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
+	}
+	return f
+}
+
+func memoryLimit(info map[string]string) string {
+	if limit := info["maxmemory"]; limit != "" && limit != "0" {
+		return "limit " + info["maxmemory_human"]
+	}
+	return "no memory limit"
+}
+
+const whatIsLost = "every write that Postgres does not have yet (seconds of them; all since its outage began while Postgres is away)"
+
+// checkPersistence warns when a restart of Redis loses writes.
+func checkPersistence(ctx context.Context, node redis.Cmdable, info map[string]string, name string) Finding {
+	name += " persistence"
+	switch info["aof_enabled"] {
+	case "":
+		return unchecked(name, errors.New("INFO does not tell whether AOF is on"))
+	case "0":
+		return Finding{
+			Name: name, Status: Warning, Detail: "AOF is OFF: when Redis restarts or crashes, it loses " + whatIsLost,
+			Fix: "redis-cli CONFIG SET appendonly yes, and the same in redis.conf",
+		}
+	}
+	values, err := node.ConfigGet(ctx, "appendfsync").Result()
+	if err != nil {
+		return Finding{
+			Name: name, Status: Warning, Detail: "AOF is on; could not check appendfsync (" + oneLine(err) + ")",
+			Fix: "make sure that it is everysec or always",
+		}
+	}
+	switch fsync := values["appendfsync"]; fsync {
+	case "always":
+		return Finding{Name: name, Status: OK, Detail: "AOF is on, appendfsync always"}
+	case "no":
+		return Finding{
+			Name: name, Status: Warning,
+			Detail: "AOF is on, appendfsync no: a crash of the machine may lose about 30 seconds of writes",
+			Fix:    "redis-cli CONFIG SET appendfsync everysec",
+		}
+	default:
+		return Finding{
+			Name: name, Status: OK,
+			Detail: fmt.Sprintf("AOF is on, appendfsync %s: a crash of the machine may lose the last second of writes", fsync),
+		}
+	}
+}
+
+func checkLayout(ctx context.Context, options Options) Finding {
+	const name = "redis layout"
+	known, err := options.Redis.Exists(ctx, metaKey).Result()
+	if err != nil {
+		return unchecked(name, err)
+	}
+	if known == 0 {
+		return Finding{Name: name, Status: OK, Detail: "not used by afterwrite yet"}
+	}
+	err = options.Layout(ctx)
+	if settings, ok := errors.AsType[*cache.SettingsError](err); ok {
+		return Finding{
+			Name: name, Status: Refused,
+			Detail: fmt.Sprintf("this Redis holds counters with %s=%s, this process is set to %s",
+				settings.Name, settings.There, settings.Here),
+			Fix: fmt.Sprintf("set %s to %s", settings.Name, settings.There),
+		}
+	}
+	if err != nil {
+		return unchecked(name, err)
+	}
+	return Finding{Name: name, Status: OK, Detail: "the settings are those that its counters were stored with"}
+}
+
+// unchecked is what a check finds that the server does not answer: managed services forbid some commands.
+func unchecked(name string, err error) Finding {
+	return Finding{Name: name, Status: Warning, Detail: "could not check (" + oneLine(err) + ")"}
+}

@@ -1,0 +1,87 @@
+package up
+
+import (
+	"net"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/config"
+)
+
+func load(t *testing.T, environment map[string]string) config.Config {
+	t.Helper()
+	c, err := config.FromMap(environment)
+	require.NoError(t, err)
+	return c
+}
+
+func TestATakenPortIsNamedWithItsVariable(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	all := places(anywhere(t))
+	all[2].addr = taken.Addr().String()
+
+	require.EqualError(t, checkFree(all), "cannot listen on "+taken.Addr().String()+
+		": the port is taken: stop what uses it, or set AFTERWRITE_SCHEDULER_ADDR to another address")
+}
+
+func TestTheSameAddressTwiceIsNamedWithBothVariables(t *testing.T) {
+	t.Parallel()
+	all := places(anywhere(t))
+	require.NoError(t, checkFree(all)) // finds free ports
+	all[3].addr = all[0].addr
+
+	err := checkFree(all)
+
+	require.ErrorContains(t, err, "AFTERWRITE_API_ADDR and AFTERWRITE_DASHBOARD_ADDR are both "+all[0].addr)
+}
+
+func TestPort0BecomesAFreeOne(t *testing.T) {
+	t.Parallel()
+	all := places(anywhere(t))
+
+	require.NoError(t, checkFree(all))
+
+	for _, p := range all {
+		_, port, err := net.SplitHostPort(p.addr)
+		require.NoError(t, err)
+		require.NotEqual(t, "0", port)
+	}
+}
+
+func TestPORTIsForTheAPI(t *testing.T) {
+	t.Parallel()
+	all := places(load(t, map[string]string{"PORT": "9999"}))
+
+	require.Equal(t, place{process: "api", variable: "PORT", addr: "0.0.0.0:9999"}, all[0])
+	require.Equal(t, "http://127.0.0.1:9999", all[0].url())
+	require.Equal(t, "127.0.0.1:8082", all[1].addr)
+}
+
+func TestChildrenGetTheAddressesThatWereDecidedAndNotPORT(t *testing.T) {
+	t.Parallel()
+	c := load(t, map[string]string{"PORT": "9999", "REDIS_URL": "redis://here", "DATABASE_URL": "postgres://here"})
+
+	env := childEnv([]string{"PATH=/bin", "PORT=9999", "AFTERWRITE_API_ADDR=other:1", "REDIS_URL=", "ODD"}, c, places(c))
+	slices.Sort(env)
+
+	require.Equal(t, []string{
+		"AFTERWRITE_API_ADDR=0.0.0.0:9999", "AFTERWRITE_DASHBOARD_ADDR=127.0.0.1:8081",
+		"AFTERWRITE_SCHEDULER_ADDR=127.0.0.1:8083", "AFTERWRITE_WORKER_ADDR=127.0.0.1:8082",
+		"DATABASE_URL=postgres://here", "ODD", "PATH=/bin", "REDIS_URL=redis://here",
+	}, env)
+}
+
+// anywhere is a configuration on ports that the system chooses.
+func anywhere(t *testing.T) config.Config {
+	t.Helper()
+	return load(t, map[string]string{
+		"AFTERWRITE_API_ADDR": "127.0.0.1:0", "AFTERWRITE_WORKER_ADDR": "127.0.0.1:0",
+		"AFTERWRITE_SCHEDULER_ADDR": "127.0.0.1:0", "AFTERWRITE_DASHBOARD_ADDR": "127.0.0.1:0",
+		"REDIS_URL": "redis://unused", "DATABASE_URL": "postgres://unused",
+	})
+}

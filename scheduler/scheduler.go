@@ -1,0 +1,168 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+const (
+	// purgeInterval is short against the days that a tombstone is kept, and long against what a purge costs.
+	purgeInterval = time.Hour
+
+	// sendTimeout bounds one call to Redis; there are at most three in a tick.
+	sendTimeout = 2 * time.Second
+
+	// queuesKey is where Asynq keeps the names of all queues (base.AllQueues in its source).
+	queuesKey = "asynq:queues"
+)
+
+// Options are what Run needs. All are required.
+type Options struct {
+	// Client enqueues. It must not have its own long time-outs: each call is given 2 s.
+	Client tasks.Sender
+	// Redis is the same Redis, for the set of queue names.
+	Redis redis.Cmdable
+	// SweepInterval is the time between two sweeps: whole milliseconds, 1 s at least (Asynq keeps finished tasks, and so
+	// their IDs, for whole seconds).
+	SweepInterval time.Duration
+	Logger        *slog.Logger
+	// Registerer takes the metrics.
+	Registerer prometheus.Registerer
+}
+
+// Run sends a sweep and a purge at once and then at each boundary of their intervals, until ctx is done; then it returns
+// nil. Errors of Redis do not end it: they are counted, logged when they begin and when they end, and the next boundary
+// tries again.
+func Run(ctx context.Context, options Options) error {
+	s, err := newScheduler(options)
+	if err != nil {
+		return err
+	}
+	for {
+		s.tick(ctx, time.Now())
+		if !waitFor(ctx, untilBoundary(time.Now(), options.SweepInterval)) {
+			return nil
+		}
+	}
+}
+
+// untilBoundary is the time left of the interval that now falls into. It follows the wall clock: when that is set back,
+// the next boundary is still at most one interval away.
+func untilBoundary(now time.Time, interval time.Duration) time.Duration {
+	next := time.UnixMilli((tasks.Bucket(now, interval) + 1) * interval.Milliseconds())
+	return next.Sub(now)
+}
+
+// waitFor reports whether d has passed; false means that ctx was done first.
+func waitFor(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// scheduler is what one Run keeps between its ticks.
+type scheduler struct {
+	Options
+
+	queues  []any
+	metrics metrics
+
+	purged  int64 // the last bucket whose purge was sent
+	failing bool  // the last tick failed: its end is still to be logged
+}
+
+func newScheduler(options Options) (*scheduler, error) {
+	if options.SweepInterval < time.Second {
+		return nil, fmt.Errorf("sweep interval %s: it takes a second at least", options.SweepInterval)
+	}
+	s := &scheduler{Options: options, metrics: newMetrics(options.Registerer), purged: -1}
+	for _, queue := range slices.Sorted(maps.Keys(tasks.Queues())) {
+		s.queues = append(s.queues, queue)
+	}
+	return s, nil
+}
+
+// tick does what is due at now. The parts do not depend on each other: one that fails does not keep the others from
+// being tried.
+func (s *scheduler) tick(ctx context.Context, now time.Time) {
+	err := errors.Join(
+		s.sweep(ctx, now),
+		s.purge(ctx, now),
+		s.publishQueues(ctx),
+	)
+	if ctx.Err() != nil {
+		return // the process is stopping: that is no news
+	}
+	s.report(err)
+}
+
+func (s *scheduler) sweep(ctx context.Context, now time.Time) error {
+	if err := s.send(ctx, tasks.Sweep(now, s.SweepInterval)); err != nil {
+		return err
+	}
+	s.metrics.sweeps.Inc()
+	return nil
+}
+
+// purge sends one purge for each hour, and tries again at the next tick when it cannot.
+func (s *scheduler) purge(ctx context.Context, now time.Time) error {
+	bucket := tasks.Bucket(now, purgeInterval)
+	if bucket == s.purged {
+		return nil
+	}
+	if err := s.send(ctx, tasks.Purge(now, purgeInterval)); err != nil {
+		return err
+	}
+	s.purged = bucket
+	return nil
+}
+
+func (s *scheduler) send(ctx context.Context, task *asynq.Task) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	if err := tasks.Send(ctx, s.Client, task); err != nil {
+		s.metrics.errors.Inc()
+		return err
+	}
+	return nil
+}
+
+// publishQueues adds the names of our queues to Asynq's set of them. Asynq's clients add a queue's name at their first
+// task for it and never again, so a Redis that was emptied (FLUSHALL, a failover to a new machine) stays without the names for
+// as long as those processes live. Workers do not need them, but Asynq's Inspector, and with it Asynqmon, the metrics of the
+// queues and the redrive of dead letters, takes a queue that is not in the set for one that does not exist.
+func (s *scheduler) publishQueues(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	if err := s.Redis.SAdd(ctx, queuesKey, s.queues...).Err(); err != nil {
+		s.metrics.errors.Inc()
+		return fmt.Errorf("publish the queues: %w", err)
+	}
+	return nil
+}
+
+func (s *scheduler) report(err error) {
+	switch {
+	case err != nil && !s.failing:
+		s.Logger.Warn("periodic tasks cannot be sent; trying again at each sweep", "interval", s.SweepInterval, "error", err)
+	case err == nil && s.failing:
+		s.Logger.Info("periodic tasks are sent again")
+	}
+	s.failing = err != nil
+}
