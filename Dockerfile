@@ -5,7 +5,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /afterwrite .
+RUN CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X github.com/afterwrite/afterwrite/internal/command.version=${VERSION}" -o /afterwrite .
 
 # Nothing but the binary and the roots that TLS to Redis and Postgres is checked against: no shell, no packages.
 FROM scratch

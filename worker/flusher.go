@@ -21,6 +21,7 @@ type Store interface {
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 	Purge(ctx context.Context, olderThan time.Duration, limit int) (removed int64, err error)
 	Available() bool
+	Up() bool
 }
 
 // Hints is told of keys that need another flush. It must not block.

@@ -55,7 +55,7 @@ type Worker struct {
 func New(o Options) *Worker {
 	c := o.Config
 	client := asynq.NewClientFromRedisClient(o.Redis)
-	m := newMetrics(o.Registerer, o.Store.Available)
+	m := newMetrics(o.Registerer, o.Store.Up)
 	enqueuer := tasks.NewEnqueuer(client, tasks.EnqueuerOptions{
 		Shards: c.Shards, FlushBatch: c.FlushBatch, FlushInterval: c.FlushInterval,
 		Logger: o.Logger, Registerer: o.Registerer,
