@@ -19,17 +19,19 @@ local again = {}
 for i = 3, #ARGV, 2 do
   local key, committed = ARGV[i], ARGV[i + 1]
   local entry = tag .. ':c:' .. key
-  local n = pcall('HGET', entry, 'n')
-  if n == committed then
+  -- Postgres took it: whatever it was refused for before is over. First, since a full Redis lets this write pass.
+  if has_dead then call('HDEL', tag .. ':dead', key) end
+  local e = pcall('HMGET', entry, 'n', 'u')
+  local n, u = e[1], e[2]
+  -- The version of an entry whose base is unknown counts from 0: it says nothing about what was committed.
+  if n == committed and not u then
     if call('ZREM', dirty, key) == 1 then call('PEXPIRE', entry, ARGV[2]) end
-  elseif not n and committed == '' then
+  elseif not e.err and not n and committed == '' then
     call('ZREM', dirty, key)
   elseif call('ZSCORE', dirty, key) then
     pcall('ZADD', dirty, 'XX', ARGV[1], key)
     again[#again + 1] = key
   end
-  -- Postgres took it: whatever it was refused for before is over.
-  if has_dead then call('HDEL', tag .. ':dead', key) end
 end
 
 -- A new generation: what was read from Postgres before this ack is too old to hydrate from. Deleting it serves as well,

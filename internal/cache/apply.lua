@@ -84,6 +84,8 @@ for i = 1, #KEYS do
   local line
   if e.err or (not v) ~= (not n) then
     line = 'e'
+  elseif not may_dirty and kind ~= 'g' and not call('ZSCORE', tag .. ':dirty', key) then
+    line = 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
   elseif (not v or u) and not blind then
     line = (v and 'w ' or 'c ') .. generation(tag)
   elseif kind == 'g' or (kind == 'd' and x) then
@@ -93,8 +95,6 @@ for i = 1, #KEYS do
       local synced = call('ZSCORE', tag .. ':dirty', key) and 0 or 1
       line = x and fmt('n %s %d', n, synced) or fmt('k %s %s %d', v, n, synced)
     end
-  elseif not may_dirty and not call('ZSCORE', tag .. ':dirty', key) then
-    line = 'b'
   else
     local value, stored = by, false
     if kind == 'i' then

@@ -38,6 +38,7 @@ func Connect(rawURL string, maxConns int) (redis.UniversalClient, error) {
 		return nil, err
 	}
 	o.MaxRetries = -1
+	o.MaxRedirects = -1 // on a cluster this is what bounds retries, also of a call whose answer was lost
 	o.DialerRetries = 1
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, ioTimeout, ioTimeout, poolTimeout
 	o.ContextTimeoutEnabled = true

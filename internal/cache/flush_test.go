@@ -263,3 +263,20 @@ func TestOtherSettingsAreNamed(t *testing.T) {
 	require.ErrorAs(t, err, &settings)
 	require.Contains(t, err.Error(), "AFTERWRITE_SHARDS=4")
 }
+
+// Two flushes of one state; between their acks the clean entry was evicted and written blindly.
+func TestLateAckLeavesABlindWriteDirty(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	b.do(t, increment("a", 1))
+	_, at := b.peek(t, "a")
+	require.Empty(t, b.ack(t, "a"))
+	require.NoError(t, b.redis.Del(context.Background(), b.entryKey("a")).Err())
+	b.blind(t, increment("a", 5))
+
+	again, err := b.cache.Ack(t.Context(), b.cache.Shard("a"), at, []cache.Committed{{Key: "a", Version: 1}})
+	require.NoError(t, err)
+	require.Equal(t, []counter.Key{"a"}, again)
+	require.True(t, b.dirty(t, "a"))
+}

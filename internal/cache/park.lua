@@ -14,9 +14,12 @@ local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
 if not call('ZSCORE', dirty, ARGV[1]) then return 0 end
 if ARGV[2] == 'dead' then
   -- 2^52 ms: after every time that Redis's clock can show, and exact as a double.
+  call('HDEL', tag .. ':dead', ARGV[1]) -- a write that a full Redis lets pass, and the others after it
   call('ZADD', dirty, 'XX', '4503599627370496', ARGV[1])
   call('HSET', tag .. ':dead', ARGV[1], ARGV[3])
 else
+  -- Also the write that a full Redis lets pass, and after which it lets the others pass.
+  call('HDEL', tag .. ':dead', ARGV[1])
   local t = call('TIME')
   call('ZADD', dirty, 'XX', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[2])), ARGV[1])
 end

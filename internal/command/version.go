@@ -6,7 +6,8 @@ import (
 )
 
 // version is set by -ldflags "-X github.com/afterwrite/afterwrite/internal/command.version=v1.2.3" where the program is
-// built without version control stamps, as by the Makefile and in a container. Otherwise the Go tool has written the version into the program.
+// built without version control stamps, as by the Makefile and in a container. Otherwise the Go tool has written the
+// version into the program.
 var version string
 
 type versionCommand struct{}
