@@ -71,3 +71,53 @@ func (healthcheckCommand) Help() string {
 	return `Sends one GET request and waits up to 3 seconds. The exit status is 0 for an answer of 2xx, 1 otherwise.
 ` + example("afterwrite healthcheck http://127.0.0.1:8080/readyz")
 }
+
+// deadVariables are what every dead command reads.
+func deadVariables() string { return environment("REDIS_URL", "DATABASE_URL", "SHARDS") }
+
+// Help implements kong.HelpProvider.
+func (deadCommand) Help() string {
+	return `A dead letter is a counter whose row Postgres has refused as often as it may be tried. It goes on taking writes,
+but Postgres does not get them until somebody mends the cause and redrives it, or discards it.
+
+` + deadVariables() +
+		example("afterwrite dead list", "afterwrite dead redrive --all --wait")
+}
+
+// Help implements kong.HelpProvider.
+func (deadListCommand) Help() string {
+	return `Shows every dead letter, with what Redis and what Postgres have of the counter. It changes nothing. While Postgres
+is away its column is "?".
+
+` + deadVariables() +
+		example("afterwrite dead list --limit 20", "afterwrite dead list --json")
+}
+
+// Help implements kong.HelpProvider.
+func (deadShowCommand) Help() string {
+	return `Shows one dead letter. It changes nothing.
+
+` + deadVariables() +
+		example("afterwrite dead show page:home", "afterwrite dead show --json -- -key-with-a-dash")
+}
+
+// Help implements kong.HelpProvider.
+func (deadRedriveCommand) Help() string {
+	return `Mend the cause first, a constraint or a trigger. What lands in Postgres is what the counter is now, with the writes
+it took while it was dead. A worker has to run. Redriving twice, or something that is still refused, does no harm: that
+becomes a dead letter again. The exit status is 1 when a key that was named is not dead, or, with --wait, when one is not
+in Postgres.
+
+` + deadVariables() +
+		example("afterwrite dead redrive page:home page:about", "afterwrite dead redrive --all --wait --timeout 2m")
+}
+
+// Help implements kong.HelpProvider.
+func (deadDiscardCommand) Help() string {
+	return `Gives up every write that Postgres does not have, and returns the counter to Postgres's value; where Postgres has
+none, the counter is deleted. It shows what is dropped and asks first. Nothing is dropped when the counter is written in
+between. No worker is needed.
+
+` + deadVariables() +
+		example("afterwrite dead discard page:home", "afterwrite dead discard --yes page:home")
+}

@@ -1,0 +1,143 @@
+package cache_test
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// bury makes keys dead that were written once.
+func (b *testBundle) bury(t *testing.T, keys ...counter.Key) {
+	t.Helper()
+	for _, key := range keys {
+		b.blind(t, set(key, 7))
+		b.hydrate(t, cache.Base{Key: key}, cache.Hydrated)
+		require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: "no", Attempts: 3, Since: time.Unix(1000, 0).UTC()}))
+	}
+}
+
+// dead lists the dead keys of all shards, with how often each was listed.
+func (b *testBundle) dead(t *testing.T) map[counter.Key]int {
+	t.Helper()
+	listed := make(map[counter.Key]int)
+	for s := range b.cache.Shards() {
+		err := b.cache.EachDead(t.Context(), counter.Shard(s), func(notes []cache.Note) error {
+			for _, n := range notes {
+				listed[n.Key]++
+			}
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	return listed
+}
+
+func (b *testBundle) conditions(t *testing.T, shard counter.Shard, keys ...counter.Key) []cache.Condition {
+	t.Helper()
+	conditions, err := b.cache.Conditions(t.Context(), shard, keys)
+	require.NoError(t, err)
+	return conditions
+}
+
+// alike returns n keys of one shard.
+func (b *testBundle) alike(n int) []counter.Key {
+	var keys []counter.Key
+	for i := 0; len(keys) < n; i++ {
+		if key := counter.Key("k" + strconv.Itoa(i)); b.cache.Shard(key) == 1 {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func TestEveryDeadKeyIsListedOnceAlsoWhileTheyAreRedriven(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	require.Empty(t, b.dead(t))
+	keys := b.alike(3000)
+	for _, key := range keys {
+		// Without entries: only the notes count here.
+		require.NoError(t, b.redis.ZAdd(t.Context(), "{aw:01}:dirty", redisZ(key, 1)).Err())
+		require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: "no"}))
+	}
+	listed := b.dead(t)
+	require.Len(t, listed, len(keys))
+	for key, n := range listed {
+		require.Equal(t, 1, n, key)
+	}
+
+	pages, sum := 0, 0
+	err := b.cache.EachDead(t.Context(), 1, func(notes []cache.Note) error {
+		page := make([]counter.Key, len(notes))
+		for i, n := range notes {
+			page[i] = n.Key
+		}
+		redriven, err := b.cache.Redrive(t.Context(), 1, page)
+		require.NoError(t, err)
+		require.Equal(t, page, redriven)
+		pages, sum = pages+1, sum+len(page)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, len(keys), sum)
+	require.GreaterOrEqual(t, pages, 3, "one call must not read all")
+	require.Empty(t, b.dead(t))
+}
+
+func TestNoteThatCannotBeReadHidesNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := b.alike(2)
+	b.bury(t, keys...)
+	require.NoError(t, b.redis.HSet(t.Context(), "{aw:01}:dead", string(keys[0]), "{").Err())
+	reasons := make(map[counter.Key]string)
+	require.NoError(t, b.cache.EachDead(t.Context(), 1, func(notes []cache.Note) error {
+		for _, n := range notes {
+			reasons[n.Key] = n.Reason
+		}
+		return nil
+	}))
+	require.Contains(t, reasons[keys[0]], "cannot be read")
+	require.Equal(t, "no", reasons[keys[1]])
+}
+
+func TestRedrivenKeysAreDueAndOnlyOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := b.alike(3)
+	b.bury(t, keys[:2]...)
+	b.warm(t, keys[2])
+	b.do(t, increment(keys[0], 5))
+	require.Equal(t, []cache.Condition{cache.IsDead, cache.IsDead, cache.Clean}, b.conditions(t, 1, keys...))
+
+	redriven, err := b.cache.Redrive(t.Context(), 1, keys)
+	require.NoError(t, err)
+	require.Equal(t, keys[:2], redriven)
+	require.Equal(t, []cache.Condition{cache.Pending, cache.Pending, cache.Clean}, b.conditions(t, 1, keys...))
+	peeked, err := b.cache.PeekOldest(t.Context(), 1, 10, 0, "me", time.Minute)
+	require.NoError(t, err)
+	require.Len(t, peeked.Entries, 2, "a drain finds them")
+	require.Equal(t, map[string]string{"v": "12", "n": "2"}, b.entry(t, keys[0]), "with what was written while it was dead")
+
+	redriven, err = b.cache.Redrive(t.Context(), 1, keys)
+	require.NoError(t, err)
+	require.Empty(t, redriven)
+}
+
+func TestRedriveMakesAKeyDirtyThatSomebodyHasTakenOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	key := b.alike(1)[0]
+	b.bury(t, key)
+	require.NoError(t, b.redis.ZRem(t.Context(), "{aw:01}:dirty", string(key)).Err())
+	require.NoError(t, b.redis.Expire(t.Context(), b.entryKey(key), time.Hour).Err())
+	_, err := b.cache.Redrive(t.Context(), 1, []counter.Key{key})
+	require.NoError(t, err)
+	require.True(t, b.dirty(t, key))
+	require.Equal(t, time.Duration(-1), b.redis.TTL(t.Context(), b.entryKey(key)).Val(), "what is dirty does not expire")
+}

@@ -1,0 +1,113 @@
+package cache_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func (b *testBundle) rewind(t *testing.T, shown cache.Entry, to counter.Row, want cache.Discarded) {
+	t.Helper()
+	got, err := b.cache.Rewind(t.Context(), shown, to)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+}
+
+func (b *testBundle) remove(t *testing.T, shown cache.Entry, want cache.Discarded) {
+	t.Helper()
+	got, err := b.cache.Remove(t.Context(), shown)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+}
+
+func TestRewindReplacesWhatWasShownAndNothingElse(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	key := b.alike(1)[0]
+	b.bury(t, key)
+	shown, _ := b.peek(t, key)
+	to := counter.Row{Key: key, Value: -3, Version: 9}
+
+	b.do(t, increment(key, 1))
+	b.rewind(t, shown, to, cache.DiscardWritten)
+	b.remove(t, shown, cache.DiscardWritten)
+	require.Equal(t, map[string]string{"v": "8", "n": "2"}, b.entry(t, key))
+
+	shown, _ = b.peek(t, key)
+	b.rewind(t, shown, to, cache.DiscardDone)
+	require.Equal(t, map[string]string{"v": "-3", "n": "9"}, b.entry(t, key))
+	require.Equal(t, []cache.Condition{cache.IsDead}, b.conditions(t, 1, key), "until postgres has it")
+	b.rewind(t, shown, to, cache.DiscardWritten)
+
+	b.rewind(t, cache.Entry{Row: to}, counter.Row{Key: key, Version: 10, Deleted: true}, cache.DiscardDone)
+	require.Equal(t, map[string]string{"v": "0", "n": "10", "x": "1"}, b.entry(t, key))
+}
+
+func TestRewindSettlesAnUnknownBase(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.blind(t, increment("a", 5))
+	require.NoError(t, b.cache.Bury(t.Context(), "a", cache.Dead{Reason: "overflow"}))
+	shown, _ := b.peek(t, "a")
+	require.True(t, shown.BaseUnknown)
+	b.rewind(t, shown, counter.Row{Key: "a", Value: 1, Version: 4}, cache.DiscardDone)
+	require.Equal(t, map[string]string{"v": "1", "n": "4"}, b.entry(t, "a"))
+}
+
+func TestRemoveLeavesNothingAndOutdatesWhatWasReadBefore(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	key := b.alike(1)[0]
+	b.bury(t, key)
+	before := b.generation(t, key)
+	shown, _ := b.peek(t, key)
+	b.remove(t, shown, cache.DiscardDone)
+
+	require.Empty(t, b.entry(t, key))
+	require.Equal(t, []cache.Condition{cache.Clean}, b.conditions(t, 1, key))
+	b.hydrate(t, cache.Base{Key: key, Found: true, Row: counter.Row{Value: 1, Version: 1}, Generation: before}, cache.Stale)
+	b.remove(t, shown, cache.DiscardNotDead)
+	b.rewind(t, shown, counter.Row{Key: key, Version: 9}, cache.DiscardNotDead)
+}
+
+func TestRemoveTakesAwayWhatIsNotACounter(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := b.alike(3)
+	b.bury(t, keys...)
+	require.NoError(t, b.redis.Set(t.Context(), b.entryKey(keys[0]), "x", 0).Err())
+	require.NoError(t, b.redis.HSet(t.Context(), b.entryKey(keys[1]), "v", "seven").Err())
+	require.NoError(t, b.redis.Del(t.Context(), b.entryKey(keys[2])).Err())
+	for _, key := range keys {
+		shown, _ := b.peek(t, key)
+		require.True(t, shown.Foreign || shown.Missing)
+		b.remove(t, shown, cache.DiscardDone)
+		require.Zero(t, b.redis.Exists(t.Context(), b.entryKey(key)).Val())
+	}
+	require.Empty(t, b.dead(t))
+}
+
+// Dead keys cannot be evicted: where they have filled Redis, these are the ways to make room.
+func TestRedriveAndDiscardNeedNoMemory(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	b := setupOn(t, server.URL())
+	keys := b.alike(2)
+	b.bury(t, keys...)
+	shown, _ := b.peek(t, keys[0])
+	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	require.ErrorContains(t, b.redis.Set(t.Context(), "x", "y", 0).Err(), "OOM")
+
+	row := counter.Row{Key: keys[0], Value: 1, Version: 2}
+	b.rewind(t, shown, row, cache.DiscardDone)
+	b.remove(t, cache.Entry{Row: row}, cache.DiscardDone)
+	redriven, err := b.cache.Redrive(t.Context(), 1, keys[1:])
+	require.NoError(t, err)
+	require.Equal(t, keys[1:], redriven)
+	require.Equal(t, []cache.Condition{cache.Clean, cache.Pending}, b.conditions(t, 1, keys...))
+}

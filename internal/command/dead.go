@@ -1,0 +1,114 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/store"
+)
+
+// deadCommand is what operators do about dead letters; each subcommand is in a file of its own.
+type deadCommand struct {
+	List    deadListCommand    `cmd:"" help:"List the dead letters."`
+	Show    deadShowCommand    `cmd:"" help:"Show everything about one."`
+	Redrive deadRedriveCommand `cmd:"" help:"Try them again, after the cause was mended."`
+	Discard deadDiscardCommand `cmd:"" help:"Drop what Postgres refused, and return the counter to Postgres's value."`
+}
+
+// deadConns bounds each pool of connections: a command does one thing at a time.
+const deadConns = 2
+
+// deadBox is the dead letters, and the connections that lead there.
+type deadBox struct {
+	*deadletter.Box
+
+	redis redis.UniversalClient
+	store *store.Store
+}
+
+// openDead returns the dead letters of the Redis and Postgres that the environment names. It does not wait for a Redis that
+// does not answer, and refuses one whose counters were stored with other settings: it would look for them in the wrong
+// places.
+func openDead(w *world) (*deadBox, error) {
+	c, log, err := settings(w, "dead")
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(c.RequireRedis(), c.RequirePostgres()); err != nil {
+		return nil, err
+	}
+	b := &deadBox{}
+	if b.redis, err = cache.Connect(c.RedisURL, deadConns); err != nil {
+		return nil, err
+	}
+	settled := cache.New(b.redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
+	if err = awaitRedis(w.ctx, b.redis, c.RedisURL, 0, log); err == nil {
+		err = settled.CheckMeta(w.ctx)
+	}
+	if err == nil {
+		b.store, err = store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: deadConns})
+	}
+	if err != nil {
+		b.close()
+		return nil, err
+	}
+	b.Box = deadletter.New(deadletter.Options{Cache: settled, Store: b.store, Redis: b.redis, Logger: log})
+	return b, nil
+}
+
+func (b *deadBox) close() {
+	if b.store != nil {
+		closeQuietly(b.store)
+	}
+	closeQuietly(b.redis)
+}
+
+// parseKeys checks keys that were given as arguments.
+func parseKeys(args []string) ([]counter.Key, error) {
+	keys := make([]counter.Key, len(args))
+	for i, arg := range args {
+		key, err := counter.ParseKey(arg)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", arg, err)
+		}
+		keys[i] = key
+	}
+	return keys, nil
+}
+
+// maxNamed bounds how many keys a line names.
+const maxNamed = 20
+
+// named lists keys for a line of text.
+func named(keys []counter.Key) string {
+	var b strings.Builder
+	for i, key := range keys {
+		if i == maxNamed {
+			fmt.Fprintf(&b, " and %d more", len(keys)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(string(key))
+	}
+	return b.String()
+}
+
+// unreadPostgres says on stderr why Postgres's side is not shown.
+func unreadPostgres(w *world, unread error) {
+	if unread != nil {
+		fmt.Fprintf(w.stderr, "afterwrite: postgres did not answer, so what it has is shown as \"?\": %s\n", oneLine(unread.Error()))
+	}
+}
+
+// oneLine makes text from elsewhere fit for a table and a terminal: no line breaks, no control characters.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }), " ")
+}

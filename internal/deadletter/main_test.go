@@ -1,0 +1,218 @@
+package deadletter_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	_ "github.com/lib/pq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+	"github.com/afterwrite/afterwrite/tasks"
+	"github.com/afterwrite/afterwrite/worker"
+)
+
+func TestMain(m *testing.M) {
+	localtest.Main(m, goleak.IgnoreCurrent())
+}
+
+// testBundle is a write path, the dead letters, and a worker that is not running until run.
+type testBundle struct {
+	config    config.Config
+	redis     redis.UniversalClient
+	cache     *cache.Cache
+	store     *store.Store
+	service   *writepath.Service
+	worker    *worker.Worker
+	inspector *asynq.Inspector
+	box       *deadletter.Box
+	db        *sql.DB
+}
+
+type none struct{}
+
+func (none) Offer(counter.Key, counter.Shard, int64) {}
+
+func migrate(url string) error { return store.MigrateURL(context.Background(), url) }
+
+func setup(t *testing.T) *testBundle {
+	t.Helper()
+	c, err := config.FromMap(map[string]string{
+		"AFTERWRITE_MAX_ATTEMPTS": "2", "AFTERWRITE_RETRY_BACKOFF": "10ms", "AFTERWRITE_SHARDS": "4",
+	})
+	require.NoError(t, err)
+	b := &testBundle{config: c}
+	b.redis, err = cache.Connect(localtest.RedisURL(t), 40)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.redis.Close()) })
+	b.cache = cache.New(b.redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
+	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	url := localtest.PostgresURL(t, migrate)
+	b.store, err = store.Open(url, store.Options{Logger: logger, MaxConns: 10})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
+	loader := store.NewLoader(b.store, time.Second)
+	t.Cleanup(loader.Close)
+	writer := b.cache.NewWriter(func() bool { return true })
+	t.Cleanup(writer.Close)
+	b.service = writepath.New(b.cache, writer, loader, none{})
+	b.worker = worker.New(worker.Options{
+		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: prometheus.NewRegistry(), Logger: logger,
+	})
+	t.Cleanup(func() { b.worker.Close(context.Background()) })
+	b.inspector = asynq.NewInspectorFromRedisClient(b.redis)
+	b.box = deadletter.New(deadletter.Options{Cache: b.cache, Store: b.store, Redis: b.redis, Logger: logger})
+	b.db, err = sql.Open("postgres", url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.db.Close()) })
+	return b
+}
+
+// run runs the worker until the test ends.
+func (b *testBundle) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.worker.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+// do carries out operations, all of which must succeed.
+func (b *testBundle) do(t *testing.T, ops ...counter.Operation) []counter.Result {
+	t.Helper()
+	results := b.service.Do(t.Context(), ops, writepath.Options{})
+	for _, r := range results {
+		require.NoError(t, r.Err)
+	}
+	return results
+}
+
+func (b *testBundle) drainAll(t *testing.T) {
+	t.Helper()
+	_, _, err := b.worker.DrainAll(t.Context(), "test")
+	require.NoError(t, err)
+}
+
+func (b *testBundle) exec(t *testing.T, statement string) {
+	t.Helper()
+	_, err := b.db.Exec(statement)
+	require.NoError(t, err)
+}
+
+// forbid makes Postgres refuse values from 10 on, allow ends it.
+func (b *testBundle) forbid(t *testing.T) {
+	t.Helper()
+	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10) NOT VALID`)
+}
+
+func (b *testBundle) allow(t *testing.T) {
+	t.Helper()
+	b.exec(t, `ALTER TABLE counters DROP CONSTRAINT small`)
+}
+
+// row is what Postgres has of key.
+func (b *testBundle) row(t *testing.T, key counter.Key) (row counter.Row, found bool) {
+	t.Helper()
+	row.Key = key
+	err := b.db.QueryRow(`SELECT value, version, deleted_at IS NOT NULL FROM counters WHERE key = $1`, string(key)).
+		Scan(&row.Value, &row.Version, &row.Deleted)
+	if errors.Is(err, sql.ErrNoRows) {
+		return row, false
+	}
+	require.NoError(t, err)
+	return row, true
+}
+
+func (b *testBundle) requireRow(t *testing.T, want counter.Row) {
+	t.Helper()
+	row, found := b.row(t, want.Key)
+	require.True(t, found, "no row for %q", want.Key)
+	require.Equal(t, want, row)
+}
+
+// die waits until the running worker has given up keys, and their retries are archived.
+func (b *testBundle) die(t *testing.T, keys ...counter.Key) {
+	t.Helper()
+	for _, key := range keys {
+		localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+			_, dead, err := b.cache.DeadLetter(t.Context(), key)
+			require.NoError(t, err)
+			state := b.retryState(t, key)
+			return dead && state == "archived", fmt.Sprintf("%s: dead %t, its retry is %s", key, dead, state)
+		})
+	}
+}
+
+func (b *testBundle) retryState(t *testing.T, key counter.Key) string {
+	t.Helper()
+	info, err := b.inspector.GetTaskInfo(tasks.QueueRetry, tasks.RetryID(key))
+	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
+		return "gone"
+	}
+	require.NoError(t, err)
+	return info.State.String()
+}
+
+// bury makes a key dead without a worker, after it was written.
+func (b *testBundle) bury(t *testing.T, key counter.Key) {
+	t.Helper()
+	require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: "violates check", Since: time.Now(), Attempts: 2}))
+}
+
+func (b *testBundle) get(t *testing.T, key counter.Key) deadletter.Letter {
+	t.Helper()
+	letter, unread, err := b.box.Get(t.Context(), key)
+	require.NoError(t, err)
+	require.NoError(t, unread)
+	return letter
+}
+
+func (b *testBundle) redrive(t *testing.T, keys ...counter.Key) deadletter.Redriven {
+	t.Helper()
+	redriven, err := b.box.Redrive(t.Context(), keys)
+	require.NoError(t, err)
+	return redriven
+}
+
+func (b *testBundle) wait(t *testing.T, keys ...counter.Key) deadletter.Outcome {
+	t.Helper()
+	outcome, err := b.box.Wait(t.Context(), keys, 20*time.Second)
+	require.NoError(t, err)
+	return outcome
+}
+
+func (b *testBundle) requireNotDead(t *testing.T, key counter.Key) {
+	t.Helper()
+	_, _, err := b.box.Get(t.Context(), key)
+	var notDead *deadletter.NotDeadError
+	require.ErrorAs(t, err, &notDead)
+	require.Equal(t, key, notDead.Key)
+}
+
+func increment(key counter.Key, by int64) counter.Operation {
+	return counter.Operation{Key: key, Kind: counter.Increment, Amount: by}
+}
+
+func set(key counter.Key, value int64) counter.Operation {
+	return counter.Operation{Key: key, Kind: counter.Set, Amount: value}
+}
+
+func get(key counter.Key) counter.Operation { return counter.Operation{Key: key, Kind: counter.Get} }

@@ -1,0 +1,197 @@
+package deadletter_test
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+func TestRedriveAfterTheCauseIsMendedLandsWhatTheCounterIsNow(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.forbid(t)
+	b.run(t)
+	b.do(t, set("a", 10), set("b", 20))
+	b.drainAll(t)
+	b.die(t, "a", "b")
+	b.do(t, increment("a", 5)) // it takes writes while it is dead
+	b.allow(t)
+
+	require.Equal(t, deadletter.Redriven{Keys: []counter.Key{"a"}}, b.redrive(t, "a", "a"))
+	require.Equal(t, "gone", b.retryState(t, "a"))
+	require.Equal(t, deadletter.Outcome{Clean: []counter.Key{"a"}}, b.wait(t, "a"))
+	b.requireRow(t, counter.Row{Key: "a", Value: 15, Version: 2})
+	b.requireNotDead(t, "a")
+	require.Equal(t, "20", strconv.FormatInt(b.get(t, "b").Redis.Value, 10), "the other is dead still")
+	require.Equal(t, "archived", b.retryState(t, "b"))
+}
+
+func TestRedriveOfWhatIsStillRefusedDiesAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.forbid(t)
+	b.run(t)
+	b.do(t, set("a", 10))
+	b.drainAll(t)
+	b.die(t, "a")
+	since := b.get(t, "a").Since
+
+	b.redrive(t, "a")
+	require.Equal(t, deadletter.Outcome{Dead: []counter.Key{"a"}}, b.wait(t, "a"))
+	letter := b.get(t, "a")
+	require.True(t, letter.Since.After(since))
+	require.Equal(t, 2, letter.Attempts, "the attempts are counted anew")
+	b.die(t, "a")
+
+	b.allow(t)
+	redriven, err := b.box.RedriveAll(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []counter.Key{"a"}, redriven)
+	require.Equal(t, deadletter.Outcome{Clean: []counter.Key{"a"}}, b.wait(t, "a"))
+	require.Equal(t, "gone", b.retryState(t, "a"))
+}
+
+func TestRedrivingTwiceAndWhatIsNotDeadIsHarmless(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.do(t, set("dead", 1), set("dirty", 1))
+	b.bury(t, "dead")
+	require.Equal(t, deadletter.Redriven{
+		Keys: []counter.Key{"dead"}, NotDead: []counter.Key{"cold", "dirty"},
+	}, b.redrive(t, "dirty", "dead", "cold"))
+	require.Equal(t, deadletter.Redriven{NotDead: []counter.Key{"dead"}}, b.redrive(t, "dead"))
+	redriven, err := b.box.RedriveAll(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, redriven)
+
+	outcome, err := b.box.Wait(t.Context(), []counter.Key{"dead", "cold"}, time.Millisecond)
+	require.NoError(t, err)
+	require.Equal(t, deadletter.Outcome{Clean: []counter.Key{"cold"}, Waiting: []counter.Key{"dead"}}, outcome, "no worker runs")
+	workers, err := b.box.Workers()
+	require.NoError(t, err)
+	require.Zero(t, workers)
+	b.drainAll(t)
+	b.requireRow(t, counter.Row{Key: "dead", Value: 1, Version: 1})
+}
+
+// The command dies right after its first step, before it has sent a task.
+func TestRedriveThatSentNoTaskIsFoundByASweep(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.do(t, set("a", 1))
+	b.bury(t, "a")
+	_, err := b.cache.Redrive(t.Context(), b.cache.Shard("a"), []counter.Key{"a"})
+	require.NoError(t, err)
+	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
+		overdue, err := b.cache.DirtyFor(t.Context(), time.Millisecond)
+		require.NoError(t, err)
+		return overdue[b.cache.Shard("a")] == 1, "a sweep does not see it"
+	})
+}
+
+func TestRedriveLeavesALiveRetryAlone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.do(t, set("a", 1))
+	b.bury(t, "a")
+	client := asynq.NewClientFromRedisClient(b.redis)
+	require.NoError(t, tasks.Send(t.Context(), client, tasks.Retry("a", 5, time.Hour)))
+	b.redrive(t, "a")
+	require.Equal(t, "scheduled", b.retryState(t, "a"))
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.do(t, set("a", 1))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := b.box.Wait(ctx, []counter.Key{"a"}, time.Hour)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// Asynq's archive is cut to about 10,000 tasks: five times as many dead letters are listed and redriven all the same.
+func TestFiftyThousandAreListedAndRedriven(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const n = 50_000
+	b.buryMany(t, n)
+	archived := b.archive(t, "k1", "k49999")
+
+	listed := make(map[counter.Key]bool, n)
+	unread, err := b.box.Each(t.Context(), func(letters []deadletter.Letter) error {
+		require.LessOrEqual(t, len(letters), 500)
+		for _, l := range letters {
+			require.Equal(t, deadletter.StateValue, l.Redis.State)
+			require.Equal(t, deadletter.StateNone, l.Postgres.State)
+			listed[l.Key] = true
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, unread)
+	require.Len(t, listed, n)
+	count, err := b.box.Count(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, int64(n), count)
+
+	redriven, err := b.box.RedriveAll(t.Context())
+	require.NoError(t, err)
+	require.Len(t, redriven, n)
+	for _, key := range archived {
+		require.Equal(t, "gone", b.retryState(t, key))
+	}
+	count, err = b.box.Count(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, count)
+	b.drainAll(t)
+	var rows int
+	require.NoError(t, b.db.QueryRow(`SELECT count(*) FROM counters`).Scan(&rows))
+	require.Equal(t, n, rows)
+	require.Len(t, b.wait(t, redriven...).Clean, n)
+}
+
+// buryMany makes k0 to k<n-1> dead, through the cache's functions.
+func (b *testBundle) buryMany(t *testing.T, n int) {
+	t.Helper()
+	var group errgroup.Group
+	group.SetLimit(8)
+	for from := 0; from < n; from += cache.MaxWrites {
+		group.Go(func() error {
+			var ops []counter.Operation
+			for i := from; i < min(from+cache.MaxWrites, n); i++ {
+				ops = append(ops, set(counter.Key("k"+strconv.Itoa(i)), int64(i)))
+			}
+			b.do(t, ops...)
+			for _, op := range ops {
+				if err := b.cache.Bury(t.Context(), op.Key, cache.Dead{Reason: "no", Attempts: 1}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	require.NoError(t, group.Wait())
+}
+
+// archive puts retries of keys into Asynq's archive, as a worker does at the last attempt.
+func (b *testBundle) archive(t *testing.T, keys ...counter.Key) []counter.Key {
+	t.Helper()
+	client := asynq.NewClientFromRedisClient(b.redis)
+	for _, key := range keys {
+		require.NoError(t, tasks.Send(t.Context(), client, tasks.Retry(key, 5, time.Hour)))
+		require.NoError(t, b.inspector.ArchiveTask(tasks.QueueRetry, tasks.RetryID(key)))
+	}
+	return keys
+}
