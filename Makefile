@@ -32,6 +32,13 @@ test: deps ## Run every test, against real servers
 	@test -n "$(RACE)" || echo "test: no C compiler, so without the race detector"
 	go test $(RACE) -count=1 -timeout 6m ./...
 
+DURATION ?= 60s
+SEED ?= 1
+
+.PHONY: chaos
+chaos: deps ## Kill parts of a loaded afterwrite at random, and check every counter: make chaos DURATION=5m SEED=1
+	go run ./internal/chaos -duration $(DURATION) -seed $(SEED)
+
 .PHONY: lint
 lint: $(LINT) ## Run golangci-lint (installed into .bin)
 	$(LINT) run ./...

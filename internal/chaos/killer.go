@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// forgetScript deletes everything of Asynq's in one step, as an operator's FLUSHDB would. KEYS is slow, but here are
+// only some thousand.
+const forgetScript = `
+local gone = 0
+for _, key in ipairs(redis.call('KEYS', 'asynq:*')) do gone = gone + redis.call('DEL', key) end
+return gone`
+
+// killer carries out a schedule.
+type killer struct {
+	world    *world
+	ledger   *ledger
+	archived func(ctx context.Context) (int64, error) // asked before Asynq's keys go
+	done     *tally                                   // faults by what they were
+
+	mu       sync.Mutex
+	timeline []string
+}
+
+// run carries out the faults until ctx ends, and returns when all that was killed or frozen has been started again. The
+// faults of one target go one after the other, those of different targets overlap.
+func (k *killer) run(ctx, hard context.Context, faults []fault) {
+	byTarget := make(map[string][]fault)
+	for _, f := range faults {
+		byTarget[f.target] = append(byTarget[f.target], f)
+	}
+	began := time.Now()
+	var group sync.WaitGroup
+	for _, own := range byTarget {
+		group.Go(func() {
+			for _, f := range own {
+				if !pause(ctx, f.at-time.Since(began)) {
+					return
+				}
+				k.carryOut(ctx, hard, f)
+			}
+		})
+	}
+	group.Wait()
+}
+
+func (k *killer) carryOut(ctx, hard context.Context, f fault) {
+	f.at = k.ledger.since()
+	what := fmt.Sprintf("%s %s", f.kind, f.target)
+	process := k.world.process(f.target)
+	hit := true
+	switch {
+	case f.kind == faultForget:
+		k.forget(hard)
+	case f.kind == faultFreeze:
+		if hit = process.signal(syscall.SIGSTOP); hit {
+			process.say(fmt.Sprintf("is frozen for %v", f.lasts))
+			pause(ctx, f.lasts)
+			process.signal(syscall.SIGCONT)
+			process.say("goes on")
+		}
+	case process != nil:
+		hit = process.kill(f.lasts)
+	default:
+		k.restart(ctx, hard, f)
+	}
+	if hit {
+		k.done.add(what)
+		k.note(f.String())
+	}
+}
+
+// restart kills a server and starts it again.
+func (k *killer) restart(ctx, hard context.Context, f fault) {
+	server := k.world.server(f.target)
+	server.Kill()
+	pause(ctx, f.lasts)
+	if err := server.Start(hard); err != nil && hard.Err() == nil {
+		k.ledger.findings.add(f.target, "it does not start again: "+err.Error(), nil)
+	}
+}
+
+// forget deletes Asynq's keys, but looks first whether a task was archived. When Redis is down, nothing happens.
+func (k *killer) forget(ctx context.Context) {
+	if n, err := k.archived(ctx); err == nil && n > 0 {
+		k.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks were archived", n), nil)
+	}
+	_ = redis.NewScript(forgetScript).Run(ctx, k.world.redisClient, nil).Err()
+}
+
+func (k *killer) note(line string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.timeline = append(k.timeline, line)
+}
+
+// lines are the faults that were carried out, in the order in which they ended.
+func (k *killer) lines() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.timeline
+}

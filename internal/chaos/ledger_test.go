@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestBoundsKeepPositiveAndNegativeIndeterminatesApart(t *testing.T) {
+	t.Parallel()
+	a := &account{key: "a"}
+	for _, write := range []struct {
+		by int64
+		o  outcome
+	}{{5, acknowledged}, {-2, acknowledged}, {3, indeterminate}, {-4, indeterminate}, {100, refused}, {-100, refused}} {
+		require.Empty(t, a.settle(a.begin(write.by), write.by, write.o, nil))
+	}
+	require.Equal(t, bounds{low: reading{value: 3 - 4, version: 2}, high: reading{value: 3 + 3, version: 4}}, a.final())
+}
+
+func TestCheckSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	b := bounds{low: reading{value: -1, version: 2}, high: reading{value: 6, version: 4}}
+	for _, good := range []reading{{-1, 2}, {6, 4}, {0, 3}} {
+		require.Empty(t, b.check(good))
+	}
+	require.Contains(t, b.check(reading{3, 1}), "lost")
+	require.Contains(t, b.check(reading{3, 5}), "counted twice")
+	require.Contains(t, b.check(reading{7, 3}), "value 7")
+	require.Contains(t, b.check(reading{-2, 3}), "value -2")
+}
+
+func TestReadSeesWhatWasAcknowledgedBeforeItAndMaySeeWhatIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	a := &account{key: "a"}
+	require.Empty(t, a.settle(a.begin(5), 5, acknowledged, &reading{value: 5, version: 1}))
+
+	w := a.open()
+	onItsWay := a.begin(2)
+	require.Empty(t, a.read(w, reading{value: 5, version: 1}))
+	require.Empty(t, a.read(w, reading{value: 7, version: 2}))
+	require.Contains(t, a.read(w, reading{value: 0, version: 0}), "lost")
+	require.Contains(t, a.read(w, reading{value: 9, version: 3}), "counted twice")
+
+	require.Empty(t, a.settle(onItsWay, 2, acknowledged, nil))
+	require.Contains(t, a.read(a.open(), reading{value: 5, version: 1}), "lost")
+	require.Contains(t, a.read(a.open(), reading{value: 6, version: 2}), "value 6")
+}
+
+func TestWhatWasSeenDoesNotGoAway(t *testing.T) {
+	t.Parallel()
+	a := &account{key: "a"}
+	require.Empty(t, a.settle(a.begin(5), 5, indeterminate, nil))
+	require.Empty(t, a.read(a.open(), reading{}), "it may have been lost")
+	require.Empty(t, a.read(a.open(), reading{value: 5, version: 1}), "or not")
+	require.Contains(t, a.read(a.open(), reading{}), "lost", "but not after it was seen")
+}
+
+func TestTwoAcknowledgedIncrementsHaveTwoVersions(t *testing.T) {
+	t.Parallel()
+	a := &account{key: "a"}
+	first, second := a.begin(1), a.begin(1)
+	require.Empty(t, a.settle(first, 1, acknowledged, &reading{value: 1, version: 1}))
+	require.Contains(t, a.settle(second, 1, acknowledged, &reading{value: 1, version: 1}), "two acknowledged")
+}
+
+// Whatever part of the indeterminate writes is applied, a counter that is right is within its bounds; and one that
+// lacks an acknowledged write, while no outcome is unknown, is not.
+func TestBoundsHoldForEveryPartOfTheIndeterminate(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		a := &account{key: "a"}
+		var truth reading
+		var unknown int
+		for i := range rapid.IntRange(1, 30).Draw(t, "writes") {
+			by := rapid.Int64Range(-5, 5).Draw(t, fmt.Sprint("by", i))
+			o := rapid.SampledFrom([]outcome{acknowledged, refused, indeterminate}).Draw(t, fmt.Sprint("outcome", i))
+			w := a.begin(by)
+			var answered *reading
+			if o == acknowledged || o == indeterminate && rapid.Bool().Draw(t, fmt.Sprint("applied", i)) {
+				truth.value += by
+				truth.version++
+				if o == acknowledged && rapid.Bool().Draw(t, fmt.Sprint("answered", i)) {
+					answered = &reading{value: truth.value, version: truth.version}
+				}
+			}
+			if o == indeterminate {
+				unknown++
+			}
+			require.Empty(t, a.settle(w, by, o, answered))
+		}
+		require.Empty(t, a.final().check(truth))
+		require.Empty(t, a.read(a.open(), truth))
+		if unknown == 0 && truth.version > 0 {
+			require.NotEmpty(t, a.final().check(reading{value: truth.value, version: truth.version - 1}))
+			require.NotEmpty(t, a.final().check(reading{value: truth.value + 1, version: truth.version}))
+		}
+	})
+}
+
+func TestBitsetTellsWhatIsNew(t *testing.T) {
+	t.Parallel()
+	var b bitset
+	for _, n := range []int64{0, 63, 64, 1000} {
+		require.True(t, b.add(n), n)
+		require.False(t, b.add(n), n)
+	}
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+const (
+	// ownedKeys is how many keys have a client of their own.
+	ownedKeys = 8
+	// settlePause is what a client waits before it makes sure after an indeterminate outcome, so that what is still on its
+	// way has mostly landed before. Where it has not, the version shows it.
+	settlePause = 200 * time.Millisecond
+	// settleTries bounds how often a client tries to make sure at the end.
+	settleTries = 50
+)
+
+// owner is the one client that writes a key.
+type owner struct {
+	*user
+
+	key      string
+	sequence *sequence
+	history  history
+}
+
+func (t *traffic) newOwners(first uint64) []*owner {
+	owners := make([]*owner, ownedKeys)
+	for i := range owners {
+		owners[i] = &owner{
+			user: t.newUser(first + uint64(i)),
+			key:  fmt.Sprintf("own/%d", i), sequence: newSequence(),
+		}
+	}
+	return owners
+}
+
+// owning makes requests until ctx ends. They are not cut short by it, but by hard.
+func (o *owner) owning(ctx, hard context.Context) {
+	for o.turn(ctx) {
+		if !o.sequence.sure {
+			if !pause(ctx, settlePause) {
+				return
+			}
+			o.after(ctx, o.do(hard, o.set(), false))
+			continue
+		}
+		o.after(ctx, o.do(hard, o.next(), o.minimal()))
+	}
+}
+
+func (o *owner) set() step {
+	return step{kind: stepSet, amount: o.random.Int64N(2_000_001) - 1_000_000}
+}
+
+// next picks an operation. What is deleted is not deleted again.
+func (o *owner) next() step {
+	switch n := o.random.IntN(100); {
+	case n < 20:
+		return step{kind: stepGet}
+	case n < 35:
+		return o.set()
+	case n < 50 && o.sequence.exists:
+		return step{kind: stepDelete}
+	default:
+		return step{kind: stepIncrement, amount: o.amount()}
+	}
+}
+
+// do carries out one operation and enters its answer.
+func (o *owner) do(ctx context.Context, s step, minimal bool) answer {
+	r := request{method: http.MethodGet, path: counterPath(o.key), minimal: minimal && s.kind != stepGet}
+	switch s.kind {
+	case stepSet:
+		r.method, r.body = http.MethodPut, fmt.Sprintf(`{"value":%d}`, s.amount)
+	case stepIncrement:
+		r.method, r.path, r.body = http.MethodPost, r.path+"/increment", fmt.Sprintf(`{"by":%d}`, s.amount)
+	case stepDelete:
+		r.method = http.MethodDelete
+	case stepGet:
+	}
+	sent := o.since()
+	a := o.client.do(ctx, o.api, r)
+	o.history.add(event{sent: sent, answered: o.since(), what: s.String(), server: o.server(), answer: a})
+	kind := a.reason
+	if s.kind == stepGet {
+		kind = "read: " + kind
+	}
+	o.tally.add(kind)
+	o.judge(s, a)
+	return a
+}
+
+func (o *owner) judge(s step, a answer) {
+	problem := o.sequence.apply(s, a)
+	if problem == "" {
+		problem = unexpected(a)
+	}
+	if problem == "" {
+		return
+	}
+	o.findings.add(o.key, fmt.Sprintf("%s was answered with %s", s, problem), o.history.lines())
+	o.sequence.sure = false // one violation is not to be found again in every later answer
+	if a.reading != nil {
+		o.sequence.least, o.sequence.loose = a.reading.version, 0
+	}
+}
+
+// settle sets the key until it is known, at the end, when nothing is killed any more.
+func (o *owner) settle(ctx context.Context) {
+	for range settleTries {
+		if o.sequence.sure || !pause(ctx, settlePause) {
+			return
+		}
+		o.do(ctx, o.set(), false)
+	}
+}

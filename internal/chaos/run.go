@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// run makes one run and prints its report to out. It reports whether all was well. An error means that the run could not
+// be made, or not to its end.
+func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
+	l := newLedger(s.keys)
+	w, err := newWorld(ctx)
+	defer func() {
+		w.close()
+		if (ok || ctx.Err() != nil && l.findings.none()) && !s.keep {
+			err = errors.Join(err, w.remove())
+			return
+		}
+		fmt.Fprintln(out, "logs and data are in", w.dir)
+	}()
+	if err != nil {
+		return false, err
+	}
+	c := newClient(w.apis(), s.clients+ownedKeys)
+	defer c.close()
+	t := &traffic{ledger: l, client: c, limit: rate.NewLimiter(rate.Limit(s.rate), s.clients), seed: s.seed}
+	k := &killer{world: w, ledger: l, archived: w.archived, done: newTally()}
+	owners := t.newOwners(uint64(s.clients) + 1) //nolint:gosec // it is positive
+
+	l.started = time.Now()
+	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d on keys of their own; logs in %s\n",
+		s.seed, s.duration, s.clients, s.keys, ownedKeys, w.dir)
+	t.load(ctx, s, k, owners)
+	took := l.since()
+
+	v := &verifier{world: w, ledger: l, client: c, owners: owners}
+	result, err := finish(ctx, v)
+	if ctx.Err() != nil && l.findings.none() {
+		return false, ctx.Err()
+	}
+	report{settings: s, world: w, ledger: l, killer: k, took: took, verdict: result}.write(out)
+	return err == nil && l.findings.none(), err
+}
+
+// load runs the clients and the killer until the time is over or ctx ends, and returns when every request has its answer
+// and everything that was down is being started again.
+func (t *traffic) load(ctx context.Context, s settings, k *killer, owners []*owner) {
+	during, cancel := context.WithTimeout(ctx, s.duration)
+	defer cancel()
+	var group sync.WaitGroup
+	for i := range s.clients {
+		group.Go(func() { t.newUser(uint64(i)+1).incrementing(during, ctx) }) //nolint:gosec // it is positive
+	}
+	for _, o := range owners {
+		group.Go(func() { o.owning(during, ctx) })
+	}
+	group.Go(func() { k.run(during, ctx, newSchedule(s.seed, s.duration)) })
+	group.Wait()
+}
+
+// finish waits until everything is up, makes the owned keys certain, and verifies.
+func finish(ctx context.Context, v *verifier) (verdict, error) {
+	if err := v.awaitReady(ctx); err != nil {
+		return verdict{}, err
+	}
+	for _, o := range v.owners {
+		o.settle(ctx)
+	}
+	return v.verify(ctx)
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// faultKind says what is done to a target.
+type faultKind string
+
+const (
+	faultKill   faultKind = "kill"   // SIGKILL, and a start after a while
+	faultFreeze faultKind = "freeze" // SIGSTOP, and SIGCONT after a while
+	faultForget faultKind = "forget" // everything of Asynq's is deleted
+)
+
+// The targets that are not processes.
+const (
+	targetRedis    = "redis"
+	targetPostgres = "postgres"
+	targetAsynq    = "asynq"
+)
+
+// fault is one thing that goes wrong.
+type fault struct {
+	at     time.Duration // since the load began
+	kind   faultKind
+	target string
+	lasts  time.Duration
+}
+
+// tooth is a kind of fault: how often it is drawn, and how long it lasts.
+type tooth struct {
+	weight   int
+	kind     faultKind
+	targets  []string
+	from, to time.Duration
+}
+
+// teeth are all kinds of faults. Their times are such that parts often are down together, and that a frozen worker
+// outlasts drains' leases and the flushes of others.
+func teeth() []tooth {
+	return []tooth{
+		{4, faultKill, []string{"api-0", "api-1"}, 100 * time.Millisecond, 2 * time.Second},
+		{4, faultKill, []string{"worker-0", "worker-1"}, 100 * time.Millisecond, 4 * time.Second},
+		{2, faultKill, []string{"scheduler-0", "scheduler-1"}, 100 * time.Millisecond, 5 * time.Second},
+		{3, faultKill, []string{targetPostgres}, 100 * time.Millisecond, 5 * time.Second},
+		{3, faultKill, []string{targetRedis}, 50 * time.Millisecond, 2 * time.Second},
+		{3, faultFreeze, []string{"worker-0", "worker-1"}, time.Second, 15 * time.Second},
+		{2, faultForget, []string{targetAsynq}, 0, 0},
+	}
+}
+
+const (
+	pauseMin = 300 * time.Millisecond
+	pauseMax = 3 * time.Second
+	// rest is what a target is left alone for after it was started again.
+	rest = time.Second
+)
+
+// newSchedule draws the faults of a run. The same seed gives the same ones.
+func newSchedule(seed uint64, duration time.Duration) []fault {
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // the same seed is to give the same schedule
+	between := func(low, high time.Duration) time.Duration {
+		return low + time.Duration(random.Int64N(int64(high-low)+1))
+	}
+	var faults []fault
+	free := make(map[string]time.Duration) // when each target may be hit again
+	for at := between(pauseMin, pauseMax); at < duration; at += between(pauseMin, pauseMax) {
+		t := draw(random)
+		f := fault{at: at, kind: t.kind, target: t.targets[random.IntN(len(t.targets))], lasts: between(t.from, t.to)}
+		if at < free[f.target] {
+			continue
+		}
+		free[f.target] = at + f.lasts + rest
+		faults = append(faults, f)
+	}
+	return faults
+}
+
+func draw(random *rand.Rand) tooth {
+	all := teeth()
+	sum := 0
+	for _, t := range all {
+		sum += t.weight
+	}
+	n := random.IntN(sum)
+	for _, t := range all {
+		if n < t.weight {
+			return t
+		}
+		n -= t.weight
+	}
+	panic("the weights do not add up")
+}
+
+func (f fault) String() string {
+	return fmt.Sprintf("%9.3fs  %-6s %-11s for %.1fs", f.at.Seconds(), f.kind, f.target, f.lasts.Seconds())
+}

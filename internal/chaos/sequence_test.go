@@ -1,0 +1,72 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// answers to a step of a sequence.
+var (
+	silent = answer{outcome: acknowledged}
+	unsure = answer{outcome: indeterminate}
+	absent = answer{outcome: refused, missing: true}
+)
+
+func with(value, version int64) answer {
+	return answer{outcome: acknowledged, reading: &reading{value: value, version: version}}
+}
+
+func TestSequenceIsExactWhileEveryAnswerIsClear(t *testing.T) {
+	t.Parallel()
+	s := newSequence()
+	require.Empty(t, s.apply(step{stepIncrement, 3}, with(3, 1)))
+	require.Empty(t, s.apply(step{stepSet, 10}, silent))
+	require.Empty(t, s.apply(step{stepIncrement, -4}, answer{outcome: refused}))
+	require.Empty(t, s.apply(step{stepIncrement, -4}, with(6, 3)))
+	require.Empty(t, s.apply(step{stepDelete, 0}, silent))
+	require.Empty(t, s.apply(step{kind: stepGet}, absent))
+	require.Empty(t, s.apply(step{stepIncrement, 1}, with(1, 5)))
+	require.True(t, s.certain())
+
+	require.Contains(t, s.apply(step{kind: stepGet}, with(2, 5)), "value 2, but it is 1")
+	require.Contains(t, s.apply(step{kind: stepGet}, with(1, 4)), "lost")
+	require.Contains(t, s.apply(step{kind: stepGet}, with(1, 6)), "counted twice")
+	require.Contains(t, s.apply(step{kind: stepGet}, absent), "no counter")
+}
+
+func TestSequenceSaysThatADeletedCounterIsBack(t *testing.T) {
+	t.Parallel()
+	s := newSequence()
+	require.Empty(t, s.apply(step{stepSet, 1}, with(1, 1)))
+	require.Empty(t, s.apply(step{stepDelete, 0}, silent))
+	require.Contains(t, s.apply(step{kind: stepGet}, with(1, 1)), "deleted")
+}
+
+func TestSetAfterAnIndeterminateOutcomeMakesSure(t *testing.T) {
+	t.Parallel()
+	for name, version := range map[string]int64{"landed": 3, "has not": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSequence()
+			require.Empty(t, s.apply(step{stepSet, 1}, with(1, 1)))
+			require.Empty(t, s.apply(step{stepIncrement, 1}, unsure))
+			require.False(t, s.sure)
+			require.Empty(t, s.apply(step{stepSet, 7}, with(7, version)))
+			require.True(t, s.sure)
+			require.Equal(t, version == 3, s.certain(), "what has not landed may do so later")
+			require.NotEmpty(t, s.apply(step{kind: stepGet}, with(8, version)))
+		})
+	}
+}
+
+func TestLateLandingIsNoViolationButMustBeMadeSureOf(t *testing.T) {
+	t.Parallel()
+	s := newSequence()
+	require.Empty(t, s.apply(step{stepIncrement, 1}, unsure))
+	require.Empty(t, s.apply(step{stepSet, 7}, with(7, 1)))
+	require.Empty(t, s.apply(step{kind: stepGet}, with(8, 2)))
+	require.False(t, s.sure)
+	require.Zero(t, s.loose)
+	require.NotEmpty(t, s.apply(step{stepSet, 7}, with(7, 4)), "it cannot land twice")
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	batchMax = 20
+	// refusedPause is what a client waits after a refusal, so that a dead api is not asked 2,000 times a second.
+	refusedPause = 20 * time.Millisecond
+	// zipfExponent makes the first key of 500 get about a fifth of all increments, and the last less than one a second.
+	zipfExponent = 1.1
+)
+
+// traffic is what all clients share.
+type traffic struct {
+	*ledger
+
+	client *client
+	limit  *rate.Limiter
+	seed   uint64
+}
+
+// user is one client of the load: it sends one request after another.
+type user struct {
+	*traffic
+
+	random *rand.Rand
+	zipf   *rand.Zipf
+	api    int // that it asks next
+}
+
+func (t *traffic) newUser(number uint64) *user {
+	random := rand.New(rand.NewPCG(t.seed, number)) //nolint:gosec // the same seed is to give the same numbers
+	most := uint64(len(t.accounts) - 1)             //nolint:gosec // there are 2 or more
+	return &user{traffic: t, random: random, zipf: rand.NewZipf(random, zipfExponent, 1, most)}
+}
+
+// incrementing makes requests until ctx ends. They are not cut short by it, but by hard.
+func (u *user) incrementing(ctx, hard context.Context) {
+	for u.turn(ctx) {
+		var a answer
+		switch n := u.random.IntN(100); {
+		case n < 65:
+			a = u.increment(hard)
+		case n < 80:
+			a = u.batch(hard)
+		default:
+			a = u.get(hard)
+		}
+		u.after(ctx, a)
+	}
+}
+
+// turn waits until this client may make a request, and picks an api for it. It reports false when the load is over.
+func (u *user) turn(ctx context.Context) bool {
+	u.api = u.random.IntN(len(u.client.bases))
+	return u.limit.Wait(ctx) == nil && ctx.Err() == nil
+}
+
+func (u *user) after(ctx context.Context, a answer) {
+	if a.outcome == refused && !a.missing {
+		pause(ctx, refusedPause)
+	}
+}
+
+// amount is 1 to 5, or, for a quarter, -5 to -1.
+func (u *user) amount() int64 {
+	n := 1 + u.random.Int64N(5)
+	if u.random.IntN(4) == 0 {
+		return -n
+	}
+	return n
+}
+
+func (u *user) account() *account { return u.accounts[u.zipf.Uint64()] }
+
+func (u *user) minimal() bool { return u.random.IntN(8) == 0 }
+
+func (u *user) increment(ctx context.Context) answer {
+	account, by, sent := u.account(), u.amount(), u.since()
+	w := account.begin(by)
+	a := u.client.do(ctx, u.api, request{
+		method: http.MethodPost, path: counterPath(account.key) + "/increment",
+		body: fmt.Sprintf(`{"by":%d}`, by), minimal: u.minimal(),
+	})
+	u.settled(account, w, by, sent, a)
+	return a
+}
+
+func (u *user) batch(ctx context.Context) answer {
+	n := 1 + u.random.IntN(batchMax)
+	accounts, windows, amounts := make([]*account, n), make([]window, n), make([]int64, n)
+	var body strings.Builder
+	sent := u.since()
+	for i := range n {
+		accounts[i], amounts[i] = u.account(), u.amount()
+		windows[i] = accounts[i].begin(amounts[i])
+		fmt.Fprintf(&body, `,{"op":"increment","key":%q,"by":%d}`, accounts[i].key, amounts[i])
+	}
+	a := u.client.do(ctx, u.api, request{
+		method: http.MethodPost, path: "/v1/batch", body: `{"operations":[` + body.String()[1:] + `]}`, minimal: u.minimal(),
+	})
+	for i := range n {
+		one := a
+		if len(a.results) == n {
+			one = a.results[i]
+		}
+		u.settled(accounts[i], windows[i], amounts[i], sent, one)
+	}
+	return a
+}
+
+// settled enters an increment's answer.
+func (u *user) settled(account *account, w window, by int64, sent time.Duration, a answer) {
+	u.tally.add(a.reason)
+	account.note(event{sent: sent, answered: u.since(), what: fmt.Sprintf("increment %+d", by), server: u.server(), answer: a})
+	problem := account.settle(w, by, a.outcome, a.reading)
+	if problem == "" {
+		problem = unexpected(a)
+	}
+	if problem != "" {
+		u.findings.add(account.key, "an increment was answered with "+problem, account.events())
+	}
+}
+
+func (u *user) get(ctx context.Context) answer {
+	account, sent := u.account(), u.since()
+	w := account.open()
+	a := u.client.do(ctx, u.api, request{method: http.MethodGet, path: counterPath(account.key)})
+	u.tally.add("read: " + a.reason)
+	account.note(event{sent: sent, answered: u.since(), what: "get", server: u.server(), answer: a})
+	var problem string
+	switch {
+	case a.missing:
+		problem = account.read(w, reading{})
+	case a.reading != nil:
+		problem = account.read(w, *a.reading)
+	default:
+		problem = unexpected(a)
+	}
+	if problem != "" {
+		u.findings.add(account.key, "a read was answered with "+problem, account.events())
+	}
+	return a
+}
+
+func (u *user) server() string { return fmt.Sprintf("api-%d", u.api) }
+
+// unexpected says what is wrong with an answer whatever it is about.
+func unexpected(a answer) string {
+	if strings.HasPrefix(a.reason, "unexpected") || a.reason == "unreadable answer" {
+		return a.reason
+	}
+	return ""
+}
+
+// pause reports whether d has passed; false means that ctx was done first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

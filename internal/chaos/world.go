@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	_ "github.com/lib/pq" // the driver of db
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/local"
+)
+
+const (
+	module = "github.com/afterwrite/afterwrite"
+
+	shards        = 64
+	sweepInterval = time.Second
+	// cleanTTL is short, so that keys leave Redis and come back from Postgres while things die.
+	cleanTTL = 5 * time.Second
+
+	// copies is how many there are of each process.
+	copies = 2
+
+	readyPatience = 40 * time.Second
+	lookEvery     = 50 * time.Millisecond
+)
+
+// server is a private Redis or Postgres.
+type server interface {
+	Kill()
+	Start(ctx context.Context) error
+	Stop(ctx context.Context) error
+	Dir() string
+}
+
+// world is everything that runs.
+type world struct {
+	dir         string
+	redis       *local.Redis
+	postgres    *local.Postgres
+	redisClient redis.UniversalClient
+	cache       *cache.Cache
+	db          *sql.DB
+	processes   []*process
+
+	stop  context.CancelFunc // of the processes
+	ended sync.WaitGroup
+	logs  []io.Closer
+}
+
+// newWorld builds the program and starts everything. Close ends it, also after an error.
+func newWorld(ctx context.Context) (*world, error) {
+	w := &world{stop: func() {}}
+	dir, err := os.MkdirTemp("", "afterwrite-chaos-")
+	if err != nil {
+		return w, err
+	}
+	w.dir = dir
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the user postgres has to get to its data
+		return w, err
+	}
+	program := filepath.Join(dir, "afterwrite")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, module) //nolint:gosec // no input
+	if err := output(build); err != nil {
+		return w, fmt.Errorf("build: %w", err)
+	}
+	if err := w.startServers(ctx); err != nil {
+		return w, err
+	}
+	env := append(os.Environ(),
+		"REDIS_URL="+w.redis.URL(), "DATABASE_URL="+w.postgres.URL(), "AFTERWRITE_LOG_LEVEL=debug",
+		"AFTERWRITE_SHARDS="+strconv.Itoa(shards),
+		"AFTERWRITE_SWEEP_INTERVAL="+sweepInterval.String(), "AFTERWRITE_CLEAN_TTL="+cleanTTL.String())
+	migrate := exec.CommandContext(ctx, program, "migrate") //nolint:gosec // what we have built
+	migrate.Env = env
+	if err := output(migrate); err != nil {
+		return w, fmt.Errorf("migrate: %w", err)
+	}
+	return w, w.startProcesses(ctx, program, env)
+}
+
+// output runs a command; the error has what it said.
+func output(cmd *exec.Cmd) error {
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+func (w *world) startServers(ctx context.Context) error {
+	redisLog, err := w.log(targetRedis)
+	if err != nil {
+		return err
+	}
+	postgresLog, err := w.log(targetPostgres)
+	if err != nil {
+		return err
+	}
+	w.redis, err = local.StartRedis(ctx, local.RedisOptions{
+		Dir: filepath.Join(w.dir, targetRedis), AppendOnly: true, AppendFsync: "always", Log: redisLog,
+	})
+	if err != nil {
+		return err
+	}
+	w.postgres, err = local.StartPostgres(ctx, local.PostgresOptions{
+		Dir: filepath.Join(w.dir, targetPostgres), Fsync: true, Log: postgresLog,
+	})
+	if err != nil {
+		return err
+	}
+	if w.db, err = sql.Open("postgres", w.postgres.URL()); err != nil {
+		return err
+	}
+	if w.redisClient, err = cache.Connect(w.redis.URL(), 4); err != nil {
+		return err
+	}
+	w.cache = cache.New(w.redisClient, cache.Options{Shards: shards, CleanTTL: cleanTTL})
+	return nil
+}
+
+func (w *world) log(name string) (*os.File, error) {
+	file, err := os.Create(filepath.Join(w.dir, name+".log"))
+	if err == nil {
+		w.logs = append(w.logs, file)
+	}
+	return file, err
+}
+
+// startProcesses starts two of each, and waits until they are ready.
+func (w *world) startProcesses(ctx context.Context, program string, env []string) error {
+	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // they are stopped in Close
+	w.stop = stop
+	for _, sub := range []string{"scheduler", "worker", "api"} {
+		for i := range copies {
+			addr, err := freeAddr()
+			if err != nil {
+				return err
+			}
+			own := slices.Concat(env, []string{"AFTERWRITE_" + strings.ToUpper(sub) + "_ADDR=" + addr})
+			p, err := newProcess(w.dir, program, fmt.Sprintf("%s-%d", sub, i), sub, addr, own)
+			if err != nil {
+				return err
+			}
+			w.processes = append(w.processes, p)
+			w.ended.Go(func() { p.supervise(run) })
+		}
+	}
+	return w.awaitReady(ctx)
+}
+
+// freeAddr picks an address whose port the system does not give to outgoing connections (Linux: 32768 and up), so that it
+// stays free while its process is down.
+func freeAddr() (string, error) {
+	var err error
+	for range 20 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(20000+rand.IntN(12000))) //nolint:gosec // any will do
+		var l net.Listener
+		if l, err = net.Listen("tcp", addr); err == nil { //nolint:noctx // on the loopback it does not block
+			return addr, l.Close()
+		}
+	}
+	return "", err
+}
+
+// awaitReady waits until every process says that what it needs answers.
+func (w *world) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	for _, p := range w.processes {
+		for !ready(ctx, p.addr) {
+			if !pause(ctx, lookEvery) {
+				return fmt.Errorf("%s is not ready after %v: see %s", p.name, readyPatience, p.log.Name())
+			}
+		}
+	}
+	return nil
+}
+
+func ready(ctx context.Context, addr string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// process is nil when the target is a server.
+func (w *world) process(target string) *process {
+	for _, p := range w.processes {
+		if p.name == target {
+			return p
+		}
+	}
+	return nil
+}
+
+//nolint:ireturn // one of two
+func (w *world) server(target string) server {
+	if target == targetRedis {
+		return w.redis
+	}
+	return w.postgres
+}
+
+// apis are the base addresses of the apis.
+func (w *world) apis() []string {
+	var bases []string
+	for _, p := range w.processes {
+		if p.sub == "api" {
+			bases = append(bases, "http://"+p.addr)
+		}
+	}
+	return bases
+}
+
+// close ends everything that runs, and returns when it has ended.
+func (w *world) close() {
+	w.stop()
+	w.ended.Wait()
+	if w.db != nil {
+		_ = w.db.Close()
+	}
+	if w.redisClient != nil {
+		_ = w.redisClient.Close()
+	}
+	ctx := context.Background()
+	if w.postgres != nil {
+		_ = w.postgres.Stop(ctx)
+	}
+	if w.redis != nil {
+		_ = w.redis.Stop(ctx)
+	}
+	for _, log := range w.logs {
+		_ = log.Close()
+	}
+}
+
+// remove removes the folder, and the data of Postgres where that is elsewhere (see local.Postgres.Dir).
+func (w *world) remove() error {
+	err := os.RemoveAll(w.dir)
+	if w.postgres == nil {
+		return err
+	}
+	data := w.postgres.Dir()
+	if rel, relErr := filepath.Rel(w.dir, data); relErr == nil && !filepath.IsLocal(rel) {
+		err = errors.Join(err, os.RemoveAll(filepath.Dir(data)))
+	}
+	return err
+}
