@@ -7,8 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,6 +18,9 @@ const (
 	stopPatience = 12 * time.Second
 	// restartPause is the wait before a process that ended by itself is started again, as a supervisor does.
 	restartPause = 500 * time.Millisecond
+
+	// clock is how times look in the logs.
+	clock = "15:04:05.000"
 )
 
 // process is one of afterwrite's, started again whenever it ends.
@@ -29,12 +32,11 @@ type process struct {
 	env  []string
 	log  *os.File
 
-	unasked atomic.Int64 // times that it ended by itself
-
 	mu      sync.Mutex
 	running *os.Process // nil: it is down
 	killed  bool
 	down    time.Duration // how long it stays so
+	unasked []string      // how it ended when nobody had killed it
 }
 
 // newProcess prepares a process whose output goes to dir/name.log.
@@ -97,7 +99,7 @@ func (p *process) ended(err error) time.Duration {
 		p.killed = false
 		return p.down
 	}
-	p.unasked.Add(1)
+	p.unasked = append(p.unasked, fmt.Sprintf("at %s: %v", time.Now().Format(clock), err))
 	p.say(fmt.Sprintf("ended by itself: %v", err))
 	return restartPause
 }
@@ -114,6 +116,13 @@ func (p *process) kill(down time.Duration) bool {
 	return p.running.Kill() == nil
 }
 
+// endings tell how the process ended when nobody had killed it.
+func (p *process) endings() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.unasked)
+}
+
 // signal reports whether the process got it.
 func (p *process) signal(s syscall.Signal) bool {
 	p.mu.Lock()
@@ -123,5 +132,5 @@ func (p *process) signal(s syscall.Signal) bool {
 
 // say writes a line of our own into the process's log.
 func (p *process) say(what string) {
-	fmt.Fprintf(p.log, "--- %s chaos: %s %s\n", time.Now().Format("15:04:05.000"), p.name, what)
+	fmt.Fprintf(p.log, "--- %s chaos: %s %s\n", time.Now().Format(clock), p.name, what)
 }

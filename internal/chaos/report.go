@@ -30,8 +30,8 @@ func (r report) write(out io.Writer) {
 	line("operations", "%s", r.ledger.tally)
 	line("writes", "%d acknowledged, %.0f a second", acked, float64(acked)/r.took.Seconds())
 	for _, p := range r.processes {
-		if n := p.unasked.Load(); n > 0 {
-			line("ended by itself", "%s, %d times: see %s", p.name, n, p.log.Name())
+		for _, ending := range p.endings() {
+			line("ended by itself", "%s %s: see %s", p.name, ending, p.log.Name())
 		}
 	}
 	line("time to drain", "%.2f s", r.verdict.drain.Seconds())

@@ -18,7 +18,7 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	w, err := newWorld(ctx)
 	defer func() {
 		w.close()
-		if (ok || ctx.Err() != nil && l.findings.none()) && !s.keep {
+		if (ok || ctx.Err() != nil && l.findings.none()) && !s.keep && !w.odd() {
 			err = errors.Join(err, w.remove())
 			return
 		}

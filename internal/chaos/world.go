@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -147,10 +146,11 @@ func (w *world) startProcesses(ctx context.Context, program string, env []string
 	w.stop = stop
 	for _, sub := range []string{"scheduler", "worker", "api"} {
 		for i := range copies {
-			addr, err := freeAddr()
+			port, err := local.FreePort()
 			if err != nil {
 				return err
 			}
+			addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 			own := slices.Concat(env, []string{"AFTERWRITE_" + strings.ToUpper(sub) + "_ADDR=" + addr})
 			p, err := newProcess(w.dir, program, fmt.Sprintf("%s-%d", sub, i), sub, addr, own)
 			if err != nil {
@@ -161,20 +161,6 @@ func (w *world) startProcesses(ctx context.Context, program string, env []string
 		}
 	}
 	return w.awaitReady(ctx)
-}
-
-// freeAddr picks an address whose port the system does not give to outgoing connections (Linux: 32768 and up), so that it
-// stays free while its process is down.
-func freeAddr() (string, error) {
-	var err error
-	for range 20 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(20000+rand.IntN(12000))) //nolint:gosec // any will do
-		var l net.Listener
-		if l, err = net.Listen("tcp", addr); err == nil { //nolint:noctx // on the loopback it does not block
-			return addr, l.Close()
-		}
-	}
-	return "", err
 }
 
 // awaitReady waits until every process says that what it needs answers.
@@ -212,6 +198,11 @@ func (w *world) process(target string) *process {
 		}
 	}
 	return nil
+}
+
+// odd reports that a process ended by itself. That is no violation, but its log is worth reading.
+func (w *world) odd() bool {
+	return slices.ContainsFunc(w.processes, func(p *process) bool { return len(p.endings()) > 0 })
 }
 
 //nolint:ireturn // one of two

@@ -98,7 +98,9 @@ func TestTheDashboardShowsItsPages(t *testing.T) {
 
 func TestTheDashboardWarnsWhenOthersCanReachIt(t *testing.T) {
 	t.Parallel()
-	p := start(t, append(servers(t), "PORT="+strconv.Itoa(freePort(t))), "dashboard")
+	port, err := local.FreePort()
+	require.NoError(t, err)
+	p := start(t, append(servers(t), "PORT="+strconv.Itoa(port)), "dashboard")
 	p.url(t)
 	p.stop(t)
 	require.Contains(t, p.out.String(), "the dashboard has no login")
@@ -155,13 +157,4 @@ func TestAProcessThatWaitsForRedisCanBeStopped(t *testing.T) {
 	p := start(t, append([]string{"REDIS_URL=redis://127.0.0.1:1/0"}, anywhere...), "scheduler")
 	p.find(t, "(waiting for redis)")
 	p.stop(t)
-}
-
-// freePort returns a port on which nobody listens now.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

@@ -20,8 +20,9 @@ const (
 
 const loopback = "127.0.0.1"
 
-// freePort returns a port on which nobody listens now. Another process may take it at any time.
-func freePort() (int, error) {
+// FreePort returns a port of 127.0.0.1 on which nobody listens now, and which the system gives to nobody by itself. Another
+// process that asks for it may take it at any time.
+func FreePort() (int, error) {
 	for range portTries {
 		port := portMin + rand.IntN(portMax-portMin+1)
 		if checkPort(port) == nil {

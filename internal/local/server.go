@@ -191,7 +191,7 @@ func (s *server) exitError(c *child) error {
 // startAnywhere starts a server whose port nobody asked for: when another process wins the race for the port, it picks again.
 func (s *server) startAnywhere(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
-		port, err := freePort()
+		port, err := FreePort()
 		if err != nil {
 			return err
 		}

@@ -38,12 +38,14 @@ func checkFree(all []place) error {
 			_ = l.Close()
 		}
 	}()
-	for i := range all {
+	for i, one := range all {
 		for _, other := range all[:i] {
-			if all[i].addr == other.addr && !anyPort(other.addr) {
-				return fmt.Errorf("%s and %s are both %s: set one of them to another address", other.variable, all[i].variable, other.addr)
+			if one.addr == other.addr && !anyPort(other.addr) {
+				return fmt.Errorf("%s and %s are both %s: set one of them to another address", other.variable, one.variable, other.addr)
 			}
 		}
+	}
+	for i := range all {
 		l, err := ops.Listen(all[i].addr, all[i].variable)
 		if err != nil {
 			return err
