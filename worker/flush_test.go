@@ -54,7 +54,9 @@ func TestFlushThatDiedBeforeItsAckIsRunAgainWithoutHarm(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, increment("a", 5))
-	_, err := b.store.Upsert(t.Context(), []counter.Row{{Key: "a", Value: 5, Version: 1}}) // and no ack
+	peeked, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, false)
+	require.NoError(t, err)
+	_, err = b.store.Upsert(t.Context(), []counter.Row{peeked.Entries[0].Row}) // and no ack
 	require.NoError(t, err)
 	require.Equal(t, int64(1), b.backlog(t).Dirty)
 
@@ -78,7 +80,8 @@ func TestLateFlushDoesNotTakeTheRowBack(t *testing.T) {
 
 	ahead, err := b.store.Upsert(t.Context(), []counter.Row{late.Entries[0].Row})
 	require.NoError(t, err)
-	require.Equal(t, []counter.Row{{Key: "a", Value: 2, Version: 2}}, ahead)
+	require.Len(t, ahead, 1)
+	require.Equal(t, int64(2), ahead[0].Version)
 	b.requireRow(t, counter.Row{Key: "a", Value: 2, Version: 2})
 }
 

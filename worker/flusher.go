@@ -19,6 +19,7 @@ const maxRebaseTries = 3
 type Store interface {
 	Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
+	Locked(ctx context.Context, keys []counter.Key) ([]counter.Key, error)
 	Purge(ctx context.Context, olderThan time.Duration, limit int) (removed int64, err error)
 	Available() bool
 	Up() bool
@@ -34,6 +35,9 @@ type Refusals interface {
 	Refused(ctx context.Context, row counter.Row, reason error) error
 }
 
+// lockedDelay is how long a key is put aside whose row somebody else holds locked.
+const lockedDelay = 5 * time.Second
+
 // Flusher brings dirty entries to Postgres. It is safe for concurrent use, in this process and in others.
 type Flusher struct {
 	cache    *cache.Cache
@@ -43,6 +47,7 @@ type Flusher struct {
 	metrics  *metrics
 	logger   *slog.Logger
 	batch    int
+	pace     *pace
 }
 
 // FlushKeys flushes those of keys, all of one shard and at most 10,000, that are dirty and due. Keys that were written
@@ -80,32 +85,28 @@ func (d *flushed) add(more flushed) {
 	d.again = append(d.again, more.again...)
 }
 
-// flush brings peeked entries to Postgres.
+// flush brings peeked entries to Postgres. What fails does not keep the rest from being tried.
 func (f *Flusher) flush(ctx context.Context, p cache.Peeked) (flushed, error) {
 	if len(p.Entries) == 0 {
 		return flushed{}, nil
 	}
-	p, err := f.rebase(ctx, p)
-	if err != nil {
-		return flushed{}, err
-	}
+	p, rebaseErr := f.rebase(ctx, p)
 	b := batch{Peeked: p, entries: p.Entries[:0:0], peeked: time.Now()}
 	var odd flushed
+	var oddErr error
 	for _, e := range p.Entries {
 		switch {
 		case e.Missing, e.Foreign:
 			done, err := f.setOddAside(ctx, p, e)
 			odd.add(done)
-			if err != nil {
-				return odd, err
-			}
+			oddErr = errors.Join(oddErr, err)
 		case !e.BaseUnknown:
 			b.entries = append(b.entries, e)
 		}
 	}
-	done, err := f.commit(ctx, b)
+	done, err := f.commitPaced(ctx, b)
 	done.add(odd)
-	return done, err
+	return done, errors.Join(err, oddErr, rebaseErr)
 }
 
 // setOddAside deals with a dirty key whose entry somebody else has removed or replaced.
@@ -122,8 +123,9 @@ func (f *Flusher) setOddAside(ctx context.Context, p cache.Peeked, e cache.Entry
 var errForeign = errors.New("its entry in redis was overwritten by something else")
 
 // rebase gives the entries whose base is unknown their base from Postgres and peeks at them again. An entry that could
-// not be rebased keeps BaseUnknown.
+// not be rebased keeps BaseUnknown; with an error, some entries may.
 func (f *Flusher) rebase(ctx context.Context, p cache.Peeked) (cache.Peeked, error) {
+	var refused error
 	for range maxRebaseTries {
 		var unknown []counter.Key
 		known := make([]cache.Entry, 0, len(p.Entries))
@@ -135,26 +137,30 @@ func (f *Flusher) rebase(ctx context.Context, p cache.Peeked) (cache.Peeked, err
 			}
 		}
 		if len(unknown) == 0 {
-			return p, nil
+			return p, refused
 		}
-		if err := f.bring(ctx, p.Generation, unknown); err != nil {
-			return p, err
+		brought, err := f.bring(ctx, p.Generation, unknown)
+		refused = errors.Join(refused, err)
+		if len(brought) == 0 {
+			p.Entries = known
+			return p, refused
 		}
-		again, err := f.cache.Peek(ctx, p.Shard, unknown, true)
+		again, err := f.cache.Peek(ctx, p.Shard, brought, true)
 		if err != nil {
-			return p, err
+			return p, errors.Join(refused, err)
 		}
 		known = append(known, again.Entries...)
 		p.Entries, p.Generation = known, again.Generation
 	}
-	return p, nil
+	return p, refused
 }
 
-// bring reads the rows of keys and adds them to their entries.
-func (f *Flusher) bring(ctx context.Context, generation string, keys []counter.Key) error {
+// bring reads the rows of keys and adds them to their entries. It returns the keys to look at again: all but those whose
+// sum would overflow, which are put aside.
+func (f *Flusher) bring(ctx context.Context, generation string, keys []counter.Key) ([]counter.Key, error) {
 	rows, err := f.store.Read(ctx, keys)
 	if err != nil {
-		return fmt.Errorf("read bases: %w", err)
+		return nil, fmt.Errorf("read bases: %w", err)
 	}
 	bases := make([]cache.Base, len(keys))
 	for i, key := range keys {
@@ -163,16 +169,17 @@ func (f *Flusher) bring(ctx context.Context, generation string, keys []counter.K
 	}
 	done, err := f.cache.Hydrate(ctx, bases)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	brought := make([]counter.Key, 0, len(keys))
 	for i, key := range keys {
 		if done[i] == cache.BaseOverflow {
-			if err := f.refusals.Refused(ctx, counter.Row{Key: key}, errBaseOverflow); err != nil {
-				return err
-			}
+			err = errors.Join(err, f.refusals.Refused(ctx, counter.Row{Key: key}, errBaseOverflow))
+		} else {
+			brought = append(brought, key)
 		}
 	}
-	return nil
+	return brought, err
 }
 
 var errBaseOverflow = errors.New("the value in postgres and the increments accepted while it was away do not add up to a " +
@@ -191,8 +198,26 @@ func (b batch) part(from, to int) batch {
 	return b
 }
 
+// commitPaced commits the entries in as many statements as the pace of Postgres asks for, nearly always one.
+func (f *Flusher) commitPaced(ctx context.Context, b batch) (flushed, error) {
+	var done flushed
+	var failed error
+	for from := 0; from < len(b.entries); {
+		to := min(from+f.pace.rows(f.batch), len(b.entries))
+		part, err := f.commit(ctx, b.part(from, to))
+		done.add(part)
+		failed = errors.Join(failed, err)
+		if class := store.Classify(err); class == store.Outage || class == store.Operator || class == store.Canceled {
+			return done, failed // the next would meet the same
+		}
+		from = to
+	}
+	return done, failed
+}
+
 // commit upserts the entries and acks them. Where Postgres refuses a row it halves the batch until that row is alone, so
-// that it costs only itself; k bad rows of n take about k log2(n) statements.
+// that it costs only itself; k bad rows of n take about k log2(n) statements. Rows that somebody else holds locked are put
+// aside for a while.
 func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	if len(b.entries) == 0 {
 		return flushed{}, nil
@@ -206,7 +231,13 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	f.metrics.flush(len(rows), time.Since(started), err)
 	switch {
 	case err == nil:
+		f.pace.kept(len(rows))
 		return f.ack(ctx, b, ahead)
+	case store.TooSlow(err):
+		f.pace.missed(len(rows))
+		return flushed{}, err
+	case store.IsLocked(err):
+		return f.commitUnlocked(ctx, b, err)
 	case store.Classify(err) != store.Refused:
 		return flushed{}, err
 	case len(rows) == 1:
@@ -214,70 +245,57 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	}
 	half := len(b.entries) / 2
 	done, err := f.commit(ctx, b.part(0, half))
-	if err != nil {
-		return done, err
-	}
-	rest, err := f.commit(ctx, b.part(half, len(b.entries)))
+	rest, restErr := f.commit(ctx, b.part(half, len(b.entries)))
 	done.add(rest)
-	return done, err
+	return done, errors.Join(err, restErr)
+}
+
+// commitUnlocked commits those entries whose rows nobody else holds locked, and puts the others aside. locked is the error
+// of the upsert that ran into them.
+func (f *Flusher) commitUnlocked(ctx context.Context, b batch, locked error) (flushed, error) {
+	keys := make([]counter.Key, len(b.entries))
+	for i, e := range b.entries {
+		keys[i] = e.Key
+	}
+	held, err := f.store.Locked(ctx, keys)
+	if err != nil || len(held) == 0 { // the whole table is, or it was a moment ago
+		return flushed{}, errors.Join(locked, err)
+	}
+	f.logger.Warn("rows in postgres are locked by somebody else; they are tried again later", "rows", len(held),
+		"first", held[0], "in", lockedDelay)
+	aside := make(map[counter.Key]bool, len(held))
+	for _, key := range held {
+		aside[key] = true
+		err = errors.Join(err, f.cache.Park(ctx, key, lockedDelay))
+	}
+	free := b
+	free.entries = nil
+	for _, e := range b.entries {
+		if !aside[e.Key] {
+			free.entries = append(free.entries, e)
+		}
+	}
+	done, freeErr := f.commit(ctx, free)
+	done.settled += len(held)
+	return done, errors.Join(err, freeErr)
 }
 
 // ack clears the dirty marks of what Postgres has.
 func (f *Flusher) ack(ctx context.Context, b batch, ahead []counter.Row) (flushed, error) {
-	lost, err := f.lostTail(ctx, b, ahead)
-	if err != nil {
-		return flushed{}, err
-	}
+	aside, reconcileErr := f.reconcile(ctx, b, ahead)
 	committed := make([]cache.Committed, 0, len(b.entries))
 	for _, e := range b.entries {
-		if !lost[e.Key] {
-			committed = append(committed, cache.Committed{Key: e.Key, Version: e.Version})
+		if !aside[e.Key] {
+			committed = append(committed, cache.Committed{Key: e.Key, Version: e.Version, Life: e.Life})
 		}
 	}
 	again, err := f.cache.Ack(ctx, b.Shard, b.At, committed)
 	if err != nil {
-		return flushed{}, err
+		return flushed{}, errors.Join(err, reconcileErr)
 	}
 	rows := len(b.entries) - len(ahead)
 	f.metrics.committed(rows, b)
 	f.logger.Debug("flushed", "shard", b.Shard, "keys", len(b.entries), "rows", rows, "again", len(again),
 		"took", time.Since(b.peeked))
-	return flushed{settled: len(b.entries), rows: int64(rows), again: again}, nil
+	return flushed{settled: len(b.entries), rows: int64(rows), again: again}, reconcileErr
 }
-
-// lostTail looks at rows that Postgres already had in the same or a newer version. Mostly that is a flush that ran twice
-// or late. But where the entry in Redis is still older now, or is another state of the same version, Redis has come back
-// without its last moments: clearing its dirty mark would lose what was written since, so the key is put aside.
-func (f *Flusher) lostTail(ctx context.Context, b batch, ahead []counter.Row) (map[counter.Key]bool, error) {
-	flushed := make(map[counter.Key]counter.Row, len(b.entries))
-	for _, e := range b.entries {
-		if len(ahead) > 0 {
-			flushed[e.Key] = e.Row
-		}
-	}
-	lost := make(map[counter.Key]bool)
-	for _, row := range ahead {
-		if row == flushed[row.Key] {
-			continue // this very state: a flush that ran twice
-		}
-		now, err := f.cache.Peek(ctx, b.Shard, []counter.Key{row.Key}, true)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range now.Entries {
-			if e.Missing || e.BaseUnknown || e.Version > row.Version || e.Row == row {
-				continue
-			}
-			lost[row.Key] = true
-			reason := fmt.Errorf("%w: it has version %d, redis only %d", errLostTail, row.Version, e.Version)
-			f.logger.Error("redis has lost writes that postgres has", "key", row.Key,
-				"redis_version", e.Version, "redis_value", e.Value, "postgres_version", row.Version, "postgres_value", row.Value)
-			if err := f.refusals.Refused(ctx, e.Row, reason); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return lost, nil
-}
-
-var errLostTail = errors.New("postgres is ahead of redis, which has lost its last writes")

@@ -13,6 +13,8 @@ type metrics struct {
 	lag      prometheus.Histogram
 	refused  prometheus.Counter
 	buried   prometheus.Counter
+
+	reconciled prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
@@ -39,6 +41,10 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 			Name: "afterwrite_dead_letters_total", Help: "Keys that became dead letters.",
 		}),
 	}
+	m.reconciled = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "afterwrite_reconciled_keys_total",
+		Help: "Keys that Redis had lost writes of, which Postgres had, and that were mended.",
+	})
 	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_postgres_up", Help: "1 while this process's last contact with Postgres was good, else 0.",
 	}, func() float64 {
@@ -47,7 +53,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, up)
+	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.reconciled, up)
 	return m
 }
 

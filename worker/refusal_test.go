@@ -123,26 +123,6 @@ func TestTriggerThatRaisesIsARefusalWhateverItsCode(t *testing.T) {
 	b.eventuallyDead(t, "b")
 }
 
-// A Redis that came back without its last moments is behind Postgres. What was written to it since must not be taken
-// for flushed.
-func TestRedisBehindPostgresIsPutAsideNotForgotten(t *testing.T) {
-	t.Parallel()
-	b := setup(t, impatient())
-	b.do(t, set("a", 100), increment("a", 5), increment("a", 1), increment("a", 1))
-	b.drainAll(t)
-	key := "{aw:" + b.cache.Shard("a").String() + "}:c:a"
-	require.NoError(t, b.redis.HSet(context.Background(), key, "v", 105, "n", 2).Err()) // as it was
-	b.do(t, increment("a", 3))
-	_, left := b.drainAll(t)
-	require.Equal(t, int64(1), left)
-	b.run(t)
-	b.eventuallyDead(t, "a")
-	dead, _, err := b.cache.DeadLetter(t.Context(), "a")
-	require.NoError(t, err)
-	require.Contains(t, dead.Reason, "ahead of redis")
-	b.requireRow(t, counter.Row{Key: "a", Value: 107, Version: 4})
-}
-
 func TestOutageCostsNoRetriesAndArchivesNothing(t *testing.T) {
 	t.Parallel()
 	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // it is going to be killed

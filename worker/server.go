@@ -67,6 +67,7 @@ func New(o Options) *Worker {
 	}
 	f := &Flusher{
 		cache: o.Cache, store: o.Store, hints: enqueuer, refusals: r, metrics: m, logger: o.Logger, batch: c.FlushBatch,
+		pace: new(pace),
 	}
 	h := &handlers{
 		cache: o.Cache, store: o.Store, flusher: f, retries: r, sender: client, logger: o.Logger,

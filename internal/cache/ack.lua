@@ -4,7 +4,7 @@
 -- KEYS[1]  {aw:07}:dirty
 -- ARGV[1]  when the keys were peeked, ms of Redis's clock: what is still unsynced was written after that
 -- ARGV[2]  TTL of a clean entry, ms
--- then for each key two: key, the version that was committed ("" for a key whose entry was gone)
+-- then for each key three: key, the version that was committed ("" for a key whose entry was gone), the life that it is of
 --
 -- Reply: the keys that stay dirty because they were written meanwhile.
 --
@@ -16,16 +16,18 @@ local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
 local has_dead = call('EXISTS', tag .. ':dead') == 1
 local again = {}
 
-for i = 3, #ARGV, 2 do
-  local key, committed = ARGV[i], ARGV[i + 1]
+for i = 3, #ARGV, 3 do
+  local key, committed, life = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local entry = tag .. ':c:' .. key
   -- Postgres took it: whatever it was refused for before is over. First, since a full Redis lets this write pass.
   if has_dead then call('HDEL', tag .. ':dead', key) end
-  local e = pcall('HMGET', entry, 'n', 'u')
+  local e = pcall('HMGET', entry, 'n', 'u', 'e')
   local n, u = e[1], e[2]
-  -- The version of an entry whose base is unknown counts from 0: it says nothing about what was committed.
-  if n == committed and not u then
+  -- The version of an entry whose base is unknown counts from 0: it says nothing about what was committed. The same
+  -- version of another life is another state.
+  if n == committed and not u and (e[3] or '') == life then
     if call('ZREM', dirty, key) == 1 then call('PEXPIRE', entry, ARGV[2]) end
+    call('HDEL', entry, 'e', 'bv', 'bn')
   elseif not e.err and not n and committed == '' then
     call('ZREM', dirty, key)
   elseif call('ZSCORE', dirty, key) then

@@ -69,7 +69,7 @@ func (a *application) runByShard() (reached bool) {
 
 // encode makes the arguments of apply.lua.
 func (a *application) encode() (keys []string, args []any) {
-	keys = make([]string, len(a.writes))
+	keys = make([]string, len(a.writes), len(a.writes)+shardKeys)
 	args = make([]any, len(a.writes)+1)
 	args[0] = "0"
 	if a.mayDirty {
@@ -78,6 +78,9 @@ func (a *application) encode() (keys []string, args []any) {
 	for i, w := range a.writes {
 		keys[i] = a.cache.entryKey(w.Key)
 		args[i+1] = encodeWrite(w)
+	}
+	if a.cache.cluster {
+		keys = append(keys, a.cache.declared(a.writes[0].Key)...)
 	}
 	return keys, args
 }
@@ -149,8 +152,16 @@ func decodeOutcome(line string) Outcome {
 		}}
 	case "e":
 		o = Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
+	case "t":
+		o = Outcome{Err: &counter.Error{
+			Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter,
+			Detail: "Redis cannot reach the counter now; the operation was not applied",
+		}}
 	default:
 		f.err = errors.New("unknown letter")
+	}
+	if f.err != nil && (letter == "k" || letter == "n") {
+		return Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
 	}
 	if f.err != nil {
 		return Outcome{Err: &counter.Error{

@@ -2,7 +2,8 @@
 -- entry never changes without its dirty mark.
 --
 -- KEYS[i]    the entry that operation i is about: {aw:07}:c:<key>. Its shard's other keys have the same hash tag and
---            are derived from it.
+--            are derived from it. On a cluster two more follow, the shard's dirty and gen: they must be where the entries
+--            are while slots move, and Redis only looks at the keys that it is told of.
 -- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already
 -- ARGV[i+1]  operation i, a letter and its amount: g get, i5 increment by 5, s7 set to 7, d delete. A capital letter
 --            (I5) takes the operation although the base is unknown, instead of answering c or w.
@@ -18,6 +19,12 @@
 --   o                               not applied: the sum would overflow
 --   b                               not applied: too many dirty keys
 --   e                               not applied: the entry is not what it should be (somebody else wrote there)
+--   t                               not applied: the entry cannot be read now
+--
+-- A dirty entry has a life (field e): which Redis its unsynced writes were made in, and a number that is drawn at the first of
+-- them; bn and bv are version and value as they were before it, without bv if the value was set or deleted since. The first
+-- write after a restart or a failover begins a new life, so what such a Redis has lost can be told from what it has got
+-- since (see reconcile.lua). An entry with an unknown base keeps its earlier lives in p instead: ";number,value,version".
 
 local may_dirty = ARGV[1] == '1'
 local call, pcall = redis.call, redis.pcall
@@ -30,6 +37,23 @@ local function now()
     now_ms = fmt('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
   end
   return now_ms
+end
+
+-- The life that a first write begins now: 8 digits that name this incarnation of Redis (a restart and a promotion make new
+-- ones), and then a number.
+local run
+local function incarnation()
+  run = run or string.match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
+  return run
+end
+
+local born
+local function new_life()
+  if not born then
+    local t = call('TIME')
+    born = incarnation() .. fmt('%.0f', t[1] * 1000000 + t[2])
+  end
+  return born
 end
 
 -- The generation of a shard changes with every ack, see hydrate.lua. It is made here when it is missing so that "no
@@ -45,14 +69,17 @@ local function generation(tag)
 end
 
 -- Lua's numbers are doubles: exact up to 15 digits whatever the sum, so only longer ones need Redis's 64-bit addition.
--- Returns the sum and whether it has been stored; nil on overflow: then nothing has changed.
+-- Returns the sum and whether it has been stored; or nil and the line to answer: then nothing has changed.
 local function add(entry, value, by)
   if #value <= 15 and #by <= 15 then
-    return fmt('%.0f', tonumber(value) + tonumber(by)), false
+    local sum = tonumber(value)
+    if not sum or sum % 1 ~= 0 then return nil, 'e' end
+    return fmt('%.0f', sum + tonumber(by)), false
   end
   local sum = pcall('HINCRBY', entry, 'v', by)
   if type(sum) == 'table' then
-    if find(sum.err, 'overflow', 1, true) then return nil end
+    if find(sum.err, 'overflow', 1, true) then return nil, 'o' end
+    if find(sum.err, 'integer', 1, true) then return nil, 'e' end
     error(sum.err, 0) -- Redis is full: it says so before the first write of a call, so nothing is half-done
   end
   return call('HGET', entry, 'v'), true
@@ -72,17 +99,19 @@ local function mark(tag, entry, key)
   return backlog
 end
 
-for i = 1, #KEYS do
+for i = 1, #ARGV - 1 do
   local entry, op, by = KEYS[i], sub(ARGV[i + 1], 1, 1), sub(ARGV[i + 1], 2)
   local close = find(entry, '}', 1, true)
   local tag, key = sub(entry, 1, close), sub(entry, close + 4)
   local kind = string.lower(op)
   local blind = op ~= kind
 
-  local e = pcall('HMGET', entry, 'v', 'n', 'x', 'u')
-  local v, n, x, u = e[1], e[2], e[3], e[4]
+  local e = pcall('HMGET', entry, 'v', 'n', 'x', 'u', 'e')
+  local v, n, x, u, life = e[1], e[2], e[3], e[4], e[5]
   local line
-  if e.err or (not v) ~= (not n) then
+  if e.err then
+    line = find(e.err, 'WRONGTYPE', 1, true) and 'e' or 't'
+  elseif v and not tonumber(n) or n and not v then
     line = 'e'
   elseif not may_dirty and kind ~= 'g' and not call('ZSCORE', tag .. ':dirty', key) then
     line = 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
@@ -103,13 +132,25 @@ for i = 1, #KEYS do
       value = '0'
     end
     if not value then
-      line = 'o'
+      line = stored
     else
       local version = fmt('%.0f', (n or 0) + 1)
-      if stored then
-        call('HSET', entry, 'n', version)
+      if life and sub(life, 1, 8) == incarnation() then
+        if stored then
+          call('HSET', entry, 'n', version)
+        else
+          call('HSET', entry, 'v', value, 'n', version)
+        end
       else
-        call('HSET', entry, 'v', value, 'n', version)
+        call('HSET', entry, 'v', value, 'n', version, 'e', new_life(), 'bv', v or '0', 'bn', n or '0')
+        if life and u then
+          call('HSET', entry, 'p', fmt('%s;%s,%s,%s', call('HGET', entry, 'p') or '', sub(life, 9), v, n))
+        end
+      end
+      if kind ~= 'i' and v then
+        call('HDEL', entry, 'bv')
+        local lives = u and call('HGET', entry, 'p')
+        if lives then call('HSET', entry, 'p', (string.gsub(lives, ',[^,;]+,', ',set,'))) end
       end
       -- x: deleted. u: the base is unknown; 1 for value and version, 2 for the version only.
       if kind == 'd' then

@@ -4,13 +4,15 @@
 //   - Writer batches the operations of concurrent requests into one script call (apply.lua).
 //   - Cache.Hydrate brings in what Postgres has of cold keys (hydrate.lua).
 //   - Cache.Peek and Cache.PeekOldest read dirty entries for a flush (peek.lua), Cache.Ack clears their dirty marks after
-//     the commit (ack.lua), Cache.Park and Cache.Bury put those aside that Postgres refuses (park.lua).
+//     the commit (ack.lua), Cache.Park and Cache.Bury put those aside that Postgres refuses (park.lua), and
+//     Cache.Reconcile mends those of which Postgres has more than a Redis that lost its tail (reconcile.lua).
 //
 // # Keys
 //
 // Every key of a shard carries the shard's hash tag, so that a script on one shard works on Redis Cluster too.
 //
-//	{aw:07}:c:<key>   hash    v value, n version, x=1 deleted, u base unknown (1: v and n count from it, 2: only n does)
+//	{aw:07}:c:<key>   hash    v value, n version, x=1 deleted, u base unknown (1: v and n count from it, 2: only n does);
+//	                          while dirty also e life, bn and bv version and value before it, p earlier lives (see apply.lua)
 //	{aw:07}:dirty     zset    key -> ms of its first unsynced write; later than now: waits for a retry; 2^52: dead
 //	{aw:07}:dead      hash    key -> Dead as JSON
 //	{aw:07}:gen       string  changes with every ack; guards Hydrate against what was read before it
@@ -45,13 +47,18 @@ var (
 	parkSource string
 	//go:embed release.lua
 	releaseSource string
+	//go:embed shift.lua
+	shiftSource string
+	//go:embed reconcile.lua
+	reconcileSource string
 
-	applyScript   = redis.NewScript(applySource)
-	hydrateScript = redis.NewScript(hydrateSource)
-	peekScript    = redis.NewScript(peekSource)
-	ackScript     = redis.NewScript(ackSource)
-	parkScript    = redis.NewScript(parkSource)
-	releaseScript = redis.NewScript(releaseSource)
+	applyScript     = redis.NewScript(applySource)
+	hydrateScript   = redis.NewScript(shiftSource + hydrateSource)
+	peekScript      = redis.NewScript(peekSource)
+	ackScript       = redis.NewScript(ackSource)
+	parkScript      = redis.NewScript(parkSource)
+	releaseScript   = redis.NewScript(releaseSource)
+	reconcileScript = redis.NewScript(shiftSource + reconcileSource)
 )
 
 // absentTTL is how long the entry of a key that Postgres does not have either is kept when no write follows: long
@@ -107,6 +114,7 @@ func tag(s counter.Shard) string      { return "{aw:" + s.String() + "}" }
 func dirtyKey(s counter.Shard) string { return tag(s) + ":dirty" }
 func deadKey(s counter.Shard) string  { return tag(s) + ":dead" }
 func drainKey(s counter.Shard) string { return tag(s) + ":drain" }
+func genKey(s counter.Shard) string   { return tag(s) + ":gen" }
 
 func (c *Cache) entryKey(key counter.Key) string {
 	return tag(c.Shard(key)) + ":c:" + string(key)

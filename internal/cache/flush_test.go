@@ -18,7 +18,8 @@ func TestPeekRemovesNothing(t *testing.T) {
 	b.do(t, set("a", 5))
 	for range 2 {
 		e, _ := b.peek(t, "a")
-		require.Equal(t, counter.Row{Key: "a", Value: 5, Version: 1}, e.Row)
+		require.Equal(t, counter.Row{Key: "a", Value: 5, Version: 1, Lineage: e.Lineage}, e.Row)
+		require.NotZero(t, e.Lineage)
 	}
 }
 
@@ -30,7 +31,7 @@ func TestAckClearsOnlyTheVersionThatWasCommitted(t *testing.T) {
 	e, at := b.peek(t, "a")
 	b.do(t, increment("a", 1)) // written during its flush
 
-	committed := []cache.Committed{{Key: "a", Version: e.Version}}
+	committed := []cache.Committed{{Key: "a", Version: e.Version, Life: e.Life}}
 	again, err := b.cache.Ack(t.Context(), b.cache.Shard("a"), at, committed)
 	require.NoError(t, err)
 	require.Equal(t, []counter.Key{"a"}, again)
@@ -270,12 +271,12 @@ func TestLateAckLeavesABlindWriteDirty(t *testing.T) {
 	b := setup(t)
 	b.warm(t, "a")
 	b.do(t, increment("a", 1))
-	_, at := b.peek(t, "a")
+	e, at := b.peek(t, "a")
 	require.Empty(t, b.ack(t, "a"))
 	require.NoError(t, b.redis.Del(context.Background(), b.entryKey("a")).Err())
 	b.blind(t, increment("a", 5))
 
-	again, err := b.cache.Ack(t.Context(), b.cache.Shard("a"), at, []cache.Committed{{Key: "a", Version: 1}})
+	again, err := b.cache.Ack(t.Context(), b.cache.Shard("a"), at, []cache.Committed{{Key: "a", Version: 1, Life: e.Life}})
 	require.NoError(t, err)
 	require.Equal(t, []counter.Key{"a"}, again)
 	require.True(t, b.dirty(t, "a"))

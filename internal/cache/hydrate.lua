@@ -5,10 +5,14 @@
 -- the same, no flush has been completed in between and what was read is what Postgres has. Without this check, a slow
 -- reader could bring back an old state of a key that was meanwhile written, flushed and evicted.
 --
--- KEYS[i]   entry {aw:07}:c:<key>
+-- An entry that is rebased may come from before a restart of Redis, and may have been rebased and flushed already, after
+-- what that Redis still knows. Lineages tell: they are the numbers of the entry's lives, and so the times when these began. A
+-- row whose lineage began no earlier than a life of before the restart has the writes of that life.
+--
+-- KEYS[i]   entry {aw:07}:c:<key>; on a cluster dirty and gen of the shard follow (see apply.lua)
 -- ARGV[1]   TTL of a created entry, ms
 -- ARGV[2]   TTL of a created entry when Postgres has no row, ms
--- then for each key four: generation, value, version, state: "r" row, "x" tombstone, "-" no row (value, version "0")
+-- then for each key five: generation, value, version, state: "r" row, "x" tombstone, "-" no row (value, version "0"), lineage
 --
 -- Reply: a letter for each key: y done (or was complete), s stale generation: read Postgres again, o the sum of base and
 -- unsynced operations would overflow: nothing changed, e not an entry.
@@ -16,42 +20,62 @@
 local call, pcall, sub, find = redis.call, redis.pcall, string.sub, string.find
 local out = {}
 
-local function create(entry, value, version, state)
+local function create(entry, tag, value, version, state)
   call('HSET', entry, 'v', value, 'n', version)
   if state ~= 'r' then call('HSET', entry, 'x', '1') end
-  call('PEXPIRE', entry, state == '-' and ARGV[2] or ARGV[1])
+  -- A key whose entry was deleted by hand may be dirty still.
+  if not call('ZSCORE', tag .. ':dirty', sub(entry, #tag + 4)) then
+    call('PEXPIRE', entry, state == '-' and ARGV[2] or ARGV[1])
+  end
   return 'y'
 end
 
--- u=1: value and version are counted from the base; u=2: the value was set or deleted since, only the version is.
-local function rebase(entry, u, value, version, state)
-  if u == '1' and state == 'r' then
-    local sum = pcall('HINCRBY', entry, 'v', value)
-    if type(sum) == 'table' then
-      if find(sum.err, 'overflow', 1, true) then return 'o' end
-      error(sum.err, 0)
+local incarnation = string.match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
+
+-- e is v, n, u, e, p of the entry. u=1: value and version are counted from the base; u=2: the value was set or deleted
+-- since, only the version is.
+local function rebase(entry, e, value, version, state, lineage)
+  local v, n, life, lives = e[1], e[2], e[4] or '', e[5] or ''
+  local counts = e[3] == '1' -- from the base
+  local untouched = sub(life, 1, 8) ~= incarnation -- since the restart
+  if untouched then lives = string.format('%s;%s,%s,%s', lives, sub(life, 9), v, n) end
+  local had, had_n, last = '0', '0', ''
+  for began, with, with_n in string.gmatch(lives, ';(%d+),([^,;]+),(%d+)') do
+    if tonumber(began) <= tonumber(lineage) then
+      had, had_n, last = with, with_n, began
+      counts = with ~= 'set'
     end
   end
+  if counts and not shift(entry, value, had) then return 'o' end
   call('HINCRBY', entry, 'n', version)
-  call('HDEL', entry, 'u')
+  if had_n ~= '0' then call('HINCRBY', entry, 'n', '-' .. had_n) end
+  if untouched and last == sub(life, 9) then -- the row is what this entry has become
+    if state == 'x' then call('HSET', entry, 'x', '1') else call('HDEL', entry, 'x') end
+  end
+  call('HSET', entry, 'bn', version)
+  if counts then call('HSET', entry, 'bv', value) else call('HDEL', entry, 'bv') end
+  call('HDEL', entry, 'u', 'p')
   return 'y'
 end
 
-for i = 1, #KEYS do
-  local entry, at = KEYS[i], 2 + (i - 1) * 4
+for i = 1, (#ARGV - 2) / 5 do
+  local entry, at = KEYS[i], 2 + (i - 1) * 5
   local gen, value, version, state = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local tag = sub(entry, 1, (find(entry, '}', 1, true)))
-  local e = pcall('HMGET', entry, 'v', 'u')
+  local e = pcall('HMGET', entry, 'v', 'n', 'u', 'e', 'p')
   if e.err then
+    if not find(e.err, 'WRONGTYPE', 1, true) then error(e.err, 0) end
     out[i] = 'e'
-  elseif e[1] and not e[2] then
+  elseif e[1] and not e[3] then
     out[i] = 'y'
   elseif call('GET', tag .. ':gen') ~= gen then
     out[i] = 's'
+  elseif e[1] and not (find(e[1], '^%-?%d+$') and find(e[2] or '', '^%d+$')) then
+    out[i] = 'e'
   elseif e[1] then
-    out[i] = rebase(entry, e[2], value, version, state)
+    out[i] = rebase(entry, e, value, version, state, ARGV[at + 5])
   else
-    out[i] = create(entry, value, version, state)
+    out[i] = create(entry, tag, value, version, state)
   end
 end
 

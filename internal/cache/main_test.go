@@ -122,8 +122,18 @@ func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	return true
 }
 
-// entry returns the raw hash of a key.
+// entry returns the state in the hash of a key.
 func (b *testBundle) entry(t *testing.T, key counter.Key) map[string]string {
+	t.Helper()
+	m := b.whole(t, key)
+	for _, life := range []string{"e", "bv", "bn", "p"} {
+		delete(m, life)
+	}
+	return m
+}
+
+// whole returns the raw hash of a key.
+func (b *testBundle) whole(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
 	m, err := b.redis.HGetAll(context.Background(), b.entryKey(key)).Result()
 	require.NoError(t, err)
@@ -138,7 +148,7 @@ func (b *testBundle) entryKey(key counter.Key) string {
 func (b *testBundle) ack(t *testing.T, key counter.Key) []counter.Key {
 	t.Helper()
 	e, at := b.peek(t, key)
-	again, err := b.cache.Ack(t.Context(), b.cache.Shard(key), at, []cache.Committed{{Key: key, Version: e.Version}})
+	again, err := b.cache.Ack(t.Context(), b.cache.Shard(key), at, []cache.Committed{{Key: key, Version: e.Version, Life: e.Life}})
 	require.NoError(t, err)
 	return again
 }

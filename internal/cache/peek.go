@@ -23,6 +23,10 @@ type Entry struct {
 	Missing     bool // the key is dirty but has no entry: somebody deleted it by hand
 	Foreign     bool // the key holds something that is not an entry
 	BaseUnknown bool // the base must be brought in with Hydrate before it can be flushed
+
+	// Life names the run of unsynced writes that the state is made of, for Ack and Reconcile; "" where nothing was written
+	// since the last ack. Its number is Row.Lineage, and Row.Base the version that it began from.
+	Life string
 }
 
 // Peeked is what a peek of one shard saw.
@@ -77,7 +81,10 @@ func (c *Cache) peek(ctx context.Context, shard counter.Shard, args []any) (Peek
 }
 
 // entryFields is how many strings the reply of peek.lua has for each entry, after the two of its head.
-const entryFields = 5
+const entryFields = 7
+
+// incarnationDigits is how many digits of a life name the incarnation of Redis; its number follows.
+const incarnationDigits = 8
 
 func decodePeeked(reply []string) (Peeked, error) {
 	var p Peeked
@@ -119,33 +126,49 @@ func decodeEntry(f []string) (Entry, error) {
 	if e.Missing || e.Foreign {
 		return e, nil
 	}
-	if e.Value, err = strconv.ParseInt(f[1], 10, 64); err != nil {
-		return Entry{Row: counter.Row{Key: e.Key}, DirtySince: e.DirtySince, Foreign: true}, nil //nolint:nilerr // it says so
-	}
-	if e.Version, err = strconv.ParseInt(f[2], 10, 64); err != nil {
+	if err := e.decodeState(f[1], f[2], f[5], f[6]); err != nil {
 		return Entry{Row: counter.Row{Key: e.Key}, DirtySince: e.DirtySince, Foreign: true}, nil //nolint:nilerr // it says so
 	}
 	return e, nil
+}
+
+func (e *Entry) decodeState(value, version, life, base string) (err error) {
+	if e.Value, err = strconv.ParseInt(value, 10, 64); err != nil {
+		return err
+	}
+	if e.Version, err = strconv.ParseInt(version, 10, 64); err != nil {
+		return err
+	}
+	if len(life) <= incarnationDigits || base == "" {
+		return nil
+	}
+	e.Life = life
+	if e.Lineage, err = strconv.ParseInt(life[incarnationDigits:], 10, 64); err != nil {
+		return err
+	}
+	e.Base, err = strconv.ParseInt(base, 10, 64)
+	return err
 }
 
 // Committed is a key whose state Postgres has.
 type Committed struct {
 	Key     counter.Key
 	Version int64
-	Missing bool // there was no entry, so there is nothing to flush: Version means nothing
+	Life    string // Entry.Life
+	Missing bool   // there was no entry, so there is nothing to flush: Version means nothing
 }
 
 // Ack clears the dirty marks of keys, all of one shard, which still have the version that was committed. It returns those
 // that were written since they were peeked at the given time: they stay dirty and need another flush. It may be done twice.
 func (c *Cache) Ack(ctx context.Context, shard counter.Shard, peekedAt int64, keys []Committed) ([]counter.Key, error) {
-	args := make([]any, 2, 2+2*len(keys))
+	args := make([]any, 2, 2+3*len(keys))
 	args[0], args[1] = strconv.FormatInt(peekedAt, 10), ms(c.cleanTTL)
 	for _, k := range keys {
 		version := strconv.FormatInt(k.Version, 10)
 		if k.Missing {
 			version = ""
 		}
-		args = append(args, string(k.Key), version)
+		args = append(args, string(k.Key), version, k.Life)
 	}
 	reply, err := ackScript.Run(ctx, c.client, []string{dirtyKey(shard)}, args...).StringSlice()
 	if err != nil && !errors.Is(err, redis.Nil) {

@@ -7,8 +7,9 @@
 -- ARGV[3]  with a limit: who drains the shard. Another who has begun less than ARGV[4] ms ago is not disturbed
 -- ARGV[4]  ms that the drain is taken for, from now
 --
--- Reply: {now ms, generation} and then for each key five: key, v, n, flags (x deleted, u and its digit: base unknown, m: no
--- entry, e: not an entry), the time it became dirty. Or {now ms} alone when another is draining.
+-- Reply: {now ms, generation} and then for each key seven: key, v, n, flags (x deleted, u and its digit: base unknown, m: no
+-- entry, e: not an entry), the time it became dirty, its life and base version (see apply.lua; "" where it has none). Or
+-- {now ms} alone when another is draining.
 
 local call, pcall, sub, fmt = redis.call, redis.pcall, string.sub, string.format
 local dirty = KEYS[1]
@@ -43,9 +44,10 @@ end
 
 local out = { now_ms, gen }
 for i = 1, #keys, 2 do
-  local e = pcall('HMGET', tag .. ':c:' .. keys[i], 'v', 'n', 'x', 'u')
+  local e = pcall('HMGET', tag .. ':c:' .. keys[i], 'v', 'n', 'x', 'u', 'e', 'bn')
   local v, n, flags = '', '', ''
   if e.err then
+    if not string.find(e.err, 'WRONGTYPE', 1, true) then error(e.err, 0) end
     flags = 'e'
   elseif not e[1] or not e[2] then
     flags = 'm'
@@ -56,5 +58,6 @@ for i = 1, #keys, 2 do
   end
   local at = #out
   out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = keys[i], v, n, flags, keys[i + 1]
+  out[at + 6], out[at + 7] = e[5] or '', e[6] or ''
 end
 return out

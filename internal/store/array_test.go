@@ -50,7 +50,7 @@ func TestArraysArriveAsTheyWereSent(t *testing.T) {
 			keyArray(sent, rowKey), int64Array(sent, rowValue), int64Array(sent, rowVersion), boolArray(sent, rowDeleted)))
 		require.Len(r, got, len(sent))
 		for i := range sent {
-			require.Equal(r, sent[i], counter.Row(got[i]))
+			require.Equal(r, sent[i], got[i].row())
 		}
 	})
 }

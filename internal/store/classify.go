@@ -107,6 +107,17 @@ func classOfState(code string) Class {
 	return Refused
 }
 
+// IsLocked reports that err is a statement's that waited too long for a lock which somebody else holds (see Locked).
+func IsLocked(err error) bool { return sqlState(err) == stateLockNotAvailable }
+
+// TooSlow reports that err is a statement's that ran into the statement timeout: fewer rows may get through.
+func TooSlow(err error) bool {
+	return sqlState(err) == stateQueryCanceled && !errors.Is(err, context.Canceled)
+}
+
+// stateLockNotAvailable is lock_not_available, by lock_timeout.
+const stateLockNotAvailable = "55P03"
+
 // sqlState returns the server's code for err, "" where the error is not the server's.
 func sqlState(err error) string {
 	if e := pq.As(err); e != nil {

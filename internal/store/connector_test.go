@@ -23,7 +23,7 @@ func TestSessionsHaveANameAndTimeouts(t *testing.T) {
 	s := setup(t)
 	require.Equal(t, "afterwrite", get[string](t, s, "SHOW application_name"))
 	require.Equal(t, "10s", get[string](t, s, "SHOW statement_timeout"))
-	require.Equal(t, "5s", get[string](t, s, "SHOW lock_timeout"))
+	require.Equal(t, "1s", get[string](t, s, "SHOW lock_timeout"))
 }
 
 func TestNoStatementIsLeftInTheSession(t *testing.T) {

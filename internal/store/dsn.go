@@ -74,10 +74,11 @@ func isLoopback(host string, addr netip.Addr) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// withTimeouts returns cfg with both timeouts set on the session, lock_timeout at half of statement.
+// withTimeouts returns cfg with both timeouts set on the session, lock_timeout at a tenth of statement: a row that
+// somebody else holds is found out about, and put aside, before the others of its batch have waited for long.
 func withTimeouts(cfg pq.Config, statement time.Duration) pq.Config {
 	cfg = cfg.Clone()
-	for name, d := range map[string]time.Duration{settingStatementTimeout: statement, settingLockTimeout: statement / 2} {
+	for name, d := range map[string]time.Duration{settingStatementTimeout: statement, settingLockTimeout: statement / 10} {
 		if _, own := cfg.Runtime[name]; !own {
 			cfg.Runtime[name] = strconv.FormatInt(max(1, d.Milliseconds()), 10)
 		}

@@ -43,7 +43,7 @@ func TestParseDSNFillsInWhatTheURLLeavesOpen(t *testing.T) {
 
 	timed := withTimeouts(cfg, 10*time.Second)
 	require.Equal(t, "10000", timed.Runtime[settingStatementTimeout])
-	require.Equal(t, "5000", timed.Runtime[settingLockTimeout])
+	require.Equal(t, "1000", timed.Runtime[settingLockTimeout])
 	require.NotContains(t, cfg.Runtime, settingStatementTimeout, "the original is left alone")
 	require.NotContains(t, withoutTimeouts(timed).Runtime, settingStatementTimeout)
 

@@ -43,7 +43,7 @@ func TestUpdatesOfLiveRowsAreHOT(t *testing.T) {
 func TestPlansUseTheIndexesTheyNeed(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	exec(t, s, `INSERT INTO counters SELECT 'k' || i, 0, 1, CASE WHEN i % 100 = 0 THEN now() - interval '1 day' END, now()
+	exec(t, s, `INSERT INTO counters SELECT 'k' || i, 0, 1, CASE WHEN i % 100 = 0 THEN now() - interval '1 day' END, now(), 0, 0
 		FROM generate_series(1, 20000) i`)
 	exec(t, s, "ANALYZE counters")
 

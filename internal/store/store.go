@@ -31,7 +31,7 @@ type Options struct {
 	// MaxConns bounds the connections; a call past it waits for one, within its ctx. Default 10. It should be as many
 	// as there are concurrent callers.
 	MaxConns int
-	// StatementTimeout bounds a statement on the server; waiting for a lock takes half of it at most. A call gives up two
+	// StatementTimeout bounds a statement on the server; waiting for a lock takes a tenth of it at most. A call gives up two
 	// seconds later. Default 10 s, at least 1 ms.
 	StatementTimeout time.Duration
 }

@@ -30,12 +30,14 @@ import (
 //
 // With all 1,000 rows on neighbouring pages it takes half as long.
 const upsertSQL = `
-INSERT INTO counters (key, value, version, deleted_at, updated_at)
-SELECT key, value, version, CASE WHEN deleted THEN now() END, now()
-FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[]) AS batch (key, value, version, deleted)
+INSERT INTO counters (key, value, version, deleted_at, updated_at, lineage, base)
+SELECT key, value, version, CASE WHEN deleted THEN now() END, now(), lineage, base
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[], $6::bigint[])
+	AS batch (key, value, version, deleted, lineage, base)
 ON CONFLICT (key) DO UPDATE
-SET value = EXCLUDED.value, version = EXCLUDED.version, deleted_at = EXCLUDED.deleted_at, updated_at = EXCLUDED.updated_at
-WHERE counters.version < EXCLUDED.version`
+SET value = EXCLUDED.value, version = EXCLUDED.version, deleted_at = EXCLUDED.deleted_at, updated_at = EXCLUDED.updated_at,
+	lineage = EXCLUDED.lineage, base = EXCLUDED.base
+WHERE counters.version < CASE WHEN counters.lineage = EXCLUDED.lineage THEN EXCLUDED.version ELSE EXCLUDED.base + 1 END`
 
 const (
 	// maxTries bounds the attempts at a batch that meets a deadlock or a serialization failure.
@@ -44,13 +46,14 @@ const (
 	retryJitter = 20 * time.Millisecond
 )
 
-// Upsert writes rows in one statement, each only where Postgres has no row of its key or one with a lower version. Rows may
-// come in any order, at most MaxBatch of them, with distinct keys (else ErrInvalid). A deleted row becomes a tombstone
+// Upsert writes rows in one statement, each only where Postgres has no row of its key, or one of the same lineage with a lower
+// version, or one of another lineage that is not past Base (without a Lineage: one with a lower version). So a row's version
+// never goes back. Rows may come in any order, at most MaxBatch of them, with distinct keys (else ErrInvalid). A deleted row becomes a tombstone
 // whatever its Value. Upserting the same rows again, late, or from two places at once is harmless.
 //
-// When err is nil, Postgres has every row in the version given or a newer one. ahead are the rows, as Postgres has them
-// now, that it already had in the same or a newer version, so that those given changed nothing; it is nil nearly always.
-// The caller compares. (Where only a part of the batch was written, a row that Postgres has in exactly the given state is
+// When err is nil, Postgres has every row, or another that keeps it out. ahead are the rows, as Postgres has them now, that
+// kept out those given; it is nil nearly always. Of the same lineage, such a row is the one given or a newer one. Of another,
+// it may have writes that the given one does not know. The caller compares. (Where only a part of the batch was written, a row that Postgres has in exactly the given state is
 // not in ahead: which of two equal flushes wrote it cannot be told, nor does it matter.)
 //
 // An error means that the whole batch failed, or that it was written and asking for ahead failed. Deadlocks and
@@ -81,8 +84,7 @@ func (s *Store) Upsert(ctx context.Context, rows []counter.Row) (ahead []counter
 
 // upsert is one attempt.
 func (s *Store) upsert(ctx context.Context, batch []counter.Row) ([]counter.Row, error) {
-	result, err := s.db.ExecContext(ctx, upsertSQL, keyArray(batch, rowKey), int64Array(batch, rowValue),
-		int64Array(batch, rowVersion), boolArray(batch, rowDeleted))
+	result, err := s.db.ExecContext(ctx, upsertSQL, upsertArgs(batch)...)
 	if err != nil {
 		return nil, err
 	}
@@ -106,13 +108,27 @@ func compare(batch []counter.Row, found map[counter.Key]counter.Row, written int
 		switch {
 		case !ok:
 			return nil, fmt.Errorf("%w: key %q, version %d; it has none", ErrNotStored, given.Key, given.Version)
-		case has.Version < given.Version:
+		case !guarded(has, given):
 			return nil, fmt.Errorf("%w: key %q, version %d; it has version %d", ErrNotStored, given.Key, given.Version, has.Version)
-		case has != given, written == 0:
+		case has != withoutBase(given), written == 0:
 			ahead = append(ahead, has)
 		}
 	}
 	return ahead, nil
+}
+
+// guarded reports whether has keeps given from replacing it, as in upsertSQL.
+func guarded(has, given counter.Row) bool {
+	if has.Lineage == given.Lineage {
+		return has.Version >= given.Version
+	}
+	return has.Version > rowBase(given)
+}
+
+// withoutBase is row as Read returns it.
+func withoutBase(row counter.Row) counter.Row {
+	row.Base = 0
+	return row
 }
 
 // newBatch returns rows as they are to be written: sorted by the bytes of their keys, tombstones with value 0.
@@ -133,10 +149,27 @@ func newBatch(rows []counter.Row) ([]counter.Row, error) {
 	return batch, nil
 }
 
+// upsertArgs are the arguments of upsertSQL.
+func upsertArgs(batch []counter.Row) []any {
+	return []any{
+		keyArray(batch, rowKey), int64Array(batch, rowValue), int64Array(batch, rowVersion), boolArray(batch, rowDeleted),
+		int64Array(batch, rowLineage), int64Array(batch, rowBase),
+	}
+}
+
 func rowKey(r counter.Row) counter.Key { return r.Key }
 func rowValue(r counter.Row) int64     { return r.Value }
 func rowVersion(r counter.Row) int64   { return r.Version }
 func rowDeleted(r counter.Row) bool    { return r.Deleted }
+func rowLineage(r counter.Row) int64   { return r.Lineage }
+
+// rowBase is the highest version of another lineage that row may replace.
+func rowBase(r counter.Row) int64 {
+	if r.Lineage == 0 {
+		return r.Version - 1
+	}
+	return r.Base
+}
 
 // sleep reports false when ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {

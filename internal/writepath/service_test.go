@@ -227,7 +227,9 @@ func TestSlowReaderDoesNotBringBackAnOldState(t *testing.T) {
 			peeked, err := b.cache.Peek(t.Context(), shard, []counter.Key{"a"}, false)
 			require.NoError(t, err)
 			b.stored(t, peeked.Entries[0].Row)
-			_, err = b.cache.Ack(t.Context(), shard, peeked.At, []cache.Committed{{Key: "a", Version: 2}})
+			_, err = b.cache.Ack(t.Context(), shard, peeked.At, []cache.Committed{
+				{Key: "a", Version: 2, Life: peeked.Entries[0].Life},
+			})
 			require.NoError(t, err)
 			require.NoError(t, b.redis.Del(t.Context(), "{aw:"+shard.String()+"}:c:a").Err())
 		})

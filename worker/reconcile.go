@@ -1,0 +1,69 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// maxReconcileLogs bounds the lines of one batch: a failover may leave thousands of such keys.
+const maxReconcileLogs = 10
+
+var errTwoStates = errors.New("postgres has another state of the same version: somebody else writes to its row")
+
+// reconcile looks at the rows that kept entries of b out of Postgres. Nearly always that is a flush that ran twice or late.
+// But where the row has writes that the entry does not know, Redis lost its tail and the entry is mended: it stays dirty,
+// and its next flush goes through. It returns the keys that must not be acked.
+func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (aside map[counter.Key]bool, err error) {
+	if len(ahead) == 0 {
+		return nil, nil
+	}
+	aside = make(map[counter.Key]bool)
+	flushed := make(map[counter.Key]cache.Entry, len(b.entries))
+	for _, e := range b.entries {
+		flushed[e.Key] = e
+	}
+	var conflicts []cache.Conflict
+	for _, row := range ahead {
+		e := flushed[row.Key]
+		switch {
+		case e.Lineage != 0 && e.Lineage != row.Lineage:
+			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row})
+		case row.Version > e.Version:
+			// A later flush of the same writes, mostly; then the entry is not older than the row now, and nothing changes.
+			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row, Adopt: true})
+		case row.Value != e.Value || row.Deleted != e.Deleted:
+			aside[row.Key] = true
+			err = errors.Join(err, f.refusals.Refused(ctx, e.Row, errTwoStates))
+		}
+	}
+	done, reconcileErr := f.cache.Reconcile(ctx, b.Shard, conflicts)
+	if reconcileErr != nil {
+		return aside, errors.Join(err, reconcileErr)
+	}
+	mended := 0
+	for i, c := range conflicts {
+		switch done[i] {
+		case cache.Reconciled:
+			if mended++; mended <= maxReconcileLogs {
+				f.logger.Warn("redis came back without writes that postgres has; what was written since goes on top of them",
+					"key", c.Entry.Key, "redis_version", c.Entry.Version, "redis_base", c.Entry.Base, "redis_value", c.Entry.Value,
+					"postgres_version", c.Row.Version, "postgres_value", c.Row.Value)
+			}
+		case cache.ConflictOverflow:
+			aside[c.Entry.Key] = true
+			reason := fmt.Errorf("%w (postgres has %d)", errBaseOverflow, c.Row.Value)
+			err = errors.Join(err, f.refusals.Refused(ctx, c.Entry.Row, reason))
+		case cache.Superseded:
+		}
+	}
+	if mended > maxReconcileLogs {
+		f.logger.Warn("redis came back without writes that postgres has, of more counters than those named", "shard", b.Shard,
+			"counters", mended)
+	}
+	f.metrics.reconciled.Add(float64(mended))
+	return aside, err
+}
