@@ -17,32 +17,20 @@ var errTwoStates = errors.New("postgres has another state of the same version: s
 // reconcile looks at the rows that kept entries of b out of Postgres. Nearly always that is a flush that ran twice or late.
 // But where the row has writes that the entry does not know, Redis lost its tail and the entry is mended: it stays dirty,
 // and its next flush goes through. It returns the keys that must not be acked.
-func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (aside map[counter.Key]bool, err error) {
+func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (map[counter.Key]bool, error) {
+	aside := make(map[counter.Key]bool)
 	if len(ahead) == 0 {
-		return nil, nil
+		return aside, nil
 	}
-	aside = make(map[counter.Key]bool)
-	flushed := make(map[counter.Key]cache.Entry, len(b.entries))
-	for _, e := range b.entries {
-		flushed[e.Key] = e
+	conflicts, strange := compare(b, ahead)
+	var failed error
+	for _, row := range strange {
+		aside[row.Key] = true
+		failed = errors.Join(failed, f.refusals.Refused(ctx, row, errTwoStates))
 	}
-	var conflicts []cache.Conflict
-	for _, row := range ahead {
-		e := flushed[row.Key]
-		switch {
-		case e.Lineage != 0 && e.Lineage != row.Lineage:
-			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row})
-		case row.Version > e.Version:
-			// A later flush of the same writes, mostly; then the entry is not older than the row now, and nothing changes.
-			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row, Adopt: true})
-		case row.Value != e.Value || row.Deleted != e.Deleted:
-			aside[row.Key] = true
-			err = errors.Join(err, f.refusals.Refused(ctx, e.Row, errTwoStates))
-		}
-	}
-	done, reconcileErr := f.cache.Reconcile(ctx, b.Shard, conflicts)
-	if reconcileErr != nil {
-		return aside, errors.Join(err, reconcileErr)
+	done, err := f.cache.Reconcile(ctx, b.Shard, conflicts)
+	if err != nil {
+		return aside, errors.Join(failed, err)
 	}
 	mended := 0
 	for i, c := range conflicts {
@@ -56,7 +44,7 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (
 		case cache.ConflictOverflow:
 			aside[c.Entry.Key] = true
 			reason := fmt.Errorf("%w (postgres has %d)", errBaseOverflow, c.Row.Value)
-			err = errors.Join(err, f.refusals.Refused(ctx, c.Entry.Row, reason))
+			failed = errors.Join(failed, f.refusals.Refused(ctx, c.Entry.Row, reason))
 		case cache.Superseded:
 		}
 	}
@@ -65,5 +53,27 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (
 			"counters", mended)
 	}
 	f.metrics.reconciled.Add(float64(mended))
-	return aside, err
+	return aside, failed
+}
+
+// compare returns the conflicts between the entries of b and the rows that kept them out, and the entries of which Postgres
+// has another state of the same version. A row that is just what its entry says is in neither.
+func compare(b batch, ahead []counter.Row) (conflicts []cache.Conflict, strange []counter.Row) {
+	flushed := make(map[counter.Key]cache.Entry, len(b.entries))
+	for _, e := range b.entries {
+		flushed[e.Key] = e
+	}
+	for _, row := range ahead {
+		e := flushed[row.Key]
+		switch {
+		case e.Lineage != 0 && e.Lineage != row.Lineage:
+			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row})
+		case row.Version > e.Version:
+			// A later flush of the same writes, mostly; then the entry is not older than the row now, and nothing changes.
+			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row, Adopt: true})
+		case row.Value != e.Value || row.Deleted != e.Deleted:
+			strange = append(strange, e.Row)
+		}
+	}
+	return conflicts, strange
 }

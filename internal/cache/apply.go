@@ -35,7 +35,24 @@ func (a *application) run() (reached bool) {
 		return a.runByShard()
 	}
 	keys, args := a.encode()
-	return a.settle(applyScript.Run(context.Background(), a.cache.client, keys, args...).Text())
+	reached = a.settle(applyScript.Run(context.Background(), a.cache.client, keys, args...).Text())
+	a.readAgain()
+	return reached
+}
+
+// readAgain sends the reads again that a Redis which is full refused together with writes.
+func (a *application) readAgain() {
+	reads := application{cache: a.cache}
+	for i, o := range a.outcomes {
+		if a.writes[i].Kind == counter.Get && counter.CodeOf(o.Err) == counter.CodeCacheFull {
+			reads.add(a.writes[i], o)
+		}
+	}
+	if len(reads.writes) == 0 || len(reads.writes) == len(a.writes) {
+		return
+	}
+	keys, args := reads.encode()
+	reads.settle(applyScript.Run(context.Background(), a.cache.client, keys, args...).Text())
 }
 
 // runByShard is run on a cluster: one node that cannot be reached says nothing about the others.
@@ -63,6 +80,7 @@ func (a *application) runByShard() (reached bool) {
 			reply, err = applyScript.Eval(ctx, a.cache.client, keys, args...).Text()
 		}
 		reached = part.settle(reply, err) || reached
+		part.readAgain()
 	}
 	return reached
 }

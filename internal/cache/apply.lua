@@ -63,7 +63,7 @@ local function generation(tag)
   if not gen then
     local t = call('TIME')
     gen = fmt('%.0f', t[1] * 1000000 + t[2])
-    call('SET', tag .. ':gen', gen)
+    pcall('SET', tag .. ':gen', gen) -- in a Redis that is full it is not kept, and what is read for it goes stale
   end
   return gen
 end

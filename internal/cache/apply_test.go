@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -250,35 +249,4 @@ func TestDeadRedisSaysThatNothingWasApplied(t *testing.T) {
 		o := b.do(t, get("a"))[0]
 		return o.Cold, "still no answer"
 	})
-}
-
-func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {
-	t.Parallel()
-	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
-	plain, err := cache.Connect(server.URL(), 2)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, plain.Close()) }()
-	require.NoError(t, plain.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err())
-	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
-		info, err := plain.ClusterInfo(t.Context()).Result()
-		return err == nil && len(info) > 0 && info[:16] == "cluster_state:ok", info
-	})
-	b := setupOn(t, strings.Replace(server.URL(), "redis://", "redis-cluster://", 1))
-
-	keys := make([]counter.Key, 50)
-	ops := make([]counter.Operation, 0, 100)
-	for i := range keys {
-		keys[i] = counter.Key("k" + strconv.Itoa(i))
-		ops = append(ops, increment(keys[i], 1), increment(keys[i], int64(i)))
-	}
-	b.warm(t, keys...)
-	got := b.do(t, ops...)
-	for i, key := range keys {
-		require.NoError(t, got[2*i+1].Err)
-		require.Equal(t, int64(i+1), got[2*i+1].Value)
-		require.Empty(t, b.ack(t, key))
-	}
-	backlog, err := b.cache.Backlog(t.Context())
-	require.NoError(t, err)
-	require.Zero(t, backlog.Dirty)
 }

@@ -43,11 +43,20 @@ func isFull(err error) bool {
 	return errors.As(err, &e) && strings.Contains(e.Error(), "OOM ")
 }
 
-// answered reports that Redis itself refused the call: LOADING, READONLY, MISCONF, CLUSTERDOWN, NOAUTH and so on. The
-// scripts check before they write, so nothing has been applied.
+// answered reports that Redis itself refused the call: LOADING, READONLY, MISCONF, CLUSTERDOWN, NOAUTH and so on, which it
+// does before the first write of a script, so nothing has been applied. Any other error of a running script says nothing
+// about what it had done before.
 func answered(err error) bool {
 	var e redis.Error
-	return errors.As(err, &e)
+	if !errors.As(err, &e) {
+		return false
+	}
+	message := e.Error()
+	if !strings.HasPrefix(message, "ERR ") || !strings.Contains(message, "script") {
+		return true
+	}
+	// Redis 6.2 puts its own refusals into the script's error as well.
+	return strings.Contains(message, "-READONLY ") || strings.Contains(message, "-MISCONF ") || strings.Contains(message, "-NOREPLICAS ")
 }
 
 // notSent reports that not one byte of the call left this process: no connection could be had.
@@ -64,6 +73,14 @@ func unreachable() *counter.Error {
 	return &counter.Error{
 		Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter,
 		Detail: "Redis did not answer the operations before this one, so it was not sent and not applied",
+	}
+}
+
+// unsent is the answer for a caller that left before its operations were sent. It is seen in the log at most.
+func unsent(ctx context.Context) *counter.Error {
+	return &counter.Error{
+		Code: counter.CodeCacheUnavailable, Err: context.Cause(ctx), RetryAfter: retryAfter,
+		Detail: "the request ended before its operations were sent to Redis; they were not applied",
 	}
 }
 

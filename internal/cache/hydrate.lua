@@ -37,7 +37,7 @@ local incarnation = string.match(call('INFO', 'replication'), 'master_replid:(%x
 local function rebase(entry, e, value, version, state, lineage)
   local v, n, life, lives = e[1], e[2], e[4] or '', e[5] or ''
   local counts = e[3] == '1' -- from the base
-  local untouched = sub(life, 1, 8) ~= incarnation -- since the restart
+  local untouched = sub(life, 1, 8) ~= incarnation or sub(life, 9) == lineage -- since the restart
   if untouched then lives = string.format('%s;%s,%s,%s', lives, sub(life, 9), v, n) end
   local had, had_n, last = '0', '0', ''
   for began, with, with_n in string.gmatch(lives, ';(%d+),([^,;]+),(%d+)') do

@@ -126,13 +126,13 @@ func decodeEntry(f []string) (Entry, error) {
 	if e.Missing || e.Foreign {
 		return e, nil
 	}
-	if err := e.decodeState(f[1], f[2], f[5], f[6]); err != nil {
+	if err := decodeState(&e, f[1], f[2], f[5], f[6]); err != nil {
 		return Entry{Row: counter.Row{Key: e.Key}, DirtySince: e.DirtySince, Foreign: true}, nil //nolint:nilerr // it says so
 	}
 	return e, nil
 }
 
-func (e *Entry) decodeState(value, version, life, base string) (err error) {
+func decodeState(e *Entry, value, version, life, base string) (err error) {
 	if e.Value, err = strconv.ParseInt(value, 10, 64); err != nil {
 		return err
 	}

@@ -172,7 +172,8 @@ func (w *Writer) send(batch []*request) {
 	a := application{cache: w.cache, mayDirty: w.mayDirty()}
 	for _, r := range batch {
 		if r.ctx.Err() != nil {
-			continue // its caller has left, and nothing has been sent yet
+			refuse(r.outcomes, unsent(r.ctx)) // its caller has left, and nothing has been sent yet
+			continue
 		}
 		for i := range r.writes {
 			a.add(&r.writes[i], &r.outcomes[i])

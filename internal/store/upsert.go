@@ -47,14 +47,16 @@ const (
 )
 
 // Upsert writes rows in one statement, each only where Postgres has no row of its key, or one of the same lineage with a lower
-// version, or one of another lineage that is not past Base (without a Lineage: one with a lower version). So a row's version
-// never goes back. Rows may come in any order, at most MaxBatch of them, with distinct keys (else ErrInvalid). A deleted row becomes a tombstone
-// whatever its Value. Upserting the same rows again, late, or from two places at once is harmless.
+// version, or one of another lineage that is not past Base (for a row without a Lineage: one with a lower version). So the
+// version of a row never goes back. Rows may come in any order, at most MaxBatch of them, with distinct keys (else ErrInvalid).
+// A deleted row becomes a tombstone whatever its Value. Upserting the same rows again, late, or from two places at once is
+// harmless.
 //
 // When err is nil, Postgres has every row, or another that keeps it out. ahead are the rows, as Postgres has them now, that
 // kept out those given; it is nil nearly always. Of the same lineage, such a row is the one given or a newer one. Of another,
-// it may have writes that the given one does not know. The caller compares. (Where only a part of the batch was written, a row that Postgres has in exactly the given state is
-// not in ahead: which of two equal flushes wrote it cannot be told, nor does it matter.)
+// it may have writes that the given one does not know. The caller compares. (Where only a part of the batch was written, a
+// row that Postgres has in exactly the given state is not in ahead: which of two equal flushes wrote it cannot be told, nor
+// does it matter.)
 //
 // An error means that the whole batch failed, or that it was written and asking for ahead failed. Deadlocks and
 // serialization failures are tried again at once, up to three times. It blocks until ctx is done, or for

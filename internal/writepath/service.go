@@ -171,16 +171,35 @@ func (p *part) hydrate(ctx context.Context, bases []cache.Base) {
 		case err != nil:
 			p.settleWaiting(b.Key, cache.Outcome{Err: cache.Unapplied(err)})
 		case done[i] == cache.BaseOverflow:
-			p.settleWaiting(b.Key, cache.Outcome{Err: cache.Overflow()})
+			p.settleOverflow(b.Key)
 		}
 	}
 }
 
+// settleOverflow deals with a counter whose value in Postgres and its blind increments do not add up. A SET or DELETE mends
+// it, since it does not need the sum; what comes before one cannot be carried out.
+func (p *part) settleOverflow(key counter.Key) {
+	mended := false
+	p.settleIf(func(w *cache.Write) bool {
+		if w.Key != key {
+			return false
+		}
+		mended = mended || w.Kind == counter.Set || w.Kind == counter.Delete
+		w.Blind = mended && w.Kind != counter.Get
+		return !mended
+	}, cache.Outcome{Err: cache.Overflow()})
+}
+
 // settleWaiting gives every waiting operation on key the same outcome.
 func (p *part) settleWaiting(key counter.Key, o cache.Outcome) {
+	p.settleIf(func(w *cache.Write) bool { return w.Key == key }, o)
+}
+
+// settleIf gives the waiting operations for which match is true the same outcome.
+func (p *part) settleIf(match func(*cache.Write) bool, o cache.Outcome) {
 	still, cold := p.waiting[:0:0], p.cold[:0:0]
 	for i, at := range p.waiting {
-		if p.writes[at].Key == key {
+		if match(&p.writes[at]) {
 			p.settle(at, o)
 		} else {
 			still, cold = append(still, at), append(cold, p.cold[i])

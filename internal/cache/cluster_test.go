@@ -1,0 +1,175 @@
+package cache_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+// clusterNode starts a node of a cluster; the first of a test gets all slots. url is for the cluster client.
+func clusterNode(t *testing.T, args ...string) (node redis.UniversalClient, clusterURL string) {
+	t.Helper()
+	server := localtest.OwnRedis(t, local.RedisOptions{Args: append([]string{"--cluster-enabled", "yes"}, args...)})
+	node, err := cache.Connect(server.URL(), 4)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, node.Close()) })
+	return node, strings.Replace(server.URL(), "redis://", "redis-cluster://", 1)
+}
+
+func cluster(t *testing.T, args ...string) (node redis.UniversalClient, clusterURL string) {
+	t.Helper()
+	node, clusterURL = clusterNode(t, args...)
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err())
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		info, err := node.ClusterInfo(t.Context()).Result()
+		return err == nil && strings.HasPrefix(info, "cluster_state:ok"), info
+	})
+	return node, clusterURL
+}
+
+func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {
+	t.Parallel()
+	_, clusterURL := cluster(t)
+	b := setupOn(t, clusterURL)
+
+	keys := make([]counter.Key, 50)
+	ops := make([]counter.Operation, 0, 100)
+	bases := make([]cache.Base, len(keys))
+	for i := range keys {
+		keys[i] = counter.Key("k" + strconv.Itoa(i))
+		ops = append(ops, increment(keys[i], 1), increment(keys[i], int64(i)))
+		bases[i] = cache.Base{Key: keys[i], Row: counter.Row{Value: int64(i)}, Found: true, Generation: b.generation(t, keys[i])}
+	}
+	done, err := b.cache.Hydrate(t.Context(), bases)
+	require.NoError(t, err)
+	require.Len(t, done, len(keys))
+	got := b.do(t, ops...)
+	for i, key := range keys {
+		require.Equal(t, cache.Hydrated, done[i])
+		require.NoError(t, got[2*i+1].Err)
+		require.Equal(t, int64(2*i+1), got[2*i+1].Value)
+		require.Empty(t, b.ack(t, key))
+	}
+	backlog, err := b.cache.Backlog(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, backlog.Dirty)
+}
+
+// While a slot moves, a node has a part of its keys. A write must not be carried out where its dirty mark cannot be set.
+func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
+	t.Parallel()
+	node, clusterURL := cluster(t)
+	other, _ := clusterNode(t)
+	address, err := url.Parse(clusterURL)
+	require.NoError(t, err)
+	require.NoError(t, other.Do(t.Context(), "CLUSTER", "MEET", address.Hostname(), address.Port()).Err())
+	id, err := other.Do(t.Context(), "CLUSTER", "MYID").Text()
+	require.NoError(t, err)
+	b := setupOn(t, clusterURL)
+	b.warm(t, "k")
+	b.do(t, increment("k", 1))
+	e, at := b.peek(t, "k")
+	require.Empty(t, b.ack(t, "k"))
+	slot := node.ClusterKeySlot(t.Context(), b.entryKey("k")).Val()
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		err := node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "MIGRATING", id).Err()
+		return err == nil, fmt.Sprint(err)
+	})
+
+	// The dirty set is not there: as far as the node knows, it may have moved already.
+	o := b.do(t, increment("k", 1))[0]
+	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(o.Err))
+	require.Equal(t, "1", node.HGet(t.Context(), b.entryKey("k"), "v").Val(), "nothing was applied")
+
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "STABLE").Err())
+	require.Equal(t, int64(2), b.do(t, increment("k", 1))[0].Value)
+
+	// The entry has moved, its dirty mark has not: that is no dead letter.
+	require.NoError(t, node.Del(t.Context(), b.entryKey("k")).Err())
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "MIGRATING", id).Err())
+	_, err = b.cache.Peek(t.Context(), b.cache.Shard("k"), []counter.Key{"k"}, true)
+	require.Error(t, err, "neither missing nor foreign")
+	again, err := b.cache.Ack(t.Context(), b.cache.Shard("k"), at, []cache.Committed{{Key: "k", Version: 2, Life: e.Life}})
+	require.True(t, err != nil || len(again) == 1, "it stays dirty")
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "STABLE").Err())
+	require.True(t, b.dirty(t, "k"))
+}
+
+// The library retries on a cluster by a setting of its own: an increment whose answer was lost would count twice.
+func TestIncrementWhoseAnswerWasLostIsNotSentAgainByTheClusterClient(t *testing.T) {
+	t.Parallel()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	node, clusterURL := cluster(t, "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port)
+	address, err := url.Parse(clusterURL)
+	require.NoError(t, err)
+	var armed atomic.Bool
+	go loseAnswer(listener, address.Host, &armed)
+	t.Cleanup(func() { _ = listener.Close() })
+	address.Host = listener.Addr().String()
+	b := setupOn(t, address.String())
+	b.warm(t, "k")
+	require.NoError(t, b.do(t, increment("k", 1))[0].Err)
+
+	armed.Store(true)
+	o := b.do(t, increment("k", 1))[0]
+
+	require.Equal(t, counter.CodeOutcomeUnknown, counter.CodeOf(o.Err))
+	require.False(t, armed.Load(), "an answer was lost")
+	require.Equal(t, "2", node.HGet(context.Background(), b.entryKey("k"), "v").Val(), "it was carried out once")
+}
+
+// loseAnswer passes everything on to target, but cuts the connection instead of the answer to the first script call after it
+// was armed.
+func loseAnswer(listener net.Listener, target string, armed *atomic.Bool) {
+	for {
+		in, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		out, err := new(net.Dialer).DialContext(context.Background(), "tcp", target)
+		if err != nil {
+			_ = in.Close()
+			continue
+		}
+		var cut atomic.Bool
+		pass := func(from, to net.Conn, look func([]byte) bool) {
+			buffer := make([]byte, 1<<16)
+			for {
+				n, err := from.Read(buffer)
+				if err != nil || look(buffer[:n]) {
+					break
+				}
+				if _, err := to.Write(buffer[:n]); err != nil {
+					break
+				}
+			}
+			_ = from.Close()
+			_ = to.Close()
+		}
+		go pass(in, out, func(b []byte) bool {
+			if bytes.Contains(bytes.ToLower(b), []byte("evalsha")) && armed.CompareAndSwap(true, false) {
+				cut.Store(true)
+			}
+			return false
+		})
+		go pass(out, in, func([]byte) bool { return cut.Load() })
+	}
+}

@@ -1,0 +1,119 @@
+package cache_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func TestCallerWhoLeftBeforeItsOperationsWereSentGetsAnError(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "k")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 200 { // whether the answer or the end of the context is seen first is chance
+		o := b.writer.Do(ctx, []cache.Write{{Operation: increment("k", 1)}})
+		require.Error(t, o[0].Err)
+	}
+	require.Equal(t, "0", b.entry(t, "k")["v"])
+}
+
+func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for name, fields := range map[string][]any{
+		"value is text":        {"v", "abc", "n", "1"},
+		"value is fractional":  {"v", "1.5", "n", "1"},
+		"long value is text":   {"v", "abcdefghijklmnopqrst", "n", "1"},
+		"version is text":      {"v", "1", "n", "abc"},
+		"there is no version":  {"v", "1"},
+		"there is no value":    {"n", "1"},
+		"a line within it":     {"v", "1\na 1 1 0", "n", "1"},
+		"blind, value is text": {"v", "abc", "n", "1", "u", "1"},
+	} {
+		b.warm(t, "good")
+		before := b.do(t, get("good"))[0].Value
+		require.NoError(t, b.redis.Del(context.Background(), b.entryKey("bad")).Err())
+		require.NoError(t, b.redis.HSet(context.Background(), b.entryKey("bad"), fields...).Err())
+
+		out := b.do(t, increment("good", 1), increment("bad", 1), increment("good", 1))
+
+		require.NoError(t, out[0].Err, name)
+		require.NoError(t, out[2].Err, name)
+		require.Equal(t, before+2, out[2].Value, name)
+		if !out[1].Cold {
+			require.Equal(t, counter.CodeInternal, counter.CodeOf(out[1].Err), name)
+		}
+		done, err := b.cache.Hydrate(t.Context(), []cache.Base{
+			{Key: "bad", Generation: b.generation(t, "bad")}, {Key: "good", Generation: b.generation(t, "good")},
+		})
+		require.NoError(t, err, name)
+		require.Equal(t, cache.Hydrated, done[1], name)
+	}
+}
+
+func TestEntryBroughtBackUnderADirtyMarkDoesNotExpire(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "k")
+	b.do(t, increment("k", 1))
+	require.NoError(t, b.redis.Del(context.Background(), b.entryKey("k")).Err()) // by hand
+	b.warm(t, "k")
+	b.do(t, increment("k", 1))
+	require.Equal(t, time.Duration(-1), b.redis.PTTL(context.Background(), b.entryKey("k")).Val())
+}
+
+func TestReadsPassAWriteThatAFullRedisRefuses(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	b := setupOn(t, server.URL())
+	b.warm(t, "a", "b")
+	b.do(t, set("a", 7))
+	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "1").Err())
+
+	out := b.do(t, get("a"), increment("b", 1), get("b"))
+
+	require.NoError(t, out[0].Err)
+	require.Equal(t, int64(7), out[0].Value)
+	require.Equal(t, counter.CodeCacheFull, counter.CodeOf(out[1].Err))
+	require.NoError(t, out[2].Err)
+	require.NoError(t, b.cache.Park(t.Context(), "a", time.Minute), "putting aside needs no memory")
+	require.NoError(t, b.cache.Bury(t.Context(), "a", cache.Dead{Reason: "x"}))
+}
+
+func TestPastMaxDirtyAColdKeyIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := b.cache.NewWriter(func() bool { return false })
+	t.Cleanup(w.Close)
+	o := w.Do(t.Context(), []cache.Write{{Operation: increment("cold", 1)}})[0]
+	require.False(t, o.Cold)
+	require.Equal(t, counter.CodeBackpressure, counter.CodeOf(o.Err))
+}
+
+// A copy of a blind entry comes back after it was flushed: by hand, or from a snapshot of the same Redis.
+func TestBlindEntryThatComesBackIsNotAddedTwice(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.blind(t, increment("k", 5))
+	dump := b.redis.Dump(context.Background(), b.entryKey("k")).Val()
+	base := cache.Base{Key: "k", Found: true, Row: counter.Row{Value: 100, Version: 10}}
+	b.hydrate(t, base, cache.Hydrated)
+	flushed, _ := b.peek(t, "k")
+	require.Equal(t, int64(105), flushed.Value)
+
+	require.NoError(t, b.redis.RestoreReplace(context.Background(), b.entryKey("k"), 0, dump).Err())
+	b.hydrate(t, cache.Base{Key: "k", Found: true, Row: flushed.Row}, cache.Hydrated)
+
+	again, _ := b.peek(t, "k")
+	require.Equal(t, int64(105), again.Value)
+	require.Equal(t, int64(11), again.Version)
+}
