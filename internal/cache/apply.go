@@ -89,16 +89,23 @@ func (a *application) runByShard() (reached bool) {
 func (a *application) encode() (keys []string, args []any) {
 	keys = make([]string, len(a.writes), len(a.writes)+shardKeys)
 	args = make([]any, len(a.writes)+1)
-	args[0] = "0"
+	args[0] = "0 " + a.cache.recordTTL
 	if a.mayDirty {
-		args[0] = "1"
+		args[0] = "1 " + a.cache.recordTTL
 	}
 	for i, w := range a.writes {
 		keys[i] = a.cache.entryKey(w.Key)
-		args[i+1] = encodeWrite(w)
 	}
 	if a.cache.cluster {
 		keys = append(keys, a.cache.declared(a.writes[0].Key)...)
+	}
+	for i, w := range a.writes {
+		op := encodeWrite(w)
+		if w.ID != "" {
+			keys = append(keys, a.cache.recordKey(w.Key, w.ID))
+			op = "#" + strconv.Itoa(len(keys)) + ":" + op
+		}
+		args[i+1] = op
 	}
 	return keys, args
 }
@@ -151,6 +158,15 @@ func decodeOutcome(line string) Outcome {
 	f := fields{rest: rest}
 	var o Outcome
 	switch letter {
+	case "r":
+		o = decodeOutcome(rest)
+		o.Replayed = true
+		return o
+	case "m":
+		o = Outcome{Err: &counter.Error{
+			Code:   counter.CodeIdempotencyKeyReused,
+			Detail: "another operation on this counter had the same idempotency key; this one was not applied",
+		}}
 	case "a":
 		o = Outcome{Value: f.int(), Version: f.int(), Backlog: f.int(), Known: true, Exists: true}
 	case "u":

@@ -3,10 +3,13 @@
 --
 -- KEYS[i]    the entry that operation i is about: {aw:07}:c:<key>. Its shard's other keys have the same hash tag and
 --            are derived from it. On a cluster two more follow, the shard's dirty and gen: they must be where the entries
---            are while slots move, and Redis only looks at the keys that it is told of.
--- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already
+--            are while slots move, and Redis only looks at the keys that it is told of. Last come the records of those
+--            operations that have an ID: {aw:07}:i:<ID>, a NUL, and <key>.
+-- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already; and then how long records
+--            are kept, ms
 -- ARGV[i+1]  operation i, a letter and its amount: g get, i5 increment by 5, s7 set to 7, d delete. A capital letter
---            (I5) takes the operation although the base is unknown, instead of answering c or w.
+--            (I5) takes the operation although the base is unknown, instead of answering c or w. "#9:" before it says
+--            that KEYS[9] is its record.
 --
 -- Reply: one string, a line for each operation:
 --   a <value> <version> <backlog>   applied. backlog is the number of dirty keys of the shard if the key has just become
@@ -20,13 +23,15 @@
 --   b                               not applied: too many dirty keys
 --   e                               not applied: the entry is not what it should be (somebody else wrote there)
 --   t                               not applied: the entry cannot be read now
+--   r <line>                        not applied again: an operation with this ID was, and this was answered
+--   m                               not applied: another operation with this ID was
 --
 -- A dirty entry has a life (field e): which Redis its unsynced writes were made in, and a number that is drawn at the first of
 -- them; bn and bv are version and value as they were before it, without bv if the value was set or deleted since. The first
 -- write after a restart or a failover begins a new life, so what such a Redis has lost can be told from what it has got
 -- since (see reconcile.lua). An entry with an unknown base keeps its earlier lives in p instead: ";number,value,version".
 
-local may_dirty = ARGV[1] == '1'
+local may_dirty = string.byte(ARGV[1]) == 49 -- 1
 local call, pcall = redis.call, redis.pcall
 local sub, find, fmt = string.sub, string.find, string.format
 
@@ -99,73 +104,94 @@ local function mark(tag, entry, key)
   return backlog
 end
 
-for i = 1, #ARGV - 1 do
-  local entry, op, by = KEYS[i], sub(ARGV[i + 1], 1, 1), sub(ARGV[i + 1], 2)
+-- Stores the new state of an entry, and what its life began from where it begins now.
+local function store(entry, kind, value, stored, v, n, u, life)
+  local version = fmt('%.0f', (n or 0) + 1)
+  if life and sub(life, 1, 8) == incarnation() then
+    if stored then
+      call('HSET', entry, 'n', version)
+    else
+      call('HSET', entry, 'v', value, 'n', version)
+    end
+  else
+    call('HSET', entry, 'v', value, 'n', version, 'e', new_life(), 'bv', v or '0', 'bn', n or '0')
+    if life and u then
+      call('HSET', entry, 'p', fmt('%s;%s,%s,%s', call('HGET', entry, 'p') or '', sub(life, 9), v, n))
+    end
+  end
+  if kind ~= 'i' and v then
+    call('HDEL', entry, 'bv')
+    local lives = u and call('HGET', entry, 'p')
+    if lives then call('HSET', entry, 'p', (string.gsub(lives, ',[^,;]+,', ',set,'))) end
+  end
+  return version
+end
+
+-- Carries out one operation and returns the line to answer, and the backlog if the key has just become dirty.
+local function operate(entry, op, by)
   local close = find(entry, '}', 1, true)
   local tag, key = sub(entry, 1, close), sub(entry, close + 4)
   local kind = string.lower(op)
-  local blind = op ~= kind
 
   local e = pcall('HMGET', entry, 'v', 'n', 'x', 'u', 'e')
-  local v, n, x, u, life = e[1], e[2], e[3], e[4], e[5]
-  local line
-  if e.err then
-    line = find(e.err, 'WRONGTYPE', 1, true) and 'e' or 't'
-  elseif v and not tonumber(n) or n and not v then
-    line = 'e'
-  elseif not may_dirty and kind ~= 'g' and not call('ZSCORE', tag .. ':dirty', key) then
-    line = 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
-  elseif (not v or u) and not blind then
-    line = (v and 'w ' or 'c ') .. generation(tag)
-  elseif kind == 'g' or (kind == 'd' and x) then
-    if u then
-      line = 'u 0'
-    else
-      local synced = call('ZSCORE', tag .. ':dirty', key) and 0 or 1
-      line = x and fmt('n %s %d', n, synced) or fmt('k %s %s %d', v, n, synced)
+  if e.err then return find(e.err, 'WRONGTYPE', 1, true) and 'e' or 't' end
+  local v, n, x, u = e[1], e[2], e[3], e[4]
+  if v and not tonumber(n) or n and not v then return 'e' end
+  if not may_dirty and kind ~= 'g' and not call('ZSCORE', tag .. ':dirty', key) then
+    return 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
+  end
+  if (not v or u) and op == kind then return (v and 'w ' or 'c ') .. generation(tag) end
+  if kind == 'g' or (kind == 'd' and x) then
+    if u then return 'u', 0 end
+    local synced = call('ZSCORE', tag .. ':dirty', key) and 0 or 1
+    return x and fmt('n %s %d', n, synced) or fmt('k %s %s %d', v, n, synced)
+  end
+
+  local value, stored = by, false
+  if kind == 'i' then
+    value, stored = add(entry, v or '0', by)
+    if not value then return stored end
+  elseif kind == 'd' then
+    value = '0'
+  end
+  local version = store(entry, kind, value, stored, v, n, u, e[5])
+  -- x: deleted. u: the base is unknown; 1 for value and version, 2 for the version only.
+  if kind == 'd' then
+    call('HSET', entry, 'x', '1')
+  elseif x then
+    call('HDEL', entry, 'x')
+  end
+  if v and not u then return fmt('a %s %s', value, version), mark(tag, entry, key) end
+  local base = (kind ~= 'i' or u == '2') and '2' or '1'
+  if base ~= u then call('HSET', entry, 'u', base) end
+  return 'u', mark(tag, entry, key)
+end
+
+-- What an operation with an ID answers that is not carried out, because one with this ID was.
+local function replay(record, op)
+  local kept = pcall('GET', record)
+  if not kept then return nil end
+  if type(kept) == 'table' then return find(kept.err, 'WRONGTYPE', 1, true) and 'e' or 't' end
+  local was, answer = string.match(kept, '^([^|]*)|(.*)$')
+  if was ~= op then return 'm' end
+  return 'r ' .. answer
+end
+
+for i = 1, #ARGV - 1 do
+  local op, record, line, backlog = ARGV[i + 1], nil, nil, nil
+  if string.byte(op) == 35 then -- #
+    local at = find(op, ':', 1, true)
+    record, op = KEYS[tonumber(sub(op, 2, at - 1))], sub(op, at + 1)
+    line = replay(record, string.lower(op))
+  end
+  if not line then
+    line, backlog = operate(KEYS[i], sub(op, 1, 1), sub(op, 2))
+    local done = backlog or string.byte(line) == 110 -- n: deleted already
+    if record and done then
+      -- A replay has no backlog: its key has not just become dirty.
+      call('SET', record, fmt('%s|%s%s', string.lower(op), line, backlog and ' 0' or ''), 'PX', sub(ARGV[1], 3))
     end
-  else
-    local value, stored = by, false
-    if kind == 'i' then
-      value, stored = add(entry, v or '0', by)
-    elseif kind == 'd' then
-      value = '0'
-    end
-    if not value then
-      line = stored
-    else
-      local version = fmt('%.0f', (n or 0) + 1)
-      if life and sub(life, 1, 8) == incarnation() then
-        if stored then
-          call('HSET', entry, 'n', version)
-        else
-          call('HSET', entry, 'v', value, 'n', version)
-        end
-      else
-        call('HSET', entry, 'v', value, 'n', version, 'e', new_life(), 'bv', v or '0', 'bn', n or '0')
-        if life and u then
-          call('HSET', entry, 'p', fmt('%s;%s,%s,%s', call('HGET', entry, 'p') or '', sub(life, 9), v, n))
-        end
-      end
-      if kind ~= 'i' and v then
-        call('HDEL', entry, 'bv')
-        local lives = u and call('HGET', entry, 'p')
-        if lives then call('HSET', entry, 'p', (string.gsub(lives, ',[^,;]+,', ',set,'))) end
-      end
-      -- x: deleted. u: the base is unknown; 1 for value and version, 2 for the version only.
-      if kind == 'd' then
-        call('HSET', entry, 'x', '1')
-      elseif x then
-        call('HDEL', entry, 'x')
-      end
-      if not v or u then
-        local base = (kind ~= 'i' or u == '2') and '2' or '1'
-        if base ~= u then call('HSET', entry, 'u', base) end
-        line = 'u ' .. mark(tag, entry, key)
-      else
-        line = fmt('a %s %s %d', value, version, mark(tag, entry, key))
-      end
-    end
+    if backlog then line = fmt('%s %d', line, backlog) end
   end
   out[i] = line
 end

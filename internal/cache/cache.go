@@ -16,6 +16,7 @@
 //	{aw:07}:dirty     zset    key -> ms of its first unsynced write; later than now: waits for a retry; 2^52: dead
 //	{aw:07}:dead      hash    key -> Dead as JSON
 //	{aw:07}:gen       string  changes with every ack; guards Hydrate against what was read before it
+//	{aw:07}:i:<ID>..  string  what an operation with an ID was and what was answered, with a TTL
 //	{aw:07}:drain     string  who drains the shard now, with a TTL
 //	aw:meta           hash    shards, layout
 //
@@ -23,6 +24,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -69,7 +71,12 @@ const absentTTL = 10 * time.Second
 type Options struct {
 	Shards   int           // 1 to counter.MaxShards
 	CleanTTL time.Duration // of an entry after its flush
+
+	// RecordTTL is how long the answer to an operation with an ID is kept; 0 takes 24 h.
+	RecordTTL time.Duration
 }
+
+const defaultRecordTTL = 24 * time.Hour
 
 // Cache is a Redis, or a Redis Cluster, with counters in it. It is safe for concurrent use.
 type Cache struct {
@@ -77,12 +84,17 @@ type Cache struct {
 	shards   int
 	cleanTTL time.Duration
 	cluster  bool
+
+	recordTTL string // ms
 }
 
 // New returns a Cache on client, which stays the caller's to close. The client must not retry (see Connect).
 func New(client redis.UniversalClient, options Options) *Cache {
 	_, cluster := client.(*redis.ClusterClient)
-	return &Cache{client: client, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster}
+	return &Cache{
+		client: client, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster,
+		recordTTL: ms(cmp.Or(options.RecordTTL, defaultRecordTTL)),
+	}
 }
 
 // Shards is the number of shards.
@@ -118,6 +130,11 @@ func genKey(s counter.Shard) string   { return tag(s) + ":gen" }
 
 func (c *Cache) entryKey(key counter.Key) string {
 	return tag(c.Shard(key)) + ":c:" + string(key)
+}
+
+// recordKey is where the answer to the operation with this ID is kept. Neither an ID nor a key holds a NUL.
+func (c *Cache) recordKey(key counter.Key, id string) string {
+	return tag(c.Shard(key)) + ":i:" + id + "\x00" + string(key)
 }
 
 func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -36,6 +36,9 @@ type Outcome struct {
 	Synced  bool
 	Known   bool
 
+	// Replayed is true when the operation was not carried out because one with its ID was: the rest is what was answered.
+	Replayed bool
+
 	// Cold is true when the operation was not applied because the base of its key is unknown. Generation is then what
 	// Hydrate needs, and BlindWrites says that there is an entry, of writes that wait for the base.
 	Cold        bool

@@ -20,12 +20,13 @@ const (
 	CodeMethodNotAllowed     Code = "method_not_allowed"
 	CodeNotFound             Code = "not_found"
 	CodeOverflow             Code = "overflow"
-	CodeBackpressure         Code = "backpressure"         // too many dirty keys; not applied
-	CodeOverloaded           Code = "overloaded"           // the api's own queue is full; not applied
-	CodeCacheFull            Code = "cache_full"           // Redis is at maxmemory; not applied
-	CodeCacheUnavailable     Code = "cache_unavailable"    // Redis could not be reached or refused; not applied
-	CodeDatabaseUnavailable  Code = "database_unavailable" // a read needs Postgres, which did not answer
-	CodeOutcomeUnknown       Code = "outcome_unknown"      // sent, no answer: may or may not be applied
+	CodeIdempotencyKeyReused Code = "idempotency_key_reused" // for another operation; not applied
+	CodeBackpressure         Code = "backpressure"           // too many dirty keys; not applied
+	CodeOverloaded           Code = "overloaded"             // the api's own queue is full; not applied
+	CodeCacheFull            Code = "cache_full"             // Redis is at maxmemory; not applied
+	CodeCacheUnavailable     Code = "cache_unavailable"      // Redis could not be reached or refused; not applied
+	CodeDatabaseUnavailable  Code = "database_unavailable"   // a read needs Postgres, which did not answer
+	CodeOutcomeUnknown       Code = "outcome_unknown"        // sent, no answer: may or may not be applied
 	CodeInternal             Code = "internal"
 )
 

@@ -26,17 +26,25 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
+// MaxIDBytes bounds the ID of an Operation.
+const MaxIDBytes = 128
+
 // Operation is one thing to do to one counter.
 type Operation struct {
 	Key    Key
 	Kind   Kind
 	Amount int64 // what Increment adds, what Set sets; 0 otherwise
+
+	// ID makes the operation idempotent: of all operations on Key with this ID, one is carried out, and the others get its
+	// answer. At most MaxIDBytes bytes, printable ASCII; "" for none. A Get has none.
+	ID string
 }
 
 // Result is what became of one Operation: a Counter, or an error that is an *Error.
 type Result struct {
-	Counter Counter
-	Err     error
+	Counter  Counter
+	Err      error
+	Replayed bool // an operation with the same ID was carried out before, and this is its answer
 }
 
 // Counter is what is known of a counter after an operation.

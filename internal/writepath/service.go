@@ -110,7 +110,7 @@ func (p *part) settle(at int, o cache.Outcome) {
 		p.hints.Offer(key, p.cache.Shard(key), o.Backlog)
 	}
 	p.results[at] = counter.Result{
-		Err: o.Err,
+		Err: o.Err, Replayed: o.Replayed,
 		Counter: counter.Counter{
 			Key: key, Value: o.Value, Version: o.Version, Known: o.Known, Synced: o.Synced,
 			Exists: o.Exists && kind != counter.Delete,
