@@ -38,19 +38,17 @@ const (
 	MaxBodyBytes = 1 << 20
 	// MaxBatchBodyBytes is enough for MaxOperations of the longest keys.
 	MaxBatchBodyBytes = 8 << 20
-	// maxBatchReads bounds the batches that are being read and held decoded, at most about 4 MB each.
-	maxBatchReads = 64
 )
 
 // server is what the handlers share.
 type server struct {
-	counters   Counters
-	log        *slog.Logger
-	failures   *failureLog
-	metrics    *metrics
-	registry   *prometheus.Registry
-	version    string
-	batchReads chan struct{} // one element for each batch that is being read
+	counters Counters
+	log      *slog.Logger
+	failures *failureLog
+	metrics  *metrics
+	registry *prometheus.Registry
+	version  string
+	intake   *intake
 }
 
 // New returns the handler of every route. It panics when the registry already holds metrics of the same names, so call
@@ -61,11 +59,11 @@ func New(counters Counters, options Options) http.Handler {
 
 func newServer(counters Counters, options Options) *server {
 	s := &server{
-		counters:   counters,
-		log:        options.Logger,
-		registry:   options.Registry,
-		version:    options.Version,
-		batchReads: make(chan struct{}, maxBatchReads),
+		counters: counters,
+		log:      options.Logger,
+		registry: options.Registry,
+		version:  options.Version,
+		intake:   newIntake(maxSmallBatches, maxLargeBatches, batchGrace),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

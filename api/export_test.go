@@ -74,3 +74,18 @@ func ServeImpatiently(ctx context.Context, handler http.Handler, listener net.Li
 	l.header, l.read, l.grace = header, read, grace
 	return serve(ctx, handler, listener, l)
 }
+
+// NewNarrow is New with room for few batches, and how many bodies are in it.
+func NewNarrow(counters Counters, small, large int, grace time.Duration) (handler http.Handler, inside func() int) {
+	s := newServer(counters, Options{})
+	s.intake = newIntake(small, large, grace)
+	return s.router(), func() int {
+		n := 0
+		for _, l := range []*lane{s.intake.small, s.intake.large} {
+			l.mu.Lock()
+			n += len(l.inside)
+			l.mu.Unlock()
+		}
+		return n
+	}
+}
