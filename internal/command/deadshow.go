@@ -6,10 +6,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/hibiken/asynq"
-
 	"github.com/afterwrite/afterwrite/internal/deadletter"
-	"github.com/afterwrite/afterwrite/tasks"
 )
 
 type deadShowCommand struct {
@@ -18,21 +15,8 @@ type deadShowCommand struct {
 	Key string `arg:"" help:"The counter's key."`
 }
 
-// shownLetter is everything about a dead letter.
-type shownLetter struct {
-	deadletter.Letter
-
-	Retry *shownRetry `json:"retry"` // null: Asynq has none any more
-}
-
-// shownRetry is the last retry of a dead letter, as Asynq keeps it.
-type shownRetry struct {
-	ID        string `json:"id"`
-	Queue     string `json:"queue"`
-	State     string `json:"state"`
-	Retried   int    `json:"retried"`
-	LastError string `json:"last_error"`
-}
+// shownLetter prints everything about a dead letter.
+type shownLetter struct{ deadletter.Shown }
 
 // Run implements the command.
 func (d deadShowCommand) Run(w *world) error {
@@ -45,32 +29,18 @@ func (d deadShowCommand) Run(w *world) error {
 		return err
 	}
 	defer box.close()
-	letter, unread, err := box.Get(w.ctx, keys[0])
+	shown, unread, err := box.Show(w.ctx, keys[0])
 	if err != nil {
 		return err
 	}
 	unreadPostgres(w, unread)
-	retry, err := box.Retry(letter.Key)
-	if err != nil {
-		return err
-	}
-	shown := shownLetter{Letter: letter, Retry: describe(retry)}
 	if d.JSON {
 		encoder := json.NewEncoder(w.stdout)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(shown)
 	}
-	return shown.print(w)
-}
-
-func describe(task *asynq.TaskInfo) *shownRetry {
-	if task == nil {
-		return nil
-	}
-	return &shownRetry{
-		ID: task.ID, Queue: tasks.QueueRetry, State: task.State.String(), Retried: task.Retried, LastError: task.LastErr,
-	}
+	return shownLetter{shown}.print(w)
 }
 
 func (l shownLetter) print(w *world) error {
