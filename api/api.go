@@ -28,6 +28,8 @@ type Options struct {
 	Registry *prometheus.Registry
 	// Version of the program, shown by /healthz.
 	Version string
+	// Admin is what operators may do. The zero value: nothing.
+	Admin Admin
 }
 
 // Bounds on what a request may hold.
@@ -49,6 +51,7 @@ type server struct {
 	registry *prometheus.Registry
 	version  string
 	intake   *intake
+	admin    Admin
 }
 
 // New returns the handler of every route. It panics when the registry already holds metrics of the same names, so call
@@ -64,6 +67,7 @@ func newServer(counters Counters, options Options) *server {
 		registry: options.Registry,
 		version:  options.Version,
 		intake:   newIntake(maxSmallBatches, maxLargeBatches, batchGrace),
+		admin:    options.Admin,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -94,5 +98,6 @@ func (s *server) router() *echo.Echo {
 	e.Match(read, "/healthz", s.healthz)
 	e.Match(read, "/readyz", s.readyz)
 	e.Match(read, "/metrics", s.metricsHandler())
+	s.adminRoutes(e)
 	return e
 }

@@ -15,9 +15,6 @@ type deadShowCommand struct {
 	Key string `arg:"" help:"The counter's key."`
 }
 
-// shownLetter prints everything about a dead letter.
-type shownLetter struct{ deadletter.Shown }
-
 // Run implements the command.
 func (d deadShowCommand) Run(w *world) error {
 	keys, err := parseKeys([]string{d.Key})
@@ -40,10 +37,11 @@ func (d deadShowCommand) Run(w *world) error {
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(shown)
 	}
-	return shownLetter{shown}.print(w)
+	return sayShown(w, shown)
 }
 
-func (l shownLetter) print(w *world) error {
+// sayShown writes everything about a dead letter.
+func sayShown(w *world, l deadletter.Shown) error {
 	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // it keeps its error for Flush
 	fmt.Fprintf(table, "key\t%s\n", oneLine(string(l.Key)))
 	fmt.Fprintf(table, "shard\t%s\n", l.Shard)

@@ -93,7 +93,8 @@ func (b *Box) Discard(ctx context.Context, letter Letter) (Returned, error) {
 	if returned.Refused != nil {
 		return returned, &StillDeadError{
 			Key: letter.Key, Err: returned.Refused,
-			Why: "it has postgres's value again, but was written since, and postgres refuses that value: it is still dead; look at it again",
+			Why: "it has postgres's value again, but was written since, and postgres refuses that value, so it is still dead; " +
+				"look at it again",
 		}
 	}
 	returned.Written = true
