@@ -1,6 +1,7 @@
 // Package config reads the environment into one validated struct: everything that decides what afterwrite does. What only
 // concerns the machine that it runs on is read where it is used: where redis-server and postgres are installed
-// (AFTERWRITE_REDIS_SERVER and AFTERWRITE_POSTGRES_BIN, in package local), PATH, and NO_COLOR.
+// (AFTERWRITE_REDIS_SERVER and AFTERWRITE_POSTGRES_BIN, in package local), PATH, NO_COLOR, and libpq's variables for what
+// DATABASE_URL leaves open (PGSSLMODE and so on, in lib/pq).
 package config
 
 import (
