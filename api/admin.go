@@ -42,9 +42,10 @@ const (
 type admin struct {
 	*server
 
-	token [sha256.Size]byte
-	dead  *deadletter.Box
-	busy  chan struct{} // one element for each request that is being carried out
+	token   [sha256.Size]byte
+	dead    *deadletter.Box
+	busy    chan struct{} // one element for each request that is being carried out
+	timeout time.Duration // for each
 }
 
 // adminRoutes adds the routes to e if there is a token.
@@ -54,6 +55,7 @@ func (s *server) adminRoutes(e *echo.Echo) {
 	}
 	a := &admin{
 		server: s, token: sha256.Sum256([]byte(s.admin.Token)), dead: s.admin.Dead, busy: make(chan struct{}, maxAdmins),
+		timeout: s.adminTimeout,
 	}
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/v1/admin/dead", a.guard(a.listDead))
@@ -75,7 +77,7 @@ func (a *admin) guard(next func(ctx context.Context, c echo.Context) error) echo
 		default:
 			return noRoom("too many admin requests are under way; nothing was done")
 		}
-		ctx, cancel := context.WithTimeout(c.Request().Context(), adminTimeout)
+		ctx, cancel := context.WithTimeout(c.Request().Context(), a.timeout)
 		defer cancel()
 		return next(ctx, c)
 	}

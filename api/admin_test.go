@@ -1,9 +1,11 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -31,11 +33,14 @@ const (
 func setupAdmin(t *testing.T) *realBundle {
 	t.Helper()
 	b := setup(t)
-	box := deadletter.New(deadletter.Options{
-		Cache: b.service.cache, Store: b.service.store, Redis: b.redis, Logger: slog.New(slog.DiscardHandler),
-	})
-	b.bundle = serve(t, b.service, api.Options{Admin: api.Admin{Token: token, Dead: box}})
+	b.bundle = serve(t, b.service, b.adminOptions())
 	return b
+}
+
+func (b *realBundle) adminOptions() api.Options {
+	return api.Options{Admin: api.Admin{Token: token, Dead: deadletter.New(deadletter.Options{
+		Cache: b.service.cache, Store: b.service.store, Redis: b.redis, Logger: slog.New(slog.DiscardHandler),
+	})}}
 }
 
 // admin makes a request with the token.
@@ -405,4 +410,41 @@ func TestAdminSaysThatRedisIsAway(t *testing.T) {
 		}
 	}
 	require.Contains(t, b.log.String(), "127.0.0.1", "the log has the cause")
+}
+
+// TestARedriveOfAllThatTakesTooLongSaysSo and that of named keys, whose client knows what to repeat, is not done.
+func TestARedriveOfAllThatTakesTooLongSaysSo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.bury(t, "a")
+	handler := api.NewHasty(b.service, b.adminOptions(), time.Nanosecond)
+	b.bundle = &bundle{addr: start(t, func(ctx context.Context, l net.Listener) error {
+		return api.ServeListener(ctx, handler, l)
+	})}
+	a := b.admin(t, http.MethodPost, dead+"/redrive", `{"all":true}`)
+	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
+	require.JSONEq(t, `{"redriven":0,"not_dead":[],"complete":false,"workers":0}`, a.text)
+	a = b.admin(t, http.MethodPost, dead+"/redrive", `{"keys":["a"]}`)
+	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
+	require.Contains(t, a.problem(t).Detail, "it may be repeated")
+}
+
+func TestTooManyAdminRequestsAtOnceAreRefused(t *testing.T) {
+	t.Parallel()
+	b := setupAdmin(t)
+	const body = `{"all":true}`
+	var waiting []*slowClient
+	for range 4 {
+		waiting = append(waiting, b.slowTo(t, dead+"/redrive", body, authorized))
+	}
+	a := b.admin(t, http.MethodGet, dead, "")
+	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
+	require.Equal(t, "overloaded", a.problem(t).Code)
+	require.Equal(t, http.StatusUnauthorized, b.send(t, http.MethodGet, dead, "").StatusCode, "who has no token takes no place")
+	b.put(t, "a", "1")
+	for _, c := range waiting {
+		require.NoError(t, c.send(len(body)))
+		require.Equal(t, http.StatusOK, c.answer(t).StatusCode)
+	}
+	require.Equal(t, http.StatusOK, b.admin(t, http.MethodGet, dead, "").StatusCode)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,6 +53,8 @@ type server struct {
 	version  string
 	intake   *intake
 	admin    Admin
+
+	adminTimeout time.Duration
 }
 
 // New returns the handler of every route. It panics when the registry already holds metrics of the same names, so call
@@ -68,6 +71,8 @@ func newServer(counters Counters, options Options) *server {
 		version:  options.Version,
 		intake:   newIntake(maxSmallBatches, maxLargeBatches, batchGrace),
 		admin:    options.Admin,
+
+		adminTimeout: adminTimeout,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

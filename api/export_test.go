@@ -91,3 +91,10 @@ func NewNarrow(counters Counters, small, large int, grace time.Duration) (handle
 		return n
 	}
 }
+
+// NewHasty is New with another bound on each admin request.
+func NewHasty(counters Counters, options Options, timeout time.Duration) http.Handler {
+	s := newServer(counters, options)
+	s.adminTimeout = timeout
+	return s.router()
+}

@@ -47,7 +47,14 @@ type slowClient struct {
 // slow begins to send a batch and returns when the server reads its body, of which it has sent nothing yet.
 func (b *bundle) slow(t *testing.T, body string) *slowClient {
 	t.Helper()
-	c := &slowClient{Conn: b.dial(t), rest: body, request: requestText(http.MethodPost, batch, body, "Expect: 100-continue")}
+	return b.slowTo(t, batch, body)
+}
+
+// slowTo is slow for another path.
+func (b *bundle) slowTo(t *testing.T, target, body string, headers ...string) *slowClient {
+	t.Helper()
+	headers = append(headers, "Expect: 100-continue")
+	c := &slowClient{Conn: b.dial(t), rest: body, request: requestText(http.MethodPost, target, body, headers...)}
 	t.Cleanup(func() { _ = c.Close() })
 	c.answers = bufio.NewReader(c.Conn)
 	_, err := io.WriteString(c, strings.TrimSuffix(c.request, body))
