@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,8 @@ type Options struct {
 	Registry *prometheus.Registry
 	// Version of the program, shown by /healthz.
 	Version string
+	// Admin is what operators may do. The zero value: nothing.
+	Admin Admin
 }
 
 // Bounds on what a request may hold.
@@ -38,19 +41,20 @@ const (
 	MaxBodyBytes = 1 << 20
 	// MaxBatchBodyBytes is enough for MaxOperations of the longest keys.
 	MaxBatchBodyBytes = 8 << 20
-	// maxBatchReads bounds the batches that are being read and held decoded, at most about 4 MB each.
-	maxBatchReads = 64
 )
 
 // server is what the handlers share.
 type server struct {
-	counters   Counters
-	log        *slog.Logger
-	failures   *failureLog
-	metrics    *metrics
-	registry   *prometheus.Registry
-	version    string
-	batchReads chan struct{} // one element for each batch that is being read
+	counters Counters
+	log      *slog.Logger
+	failures *failureLog
+	metrics  *metrics
+	registry *prometheus.Registry
+	version  string
+	intake   *intake
+	admin    Admin
+
+	adminTimeout time.Duration
 }
 
 // New returns the handler of every route. It panics when the registry already holds metrics of the same names, so call
@@ -61,11 +65,14 @@ func New(counters Counters, options Options) http.Handler {
 
 func newServer(counters Counters, options Options) *server {
 	s := &server{
-		counters:   counters,
-		log:        options.Logger,
-		registry:   options.Registry,
-		version:    options.Version,
-		batchReads: make(chan struct{}, maxBatchReads),
+		counters: counters,
+		log:      options.Logger,
+		registry: options.Registry,
+		version:  options.Version,
+		intake:   newIntake(maxSmallBatches, maxLargeBatches, batchGrace),
+		admin:    options.Admin,
+
+		adminTimeout: adminTimeout,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -96,5 +103,6 @@ func (s *server) router() *echo.Echo {
 	e.Match(read, "/healthz", s.healthz)
 	e.Match(read, "/readyz", s.readyz)
 	e.Match(read, "/metrics", s.metricsHandler())
+	s.adminRoutes(e)
 	return e
 }

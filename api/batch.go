@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -32,18 +31,19 @@ func (s *server) batch(c echo.Context) error {
 	return nil
 }
 
-// readBatch reads a batch, while not too many others are being read.
-func (s *server) readBatch(c echo.Context) ([]planned, error) {
-	select {
-	case s.batchReads <- struct{}{}:
-		defer func() { <-s.batchReads }()
-	default:
-		return nil, &counter.Error{
-			Code: counter.CodeOverloaded, RetryAfter: time.Second,
-			Detail: "too many batches are being received; nothing was applied",
-		}
+// readBatch reads a batch, as far as there is room for it among the others.
+func (s *server) readBatch(c echo.Context) (plan []planned, err error) {
+	arriving, err := s.intake.begin(c)
+	if err != nil {
+		return nil, err
 	}
-	b, err := openBody(c, MaxBatchBodyBytes)
+	defer func() {
+		if expelled := arriving.end(); expelled != nil {
+			c.Response().Header().Set(echo.HeaderConnection, "close")
+			plan, err = nil, expelled
+		}
+	}()
+	b, err := openBody(c, MaxBatchBodyBytes, arriving)
 	if err != nil {
 		return nil, err
 	}

@@ -30,14 +30,20 @@ var bodies = sync.Pool{New: func() any { return new(body) }}
 
 // source reads from the connection and keeps what the JSON reader would wrap away.
 type source struct {
-	reader io.Reader
-	read   int64 // bytes
-	err    error // other than io.EOF
+	reader   io.Reader
+	arriving *arrival // nil: nobody counts what comes
+	read     int64    // bytes
+	err      error    // other than io.EOF
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.reader.Read(p)
 	s.read += int64(n)
+	if s.arriving != nil {
+		if full := s.arriving.receive(n); full != nil {
+			err = full
+		}
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
@@ -45,14 +51,14 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 // openBody checks what can be known of a body before it is read whole. It returns nil for a request without one; else the
-// caller closes it.
-func openBody(c echo.Context, limitBytes int64) (*body, error) {
+// caller closes it. arriving, if any, is told of what comes.
+func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error) {
 	r := c.Request()
 	if r.ContentLength > limitBytes {
 		return nil, tooLarge(limitBytes)
 	}
 	b := bodies.Get().(*body) //nolint:forcetypeassert // nothing else is put in
-	b.source = source{reader: r.Body}
+	b.source = source{reader: r.Body, arriving: arriving}
 	if r.ContentLength < 0 { // chunked: cut off at the limit, and the connection closed
 		b.source.reader = http.MaxBytesReader(c.Response().Writer, r.Body, limitBytes)
 	}

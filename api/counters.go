@@ -112,7 +112,7 @@ func (s *server) do(c echo.Context, ops []counter.Operation, options writepath.O
 
 // readInteger reads a body that holds one integer, or nothing.
 func readInteger(c echo.Context, field string) (n int64, found bool, err error) {
-	b, err := openBody(c, MaxBodyBytes)
+	b, err := openBody(c, MaxBodyBytes, nil)
 	if b == nil || err != nil {
 		return 0, false, err
 	}

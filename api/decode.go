@@ -79,6 +79,9 @@ func (b *body) wrap(err error) error {
 	if tooMany, ok := errors.AsType[*http.MaxBytesError](b.source.err); ok {
 		return tooLarge(tooMany.Limit)
 	}
+	if refused, ok := errors.AsType[*counter.Error](b.source.err); ok {
+		return refused
+	}
 	switch {
 	case b.source.err != nil:
 		return invalidBody("the body did not arrive whole, or not in time")

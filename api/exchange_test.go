@@ -140,7 +140,7 @@ var contract = sync.OnceValues(func() (routers.Router, error) {
 	return gorillamux.NewRouter(document)
 })
 
-var keyInPath = regexp.MustCompile(`^/v1/counters/[^/?]+`)
+var keyInPath = regexp.MustCompile(`^/v1/(counters|admin/dead)/[^/?]+`)
 
 // checkContract fails the test if an answer is not one that the document has for its route, or if a request that was
 // accepted is not one that the document allows. What no route takes is not described by it.
@@ -152,7 +152,9 @@ func checkContract(t testingT, raw string, a *answer) {
 	}
 	router, err := contract()
 	require.NoError(t, err)
-	request.RequestURI = keyInPath.ReplaceAllString(request.RequestURI, "/v1/counters/key") // the router decodes slashes
+	if !strings.HasPrefix(raw, "POST /v1/admin/dead/redrive ") {
+		request.RequestURI = keyInPath.ReplaceAllString(request.RequestURI, "/v1/$1/key") // the router decodes slashes
+	}
 	request.URL, err = url.ParseRequestURI(request.RequestURI)
 	if err != nil || strings.HasSuffix(request.URL.Path, "/") || request.URL.RawPath != "" {
 		return // kin-openapi's router drops the slash, and decodes the path
@@ -166,7 +168,10 @@ func checkContract(t testingT, raw string, a *answer) {
 	}
 	input := &openapi3filter.RequestValidationInput{
 		Request: request, PathParams: parameters, Route: route,
-		Options: &openapi3filter.Options{IncludeResponseStatus: true, ExcludeResponseBody: a.text == ""},
+		Options: &openapi3filter.Options{
+			IncludeResponseStatus: true, ExcludeResponseBody: a.text == "",
+			AuthenticationFunc: openapi3filter.NoopAuthenticationFunc,
+		},
 	}
 	if a.StatusCode < http.StatusBadRequest && !strings.Contains(a.text, `"error":{`) { // of an operation in a batch
 		require.NoError(t, openapi3filter.ValidateRequest(context.Background(), input), "the document does not allow what was accepted")

@@ -56,8 +56,10 @@ func AppendCounter(b []byte, c counter.Counter) []byte { return appendCounter(b,
 // PrefersMinimal is prefersMinimal.
 func PrefersMinimal(h http.Header) bool { return prefersMinimal(h) }
 
-// Routes returns every route.
-func Routes() []*echo.Route { return newServer(nil, Options{}).router().Routes() }
+// Routes returns every route, those for operators too.
+func Routes() []*echo.Route {
+	return newServer(nil, Options{Admin: Admin{Token: "token"}}).router().Routes()
+}
 
 // Statuses returns the status of every code.
 func Statuses() map[counter.Code]int {
@@ -73,4 +75,26 @@ func ServeImpatiently(ctx context.Context, handler http.Handler, listener net.Li
 	l := defaultLimits()
 	l.header, l.read, l.grace = header, read, grace
 	return serve(ctx, handler, listener, l)
+}
+
+// NewNarrow is New with room for few batches, and how many bodies are in it.
+func NewNarrow(counters Counters, small, large int, grace time.Duration) (handler http.Handler, inside func() int) {
+	s := newServer(counters, Options{})
+	s.intake = newIntake(small, large, grace)
+	return s.router(), func() int {
+		n := 0
+		for _, l := range []*lane{s.intake.small, s.intake.large} {
+			l.mu.Lock()
+			n += len(l.inside)
+			l.mu.Unlock()
+		}
+		return n
+	}
+}
+
+// NewHasty is New with another bound on each admin request.
+func NewHasty(counters Counters, options Options, timeout time.Duration) http.Handler {
+	s := newServer(counters, options)
+	s.adminTimeout = timeout
+	return s.router()
 }

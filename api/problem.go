@@ -85,6 +85,18 @@ var problems = map[counter.Code]problem{
 		http.StatusServiceUnavailable, "Database unavailable",
 		"The counter is not in Redis and Postgres did not answer; try again after Retry-After.",
 	},
+	codeUnauthorized: {
+		http.StatusUnauthorized, "Unauthorized",
+		"Not applied. The paths under /v1/admin take Authorization: Bearer and the process's AFTERWRITE_ADMIN_TOKEN.",
+	},
+	codeInvalidQuery: {
+		http.StatusBadRequest, "Invalid query",
+		"The detail says which part of the query is wrong, and what it takes.",
+	},
+	codeConflict: {
+		http.StatusConflict, "Conflict",
+		"The counter is not any more what it was, or Postgres does not accept it; the detail says what was done. Look at it again.",
+	},
 	counter.CodeOutcomeUnknown: {
 		http.StatusGatewayTimeout, "Outcome unknown",
 		"The write may or may not have been applied. To repeat an increment may count it twice.",

@@ -40,6 +40,7 @@ type realBundle struct {
 
 	redis    redis.UniversalClient
 	postgres *sql.DB
+	service  realService
 }
 
 // setup serves the real write path.
@@ -65,7 +66,7 @@ func setup(t *testing.T) *realBundle {
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 
 	service := realService{Service: writepath.New(c, writer, loader, noHints{}), cache: c, store: s}
-	return &realBundle{bundle: serve(t, service, api.Options{}), redis: client, postgres: db}
+	return &realBundle{bundle: serve(t, service, api.Options{}), redis: client, postgres: db, service: service}
 }
 
 // realService is the write path with its readiness, as in the program.
@@ -182,4 +183,13 @@ func (a *answer) value(t *testing.T) value {
 	var v value
 	require.NoError(t, json.Unmarshal([]byte(a.text), &v))
 	return v
+}
+
+// unreachable is a Redis that is not there.
+func unreachable(t *testing.T) redis.UniversalClient {
+	t.Helper()
+	client, err := cache.Connect("redis://127.0.0.1:1/0", 1)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	return client
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
 	"github.com/afterwrite/afterwrite/internal/ops"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
@@ -62,7 +63,10 @@ func (apiCommand) Run(w *world) error {
 	service := &apiService{
 		Service: writepath.New(p.cache, writer, loader, hints), cache: p.cache, store: p.store,
 	}
-	handler := api.New(service, api.Options{Logger: p.log, Registry: p.registry, Version: programVersion()})
+	dead := deadletter.New(deadletter.Options{Cache: p.cache, Store: p.store, Redis: p.redis, Logger: p.log})
+	handler := api.New(service, api.Options{
+		Logger: p.log, Registry: p.registry, Version: programVersion(), Admin: api.Admin{Token: p.config.AdminToken, Dead: dead},
+	})
 	listener, err := ops.Listen(p.address(), p.variable)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -117,7 +118,7 @@ func TestDeadShowSaysEverything(t *testing.T) {
 	for _, line := range []string{`key +a`, `shard +27`, `attempts +8`, `redis +10 \(version 1\)`, `postgres +none`, `task +none: .*`} {
 		require.Regexp(t, "(?m)^"+line+"$", text)
 	}
-	var shown shownLetter
+	var shown deadletter.Shown
 	require.NoError(t, json.Unmarshal([]byte(b.succeeds(t, "dead", "show", "--json", "a")), &shown))
 	require.Equal(t, deadletter.Side{State: deadletter.StateValue, Value: 10, Version: 1}, shown.Redis)
 	require.Nil(t, shown.Retry)
@@ -225,4 +226,35 @@ func TestLongListsOfKeysAreCutInALine(t *testing.T) {
 	require.True(t, strings.HasSuffix(named(keys), ", 19 and 5 more"))
 	require.Equal(t, "0, 1", named(keys[:2]))
 	require.Equal(t, "a b c", oneLine("a\nb\x1b\u009bc"))
+}
+
+func TestTheAPIOpensDeadLettersToTheAdminToken(t *testing.T) {
+	t.Parallel()
+	b := setupDead(t)
+	b.bury(t, "a")
+	const token = "correct-horse-battery"
+	ask := func(p *running, authorization string) int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, p.url(t)+"/v1/admin/dead/a", http.NoBody)
+		require.NoError(t, err)
+		request.Header.Set("Authorization", authorization)
+		answer, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		return answer.StatusCode
+	}
+
+	closed := start(t, b.env, "api")
+	require.Equal(t, http.StatusNotFound, ask(closed, "Bearer "+token))
+	closed.stop(t)
+
+	open := start(t, append([]string{"AFTERWRITE_ADMIN_TOKEN=" + token, "AFTERWRITE_LOG_LEVEL=debug"}, b.env...), "api")
+	require.Equal(t, http.StatusUnauthorized, ask(open, "Bearer wrong"))
+	require.Equal(t, http.StatusOK, ask(open, "Bearer "+token))
+	require.Empty(t, b.succeeds(t, "dead", "list"))
+	open.stop(t)
+	require.NotContains(t, open.out.String(), token)
+
+	line := start(t, append([]string{"AFTERWRITE_ADMIN_TOKEN=hunter2"}, b.env...), "api").oneLine(t)
+	require.Contains(t, line, "AFTERWRITE_ADMIN_TOKEN has 7 characters")
+	require.NotContains(t, line, "hunter2")
 }

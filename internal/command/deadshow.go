@@ -6,32 +6,13 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/hibiken/asynq"
-
 	"github.com/afterwrite/afterwrite/internal/deadletter"
-	"github.com/afterwrite/afterwrite/tasks"
 )
 
 type deadShowCommand struct {
 	JSON bool `help:"Print a JSON object." name:"json"`
 
 	Key string `arg:"" help:"The counter's key."`
-}
-
-// shownLetter is everything about a dead letter.
-type shownLetter struct {
-	deadletter.Letter
-
-	Retry *shownRetry `json:"retry"` // null: Asynq has none any more
-}
-
-// shownRetry is the last retry of a dead letter, as Asynq keeps it.
-type shownRetry struct {
-	ID        string `json:"id"`
-	Queue     string `json:"queue"`
-	State     string `json:"state"`
-	Retried   int    `json:"retried"`
-	LastError string `json:"last_error"`
 }
 
 // Run implements the command.
@@ -45,35 +26,22 @@ func (d deadShowCommand) Run(w *world) error {
 		return err
 	}
 	defer box.close()
-	letter, unread, err := box.Get(w.ctx, keys[0])
+	shown, unread, err := box.Show(w.ctx, keys[0])
 	if err != nil {
 		return err
 	}
 	unreadPostgres(w, unread)
-	retry, err := box.Retry(letter.Key)
-	if err != nil {
-		return err
-	}
-	shown := shownLetter{Letter: letter, Retry: describe(retry)}
 	if d.JSON {
 		encoder := json.NewEncoder(w.stdout)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(shown)
 	}
-	return shown.print(w)
+	return sayShown(w, shown)
 }
 
-func describe(task *asynq.TaskInfo) *shownRetry {
-	if task == nil {
-		return nil
-	}
-	return &shownRetry{
-		ID: task.ID, Queue: tasks.QueueRetry, State: task.State.String(), Retried: task.Retried, LastError: task.LastErr,
-	}
-}
-
-func (l shownLetter) print(w *world) error {
+// sayShown writes everything about a dead letter.
+func sayShown(w *world, l deadletter.Shown) error {
 	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // it keeps its error for Flush
 	fmt.Fprintf(table, "key\t%s\n", oneLine(string(l.Key)))
 	fmt.Fprintf(table, "shard\t%s\n", l.Shard)

@@ -1,4 +1,7 @@
-// Package config reads the environment into one validated struct. Nothing else in the program looks at the environment.
+// Package config reads the environment into one validated struct: everything that decides what afterwrite does. What only
+// concerns the machine that it runs on is read where it is used: where redis-server and postgres are installed
+// (AFTERWRITE_REDIS_SERVER and AFTERWRITE_POSTGRES_BIN, in package local), PATH, NO_COLOR, and libpq's variables for what
+// DATABASE_URL leaves open (PGSSLMODE and so on, in lib/pq).
 package config
 
 import (
@@ -53,6 +56,9 @@ type Config struct {
 	// WorkerConcurrency is how many tasks one worker runs at once, and so how many connections to Postgres it uses.
 	WorkerConcurrency int `env:"AFTERWRITE_WORKER_CONCURRENCY" envDefault:"8"`
 
+	// AdminToken opens the API's /v1/admin to whoever sends it; empty: there is none. It is a secret.
+	AdminToken string `env:"AFTERWRITE_ADMIN_TOKEN"`
+
 	// DashboardWrite lets Asynqmon run, archive and delete tasks.
 	DashboardWrite bool `env:"AFTERWRITE_DASHBOARD_WRITE" envDefault:"false"`
 
@@ -103,6 +109,7 @@ func (c Config) validate() error {
 		within("AFTERWRITE_TOMBSTONE_TTL", c.TombstoneTTL, time.Minute, 10*365*24*time.Hour),
 		within("AFTERWRITE_WORKER_CONCURRENCY", c.WorkerConcurrency, 1, 256),
 		within("PORT", c.Port, 0, 65535),
+		secret("AFTERWRITE_ADMIN_TOKEN", c.AdminToken),
 		oneOf("AFTERWRITE_LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error"),
 		oneOf("AFTERWRITE_LOG_FORMAT", c.LogFormat, "text", "json"),
 		address("AFTERWRITE_API_ADDR", c.APIAddr),
@@ -124,6 +131,25 @@ func oneOf(name, value string, allowed ...string) error {
 		return nil
 	}
 	return fmt.Errorf("%s is %q: it takes one of %v", name, value, allowed)
+}
+
+// minSecret is the shortest secret: 16 random letters and digits are 95 bits, and no word has as many.
+const minSecret = 16
+
+// secret checks a token without showing it: none, or one that fits in a header as it is.
+func secret(name, value string) error {
+	if value == "" {
+		return nil
+	}
+	if len(value) < minSecret {
+		return fmt.Errorf("%s has %d characters: it takes at least %d, like those of `openssl rand -hex 16`", name, len(value), minSecret)
+	}
+	for _, r := range value {
+		if r <= ' ' || r > '~' {
+			return fmt.Errorf("%s has a character that is not visible ASCII: it takes letters, digits and the like, and no spaces", name)
+		}
+	}
+	return nil
 }
 
 func address(name, value string) error {

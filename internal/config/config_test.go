@@ -58,6 +58,22 @@ func TestEveryBadVariableIsNamed(t *testing.T) {
 	require.ErrorContains(t, err, "FLUSH_BATCH", "both at once")
 }
 
+func TestTheAdminTokenIsCheckedAndNotShown(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"short", "fifteen-letters", "sixteen letters and a space", "tab\tin-the-middle-of-it", "sechzehn-Zeichen-ü", " "} {
+		_, err := config.FromMap(map[string]string{"AFTERWRITE_ADMIN_TOKEN": bad})
+		require.ErrorContains(t, err, "AFTERWRITE_ADMIN_TOKEN has ")
+		require.NotContains(t, err.Error(), bad+"\"")
+		require.NotContains(t, err.Error(), "fifteen")
+		require.NotContains(t, err.Error(), "sixteen")
+	}
+	for _, good := range []string{"", "sixteen-letters-", "Q1w2/+=._~!@#$%^&*()"} {
+		c, err := config.FromMap(map[string]string{"AFTERWRITE_ADMIN_TOKEN": good})
+		require.NoError(t, err)
+		require.Equal(t, good, c.AdminToken)
+	}
+}
+
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "redis://u:xxxxx@h:1/0", config.Redact("redis://u:secret@h:1/0"))

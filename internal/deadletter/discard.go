@@ -20,6 +20,26 @@ func (e *ChangedError) Error() string {
 	return fmt.Sprintf("%q was written meanwhile, and nothing was discarded: look at it again with `afterwrite dead show`", e.Key)
 }
 
+// StillDeadError is returned when a discard has given a counter Postgres's value in Redis, and could not finish: it is a dead
+// letter with that value. Nothing else has changed, and it may be discarded again.
+type StillDeadError struct {
+	Key counter.Key
+	Why string // and what to do
+	Err error  // of Postgres; nil where Postgres did what it was asked
+}
+
+// Error says everything.
+func (e *StillDeadError) Error() string {
+	s := fmt.Sprintf("discard %q: %s", e.Key, e.Why)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns Postgres's part.
+func (e *StillDeadError) Unwrap() error { return e.Err }
+
 // Returned says what a discard has made of the counter.
 type Returned struct {
 	Now Side // what Postgres has, and the next read finds
@@ -71,8 +91,11 @@ func (b *Box) Discard(ctx context.Context, letter Letter) (Returned, error) {
 		return returned, err
 	}
 	if returned.Refused != nil {
-		return returned, fmt.Errorf("%q has postgres's value again, but was written since, and postgres refuses that value: it is "+
-			"still dead; look at it again with `afterwrite dead show` (%w)", letter.Key, returned.Refused)
+		return returned, &StillDeadError{
+			Key: letter.Key, Err: returned.Refused,
+			Why: "it has postgres's value again, but was written since, and postgres refuses that value, so it is still dead; " +
+				"look at it again",
+		}
 	}
 	returned.Written = true
 	_, err = b.Redrive(ctx, []counter.Key{letter.Key})
@@ -99,10 +122,13 @@ func (b *Box) fence(ctx context.Context, row counter.Row) (Returned, error) {
 	case store.Classify(err) == store.Refused:
 		returned.Refused = err
 	case err != nil:
-		return returned, fmt.Errorf("discard %q: postgres did not take its value back, so it is still dead; run it again: %w", row.Key, err)
+		return returned, &StillDeadError{
+			Key: row.Key, Err: err, Why: "postgres did not take its value back, so it is still dead; run it again",
+		}
 	case len(ahead) > 0 && ahead[0] != row:
-		return returned, fmt.Errorf("discard %q: postgres has got %s meanwhile, so it is still dead; look at it again",
-			row.Key, side(ahead[0]))
+		return returned, &StillDeadError{
+			Key: row.Key, Why: fmt.Sprintf("postgres has got %s meanwhile, so it is still dead; look at it again", side(ahead[0])),
+		}
 	}
 	return returned, nil
 }

@@ -104,7 +104,7 @@ func atLeast(version string, major, minor int) bool {
 }
 
 // checkPolicy refuses the policies under which Redis throws away entries that Postgres does not have yet. With volatile-*
-// it takes only entries with a TTL, which are the clean ones.
+// it takes only entries with a TTL, which are the clean ones. It warns where there is no limit to which a policy could apply.
 func checkPolicy(info map[string]string, name string) Finding {
 	name += " memory policy"
 	policy := info["maxmemory_policy"]
@@ -116,8 +116,23 @@ func checkPolicy(info map[string]string, name string) Finding {
 		f.Status = Refused
 		f.Detail = policy + ": when memory runs out, Redis would throw away counters that Postgres does not have yet"
 		f.Fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
+	case info["maxmemory"] == "0":
+		f.Status = Warning
+		f.Detail = policy + ", no memory limit: when the machine's memory runs out the system kills Redis, instead of Redis refusing writes"
+		f.Fix = "redis-cli CONFIG SET maxmemory " + spareMemory(info) + ", and the same in redis.conf (or what the machine can spare)"
 	}
 	return f
+}
+
+// spareMemory suggests a limit in the form that Redis takes: half of what the machine has, since a rewrite of the AOF may
+// need as much again for a moment; 1gb where INFO does not tell.
+func spareMemory(info map[string]string) string {
+	const mib = 1 << 20
+	total, err := strconv.ParseInt(info["total_system_memory"], 10, 64)
+	if err != nil || total < 2*mib {
+		return "1gb"
+	}
+	return strconv.FormatInt(total/2/mib, 10) + "mb"
 }
 
 func memoryLimit(info map[string]string) string {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,9 +23,10 @@ func connect(t *testing.T, url string) redis.UniversalClient {
 	return client
 }
 
-// ownRedis starts a Redis with the given arguments, AOF on, and connects to it.
+// ownRedis starts a Redis with the given arguments, AOF on and memory limited, and connects to it.
 func ownRedis(t *testing.T, args ...string) redis.UniversalClient {
 	t.Helper()
+	args = append([]string{"--maxmemory", "64mb"}, args...)
 	return connect(t, localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true, Args: args}).URL())
 }
 
@@ -75,6 +77,30 @@ func TestPoliciesThatEvictDirtyEntriesAreRefusedWithTheLineToChange(t *testing.T
 			require.Equal(t, "redis-cli CONFIG SET maxmemory-policy noeviction", f.Fix)
 		}
 	}
+}
+
+func TestNoMemoryLimitIsAWarningWithTheLineToChange(t *testing.T) {
+	t.Parallel()
+	client := ownRedis(t, "--maxmemory", "0")
+	for _, policy := range []string{"noeviction", "volatile-lru"} {
+		require.NoError(t, client.ConfigSet(t.Context(), "maxmemory-policy", policy).Err())
+
+		f := find(t, Run(t.Context(), Options{Redis: client}), "redis memory policy")
+
+		require.Equal(t, Warning, f.Status)
+		require.Contains(t, f.Detail, policy+", no memory limit")
+		require.Regexp(t, `^redis-cli CONFIG SET maxmemory \d+mb, `, f.Fix)
+		require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", strings.TrimSuffix(strings.Fields(f.Fix)[4], ",")).Err())
+		require.Equal(t, OK, find(t, Run(t.Context(), Options{Redis: client}), "redis memory policy").Status, "what it says helps")
+		require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "0").Err())
+	}
+	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err())
+	require.Equal(t, Refused, find(t, Run(t.Context(), Options{Redis: client}), "redis memory policy").Status, "the worse of both")
+
+	for total, limit := range map[string]string{"8589934592": "4096mb", "": "1gb", "0": "1gb", "x": "1gb", "1048576": "1gb"} {
+		require.Equal(t, limit, spareMemory(map[string]string{"total_system_memory": total}), total)
+	}
+	require.Equal(t, OK, checkPolicy(map[string]string{"maxmemory_policy": "noeviction"}, "redis").Status, "not told, not known")
 }
 
 func TestAOFOffIsAWarningThatSaysWhatIsLost(t *testing.T) {
@@ -182,7 +208,7 @@ func TestAskingTheDoctorDoesNotSettleTheSettingsOfANewRedis(t *testing.T) {
 func TestEveryMasterOfAClusterIsChecked(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{
-		AppendOnly: true, Args: []string{"--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"},
+		AppendOnly: true, Args: []string{"--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1", "--maxmemory", "64mb"},
 	})
 	single := connect(t, server.URL())
 	require.NoError(t, single.ClusterAddSlotsRange(t.Context(), 0, 16383).Err())

@@ -1,0 +1,88 @@
+package deadletter_test
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+)
+
+func TestPagesHoldEachKeyOnceInOrder(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const n = 3000 // several reads of each shard's hash
+	b.buryMany(t, n)
+	for _, limit := range []int{1, 7, 500, 499, 5000} {
+		var all []deadletter.Letter
+		var sizes []int
+		for place := (deadletter.Place{}); ; {
+			letters, next, unread, err := b.box.Page(t.Context(), place, limit)
+			require.NoError(t, err)
+			require.NoError(t, unread)
+			all, sizes = append(all, letters...), append(sizes, len(letters))
+			if next == nil || limit == 1 && len(all) == 20 {
+				break
+			}
+			require.Len(t, letters, min(limit, deadletter.MaxPage))
+			place = *next
+		}
+		require.True(t, slices.IsSortedFunc(all, func(x, y deadletter.Letter) int {
+			return cmp.Or(cmp.Compare(x.Shard, y.Shard), cmp.Compare(x.Key, y.Key))
+		}))
+		if limit > 1 {
+			require.Len(t, all, n, "%v", sizes)
+			require.Positive(t, sizes[len(sizes)-1], "no empty page at the end")
+		}
+		seen := make(map[counter.Key]bool)
+		for _, l := range all {
+			require.False(t, seen[l.Key], l.Key)
+			seen[l.Key] = true
+			require.Equal(t, deadletter.StateValue, l.Redis.State)
+			require.Equal(t, deadletter.StateNone, l.Postgres.State)
+		}
+	}
+}
+
+// Whoever redrives what a page shows goes on after it, although none of it is dead any more.
+func TestPagesGoOnAfterKeysThatAreGone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.buryMany(t, 100)
+	total := 0
+	for place := (&deadletter.Place{}); place != nil; {
+		letters, next, _, err := b.box.Page(t.Context(), *place, 30)
+		require.NoError(t, err)
+		for _, l := range letters {
+			b.redrive(t, l.Key)
+			total++
+		}
+		place = next
+	}
+	require.Equal(t, 100, total)
+	letters, next, _, err := b.box.Page(t.Context(), deadletter.Place{}, 30)
+	require.NoError(t, err)
+	require.Empty(t, letters)
+	require.Nil(t, next)
+}
+
+func TestPageWorksWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for i := range 3 {
+		key := counter.Key(strconv.Itoa(i))
+		b.do(t, set(key, 1))
+		b.bury(t, key)
+	}
+	require.NoError(t, b.store.Close())
+	letters, next, unread, err := b.box.Page(t.Context(), deadletter.Place{}, 2)
+	require.NoError(t, err)
+	require.Error(t, unread)
+	require.NotNil(t, next)
+	require.Equal(t, deadletter.StateUnknown, letters[1].Postgres.State)
+	require.Equal(t, int64(1), letters[1].Redis.Value)
+}
