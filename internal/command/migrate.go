@@ -7,7 +7,7 @@ import (
 )
 
 type migrateCommand struct {
-	Status bool `help:"Only show how many migrations are pending."`
+	Status bool `help:"Only show which migrations are applied, and since when."`
 }
 
 // Run implements the command.
@@ -25,14 +25,7 @@ func (m migrateCommand) Run(w *world) error {
 			return err
 		}
 		defer closeQuietly(postgres)
-		pending, err := postgres.PendingMigrations(w.ctx)
-		if err != nil {
-			return err
-		}
-		if pending > 0 {
-			return say(w, "%d migrations are pending: run `afterwrite migrate`", pending)
-		}
-		return say(w, "the schema is up to date")
+		return sayMigrations(w, postgres)
 	}
 
 	applied, err := store.Migrate(w.ctx, c.DatabaseURL)
@@ -43,6 +36,29 @@ func (m migrateCommand) Run(w *world) error {
 	}
 	if err != nil {
 		return err
+	}
+	return say(w, "the schema is up to date")
+}
+
+// sayMigrations lists the migrations, and says what to do about those that are pending.
+func sayMigrations(w *world, postgres *store.Store) error {
+	all, err := postgres.Migrations(w.ctx)
+	if err != nil {
+		return err
+	}
+	pending := 0
+	for _, m := range all {
+		state := "applied " + timestamp(m.Applied)
+		if m.Applied.IsZero() {
+			pending++
+			state = "pending"
+		}
+		if err := say(w, "%s  %s", m.Name, state); err != nil {
+			return err
+		}
+	}
+	if pending > 0 {
+		return say(w, "%d of %d migrations are pending: run `afterwrite migrate`", pending, len(all))
 	}
 	return say(w, "the schema is up to date")
 }

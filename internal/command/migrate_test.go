@@ -2,7 +2,9 @@ package command
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -13,17 +15,23 @@ import (
 
 func TestMigrateShowsAndAppliesWhatIsPending(t *testing.T) {
 	t.Parallel()
-	env := []string{"DATABASE_URL=" + localtest.PostgresURL(t, nil)}
+	// Half an hour off, so that a time in the session's zone cannot be taken for UTC.
+	env := []string{"DATABASE_URL=" + localtest.PostgresURL(t, nil) + "&timezone=Asia/Kolkata"}
 	said := func(args ...string) string {
 		p := start(t, env, args...)
 		require.Equal(t, exitOK, p.end(t), p.out.String())
 		return p.out.String()
 	}
 
-	require.Contains(t, said("migrate", "--status"), "pending: run `afterwrite migrate`")
+	require.Equal(t, "00001_counters.sql  pending\n1 of 1 migrations are pending: run `afterwrite migrate`\n", said("migrate", "--status"))
 	require.Contains(t, said("migrate"), "applied 00001_counters.sql")
 	require.Equal(t, "the schema is up to date\n", said("migrate"))
-	require.Equal(t, "the schema is up to date\n", said("migrate", "--status"))
+	status := said("migrate", "--status")
+	require.Regexp(t, `^00001_counters.sql  applied \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\nthe schema is up to date\n$`, status)
+	_, text, _ := strings.Cut(strings.SplitN(status, "\n", 2)[0], "applied ")
+	at, err := time.Parse(time.RFC3339, text)
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now(), at, time.Minute, "in UTC, whatever the zone of the server")
 }
 
 func TestMigrateSaysInOneLineThatPostgresIsAway(t *testing.T) {
