@@ -232,3 +232,30 @@ func TestCloseHandsOverWhatIsQueued(t *testing.T) {
 	e.Close(t.Context())
 	require.Equal(t, 200, b.grouped(t))
 }
+
+// hung is a sender whose Redis takes the call and never answers. begun has room for every call.
+type hung struct{ begun chan struct{} }
+
+func (h hung) EnqueueContext(ctx context.Context, _ *asynq.Task, _ ...asynq.Option) (*asynq.TaskInfo, error) {
+	h.begun <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestCloseEndsWithItsContextWhateverIsStillToBeSent(t *testing.T) {
+	t.Parallel()
+	o, _ := options(t)
+	h := hung{begun: make(chan struct{}, 100)}
+	e := tasks.NewEnqueuer(h, o)
+	e.Offer("a", 0, 1)
+	<-h.begun
+	for shard := range counter.Shard(4) {
+		e.Offer("b", shard, 11) // more than a batch: a drain
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+
+	began := time.Now()
+	e.Close(ended)
+	require.Less(t, time.Since(began), time.Second, "one call alone is given two seconds")
+}
