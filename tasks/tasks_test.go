@@ -91,6 +91,37 @@ func TestTheTwoDrainsOfAShardTakeTurns(t *testing.T) {
 	require.Equal(t, "drain:08", id(tasks.DrainMore(8, "drain:08:12345", 0)))
 }
 
+// A worker that dies at once at each start takes a sweep or two each time, and runs none of the drains that they send.
+func TestSweptDrainsOfAShardDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	now := time.Now()
+	for i := range 100 {
+		bucket := tasks.Bucket(now.Add(time.Duration(i)*5*time.Second), 5*time.Second)
+		require.NoError(t, tasks.Send(t.Context(), b.client, tasks.SweptDrain(7, bucket)))
+	}
+	info, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
+	require.NoError(t, err)
+	require.Equal(t, 2, info.Size)
+	require.NoError(t, tasks.Send(t.Context(), b.client, tasks.Drain(7, 0)))
+	info, err = b.inspector.GetQueueInfo(tasks.QueueFlush)
+	require.NoError(t, err)
+	require.Equal(t, 3, info.Size, "a swept drain must not hold the ID of the others, nor they its")
+}
+
+func TestTickIsStaleWhenItIsMoreThanTwoIntervalsLate(t *testing.T) {
+	t.Parallel()
+	const interval = 10 * time.Second
+	start := time.UnixMilli(1_700_000_000_000)
+	tick, err := tasks.DecodeTick(tasks.Sweep(start, interval).Payload())
+	require.NoError(t, err)
+	require.False(t, tick.Stale(start))
+	require.False(t, tick.Stale(start.Add(-time.Hour)), "a scheduler whose clock is fast")
+	require.False(t, tick.Stale(start.Add(3*interval-time.Millisecond)))
+	require.True(t, tick.Stale(start.Add(3*interval)))
+	require.False(t, tasks.Tick{Bucket: 1}.Stale(start), "it does not say how long its interval is")
+}
+
 func TestSchedulersAgreeOnABucket(t *testing.T) {
 	t.Parallel()
 	start := time.UnixMilli(1_700_000_000_000)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -31,6 +32,7 @@ type handlers struct {
 	flushInterval time.Duration
 	sweepInterval time.Duration
 	tombstoneTTL  time.Duration
+	sweepsStale   atomic.Bool // the last sweep was too late to be run
 }
 
 func (h *handlers) mux() *asynq.ServeMux {
@@ -104,11 +106,20 @@ func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {
 }
 
 // sweep looks for keys that have been dirty for too long, whatever became of their tasks, and sends a drain for each
-// shard that has some. While Postgres is away it does nothing: those drains could do nothing either.
+// shard that has some. While Postgres is away it does nothing: those drains could do nothing either. A sweep that is late
+// does nothing too: where no worker has run for an hour there are hundreds, and each would send its drains.
 func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	tick, err := tasks.DecodeTick(task.Payload())
 	if err != nil {
 		return h.unreadable(task, err)
+	}
+	stale := tick.Stale(time.Now())
+	if was := h.sweepsStale.Swap(stale); stale {
+		if !was {
+			h.logger.Info("skipping sweeps that are more than two intervals late: no worker ran, or the clock of this " +
+				"machine and the scheduler's differ")
+		}
+		return nil
 	}
 	if err := h.cache.CheckMeta(ctx); err != nil { // also notes it again in a Redis that was emptied
 		return err
