@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -28,10 +27,6 @@ const (
 
 	// shutdownTimeout is how long running tasks may go on after a SIGTERM. What they leave is still dirty.
 	shutdownTimeout = 8 * time.Second
-
-	// outageDelay is the shortest wait before a task is tried again after an outage; up to twice as much is added by
-	// chance, so that not all come back at once.
-	outageDelay = time.Second
 )
 
 // Options are what a Worker is made of. All of it stays the caller's to close, after Run.
@@ -127,7 +122,7 @@ func (r *retries) retryDelay(retried int, err error, _ *asynq.Task) time.Duratio
 	if isFailure(err) {
 		return r.delay(retried + 1)
 	}
-	return outageDelay + rand.N(2*outageDelay) //nolint:gosec // chance, not a secret
+	return r.pace.take(time.Now())
 }
 
 // errorLog logs the errors of tasks, each as loudly as it deserves.
