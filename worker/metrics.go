@@ -13,6 +13,8 @@ type metrics struct {
 	lag      prometheus.Histogram
 	refused  prometheus.Counter
 	buried   prometheus.Counter
+
+	selfDrains prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
@@ -38,6 +40,10 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		buried: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_dead_letters_total", Help: "Keys that became dead letters.",
 		}),
+		selfDrains: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "afterwrite_self_drains_total",
+			Help: "Shards with overdue keys that this worker drained without a task, because none arrived.",
+		}),
 	}
 	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_postgres_up", Help: "1 while this process's last contact with Postgres was good, else 0.",
@@ -47,7 +53,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, up)
+	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.selfDrains, up)
 	return m
 }
 

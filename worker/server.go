@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -44,6 +45,7 @@ type Worker struct {
 	server   *asynq.Server
 	handlers *handlers
 	enqueuer *tasks.Enqueuer
+	own      *selfDrain
 }
 
 // New returns a Worker, without starting it.
@@ -67,7 +69,11 @@ func New(o Options) *Worker {
 		cache: o.Cache, store: o.Store, flusher: f, retries: r, sender: client, logger: o.Logger,
 		flushInterval: c.FlushInterval, sweepInterval: c.SweepInterval, tombstoneTTL: c.TombstoneTTL,
 	}
-	server := asynq.NewServerFromRedisClient(o.Redis, asynq.Config{
+	own := &selfDrain{
+		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),
+		interval: c.SweepInterval, age: 2*c.FlushInterval + 2*c.SweepInterval,
+	}
+	server := asynq.NewServerFromRedisClient(unhurried{o.Redis}, asynq.Config{
 		Concurrency:              c.WorkerConcurrency,
 		Queues:                   tasks.Queues(),
 		TaskCheckInterval:        taskCheckInterval,
@@ -85,19 +91,25 @@ func New(o Options) *Worker {
 		LogLevel:         asynq.WarnLevel,
 		ShutdownTimeout:  shutdownTimeout,
 	})
-	return &Worker{server: server, handlers: h, enqueuer: enqueuer}
+	return &Worker{server: server, handlers: h, enqueuer: enqueuer, own: own}
 }
 
-// Run works until ctx ends, then lets running tasks end, within shutdownTimeout, and returns.
+// Run works until ctx ends, then lets running tasks end, within shutdownTimeout, and returns. The Worker is closed then,
+// also after an error.
 func (w *Worker) Run(ctx context.Context) error {
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		w.enqueuer.Close(closing)
+	}()
 	if err := w.server.Start(w.handlers.mux()); err != nil {
 		return fmt.Errorf("start the task server: %w", err)
 	}
+	var own sync.WaitGroup
+	own.Go(func() { w.own.run(ctx) }) // its drains end with ctx: what they leave is still dirty
 	<-ctx.Done()
 	w.server.Shutdown()
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	w.enqueuer.Close(closing)
+	own.Wait()
 	return nil
 }
 
