@@ -5,5 +5,7 @@
 // one task for each; the first one wins, and another one is there when it dies. That is why this is a loop of our own and
 // not asynq.Scheduler, whose tasks have one ID for ever or a different one each time.
 //
+// While no worker takes them, it stops sending at about ten: they would only pile up, each to do the same as the next.
+//
 // A scheduler holds no state. Nothing is lost while none runs: keys stay dirty, and the next sweep finds them.
 package scheduler

@@ -20,11 +20,19 @@ const (
 	// purgeInterval is short against the days that a tombstone is kept, and long against what a purge costs.
 	purgeInterval = time.Hour
 
-	// sendTimeout bounds one call to Redis; there are at most three in a tick.
+	// sendTimeout bounds one call to Redis; there are at most four in a tick.
 	sendTimeout = 2 * time.Second
 
 	// queuesKey is where Asynq keeps the names of all queues (base.AllQueues in its source).
 	queuesKey = "asynq:queues"
+
+	// pendingKey is where Asynq keeps the IDs of the tasks that no worker has taken yet (base.PendingKey in its source).
+	// Its length is one command of constant time; Asynq's Inspector runs a script of a dozen and samples memory.
+	pendingKey = "asynq:{" + tasks.QueueSweep + "}:pending"
+
+	// maxPending is how many tasks may wait for a worker before no more are sent. Workers that keep up leave none, and
+	// each would do the same as the one before.
+	maxPending = 10
 )
 
 // Options are what Run needs. All are required.
@@ -83,8 +91,9 @@ type scheduler struct {
 	queues  []any
 	metrics metrics
 
-	purged  int64 // the last bucket whose purge was sent
-	failing bool  // the last tick failed: its end is still to be logged
+	purged   int64 // the last bucket whose purge was sent
+	failing  bool  // the last tick failed: its end is still to be logged
+	skipping bool  // the last tick sent nothing because too much waits: likewise
 }
 
 func newScheduler(options Options) (*scheduler, error) {
@@ -98,18 +107,40 @@ func newScheduler(options Options) (*scheduler, error) {
 	return s, nil
 }
 
-// tick does what is due at now. The parts do not depend on each other: one that fails does not keep the others from
-// being tried.
+// tick does what is due at now, but sends nothing while no worker takes what was sent. The parts do not depend on each
+// other: one that fails does not keep the others from being tried.
 func (s *scheduler) tick(ctx context.Context, now time.Time) {
-	err := errors.Join(
-		s.sweep(ctx, now),
-		s.purge(ctx, now),
-		s.publishQueues(ctx),
-	)
+	errs := []error{s.look(ctx), s.publishQueues(ctx)}
+	if s.skipping {
+		s.metrics.skipped.Inc()
+	} else {
+		errs = append(errs, s.sweep(ctx, now), s.purge(ctx, now))
+	}
 	if ctx.Err() != nil {
 		return // the process is stopping: that is no news
 	}
-	s.report(err)
+	s.report(errors.Join(errs...))
+}
+
+// look finds out whether too many periodic tasks wait for a worker. Without it they pile up by 720 an hour while none
+// runs.
+func (s *scheduler) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	pending, err := s.Redis.LLen(ctx, pendingKey).Result()
+	if err != nil {
+		s.metrics.errors.Inc()
+		return fmt.Errorf("count pending sweeps: %w", err)
+	}
+	skip := pending > maxPending
+	switch {
+	case skip && !s.skipping:
+		s.Logger.Warn("no worker takes the sweeps: sending no more until one does", "pending", pending)
+	case !skip && s.skipping:
+		s.Logger.Info("a worker takes the sweeps again")
+	}
+	s.skipping = skip
+	return nil
 }
 
 func (s *scheduler) sweep(ctx context.Context, now time.Time) error {

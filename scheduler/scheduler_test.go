@@ -188,6 +188,38 @@ func TestErrorsAreCountedAndLoggedOncePerChangeOfState(t *testing.T) {
 	require.InDelta(t, 3, testutil.ToFloat64(s.metrics.sweeps), 0)
 }
 
+func TestSweepsDoNotPileUpWhileNoWorkerTakesThem(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var log bytes.Buffer
+	options := b.options()
+	options.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	s, err := newScheduler(options)
+	require.NoError(t, err)
+	now := aTime
+	tick := func(times int) {
+		for range times {
+			s.tick(t.Context(), now)
+			now = now.Add(5 * time.Second)
+		}
+	}
+
+	tick(720)
+	waiting := len(b.pending(t, tasks.TypeSweep)) + len(b.pending(t, tasks.TypePurge))
+	require.Equal(t, maxPending+1, waiting)
+	require.Equal(t, 1, strings.Count(log.String(), "no worker takes the sweeps"))
+	require.Zero(t, strings.Count(log.String(), "takes the sweeps again"))
+	require.InDelta(t, 720-maxPending, testutil.ToFloat64(s.metrics.skipped), 0)
+	require.Zero(t, testutil.ToFloat64(s.metrics.errors))
+
+	b.work(t)
+	tick(2)
+	require.Len(t, b.pending(t, tasks.TypeSweep), 2)
+	require.Len(t, b.pending(t, tasks.TypePurge), 1, "an hour has passed, and its purge was not forgotten")
+	require.Equal(t, 1, strings.Count(log.String(), "no worker takes the sweeps"))
+	require.Equal(t, 1, strings.Count(log.String(), "takes the sweeps again"))
+}
+
 func TestAPurgeThatCouldNotBeSentIsSentAtTheNextTick(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

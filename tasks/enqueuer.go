@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
@@ -48,6 +49,7 @@ type Enqueuer struct {
 	limiter *rate.Limiter
 	drains  []atomic.Int32 // by shard: noDrain, drainSoon or drainNow
 	stop    chan struct{}
+	abort   context.CancelFunc // ends what is being sent
 	ended   sync.WaitGroup
 	once    sync.Once
 
@@ -69,6 +71,7 @@ type hint struct {
 
 // NewEnqueuer returns a running Enqueuer; Close ends it.
 func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
+	ctx, abort := context.WithCancel(context.Background())
 	e := &Enqueuer{
 		sender:  sender,
 		o:       options,
@@ -76,6 +79,7 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 		limiter: rate.NewLimiter(hintRate, hintBurst),
 		drains:  make([]atomic.Int32, options.Shards),
 		stop:    make(chan struct{}),
+		abort:   abort,
 		shed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_enqueue_shed_total",
 			Help: "Newly dirty keys that got no task of their own, but a drain of their shard, because there were too many.",
@@ -87,9 +91,9 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 	}
 	options.Registerer.MustRegister(e.shed, e.failed)
 	for range hintSenders {
-		e.ended.Go(e.sendHints)
+		e.ended.Go(func() { e.sendHints(ctx) })
 	}
-	e.ended.Go(e.sendDrains)
+	e.ended.Go(func() { e.sendDrains(ctx) })
 	return e
 }
 
@@ -111,10 +115,12 @@ func (e *Enqueuer) Offer(key counter.Key, shard counter.Shard, backlog int64) {
 	e.drains[shard].CompareAndSwap(noDrain, drainSoon)
 }
 
-// Close sends what is queued, for as long as ctx allows, and ends the Enqueuer. What is offered afterwards is dropped.
+// Close sends what is queued, for as long as ctx allows, and ends the Enqueuer. When ctx ends, so do the sends under way: a
+// Redis that does not answer holds nobody up for longer. What is offered afterwards is dropped.
 func (e *Enqueuer) Close(ctx context.Context) {
 	e.once.Do(func() {
-		defer e.ended.Wait()
+		defer e.abort()
+		defer context.AfterFunc(ctx, e.abort)()
 		ticker := time.NewTicker(drainTick)
 		defer ticker.Stop()
 		for len(e.hints) > 0 && ctx.Err() == nil {
@@ -124,21 +130,22 @@ func (e *Enqueuer) Close(ctx context.Context) {
 			}
 		}
 		close(e.stop)
+		e.ended.Wait()
 	})
 }
 
-func (e *Enqueuer) sendHints() {
+func (e *Enqueuer) sendHints(ctx context.Context) {
 	for {
 		select {
 		case h := <-e.hints:
-			e.send(func(ctx context.Context) error { return Send(ctx, e.sender, Flush(h.key, h.shard)) })
+			e.send(ctx, Flush(h.key, h.shard))
 		case <-e.stop:
 			return
 		}
 	}
 }
 
-func (e *Enqueuer) sendDrains() {
+func (e *Enqueuer) sendDrains(ctx context.Context) {
 	ticker := time.NewTicker(drainTick)
 	defer ticker.Stop()
 	sent := make([]time.Time, len(e.drains))
@@ -151,13 +158,13 @@ func (e *Enqueuer) sendDrains() {
 				}
 				if wanted := e.drains[i].Swap(noDrain); wanted != noDrain {
 					sent[i] = now
-					e.sendDrain(i, wanted)
+					e.sendDrain(ctx, i, wanted)
 				}
 			}
 		case <-e.stop:
 			for i := range e.drains {
-				if wanted := e.drains[i].Swap(noDrain); wanted != noDrain && !e.sendDrain(i, drainNow) {
-					return // Redis is away; the sweep will have to do
+				if wanted := e.drains[i].Swap(noDrain); wanted != noDrain && !e.sendDrain(ctx, i, drainNow) {
+					return // Redis is away, or the time is up; the sweep will have to do
 				}
 			}
 			return
@@ -165,19 +172,19 @@ func (e *Enqueuer) sendDrains() {
 	}
 }
 
-func (e *Enqueuer) sendDrain(shard int, wanted int32) bool {
+func (e *Enqueuer) sendDrain(ctx context.Context, shard int, wanted int32) bool {
 	delay := time.Duration(0)
 	if wanted == drainSoon {
 		delay = e.o.FlushInterval
 	}
-	return e.send(func(ctx context.Context) error { return Send(ctx, e.sender, Drain(counter.Shard(shard), delay)) })
+	return e.send(ctx, Drain(counter.Shard(shard), delay))
 }
 
-// send runs one enqueue within its bound and reports its success. A row of failures is logged once, at its start.
-func (e *Enqueuer) send(enqueue func(context.Context) error) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
+// send enqueues task within sendTimeout and reports its success. A row of failures is logged once, at its start.
+func (e *Enqueuer) send(ctx context.Context, task *asynq.Task) bool {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	err := enqueue(ctx)
+	err := Send(ctx, e.sender, task)
 	if err == nil {
 		e.failing.Store(false)
 		return true

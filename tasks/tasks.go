@@ -96,10 +96,11 @@ func DrainMore(shard counter.Shard, own string, delay time.Duration) *asynq.Task
 	return drain(Shard{Shard: shard}, id, asynq.ProcessIn(delay))
 }
 
-// SweptDrain is the drain that the sweep of the given bucket sends. Its ID is its own, because the fixed ones may be
-// held for minutes by a worker that died.
+// SweptDrain is the drain that the sweep of the given bucket sends. Its ID is its own, because that of Drain may be held
+// for minutes by a worker that died. Sweeps take turns between two IDs for each shard: so a worker that died with one of
+// them holds up every other sweep only, and however many sweeps run while drains do not, no more than two wait.
 func SweptDrain(shard counter.Shard, bucket int64) *asynq.Task {
-	return drain(Shard{Shard: shard, Swept: true}, "drain:"+shard.String()+":"+strconv.FormatInt(bucket, 10))
+	return drain(Shard{Shard: shard, Swept: true}, "drain:"+shard.String()+":"+strconv.FormatInt(bucket%2, 10))
 }
 
 func drain(payload Shard, id string, more ...asynq.Option) *asynq.Task {
@@ -141,7 +142,7 @@ func Purge(now time.Time, interval time.Duration) *asynq.Task {
 
 func periodic(typename string, now time.Time, interval time.Duration) *asynq.Task {
 	bucket := Bucket(now, interval)
-	return asynq.NewTask(typename, encode(Tick{Bucket: bucket}),
+	return asynq.NewTask(typename, encode(Tick{Bucket: bucket, IntervalMS: interval.Milliseconds()}),
 		asynq.TaskID(typename+":"+strconv.FormatInt(bucket, 10)),
 		asynq.Queue(QueueSweep),
 		asynq.MaxRetry(uncounted),
@@ -150,9 +151,23 @@ func periodic(typename string, now time.Time, interval time.Duration) *asynq.Tas
 	)
 }
 
-// Tick is the payload of a periodic task.
+// Tick is the payload of a periodic task: the number of its interval, and how long that is in the settings of the
+// scheduler, which need not be the worker's.
 type Tick struct {
-	Bucket int64 `json:"bucket"`
+	Bucket     int64 `json:"bucket"`
+	IntervalMS int64 `json:"interval_ms,omitempty"`
+}
+
+// maxTickAge is how many intervals later than its own a periodic task is still worth running.
+const maxTickAge = 2
+
+// Stale reports whether the task is more than two intervals late, by the clocks of the scheduler and of the caller. A
+// later one is due, or there already.
+func (t Tick) Stale(now time.Time) bool {
+	if t.IntervalMS <= 0 {
+		return false // an older scheduler's, which does not say
+	}
+	return now.UnixMilli()/t.IntervalMS-t.Bucket > maxTickAge
 }
 
 // Bucket numbers the intervals since 1970, so that clocks that agree to within an interval give the same number.

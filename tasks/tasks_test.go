@@ -91,6 +91,37 @@ func TestTheTwoDrainsOfAShardTakeTurns(t *testing.T) {
 	require.Equal(t, "drain:08", id(tasks.DrainMore(8, "drain:08:12345", 0)))
 }
 
+// A worker that dies at once at each start takes a sweep or two each time, and runs none of the drains that they send.
+func TestSweptDrainsOfAShardDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	now := time.Now()
+	for i := range 100 {
+		bucket := tasks.Bucket(now.Add(time.Duration(i)*5*time.Second), 5*time.Second)
+		require.NoError(t, tasks.Send(t.Context(), b.client, tasks.SweptDrain(7, bucket)))
+	}
+	info, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
+	require.NoError(t, err)
+	require.Equal(t, 2, info.Size)
+	require.NoError(t, tasks.Send(t.Context(), b.client, tasks.Drain(7, 0)))
+	info, err = b.inspector.GetQueueInfo(tasks.QueueFlush)
+	require.NoError(t, err)
+	require.Equal(t, 3, info.Size, "a swept drain must not hold the ID of the others, nor they its")
+}
+
+func TestTickIsStaleWhenItIsMoreThanTwoIntervalsLate(t *testing.T) {
+	t.Parallel()
+	const interval = 10 * time.Second
+	start := time.UnixMilli(1_700_000_000_000)
+	tick, err := tasks.DecodeTick(tasks.Sweep(start, interval).Payload())
+	require.NoError(t, err)
+	require.False(t, tick.Stale(start))
+	require.False(t, tick.Stale(start.Add(-time.Hour)), "a scheduler whose clock is fast")
+	require.False(t, tick.Stale(start.Add(3*interval-time.Millisecond)))
+	require.True(t, tick.Stale(start.Add(3*interval)))
+	require.False(t, tasks.Tick{Bucket: 1}.Stale(start), "it does not say how long its interval is")
+}
+
 func TestSchedulersAgreeOnABucket(t *testing.T) {
 	t.Parallel()
 	start := time.UnixMilli(1_700_000_000_000)
@@ -231,4 +262,31 @@ func TestCloseHandsOverWhatIsQueued(t *testing.T) {
 	}
 	e.Close(t.Context())
 	require.Equal(t, 200, b.grouped(t))
+}
+
+// hung is a sender whose Redis takes the call and never answers. begun has room for every call.
+type hung struct{ begun chan struct{} }
+
+func (h hung) EnqueueContext(ctx context.Context, _ *asynq.Task, _ ...asynq.Option) (*asynq.TaskInfo, error) {
+	h.begun <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestCloseEndsWithItsContextWhateverIsStillToBeSent(t *testing.T) {
+	t.Parallel()
+	o, _ := options(t)
+	h := hung{begun: make(chan struct{}, 100)}
+	e := tasks.NewEnqueuer(h, o)
+	e.Offer("a", 0, 1)
+	<-h.begun
+	for shard := range counter.Shard(4) {
+		e.Offer("b", shard, 11) // more than a batch: a drain
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+
+	began := time.Now()
+	e.Close(ended)
+	require.Less(t, time.Since(began), time.Second, "one call alone is given two seconds")
 }

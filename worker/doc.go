@@ -7,4 +7,7 @@
 // What Postgres refuses is found by halving the batch until the bad rows are alone: the others are committed, each bad
 // key is tried again by a task of its own with growing delays, and in the end becomes a dead letter, in Asynq's archive
 // and in the shard's dead hash. An outage is nobody's failure: its tasks are retried without counting.
+//
+// What brings a key here is a task, sent when it became dirty, or by a sweep. Where tasks do not run, in a Redis that is full
+// or without any scheduler, each worker looks after keys that are long overdue itself (selfDrain).
 package worker

@@ -47,7 +47,7 @@ type Flusher struct {
 	metrics  *metrics
 	logger   *slog.Logger
 	batch    int
-	pace     *pace
+	rowLimit *rowLimit
 }
 
 // FlushKeys flushes those of keys, all of one shard and at most 10,000, that are dirty and due. Keys that were written
@@ -104,7 +104,7 @@ func (f *Flusher) flush(ctx context.Context, p cache.Peeked) (flushed, error) {
 			b.entries = append(b.entries, e)
 		}
 	}
-	done, err := f.commitPaced(ctx, b)
+	done, err := f.commitInParts(ctx, b)
 	done.add(odd)
 	return done, errors.Join(err, oddErr, rebaseErr)
 }
@@ -198,12 +198,12 @@ func (b batch) part(from, to int) batch {
 	return b
 }
 
-// commitPaced commits the entries in as many statements as the pace of Postgres asks for, nearly always one.
-func (f *Flusher) commitPaced(ctx context.Context, b batch) (flushed, error) {
+// commitInParts commits the entries in as many statements as Postgres can take them, nearly always one.
+func (f *Flusher) commitInParts(ctx context.Context, b batch) (flushed, error) {
 	var done flushed
 	var failed error
 	for from := 0; from < len(b.entries); {
-		to := min(from+f.pace.rows(f.batch), len(b.entries))
+		to := min(from+f.rowLimit.rows(f.batch), len(b.entries))
 		part, err := f.commit(ctx, b.part(from, to))
 		done.add(part)
 		failed = errors.Join(failed, err)
@@ -231,10 +231,10 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	f.metrics.flush(len(rows), time.Since(started), err)
 	switch {
 	case err == nil:
-		f.pace.kept(len(rows))
+		f.rowLimit.kept(len(rows))
 		return f.ack(ctx, b, ahead)
 	case store.TooSlow(err):
-		f.pace.missed(len(rows))
+		f.rowLimit.missed(len(rows))
 		return flushed{}, err
 	case store.IsLocked(err):
 		return f.commitUnlocked(ctx, b, err)

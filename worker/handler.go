@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
@@ -31,6 +33,7 @@ type handlers struct {
 	flushInterval time.Duration
 	sweepInterval time.Duration
 	tombstoneTTL  time.Duration
+	sweepsStale   atomic.Bool // the last sweep was too late to be run
 }
 
 func (h *handlers) mux() *asynq.ServeMux {
@@ -43,11 +46,25 @@ func (h *handlers) mux() *asynq.ServeMux {
 	return mux
 }
 
-// flush handles an aggregate of flush tasks. They are of one group and so of one shard, unless somebody enqueued by hand.
+// flush handles an aggregate of flush tasks. In an outage only so many of them are kept to be tried again: the api makes
+// new ones all the time, and the sweep finds their keys when it is over.
 func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
 	keys, err := tasks.DecodeKeys(task.Payload())
 	if err != nil {
 		return h.unreadable(task, err)
+	}
+	err = h.flushKeys(ctx, keys)
+	if class := store.Classify(err); (class == store.Outage || class == store.Operator) && h.retries.pace.crowded(time.Now()) {
+		h.logger.Debug("let a flush go because many wait for postgres; a sweep will find its keys", "keys", len(keys), "error", err)
+		return nil
+	}
+	return err
+}
+
+// flushKeys flushes keys, which are of one group and so of one shard, unless somebody enqueued by hand.
+func (h *handlers) flushKeys(ctx context.Context, keys []counter.Key) error {
+	if err := h.outage(); err != nil {
+		return err
 	}
 	byShard := make(map[counter.Shard][]counter.Key, 1)
 	for _, key := range keys {
@@ -62,6 +79,15 @@ func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
 	return nil
 }
 
+// outage returns store.ErrUnavailable while the breaker is open, so that a task finds out before it reads up to
+// FLUSH_BATCH entries that it cannot bring anywhere.
+func (h *handlers) outage() error {
+	if h.store.Available() {
+		return nil
+	}
+	return store.ErrUnavailable
+}
+
 // drain handles a drain task. Keys that became dirty while it ran may have found its ID taken, and so have no task:
 // they get one now.
 func (h *handlers) drain(ctx context.Context, task *asynq.Task) error {
@@ -70,7 +96,10 @@ func (h *handlers) drain(ctx context.Context, task *asynq.Task) error {
 		return h.unreadable(task, err)
 	}
 	id, _ := asynq.GetTaskID(ctx)
-	drained, err := h.flusher.Drain(ctx, payload.Shard, id)
+	var drained Drained
+	if err = h.outage(); err == nil {
+		drained, err = h.flusher.Drain(ctx, payload.Shard, id)
+	}
 	if err != nil {
 		if payload.Swept {
 			h.logger.Debug("a swept drain failed; the next sweep sends another", "shard", payload.Shard, "error", err)
@@ -99,16 +128,28 @@ func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {
 	if err != nil || len(keys) != 1 {
 		return h.unreadable(task, err)
 	}
+	if err := h.outage(); err != nil {
+		return err
+	}
 	retried, _ := asynq.GetRetryCount(ctx)
 	return h.retries.attempt(ctx, h.flusher, keys[0], retried+1)
 }
 
 // sweep looks for keys that have been dirty for too long, whatever became of their tasks, and sends a drain for each
-// shard that has some. While Postgres is away it does nothing: those drains could do nothing either.
+// shard that has some. While Postgres is away it does nothing: those drains could do nothing either. A sweep that is late
+// does nothing too: where no worker has run for an hour there are hundreds, and each would send its drains.
 func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	tick, err := tasks.DecodeTick(task.Payload())
 	if err != nil {
 		return h.unreadable(task, err)
+	}
+	stale := tick.Stale(time.Now())
+	if was := h.sweepsStale.Swap(stale); stale {
+		if !was {
+			h.logger.Info("skipping sweeps that are more than two intervals late: no worker ran, or the clock of this " +
+				"machine and the scheduler's differ")
+		}
+		return nil
 	}
 	if err := h.cache.CheckMeta(ctx); err != nil { // also notes it again in a Redis that was emptied
 		return err

@@ -15,6 +15,7 @@ type metrics struct {
 	buried   prometheus.Counter
 
 	reconciled prometheus.Counter
+	selfDrains prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
@@ -40,6 +41,10 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		buried: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_dead_letters_total", Help: "Keys that became dead letters.",
 		}),
+		selfDrains: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "afterwrite_self_drains_total",
+			Help: "Shards with overdue keys that this worker drained without a task, because none arrived.",
+		}),
 	}
 	m.reconciled = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "afterwrite_reconciled_keys_total",
@@ -53,7 +58,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.reconciled, up)
+	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.reconciled, m.selfDrains, up)
 	return m
 }
 

@@ -1,26 +1,52 @@
 package worker
 
-import "sync/atomic"
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+)
 
-// pace is how many rows one statement may have. It is the whole batch, unless Postgres has become so slow that a batch
-// takes longer than its statement timeout: then half as many, until it gets through, and slowly more again.
-type pace struct{ limit atomic.Int64 } // 0: no limit
+const (
+	// outageDelay is the shortest wait before a task is tried again after an outage; up to twice as much is added by
+	// chance, so that not all come back at once.
+	outageDelay = time.Second
 
-// rows is the size of the next statement, most at most.
-func (p *pace) rows(most int) int {
-	if limit := int(p.limit.Load()); limit > 0 {
-		return min(limit, most)
-	}
-	return most
+	// outageGap is the time between two retries of one worker while there are many: 10 a second, whatever waits. A probe
+	// of Postgres needs no more, and each costs Redis some thirty commands of Asynq's bookkeeping.
+	outageGap = 100 * time.Millisecond
+
+	// maxOutageDelay bounds the wait, and with outageGap how many tasks have a retry of their own: 300.
+	maxOutageDelay = 30 * time.Second
+)
+
+// pace spreads the retries of one worker's tasks that failed for reasons which are not theirs, by giving each a moment of its
+// own. Asynq does not count such failures, so it tells nothing by which a delay could grow.
+type pace struct {
+	mu   sync.Mutex
+	next time.Time // the first moment that is not taken
 }
 
-// missed notes that a statement of so many rows took too long.
-func (p *pace) missed(rows int) { p.limit.Store(int64(max(rows/2, 1))) }
-
-// kept notes that a statement of so many rows got through.
-func (p *pace) kept(rows int) {
-	// A smaller statement proves nothing. Another flush may change the limit at the same time: no matter.
-	if limit := p.limit.Load(); limit > 0 && int64(rows) >= limit {
-		p.limit.Store(limit + limit/8 + 1)
+// take returns how long a task that failed now has to wait.
+func (p *pace) take(now time.Time) time.Duration {
+	delay := outageDelay + rand.N(2*outageDelay) //nolint:gosec // chance, not a secret
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.full(now) { // it is one that cannot be let go: spread over the second half of the longest wait
+		return maxOutageDelay - rand.N(maxOutageDelay/2) //nolint:gosec // likewise
 	}
+	turn := now.Add(outageDelay)
+	if p.next.After(turn) {
+		turn = p.next
+	}
+	p.next = turn.Add(outageGap)
+	return max(delay, turn.Sub(now))
 }
+
+// crowded reports that there is no moment left within maxOutageDelay.
+func (p *pace) crowded(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.full(now)
+}
+
+func (p *pace) full(now time.Time) bool { return p.next.Sub(now) > maxOutageDelay }

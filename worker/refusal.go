@@ -27,6 +27,7 @@ type retries struct {
 	maxAttempts   int
 	backoff       time.Duration
 	sweepInterval time.Duration
+	pace          pace
 }
 
 // Refused puts the row's key aside and sends its retry. The order matters: if the process dies in between, the key is

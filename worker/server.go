@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -28,10 +28,6 @@ const (
 
 	// shutdownTimeout is how long running tasks may go on after a SIGTERM. What they leave is still dirty.
 	shutdownTimeout = 8 * time.Second
-
-	// outageDelay is the shortest wait before a task is tried again after an outage; up to twice as much is added by
-	// chance, so that not all come back at once.
-	outageDelay = time.Second
 )
 
 // Options are what a Worker is made of. All of it stays the caller's to close, after Run.
@@ -49,6 +45,7 @@ type Worker struct {
 	server   *asynq.Server
 	handlers *handlers
 	enqueuer *tasks.Enqueuer
+	own      *selfDrain
 }
 
 // New returns a Worker, without starting it.
@@ -67,13 +64,17 @@ func New(o Options) *Worker {
 	}
 	f := &Flusher{
 		cache: o.Cache, store: o.Store, hints: enqueuer, refusals: r, metrics: m, logger: o.Logger, batch: c.FlushBatch,
-		pace: new(pace),
+		rowLimit: new(rowLimit),
 	}
 	h := &handlers{
 		cache: o.Cache, store: o.Store, flusher: f, retries: r, sender: client, logger: o.Logger,
 		flushInterval: c.FlushInterval, sweepInterval: c.SweepInterval, tombstoneTTL: c.TombstoneTTL,
 	}
-	server := asynq.NewServerFromRedisClient(o.Redis, asynq.Config{
+	own := &selfDrain{
+		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),
+		interval: c.SweepInterval, age: 2*c.FlushInterval + 2*c.SweepInterval,
+	}
+	server := asynq.NewServerFromRedisClient(unhurried{o.Redis}, asynq.Config{
 		Concurrency:              c.WorkerConcurrency,
 		Queues:                   tasks.Queues(),
 		TaskCheckInterval:        taskCheckInterval,
@@ -91,19 +92,25 @@ func New(o Options) *Worker {
 		LogLevel:         asynq.WarnLevel,
 		ShutdownTimeout:  shutdownTimeout,
 	})
-	return &Worker{server: server, handlers: h, enqueuer: enqueuer}
+	return &Worker{server: server, handlers: h, enqueuer: enqueuer, own: own}
 }
 
-// Run works until ctx ends, then lets running tasks end, within shutdownTimeout, and returns.
+// Run works until ctx ends, then lets running tasks end, within shutdownTimeout, and returns. The Worker is closed then,
+// also after an error.
 func (w *Worker) Run(ctx context.Context) error {
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		w.enqueuer.Close(closing)
+	}()
 	if err := w.server.Start(w.handlers.mux()); err != nil {
 		return fmt.Errorf("start the task server: %w", err)
 	}
+	var own sync.WaitGroup
+	own.Go(func() { w.own.run(ctx) }) // its drains end with ctx: what they leave is still dirty
 	<-ctx.Done()
 	w.server.Shutdown()
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	w.enqueuer.Close(closing)
+	own.Wait()
 	return nil
 }
 
@@ -128,7 +135,7 @@ func (r *retries) retryDelay(retried int, err error, _ *asynq.Task) time.Duratio
 	if isFailure(err) {
 		return r.delay(retried + 1)
 	}
-	return outageDelay + rand.N(2*outageDelay) //nolint:gosec // chance, not a secret
+	return r.pace.take(time.Now())
 }
 
 // errorLog logs the errors of tasks, each as loudly as it deserves.

@@ -64,7 +64,8 @@ func (c *Cache) DirtyCount(ctx context.Context) (int64, error) {
 }
 
 // DirtyFor counts, for each shard, the keys that have been dirty for at least age and are due: neither dead nor waiting
-// for a retry. A shard that is being drained at the moment counts as 0. In two round trips.
+// for a retry. A shard that is being drained at the moment counts as 0. In two round trips, since a count has to be told
+// the time.
 func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error) {
 	now, err := c.Now(ctx)
 	if err != nil {
@@ -90,21 +91,31 @@ func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error
 	return out, nil
 }
 
-// Due returns up to limit keys of the shard that a drain would find now, the oldest first. In two round trips.
+// Due returns up to limit keys of the shard that a drain would find now, the oldest first. In one round trip (on a
+// cluster, one to each of two nodes at once).
 func (c *Cache) Due(ctx context.Context, shard counter.Shard, limit int) ([]counter.Key, error) {
-	now, err := c.Now(ctx)
-	if err != nil {
-		return nil, err
+	if limit <= 0 {
+		return nil, nil
 	}
-	found, err := c.client.ZRangeByScore(ctx, dirtyKey(shard), &redis.ZRangeBy{
-		Min: "-inf", Max: strconv.FormatInt(now, 10), Count: int64(limit),
-	}).Result()
-	if err != nil {
+	pipe := c.client.Pipeline()
+	clock := pipe.Time(ctx)
+	// Those that wait for a retry or are dead have later times than all others, so none of these pushes a due one out.
+	oldest := pipe.ZRangeWithScores(ctx, dirtyKey(shard), 0, int64(limit)-1)
+	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, fmt.Errorf("list due keys of shard %s: %w", shard, err)
 	}
-	keys := make([]counter.Key, len(found))
-	for i, k := range found {
-		keys[i] = counter.Key(k)
+	now := float64(clock.Val().UnixMilli())
+	found := oldest.Val()
+	keys := make([]counter.Key, 0, len(found))
+	for _, z := range found {
+		if z.Score > now {
+			break
+		}
+		key, ok := z.Member.(string)
+		if !ok {
+			return nil, fmt.Errorf("list due keys of shard %s: a member is a %T", shard, z.Member)
+		}
+		keys = append(keys, counter.Key(key))
 	}
 	return keys, nil
 }

@@ -46,7 +46,11 @@ local function rebase(entry, e, value, version, state, lineage)
       counts = with ~= 'set'
     end
   end
-  if counts and not shift(entry, value, had) then return 'o' end
+  call('HDEL', entry, 'u') -- a write that a full Redis lets pass, and the others after it: without a base, nothing drains
+  if counts and not shift(entry, value, had) then
+    call('HSET', entry, 'u', e[3])
+    return 'o'
+  end
   call('HINCRBY', entry, 'n', version)
   if had_n ~= '0' then call('HINCRBY', entry, 'n', '-' .. had_n) end
   if untouched and last == sub(life, 9) then -- the row is what this entry has become
@@ -54,7 +58,7 @@ local function rebase(entry, e, value, version, state, lineage)
   end
   call('HSET', entry, 'bn', version)
   if counts then call('HSET', entry, 'bv', value) else call('HDEL', entry, 'bv') end
-  call('HDEL', entry, 'u', 'p')
+  call('HDEL', entry, 'p')
   return 'y'
 end
 

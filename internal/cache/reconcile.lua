@@ -22,7 +22,11 @@ local incarnation = string.match(call('INFO', 'replication'), 'master_replid:(%x
 
 local function merge(entry, e, value, version)
   local bv, bn = e[3], e[4]
-  if bv and not shift(entry, value, bv) then return 'o' end
+  call('HDEL', entry, 'bn') -- a write that a full Redis lets pass, and the others after it
+  if bv and not shift(entry, value, bv) then
+    call('HSET', entry, 'bn', bn)
+    return 'o'
+  end
   call('HINCRBY', entry, 'n', version)
   call('HINCRBY', entry, 'n', bn == '0' and '0' or '-' .. bn)
   call('HSET', entry, 'bn', version)
@@ -31,10 +35,10 @@ local function merge(entry, e, value, version)
 end
 
 local function adopt(entry, key, value, version, deleted)
+  call('ZREM', dirty, key) -- likewise
   call('HSET', entry, 'v', value, 'n', version)
   if deleted == '1' then call('HSET', entry, 'x', '1') else call('HDEL', entry, 'x') end
   call('HDEL', entry, 'e', 'bv', 'bn')
-  call('ZREM', dirty, key)
   call('HDEL', tag .. ':dead', key)
   call('PEXPIRE', entry, ARGV[1])
   return 'y'

@@ -1,0 +1,79 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/scheduler"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+// schedule runs a scheduler until the test ends.
+func (b *testBundle) schedule(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- scheduler.Run(ctx, scheduler.Options{
+			Client: b.sender, Redis: b.redis, SweepInterval: b.config.SweepInterval,
+			Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+// In an outage only so many flush tasks are tried again and again. Those that are let go cost their keys nothing.
+func TestFlushTasksDoNotPileUpInAnOutageAndTheirKeysLandAfterIt(t *testing.T) {
+	t.Parallel()
+	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // it is going to be killed
+	require.NoError(t, migrate(postgres.URL()))
+	b := setupOn(t, localtest.RedisURL(t), postgres.URL(), map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "3s"})
+	const keys, kept = 600, 310
+	ops := make([]counter.Operation, keys)
+	for i := range ops {
+		ops[i] = set(counter.Key("k"+strconv.Itoa(i)), int64(i))
+	}
+	b.do(t, ops...)
+	postgres.Kill()
+	for _, op := range ops { // each as the aggregator would send it
+		task := tasks.Aggregate("", []*asynq.Task{tasks.Flush(op.Key, b.cache.Shard(op.Key))})
+		_, err := b.sender.EnqueueContext(t.Context(), task, asynq.Queue(tasks.QueueFlush))
+		require.NoError(t, err)
+	}
+	b.run(t)
+	b.schedule(t)
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		info, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
+		require.NoError(t, err)
+		return info.Size <= kept, fmt.Sprintf("%d tasks wait", info.Size)
+	})
+	require.Equal(t, int64(keys), b.backlog(t).Dirty)
+
+	require.NoError(t, postgres.Start(t.Context()))
+	const slack = 4 * time.Second // for a slow machine
+	localtest.Eventually(t, 2*b.config.SweepInterval+slack, func() (bool, string) {
+		dirty := b.backlog(t).Dirty
+		return dirty == 0, fmt.Sprintf("%d keys are still dirty", dirty)
+	})
+	b.requireRow(t, counter.Row{Key: "k599", Value: 599, Version: 1})
+	for queue := range tasks.Queues() {
+		archived, err := b.inspector.ListArchivedTasks(queue)
+		if err == nil {
+			require.Empty(t, archived)
+		}
+	}
+}

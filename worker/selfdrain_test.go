@@ -1,0 +1,196 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+	"github.com/afterwrite/afterwrite/tasks"
+	"github.com/afterwrite/afterwrite/worker"
+)
+
+// brisk are settings under which a key is overdue for the worker itself after 4 s.
+func brisk() map[string]string {
+	return map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "1s", "AFTERWRITE_CLEAN_TTL": "1s"}
+}
+
+// count is the value of a counter metric; 0 if there is none.
+func count(t *testing.T, registry *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() == name {
+			return family.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
+func (b *testBundle) eventuallyClean(t *testing.T, within time.Duration) {
+	t.Helper()
+	localtest.Eventually(t, within, func() (bool, string) {
+		backlog := b.backlog(t)
+		return backlog.Dirty == 0, fmt.Sprintf("%+v", backlog)
+	})
+}
+
+// limitMemory sets Redis's maxmemory to what it uses now and room bytes more.
+func (b *testBundle) limitMemory(t *testing.T, room int) {
+	t.Helper()
+	used, err := strconv.Atoi(b.redis.InfoMap(t.Context(), "memory").Item("Memory", "used_memory"))
+	require.NoError(t, err)
+	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", strconv.Itoa(used+room)).Err())
+}
+
+// patient lets the write path wait for Postgres for as long as it takes, so that the base of every counter is known.
+func (b *testBundle) patient(t *testing.T) {
+	t.Helper()
+	loader := store.NewLoader(b.store, time.Minute)
+	t.Cleanup(loader.Close)
+	writer := b.cache.NewWriter(func() bool { return true })
+	t.Cleanup(writer.Close)
+	b.service = writepath.New(b.cache, writer, loader, none{})
+}
+
+// fill writes new counters until Redis is full, and returns how many it took.
+func (b *testBundle) fill(t *testing.T, room int) (accepted int) {
+	t.Helper()
+	b.limitMemory(t, room)
+	const batch, maxBatches = 500, 1000
+	for n := range maxBatches {
+		ops := make([]counter.Operation, batch)
+		for i := range ops {
+			ops[i] = set(counter.Key(fmt.Sprintf("counter-%d", n*batch+i)), 1)
+		}
+		for _, r := range b.service.Do(t.Context(), ops, noOptions) {
+			if r.Err != nil {
+				return accepted
+			}
+			accepted++
+		}
+	}
+	t.Fatalf("not full after %d batches", maxBatches)
+	return accepted
+}
+
+// Asynq cannot take a task off its queue when Redis is full, so no sweep and no drain runs. Flushing needs no growth, and
+// is what makes room again.
+func TestAFullRedisIsDrained(t *testing.T) {
+	t.Parallel()
+	b := setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL(), localtest.PostgresURL(t, migrate), brisk())
+	b.patient(t)
+	b.run(t)
+	b.schedule(t)
+
+	accepted := b.fill(t, 4<<20)
+	t.Logf("full after %d counters", accepted)
+	b.limitMemory(t, -512<<10) // at the very limit a few commands pass whenever a buffer is freed
+	require.Positive(t, b.backlog(t).Dirty)
+
+	b.eventuallyClean(t, 60*time.Second)
+	require.Positive(t, count(t, b.registry, "afterwrite_self_drains_total"))
+	var rows int
+	require.NoError(t, b.db.QueryRow(`SELECT count(*) FROM counters WHERE key LIKE 'counter-%'`).Scan(&rows))
+	require.GreaterOrEqual(t, rows, accepted)
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		result := b.service.Do(t.Context(), []counter.Operation{increment("again", 1)}, noOptions)[0]
+		return result.Err == nil, fmt.Sprint(result.Err)
+	})
+}
+
+// syncBuffer is a log that may be read while it is written.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(p)
+}
+
+func (s *syncBuffer) count(text string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Count(s.buf.String(), text)
+}
+
+func TestDirtyKeysLandWithoutASchedulerAndWithoutAnyOfAsynqsKeys(t *testing.T) {
+	t.Parallel()
+	b := setup(t, brisk())
+	var log syncBuffer
+	registry := prometheus.NewRegistry()
+	b.worker.Close(t.Context())
+	b.worker = worker.New(worker.Options{
+		Config: b.config, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: registry,
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	ops := make([]counter.Operation, 200) // in most of the shards
+	for i := range ops {
+		ops[i] = set(counter.Key("k"+strconv.Itoa(i)), 1)
+	}
+	b.do(t, ops...)
+	for _, op := range ops {
+		b.send(t, tasks.Flush(op.Key, b.cache.Shard(op.Key)))
+	}
+	lost, err := b.redis.Keys(t.Context(), "asynq:*").Result()
+	require.NoError(t, err)
+	require.NoError(t, b.redis.Del(t.Context(), lost...).Err())
+	b.run(t)
+
+	b.eventuallyClean(t, 20*time.Second)
+	b.requireRow(t, counter.Row{Key: "k199", Value: 1, Version: 1})
+	drains := count(t, registry, "afterwrite_self_drains_total")
+	require.Greater(t, drains, 10.)
+	require.LessOrEqual(t, drains, float64(b.config.Shards))
+	require.Equal(t, 1, log.count("tasks do not arrive"), "once, not for each shard")
+}
+
+func TestAWorkerLeavesKeysToTheSweepsThatWork(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "3s"})
+	b.run(t)
+	b.schedule(t)
+	for i := range 3 { // about 10 s: three looks
+		key := counter.Key("k" + strconv.Itoa(i))
+		b.do(t, increment(key, 1)) // the bundle sends no tasks, so a sweep must find it
+		b.eventuallyRow(t, counter.Row{Key: key, Value: 1, Version: 1})
+	}
+	require.Zero(t, count(t, b.registry, "afterwrite_self_drains_total"))
+}
+
+// What a worker drains on its own must not hold up its end.
+func TestAWorkerEndsDuringADrainOfItsOwn(t *testing.T) {
+	t.Parallel()
+	b := setup(t, brisk())
+	b.do(t, increment("a", 1))
+	b.age(t, "a", time.Minute)
+	release := b.holdUpserts(t)
+	defer release()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.worker.Run(ctx) }()
+	b.eventuallyWaiting(t)
+
+	cancel()
+	ended := time.Now()
+	require.NoError(t, <-done)
+	require.Less(t, time.Since(ended), 5*time.Second)
+	require.Equal(t, int64(1), b.backlog(t).Dirty)
+}
