@@ -85,7 +85,7 @@ func TestBadRowCostsOnlyItselfInAFullRedis(t *testing.T) {
 
 func TestSetMendsACounterWhoseSumWouldOverflow(t *testing.T) {
 	t.Parallel()
-	b := setup(t, nil)
+	b := setup(t, map[string]string{"AFTERWRITE_RETRY_BACKOFF": "10ms", "AFTERWRITE_SWEEP_INTERVAL": "1s"})
 	b.do(t, set("a", math.MaxInt64), set("b", math.MaxInt64))
 	b.drainAll(t)
 	require.NoError(t, b.redis.FlushDB(context.Background()).Err())
