@@ -154,56 +154,65 @@ var errEntry = errors.New("the entry in redis is not a counter's: something else
 
 // decodeOutcome reads one line of the reply of apply.lua, whose head lists them.
 func decodeOutcome(line string) Outcome {
+	line, replayed := strings.CutPrefix(line, "r ")
 	letter, rest, _ := strings.Cut(line, " ")
 	f := fields{rest: rest}
-	var o Outcome
+	o := Outcome{Replayed: replayed}
 	switch letter {
-	case "r":
-		o = decodeOutcome(rest)
-		o.Replayed = true
-		return o
-	case "m":
-		o = Outcome{Err: &counter.Error{
-			Code:   counter.CodeIdempotencyKeyReused,
-			Detail: "another operation on this counter had the same idempotency key; this one was not applied",
-		}}
 	case "a":
-		o = Outcome{Value: f.int(), Version: f.int(), Backlog: f.int(), Known: true, Exists: true}
+		o.Value, o.Version, o.Backlog, o.Known, o.Exists = f.int(), f.int(), f.int(), true, true
 	case "u":
-		o = Outcome{Backlog: f.int(), Exists: true}
+		o.Backlog, o.Exists = f.int(), true
 	case "k":
-		o = Outcome{Value: f.int(), Version: f.int(), Synced: f.int() == 1, Known: true, Exists: true}
+		o.Value, o.Version, o.Synced, o.Known, o.Exists = f.int(), f.int(), f.int() == 1, true, true
 	case "n":
-		o = Outcome{Version: f.int(), Synced: f.int() == 1, Known: true}
+		o.Version, o.Synced, o.Known = f.int(), f.int() == 1, true
 	case "c", "w":
-		o = Outcome{Cold: true, Generation: rest, BlindWrites: letter == "w"}
-	case "o":
-		o = Outcome{Err: Overflow()}
-	case "b":
-		o = Outcome{Err: &counter.Error{
-			Code: counter.CodeBackpressure, RetryAfter: retryAfter,
-			Detail: "too many counters wait to be written to Postgres; the operation was not applied",
-		}}
-	case "e":
-		o = Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
-	case "t":
-		o = Outcome{Err: &counter.Error{
-			Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter,
-			Detail: "Redis cannot reach the counter now; the operation was not applied",
-		}}
+		o.Cold, o.Generation, o.BlindWrites = true, rest, letter == "w"
 	default:
-		f.err = errors.New("unknown letter")
+		return Outcome{Err: notApplied(letter, line)}
 	}
-	if f.err != nil && (letter == "k" || letter == "n") {
+	switch {
+	case f.err == nil:
+		return o
+	case letter == "k", letter == "n":
 		return Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
 	}
-	if f.err != nil {
-		return Outcome{Err: &counter.Error{
-			Code: counter.CodeOutcomeUnknown, Err: fmt.Errorf("reply of apply.lua %q: %w", line, f.err),
-			Detail: "the answer of Redis could not be read: the operation may or may not have been applied",
-		}}
+	return Outcome{Err: unreadable(line, f.err)}
+}
+
+// notApplied is the error of an operation that apply.lua answers with a letter alone.
+func notApplied(letter, line string) *counter.Error {
+	switch letter {
+	case "o":
+		return Overflow()
+	case "b":
+		return &counter.Error{
+			Code: counter.CodeBackpressure, RetryAfter: retryAfter,
+			Detail: "too many counters wait to be written to Postgres; the operation was not applied",
+		}
+	case "e":
+		return &counter.Error{Code: counter.CodeInternal, Err: errEntry}
+	case "t":
+		return &counter.Error{
+			Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter,
+			Detail: "Redis cannot reach the counter now; the operation was not applied",
+		}
+	case "m":
+		return &counter.Error{
+			Code:   counter.CodeIdempotencyKeyReused,
+			Detail: "another operation on this counter had the same idempotency key; this one was not applied",
+		}
 	}
-	return o
+	return unreadable(line, errors.New("unknown letter"))
+}
+
+// unreadable is the error of an operation whose line makes no sense.
+func unreadable(line string, err error) *counter.Error {
+	return &counter.Error{
+		Code: counter.CodeOutcomeUnknown, Err: fmt.Errorf("reply of apply.lua %q: %w", line, err),
+		Detail: "the answer of Redis could not be read: the operation may or may not have been applied",
+	}
 }
 
 // Overflow is the error of an operation whose sum does not fit into 64 bits.
