@@ -31,6 +31,8 @@ type Options struct {
 	Version string
 	// Admin is what operators may do. The zero value: nothing.
 	Admin Admin
+	// Farewell says when the process is about to stop. Nil: never.
+	Farewell *Farewell
 }
 
 // Bounds on what a request may hold.
@@ -53,6 +55,7 @@ type server struct {
 	version  string
 	intake   *intake
 	admin    Admin
+	farewell *Farewell
 
 	adminTimeout time.Duration
 }
@@ -71,6 +74,7 @@ func newServer(counters Counters, options Options) *server {
 		version:  options.Version,
 		intake:   newIntake(maxSmallBatches, maxLargeBatches, batchGrace),
 		admin:    options.Admin,
+		farewell: options.Farewell,
 
 		adminTimeout: adminTimeout,
 	}

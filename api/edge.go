@@ -21,6 +21,9 @@ func (s *server) edge(next echo.HandlerFunc) echo.HandlerFunc {
 		r := c.Request()
 		c.Response().Header().Set(echo.HeaderXRequestID, requestID(r.Header.Get(echo.HeaderXRequestID)))
 		routeByRawPath(r)
+		if s.farewell.underWay() {
+			c.Response().Header().Set(echo.HeaderConnection, "close")
+		}
 		defer func() {
 			if v := recover(); v != nil {
 				err = s.recovered(c, v)

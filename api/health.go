@@ -17,6 +17,7 @@ const (
 	stateOK          = "ok"
 	stateUnreachable = "unreachable"
 	stateUnavailable = "unavailable"
+	stateStopping    = "stopping"
 )
 
 //go:embed openapi.yaml
@@ -44,6 +45,9 @@ func (s *server) readyz(c echo.Context) error {
 	if redis != nil {
 		status, state = http.StatusServiceUnavailable, stateUnavailable
 		c.Response().Header().Set(echo.HeaderRetryAfter, retryAfter(0))
+	}
+	if s.farewell.underWay() {
+		status, state = http.StatusServiceUnavailable, stateStopping
 	}
 	return answerHealth(c, status, map[string]any{
 		"status": state,

@@ -64,15 +64,19 @@ func (apiCommand) Run(w *world) error {
 		Service: writepath.New(p.cache, writer, loader, hints), cache: p.cache, store: p.store,
 	}
 	dead := deadletter.New(deadletter.Options{Cache: p.cache, Store: p.store, Redis: p.redis, Logger: p.log})
+	var farewell api.Farewell
 	handler := api.New(service, api.Options{
-		Logger: p.log, Registry: p.registry, Version: programVersion(), Admin: api.Admin{Token: p.config.AdminToken, Dead: dead},
+		Logger: p.log, Registry: p.registry, Version: programVersion(), Farewell: &farewell,
+		Admin: api.Admin{Token: p.config.AdminToken, Dead: dead},
 	})
 	listener, err := ops.Listen(p.address(), p.variable)
 	if err != nil {
 		return err
 	}
 	p.log.Info("listening", "address", listener.Addr().String())
-	return api.ServeListener(w.ctx, handler, listener)
+	ctx, stop := farewell.Context(w.ctx, p.config.ShutdownDelay)
+	defer stop()
+	return api.ServeListener(ctx, handler, listener)
 }
 
 // closeBounded lets an Enqueuer send what it has, for closeTimeout at most. What it drops, the sweep finds.

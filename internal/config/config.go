@@ -53,6 +53,8 @@ type Config struct {
 	RetryBackoff time.Duration `env:"AFTERWRITE_RETRY_BACKOFF" envDefault:"1s"`
 	// TombstoneTTL is how long a deleted row is kept so that a late flush cannot bring it back.
 	TombstoneTTL time.Duration `env:"AFTERWRITE_TOMBSTONE_TTL" envDefault:"168h"`
+	// ShutdownDelay is how long an api that is told to stop goes on answering, while /readyz says that it is stopping.
+	ShutdownDelay time.Duration `env:"AFTERWRITE_SHUTDOWN_DELAY" envDefault:"0s"`
 	// WorkerConcurrency is how many tasks one worker runs at once, and so how many connections to Postgres it uses.
 	WorkerConcurrency int `env:"AFTERWRITE_WORKER_CONCURRENCY" envDefault:"8"`
 
@@ -107,6 +109,7 @@ func (c Config) validate() error {
 		within("AFTERWRITE_MAX_ATTEMPTS", c.MaxAttempts, 1, 100),
 		within("AFTERWRITE_RETRY_BACKOFF", c.RetryBackoff, 10*time.Millisecond, 10*time.Minute),
 		within("AFTERWRITE_TOMBSTONE_TTL", c.TombstoneTTL, time.Minute, 10*365*24*time.Hour),
+		within("AFTERWRITE_SHUTDOWN_DELAY", c.ShutdownDelay, 0, time.Minute),
 		within("AFTERWRITE_WORKER_CONCURRENCY", c.WorkerConcurrency, 1, 256),
 		within("PORT", c.Port, 0, 65535),
 		secret("AFTERWRITE_ADMIN_TOKEN", c.AdminToken),

@@ -13,6 +13,9 @@ import (
 // serverStop bounds the end of both private servers together.
 const serverStop = 15 * time.Second
 
+// maxMemory of the private Redis: a million counters take about a quarter of it.
+const maxMemory = "1gb"
+
 // servers are Redis and Postgres: private ones, or those that the environment names, which are left alone.
 type servers struct {
 	redis    *local.Redis    // nil: REDIS_URL
@@ -39,7 +42,9 @@ func (s *servers) start(ctx context.Context, c *config.Config, say func(format s
 	if c.RedisURL == "" {
 		dir := filepath.Join(c.DataDir, "redis")
 		say("starting a private Redis in %s", dir)
-		s.redis, err = local.StartRedis(ctx, local.RedisOptions{Dir: dir, Socket: true, AppendOnly: true})
+		s.redis, err = local.StartRedis(ctx, local.RedisOptions{
+			Dir: dir, Socket: true, AppendOnly: true, Args: []string{"--maxmemory", maxMemory},
+		})
 		if err != nil {
 			return err
 		}

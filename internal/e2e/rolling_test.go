@@ -1,0 +1,129 @@
+package e2e_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+// balancer is a load balancer as small as they come: it passes each connection to one of the processes that its last health
+// check found ready, by turns, and tries no request again.
+type balancer struct {
+	net.Listener
+
+	ready [2]atomic.Bool
+	next  atomic.Uint64
+}
+
+const healthCheckInterval = 50 * time.Millisecond
+
+func balance(ctx context.Context, t *testing.T, backends [2]*process) *balancer {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	b := &balancer{Listener: listener}
+	for i, p := range backends {
+		b.ready[i].Store(true)
+		go b.check(ctx, i, p.addr)
+	}
+	go func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go b.pass(ctx, in, backends)
+		}
+	}()
+	return b
+}
+
+func (b *balancer) check(ctx context.Context, i int, addr string) {
+	ticker := time.NewTicker(healthCheckInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			response, err := http.Get("http://" + addr + "/readyz")
+			if err == nil {
+				_ = response.Body.Close()
+			}
+			b.ready[i].Store(err == nil && response.StatusCode == http.StatusOK)
+		}
+	}
+}
+
+func (b *balancer) pass(ctx context.Context, in net.Conn, backends [2]*process) {
+	defer func() { _ = in.Close() }()
+	i := b.next.Add(1) % 2
+	if !b.ready[i].Load() {
+		i = 1 - i
+	}
+	out, err := new(net.Dialer).DialContext(ctx, "tcp", backends[i].addr)
+	if err != nil {
+		return
+	}
+	defer func() { _ = out.Close() }()
+	go func() {
+		_, _ = io.Copy(out, in)
+		_ = out.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(in, out)
+}
+
+// Every process is restarted in turn, as a deployment does, while two api processes behind one port are written to.
+func TestRollingRestartFailsNoRequest(t *testing.T) {
+	t.Parallel()
+	s := start(t, "AFTERWRITE_SHUTDOWN_DELAY=500ms")
+	apis := [2]*process{s.api, s.run(t, "api", "AFTERWRITE_API_ADDR")}
+	c := s.client()
+	defer c.close()
+	b := balance(t.Context(), t, apis)
+	c.base = "http://" + b.Addr().String()
+	restartAPIs := func() {
+		for i, p := range apis {
+			s.restart(t, p, "AFTERWRITE_API_ADDR")
+			localtest.Eventually(t, 5*time.Second, func() (bool, string) {
+				return b.ready[i].Load(), "the balancer has not found out that it is back"
+			})
+		}
+	}
+	stop, done := make(chan struct{}), make(chan *ledger, 1)
+	go func() { done <- c.load(16, 500, forever, stop) }()
+
+	restartAPIs()
+	for _, p := range s.workers {
+		s.restart(t, p, "AFTERWRITE_WORKER_ADDR")
+	}
+	s.restart(t, s.scheduler, "AFTERWRITE_SCHEDULER_ADDR")
+	restartAPIs()
+
+	close(stop)
+	l := <-done
+	t.Logf("7 restarts: %s", l)
+	require.Empty(t, l.refused)
+	require.Empty(t, l.indeterminate)
+	s.eventuallyClean(t, 4*sweepInterval)
+	s.requireExact(t, c, l)
+	require.Zero(t, s.archived(t))
+}
+
+// restart ends p as a deployment does, within the time that it has for that, and starts it again.
+func (s *system) restart(t *testing.T, p *process, addrVariable string) {
+	t.Helper()
+	told := time.Now()
+	p.stop(t)
+	require.Less(t, time.Since(told), 10*time.Second, "%s took too long to stop", p.name)
+	s.launch(t, p, addrVariable)
+}
