@@ -41,6 +41,7 @@ type flight struct {
 	err      error                   // what the flush returned
 	results  []counter.Result        // what the request returned
 	ops      []counter.Operation     // of the request
+	absent   bool                    // the counter of the request did not exist when it began
 	peeked   map[counter.Key]history // what the entries were when they were peeked
 }
 

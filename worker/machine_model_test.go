@@ -118,6 +118,14 @@ type attempt struct {
 	op     counter.Operation
 	result counter.Result
 	number int
+	slow   bool // it was under way for some steps, and when it began the counter did not exist
+}
+
+// missed reports a read that found nothing in Postgres, and did not look into Redis again. If there was nothing when it began,
+// it is right, whatever was written while it was under way.
+func (a attempt) missed() bool {
+	got := a.result.Counter
+	return a.slow && a.op.Kind == counter.Get && got.Known && got.Version == 0
 }
 
 // bases are the states that an entry may have had before the attempts of a step: what it had; or, since a step may bring the
@@ -137,7 +145,7 @@ func (k *modelKey) bases() []cell {
 func (k *modelKey) after(base cell, attempts []attempt) (cell, string) {
 	c := base
 	for _, a := range attempts {
-		if a.result.Err != nil {
+		if a.result.Err != nil || a.missed() {
 			continue // nothing may have changed
 		}
 		if a.result.Counter.Known && c.present && c.blind {

@@ -147,7 +147,9 @@ func (m *machine) do(t *rapid.T, ops []counter.Operation, minimal bool) {
 func (m *machine) request(t *rapid.T) {
 	m.room(t)
 	ops := []counter.Operation{m.operation(t)}
+	absent := len(m.keys[ops[0].Key].must) == 0
 	f := m.launch("request", func(ctx context.Context, f *flight) {
+		f.absent = absent
 		f.ops = ops
 		f.results = m.service.Do(ctx, ops, writepath.Options{})
 	})
@@ -170,7 +172,11 @@ func (m *machine) landed(t *rapid.T, f *flight) {
 		return
 	}
 	if f.ops != nil {
-		m.check(t, m.attempts(f.ops, f.results))
+		attempts := m.attempts(f.ops, f.results)
+		for i := range attempts {
+			attempts[i].slow = f.absent
+		}
+		m.check(t, attempts)
 		return
 	}
 	m.check(t, nil)

@@ -228,7 +228,7 @@ func (m *machine) noteRows(flown map[counter.Key]history) {
 		}
 		value, deleted := ops.state()
 		switch {
-		case row.Version <= k.seen.Version:
+		case row.Version < k.seen.Version:
 			m.fail("the row of %s went back: from %+v to %+v", key, k.seen, row)
 		case row.Value != value || row.Deleted != deleted || row.Version != int64(len(ops)):
 			m.fail("the row of %s became %+v, which is not %v", key, row, ops)
