@@ -255,3 +255,36 @@ func TestLateFlushOfALostTailDoesNotReplaceWhatCameAfterIt(t *testing.T) {
 	require.Len(t, ahead, 1)
 	b.requireRow(t, counter.Row{Key: "a", Value: 110, Version: 2})
 }
+
+// What Redis wrote after it had lost its tail is not in Postgres yet when it restarts again, without losing anything.
+func TestSecondRestartBeforeTheFlushLosesNothingMore(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	postgres := localtest.PostgresURL(t, migrate)
+	b := setupOn(t, server.URL(), postgres, nil)
+	restart := func() {
+		server.Kill()
+		require.NoError(t, server.Start(t.Context()))
+		b = setupOn(t, server.URL(), postgres, nil)
+	}
+	b.do(t, set("few", 100), set("many", 100), set("set", 100), set("none", 100))
+	b.drainAll(t)
+	require.NoError(t, b.redis.Save(context.Background()).Err())
+	b.do(t, increment("few", 5), increment("many", 1), increment("many", 1), increment("many", 3), increment("set", 5))
+	b.drainAll(t)
+	restart()
+	b.do(t, increment("few", 10), increment("many", 10), set("set", 7), increment("none", 10))
+	require.NoError(t, b.redis.Save(context.Background()).Err())
+	restart()
+	b.do(t, increment("few", 20), increment("many", 20), increment("set", 20), increment("none", 20))
+
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		_, left := b.drainAll(t)
+		return left == 0, fmt.Sprintf("%d left", left)
+	})
+
+	b.requireRow(t, counter.Row{Key: "few", Value: 135, Version: 4})
+	b.requireRow(t, counter.Row{Key: "many", Value: 135, Version: 6})
+	b.requireRow(t, counter.Row{Key: "set", Value: 27, Version: 4})
+	b.requireRow(t, counter.Row{Key: "none", Value: 130, Version: 3})
+}

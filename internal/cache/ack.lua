@@ -27,7 +27,7 @@ for i = 3, #ARGV, 3 do
   -- version of another life is another state.
   if n == committed and not u and (e[3] or '') == life then
     if call('ZREM', dirty, key) == 1 then call('PEXPIRE', entry, ARGV[2]) end
-    call('HDEL', entry, 'e', 'bv', 'bn')
+    call('HDEL', entry, 'e', 'bv', 'bn', 'p')
   elseif not e.err and not n and committed == '' then
     call('ZREM', dirty, key)
   elseif call('ZSCORE', dirty, key) then

@@ -27,9 +27,10 @@
 --   m                               not applied: another operation with this ID was
 --
 -- A dirty entry has a life (field e): which Redis its unsynced writes were made in, and a number that is drawn at the first of
--- them; bn and bv are version and value as they were before it, without bv if the value was set or deleted since. The first
--- write after a restart or a failover begins a new life, so what such a Redis has lost can be told from what it has got
--- since (see reconcile.lua). An entry with an unknown base keeps its earlier lives in p instead: ";number,value,version".
+-- them. The first write after a restart or a failover begins a new life, so what such a Redis has lost can be told from what
+-- it has got since (see reconcile.lua). Its earlier lives are kept in p: ";number,value,version" as they were at the end of
+-- each, with "set" for the value if it was set or deleted since. bn and bv are version and value as they were before the first
+-- of its lives, without bv if the value was set or deleted since: a state that Postgres has had.
 
 local may_dirty = string.byte(ARGV[1]) == 49 -- 1
 local call, pcall = redis.call, redis.pcall
@@ -105,7 +106,7 @@ local function mark(tag, entry, key)
 end
 
 -- Stores the new state of an entry, and what its life began from where it begins now.
-local function store(entry, kind, value, stored, v, n, u, life)
+local function store(entry, kind, value, stored, v, n, life)
   local version = fmt('%.0f', (n or 0) + 1)
   if life and sub(life, 1, 8) == incarnation() then
     if stored then
@@ -113,15 +114,15 @@ local function store(entry, kind, value, stored, v, n, u, life)
     else
       call('HSET', entry, 'v', value, 'n', version)
     end
+  elseif life then -- the base stays: Postgres need not have what the earlier life wrote
+    local lives = fmt('%s;%s,%s,%s', call('HGET', entry, 'p') or '', sub(life, 9), v, n)
+    call('HSET', entry, 'v', value, 'n', version, 'e', new_life(), 'p', lives)
   else
     call('HSET', entry, 'v', value, 'n', version, 'e', new_life(), 'bv', v or '0', 'bn', n or '0')
-    if life and u then
-      call('HSET', entry, 'p', fmt('%s;%s,%s,%s', call('HGET', entry, 'p') or '', sub(life, 9), v, n))
-    end
   end
   if kind ~= 'i' and v then
     call('HDEL', entry, 'bv')
-    local lives = u and call('HGET', entry, 'p')
+    local lives = life and call('HGET', entry, 'p')
     if lives then call('HSET', entry, 'p', (string.gsub(lives, ',[^,;]+,', ',set,'))) end
   end
   return version
@@ -154,7 +155,7 @@ local function operate(entry, op, by)
   elseif kind == 'd' then
     value = '0'
   end
-  local version = store(entry, kind, value, stored, v, n, u, e[5])
+  local version = store(entry, kind, value, stored, v, n, e[5])
   -- x: deleted. u: the base is unknown; 1 for value and version, 2 for the version only.
   if kind == 'd' then
     call('HSET', entry, 'x', '1')

@@ -30,14 +30,14 @@ local function create(entry, tag, value, version, state)
   return 'y'
 end
 
-local incarnation = string.match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
-
 -- e is v, n, u, e, p of the entry. u=1: value and version are counted from the base; u=2: the value was set or deleted
 -- since, only the version is.
 local function rebase(entry, e, value, version, state, lineage)
   local v, n, life, lives = e[1], e[2], e[4] or '', e[5] or ''
   local counts = e[3] == '1' -- from the base
-  local untouched = sub(life, 1, 8) ~= incarnation or sub(life, 9) == lineage -- since the restart
+  -- Since the restart; or since a copy of it came back that somebody had made. (A lower number alone proves nothing: after
+  -- a failover it may come from a clock that is behind.)
+  local untouched = sub(life, 1, 8) ~= incarnation or sub(life, 9) == lineage
   if untouched then lives = string.format('%s;%s,%s,%s', lives, sub(life, 9), v, n) end
   local had, had_n, last = '0', '0', ''
   for began, with, with_n in string.gmatch(lives, ';(%d+),([^,;]+),(%d+)') do
@@ -56,6 +56,7 @@ local function rebase(entry, e, value, version, state, lineage)
   if untouched and last == sub(life, 9) then -- the row is what this entry has become
     if state == 'x' then call('HSET', entry, 'x', '1') else call('HDEL', entry, 'x') end
   end
+  -- It keeps its number: no flush can have had it while the base was unknown.
   call('HSET', entry, 'bn', version)
   if counts then call('HSET', entry, 'bv', value) else call('HDEL', entry, 'bv') end
   call('HDEL', entry, 'p')

@@ -20,3 +20,12 @@ local function shift(entry, plus, minus)
   return true
 end
 
+-- This incarnation of Redis, and a life that begins now, as in apply.lua. What is put on another base is another run of writes:
+-- versions of the two must not be compared.
+local incarnation = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
+
+local function new_life()
+  local t = redis.call('TIME')
+  return incarnation .. string.format('%.0f', t[1] * 1000000 + t[2])
+end
+
