@@ -85,15 +85,21 @@ type Cache struct {
 	cleanTTL time.Duration
 	cluster  bool
 
-	recordTTL string // ms
+	recordTTL string   // ms
+	prefixes  []string // of the entries, by shard: made once, since every operation needs one
 }
 
 // New returns a Cache on client, which stays the caller's to close. The client must not retry (see Connect).
 func New(client redis.UniversalClient, options Options) *Cache {
 	_, cluster := client.(*redis.ClusterClient)
+	prefixes := make([]string, options.Shards)
+	for i := range prefixes {
+		prefixes[i] = tag(counter.Shard(i)) + ":c:"
+	}
 	return &Cache{
 		client: client, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster,
 		recordTTL: ms(cmp.Or(options.RecordTTL, defaultRecordTTL)),
+		prefixes:  prefixes,
 	}
 }
 
@@ -129,7 +135,7 @@ func drainKey(s counter.Shard) string { return tag(s) + ":drain" }
 func genKey(s counter.Shard) string   { return tag(s) + ":gen" }
 
 func (c *Cache) entryKey(key counter.Key) string {
-	return tag(c.Shard(key)) + ":c:" + string(key)
+	return c.prefixes[c.Shard(key)] + string(key)
 }
 
 // recordKey is where the answer to the operation with this ID is kept. Neither an ID nor a key holds a NUL.
