@@ -130,7 +130,9 @@ type redisGates struct{ m *machine }
 
 func (redisGates) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (redisGates) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook { return next }
+func (redisGates) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
 
 func (g redisGates) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
@@ -161,7 +163,7 @@ func (g redisGates) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 func (m *machine) notePeek(f *flight, cmd *redis.Cmd) {
 	reply, err := cmd.StringSlice()
 	if err != nil {
-		m.fail("peek: %v", err)
+		m.failf("peek: %v", err)
 		return
 	}
 	const head, fields = 2, 7

@@ -73,6 +73,16 @@ func (healthcheckCommand) Help() string {
 ` + example("afterwrite healthcheck http://127.0.0.1:8080/readyz")
 }
 
+// Help implements kong.HelpProvider.
+func (verifyCommand) Help() string {
+	return `Says whether Postgres has what Redis has: after a restore of either, or to be sure. Counters that only Postgres has are
+normal. It changes nothing without --repair, and may run beside everything else. What it marks dirty is flushed by the next
+sweep. The exit status is 1 when differences are left.
+
+` + environment("REDIS_URL", "DATABASE_URL", "SHARDS", "MAX_DIRTY") +
+		example("afterwrite verify --json", "afterwrite verify --repair")
+}
+
 // deadVariables are what every dead command reads.
 func deadVariables() string { return environment("REDIS_URL", "DATABASE_URL", "SHARDS") }
 

@@ -1,0 +1,136 @@
+package command
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/mattn/go-isatty"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/verify"
+)
+
+type verifyCommand struct {
+	Repair bool `help:"Mend what the rules allow."`
+	JSON   bool `help:"Print a JSON object."       name:"json"`
+	Rate   int  `default:"20000"                   help:"At most so many a second; 0: no bound." placeholder:"N"`
+	Show   int  `default:"20"                      help:"Show so many differences at most."      placeholder:"N"`
+}
+
+// maxShown bounds --show: the differences that are shown are kept in memory.
+const maxShown = 100_000
+
+// Validate implements kong's check of a command line.
+func (v verifyCommand) Validate() error {
+	switch {
+	case v.Rate < 0:
+		return fmt.Errorf("--rate is %d: it takes a number from 0", v.Rate)
+	case v.Show < 0 || v.Show > maxShown:
+		return fmt.Errorf("--show is %d: it takes 0 to %d", v.Show, maxShown)
+	}
+	return nil
+}
+
+// Run implements the command.
+func (v verifyCommand) Run(w *world) error {
+	c, log, err := settings(w, "verify")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(c.RequireRedis(), c.RequirePostgres()); err != nil {
+		return err
+	}
+	client, err := cache.Connect(c.RedisURL, 2)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(client)
+	settled := cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
+	if err := awaitRedis(w.ctx, client, c.RedisURL, 0, log); err != nil {
+		return err
+	}
+	if err := settled.CheckMeta(w.ctx); err != nil {
+		return err
+	}
+	postgres, err := store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: 2})
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(postgres)
+	all, err := settled.KeyCount(w.ctx)
+	if err != nil {
+		return err
+	}
+	report, failed := verify.Run(w.ctx, verify.Options{
+		Cache: settled, Store: postgres, Repair: v.Repair, Rate: v.Rate, MaxDirty: c.MaxDirty, Examples: v.Show,
+		Progress: progressLine(w, all),
+	})
+	return v.conclude(w, report, failed)
+}
+
+// conclude prints the report; the error says what is wrong.
+func (v verifyCommand) conclude(w *world, report verify.Report, failed error) error {
+	if err := v.print(w, report); err != nil {
+		return err
+	}
+	switch {
+	case failed != nil && w.ctx.Err() != nil:
+		return fmt.Errorf("interrupted after %d counters", report.Entries)
+	case failed != nil:
+		return fmt.Errorf("ended after %d counters: %w", report.Entries, failed)
+	case report.Held > 0:
+		return fmt.Errorf("%d differences are left, %d of them since half of AFTERWRITE_MAX_DIRTY is dirty: "+
+			"run it again when workers have flushed", report.Unmended, report.Held)
+	case report.Unmended > 0:
+		return fmt.Errorf("%d differences are left: see above", report.Unmended)
+	}
+	return nil
+}
+
+func (v verifyCommand) print(w *world, report verify.Report) error {
+	if v.JSON {
+		encoder := json.NewEncoder(w.stdout)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(report)
+	}
+	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // it keeps its error for Flush
+	fmt.Fprintln(table, "CLASS\tCOUNTERS\tMENDED\tMEANS")
+	for _, e := range verify.Explanations() {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", e.Class, report.Counts[e.Class], report.Mended[e.Class], e.Text)
+	}
+	if err := table.Flush(); err != nil || len(report.Examples) == 0 {
+		return err
+	}
+	fmt.Fprintln(table, "\nKEY\tCLASS\tREDIS\tPOSTGRES\tMENDED")
+	for _, d := range report.Examples {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%t\n", oneLine(d.Key), d.Class, d.Redis, d.Postgres, d.Mended)
+	}
+	return table.Flush()
+}
+
+// progressLine returns what draws the progress on stderr; nil where that is no terminal. all is about how many there are: Redis
+// holds more than entries.
+func progressLine(w *world, all int64) func(verify.Report) {
+	const width, every = 30, 200 * time.Millisecond
+	terminal, ok := w.stderr.(*os.File)
+	if !ok || !isatty.IsTerminal(terminal.Fd()) {
+		return nil
+	}
+	var last time.Time
+	return func(r verify.Report) {
+		if time.Since(last) < every {
+			return
+		}
+		last = time.Now()
+		done := int(min(width, r.Entries*width/max(1, all)))
+		fmt.Fprintf(w.stderr, "\r[%s%s] %d of about %d, %d differences ", strings.Repeat("#", done),
+			strings.Repeat(".", width-done), r.Entries, all, r.Differences)
+	}
+}

@@ -1,0 +1,49 @@
+package command
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/verify"
+)
+
+func TestVerifySaysWhatDiffersAndMendsIt(t *testing.T) {
+	t.Parallel()
+	b := setupDead(t)
+	require.Regexp(t, `(?m)^equal +0 +0 +`, b.succeeds(t, "verify"))
+	peeked, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), nil, false)
+	require.NoError(t, err)
+	_, err = b.cache.Hydrate(t.Context(), []cache.Base{
+		{Key: "a", Row: counter.Row{Value: 7, Version: 3}, Found: true, Generation: peeked.Generation},
+	})
+	require.NoError(t, err)
+
+	p := start(t, b.env, "verify")
+	require.Equal(t, exitFailure, p.end(t))
+	require.Regexp(t, `(?m)^a +missing +7 \(version 3\) +none +false$`, p.text.String())
+	require.Contains(t, p.errs.String(), "1 differences are left")
+
+	var report verify.Report
+	require.NoError(t, json.Unmarshal([]byte(b.succeeds(t, "verify", "--repair", "--json")), &report))
+	require.True(t, report.Complete)
+	require.EqualValues(t, 1, report.Mended[verify.Missing])
+	require.Regexp(t, `(?m)^dirty +1 +0 +`, b.succeeds(t, "verify", "--rate", "0"))
+
+	env := []string{"REDIS_URL=" + environMap(b.env)["REDIS_URL"], noPostgres}
+	p = start(t, env, "verify", "--json")
+	require.Equal(t, exitFailure, p.end(t))
+	require.Contains(t, p.text.String(), `"complete": false`)
+	require.NotContains(t, p.out.String(), "hunter2")
+}
+
+func TestVerifyArgumentsThatMakeNoSenseAreAUsageError(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"verify", "--rate=-1"}, {"verify", "--show=-1"}, {"verify", "a"}} {
+		require.Equal(t, exitUsage, runHere(t.Context(), args...).status, "%v", args)
+	}
+	require.Contains(t, runHere(t.Context(), "verify", "--help").stdout, "afterwrite verify --repair")
+}
