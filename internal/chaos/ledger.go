@@ -253,6 +253,7 @@ const (
 	kindSet       = "set"
 	kindDelete    = "delete"
 	kindRead      = "read"
+	kindWarmRead  = "warm read" // one of kindRead for which an outage of Postgres is no excuse
 )
 
 func outcomeKey(kind string, o outcome) string { return fmt.Sprintf("%s %d", kind, o) }

@@ -87,10 +87,17 @@ func (o *outage) judge(ctx context.Context, v *verifier) {
 }
 
 // write prints the figures.
-func (o *outage) write(line func(name, format string, args ...any)) {
+func (o *outage) write(l *ledger, line func(name, format string, args ...any)) {
 	lasted := o.ended - o.began
 	line("outage", "%.1f s without postgres, %d writes acknowledged in it, %.0f a second", lasted.Seconds(), o.during,
 		float64(o.during)/lasted.Seconds())
+	line("reads in it", "of counters written in it and answered with a value: %d answered, %d not",
+		l.outcomes.sum(outcomeKey(kindWarmRead, acknowledged)),
+		l.outcomes.sum(outcomeKey(kindWarmRead, refused))+l.outcomes.sum(outcomeKey(kindWarmRead, indeterminate)))
+	if o.drained == 0 {
+		line("backlog", "%d keys when it was back, not flushed within %v", o.backlog, outageAfter)
+		return
+	}
 	line("backlog", "%d keys when it was back, flushed in %.2f s under load: %.0f keys a second", o.backlog,
-		o.drained.Seconds(), float64(o.backlog)/max(o.drained.Seconds(), 0.001))
+		o.drained.Seconds(), float64(o.backlog)/o.drained.Seconds())
 }

@@ -36,7 +36,7 @@ func (r report) write(out io.Writer) {
 		}
 	}
 	if r.killer.outage != nil {
-		r.killer.outage.write(line)
+		r.killer.outage.write(r.ledger, line)
 	}
 	r.writeVerdict(line)
 	r.writeFindings(out)

@@ -154,6 +154,9 @@ func (u *user) get(ctx context.Context) answer {
 	u.enter(kindRead, a)
 	account.note(event{sent: sent, answered: u.since(), what: "get", server: u.server(), answer: a})
 	var problem string
+	if u.away(w) {
+		u.outcomes.add(outcomeKey(kindWarmRead, a.outcome))
+	}
 	switch {
 	case a.missing:
 		problem = account.read(w, reading{})
@@ -168,10 +171,16 @@ func (u *user) get(ctx context.Context) answer {
 	return a
 }
 
-// unread says what is wrong with a read without a result. What was written and answered with a value while Postgres was
-// away is in Redis until it is back, so a read of that has to succeed.
+// away reports that Postgres is away and Redis has the counter: it was written and answered with a value meanwhile, so it
+// stays there until Postgres is back.
+func (u *user) away(w window) bool {
+	down := time.Duration(u.down.Load())
+	return down > 0 && w.valued > down
+}
+
+// unread says what is wrong with a read without a result.
 func (u *user) unread(w window, a answer) string {
-	if down := time.Duration(u.down.Load()); down > 0 && w.valued > down {
+	if u.away(w) {
 		return a.reason + ", although only postgres is away and redis has it"
 	}
 	return unexpected(a)
