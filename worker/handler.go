@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -56,9 +57,25 @@ func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
 	}
 	for shard, keys := range byShard {
 		if err := h.flusher.FlushKeys(ctx, shard, keys); err != nil {
-			return err
+			if err = h.coalesce(ctx, shard, err); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
+}
+
+// coalesce takes care of a flush that has failed. While Postgres is away, each second brings another for each shard, of some keys
+// only: tried again one by one, thousands of them would stand before the drains when it is back. So one drain of the shard,
+// which waits in their place, takes all of their keys in full batches.
+func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure error) error {
+	if h.store.Available() {
+		return failure
+	}
+	if err := tasks.Send(ctx, h.sender, tasks.Drain(shard, outageDelay)); err != nil {
+		return errors.Join(failure, err)
+	}
+	h.logger.Debug("a flush failed; a drain will do its work", "shard", shard, "error", failure)
 	return nil
 }
 
