@@ -39,6 +39,12 @@ SEED ?= 1
 chaos: deps ## Kill parts of a loaded afterwrite at random, and check every counter: make chaos DURATION=5m SEED=1
 	go run ./internal/chaos -duration $(DURATION) -seed $(SEED)
 
+OUTAGE ?= 60s
+
+.PHONY: chaos-outage
+chaos-outage: deps ## Take Postgres away for a minute at 5,000 writes/s: no write may fail, the backlog has to drain
+	go run ./internal/chaos -outage $(OUTAGE) -seed $(SEED) -rate 5000 -clients 64 -keys 100000
+
 .PHONY: lint
 lint: $(LINT) ## Run golangci-lint (installed into .bin)
 	$(LINT) run ./...

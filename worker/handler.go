@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -46,25 +47,11 @@ func (h *handlers) mux() *asynq.ServeMux {
 	return mux
 }
 
-// flush handles an aggregate of flush tasks. In an outage only so many of them are kept to be tried again: the api makes
-// new ones all the time, and the sweep finds their keys when it is over.
+// flush handles an aggregate of flush tasks. They are of one group and so of one shard, unless somebody enqueued by hand.
 func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
 	keys, err := tasks.DecodeKeys(task.Payload())
 	if err != nil {
 		return h.unreadable(task, err)
-	}
-	err = h.flushKeys(ctx, keys)
-	if class := store.Classify(err); (class == store.Outage || class == store.Operator) && h.retries.pace.crowded(time.Now()) {
-		h.logger.Debug("let a flush go because many wait for postgres; a sweep will find its keys", "keys", len(keys), "error", err)
-		return nil
-	}
-	return err
-}
-
-// flushKeys flushes keys, which are of one group and so of one shard, unless somebody enqueued by hand.
-func (h *handlers) flushKeys(ctx context.Context, keys []counter.Key) error {
-	if err := h.outage(); err != nil {
-		return err
 	}
 	byShard := make(map[counter.Shard][]counter.Key, 1)
 	for _, key := range keys {
@@ -72,8 +59,13 @@ func (h *handlers) flushKeys(ctx context.Context, keys []counter.Key) error {
 		byShard[shard] = append(byShard[shard], key)
 	}
 	for shard, keys := range byShard {
-		if err := h.flusher.FlushKeys(ctx, shard, keys); err != nil {
-			return err
+		if err = h.outage(); err == nil {
+			err = h.flusher.FlushKeys(ctx, shard, keys)
+		}
+		if err != nil {
+			if err = h.coalesce(ctx, shard, err); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -86,6 +78,20 @@ func (h *handlers) outage() error {
 		return nil
 	}
 	return store.ErrUnavailable
+}
+
+// coalesce takes care of a flush that has failed. While Postgres is away, each second brings another for each shard, of some keys
+// only: tried again one by one, thousands of them would stand before the drains when it is back. So one drain of the shard,
+// which waits in their place, takes all of their keys in full batches.
+func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure error) error {
+	if h.store.Available() {
+		return failure
+	}
+	if err := tasks.Send(ctx, h.sender, tasks.Drain(shard, outageDelay)); err != nil {
+		return errors.Join(failure, err)
+	}
+	h.logger.Debug("a flush failed; a drain will do its work", "shard", shard, "error", failure)
+	return nil
 }
 
 // drain handles a drain task. Keys that became dirty while it ran may have found its ID taken, and so have no task:

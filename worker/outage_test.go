@@ -36,13 +36,13 @@ func (b *testBundle) schedule(t *testing.T) {
 	})
 }
 
-// In an outage only so many flush tasks are tried again and again. Those that are let go cost their keys nothing.
+// In an outage, flush tasks make way for one drain of each shard. That costs their keys nothing.
 func TestFlushTasksDoNotPileUpInAnOutageAndTheirKeysLandAfterIt(t *testing.T) {
 	t.Parallel()
 	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // it is going to be killed
 	require.NoError(t, migrate(postgres.URL()))
 	b := setupOn(t, localtest.RedisURL(t), postgres.URL(), map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "3s"})
-	const keys, kept = 600, 310
+	const keys, kept = 600, 64
 	ops := make([]counter.Operation, keys)
 	for i := range ops {
 		ops[i] = set(counter.Key("k"+strconv.Itoa(i)), int64(i))
@@ -64,7 +64,7 @@ func TestFlushTasksDoNotPileUpInAnOutageAndTheirKeysLandAfterIt(t *testing.T) {
 	require.Equal(t, int64(keys), b.backlog(t).Dirty)
 
 	require.NoError(t, postgres.Start(t.Context()))
-	const slack = 4 * time.Second // for a slow machine
+	const slack = 20 * time.Second // for a slow machine
 	localtest.Eventually(t, 2*b.config.SweepInterval+slack, func() (bool, string) {
 		dirty := b.backlog(t).Dirty
 		return dirty == 0, fmt.Sprintf("%d keys are still dirty", dirty)

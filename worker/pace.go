@@ -42,11 +42,5 @@ func (p *pace) take(now time.Time) time.Duration {
 	return max(delay, turn.Sub(now))
 }
 
-// crowded reports that there is no moment left within maxOutageDelay.
-func (p *pace) crowded(now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.full(now)
-}
-
+// full reports that there is no moment left within maxOutageDelay.
 func (p *pace) full(now time.Time) bool { return p.next.Sub(now) > maxOutageDelay }

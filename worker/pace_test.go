@@ -18,7 +18,7 @@ func TestAFewFailedTasksWaitOneToThreeSeconds(t *testing.T) {
 		require.GreaterOrEqual(t, delay, outageDelay)
 		require.LessOrEqual(t, delay, 3*outageDelay)
 	}
-	require.False(t, p.crowded(aMoment))
+	require.False(t, p.full(aMoment))
 }
 
 func TestRetriesOfAnOutageComeAtABoundedRate(t *testing.T) {
@@ -26,7 +26,7 @@ func TestRetriesOfAnOutageComeAtABoundedRate(t *testing.T) {
 	var p pace
 	var due []time.Duration // since aMoment
 	for now := aMoment; ; now = now.Add(time.Millisecond) {
-		if p.crowded(now) {
+		if p.full(now) {
 			break
 		}
 		due = append(due, now.Add(p.take(now)).Sub(aMoment))
@@ -50,5 +50,5 @@ func TestRetriesOfAnOutageComeAtABoundedRate(t *testing.T) {
 		require.LessOrEqual(t, delay, maxOutageDelay)
 	}
 	require.Equal(t, next, p.next)
-	require.False(t, p.crowded(aMoment.Add(time.Minute)), "it is over some time")
+	require.False(t, p.full(aMoment.Add(time.Minute)), "it is over some time")
 }

@@ -140,7 +140,7 @@ func problem(code string) answer {
 		counter.CodeDatabaseUnavailable:
 	case counter.CodeNotFound:
 		a.missing = true
-	case counter.CodeOutcomeUnknown, counter.CodeInternal:
+	case counter.CodeOutcomeUnknown:
 		a.outcome = indeterminate
 	default:
 		a.outcome = indeterminate

@@ -24,7 +24,7 @@ func TestAnswersAreTakenForWhatTheyPromise(t *testing.T) {
 		{404, `{"code":"not_found"}`, answer{outcome: refused, reason: "not_found", missing: true}},
 		{503, `{"code":"cache_unavailable"}`, answer{outcome: refused, reason: "cache_unavailable"}},
 		{504, `{"code":"outcome_unknown"}`, answer{outcome: indeterminate, reason: "outcome_unknown"}},
-		{500, `{"code":"internal"}`, answer{outcome: indeterminate, reason: "internal"}},
+		{500, `{"code":"internal"}`, answer{outcome: indeterminate, reason: `unexpected "internal"`}},
 		{400, `{"code":"invalid_body"}`, answer{outcome: indeterminate, reason: `unexpected "invalid_body"`}},
 		{200, `{"key":"a","val`, answer{outcome: indeterminate, reason: "unreadable answer"}},
 		{200, `{"results":[{"key":"a","value":1,"version":1,"synced":false},{"key":"b","error":{"code":"overloaded"}}]}`, answer{

@@ -25,12 +25,16 @@ const historySize = 24
 
 // history is the last events of a key.
 type history struct {
-	events [historySize]event
+	events []event // grown as they come: most of many keys have few
 	total  int
 }
 
 func (h *history) add(e event) {
-	h.events[h.total%historySize] = e
+	if len(h.events) < historySize {
+		h.events = append(h.events, e)
+	} else {
+		h.events[h.total%historySize] = e
+	}
 	h.total++
 }
 

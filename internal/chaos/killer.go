@@ -23,6 +23,7 @@ type killer struct {
 	ledger   *ledger
 	archived func(ctx context.Context) (int64, error) // asked before Asynq's keys go
 	done     *tally                                   // faults by what they were
+	outage   *outage                                  // nil: faults come at random
 
 	mu       sync.Mutex
 	timeline []string
@@ -58,6 +59,8 @@ func (k *killer) carryOut(ctx, hard context.Context, f fault) {
 	switch {
 	case f.kind == faultForget:
 		k.forget(hard)
+	case f.target == targetBackends:
+		hit = k.freezeBackends(ctx, f.lasts)
 	case f.kind == faultFreeze:
 		if hit = process.signal(syscall.SIGSTOP); hit {
 			process.say(fmt.Sprintf("is frozen for %v", f.lasts))
@@ -80,10 +83,35 @@ func (k *killer) carryOut(ctx, hard context.Context, f fault) {
 func (k *killer) restart(ctx, hard context.Context, f fault) {
 	server := k.world.server(f.target)
 	server.Kill()
+	if k.outage != nil {
+		k.outage.begin(k.ledger)
+	}
 	pause(ctx, f.lasts)
+	k.ledger.down.Store(0)
 	if err := server.Start(hard); err != nil && hard.Err() == nil {
 		k.ledger.findings.add(f.target, "it does not start again: "+err.Error(), nil)
 	}
+	if k.outage != nil {
+		k.outage.end(ctx, k.ledger, k.world.cache)
+		k.outage.watch(ctx, k.world.cache)
+	}
+}
+
+// freezeBackends stops about half of the idle backends for a while: each takes the next statement that is sent to it, but
+// carries it out only afterwards, whatever the client has done meanwhile.
+func (k *killer) freezeBackends(ctx context.Context, lasts time.Duration) bool {
+	pids, err := k.world.backends(ctx)
+	if err != nil || len(pids) == 0 {
+		return false // Postgres is down
+	}
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	pause(ctx, lasts)
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGCONT) // if Postgres was killed meanwhile, there is none
+	}
+	return true
 }
 
 // forget deletes Asynq's keys, but looks first whether a task was archived. When Redis is down, nothing happens.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,8 +31,16 @@ func (s sums) minus(o sums) sums {
 	return sums{up: s.up - o.up, down: s.down - o.down, count: s.count - o.count}
 }
 
+func (s sums) and(o sums) sums {
+	return sums{up: s.up + o.up, down: s.down + o.down, count: s.count + o.count}
+}
+
 // reading is a value and the version that belongs to it, from an answer or from a row.
 type reading struct{ value, version int64 }
+
+func (r reading) and(o reading) reading {
+	return reading{value: r.value + o.value, version: r.version + o.version}
+}
 
 // bounds are where a reading has to lie.
 type bounds struct{ low, high reading }
@@ -42,6 +51,11 @@ func newBounds(certain, possible sums) bounds {
 		low:  reading{value: certain.up + possible.down, version: certain.count},
 		high: reading{value: possible.up + certain.down, version: possible.count},
 	}
+}
+
+// and are the bounds of both together.
+func (b bounds) and(o bounds) bounds {
+	return bounds{low: b.low.and(o.low), high: b.high.and(o.high)}
 }
 
 // check says what is wrong with r; "" means nothing.
@@ -65,22 +79,25 @@ type account struct {
 	begun    sums // every increment that was sent, whatever became of it
 	acked    sums
 	refused  sums
-	seen     int64  // the newest version in any answer: it is durable, so none later may be older
-	versions bitset // those of acknowledged increments: each belongs to one
+	newest   reading       // in any answer: it is durable, so none later may be older
+	valued   time.Duration // when the last increment was sent that was answered with a value
+	row      reading       // what Postgres had when it was last looked at
+	versions bitset        // those of acknowledged increments: each belongs to one
 	history  history
 }
 
 // window is what was certain when a request was sent. Its answer may be no older.
 type window struct {
 	certain sums
-	seen    int64
+	newest  reading
+	valued  time.Duration
 }
 
 // open begins a read.
 func (a *account) open() window {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return window{certain: a.acked, seen: a.seen}
+	return window{certain: a.acked, newest: a.newest, valued: a.valued}
 }
 
 // begin begins an increment.
@@ -88,7 +105,7 @@ func (a *account) begin(by int64) window {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.begun = a.begun.plus(by)
-	return window{certain: a.acked, seen: a.seen}
+	return window{certain: a.acked, newest: a.newest}
 }
 
 // read ends a read, and says what is wrong with what was read.
@@ -97,13 +114,14 @@ func (a *account) read(w window, r reading) string {
 	defer a.mu.Unlock()
 	problem := a.bounds(w).check(r)
 	if problem == "" {
-		a.seen = max(a.seen, r.version)
+		problem = a.see(r)
 	}
 	return problem
 }
 
-// settle ends an increment. r is what was answered, nil for an answer without a value; settle says what is wrong with it.
-func (a *account) settle(w window, by int64, o outcome, r *reading) string {
+// settle ends an increment that was sent at the given time. r is what was answered, nil for an answer without a value; settle
+// says what is wrong with it.
+func (a *account) settle(w window, by int64, sent time.Duration, o outcome, r *reading) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch o {
@@ -117,30 +135,62 @@ func (a *account) settle(w window, by int64, o outcome, r *reading) string {
 		return ""
 	}
 	w.certain = w.certain.plus(by)
-	w.seen++ // its own version is a new one
+	w.newest.version++ // its own version is a new one
 	if problem := a.bounds(w).check(*r); problem != "" {
 		return problem
 	}
 	if !a.versions.add(r.version) {
 		return fmt.Sprintf("version %d was given to two acknowledged increments", r.version)
 	}
-	a.seen = max(a.seen, r.version)
+	a.valued = max(a.valued, sent)
+	return a.see(*r)
+}
+
+// see enters what was answered: one version has one value, whoever asks. It must be called with the lock held.
+func (a *account) see(r reading) string {
+	if r.version == a.newest.version && r != a.newest {
+		return fmt.Sprintf("value %d with version %d, which had value %d", r.value, r.version, a.newest.value)
+	}
+	if r.version > a.newest.version {
+		a.newest = r
+	}
+	return ""
+}
+
+// look enters what Postgres has while the load goes on. It may be old, but no row may go back, nor ever have a value that
+// the counter did not have.
+func (a *account) look(r reading) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.row
+	a.row = r
+	possible := a.begun.minus(a.refused)
+	switch {
+	case r.version < before.version:
+		return fmt.Sprintf("version %d, after it had version %d: the row has gone back", r.version, before.version)
+	case r.version == before.version && r != before:
+		return fmt.Sprintf("value %d with version %d, which had value %d", r.value, r.version, before.value)
+	case r.version > possible.count:
+		return fmt.Sprintf("version %d, but at most %d operations can be applied: some are counted twice", r.version, possible.count)
+	case r.version == a.newest.version && r != a.newest:
+		return fmt.Sprintf("value %d with version %d, which was answered with value %d", r.value, r.version, a.newest.value)
+	}
 	return ""
 }
 
 // bounds must be called with the lock held.
 func (a *account) bounds(w window) bounds {
 	b := newBounds(w.certain, a.begun.minus(a.refused))
-	b.low.version = max(b.low.version, w.seen)
+	b.low.version = max(b.low.version, w.newest.version)
 	return b
 }
 
-// final are the bounds when no request is on its way any more.
-func (a *account) final() bounds {
+// final are the bounds when no request is on its way any more, and what was acknowledged.
+func (a *account) final() (bounds, sums) {
 	w := a.open()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.bounds(w)
+	return a.bounds(w), a.acked
 }
 
 func (a *account) note(e event) {
@@ -175,12 +225,50 @@ func (b *bitset) add(n int64) bool {
 type ledger struct {
 	started  time.Time
 	accounts []*account
-	tally    *tally
+	reasons  *tally // of answers, by what they said
+	outcomes *tally // of operations, "increment 1": by what they were and their outcome
 	findings *findings
+
+	// down is when Postgres was taken away, as since has it, while it is away in an outage; 0: it is not. See outage.go.
+	down atomic.Int64
+}
+
+// enter counts an operation and its answer.
+func (l *ledger) enter(kind string, a answer) {
+	o := a.outcome
+	if kind == kindRead && a.missing { // that is an answer, too
+		o = acknowledged
+	}
+	l.outcomes.add(outcomeKey(kind, o))
+	if kind == kindRead {
+		l.reasons.add("read: " + a.reason)
+	} else {
+		l.reasons.add(a.reason)
+	}
+}
+
+// The kinds of operations, as the report has them.
+const (
+	kindIncrement = "increment"
+	kindSet       = "set"
+	kindDelete    = "delete"
+	kindRead      = "read"
+	kindWarmRead  = "warm read" // one of kindRead for which an outage of Postgres is no excuse
+)
+
+func outcomeKey(kind string, o outcome) string { return fmt.Sprintf("%s %d", kind, o) }
+
+// writes counts the writes of an outcome.
+func (l *ledger) writes(o outcome) int64 {
+	var sum int64
+	for _, kind := range []string{kindIncrement, kindSet, kindDelete} {
+		sum += l.outcomes.sum(outcomeKey(kind, o))
+	}
+	return sum
 }
 
 func newLedger(keys int) *ledger {
-	l := &ledger{started: time.Now(), tally: newTally(), findings: &findings{}}
+	l := &ledger{started: time.Now(), reasons: newTally(), outcomes: newTally(), findings: &findings{}}
 	for i := range keys {
 		l.accounts = append(l.accounts, &account{key: fmt.Sprintf("hits/é %03d", i)})
 	}

@@ -15,9 +15,9 @@ func TestBoundsKeepPositiveAndNegativeIndeterminatesApart(t *testing.T) {
 		by int64
 		o  outcome
 	}{{5, acknowledged}, {-2, acknowledged}, {3, indeterminate}, {-4, indeterminate}, {100, refused}, {-100, refused}} {
-		require.Empty(t, a.settle(a.begin(write.by), write.by, write.o, nil))
+		require.Empty(t, a.settle(a.begin(write.by), write.by, 0, write.o, nil))
 	}
-	require.Equal(t, bounds{low: reading{value: 3 - 4, version: 2}, high: reading{value: 3 + 3, version: 4}}, a.final())
+	require.Equal(t, bounds{low: reading{value: 3 - 4, version: 2}, high: reading{value: 3 + 3, version: 4}}, final(a))
 }
 
 func TestCheckSaysWhatIsWrong(t *testing.T) {
@@ -35,7 +35,7 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 func TestReadSeesWhatWasAcknowledgedBeforeItAndMaySeeWhatIsOnItsWay(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
-	require.Empty(t, a.settle(a.begin(5), 5, acknowledged, &reading{value: 5, version: 1}))
+	require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5, version: 1}))
 
 	w := a.open()
 	onItsWay := a.begin(2)
@@ -44,7 +44,7 @@ func TestReadSeesWhatWasAcknowledgedBeforeItAndMaySeeWhatIsOnItsWay(t *testing.T
 	require.Contains(t, a.read(w, reading{value: 0, version: 0}), "lost")
 	require.Contains(t, a.read(w, reading{value: 9, version: 3}), "counted twice")
 
-	require.Empty(t, a.settle(onItsWay, 2, acknowledged, nil))
+	require.Empty(t, a.settle(onItsWay, 2, 0, acknowledged, nil))
 	require.Contains(t, a.read(a.open(), reading{value: 5, version: 1}), "lost")
 	require.Contains(t, a.read(a.open(), reading{value: 6, version: 2}), "value 6")
 }
@@ -52,7 +52,7 @@ func TestReadSeesWhatWasAcknowledgedBeforeItAndMaySeeWhatIsOnItsWay(t *testing.T
 func TestWhatWasSeenDoesNotGoAway(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
-	require.Empty(t, a.settle(a.begin(5), 5, indeterminate, nil))
+	require.Empty(t, a.settle(a.begin(5), 5, 0, indeterminate, nil))
 	require.Empty(t, a.read(a.open(), reading{}), "it may have been lost")
 	require.Empty(t, a.read(a.open(), reading{value: 5, version: 1}), "or not")
 	require.Contains(t, a.read(a.open(), reading{}), "lost", "but not after it was seen")
@@ -62,8 +62,8 @@ func TestTwoAcknowledgedIncrementsHaveTwoVersions(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
 	first, second := a.begin(1), a.begin(1)
-	require.Empty(t, a.settle(first, 1, acknowledged, &reading{value: 1, version: 1}))
-	require.Contains(t, a.settle(second, 1, acknowledged, &reading{value: 1, version: 1}), "two acknowledged")
+	require.Empty(t, a.settle(first, 1, 0, acknowledged, &reading{value: 1, version: 1}))
+	require.Contains(t, a.settle(second, 1, 0, acknowledged, &reading{value: 1, version: 1}), "two acknowledged")
 }
 
 // Whatever part of the indeterminate writes is applied, a counter that is right is within its bounds; and one that
@@ -89,13 +89,13 @@ func TestBoundsHoldForEveryPartOfTheIndeterminate(t *testing.T) {
 			if o == indeterminate {
 				unknown++
 			}
-			require.Empty(t, a.settle(w, by, o, answered))
+			require.Empty(t, a.settle(w, by, 0, o, answered))
 		}
-		require.Empty(t, a.final().check(truth))
+		require.Empty(t, final(a).check(truth))
 		require.Empty(t, a.read(a.open(), truth))
 		if unknown == 0 && truth.version > 0 {
-			require.NotEmpty(t, a.final().check(reading{value: truth.value, version: truth.version - 1}))
-			require.NotEmpty(t, a.final().check(reading{value: truth.value + 1, version: truth.version}))
+			require.NotEmpty(t, final(a).check(reading{value: truth.value, version: truth.version - 1}))
+			require.NotEmpty(t, final(a).check(reading{value: truth.value + 1, version: truth.version}))
 		}
 	})
 }
@@ -107,4 +107,31 @@ func TestBitsetTellsWhatIsNew(t *testing.T) {
 		require.True(t, b.add(n), n)
 		require.False(t, b.add(n), n)
 	}
+}
+
+func final(a *account) bounds {
+	b, _ := a.final()
+	return b
+}
+
+func TestRowMayBeOldButNeverGoesBackOrHasAValueThatTheCounterHadNot(t *testing.T) {
+	t.Parallel()
+	a := &account{key: "a"}
+	for i := range int64(3) {
+		require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5 * (i + 1), version: i + 1}))
+	}
+	require.Empty(t, a.look(reading{value: 5, version: 1}))
+	require.Empty(t, a.look(reading{value: 10, version: 2}))
+	require.Contains(t, a.look(reading{value: 5, version: 1}), "gone back")
+	require.Contains(t, a.look(reading{value: 14, version: 3}), "was answered with value 15")
+	require.Contains(t, a.look(reading{value: 20, version: 4}), "counted twice")
+}
+
+func TestOneVersionHasOneValue(t *testing.T) {
+	t.Parallel()
+	a := &account{key: "a"}
+	require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5, version: 1}))
+	require.Empty(t, a.settle(a.begin(3), 3, 0, indeterminate, nil))
+	require.Empty(t, a.settle(a.begin(-4), -4, 0, indeterminate, nil))
+	require.Contains(t, a.read(a.open(), reading{value: 4, version: 1}), "which had value 5")
 }

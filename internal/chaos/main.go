@@ -9,13 +9,17 @@
 //     (ledger.go), so that for every answer there are bounds within which its value and version have to be;
 //   - further clients, each with a key of its own, set, increment and delete it in sequences whose outcome is known
 //     exactly (sequence.go);
-//   - a schedule made from the seed (schedule.go) kills processes and servers, stops workers for a while so that
-//     their flushes come late, and deletes everything of Asynq's.
+//   - a schedule made from the seed (schedule.go) kills processes and servers, freezes workers and backends of Postgres
+//     for a while so that flushes come late, and deletes everything of Asynq's. Meanwhile the rows are looked at several
+//     times a second: none may go back, or have a value that its counter never had (watch.go).
 //
 // At the end everything is started again and has to become clean; then Redis, Postgres and the ledger have to agree
-// on every key (verify.go). A violation is printed with the seed, the key, what was expected, and the last events of the
+// on every key (verify.go, compare.go). A violation is printed with the seed, the key, what was expected, and the last events of the
 // key; the exit status is 1, and the logs of all processes and the data are kept. The same seed gives the same schedule,
 // though not the same interleavings.
+//
+// With -outage there is one fault only: Postgres is away for that long (outage.go). Then no write may fail either, nor a
+// read of what Redis has, and no task may use up a retry; the report has the time to drain.
 //
 // The servers are killed as processes, not with their machine, and Redis writes its log before it answers
 // (appendfsync always): so no acknowledged write may be lost.
@@ -39,6 +43,7 @@ type settings struct {
 	clients  int
 	keys     int
 	rate     int
+	outage   time.Duration
 	keep     bool
 }
 
@@ -78,10 +83,14 @@ func parse(args []string) (settings, error) {
 	flags.Uint64Var(&s.seed, "seed", 1, "what the schedule of faults is made from")
 	flags.IntVar(&s.clients, "clients", 16, "clients that increment")
 	flags.IntVar(&s.keys, "keys", 500, "keys that they increment")
-	flags.IntVar(&s.rate, "rate", 2000, "the most requests a second, of all clients together")
+	flags.IntVar(&s.rate, "rate", 4000, "the most writes a second, of all clients together")
+	flags.DurationVar(&s.outage, "outage", 0, "no random faults: postgres is away once for this long, and -duration follows from it")
 	flags.BoolVar(&s.keep, "keep", false, "keep the logs and the data also when nothing is wrong")
 	if err := flags.Parse(args); err != nil {
 		return s, err
+	}
+	if s.outage > 0 {
+		s.duration = outageWarmup + s.outage + outageAfter
 	}
 	if s.duration < time.Second || s.clients < 1 || s.keys < 2 || s.rate < 1 || flags.NArg() > 0 {
 		err := errors.New("it takes a duration of 1s or more, 1 client or more, 2 keys or more, and a rate of 1 or more")

@@ -39,7 +39,7 @@ func (t *traffic) newOwners(first uint64) []*owner {
 
 // owning makes requests until ctx ends. They are not cut short by it, but by hard.
 func (o *owner) owning(ctx, hard context.Context) {
-	for o.turn(ctx) {
+	for o.turn(ctx, 1) {
 		if !o.sequence.sure {
 			if !pause(ctx, settlePause) {
 				return
@@ -84,11 +84,7 @@ func (o *owner) do(ctx context.Context, s step, minimal bool) answer {
 	sent := o.since()
 	a := o.client.do(ctx, o.api, r)
 	o.history.add(event{sent: sent, answered: o.since(), what: s.String(), server: o.server(), answer: a})
-	kind := a.reason
-	if s.kind == stepGet {
-		kind = "read: " + kind
-	}
-	o.tally.add(kind)
+	o.enter(s.kind.name(), a)
 	o.judge(s, a)
 	return a
 }

@@ -11,33 +11,70 @@ type report struct {
 	settings
 	*world
 
-	ledger  *ledger
-	killer  *killer
-	took    time.Duration
-	verdict verdict
+	ledger   *ledger
+	killer   *killer
+	verifier *verifier
+	took     time.Duration
+	verdict  verdict
 }
 
 // write prints it: the figures always, and what happened only where something is wrong.
 func (r report) write(out io.Writer) {
-	kept, total := r.ledger.findings.all()
-	acked := r.ledger.tally.sum("acknowledged")
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(out, "%-16s %s\n", name, fmt.Sprintf(format, args...))
 	}
+	kills := r.killer.done.sum(string(faultKill))
+	line("kills", "%d, %.0f a minute", kills, float64(kills)/r.took.Minutes())
 	line("faults", "%s", r.killer.done)
-	line("kills", "%d, %.0f a minute", r.killer.done.sum(string(faultKill)),
-		float64(r.killer.done.sum(string(faultKill)))/r.took.Minutes())
-	line("operations", "%s", r.ledger.tally)
-	line("writes", "%d acknowledged, %.0f a second", acked, float64(acked)/r.took.Seconds())
+	r.writeLedger(out)
+	line("answers", "%s", r.ledger.reasons)
+	acked := r.ledger.writes(acknowledged)
+	line("writes", "%d acknowledged in %.0f s, %.0f a second", acked, r.took.Seconds(), float64(acked)/r.took.Seconds())
 	for _, p := range r.processes {
 		for _, ending := range p.endings() {
 			line("ended by itself", "%s %s: see %s", p.name, ending, p.log.Name())
 		}
 	}
-	line("time to drain", "%.2f s", r.verdict.drain.Seconds())
-	line("lost", "%d", r.verdict.lost)
-	line("double-counted", "%d", r.verdict.doubled)
+	if r.killer.outage != nil {
+		r.killer.outage.write(r.ledger, line)
+	}
+	r.writeVerdict(line)
+	r.writeFindings(out)
+}
+
+// writeLedger prints the operations by what they were and what became of them.
+func (r report) writeLedger(out io.Writer) {
+	fmt.Fprintf(out, "%-16s %14s %14s %14s\n", "ledger", "acknowledged", "not applied", "indeterminate")
+	for _, kind := range []string{kindIncrement, kindSet, kindDelete, kindRead} {
+		fmt.Fprintf(out, "  %-14s", kind)
+		for _, o := range []outcome{acknowledged, refused, indeterminate} {
+			fmt.Fprintf(out, " %14d", r.ledger.outcomes.sum(outcomeKey(kind, o)))
+		}
+		fmt.Fprintln(out)
+	}
+}
+
+func (r report) writeVerdict(line func(name, format string, args ...any)) {
+	v := r.verdict
+	if !v.checked {
+		line("not checked", "the end of the run could not be verified")
+	}
+	acked := v.acked.up + v.acked.down
+	line("increments", "postgres has %d; acknowledged %d, indeterminate %d to %+d", v.value, acked,
+		v.possible.low.value-acked, v.possible.high.value-acked)
+	line("time to drain", "%.2f s", v.drain.Seconds())
+	line("left", "%d dirty, %d dead, %d archived", v.backlog.Dirty, v.backlog.Dead, v.archived)
+	line("keys", "%d checked, %d of them in redis too; rows looked at %d times under load", v.keys, v.warm, r.verifier.looks)
+	line("redis!=postgres", "%d", v.unequal)
+	line("wrong values", "%d", v.wrong)
+	line("lost", "%d", v.lost)
+	line("double-counted", "%d", v.doubled)
+	_, total := r.ledger.findings.all()
 	line("violations", "%d", total)
+}
+
+func (r report) writeFindings(out io.Writer) {
+	kept, total := r.ledger.findings.all()
 	if total == 0 {
 		return
 	}

@@ -29,38 +29,46 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	}
 	c := newClient(w.apis(), s.clients+ownedKeys)
 	defer c.close()
-	t := &traffic{ledger: l, client: c, limit: rate.NewLimiter(rate.Limit(s.rate), s.clients), seed: s.seed}
+	t := &traffic{ledger: l, client: c, limit: rate.NewLimiter(rate.Limit(s.rate), s.clients+batchMax), seed: s.seed}
 	k := &killer{world: w, ledger: l, archived: w.archived, done: newTally()}
+	if s.outage > 0 {
+		k.outage = &outage{}
+	}
 	owners := t.newOwners(uint64(s.clients) + 1) //nolint:gosec // it is positive
 
 	l.started = time.Now()
 	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d on keys of their own; logs in %s\n",
 		s.seed, s.duration, s.clients, s.keys, ownedKeys, w.dir)
-	t.load(ctx, s, k, owners)
+	v := &verifier{world: w, ledger: l, client: c, owners: owners}
+	t.load(ctx, s, k, v)
 	took := l.since()
 
-	v := &verifier{world: w, ledger: l, client: c, owners: owners}
 	result, err := finish(ctx, v)
+	if err == nil && k.outage != nil {
+		k.outage.judge(ctx, v)
+	}
+	w.panics(l.findings)
 	if ctx.Err() != nil && l.findings.none() {
 		return false, ctx.Err()
 	}
-	report{settings: s, world: w, ledger: l, killer: k, took: took, verdict: result}.write(out)
+	report{settings: s, world: w, ledger: l, killer: k, verifier: v, took: took, verdict: result}.write(out)
 	return err == nil && l.findings.none(), err
 }
 
 // load runs the clients and the killer until the time is over or ctx ends, and returns when every request has its answer
 // and everything that was down is being started again.
-func (t *traffic) load(ctx context.Context, s settings, k *killer, owners []*owner) {
+func (t *traffic) load(ctx context.Context, s settings, k *killer, v *verifier) {
 	during, cancel := context.WithTimeout(ctx, s.duration)
 	defer cancel()
 	var group sync.WaitGroup
 	for i := range s.clients {
 		group.Go(func() { t.newUser(uint64(i)+1).incrementing(during, ctx) }) //nolint:gosec // it is positive
 	}
-	for _, o := range owners {
+	for _, o := range v.owners {
 		group.Go(func() { o.owning(during, ctx) })
 	}
-	group.Go(func() { k.run(during, ctx, newSchedule(s.seed, s.duration)) })
+	group.Go(func() { k.run(during, ctx, s.schedule()) })
+	group.Go(func() { v.watch(during) })
 	group.Wait()
 }
 

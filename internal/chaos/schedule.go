@@ -20,6 +20,7 @@ const (
 	targetRedis    = "redis"
 	targetPostgres = "postgres"
 	targetAsynq    = "asynq"
+	targetBackends = "backends" // those of Postgres that serve afterwrite, about half of them
 )
 
 // fault is one thing that goes wrong.
@@ -39,15 +40,17 @@ type tooth struct {
 }
 
 // teeth are all kinds of faults. Their times are such that parts often are down together, and that a frozen worker
-// outlasts drains' leases and the flushes of others.
+// outlasts drains' leases and the flushes of others. A frozen backend is what makes flushes late for certain: it takes a
+// statement, and carries it out when others have long flushed newer states of the same keys.
 func teeth() []tooth {
 	return []tooth{
-		{4, faultKill, []string{"api-0", "api-1"}, 100 * time.Millisecond, 2 * time.Second},
+		{5, faultKill, []string{"api-0", "api-1"}, 100 * time.Millisecond, 2 * time.Second},
 		{4, faultKill, []string{"worker-0", "worker-1"}, 100 * time.Millisecond, 4 * time.Second},
 		{2, faultKill, []string{"scheduler-0", "scheduler-1"}, 100 * time.Millisecond, 5 * time.Second},
 		{3, faultKill, []string{targetPostgres}, 100 * time.Millisecond, 5 * time.Second},
 		{3, faultKill, []string{targetRedis}, 50 * time.Millisecond, 2 * time.Second},
 		{3, faultFreeze, []string{"worker-0", "worker-1"}, time.Second, 15 * time.Second},
+		{5, faultFreeze, []string{targetBackends}, time.Second, 6 * time.Second},
 		{2, faultForget, []string{targetAsynq}, 0, 0},
 	}
 }
@@ -58,6 +61,14 @@ const (
 	// rest is what a target is left alone for after it was started again.
 	rest = time.Second
 )
+
+// schedule are the faults of a run.
+func (s settings) schedule() []fault {
+	if s.outage > 0 {
+		return newOutageSchedule(s.outage)
+	}
+	return newSchedule(s.seed, s.duration)
+}
 
 // newSchedule draws the faults of a run. The same seed gives the same ones.
 func newSchedule(seed uint64, duration time.Duration) []fault {

@@ -29,3 +29,14 @@ func TestScheduleKillsOftenAndNothingThatIsDown(t *testing.T) {
 		require.GreaterOrEqual(t, kills, 3*8, "seed %d", seed)
 	}
 }
+
+func TestOutageIsOneFaultAndLeavesTimeForTheBacklog(t *testing.T) {
+	t.Parallel()
+	s, err := parse([]string{"-outage", "60s"})
+	require.NoError(t, err)
+	faults := s.schedule()
+	require.Len(t, faults, 1)
+	require.Equal(t, targetPostgres, faults[0].target)
+	require.Equal(t, time.Minute, faults[0].lasts)
+	require.Equal(t, outageAfter, s.duration-faults[0].at-faults[0].lasts)
+}

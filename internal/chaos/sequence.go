@@ -19,6 +19,20 @@ const (
 	stepGet
 )
 
+// name is what the report calls it.
+func (k stepKind) name() string {
+	switch k {
+	case stepSet:
+		return kindSet
+	case stepIncrement:
+		return kindIncrement
+	case stepDelete:
+		return kindDelete
+	default:
+		return kindRead
+	}
+}
+
 func (s step) String() string {
 	switch s.kind {
 	case stepSet:

@@ -45,24 +45,41 @@ func (t *traffic) newUser(number uint64) *user {
 
 // incrementing makes requests until ctx ends. They are not cut short by it, but by hard.
 func (u *user) incrementing(ctx, hard context.Context) {
-	for u.turn(ctx) {
+	for {
+		writes := u.writes()
+		if !u.turn(ctx, writes) {
+			return
+		}
 		var a answer
-		switch n := u.random.IntN(100); {
-		case n < 65:
-			a = u.increment(hard)
-		case n < 80:
-			a = u.batch(hard)
-		default:
+		switch writes {
+		case 0:
 			a = u.get(hard)
+		case 1:
+			a = u.increment(hard)
+		default:
+			a = u.batch(hard, writes)
 		}
 		u.after(ctx, a)
 	}
 }
 
-// turn waits until this client may make a request, and picks an api for it. It reports false when the load is over.
-func (u *user) turn(ctx context.Context) bool {
+// writes is how many the next request has: a fifth are reads, and one in seven is a batch.
+func (u *user) writes() int {
+	switch n := u.random.IntN(100); {
+	case n < 65:
+		return 1
+	case n < 80:
+		return 2 + u.random.IntN(batchMax-1)
+	default:
+		return 0
+	}
+}
+
+// turn waits until this client may make a request of so many writes, and picks an api for it. It reports false when the
+// load is over.
+func (u *user) turn(ctx context.Context, writes int) bool {
 	u.api = u.random.IntN(len(u.client.bases))
-	return u.limit.Wait(ctx) == nil && ctx.Err() == nil
+	return u.limit.WaitN(ctx, writes) == nil && ctx.Err() == nil
 }
 
 func (u *user) after(ctx context.Context, a answer) {
@@ -95,8 +112,7 @@ func (u *user) increment(ctx context.Context) answer {
 	return a
 }
 
-func (u *user) batch(ctx context.Context) answer {
-	n := 1 + u.random.IntN(batchMax)
+func (u *user) batch(ctx context.Context, n int) answer {
 	accounts, windows, amounts := make([]*account, n), make([]window, n), make([]int64, n)
 	var body strings.Builder
 	sent := u.since()
@@ -120,9 +136,9 @@ func (u *user) batch(ctx context.Context) answer {
 
 // settled enters an increment's answer.
 func (u *user) settled(account *account, w window, by int64, sent time.Duration, a answer) {
-	u.tally.add(a.reason)
+	u.enter(kindIncrement, a)
 	account.note(event{sent: sent, answered: u.since(), what: fmt.Sprintf("increment %+d", by), server: u.server(), answer: a})
-	problem := account.settle(w, by, a.outcome, a.reading)
+	problem := account.settle(w, by, sent, a.outcome, a.reading)
 	if problem == "" {
 		problem = unexpected(a)
 	}
@@ -135,21 +151,39 @@ func (u *user) get(ctx context.Context) answer {
 	account, sent := u.account(), u.since()
 	w := account.open()
 	a := u.client.do(ctx, u.api, request{method: http.MethodGet, path: counterPath(account.key)})
-	u.tally.add("read: " + a.reason)
+	u.enter(kindRead, a)
 	account.note(event{sent: sent, answered: u.since(), what: "get", server: u.server(), answer: a})
 	var problem string
+	if u.away(w) {
+		u.outcomes.add(outcomeKey(kindWarmRead, a.outcome))
+	}
 	switch {
 	case a.missing:
 		problem = account.read(w, reading{})
 	case a.reading != nil:
 		problem = account.read(w, *a.reading)
 	default:
-		problem = unexpected(a)
+		problem = u.unread(w, a)
 	}
 	if problem != "" {
 		u.findings.add(account.key, "a read was answered with "+problem, account.events())
 	}
 	return a
+}
+
+// away reports that Postgres is away and Redis has the counter: it was written and answered with a value meanwhile, so it
+// stays there until Postgres is back.
+func (u *user) away(w window) bool {
+	down := time.Duration(u.down.Load())
+	return down > 0 && w.valued > down
+}
+
+// unread says what is wrong with a read without a result.
+func (u *user) unread(w window, a answer) string {
+	if u.away(w) {
+		return a.reason + ", although only postgres is away and redis has it"
+	}
+	return unexpected(a)
 }
 
 func (u *user) server() string { return fmt.Sprintf("api-%d", u.api) }

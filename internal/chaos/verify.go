@@ -2,16 +2,24 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/http"
+	"iter"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
 const (
 	cleanPatience = 60 * time.Second
-	verifyTimeout = 30 * time.Second
+	verifyTimeout = 2 * time.Minute
+	// apiReads is about how many keys are read through the apis at the end, beside Redis and Postgres themselves.
+	apiReads = 1000
+	// peekBatch is how many entries are read in one round trip.
+	peekBatch = 1000
 )
 
 // row is what Postgres has of a key.
@@ -23,9 +31,20 @@ type row struct {
 
 // verdict is what the end of a run has shown.
 type verdict struct {
-	drain   time.Duration // from everything started again to nothing dirty
-	lost    int64         // acknowledged operations that are not in a key's version
-	doubled int64         // operations in versions beyond all that can have been applied
+	checked  bool          // to the end
+	drain    time.Duration // from everything started again to nothing dirty
+	backlog  cache.Backlog // after that
+	archived int64         // tasks
+	keys     int
+	warm     int   // keys that Redis had, too
+	lost     int64 // acknowledged operations that are not in a key's version
+	doubled  int64 // operations in versions beyond all that can have been applied
+	wrong    int64 // keys whose value is out of bounds although the version is not
+	unequal  int64 // keys of which Redis or an api says something else than Postgres
+
+	acked    sums   // of the increments, all keys together
+	possible bounds // the same with what is indeterminate
+	value    int64  // what Postgres has of these keys, all together
 }
 
 // verifier compares the ledger, Redis and Postgres when nothing is written any more.
@@ -35,52 +54,92 @@ type verifier struct {
 	ledger *ledger
 	client *client
 	owners []*owner
+	looks  int // at all rows while the load went on
 }
 
 // verify waits until nothing is dirty, and then checks every key. What is wrong goes to the findings.
 func (v *verifier) verify(ctx context.Context) (verdict, error) {
 	var result verdict
 	var err error
-	if result.drain, err = v.awaitClean(ctx); err != nil {
+	if result.drain, result.backlog, err = v.awaitClean(ctx); err != nil {
 		return result, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
-	if n, err := v.archived(ctx); err != nil {
+	if result.archived, err = v.archived(ctx); err != nil {
 		return result, err
-	} else if n > 0 {
-		v.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks are archived", n), nil)
+	} else if result.archived > 0 {
+		v.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks are archived", result.archived), nil)
 	}
 	rows, err := v.rows(ctx)
 	if err != nil {
 		return result, err
 	}
-	for i, a := range v.ledger.accounts {
-		v.checkAccount(ctx, i%copies, a, rows, &result)
+	v.checkRows(rows, &result)
+	entries, err := v.entries(ctx)
+	if err != nil {
+		return result, err
 	}
-	for i, o := range v.owners {
-		v.checkOwner(ctx, i%copies, o, rows)
+	result.warm = len(entries)
+	v.checkEntries(rows, entries, &result)
+	v.checkAnswers(ctx, rows, &result)
+	result.checked = ctx.Err() == nil
+	return result, ctx.Err()
+}
+
+// checkRows holds what Postgres has against the ledger.
+func (v *verifier) checkRows(rows map[string]row, result *verdict) {
+	for _, a := range v.ledger.accounts {
+		v.checkAccount(a, rows[a.key], result)
 	}
-	return result, nil
+	for _, o := range v.owners {
+		v.checkOwner(o, rows[o.key], result)
+	}
+	result.keys = len(v.ledger.accounts) + len(v.owners)
+	known := make(map[string]bool, result.keys)
+	for key := range v.events() {
+		known[key] = true
+	}
+	for key := range rows {
+		if !known[key] {
+			v.ledger.findings.add(key, "postgres has a row of a key that nobody wrote", nil)
+		}
+	}
+}
+
+// events are all keys, each with a way to get at its last events.
+func (v *verifier) events() iter.Seq2[string, func() []string] {
+	return func(yield func(string, func() []string) bool) {
+		for _, a := range v.ledger.accounts {
+			if !yield(a.key, a.events) {
+				return
+			}
+		}
+		for _, o := range v.owners {
+			if !yield(o.key, o.history.lines) {
+				return
+			}
+		}
+	}
 }
 
 // awaitClean reports how long it took. When it takes too long that is a violation, and the checks go on.
-func (v *verifier) awaitClean(ctx context.Context) (time.Duration, error) {
+func (v *verifier) awaitClean(ctx context.Context) (time.Duration, cache.Backlog, error) {
 	began := time.Now()
 	for {
 		backlog, err := v.cache.Backlog(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return 0, ctx.Err()
+			return 0, backlog, ctx.Err()
 		case err == nil && backlog.Dead > 0:
 			v.ledger.findings.add("(all)", fmt.Sprintf("%d keys are dead", backlog.Dead), nil)
-			return time.Since(began), nil
+			return time.Since(began), backlog, nil
 		case err == nil && backlog.Dirty == 0:
-			return time.Since(began), nil
+			return time.Since(began), backlog, nil
 		case time.Since(began) > cleanPatience:
 			v.ledger.findings.add("(all)", fmt.Sprintf("after %v there still is a backlog: %+v (error: %v)",
 				cleanPatience, backlog, err), nil)
-			return time.Since(began), nil
+			return time.Since(began), backlog, nil
 		}
 		pause(ctx, lookEvery)
 	}
@@ -93,6 +152,19 @@ func (w *world) archived(ctx context.Context) (int64, error) {
 		n, err := w.redisClient.ZCard(ctx, "asynq:{"+queue+"}:archived").Result()
 		if err != nil {
 			return 0, fmt.Errorf("count archived tasks: %w", err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// burned counts the attempts that Asynq has counted as failed, of all tasks.
+func (w *world) burned(ctx context.Context) (int64, error) {
+	var sum int64
+	for queue := range tasks.Queues() {
+		n, err := w.redisClient.Get(ctx, "asynq:{"+queue+"}:failed").Int64()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return 0, fmt.Errorf("count failed attempts: %w", err)
 		}
 		sum += n
 	}
@@ -117,50 +189,39 @@ func (w *world) rows(ctx context.Context) (map[string]row, error) {
 	return rows, found.Err()
 }
 
-func (v *verifier) checkAccount(ctx context.Context, api int, a *account, rows map[string]row, result *verdict) {
-	b, has := a.final(), rows[a.key] // no row: value 0, version 0
-	result.lost += max(0, b.low.version-has.version)
-	result.doubled += max(0, has.version-b.high.version)
-	if problem := b.check(has.reading); problem != "" {
-		v.ledger.findings.add(a.key, "at the end, postgres has "+problem, a.events())
+func (v *verifier) checkAccount(a *account, has row, result *verdict) {
+	b, acked := a.final() // no row: value 0, version 0
+	lost, doubled := max(0, b.low.version-has.version), max(0, has.version-b.high.version)
+	problem := b.check(has.reading)
+	if problem == "" {
+		problem = a.look(has.reading)
 	}
-	v.compare(ctx, api, a.key, rows, a.events)
+	if problem != "" {
+		v.ledger.findings.add(a.key, "at the end, postgres has "+problem, a.events())
+		if lost+doubled == 0 {
+			result.wrong++
+		}
+	}
+	result.lost += lost
+	result.doubled += doubled
+	result.acked = result.acked.and(acked)
+	result.possible = result.possible.and(b)
+	result.value += has.value
 }
 
 // checkOwner checks a key that one client has written. Where something loose has landed, only versions can be compared.
-func (v *verifier) checkOwner(ctx context.Context, api int, o *owner, rows map[string]row) {
-	has := rows[o.key]
+func (v *verifier) checkOwner(o *owner, has row, result *verdict) {
+	lost, doubled := max(0, o.sequence.least-has.version), max(0, has.version-o.sequence.least-o.sequence.loose)
 	problem := o.sequence.compare(has.reading)
 	if problem == "" && o.sequence.certain() && has.version > 0 && has.deleted == o.sequence.exists {
 		problem = fmt.Sprintf("deleted %t, but it exists: %t", has.deleted, o.sequence.exists)
 	}
 	if problem != "" {
 		v.ledger.findings.add(o.key, "at the end, postgres has "+problem, o.history.lines())
-	}
-	v.compare(ctx, api, o.key, rows, o.history.lines)
-}
-
-// compare reads a key through an api, which goes by Redis, and holds it against the row.
-func (v *verifier) compare(ctx context.Context, api int, key string, rows map[string]row, events func() []string) {
-	a := v.get(ctx, api, key)
-	has, found := rows[key]
-	found = found && !has.deleted
-	switch {
-	case a.missing && !found:
-		return
-	case a.reading != nil && found && *a.reading == has.reading && a.synced:
-		return
-	}
-	v.ledger.findings.add(key, fmt.Sprintf("at the end the api answers %s, and postgres has value %d, version %d, a live row: %t",
-		a, has.value, has.version, found), events())
-}
-
-// get reads a key. An api whose breaker is still open after the last death of Postgres refuses at first.
-func (v *verifier) get(ctx context.Context, api int, key string) answer {
-	for {
-		a := v.client.do(ctx, api, request{method: http.MethodGet, path: counterPath(key)})
-		if a.reading != nil || a.missing || !pause(ctx, lookEvery) {
-			return a
+		if lost+doubled == 0 {
+			result.wrong++
 		}
 	}
+	result.lost += lost
+	result.doubled += doubled
 }

@@ -190,6 +190,27 @@ func ready(ctx context.Context, addr string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
+// backends are the idle server processes of Postgres that afterwrite's processes are connected to, about half of them.
+func (w *world) backends(ctx context.Context) ([]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	found, err := w.db.QueryContext(ctx, `SELECT pid FROM pg_stat_activity
+		WHERE application_name = 'afterwrite' AND state = 'idle' AND random() < 0.5`)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	var pids []int
+	for found.Next() {
+		var pid int
+		if err := found.Scan(&pid); err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, found.Err()
+}
+
 // process is nil when the target is a server.
 func (w *world) process(target string) *process {
 	for _, p := range w.processes {
@@ -203,6 +224,22 @@ func (w *world) process(target string) *process {
 // odd reports that a process ended by itself. That is no violation, but its log is worth reading.
 func (w *world) odd() bool {
 	return slices.ContainsFunc(w.processes, func(p *process) bool { return len(p.endings()) > 0 })
+}
+
+// panics looks through the logs for what a process says when it dies of a bug. It is started again then, so nothing else may
+// show it.
+func (w *world) panics(f *findings) {
+	for _, p := range w.processes {
+		text, err := os.ReadFile(p.log.Name())
+		if err != nil {
+			f.add(p.name, "its log cannot be read: "+err.Error(), nil)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+				f.add(p.name, strings.TrimSpace(line), nil)
+			}
+		}
+	}
 }
 
 //nolint:ireturn // one of two

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// entries are what Redis itself has of the keys. An api would do for that, but for keys that have left Redis it would answer what
+// Postgres has. Keys without an entry are left out.
+func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
+	found := make(map[string]row)
+	pipe := v.redisClient.Pipeline()
+	asked := make(map[string]*redis.SliceCmd)
+	flush := func() error {
+		if _, err := pipe.Exec(ctx); err != nil {
+			return fmt.Errorf("read the entries: %w", err)
+		}
+		for key, reply := range asked {
+			if entry, ok := decodeEntry(reply.Val()); ok {
+				found[key] = entry
+			}
+		}
+		clear(asked)
+		return nil
+	}
+	for key := range v.events() {
+		name := "{aw:" + counter.Key(key).Shard(shards).String() + "}:c:" + key
+		asked[key] = pipe.HMGet(ctx, name, "v", "n", "x", "u")
+		if len(asked) == peekBatch {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(asked) == 0 { // an empty pipeline is no error, but needs no round trip
+		return found, nil
+	}
+	return found, flush()
+}
+
+// decodeEntry reports false where there is none. One that is still waiting for its base is not equal to any row.
+func decodeEntry(fields []any) (row, bool) {
+	if len(fields) != 4 || fields[0] == nil && fields[1] == nil {
+		return row{}, false
+	}
+	number := func(field any) int64 {
+		text, _ := field.(string)
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || fields[3] != nil {
+			return -1
+		}
+		return n
+	}
+	return row{reading: reading{value: number(fields[0]), version: number(fields[1])}, deleted: fields[2] != nil}, true
+}
+
+// checkEntries holds Redis against Postgres, when nothing is dirty any more.
+func (v *verifier) checkEntries(rows, entries map[string]row, result *verdict) {
+	for key, events := range v.events() {
+		entry, warm := entries[key]
+		has, found := rows[key]
+		if !found {
+			has.deleted = true // that is how Redis remembers that there is no row
+		}
+		if warm && entry != has {
+			result.unequal++
+			v.ledger.findings.add(key, fmt.Sprintf("at the end redis has %+v, and postgres %+v", entry, has), events())
+		}
+	}
+}
+
+// checkAnswers reads keys through the apis, and holds the answers against the rows.
+func (v *verifier) checkAnswers(ctx context.Context, rows map[string]row, result *verdict) {
+	every, i := max(1, result.keys/apiReads), 0
+	for key, events := range v.events() {
+		i++
+		if i%every != 0 {
+			continue
+		}
+		a := v.get(ctx, i%copies, key)
+		has, found := rows[key]
+		found = found && !has.deleted
+		if a.missing && !found || a.reading != nil && found && *a.reading == has.reading && a.synced {
+			continue
+		}
+		result.unequal++
+		v.ledger.findings.add(key, fmt.Sprintf("at the end the api answers %s, and postgres has value %d, version %d, a live row: %t",
+			a, has.value, has.version, found), events())
+	}
+}
+
+// get reads a key. An api whose breaker is still open after the last death of Postgres refuses at first.
+func (v *verifier) get(ctx context.Context, api int, key string) answer {
+	for {
+		a := v.client.do(ctx, api, request{method: http.MethodGet, path: counterPath(key)})
+		if a.reading != nil || a.missing || !pause(ctx, lookEvery) {
+			return a
+		}
+	}
+}
