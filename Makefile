@@ -39,6 +39,16 @@ SEED ?= 1
 chaos: deps ## Kill parts of a loaded afterwrite at random, and check every counter: make chaos DURATION=5m SEED=1
 	go run ./internal/chaos -duration $(DURATION) -seed $(SEED)
 
+CHECKS ?= 2000
+
+.PHONY: machine
+machine: deps ## Try random steps and faults against the model for longer: make machine CHECKS=10000
+	go test $(RACE) -count=1 -timeout 60m -run '^TestMachine$$' ./worker -rapid.checks=$(CHECKS) -rapid.steps=60
+
+.PHONY: mutants
+mutants: deps ## Break each rule of the design in a copy, and require that the machine notices
+	go run ./internal/mutant $(RACE)
+
 .PHONY: lint
 lint: $(LINT) ## Run golangci-lint (installed into .bin)
 	$(LINT) run ./...
