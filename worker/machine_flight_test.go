@@ -15,7 +15,7 @@ import (
 // A flight is a flush, or a request, that the machine has started and carries on one call to a server at a time: the code is
 // the real one, and it stands still before each call until the machine says what becomes of it.
 
-// verdict says what becomes of a call.
+// fate says what becomes of a call.
 type fate int
 
 const (
@@ -130,7 +130,9 @@ type redisGates struct{ m *machine }
 
 func (redisGates) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (redisGates) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook { return next }
+func (redisGates) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
 
 func (g redisGates) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
@@ -161,7 +163,7 @@ func (g redisGates) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 func (m *machine) notePeek(f *flight, cmd *redis.Cmd) {
 	reply, err := cmd.StringSlice()
 	if err != nil {
-		m.fail("peek: %v", err)
+		m.failf("peek: %v", err)
 		return
 	}
 	const head, fields = 2, 7

@@ -40,7 +40,7 @@ func run(ctx context.Context, only string, tree tree) error {
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	for _, part := range []string{"go.mod", "go.sum", "internal", "migrations", "tasks", "worker"} {
 		if err := copyTree(part, filepath.Join(dir, part)); err != nil {
 			return fmt.Errorf("copy the tree: %w", err)
@@ -66,7 +66,7 @@ func run(ctx context.Context, only string, tree tree) error {
 			noticed = "NOT NOTICED"
 			missed++
 		}
-		fmt.Printf("%-62s %5.1f s  %s\n", m.name, time.Since(started).Seconds(), noticed)
+		fmt.Fprintf(os.Stdout, "%-62s %5.1f s  %s\n", m.name, time.Since(started).Seconds(), noticed)
 	}
 	if missed > 0 {
 		return fmt.Errorf("%d mutants were not noticed", missed)
@@ -86,7 +86,7 @@ func copyTree(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, content, 0o600)
+	return os.WriteFile(to, content, 0o600) //nolint:gosec // into the copy
 }
 
 // tree is the copy.
@@ -106,14 +106,14 @@ func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
 	if n := strings.Count(string(content), m.old); n != 1 {
 		return "", fmt.Errorf("%s has %q %d times, instead of once", m.file, m.old, n)
 	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(content), m.old, m.new, 1)), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strings.Replace(string(content), m.old, m.new, 1)), 0o600); err != nil { //nolint:gosec // a copy
 		return "", err
 	}
 	noticed, report, err := t.test(ctx, t.checks)
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, report)
 	}
-	return noticed, os.WriteFile(path, content, 0o600)
+	return noticed, os.WriteFile(path, content, 0o600) //nolint:gosec // in the copy
 }
 
 // verdict is rapid's line about a failure.
@@ -123,7 +123,8 @@ var verdict = regexp.MustCompile(`\[rapid\] (failed after \d+ tests|panic after 
 func (t tree) test(ctx context.Context, checks int) (noticed, report string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", fmt.Sprintf("-race=%t", t.race), "-count=1", "-run", "^TestMachine$", "./worker", //nolint:gosec // numbers
+	cmd := exec.CommandContext(ctx, "go", "test", fmt.Sprintf("-race=%t", t.race), "-count=1", //nolint:gosec // numbers
+		"-run", "^TestMachine$", "./worker",
 		"-rapid.nofailfile", "-rapid.shrinktime=1ms", fmt.Sprintf("-rapid.checks=%d", checks), fmt.Sprintf("-rapid.steps=%d", t.steps))
 	cmd.Dir = t.dir
 	out, err := cmd.CombinedOutput()
