@@ -45,6 +45,16 @@ OUTAGE ?= 60s
 chaos-outage: deps ## Take Postgres away for a minute at 5,000 writes/s: no write may fail, the backlog has to drain
 	go run ./internal/chaos -outage $(OUTAGE) -seed $(SEED) -rate 5000 -clients 64 -keys 100000
 
+CHECKS ?= 2000
+
+.PHONY: machine
+machine: deps ## Try random steps and faults against the model for longer: make machine CHECKS=10000
+	go test $(RACE) -count=1 -timeout 60m -run '^TestMachine$$' ./worker -rapid.checks=$(CHECKS) -rapid.steps=60
+
+.PHONY: mutants
+mutants: deps ## Break each rule of the design in a copy, and require that the machine notices
+	go run ./internal/mutant $(RACE)
+
 .PHONY: lint
 lint: $(LINT) ## Run golangci-lint (installed into .bin)
 	$(LINT) run ./...

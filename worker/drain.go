@@ -86,7 +86,7 @@ func (f *Flusher) Leftover(ctx context.Context, shard counter.Shard) (keys []cou
 func (f *Flusher) DrainAll(ctx context.Context, owner string) (rows, left int64, err error) {
 	const atOnce = 4
 	drained := make([]Drained, f.cache.Shards())
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group // a shard that fails does not keep the others from being drained
 	group.SetLimit(atOnce)
 	for i := range drained {
 		group.Go(func() error {

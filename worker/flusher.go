@@ -35,8 +35,14 @@ type Refusals interface {
 	Refused(ctx context.Context, row counter.Row, reason error) error
 }
 
-// lockedDelay is how long a key is put aside whose row somebody else holds locked.
-const lockedDelay = 5 * time.Second
+const (
+	// hinderedDelay is how long a key is put aside whose row somebody else holds locked, or which takes too long on its own.
+	hinderedDelay = 5 * time.Second
+
+	// maxLockWaits bounds the statements of one flush that may run into a lock while the row is looked for: past it, it is the
+	// table that is locked.
+	maxLockWaits = 16
+)
 
 // Flusher brings dirty entries to Postgres. It is safe for concurrent use, in this process and in others.
 type Flusher struct {
@@ -91,7 +97,7 @@ func (f *Flusher) flush(ctx context.Context, p cache.Peeked) (flushed, error) {
 		return flushed{}, nil
 	}
 	p, rebaseErr := f.rebase(ctx, p)
-	b := batch{Peeked: p, entries: p.Entries[:0:0], peeked: time.Now()}
+	b := batch{Peeked: p, entries: p.Entries[:0:0], peeked: time.Now(), lockWaits: new(int)}
 	var odd flushed
 	var oddErr error
 	for _, e := range p.Entries {
@@ -189,8 +195,9 @@ var errBaseOverflow = errors.New("the value in postgres and the increments accep
 type batch struct {
 	cache.Peeked
 
-	entries []cache.Entry
-	peeked  time.Time // by this process's clock
+	entries   []cache.Entry
+	peeked    time.Time // by this process's clock
+	lockWaits *int      // statements that have run into a lock so far, in all parts of the batch
 }
 
 func (b batch) part(from, to int) batch {
@@ -233,9 +240,11 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	case err == nil:
 		f.rowLimit.kept(len(rows))
 		return f.ack(ctx, b, ahead)
-	case store.TooSlow(err):
+	case store.TooSlow(err) && len(rows) > 1:
 		f.rowLimit.missed(len(rows))
 		return flushed{}, err
+	case store.TooSlow(err):
+		return f.setHinderedAside(ctx, b, "a row takes postgres longer than the statement timeout")
 	case store.IsLocked(err):
 		return f.commitUnlocked(ctx, b, err)
 	case store.Classify(err) != store.Refused:
@@ -243,6 +252,10 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	case len(rows) == 1:
 		return flushed{settled: 1}, f.refusals.Refused(ctx, rows[0], err)
 	}
+	return f.commitHalves(ctx, b)
+}
+
+func (f *Flusher) commitHalves(ctx context.Context, b batch) (flushed, error) {
 	half := len(b.entries) / 2
 	done, err := f.commit(ctx, b.part(0, half))
 	rest, restErr := f.commit(ctx, b.part(half, len(b.entries)))
@@ -251,33 +264,51 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 }
 
 // commitUnlocked commits those entries whose rows nobody else holds locked, and puts the others aside. locked is the error
-// of the upsert that ran into them.
+// of the upsert that ran into them. A row that somebody is inserting cannot be seen: it is found by halving.
 func (f *Flusher) commitUnlocked(ctx context.Context, b batch, locked error) (flushed, error) {
+	if *b.lockWaits++; *b.lockWaits > maxLockWaits {
+		return flushed{}, locked
+	}
 	keys := make([]counter.Key, len(b.entries))
 	for i, e := range b.entries {
 		keys[i] = e.Key
 	}
 	held, err := f.store.Locked(ctx, keys)
-	if err != nil || len(held) == 0 { // the whole table is, or it was a moment ago
+	switch {
+	case err != nil:
 		return flushed{}, errors.Join(locked, err)
+	case len(b.entries) == 1:
+		return f.setHinderedAside(ctx, b, "a row in postgres is locked by somebody else")
+	case len(held) == 0:
+		return f.commitHalves(ctx, b)
 	}
-	f.logger.Warn("rows in postgres are locked by somebody else; they are tried again later", "rows", len(held),
-		"first", held[0], "in", lockedDelay)
 	aside := make(map[counter.Key]bool, len(held))
 	for _, key := range held {
 		aside[key] = true
-		err = errors.Join(err, f.cache.Park(ctx, key, lockedDelay))
 	}
-	free := b
-	free.entries = nil
+	free, stuck := b, b
+	free.entries, stuck.entries = nil, nil
 	for _, e := range b.entries {
-		if !aside[e.Key] {
+		if aside[e.Key] {
+			stuck.entries = append(stuck.entries, e)
+		} else {
 			free.entries = append(free.entries, e)
 		}
 	}
-	done, freeErr := f.commit(ctx, free)
-	done.settled += len(held)
-	return done, errors.Join(err, freeErr)
+	done, err := f.setHinderedAside(ctx, stuck, "rows in postgres are locked by somebody else")
+	rest, restErr := f.commit(ctx, free)
+	done.add(rest)
+	return done, errors.Join(err, restErr)
+}
+
+// setHinderedAside parks the keys for a while. Nothing is wrong with them, so no attempt is counted.
+func (f *Flusher) setHinderedAside(ctx context.Context, b batch, why string) (flushed, error) {
+	f.logger.Warn(why+"; it is tried again later", "rows", len(b.entries), "first", b.entries[0].Key, "in", hinderedDelay)
+	var failed error
+	for _, e := range b.entries {
+		failed = errors.Join(failed, f.cache.Park(ctx, e.Key, hinderedDelay))
+	}
+	return flushed{settled: len(b.entries)}, failed
 }
 
 // ack clears the dirty marks of what Postgres has.

@@ -32,7 +32,6 @@ type handlers struct {
 	sender        tasks.Sender
 	logger        *slog.Logger
 	flushInterval time.Duration
-	sweepInterval time.Duration
 	tombstoneTTL  time.Duration
 	sweepsStale   atomic.Bool // the last sweep was too late to be run
 }
@@ -167,6 +166,7 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	if err != nil {
 		return err
 	}
+	var failed error
 	for i, keys := range overdue {
 		if keys == 0 {
 			continue
@@ -174,10 +174,10 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 		shard := counter.Shard(i)
 		h.logger.Debug("sweep found overdue keys", "shard", shard, "keys", keys)
 		if err := tasks.Send(ctx, h.sender, tasks.SweptDrain(shard, tick.Bucket)); err != nil {
-			return err
+			failed = errors.Join(failed, err)
 		}
 	}
-	return nil
+	return failed
 }
 
 // purge removes old tombstones, in batches.

@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
@@ -129,4 +131,101 @@ func TestReconcilingABatchTakesAFewCalls(t *testing.T) {
 	require.Less(t, calls()-before, int64(10))
 	b.drainAll(t)
 	b.requireRow(t, counter.Row{Key: "k5", Value: 8, Version: 10})
+}
+
+// A row that somebody is inserting cannot be seen, but it costs only itself.
+func TestRowThatSomebodyElseIsInsertingCostsOnlyItself(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
+	tx, err := b.db.Begin()
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback() }()
+	_, err = tx.Exec(`INSERT INTO counters (key, value, version, updated_at) VALUES ('k3', 1, 1, now())`)
+	require.NoError(t, err)
+	b.do(t, many(8)...)
+
+	localtest.Eventually(t, 30*time.Second, func() (bool, string) {
+		_, left, err := b.worker.DrainAll(t.Context(), "test")
+		return left == 1, fmt.Sprint(left, " left: ", err)
+	})
+	require.True(t, b.store.Available())
+	require.NoError(t, tx.Rollback())
+	localtest.Eventually(t, 30*time.Second, func() (bool, string) {
+		_, left, err := b.worker.DrainAll(t.Context(), "test")
+		return left == 0, fmt.Sprint(left, " left: ", err)
+	})
+}
+
+func TestRowThatTakesTooLongCostsOnlyItself(t *testing.T) {
+	t.Parallel()
+	b := setupOn(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate)+"&statement_timeout=400",
+		map[string]string{"AFTERWRITE_SHARDS": "1"})
+	b.exec(t, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+		'BEGIN IF NEW.key = ''k0'' THEN PERFORM pg_sleep(2); END IF; RETURN NEW; END'`)
+	b.exec(t, `CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON counters FOR EACH ROW EXECUTE FUNCTION slow()`)
+	b.do(t, many(50)...)
+
+	localtest.Eventually(t, 40*time.Second, func() (bool, string) {
+		_, left, err := b.worker.DrainAll(t.Context(), "test")
+		return left == 1, fmt.Sprint(left, " left: ", err)
+	})
+}
+
+// Redis's clock was ahead when the key became dirty, and was then set right.
+func TestKeyThatIsDirtySinceTheFutureIsFlushed(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.do(t, increment("a", 1), increment("dead", 1))
+	require.NoError(t, b.cache.Bury(t.Context(), "dead", cache.Dead{Reason: "no"}))
+	now, err := b.cache.Now(t.Context())
+	require.NoError(t, err)
+	dirty := "{aw:" + b.cache.Shard("a").String() + "}:dirty"
+	tomorrow := redis.Z{Score: float64(now + (24 * time.Hour).Milliseconds()), Member: "a"}
+	require.NoError(t, b.redis.ZAdd(context.Background(), dirty, tomorrow).Err())
+	overdue, err := b.cache.DirtyFor(t.Context(), time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, int64(1), overdue[b.cache.Shard("a")], "a sweep finds it")
+
+	rows, _ := b.drainAll(t)
+
+	require.Equal(t, int64(1), rows, "and the dead one is left alone")
+	b.requireRow(t, counter.Row{Key: "a", Value: 1, Version: 1})
+}
+
+// Somebody has put something else in the place of a shard's dirty set: the other shards' operations of the same call count.
+func TestShardThatIsBrokenCostsOnlyItself(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.do(t, set("good", 1), set("bad", 1), set("big", math.MaxInt64-1))
+	b.drainAll(t)
+	for _, key := range []counter.Key{"bad", "big"} {
+		require.NotEqual(t, b.cache.Shard("good"), b.cache.Shard(key))
+		require.NoError(t, b.redis.Set(context.Background(), "{aw:"+b.cache.Shard(key).String()+"}:dirty", "x", 0).Err())
+	}
+
+	r := b.service.Do(t.Context(), []counter.Operation{increment("good", 1), increment("bad", 1), increment("big", 1), increment("good", 1)},
+		noOptions)
+
+	require.NoError(t, r[0].Err)
+	require.Equal(t, counter.CodeInternal, counter.CodeOf(r[1].Err))
+	require.Equal(t, counter.CodeInternal, counter.CodeOf(r[2].Err))
+	require.NoError(t, r[3].Err)
+	require.Equal(t, int64(3), r[3].Counter.Value)
+	require.Equal(t, "1", b.redis.HGet(context.Background(), "{aw:"+b.cache.Shard("bad").String()+"}:c:bad", "v").Val())
+	overdue, err := b.cache.DirtyFor(t.Context(), 0)
+	require.NoError(t, err)
+	require.Equal(t, int64(1), overdue[b.cache.Shard("good")], "the sweep finds the others' keys")
+}
+
+// A full Redis cannot keep a cold counter, but it can be read.
+func TestColdCounterIsReadInAFullRedis(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	b := setupOn(t, server.URL(), localtest.PostgresURL(t, migrate), nil)
+	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) VALUES ('a', 7, 3, now())`)
+	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "1").Err())
+
+	got := b.do(t, get("a"))[0].Counter
+
+	require.Equal(t, counter.Counter{Key: "a", Value: 7, Version: 3, Exists: true, Synced: true, Known: true}, got)
 }

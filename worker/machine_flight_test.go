@@ -15,7 +15,7 @@ import (
 // A flight is a flush, or a request, that the machine has started and carries on one call to a server at a time: the code is
 // the real one, and it stands still before each call until the machine says what becomes of it.
 
-// verdict says what becomes of a call.
+// fate says what becomes of a call.
 type fate int
 
 const (

@@ -46,7 +46,7 @@ type machine struct {
 	retries *retries
 	service *writepath.Service
 	db      *sql.DB
-	scripts map[string]string // names by hash
+	scripts map[string]string // names by hash, and by text
 
 	keys      map[counter.Key]*modelKey
 	flights   []*flight
@@ -126,8 +126,8 @@ func scriptNames(t *testing.T) map[string]string {
 		source, err := os.ReadFile(dir + file.Name())
 		require.NoError(t, err)
 		for _, text := range []string{string(source), string(shift) + string(source)} {
-			sum := sha1.Sum([]byte(text)) //nolint:gosec // as above
-			names[hex.EncodeToString(sum[:])] = name
+			sum := sha1.Sum([]byte(text))                               //nolint:gosec // as above
+			names[hex.EncodeToString(sum[:])], names[text] = name, name // a script's first call sends its text
 		}
 	}
 	return names

@@ -63,25 +63,27 @@ local function new_life()
 end
 
 -- The generation of a shard changes with every ack, see hydrate.lua. It is made here when it is missing so that "no
--- generation" never compares equal.
+-- generation" never compares equal. "-": there is none, since Redis is full or something else is in its place.
 local function generation(tag)
-  local gen = call('GET', tag .. ':gen')
+  local gen = pcall('GET', tag .. ':gen')
+  if type(gen) == 'table' then return '-' end
   if not gen then
     local t = call('TIME')
     gen = fmt('%.0f', t[1] * 1000000 + t[2])
-    pcall('SET', tag .. ':gen', gen) -- in a Redis that is full it is not kept, and what is read for it goes stale
+    if pcall('SET', tag .. ':gen', gen).err then return '-' end
   end
   return gen
 end
 
 -- Lua's numbers are doubles: exact up to 15 digits whatever the sum, so only longer ones need Redis's 64-bit addition.
 -- Returns the sum and whether it has been stored; or nil and the line to answer: then nothing has changed.
-local function add(entry, value, by)
+local function add(tag, entry, value, by)
   if #value <= 15 and #by <= 15 then
     local sum = tonumber(value)
     if not sum or sum % 1 ~= 0 then return nil, 'e' end
     return fmt('%.0f', sum + tonumber(by)), false
   end
+  if type(pcall('ZCARD', tag .. ':dirty')) == 'table' then return nil, 'e' end -- as in mark
   local sum = pcall('HINCRBY', entry, 'v', by)
   if type(sum) == 'table' then
     if find(sum.err, 'overflow', 1, true) then return nil, 'o' end
@@ -94,10 +96,16 @@ end
 local backlogs = {} -- of the shards in which a key has become dirty in this call
 local out = {}
 
--- Marks key dirty; returns the backlog as the reply has it.
+-- Marks key dirty; returns the backlog as the reply has it. It comes before the write: where it cannot be done, because
+-- somebody has put something else in the place of the dirty set, it returns nil, and nothing is written.
 local function mark(tag, entry, key)
   local dirty = tag .. ':dirty'
-  if call('ZADD', dirty, 'NX', now(), key) == 0 then return 0 end
+  local added = pcall('ZADD', dirty, 'NX', now(), key)
+  if type(added) == 'table' then
+    if find(added.err, 'WRONGTYPE', 1, true) then return nil end
+    error(added.err, 0) -- Redis is full: it says so before the first write of a call
+  end
+  if added == 0 then return 0 end
   call('PERSIST', entry)
   local backlog = backlogs[tag]
   backlog = backlog and backlog + 1 or call('ZCARD', dirty)
@@ -138,23 +146,25 @@ local function operate(entry, op, by)
   if e.err then return find(e.err, 'WRONGTYPE', 1, true) and 'e' or 't' end
   local v, n, x, u = e[1], e[2], e[3], e[4]
   if v and not tonumber(n) or n and not v then return 'e' end
-  if not may_dirty and kind ~= 'g' and not call('ZSCORE', tag .. ':dirty', key) then
+  if not may_dirty and kind ~= 'g' and not pcall('ZSCORE', tag .. ':dirty', key) then
     return 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
   end
   if (not v or u) and op == kind then return (v and 'w ' or 'c ') .. generation(tag) end
   if kind == 'g' or (kind == 'd' and x) then
     if u then return 'u', 0 end
-    local synced = call('ZSCORE', tag .. ':dirty', key) and 0 or 1
+    local synced = pcall('ZSCORE', tag .. ':dirty', key) and 0 or 1
     return x and fmt('n %s %d', n, synced) or fmt('k %s %s %d', v, n, synced)
   end
 
   local value, stored = by, false
   if kind == 'i' then
-    value, stored = add(entry, v or '0', by)
+    value, stored = add(tag, entry, v or '0', by)
     if not value then return stored end
   elseif kind == 'd' then
     value = '0'
   end
+  local backlog = mark(tag, entry, key)
+  if not backlog then return 'e' end
   local version = store(entry, kind, value, stored, v, n, e[5])
   -- x: deleted. u: the base is unknown; 1 for value and version, 2 for the version only.
   if kind == 'd' then
@@ -162,10 +172,10 @@ local function operate(entry, op, by)
   elseif x then
     call('HDEL', entry, 'x')
   end
-  if v and not u then return fmt('a %s %s', value, version), mark(tag, entry, key) end
+  if v and not u then return fmt('a %s %s', value, version), backlog end
   local base = (kind ~= 'i' or u == '2') and '2' or '1'
   if base ~= u then call('HSET', entry, 'u', base) end
-  return 'u', mark(tag, entry, key)
+  return 'u', backlog
 end
 
 -- What an operation with an ID answers that is not carried out, because one with this ID was.

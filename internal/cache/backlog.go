@@ -64,7 +64,8 @@ func (c *Cache) DirtyCount(ctx context.Context) (int64, error) {
 }
 
 // DirtyFor counts, for each shard, the keys that have been dirty for at least age and are due: neither dead nor waiting
-// for a retry. A shard that is being drained at the moment counts as 0. In two round trips, since a count has to be told
+// for a retry. A shard that is being drained at the moment counts as 0, and so does one that cannot be asked, unless none
+// can: then it is an error. In two round trips, since a count has to be told
 // the time.
 func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error) {
 	now, err := c.Now(ctx)
@@ -74,22 +75,38 @@ func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error
 	before := strconv.FormatInt(now-age.Milliseconds(), 10)
 	pipe := c.client.Pipeline()
 	counts := make([]*redis.IntCmd, c.shards)
+	ahead := make([]*redis.IntCmd, c.shards)
 	drains := make([]*redis.IntCmd, c.shards)
 	for i := range c.shards {
 		counts[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), "-inf", before)
+		// Dirty by a clock that was ahead, as in peek.lua.
+		ahead[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), "("+strconv.FormatInt(now+maxParked.Milliseconds(), 10), "("+deadScore)
 		drains[i] = pipe.Exists(ctx, drainKey(counter.Shard(i)))
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, fmt.Errorf("count dirty keys: %w", err)
-	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
 	out := make([]int64, c.shards)
+	failed := 0
 	for i, n := range counts {
-		if drains[i].Val() == 0 {
-			out[i] = n.Val()
+		switch {
+		case n.Err() != nil:
+			err = n.Err() // of one node of a cluster, or of one shard: it says nothing about the others
+			failed++
+		case drains[i].Val() == 0:
+			out[i] = n.Val() + ahead[i].Val()
 		}
+	}
+	if failed == c.shards {
+		return nil, fmt.Errorf("count dirty keys: %w", err)
 	}
 	return out, nil
 }
+
+const (
+	// maxParked is longer than any key is put aside for.
+	maxParked = 3 * time.Hour
+	// deadScore is the time of a dead key, see park.lua.
+	deadScore = "4503599627370496"
+)
 
 // Due returns up to limit keys of the shard that a drain would find now, the oldest first. In one round trip (on a
 // cluster, one to each of two nodes at once).

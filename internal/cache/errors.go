@@ -43,20 +43,27 @@ func isFull(err error) bool {
 	return errors.As(err, &e) && strings.Contains(e.Error(), "OOM ")
 }
 
-// answered reports that Redis itself refused the call: LOADING, READONLY, MISCONF, CLUSTERDOWN, NOAUTH and so on, which it
-// does before the first write of a script, so nothing has been applied. Any other error of a running script says nothing
-// about what it had done before.
+// refusals are the errors by which Redis refuses a call as a whole, or a script before its first write.
+var refusals = []string{
+	"LOADING", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "CROSSSLOT",
+	"NOAUTH", "WRONGPASS", "NOPERM", "NOSCRIPT", "BUSY", "UNBLOCKED", "ERR max number of clients",
+}
+
+// answered reports that Redis itself refused the call, so that nothing has been applied. Any other error of a running script
+// says nothing about what it had done before.
 func answered(err error) bool {
 	var e redis.Error
 	if !errors.As(err, &e) {
 		return false
 	}
 	message := e.Error()
-	if !strings.HasPrefix(message, "ERR ") || !strings.Contains(message, "script") {
-		return true
+	for _, refusal := range refusals {
+		// Redis 6.2 puts its own refusals into the script's error.
+		if strings.HasPrefix(message, refusal) || strings.Contains(message, "-"+refusal+" ") {
+			return true
+		}
 	}
-	// Redis 6.2 puts its own refusals into the script's error as well.
-	return strings.Contains(message, "-READONLY ") || strings.Contains(message, "-MISCONF ") || strings.Contains(message, "-NOREPLICAS ")
+	return false
 }
 
 // notSent reports that not one byte of the call left this process: no connection could be had.

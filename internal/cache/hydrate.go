@@ -16,6 +16,9 @@ type Base struct {
 	Generation string // of the shard, from before Postgres was asked: Outcome.Generation or Peeked.Generation
 }
 
+// NoGeneration is the generation of a shard that has none, because Redis is full. Hydrate takes it for Stale.
+const NoGeneration = "-"
+
 // Hydration says what Hydrate did with one Base.
 type Hydration byte
 

@@ -53,13 +53,21 @@ local function rebase(entry, e, value, version, state, lineage)
   end
   call('HINCRBY', entry, 'n', version)
   if had_n ~= '0' then call('HINCRBY', entry, 'n', '-' .. had_n) end
-  if untouched and last == sub(life, 9) then -- the row is what this entry has become
+  if untouched and last ~= '' and last == sub(life, 9) then -- the row is what this entry has become
     if state == 'x' then call('HSET', entry, 'x', '1') else call('HDEL', entry, 'x') end
   end
   -- It keeps its number: no flush can have had it while the base was unknown.
   call('HSET', entry, 'bn', version)
   if counts then call('HSET', entry, 'bv', value) else call('HDEL', entry, 'bv') end
-  call('HDEL', entry, 'p')
+  -- A late flush of a life that the row does not have yet may still come.
+  local later = {}
+  for began, with, with_n in string.gmatch(e[5] or '', ';(%d+),([^,;]+),(%d+)') do
+    if tonumber(began) > tonumber(lineage) and #with <= 15 and #value <= 15 and #had <= 15 then
+      if counts and with ~= 'set' then with = string.format('%.0f', with + value - had) end
+      later[#later + 1] = string.format(';%s,%s,%.0f', began, with, with_n + version - had_n)
+    end
+  end
+  if #later > 0 then call('HSET', entry, 'p', table.concat(later)) else call('HDEL', entry, 'p') end
   return 'y'
 end
 

@@ -18,6 +18,10 @@ local t = call('TIME')
 local now_ms = fmt('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local limit = tonumber(ARGV[1])
 
+-- No key is put aside for 3 h (10 min and two sweeps at most), so a time beyond that was set by a clock that was ahead.
+local beyond = fmt('(%.0f', now_ms + 10800000)
+local dead = '(4503599627370496'
+
 local keys = {} -- key, score, key, score ...
 if limit > 0 then
   local owner = call('GET', tag .. ':drain')
@@ -26,10 +30,17 @@ if limit > 0 then
   pcall('SET', tag .. ':drain', ARGV[3], 'PX', ARGV[4])
   local before = ARGV[2] == '0' and now_ms or ARGV[2]
   keys = call('ZRANGEBYSCORE', dirty, '-inf', before, 'WITHSCORES', 'LIMIT', 0, limit)
+  if #keys < 2 * limit then
+    for _, found in ipairs(call('ZRANGEBYSCORE', dirty, beyond, dead, 'WITHSCORES', 'LIMIT', 0, limit - #keys / 2)) do
+      keys[#keys + 1] = found
+    end
+  end
 else
   for i = 5, #ARGV do
     local score = call('ZSCORE', dirty, ARGV[i])
-    if score and (ARGV[2] == '1' or tonumber(score) <= tonumber(now_ms)) then
+    local due = score and (tonumber(score) <= tonumber(now_ms)
+      or tonumber(score) > now_ms + 10800000 and tonumber(score) < 4503599627370496)
+    if score and (ARGV[2] == '1' or due) then
       keys[#keys + 1] = ARGV[i]
       keys[#keys + 1] = score
     end

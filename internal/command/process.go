@@ -108,10 +108,16 @@ func (s *process) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := awaitRedis(ctx, s.redis, s.config.RedisURL, redisPatience, s.log); err != nil {
-		return err
+	for {
+		if err := awaitRedis(ctx, s.redis, s.config.RedisURL, redisPatience, s.log); err != nil {
+			return err
+		}
+		err := doctor.Startup(ctx, s.examination(), s.log)
+		if err == nil || s.cache.Ping(ctx) == nil || ctx.Err() != nil {
+			return err
+		}
+		s.log.Warn("redis went away while it was being examined", "error", err)
 	}
-	return doctor.Startup(ctx, s.examination(), s.log)
 }
 
 func (s *process) examination() doctor.Options {

@@ -107,7 +107,9 @@ func (c *child) kill() {
 	if !c.running() {
 		return
 	}
-	// Postgres' backends are sessions of their own: killing the process group does not reach them.
+	// Postgres' backends are sessions of their own: killing the process group does not reach them. While it is stopped it
+	// makes no further ones.
+	_ = syscall.Kill(c.pid(), syscall.SIGSTOP)
 	offspring := childrenOf(c.pid())
 	_ = syscall.Kill(-c.pid(), syscall.SIGKILL)
 	for _, pid := range offspring {

@@ -133,8 +133,11 @@ func (p *part) bring(ctx context.Context) bool {
 	bases := make([]cache.Base, 0, len(keys))
 	for _, key := range keys {
 		row, found := rows[key]
-		if !found && !cold[key].needed {
-			p.settleWaiting(key, cache.Outcome{Known: true, Synced: true}) // only read, and not there
+		if !cold[key].needed && (!found || cold[key].generation == cache.NoGeneration) {
+			// Only read, and not there, or there is no room in Redis to keep it.
+			p.settleWaiting(key, cache.Outcome{
+				Value: row.Value, Version: row.Version, Exists: found && !row.Deleted, Known: true, Synced: true,
+			})
 			continue
 		}
 		bases = append(bases, cache.Base{Key: key, Row: row, Found: found, Generation: cold[key].generation})

@@ -1,0 +1,107 @@
+package worker_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+)
+
+// restartable is a bundle whose Redis can be restarted.
+func restartable(t *testing.T) (b *testBundle, restart func() *testBundle) {
+	t.Helper()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	postgres := localtest.PostgresURL(t, migrate)
+	return setupOn(t, server.URL(), postgres, nil), func() *testBundle {
+		server.Kill()
+		require.NoError(t, server.Start(t.Context()))
+		return setupOn(t, server.URL(), postgres, nil)
+	}
+}
+
+// clean drains until nothing is dirty: after a conflict, the next drain brings what was merged.
+func (b *testBundle) clean(t *testing.T) {
+	t.Helper()
+	for range 3 {
+		b.drainAll(t)
+	}
+	require.Zero(t, b.backlog(t).Dirty)
+}
+
+// A part of a life is in Postgres, its ack came too late; then a restart without loss.
+func TestRestartAfterAPartOfALifeWasFlushed(t *testing.T) {
+	t.Parallel()
+	b, restart := restartable(t)
+	b.do(t, increment("a", 1), increment("a", 1))
+	p, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, true)
+	require.NoError(t, err)
+	_, err = b.store.Upsert(t.Context(), []counter.Row{p.Entries[0].Row})
+	require.NoError(t, err)
+	b.do(t, increment("a", 1))
+	require.NoError(t, b.redis.Save(context.Background()).Err())
+	b = restart()
+	b.do(t, increment("a", 1))
+
+	b.clean(t)
+
+	b.requireRow(t, counter.Row{Key: "a", Value: 4, Version: 4})
+}
+
+// A flush of a blind life from before a restart lands between the rebase of the life after it and its upsert.
+func TestLateFlushOfABlindLifeBetweenRebaseAndUpsert(t *testing.T) {
+	t.Parallel()
+	b, restart := restartable(t)
+	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) VALUES ('a', 100, 1, now())`)
+	shard := b.cache.Shard("a")
+	blind := []counter.Operation{increment("a", 1)}
+	rebase := func() counter.Row {
+		p, err := b.cache.Peek(t.Context(), shard, []counter.Key{"a"}, true)
+		require.NoError(t, err)
+		rows, err := b.store.Read(t.Context(), []counter.Key{"a"})
+		require.NoError(t, err)
+		done, err := b.cache.Hydrate(t.Context(), []cache.Base{{Key: "a", Row: rows["a"], Found: true, Generation: p.Generation}})
+		require.NoError(t, err)
+		require.Equal(t, cache.Hydrated, done[0])
+		p, err = b.cache.Peek(t.Context(), shard, []counter.Key{"a"}, true)
+		require.NoError(t, err)
+		return p.Entries[0].Row
+	}
+	b.write(t, true, blind)
+	require.NoError(t, b.redis.Save(context.Background()).Err())
+	late := rebase() // its upsert hangs in Postgres
+	b = restart()
+	b.write(t, true, blind)
+	rebase()
+	_, err := b.store.Upsert(t.Context(), []counter.Row{late})
+	require.NoError(t, err)
+
+	b.clean(t)
+
+	b.requireRow(t, counter.Row{Key: "a", Value: 102, Version: 3})
+}
+
+// Blind entries without a life were written by an afterwrite that did not know lives yet.
+func TestBlindEntryWithoutALifeKeepsItsWrites(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) VALUES ('gone', 100, 1, now())`)
+	b.exec(t, `INSERT INTO counters (key, value, version, deleted_at, updated_at) VALUES ('back', 0, 2, now(), now())`)
+	for _, r := range b.service.Do(t.Context(), []counter.Operation{del("gone"), increment("back", 5)}, writepath.Options{Minimal: true}) {
+		require.NoError(t, r.Err)
+	}
+	for _, key := range []counter.Key{"gone", "back"} {
+		entry := "{aw:" + b.cache.Shard(key).String() + "}:c:" + string(key)
+		require.NoError(t, b.redis.HDel(context.Background(), entry, "e", "bv", "bn").Err())
+	}
+
+	b.clean(t)
+
+	b.requireRow(t, counter.Row{Key: "gone", Version: 2, Deleted: true})
+	b.requireRow(t, counter.Row{Key: "back", Value: 5, Version: 3})
+}
