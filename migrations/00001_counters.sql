@@ -1,7 +1,7 @@
 -- +goose Up
 
 -- One row per counter that was ever written. The only writer is the flush, which replaces a row by a newer state of it and
--- never goes back (counters.version < EXCLUDED.version).
+-- never goes back (how it tells: 00002).
 --
 -- Column order: what identifies the row, what it says, what it is kept for. Putting the 8-byte columns before the key, as
 -- is often advised, would gain nothing: a row is padded to a multiple of 8 bytes as a whole, so the padding behind the

@@ -37,7 +37,7 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (
 		switch done[i] {
 		case cache.Reconciled:
 			if mended++; mended <= maxReconcileLogs {
-				f.logger.Warn("redis came back without writes that postgres has; what was written since goes on top of them",
+				f.logger.Warn("redis came back without writes that postgres has: its counter was mended",
 					"key", c.Entry.Key, "redis_version", c.Entry.Version, "redis_base", c.Entry.Base, "redis_value", c.Entry.Value,
 					"postgres_version", c.Row.Version, "postgres_value", c.Row.Value)
 			}

@@ -41,7 +41,7 @@ func run(ctx context.Context, only string, tree tree) error {
 		return fmt.Errorf("make a folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	for _, part := range []string{"go.mod", "go.sum", "internal", "migrations", "tasks", "worker"} {
+	for _, part := range []string{"go.mod", "go.sum", "internal", "migrations", "scheduler", "tasks", "worker"} {
 		if err := copyTree(part, filepath.Join(dir, part)); err != nil {
 			return fmt.Errorf("copy the tree: %w", err)
 		}
