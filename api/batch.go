@@ -11,15 +11,21 @@ import (
 
 // batch carries out many operations in order, and answers with one result for each.
 func (s *server) batch(c echo.Context) error {
+	id, err := requestIdempotencyKey(c.Request().Header)
+	if err != nil {
+		return err
+	}
 	plan, err := s.readBatch(c)
 	if err != nil {
 		return err
 	}
+	identify(plan, id)
 	minimal := prefersMinimal(c.Request().Header)
 	results := s.carryOut(c, plan, writepath.Options{Minimal: minimal})
 	s.account(c, plan, results)
 
 	common, failed := failures(results)
+	sayReplayed(c, allReplayed(results))
 	switch {
 	case failed == len(results) && common != nil:
 		writeProblem(c, common) // counted and logged by account
@@ -89,11 +95,11 @@ func (s *server) account(c echo.Context, plan []planned, results []counter.Resul
 	var groups map[counter.Code]group
 	for i, r := range results {
 		if r.Err == nil {
-			s.metrics.count(plan[i].Kind, nil)
+			s.metrics.succeeded(plan[i].Kind, r.Replayed)
 			continue
 		}
 		e := asProblem(r.Err)
-		s.metrics.count(plan[i].Kind, e)
+		s.metrics.reject(e.Code)
 		if groups == nil {
 			groups = make(map[counter.Code]group)
 		}
@@ -145,9 +151,9 @@ func answerResults(c echo.Context, plan []planned, results []counter.Result) {
 		case r.Err != nil:
 			b = appendFailed(b, plan[i].Key, asProblem(r.Err))
 		case plan[i].Kind == counter.Delete:
-			b = appendDeleted(b, r.Counter)
+			b = appendReplayed(appendDeleted(b, r.Counter), r.Replayed)
 		default:
-			b = appendCounter(b, r.Counter)
+			b = appendReplayed(appendCounter(b, r.Counter), r.Replayed)
 		}
 	}
 	b = append(b, `]}`...)

@@ -37,6 +37,10 @@ func (s *server) increment(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	id, err := requestIdempotencyKey(c.Request().Header)
+	if err != nil {
+		return err
+	}
 	by, found, err := readInteger(c, fieldBy)
 	if err != nil {
 		return err
@@ -44,12 +48,16 @@ func (s *server) increment(c echo.Context) error {
 	if !found {
 		by = 1
 	}
-	return s.change(c, counter.Operation{Key: key, Kind: counter.Increment, Amount: by})
+	return s.change(c, counter.Operation{Key: key, Kind: counter.Increment, Amount: by, ID: id})
 }
 
 // set gives the counter a value.
 func (s *server) set(c echo.Context) error {
 	key, err := pathKey(c)
+	if err != nil {
+		return err
+	}
+	id, err := requestIdempotencyKey(c.Request().Header)
 	if err != nil {
 		return err
 	}
@@ -60,7 +68,7 @@ func (s *server) set(c echo.Context) error {
 	if !found {
 		return invalidBody(`value is missing: the body takes {"value": 42}`)
 	}
-	return s.change(c, counter.Operation{Key: key, Kind: counter.Set, Amount: value})
+	return s.change(c, counter.Operation{Key: key, Kind: counter.Set, Amount: value, ID: id})
 }
 
 // remove deletes the counter. One that is not there is none afterwards either: that is no error.
@@ -69,11 +77,16 @@ func (s *server) remove(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	id, err := requestIdempotencyKey(c.Request().Header)
+	if err != nil {
+		return err
+	}
 	minimal := prefersMinimal(c.Request().Header)
-	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete}, writepath.Options{Minimal: minimal})
+	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete, ID: id}, writepath.Options{Minimal: minimal})
 	if r.Err != nil {
 		return r.Err
 	}
+	sayReplayed(c, r.Replayed)
 	answerNothing(c, minimal)
 	return nil
 }
@@ -82,12 +95,13 @@ func (s *server) remove(c echo.Context) error {
 func (s *server) change(c echo.Context, op counter.Operation) error {
 	minimal := prefersMinimal(c.Request().Header)
 	r := s.one(c, op, writepath.Options{Minimal: minimal})
-	switch {
-	case r.Err != nil:
+	if r.Err != nil {
 		return r.Err
-	case minimal:
+	}
+	sayReplayed(c, r.Replayed)
+	if minimal {
 		answerNothing(c, minimal)
-	default:
+	} else {
 		answerCounter(c, r.Counter)
 	}
 	return nil
@@ -97,7 +111,7 @@ func (s *server) change(c echo.Context, op counter.Operation) error {
 func (s *server) one(c echo.Context, op counter.Operation, options writepath.Options) counter.Result {
 	r := s.do(c, []counter.Operation{op}, options)[0]
 	if r.Err == nil {
-		s.metrics.count(op.Kind, nil)
+		s.metrics.succeeded(op.Kind, r.Replayed)
 	}
 	return r
 }

@@ -79,6 +79,14 @@ func appendSynced(b []byte, synced bool) []byte {
 	return append(b, '}')
 }
 
+// appendReplayed adds to the object at the end of b that it is an earlier operation's answer, if it is.
+func appendReplayed(b []byte, replayed bool) []byte {
+	if !replayed {
+		return b
+	}
+	return append(b[:len(b)-1], `,"replayed":true}`...)
+}
+
 // appendFailed appends what became of an operation that was refused. The key is null where it was not a valid one.
 func appendFailed(b []byte, key counter.Key, e *counter.Error) []byte {
 	b = append(b, `{"key":`...)

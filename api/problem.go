@@ -53,6 +53,14 @@ var problems = map[counter.Code]problem{
 		http.StatusConflict, "Overflow",
 		"Not applied. The value would leave the range of a signed 64-bit integer.",
 	},
+	counter.CodeInvalidIdempotencyKey: {
+		http.StatusBadRequest, "Invalid idempotency key",
+		"Not applied. An Idempotency-Key, or the id of an operation in a batch, has 1 to 128 bytes of printable ASCII.",
+	},
+	counter.CodeIdempotencyKeyReused: {
+		http.StatusUnprocessableEntity, "Idempotency key reused",
+		"Not applied. Another operation on this counter had this key; what it did stands. A new operation takes a new key.",
+	},
 	counter.CodeBodyTooLarge: {
 		http.StatusRequestEntityTooLarge, "Body too large",
 		"Not applied. A body takes up to 1 MiB, a batch up to 8 MiB.",
@@ -99,7 +107,7 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeOutcomeUnknown: {
 		http.StatusGatewayTimeout, "Outcome unknown",
-		"The write may or may not have been applied. To repeat an increment may count it twice.",
+		"The write may or may not have been applied. Repeat it if it had an Idempotency-Key; without one an increment may count twice.",
 	},
 }
 

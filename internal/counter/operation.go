@@ -26,9 +26,6 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// MaxIDBytes bounds the ID of an Operation.
-const MaxIDBytes = 128
-
 // Operation is one thing to do to one counter.
 type Operation struct {
 	Key    Key
@@ -36,7 +33,7 @@ type Operation struct {
 	Amount int64 // what Increment adds, what Set sets; 0 otherwise
 
 	// ID makes the operation idempotent: of all operations on Key with this ID, one is carried out, and the others get its
-	// answer. At most MaxIDBytes bytes, printable ASCII; "" for none. A Get has none.
+	// answer. Made of one that ParseID lets pass, without a NUL in it; "" for none. A Get has none.
 	ID string
 }
 
