@@ -162,11 +162,6 @@ func decodeOutcome(line string) Outcome {
 		o = decodeOutcome(rest)
 		o.Replayed = true
 		return o
-	case "m":
-		o = Outcome{Err: &counter.Error{
-			Code:   counter.CodeIdempotencyKeyReused,
-			Detail: "another operation on this counter had the same idempotency key; this one was not applied",
-		}}
 	case "a":
 		o = Outcome{Value: f.int(), Version: f.int(), Backlog: f.int(), Known: true, Exists: true}
 	case "u":
@@ -177,22 +172,10 @@ func decodeOutcome(line string) Outcome {
 		o = Outcome{Version: f.int(), Synced: f.int() == 1, Known: true}
 	case "c", "w":
 		o = Outcome{Cold: true, Generation: rest, BlindWrites: letter == "w"}
-	case "o":
-		o = Outcome{Err: Overflow()}
-	case "b":
-		o = Outcome{Err: &counter.Error{
-			Code: counter.CodeBackpressure, RetryAfter: retryAfter,
-			Detail: "too many counters wait to be written to Postgres; the operation was not applied",
-		}}
-	case "e":
-		o = Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
-	case "t":
-		o = Outcome{Err: &counter.Error{
-			Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter,
-			Detail: "Redis cannot reach the counter now; the operation was not applied",
-		}}
 	default:
-		f.err = errors.New("unknown letter")
+		if o.Err = refusal(letter); o.Err == nil {
+			f.err = errors.New("unknown letter")
+		}
 	}
 	if f.err != nil && (letter == "k" || letter == "n") {
 		return Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
@@ -204,6 +187,32 @@ func decodeOutcome(line string) Outcome {
 		}}
 	}
 	return o
+}
+
+// refusal is what a letter says of an operation that was not applied; nil for one that says something else.
+func refusal(letter string) error {
+	switch letter {
+	case "m":
+		return &counter.Error{
+			Code:   counter.CodeIdempotencyKeyReused,
+			Detail: "another operation on this counter had the same idempotency key; this one was not applied",
+		}
+	case "o":
+		return Overflow()
+	case "b":
+		return &counter.Error{
+			Code: counter.CodeBackpressure, RetryAfter: retryAfter,
+			Detail: "too many counters wait to be written to Postgres; the operation was not applied",
+		}
+	case "e":
+		return &counter.Error{Code: counter.CodeInternal, Err: errEntry}
+	case "t":
+		return &counter.Error{
+			Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter,
+			Detail: "Redis cannot reach the counter now; the operation was not applied",
+		}
+	}
+	return nil
 }
 
 // Overflow is the error of an operation whose sum does not fit into 64 bits.

@@ -2,7 +2,6 @@ package cache_test
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"strconv"
 	"sync"
@@ -225,6 +224,6 @@ func TestRecordIsSmall(t *testing.T) {
 	b.do(t, with(id, increment(key, 1)))
 	size, err := b.redis.MemoryUsage(t.Context(), b.recordKey(key, id)).Result()
 	require.NoError(t, err)
-	require.LessOrEqual(t, size, int64(200), fmt.Sprintf("%d bytes", size))
+	require.LessOrEqual(t, size, int64(200))
 	t.Logf("%d bytes", size)
 }

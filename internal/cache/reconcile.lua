@@ -22,7 +22,7 @@ local incarnation = string.match(call('INFO', 'replication'), 'master_replid:(%x
 
 local function merge(entry, e, value, version)
   local bv, bn = e[3], e[4]
-  call('HDEL', entry, 'bn') -- a write that a full Redis lets pass, and the others after it
+  call('HDEL', entry, 'bn', 'c') -- a write that a full Redis lets pass, and the others after it
   if bv and not shift(entry, value, bv) then
     call('HSET', entry, 'bn', bn)
     return 'o'
@@ -38,7 +38,7 @@ local function adopt(entry, key, value, version, deleted)
   call('ZREM', dirty, key) -- likewise
   call('HSET', entry, 'v', value, 'n', version)
   if deleted == '1' then call('HSET', entry, 'x', '1') else call('HDEL', entry, 'x') end
-  call('HDEL', entry, 'e', 'bv', 'bn')
+  call('HDEL', entry, 'e', 'bv', 'bn', 'c')
   call('HDEL', tag .. ':dead', key)
   call('PEXPIRE', entry, ARGV[1])
   return 'y'

@@ -52,6 +52,10 @@ type Counter struct {
 	Exists  bool  // false: deleted, or never written
 	Synced  bool  // Postgres has this version
 
+	// SyncedVersion is a version that Postgres has, where one was waited for: Synced is about that one then, and Version may
+	// be newer. Else 0.
+	SyncedVersion int64
+
 	// Known is false when the operation was accepted while the value in Postgres could not be asked for: Value and
 	// Version mean nothing then, Exists and Synced do.
 	Known bool
