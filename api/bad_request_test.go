@@ -72,7 +72,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 func badRequests() []badRequest {
 	var all []badRequest
 	for _, group := range [][]badRequest{
-		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(), badIDs(),
+		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(), badIDs(), badWaits(),
 	} {
 		all = append(all, group...)
 	}

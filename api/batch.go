@@ -20,8 +20,8 @@ func (s *server) batch(c echo.Context) error {
 		return err
 	}
 	identify(plan, id)
-	minimal := prefersMinimal(c.Request().Header)
-	results := s.carryOut(c, plan, writepath.Options{Minimal: minimal})
+	prefers := readPreferences(c.Request().Header)
+	results := s.carryOut(c, plan, prefers.options())
 	s.account(c, plan, results)
 
 	common, failed := failures(results)
@@ -29,12 +29,27 @@ func (s *server) batch(c echo.Context) error {
 	switch {
 	case failed == len(results) && common != nil:
 		writeProblem(c, common) // counted and logged by account
-	case minimal && failed == 0:
-		answerNothing(c, minimal)
+	case prefers.minimal && failed == 0 && (prefers.wait == 0 || allSynced(results)):
+		prefers.applied(c, true)
+		noContent(c)
+	case prefers.wait > 0 && !allSynced(results):
+		prefers.applied(c, false)
+		answerResults(c, http.StatusAccepted, plan, results)
 	default:
-		answerResults(c, plan, results)
+		prefers.applied(c, false)
+		answerResults(c, http.StatusOK, plan, results)
 	}
 	return nil
+}
+
+// allSynced reports that Postgres has all that was applied.
+func allSynced(results []counter.Result) bool {
+	for _, r := range results {
+		if r.Err == nil && !r.Counter.Synced {
+			return false
+		}
+	}
+	return true
 }
 
 // readBatch reads a batch, as far as there is room for it among the others.
@@ -135,8 +150,8 @@ func failures(results []counter.Result) (common *counter.Error, failed int) {
 	return common, failed
 }
 
-// answerResults answers 200 with what became of each operation.
-func answerResults(c echo.Context, plan []planned, results []counter.Result) {
+// answerResults answers with what became of each operation.
+func answerResults(c echo.Context, status int, plan []planned, results []counter.Result) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 
@@ -146,7 +161,7 @@ func answerResults(c echo.Context, plan []planned, results []counter.Result) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		r.Counter.Key = plan[i].Key
+		r.Counter.Key, r.Counter.SyncedVersion = plan[i].Key, 0
 		switch {
 		case r.Err != nil:
 			b = appendFailed(b, plan[i].Key, asProblem(r.Err))
@@ -158,5 +173,5 @@ func answerResults(c echo.Context, plan []planned, results []counter.Result) {
 	}
 	b = append(b, `]}`...)
 	buffer.bytes = b
-	write(c, http.StatusOK, echo.MIMEApplicationJSON, b)
+	write(c, status, echo.MIMEApplicationJSON, b)
 }

@@ -19,16 +19,22 @@ func (s *server) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r := s.one(c, counter.Operation{Key: key, Kind: counter.Get}, writepath.Options{})
+	query, err := readAwaited(c)
+	if err != nil {
+		return err
+	}
+	r := s.one(c, counter.Operation{Key: key, Kind: counter.Get}, writepath.Options{Wait: query.wait, Version: query.version})
 	switch {
 	case r.Err != nil:
 		return r.Err
-	case !r.Counter.Exists:
-		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter of this key"}
+	case r.Counter.Exists:
+		answerCounter(c, r.Counter, query.wait > 0)
+	case query.wait > 0 && !r.Counter.Synced && r.Counter.Version > 0:
+		answerDeleted(c, r.Counter)
 	default:
-		answerCounter(c, r.Counter)
-		return nil
+		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter of this key"}
 	}
+	return nil
 }
 
 // increment adds to the counter. Without a body, or without by in it, it adds 1.
@@ -81,29 +87,40 @@ func (s *server) remove(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	minimal := prefersMinimal(c.Request().Header)
-	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete, ID: id}, writepath.Options{Minimal: minimal})
+	prefers := readPreferences(c.Request().Header)
+	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete, ID: id}, prefers.options())
 	if r.Err != nil {
 		return r.Err
 	}
 	sayReplayed(c, r.Replayed)
-	answerNothing(c, minimal)
+	late := prefers.wait > 0 && !r.Counter.Synced
+	prefers.applied(c, prefers.minimal && !late)
+	if late {
+		r.Counter.Key = key
+		answerDeleted(c, r.Counter)
+	} else {
+		noContent(c)
+	}
 	return nil
 }
 
-// change carries out an increment or a set and answers as the client prefers.
+// change carries out an increment or a set and answers as the client prefers. That Postgres does not have it in time is said
+// also to one that wants no value.
 func (s *server) change(c echo.Context, op counter.Operation) error {
-	minimal := prefersMinimal(c.Request().Header)
-	r := s.one(c, op, writepath.Options{Minimal: minimal})
+	prefers := readPreferences(c.Request().Header)
+	r := s.one(c, op, prefers.options())
 	if r.Err != nil {
 		return r.Err
 	}
 	sayReplayed(c, r.Replayed)
-	if minimal {
-		answerNothing(c, minimal)
-	} else {
-		answerCounter(c, r.Counter)
+	nothing := prefers.minimal && (prefers.wait == 0 || r.Counter.Synced)
+	prefers.applied(c, nothing)
+	if nothing {
+		noContent(c)
+		return nil
 	}
+	r.Counter.SyncedVersion = 0 // it is the version
+	answerCounter(c, r.Counter, prefers.wait > 0)
 	return nil
 }
 
@@ -116,9 +133,9 @@ func (s *server) one(c echo.Context, op counter.Operation, options writepath.Opt
 	return r
 }
 
-// do carries operations out, and times them unless they are a read.
+// do carries operations out, and times them unless they are a read or wait for Postgres.
 func (s *server) do(c echo.Context, ops []counter.Operation, options writepath.Options) []counter.Result {
-	if ops[0].Kind != counter.Get {
+	if ops[0].Kind != counter.Get && options.Wait == 0 {
 		defer s.metrics.wrote(time.Now())
 	}
 	return s.counters.Do(c.Request().Context(), ops, options)
@@ -134,22 +151,23 @@ func readInteger(c echo.Context, field string) (n int64, found bool, err error) 
 	return b.integerField(field)
 }
 
-// answerCounter answers 200, or 202 when the write was accepted while the value is not known.
-func answerCounter(c echo.Context, value counter.Counter) {
+// answerCounter answers 200, or 202 when the write was accepted while the value is not known; or, where Postgres was waited
+// for, when it does not have it.
+func answerCounter(c echo.Context, value counter.Counter, waited bool) {
 	b := getBuffer()
 	defer putBuffer(b)
 	b.bytes = appendCounter(b.bytes, value)
 	status := http.StatusOK
-	if !value.Known {
+	if (waited && !value.Synced) || (!waited && !value.Known) {
 		status = http.StatusAccepted
 	}
 	write(c, status, echo.MIMEApplicationJSON, b.bytes)
 }
 
-// answerNothing answers 204, and says so where it is what the client preferred.
-func answerNothing(c echo.Context, preferred bool) {
-	if preferred {
-		c.Response().Header().Set(headerPreferenceApplied, preferMinimal)
-	}
-	noContent(c)
+// answerDeleted answers 202: Postgres does not have it that the counter is deleted.
+func answerDeleted(c echo.Context, value counter.Counter) {
+	b := getBuffer()
+	defer putBuffer(b)
+	b.bytes = appendDeleted(b.bytes, value)
+	write(c, http.StatusAccepted, echo.MIMEApplicationJSON, b.bytes)
 }

@@ -58,6 +58,10 @@ func appendCounter(b []byte, c counter.Counter) []byte {
 	} else {
 		b = append(b, `,"value":null,"version":null`...)
 	}
+	if c.SyncedVersion > 0 {
+		b = append(b, `,"synced_version":`...)
+		b = strconv.AppendInt(b, c.SyncedVersion, 10)
+	}
 	return appendSynced(b, c.Synced)
 }
 

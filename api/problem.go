@@ -99,7 +99,7 @@ var problems = map[counter.Code]problem{
 	},
 	codeInvalidQuery: {
 		http.StatusBadRequest, "Invalid query",
-		"The detail says which part of the query is wrong, and what it takes.",
+		"Nothing was done. The detail says which part of the query is wrong, and what it takes.",
 	},
 	codeConflict: {
 		http.StatusConflict, "Conflict",

@@ -1,0 +1,126 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/flush"
+)
+
+type flushCommand struct {
+	Wait    bool          `help:"Wait until Postgres has all that was written before; fail if it does not."`
+	Timeout time.Duration `default:"30s"                                                                    help:"How long --wait waits at most."`
+
+	Keys []string `arg:"" help:"The counters' keys; all of them without any." name:"key" optional:""`
+}
+
+// Validate implements kong's check of a command line.
+func (f flushCommand) Validate() error {
+	if f.Timeout <= 0 || f.Timeout > maxWait {
+		return fmt.Errorf("--timeout is %s: it takes up to %s", f.Timeout, maxWait)
+	}
+	if len(f.Keys) > flush.MaxKeys {
+		return fmt.Errorf("there are %d keys: it takes up to %d", len(f.Keys), flush.MaxKeys)
+	}
+	return nil
+}
+
+// Run implements the command.
+func (f flushCommand) Run(w *world) error {
+	keys, err := parseKeys(f.Keys)
+	if err != nil {
+		return err
+	}
+	if len(keys) == 0 {
+		keys = nil // all
+	}
+	c, log, err := settings(w, "flush")
+	if err != nil {
+		return err
+	}
+	if err := c.RequireRedis(); err != nil {
+		return err
+	}
+	client, err := cache.Connect(c.RedisURL, deadConns)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(client)
+	settled := cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
+	if err := awaitRedis(w.ctx, client, c.RedisURL, 0, log); err != nil {
+		return err
+	}
+	if err := settled.CheckMeta(w.ctx); err != nil {
+		return err
+	}
+	bound := time.Duration(0)
+	if f.Wait {
+		bound = f.Timeout
+	}
+	left, err := flush.New(settled, asynq.NewClientFromRedisClient(client)).Flush(w.ctx, keys, bound)
+	if err != nil {
+		return err
+	}
+	return f.say(w, left)
+}
+
+// say says what is left. The error, with --wait, that something is.
+func (f flushCommand) say(w *world, left flush.Left) error {
+	if left.Dead > 0 {
+		if err := say(w, "dead letters: %d: Postgres refused them, no flush brings them there; see `afterwrite dead list`", left.Dead); err != nil {
+			return err
+		}
+	}
+	if left.Dirty == 0 {
+		return say(w, "dirty: 0: Postgres has everything else that was written before")
+	}
+	if err := say(w, "dirty: %d, of which %d wait for another try", left.Dirty, left.Retrying); err != nil {
+		return err
+	}
+	if f.Wait {
+		return fmt.Errorf("not in postgres after %s: %d: is a worker running, and postgres up?", f.Timeout, left.Dirty)
+	}
+	return nil
+}
+
+// drainEvery is the pause between two rounds of a worker that is to end when nothing is dirty.
+const drainEvery = 200 * time.Millisecond
+
+// drainer is a worker.Worker.
+type drainer interface {
+	DrainAll(ctx context.Context, owner string) (rows, left int64, err error)
+}
+
+// drainUntilClean drains until nothing is dirty but dead letters, or bound has passed; 0 is no bound. What waits for another
+// try is waited for: the tasks that try it run in this process too. Postgres being away is waited out.
+func drainUntilClean(ctx context.Context, work drainer, owner string, bound time.Duration) error {
+	if bound > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, bound)
+		defer cancel()
+	}
+	last := int64(-1)
+	for {
+		_, left, err := work.DrainAll(ctx, owner)
+		if err == nil && left == 0 {
+			return nil
+		}
+		if err == nil {
+			last = left
+		}
+		if !sleep(ctx, drainEvery) {
+			break
+		}
+	}
+	if bound == 0 || ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // a context's error is not wrapped
+		return ctx.Err()
+	}
+	if last < 0 {
+		return fmt.Errorf("not drained after %s: redis or postgres did not answer", bound)
+	}
+	return fmt.Errorf("not drained after %s: %d counters are still dirty", bound, last)
+}
