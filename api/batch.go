@@ -15,13 +15,17 @@ func (s *server) batch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	prefers := readPreferences(c.Request().Header)
+	options, err := prefers.options()
+	if err != nil {
+		return err
+	}
 	plan, err := s.readBatch(c)
 	if err != nil {
 		return err
 	}
 	identify(plan, id)
-	prefers := readPreferences(c.Request().Header)
-	results := s.carryOut(c, plan, prefers.options())
+	results := s.carryOut(c, plan, options)
 	s.account(c, plan, results)
 
 	common, failed := failures(results)
@@ -29,10 +33,10 @@ func (s *server) batch(c echo.Context) error {
 	switch {
 	case failed == len(results) && common != nil:
 		writeProblem(c, common) // counted and logged by account
-	case prefers.minimal && failed == 0 && (prefers.wait == 0 || allSynced(results)):
+	case prefers.minimal && failed == 0 && (!prefers.forPostgres() || allSynced(results)):
 		prefers.applied(c, true)
 		noContent(c)
-	case prefers.wait > 0 && !allSynced(results):
+	case prefers.forPostgres() && !allSynced(results):
 		prefers.applied(c, false)
 		answerResults(c, http.StatusAccepted, plan, results)
 	default:

@@ -88,12 +88,16 @@ func (s *server) remove(c echo.Context) error {
 		return err
 	}
 	prefers := readPreferences(c.Request().Header)
-	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete, ID: id}, prefers.options())
+	options, err := prefers.options()
+	if err != nil {
+		return err
+	}
+	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete, ID: id}, options)
 	if r.Err != nil {
 		return r.Err
 	}
 	sayReplayed(c, r.Replayed)
-	late := prefers.wait > 0 && !r.Counter.Synced
+	late := prefers.forPostgres() && !r.Counter.Synced
 	prefers.applied(c, prefers.minimal && !late)
 	if late {
 		r.Counter.Key = key
@@ -108,19 +112,23 @@ func (s *server) remove(c echo.Context) error {
 // also to one that wants no value.
 func (s *server) change(c echo.Context, op counter.Operation) error {
 	prefers := readPreferences(c.Request().Header)
-	r := s.one(c, op, prefers.options())
+	options, err := prefers.options()
+	if err != nil {
+		return err
+	}
+	r := s.one(c, op, options)
 	if r.Err != nil {
 		return r.Err
 	}
 	sayReplayed(c, r.Replayed)
-	nothing := prefers.minimal && (prefers.wait == 0 || r.Counter.Synced)
+	nothing := prefers.minimal && (!prefers.forPostgres() || r.Counter.Synced)
 	prefers.applied(c, nothing)
 	if nothing {
 		noContent(c)
 		return nil
 	}
 	r.Counter.SyncedVersion = 0 // it is the version
-	answerCounter(c, r.Counter, prefers.wait > 0)
+	answerCounter(c, r.Counter, prefers.forPostgres())
 	return nil
 }
 

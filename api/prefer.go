@@ -8,6 +8,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
@@ -20,6 +21,8 @@ type preferences struct {
 	wait    time.Duration // wait=5: until Postgres has it, for at most that long; 0: not at all
 
 	waitGiven bool // also where it is 0
+
+	durability string // durability=replica: where a write has to be before it is answered; "": in Redis
 }
 
 // readPreferences reads the preferences of a request. Names and their values have no case, a value may be quoted, parameters
@@ -27,7 +30,7 @@ type preferences struct {
 // understood is skipped too, as RFC 7240 wants it.
 func readPreferences(h http.Header) preferences {
 	var p preferences
-	var seenReturn, seenWait bool
+	var seenReturn, seenWait, seenDurability bool
 	for _, line := range h["Prefer"] {
 		for line != "" {
 			var preference string
@@ -42,6 +45,12 @@ func readPreferences(h http.Header) preferences {
 			case strings.EqualFold(name, "wait") && !seenWait:
 				seenWait = true
 				p.wait, p.waitGiven = seconds(value)
+			case strings.EqualFold(name, "durability") && !seenDurability:
+				seenDurability = true
+				p.durability = strings.ToLower(value)
+				if p.durability == "" {
+					p.durability = "nothing" // which is no level: it is refused
+				}
 			}
 		}
 	}
@@ -57,10 +66,38 @@ func seconds(value string) (wait time.Duration, ok bool) {
 	return min(time.Duration(n)*time.Second, maxWait), true //nolint:gosec // 16 bits
 }
 
-// options are how a write with these preferences is carried out.
-func (p preferences) options() writepath.Options {
-	return writepath.Options{Minimal: p.minimal, Wait: p.wait}
+// levels are what durability takes, and how long each is waited for where wait does not say so.
+var levels = map[string]struct {
+	level writepath.Durability
+	bound time.Duration
+}{
+	"replica":  {writepath.OnReplicas, 2 * time.Second},
+	"disk":     {writepath.OnDisk, 2 * time.Second},
+	"database": {writepath.InPostgres, defaultWait},
 }
+
+// options are how a write with these preferences is carried out. A durability that is not known is refused, other than RFC
+// 7240 wants it: who asks for one relies on it.
+func (p preferences) options() (writepath.Options, error) {
+	o := writepath.Options{Minimal: p.minimal, Wait: p.wait}
+	if p.durability == "" {
+		return o, nil
+	}
+	l, known := levels[p.durability]
+	if !known {
+		return o, &counter.Error{
+			Code: counter.CodeUnsupportedDurability, Detail: "durability is " + excerpt(p.durability) + ": it takes replica, disk or database",
+		}
+	}
+	o.Durability = l.level
+	if o.Wait == 0 {
+		o.Wait = l.bound
+	}
+	return o, nil
+}
+
+// forPostgres reports that the answer is to say whether Postgres has the write. With a durability it is an error if it has not.
+func (p preferences) forPostgres() bool { return p.wait > 0 && p.durability == "" }
 
 // applied tells the client which of its preferences were honoured: all, or minimal not, because there was something to say.
 func (p preferences) applied(c echo.Context, minimal bool) {
@@ -70,6 +107,9 @@ func (p preferences) applied(c echo.Context, minimal bool) {
 	}
 	if p.wait > 0 {
 		honoured = append(honoured, "wait="+strconv.Itoa(int(p.wait/time.Second)))
+	}
+	if p.durability != "" {
+		honoured = append(honoured, "durability="+p.durability)
 	}
 	if len(honoured) > 0 {
 		c.Response().Header().Set(headerPreferenceApplied, strings.Join(honoured, ", "))

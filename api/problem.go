@@ -105,6 +105,15 @@ var problems = map[counter.Code]problem{
 		http.StatusConflict, "Conflict",
 		"The counter is not any more what it was, or Postgres does not accept it; the detail says what was done. Look at it again.",
 	},
+	counter.CodeNotDurable: {
+		http.StatusServiceUnavailable, "Not durable yet",
+		"APPLIED in Redis, but it is not known to be where Prefer: durability wants it. With the same Idempotency-Key it may be " +
+			"repeated to wait again; without one it would count twice.",
+	},
+	counter.CodeUnsupportedDurability: {
+		http.StatusBadRequest, "Unsupported durability",
+		"Not applied. Prefer: durability takes replica, disk or database, and disk needs a Redis that can tell.",
+	},
 	counter.CodeOutcomeUnknown: {
 		http.StatusGatewayTimeout, "Outcome unknown",
 		"The write may or may not have been applied. Repeat it if it had an Idempotency-Key; without one an increment may count twice.",

@@ -153,3 +153,28 @@ func badWaits() []badRequest {
 	}
 	return all
 }
+
+func TestDurabilityThatIsNotReachedIsA503ThatSaysItIsApplied(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	a := b.send(t, http.MethodPost, "/v1/counters/a/increment", "", "Prefer: durability=Database, wait=1")
+	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
+	require.Equal(t, "not_durable", a.problem(t).Code)
+	require.Contains(t, a.problem(t).Detail, "was applied in Redis")
+	require.NotEmpty(t, a.Header.Get("Retry-After"))
+	require.Equal(t, is("a", 1, 1), b.get(t, "a"))
+
+	waiting := b.sending(t, http.MethodPut, "/v1/counters/a", `{"value":7}`, "Prefer: durability=database, wait=20")
+	localtest.Eventually(t, patience, func() (bool, string) { return *b.get(t, "a").Version == 2, "not written" })
+	b.flush(t)
+	a = <-waiting
+	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
+	require.True(t, a.value(t).Synced)
+	require.Equal(t, "wait=20, durability=database", a.Header.Get("Preference-Applied"))
+
+	for _, level := range []string{"replica", "disk", "tape", ""} { // there is no barrier here
+		a := b.send(t, http.MethodPost, "/v1/batch", operations(good), "Prefer: durability="+level)
+		require.Equal(t, http.StatusBadRequest, a.StatusCode, level)
+		require.Equal(t, "unsupported_durability", a.problem(t).Code, level)
+	}
+}

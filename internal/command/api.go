@@ -61,8 +61,10 @@ func (apiCommand) Run(w *world) error {
 	})
 	defer closeBounded(hints)
 
+	barrier := p.cache.NewBarrier(p.config.WaitReplicas)
+	defer barrier.Close()
 	service := &apiService{
-		Service: writepath.New(p.cache, writer, loader, hints), cache: p.cache, store: p.store,
+		Service: writepath.New(p.cache, writer, loader, hints).WithBarrier(barrier), cache: p.cache, store: p.store,
 	}
 	// Who waits for Postgres is answered as soon as the process is to end, and not cut off after its grace.
 	defer service.StopWaiting()

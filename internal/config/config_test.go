@@ -39,6 +39,7 @@ func TestEveryBadVariableIsNamed(t *testing.T) {
 		"AFTERWRITE_MAX_DIRTY":          "0",
 		"AFTERWRITE_CLEAN_TTL":          "1ms",
 		"AFTERWRITE_IDEMPOTENCY_TTL":    "0s",
+		"AFTERWRITE_WAIT_REPLICAS":      "0",
 		"AFTERWRITE_SHARDS":             "5000",
 		"AFTERWRITE_MAX_ATTEMPTS":       "0",
 		"AFTERWRITE_RETRY_BACKOFF":      "0s",

@@ -28,6 +28,8 @@ const (
 	CodeCacheUnavailable      Code = "cache_unavailable"       // Redis could not be reached or refused; not applied
 	CodeDatabaseUnavailable   Code = "database_unavailable"    // a read needs Postgres, which did not answer
 	CodeOutcomeUnknown        Code = "outcome_unknown"         // sent, no answer: may or may not be applied
+	CodeNotDurable            Code = "not_durable"             // applied in Redis, but not yet where it was to be
+	CodeUnsupportedDurability Code = "unsupported_durability"  // not applied
 	CodeInternal              Code = "internal"
 )
 

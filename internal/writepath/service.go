@@ -30,11 +30,18 @@ type Service struct {
 	hints  Hints
 
 	waiters *waiters
+	barrier Barrier // nil: none
 }
 
 // New returns a Service. What it is made of stays the caller's to close, after the last Do.
 func New(c *cache.Cache, writer *cache.Writer, bases Bases, hints Hints) *Service {
 	return &Service{cache: c, writer: writer, bases: bases, hints: hints, waiters: newWaiters(c, bases, hints)}
+}
+
+// WithBarrier lets operations ask to be on replicas or on disk. Call it before the first Do.
+func (s *Service) WithBarrier(b Barrier) *Service {
+	s.barrier = b
+	return s
 }
 
 // StopWaiting answers all that wait for Postgres at once, as if their time was over, and whatever would wait later. It ends
@@ -51,13 +58,20 @@ type Options struct {
 	Wait time.Duration
 	// Version is what a Get waits for instead.
 	Version int64
+
+	// Durability is where writes have to be before they are answered, within Wait; where they are not, they have an error of
+	// CodeNotDurable although they are applied. A Get takes no notice of it.
+	Durability Durability
 }
 
 // Do carries out ops in order and returns one result for each; every Err is an *counter.Error. A counter that does not
 // exist is no error: its Exists is false. Do blocks until Redis has answered (bounded by its client's time-outs) or ctx
 // ends, and at most for three bounded reads of Postgres when keys are cold; and then as long as options say.
 func (s *Service) Do(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
-	if options.Wait > 0 {
+	switch {
+	case options.Durability != InRedis:
+		return s.doDurably(ctx, ops, options)
+	case options.Wait > 0:
 		return s.doAndWait(ctx, ops, options)
 	}
 	return s.carryOut(ctx, ops, options)
