@@ -32,7 +32,7 @@ type Options struct {
 	// Flusher carries out POST /v1/flush. Nil: there is no such path.
 	Flusher Flusher
 	// Ending, if it is not nil, is done when the process is to end: who waits for a flush is answered then.
-	Ending context.Context
+	Ending context.Context //nolint:containedctx // it is the process's, not a request's
 	// Admin is what operators may do. The zero value: nothing.
 	Admin Admin
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -63,7 +64,7 @@ func seconds(value string) (wait time.Duration, ok bool) {
 	if err != nil {
 		return 0, false
 	}
-	return min(time.Duration(n)*time.Second, maxWait), true //nolint:gosec // 16 bits
+	return min(time.Duration(n)*time.Second, maxWait), true
 }
 
 // levels are what durability takes, and how long each is waited for where wait does not say so.
@@ -86,7 +87,8 @@ func (p preferences) options() (writepath.Options, error) {
 	l, known := levels[p.durability]
 	if !known {
 		return o, &counter.Error{
-			Code: counter.CodeUnsupportedDurability, Detail: "durability is " + excerpt(p.durability) + ": it takes replica, disk or database",
+			Code:   counter.CodeUnsupportedDurability,
+			Detail: "durability is " + excerpt(p.durability) + ": it takes replica, disk or database",
 		}
 	}
 	o.Durability = l.level
@@ -135,27 +137,31 @@ func readAwaited(c echo.Context) (awaited, error) {
 		return awaited{}, nil
 	}
 	a := awaited{wait: defaultWait}
-	for name, values := range query {
-		if len(values) > 1 && (name == "wait" || name == "version" || name == "timeout") {
+	for _, name := range [...]string{"wait", "version", "timeout"} {
+		if len(query[name]) > 1 {
 			return a, invalidQuery("%s is there more than once", name)
 		}
 	}
 	if query.Get("wait") != "synced" {
 		return a, invalidQuery("wait takes synced")
 	}
-	var err error
+	return a, a.read(query)
+}
+
+// read reads version and timeout.
+func (a *awaited) read(query url.Values) (err error) {
 	if query.Has("version") {
 		if a.version, err = strconv.ParseInt(query.Get("version"), 10, 64); err != nil || a.version < 1 {
-			return a, invalidQuery("version takes a number from 1 on")
+			return invalidQuery("version takes a number from 1 on")
 		}
 	}
 	if query.Has("timeout") {
 		a.wait, err = time.ParseDuration(query.Get("timeout"))
 		if err != nil || a.wait <= 0 || a.wait > maxWait {
-			return a, invalidQuery("timeout takes a time such as 5s or 500ms, up to %s", maxWait)
+			return invalidQuery("timeout takes a time such as 5s or 500ms, up to %s", maxWait)
 		}
 	}
-	return a, nil
+	return nil
 }
 
 // cut is strings.Cut at the first separator that is not within a quoted string.

@@ -36,6 +36,7 @@ func (b *realBundle) flush(t *testing.T) {
 func (b *bundle) sending(t *testing.T, method, target, body string, headers ...string) <-chan *answer {
 	t.Helper()
 	answers := make(chan *answer, 1)
+	//nolint:testifylint // its failure fails the test, though it does not end it
 	go func() { answers <- b.send(t, method, target, body, headers...) }()
 	return answers
 }
@@ -102,8 +103,10 @@ func TestWhatIsNotInPostgresInTimeIs202(t *testing.T) {
 		{http.MethodGet, "/v1/counters/a?wait=synced&timeout=1ms", "", "", `{"key":"a","value":1,"version":1,"synced":false}`},
 		{http.MethodPost, "/v1/counters/a/increment", "", "wait=1", `{"key":"a","value":2,"version":2,"synced":false}`},
 		{http.MethodPut, "/v1/counters/a", `{"value":9}`, "return=minimal, wait=1", `{"key":"a","value":9,"version":3,"synced":false}`},
-		{http.MethodPost, "/v1/batch", operations(`{"op":"increment","key":"a"}`), "wait=1",
-			`{"results":[{"key":"a","value":10,"version":4,"synced":false}]}`},
+		{
+			http.MethodPost, "/v1/batch", operations(`{"op":"increment","key":"a"}`), "wait=1",
+			`{"results":[{"key":"a","value":10,"version":4,"synced":false}]}`,
+		},
 		{http.MethodDelete, "/v1/counters/a", "", "wait=1", `{"key":"a","deleted":true,"version":5,"synced":false}`},
 		{http.MethodGet, "/v1/counters/a?wait=synced&timeout=1ms", "", "", `{"key":"a","deleted":true,"version":5,"synced":false}`},
 	} {

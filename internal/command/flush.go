@@ -11,8 +11,8 @@ import (
 )
 
 type flushCommand struct {
-	Wait    bool          `help:"Wait until Postgres has all that was written before; fail if it does not."`
-	Timeout time.Duration `default:"30s"                                                                    help:"How long --wait waits at most."`
+	Wait    bool          `help:"Wait until Postgres has what was written before."`
+	Timeout time.Duration `default:"30s"                                           help:"How long --wait waits at most."`
 
 	Keys []string `arg:"" help:"The counters' keys; all of them without any." name:"key" optional:""`
 }
@@ -70,7 +70,8 @@ func (f flushCommand) Run(w *world) error {
 // say says what is left. The error, with --wait, that something is.
 func (f flushCommand) say(w *world, left flush.Left) error {
 	if left.Dead > 0 {
-		if err := say(w, "dead letters: %d: Postgres refused them, no flush brings them there; see `afterwrite dead list`", left.Dead); err != nil {
+		err := say(w, "dead letters: %d: Postgres refused them, no flush brings them there; see `afterwrite dead list`", left.Dead)
+		if err != nil {
 			return err
 		}
 	}

@@ -22,8 +22,8 @@ var workerPlan = plan{
 }
 
 type workerCommand struct {
-	Drain   bool          `help:"Work until nothing is dirty, then end with status 0."`
-	Timeout time.Duration `default:"0s"                                                help:"How long --drain may take; 0: as long as it takes."`
+	Drain   bool          `help:"Work until nothing is dirty, then end."`
+	Timeout time.Duration `default:"0s"                                  help:"How long --drain may take; 0: any time."`
 }
 
 // Validate implements kong's check of a command line.

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,10 +63,17 @@ func TestAWriteWaitsForAReplica(t *testing.T) {
 	require.Equal(t, int64(6), r.Counter.Value)
 	there, err := cache.Connect(replica.URL(), 1)
 	require.NoError(t, err)
-	defer there.Close()
+	t.Cleanup(func() { require.NoError(t, there.Close()) })
 	value, err := there.HGet(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "v").Result()
 	require.NoError(t, err)
 	require.Equal(t, "6", value)
+
+	pid := replica.Pid()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	r = b.durably(t, writepath.OnReplicas, 100*time.Millisecond, op(counter.Increment, "a", 1))[0]
+	require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+	require.Equal(t, counter.CodeNotDurable, counter.CodeOf(r.Err), "it is there, but does not answer")
+	require.NoError(t, b.durably(t, writepath.OnReplicas, 20*time.Second, op(counter.Increment, "a", 1))[0].Err)
 
 	replica.Kill()
 	r = b.durably(t, writepath.OnReplicas, 100*time.Millisecond, op(counter.Increment, "a", 1))[0]

@@ -271,7 +271,7 @@ func TestTooManyWaitsAreRefusedBeforeTheyWrite(t *testing.T) {
 		require.Equal(t, counter.CodeOverloaded, counter.CodeOf(r.Err))
 	}
 	require.False(t, b.do(t, op(counter.Get, "a", 0))[0].Counter.Exists)
-	require.True(t, receive(t, b.waiting(t, op(counter.Get, "none", 0), writepath.Options{})).Err == nil, "the room was given back")
+	require.NoError(t, receive(t, b.waiting(t, op(counter.Get, "none", 0), writepath.Options{})).Err, "the room was given back")
 }
 
 // The promise of the README: many waiters cost one subscription and one look for each message, not polling each.

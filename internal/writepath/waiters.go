@@ -20,7 +20,7 @@ const (
 	// other ways than by an ack sends none. One call for each shard that is waited for.
 	waitPoll = time.Second
 
-	// looksAtOnce is how many shards are looked at at the same time.
+	// looksAtOnce is how many shards are looked at together.
 	looksAtOnce = 4
 
 	// lookTimeout bounds one look.
@@ -322,24 +322,26 @@ func (w *waiters) judge(t *target, p cache.Progress, incarnation string, row cou
 	case t.incarnation != incarnation:
 		// Redis was restarted, or another has taken over: it may have lost the write, and given its version to another.
 		w.settle(t, 0)
-	case !p.Entry:
-		if !p.Dirty && found && t.version > 0 && row.Version >= t.version {
-			w.settle(t, row.Version)
-		}
-	case p.BaseUnknown:
-	default:
+	case p.Entry && !p.BaseUnknown:
 		if t.version == 0 {
 			t.version = p.Version // the base has come: this is, or comes after, the version that was waited for
 		}
-		has := p.Committed
-		switch {
-		case !p.Dirty:
-			has = p.Version
-		case t.life != "" && p.Life != t.life:
-			has = max(has, p.Base) // it has been clean, and written again: Redis has not been restarted meanwhile
-		}
-		if has >= t.version {
+		if has := t.committed(p); has >= t.version {
 			w.settle(t, has)
 		}
+	case !p.Entry && !p.Dirty && found && t.version > 0 && row.Version >= t.version:
+		w.settle(t, row.Version)
+	}
+}
+
+// committed is the newest version that Postgres is known to have of an entry whose base is known.
+func (t *target) committed(p cache.Progress) int64 {
+	switch {
+	case !p.Dirty:
+		return p.Version
+	case t.life != "" && p.Life != t.life:
+		return max(p.Committed, p.Base) // it has been clean, and written again: Redis has not been restarted meanwhile
+	default:
+		return p.Committed
 	}
 }
