@@ -29,6 +29,10 @@ type Options struct {
 	Registry *prometheus.Registry
 	// Version of the program, shown by /healthz.
 	Version string
+	// Flusher carries out POST /v1/flush. Nil: there is no such path.
+	Flusher Flusher
+	// Ending, if it is not nil, is done when the process is to end: who waits for a flush is answered then.
+	Ending context.Context //nolint:containedctx // it is the process's, not a request's
 	// Admin is what operators may do. The zero value: nothing.
 	Admin Admin
 	// Farewell says when the process is about to stop. Nil: never.
@@ -56,6 +60,9 @@ type server struct {
 	intake   *intake
 	admin    Admin
 	farewell *Farewell
+	flusher  Flusher
+	flushes  chan struct{}   // one element for each that is waited for
+	ending   context.Context //nolint:containedctx // it is the process's, not a request's
 
 	adminTimeout time.Duration
 }
@@ -75,6 +82,9 @@ func newServer(counters Counters, options Options) *server {
 		intake:   newIntake(maxSmallBatches, maxLargeBatches, batchGrace),
 		admin:    options.Admin,
 		farewell: options.Farewell,
+		flusher:  options.Flusher,
+		flushes:  make(chan struct{}, maxFlushes),
+		ending:   options.Ending,
 
 		adminTimeout: adminTimeout,
 	}
@@ -83,6 +93,9 @@ func newServer(counters Counters, options Options) *server {
 	}
 	if s.registry == nil {
 		s.registry = prometheus.NewRegistry()
+	}
+	if s.ending == nil {
+		s.ending = context.Background()
 	}
 	s.failures = newFailureLog(s.log)
 	s.metrics = newMetrics(s.registry)
@@ -102,6 +115,9 @@ func (s *server) router() *echo.Echo {
 	e.DELETE("/v1/counters/:key", s.remove)
 	e.POST("/v1/counters/:key/increment", s.increment)
 	e.POST("/v1/batch", s.batch)
+	if s.flusher != nil {
+		e.POST("/v1/flush", s.flush)
+	}
 	e.Match(read, "/v1/openapi.yaml", openAPI)
 	e.Match(read, "/problems/:code", explainProblem)
 	e.Match(read, "/healthz", s.healthz)

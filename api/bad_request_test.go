@@ -72,7 +72,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 func badRequests() []badRequest {
 	var all []badRequest
 	for _, group := range [][]badRequest{
-		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(),
+		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(), badIDs(), badWaits(),
 	} {
 		all = append(all, group...)
 	}
@@ -382,4 +382,34 @@ func overflows() []badRequest {
 // operations makes the body of a batch.
 func operations(list ...string) string {
 	return `{"operations":[` + strings.Join(list, ",") + `]}`
+}
+
+func badIDs() []badRequest {
+	const code = "invalid_idempotency_key"
+	long := "Idempotency-Key: " + strings.Repeat("i", 129)
+	var all []badRequest
+	for name, headers := range map[string][]string{
+		"empty": {"Idempotency-Key:"}, "129 bytes": {long}, "not ASCII": {"Idempotency-Key: schl\u00fcssel"},
+		"a tab": {"Idempotency-Key: a\tb"}, "twice": {"Idempotency-Key: a", "Idempotency-Key: a"},
+	} {
+		all = append(all,
+			badRequest{name: name, method: "POST", target: increment, headers: headers, status: 400, code: code},
+			badRequest{name: name, method: "PUT", target: set, body: `{"value":1}`, headers: headers, status: 400, code: code},
+			badRequest{name: name, method: "DELETE", target: set, headers: headers, status: 400, code: code},
+			badRequest{name: name, method: "POST", target: batch, body: operations(good), headers: headers, status: 400, code: code},
+		)
+	}
+	for id, detail := range map[string]string{
+		`""`: "it is empty", `1`: "id is a number", `null`: "id is null", `"\u0000"`: "byte 0 is not printable",
+		`"` + strings.Repeat("i", 129) + `"`: "it has 129 bytes", `"a\u007f"`: "byte 1", `"\u00e9"`: "byte 0",
+	} {
+		all = append(all, badRequest{
+			name: id, method: "POST", target: batch, body: operations(`{"op":"increment","key":"warm","id":` + id + `}`),
+			status: 400, code: code, detail: detail,
+		})
+	}
+	return append(all, badRequest{
+		name: "id twice", method: "POST", target: batch, body: operations(`{"op":"increment","key":"warm","id":"a","id":"a"}`),
+		status: 400, code: "invalid_body", detail: "a field is there twice",
+	})
 }

@@ -11,24 +11,49 @@ import (
 
 // batch carries out many operations in order, and answers with one result for each.
 func (s *server) batch(c echo.Context) error {
+	id, err := requestIdempotencyKey(c.Request().Header)
+	if err != nil {
+		return err
+	}
+	prefers := readPreferences(c.Request().Header)
+	options, err := prefers.options()
+	if err != nil {
+		return err
+	}
 	plan, err := s.readBatch(c)
 	if err != nil {
 		return err
 	}
-	minimal := prefersMinimal(c.Request().Header)
-	results := s.carryOut(c, plan, writepath.Options{Minimal: minimal})
+	identify(plan, id)
+	results := s.carryOut(c, plan, options)
 	s.account(c, plan, results)
 
 	common, failed := failures(results)
+	sayReplayed(c, allReplayed(results))
 	switch {
 	case failed == len(results) && common != nil:
 		writeProblem(c, common) // counted and logged by account
-	case minimal && failed == 0:
-		answerNothing(c, minimal)
+	case prefers.minimal && failed == 0 && (!prefers.forPostgres() || allSynced(results)):
+		prefers.applied(c, true)
+		noContent(c)
+	case prefers.forPostgres() && !allSynced(results):
+		prefers.applied(c, false)
+		answerResults(c, http.StatusAccepted, plan, results)
 	default:
-		answerResults(c, plan, results)
+		prefers.applied(c, false)
+		answerResults(c, http.StatusOK, plan, results)
 	}
 	return nil
+}
+
+// allSynced reports that Postgres has all that was applied.
+func allSynced(results []counter.Result) bool {
+	for _, r := range results {
+		if r.Err == nil && !r.Counter.Synced {
+			return false
+		}
+	}
+	return true
 }
 
 // readBatch reads a batch, as far as there is room for it among the others.
@@ -89,11 +114,11 @@ func (s *server) account(c echo.Context, plan []planned, results []counter.Resul
 	var groups map[counter.Code]group
 	for i, r := range results {
 		if r.Err == nil {
-			s.metrics.count(plan[i].Kind, nil)
+			s.metrics.succeeded(plan[i].Kind, r.Replayed)
 			continue
 		}
 		e := asProblem(r.Err)
-		s.metrics.count(plan[i].Kind, e)
+		s.metrics.reject(e.Code)
 		if groups == nil {
 			groups = make(map[counter.Code]group)
 		}
@@ -129,8 +154,8 @@ func failures(results []counter.Result) (common *counter.Error, failed int) {
 	return common, failed
 }
 
-// answerResults answers 200 with what became of each operation.
-func answerResults(c echo.Context, plan []planned, results []counter.Result) {
+// answerResults answers with what became of each operation.
+func answerResults(c echo.Context, status int, plan []planned, results []counter.Result) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 
@@ -140,17 +165,17 @@ func answerResults(c echo.Context, plan []planned, results []counter.Result) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		r.Counter.Key = plan[i].Key
+		r.Counter.Key, r.Counter.SyncedVersion = plan[i].Key, 0
 		switch {
 		case r.Err != nil:
 			b = appendFailed(b, plan[i].Key, asProblem(r.Err))
 		case plan[i].Kind == counter.Delete:
-			b = appendDeleted(b, r.Counter)
+			b = appendReplayed(appendDeleted(b, r.Counter), r.Replayed)
 		default:
-			b = appendCounter(b, r.Counter)
+			b = appendReplayed(appendCounter(b, r.Counter), r.Replayed)
 		}
 	}
 	b = append(b, `]}`...)
 	buffer.bytes = b
-	write(c, http.StatusOK, echo.MIMEApplicationJSON, b)
+	write(c, status, echo.MIMEApplicationJSON, b)
 }

@@ -19,21 +19,31 @@ func (s *server) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r := s.one(c, counter.Operation{Key: key, Kind: counter.Get}, writepath.Options{})
+	query, err := readAwaited(c)
+	if err != nil {
+		return err
+	}
+	r := s.one(c, counter.Operation{Key: key, Kind: counter.Get}, writepath.Options{Wait: query.wait, Version: query.version})
 	switch {
 	case r.Err != nil:
 		return r.Err
-	case !r.Counter.Exists:
-		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter of this key"}
+	case r.Counter.Exists:
+		answerCounter(c, r.Counter, query.wait > 0)
+	case query.wait > 0 && !r.Counter.Synced && r.Counter.Version > 0:
+		answerDeleted(c, r.Counter)
 	default:
-		answerCounter(c, r.Counter)
-		return nil
+		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter of this key"}
 	}
+	return nil
 }
 
 // increment adds to the counter. Without a body, or without by in it, it adds 1.
 func (s *server) increment(c echo.Context) error {
 	key, err := pathKey(c)
+	if err != nil {
+		return err
+	}
+	id, err := requestIdempotencyKey(c.Request().Header)
 	if err != nil {
 		return err
 	}
@@ -44,12 +54,16 @@ func (s *server) increment(c echo.Context) error {
 	if !found {
 		by = 1
 	}
-	return s.change(c, counter.Operation{Key: key, Kind: counter.Increment, Amount: by})
+	return s.change(c, counter.Operation{Key: key, Kind: counter.Increment, Amount: by, ID: id})
 }
 
 // set gives the counter a value.
 func (s *server) set(c echo.Context) error {
 	key, err := pathKey(c)
+	if err != nil {
+		return err
+	}
+	id, err := requestIdempotencyKey(c.Request().Header)
 	if err != nil {
 		return err
 	}
@@ -60,7 +74,7 @@ func (s *server) set(c echo.Context) error {
 	if !found {
 		return invalidBody(`value is missing: the body takes {"value": 42}`)
 	}
-	return s.change(c, counter.Operation{Key: key, Kind: counter.Set, Amount: value})
+	return s.change(c, counter.Operation{Key: key, Kind: counter.Set, Amount: value, ID: id})
 }
 
 // remove deletes the counter. One that is not there is none afterwards either: that is no error.
@@ -69,27 +83,52 @@ func (s *server) remove(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	minimal := prefersMinimal(c.Request().Header)
-	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete}, writepath.Options{Minimal: minimal})
+	id, err := requestIdempotencyKey(c.Request().Header)
+	if err != nil {
+		return err
+	}
+	prefers := readPreferences(c.Request().Header)
+	options, err := prefers.options()
+	if err != nil {
+		return err
+	}
+	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete, ID: id}, options)
 	if r.Err != nil {
 		return r.Err
 	}
-	answerNothing(c, minimal)
+	sayReplayed(c, r.Replayed)
+	late := prefers.forPostgres() && !r.Counter.Synced
+	prefers.applied(c, prefers.minimal && !late)
+	if late {
+		r.Counter.Key = key
+		answerDeleted(c, r.Counter)
+	} else {
+		noContent(c)
+	}
 	return nil
 }
 
-// change carries out an increment or a set and answers as the client prefers.
+// change carries out an increment or a set and answers as the client prefers. That Postgres does not have it in time is said
+// also to one that wants no value.
 func (s *server) change(c echo.Context, op counter.Operation) error {
-	minimal := prefersMinimal(c.Request().Header)
-	r := s.one(c, op, writepath.Options{Minimal: minimal})
-	switch {
-	case r.Err != nil:
-		return r.Err
-	case minimal:
-		answerNothing(c, minimal)
-	default:
-		answerCounter(c, r.Counter)
+	prefers := readPreferences(c.Request().Header)
+	options, err := prefers.options()
+	if err != nil {
+		return err
 	}
+	r := s.one(c, op, options)
+	if r.Err != nil {
+		return r.Err
+	}
+	sayReplayed(c, r.Replayed)
+	nothing := prefers.minimal && (!prefers.forPostgres() || r.Counter.Synced)
+	prefers.applied(c, nothing)
+	if nothing {
+		noContent(c)
+		return nil
+	}
+	r.Counter.SyncedVersion = 0 // it is the version
+	answerCounter(c, r.Counter, prefers.forPostgres())
 	return nil
 }
 
@@ -97,14 +136,14 @@ func (s *server) change(c echo.Context, op counter.Operation) error {
 func (s *server) one(c echo.Context, op counter.Operation, options writepath.Options) counter.Result {
 	r := s.do(c, []counter.Operation{op}, options)[0]
 	if r.Err == nil {
-		s.metrics.count(op.Kind, nil)
+		s.metrics.succeeded(op.Kind, r.Replayed)
 	}
 	return r
 }
 
-// do carries operations out, and times them unless they are a read.
+// do carries operations out, and times them unless they are a read or wait for Postgres.
 func (s *server) do(c echo.Context, ops []counter.Operation, options writepath.Options) []counter.Result {
-	if ops[0].Kind != counter.Get {
+	if ops[0].Kind != counter.Get && options.Wait == 0 {
 		defer s.metrics.wrote(time.Now())
 	}
 	return s.counters.Do(c.Request().Context(), ops, options)
@@ -120,22 +159,23 @@ func readInteger(c echo.Context, field string) (n int64, found bool, err error) 
 	return b.integerField(field)
 }
 
-// answerCounter answers 200, or 202 when the write was accepted while the value is not known.
-func answerCounter(c echo.Context, value counter.Counter) {
+// answerCounter answers 200, or 202 when the write was accepted while the value is not known; or, where Postgres was waited
+// for, when it does not have it.
+func answerCounter(c echo.Context, value counter.Counter, waited bool) {
 	b := getBuffer()
 	defer putBuffer(b)
 	b.bytes = appendCounter(b.bytes, value)
 	status := http.StatusOK
-	if !value.Known {
+	if (waited && !value.Synced) || (!waited && !value.Known) {
 		status = http.StatusAccepted
 	}
 	write(c, status, echo.MIMEApplicationJSON, b.bytes)
 }
 
-// answerNothing answers 204, and says so where it is what the client preferred.
-func answerNothing(c echo.Context, preferred bool) {
-	if preferred {
-		c.Response().Header().Set(headerPreferenceApplied, preferMinimal)
-	}
-	noContent(c)
+// answerDeleted answers 202: Postgres does not have it that the counter is deleted.
+func answerDeleted(c echo.Context, value counter.Counter) {
+	b := getBuffer()
+	defer putBuffer(b)
+	b.bytes = appendDeleted(b.bytes, value)
+	write(c, http.StatusAccepted, echo.MIMEApplicationJSON, b.bytes)
 }

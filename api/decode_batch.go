@@ -97,6 +97,7 @@ const (
 	fieldKey   = "key"
 	fieldBy    = "by"
 	fieldValue = "value"
+	fieldID    = "id"
 )
 
 func (b *body) operationField(index int) (string, error) {
@@ -104,7 +105,7 @@ func (b *body) operationField(index int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, field := range [...]string{fieldOp, fieldKey, fieldBy, fieldValue} {
+	for _, field := range [...]string{fieldOp, fieldKey, fieldBy, fieldValue, fieldID} {
 		if isString(name, field) {
 			return field, nil
 		}
@@ -120,8 +121,9 @@ func operationName(index int) string {
 type operationFields struct {
 	kind                       counter.Kind
 	key                        counter.Key
+	id                         string
 	by, value                  int64
-	kindErr, keyErr            error
+	kindErr, keyErr, idErr     error
 	byErr, valueErr            error
 	hasOp, hasKey, hasBy, hasV bool
 }
@@ -140,12 +142,14 @@ func (f *operationFields) set(field string, value jsontext.Value) {
 	case fieldValue:
 		f.hasV = true
 		f.value, f.valueErr = integer(value, fieldValue)
+	case fieldID:
+		f.id, f.idErr = idOf(value)
 	}
 }
 
 // plan makes an operation of the fields, or names the first thing that is wrong with them.
 func (f *operationFields) plan() planned {
-	p := planned{Operation: counter.Operation{Key: f.key, Kind: f.kind}}
+	p := planned{Operation: counter.Operation{Key: f.key, Kind: f.kind, ID: f.id}}
 	switch {
 	case !f.hasKey:
 		p.err = &counter.Error{Code: counter.CodeInvalidKey, Detail: "key is missing"}
@@ -155,6 +159,8 @@ func (f *operationFields) plan() planned {
 		p.err = invalidBody("op is missing: it takes increment, set or delete")
 	case f.kindErr != nil:
 		p.err = f.kindErr
+	case f.idErr != nil:
+		p.err = f.idErr
 	default:
 		p.Amount, p.err = f.amount()
 	}
@@ -190,6 +196,15 @@ func kindOf(value jsontext.Value) (counter.Kind, error) {
 		return 0, invalidBody("op is %s: it takes increment, set or delete", kindName(value.Kind()))
 	}
 	return 0, invalidBody("op is %s: it takes increment, set or delete", excerpt(text(value)))
+}
+
+func idOf(value jsontext.Value) (string, error) {
+	if value.Kind() != jsontext.KindString {
+		return "", &counter.Error{
+			Code: counter.CodeInvalidIdempotencyKey, Detail: "id is " + kindName(value.Kind()) + ": it takes a string",
+		}
+	}
+	return counter.ParseID(text(value))
 }
 
 func keyOf(value jsontext.Value) (counter.Key, error) {

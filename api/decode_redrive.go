@@ -38,7 +38,7 @@ func (b *body) redrive() (keys []counter.Key, err error) {
 		}
 		switch {
 		case isString(name, "keys"):
-			keys, err = b.keyList()
+			keys, err = b.keyList(MaxRedrive)
 		case isString(name, "all"):
 			all, err = true, b.isTrue("all")
 		default:
@@ -58,15 +58,15 @@ func (b *body) redrive() (keys []counter.Key, err error) {
 }
 
 // keyList stops at the first key that is wrong, or one too many. It is never nil without an error.
-func (b *body) keyList() ([]counter.Key, error) {
+func (b *body) keyList(most int) ([]counter.Key, error) {
 	if err := b.begin(jsontext.KindBeginArray, "keys"); err != nil {
 		return nil, err
 	}
 	var keys []counter.Key
 	for b.json.PeekKind() != jsontext.KindEndArray {
-		if len(keys) == MaxRedrive {
+		if len(keys) == most {
 			return nil, &counter.Error{
-				Code: counter.CodeTooManyOperations, Detail: fmt.Sprintf("there are more than the %d keys that it takes", MaxRedrive),
+				Code: counter.CodeTooManyOperations, Detail: fmt.Sprintf("there are more than the %d keys that it takes", most),
 			}
 		}
 		value, err := b.value()
@@ -80,7 +80,7 @@ func (b *body) keyList() ([]counter.Key, error) {
 		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return nil, invalidBody("keys is empty: it takes 1 to %d", MaxRedrive)
+		return nil, invalidBody("keys is empty: it takes 1 to %d", most)
 	}
 	_, err := b.json.ReadToken()
 	return keys, b.wrap(err)

@@ -62,6 +62,7 @@ func FuzzDecodeBatch(f *testing.F) {
 	for _, seed := range append(batchSeeds(),
 		operations(`{"op":"increment","key":"a","by":1}`, `{"op":"set","key":"b","value":7}`, `{"op":"delete","key":"c"}`),
 		operations(`{"key":"a","op":"increment"}`, `{"op":"get","key":"a"}`, `{"op":"set","key":"","value":1}`, `{}`),
+		operations(`{"op":"increment","key":"a","id":"one"}`, `{"id":"\u0020","op":"delete","key":"c"}`),
 	) {
 		f.Add(seed)
 	}
@@ -107,6 +108,8 @@ func requireSame(t *testing.T, fields map[string]any, op counter.Operation) {
 	require.Equal(t, fields["op"], op.Kind.String())
 	_, err := counter.ParseKey(string(op.Key))
 	require.NoError(t, err)
+	id, _ := fields["id"].(string)
+	require.Equal(t, id, op.ID)
 	name := map[counter.Kind]string{counter.Increment: "by", counter.Set: "value"}[op.Kind]
 	amount, ok := fields[name].(json.Number)
 	switch {

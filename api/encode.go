@@ -58,6 +58,10 @@ func appendCounter(b []byte, c counter.Counter) []byte {
 	} else {
 		b = append(b, `,"value":null,"version":null`...)
 	}
+	if c.SyncedVersion > 0 {
+		b = append(b, `,"synced_version":`...)
+		b = strconv.AppendInt(b, c.SyncedVersion, 10)
+	}
 	return appendSynced(b, c.Synced)
 }
 
@@ -77,6 +81,14 @@ func appendSynced(b []byte, synced bool) []byte {
 	b = append(b, `,"synced":`...)
 	b = strconv.AppendBool(b, synced)
 	return append(b, '}')
+}
+
+// appendReplayed adds to the object at the end of b that it is an earlier operation's answer, if it is.
+func appendReplayed(b []byte, replayed bool) []byte {
+	if !replayed {
+		return b
+	}
+	return append(b[:len(b)-1], `,"replayed":true}`...)
 }
 
 // appendFailed appends what became of an operation that was refused. The key is null where it was not a valid one.

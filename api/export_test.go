@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/flush"
 )
 
 // What the tests need to see of the inside.
@@ -53,12 +54,15 @@ func bodyOf(text string) *body {
 // AppendCounter is appendCounter.
 func AppendCounter(b []byte, c counter.Counter) []byte { return appendCounter(b, c) }
 
-// PrefersMinimal is prefersMinimal.
-func PrefersMinimal(h http.Header) bool { return prefersMinimal(h) }
+// PrefersMinimal is what readPreferences says about return=minimal.
+func PrefersMinimal(h http.Header) bool { return readPreferences(h).minimal }
+
+// PreferredWait is what readPreferences says about wait.
+func PreferredWait(h http.Header) time.Duration { return readPreferences(h).wait }
 
 // Routes returns every route, those for operators too.
 func Routes() []*echo.Route {
-	return newServer(nil, Options{Admin: Admin{Token: "token"}}).router().Routes()
+	return newServer(nil, Options{Admin: Admin{Token: "token"}, Flusher: new(flush.Flusher)}).router().Routes()
 }
 
 // Statuses returns the status of every code.

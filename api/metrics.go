@@ -19,6 +19,7 @@ var durationBuckets = []float64{
 type metrics struct {
 	writes   map[counter.Kind]prometheus.Counter
 	rejected map[counter.Code]prometheus.Counter
+	replayed prometheus.Counter
 	duration prometheus.Histogram
 }
 
@@ -34,13 +35,17 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
 		writes:   make(map[counter.Kind]prometheus.Counter),
 		rejected: make(map[counter.Code]prometheus.Counter),
+		replayed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "afterwrite_replayed_total",
+			Help: "Operations that were answered as the earlier one with their idempotency key was, and not carried out again.",
+		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "afterwrite_write_duration_seconds",
 			Help:    "Time from a decoded write request (a batch counts once) to its outcome.",
 			Buckets: durationBuckets,
 		}),
 	}
-	registry.MustRegister(writes, rejected, m.duration)
+	registry.MustRegister(writes, rejected, m.replayed, m.duration)
 	for _, kind := range []counter.Kind{counter.Increment, counter.Set, counter.Delete} {
 		m.writes[kind] = writes.WithLabelValues(kind.String())
 	}
@@ -50,10 +55,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
-// count adds an operation that was carried out or refused. Reads are no writes.
-func (m *metrics) count(kind counter.Kind, err error) {
-	if err != nil {
-		m.reject(counter.CodeOf(err))
+// succeeded adds an operation that was carried out, or not again. Reads are no writes.
+func (m *metrics) succeeded(kind counter.Kind, replayed bool) {
+	if replayed {
+		m.replayed.Inc()
 	} else if writes, ok := m.writes[kind]; ok {
 		writes.Inc()
 	}

@@ -2,28 +2,166 @@ package api
 
 import (
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// preferMinimal is the preference that is honoured, as Preference-Applied gives it back.
-const preferMinimal = "return=minimal"
+// maxWait bounds how long an answer may wait for Postgres: half of what proxies usually give a request.
+const maxWait = 30 * time.Second
 
-// prefersMinimal reports whether the client prefers to get no value back: return=minimal among the preferences of RFC 7240.
-// Names and this value have no case, the value may be quoted, parameters are skipped, and of several preferences of one
-// name the first counts, also across several headers.
-func prefersMinimal(h http.Header) bool {
+// preferences are what a client prefers (RFC 7240), as far as it is known here.
+type preferences struct {
+	minimal bool          // return=minimal: no value back
+	wait    time.Duration // wait=5: until Postgres has it, for at most that long; 0: not at all
+
+	waitGiven bool // also where it is 0
+
+	durability string // durability=replica: where a write has to be before it is answered; "": in Redis
+}
+
+// readPreferences reads the preferences of a request. Names and their values have no case, a value may be quoted, parameters
+// are skipped, and of several preferences of one name the first counts, also across several headers. What cannot be
+// understood is skipped too, as RFC 7240 wants it.
+func readPreferences(h http.Header) preferences {
+	var p preferences
+	var seenReturn, seenWait, seenDurability bool
 	for _, line := range h["Prefer"] {
 		for line != "" {
 			var preference string
 			preference, line = cut(line, ',')
 			preference, _ = cut(preference, ';')
 			name, value := cut(preference, '=')
-			if strings.EqualFold(strings.TrimSpace(name), "return") {
-				return strings.EqualFold(unquoted(strings.TrimSpace(value)), "minimal")
+			value = unquoted(strings.TrimSpace(value))
+			switch name = strings.TrimSpace(name); {
+			case strings.EqualFold(name, "return") && !seenReturn:
+				seenReturn = true
+				p.minimal = strings.EqualFold(value, "minimal")
+			case strings.EqualFold(name, "wait") && !seenWait:
+				seenWait = true
+				p.wait, p.waitGiven = seconds(value)
+			case strings.EqualFold(name, "durability") && !seenDurability:
+				seenDurability = true
+				p.durability = strings.ToLower(value)
+				if p.durability == "" {
+					p.durability = "nothing" // which is no level: it is refused
+				}
 			}
 		}
 	}
-	return false
+	return p
+}
+
+// seconds reads RFC 7240's wait: whole seconds. More than maxWait are that; what is no number is none.
+func seconds(value string) (wait time.Duration, ok bool) {
+	n, err := strconv.ParseUint(value, 10, 16)
+	if err != nil {
+		return 0, false
+	}
+	return min(time.Duration(n)*time.Second, maxWait), true
+}
+
+// levels are what durability takes, and how long each is waited for where wait does not say so.
+var levels = map[string]struct {
+	level writepath.Durability
+	bound time.Duration
+}{
+	"replica":  {writepath.OnReplicas, 2 * time.Second},
+	"disk":     {writepath.OnDisk, 2 * time.Second},
+	"database": {writepath.InPostgres, defaultWait},
+}
+
+// options are how a write with these preferences is carried out. A durability that is not known is refused, other than RFC
+// 7240 wants it: who asks for one relies on it.
+func (p preferences) options() (writepath.Options, error) {
+	o := writepath.Options{Minimal: p.minimal, Wait: p.wait}
+	if p.durability == "" {
+		return o, nil
+	}
+	l, known := levels[p.durability]
+	if !known {
+		return o, &counter.Error{
+			Code:   counter.CodeUnsupportedDurability,
+			Detail: "durability is " + excerpt(p.durability) + ": it takes replica, disk or database",
+		}
+	}
+	o.Durability = l.level
+	if o.Wait == 0 {
+		o.Wait = l.bound
+	}
+	return o, nil
+}
+
+// forPostgres reports that the answer is to say whether Postgres has the write. With a durability it is an error if it has not.
+func (p preferences) forPostgres() bool { return p.wait > 0 && p.durability == "" }
+
+// applied tells the client which of its preferences were honoured: all, or minimal not, because there was something to say.
+func (p preferences) applied(c echo.Context, minimal bool) {
+	var honoured []string
+	if minimal {
+		honoured = append(honoured, "return=minimal")
+	}
+	if p.wait > 0 {
+		honoured = append(honoured, "wait="+strconv.Itoa(int(p.wait/time.Second)))
+	}
+	if p.durability != "" {
+		honoured = append(honoured, "durability="+p.durability)
+	}
+	if len(honoured) > 0 {
+		c.Response().Header().Set(headerPreferenceApplied, strings.Join(honoured, ", "))
+	}
+}
+
+// awaited is what the query of a read asks to wait for.
+type awaited struct {
+	wait    time.Duration // 0: it does not wait
+	version int64         // 0: what it reads
+}
+
+// defaultWait is how long a read waits that does not say how long.
+const defaultWait = 5 * time.Second
+
+// readAwaited reads wait=synced, version and timeout of a query. Without wait it takes no notice of the others.
+func readAwaited(c echo.Context) (awaited, error) {
+	if c.Request().URL.RawQuery == "" {
+		return awaited{}, nil
+	}
+	query := c.QueryParams()
+	if !query.Has("wait") {
+		return awaited{}, nil
+	}
+	a := awaited{wait: defaultWait}
+	for _, name := range [...]string{"wait", "version", "timeout"} {
+		if len(query[name]) > 1 {
+			return a, invalidQuery("%s is there more than once", name)
+		}
+	}
+	if query.Get("wait") != "synced" {
+		return a, invalidQuery("wait takes synced")
+	}
+	return a, a.read(query)
+}
+
+// read reads version and timeout.
+func (a *awaited) read(query url.Values) (err error) {
+	if query.Has("version") {
+		if a.version, err = strconv.ParseInt(query.Get("version"), 10, 64); err != nil || a.version < 1 {
+			return invalidQuery("version takes a number from 1 on")
+		}
+	}
+	if query.Has("timeout") {
+		a.wait, err = time.ParseDuration(query.Get("timeout"))
+		if err != nil || a.wait <= 0 || a.wait > maxWait {
+			return invalidQuery("timeout takes a time such as 5s or 500ms, up to %s", maxWait)
+		}
+	}
+	return nil
 }
 
 // cut is strings.Cut at the first separator that is not within a quoted string.
@@ -42,7 +180,7 @@ func cut(s string, separator byte) (before, after string) {
 	return s, ""
 }
 
-// unquoted strips the quotes of a quoted string. Escapes in it are not undone: the only value looked for has none.
+// unquoted strips the quotes of a quoted string. Escapes in it are not undone: the values looked for have none.
 func unquoted(s string) string {
 	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
 		return s[1 : len(s)-1]

@@ -53,6 +53,14 @@ var problems = map[counter.Code]problem{
 		http.StatusConflict, "Overflow",
 		"Not applied. The value would leave the range of a signed 64-bit integer.",
 	},
+	counter.CodeInvalidIdempotencyKey: {
+		http.StatusBadRequest, "Invalid idempotency key",
+		"Not applied. An Idempotency-Key, or the id of an operation in a batch, has 1 to 128 bytes of printable ASCII.",
+	},
+	counter.CodeIdempotencyKeyReused: {
+		http.StatusUnprocessableEntity, "Idempotency key reused",
+		"Not applied. Another operation on this counter had this key; what it did stands. A new operation takes a new key.",
+	},
 	counter.CodeBodyTooLarge: {
 		http.StatusRequestEntityTooLarge, "Body too large",
 		"Not applied. A body takes up to 1 MiB, a batch up to 8 MiB.",
@@ -91,15 +99,24 @@ var problems = map[counter.Code]problem{
 	},
 	codeInvalidQuery: {
 		http.StatusBadRequest, "Invalid query",
-		"The detail says which part of the query is wrong, and what it takes.",
+		"Nothing was done. The detail says which part of the query is wrong, and what it takes.",
 	},
 	codeConflict: {
 		http.StatusConflict, "Conflict",
 		"The counter is not any more what it was, or Postgres does not accept it; the detail says what was done. Look at it again.",
 	},
+	counter.CodeNotDurable: {
+		http.StatusServiceUnavailable, "Not durable yet",
+		"APPLIED in Redis, but it is not known to be where Prefer: durability wants it. With the same Idempotency-Key it may be " +
+			"repeated to wait again; without one it would count twice.",
+	},
+	counter.CodeUnsupportedDurability: {
+		http.StatusBadRequest, "Unsupported durability",
+		"Not applied. Prefer: durability takes replica, disk or database, and disk needs a Redis that can tell.",
+	},
 	counter.CodeOutcomeUnknown: {
 		http.StatusGatewayTimeout, "Outcome unknown",
-		"The write may or may not have been applied. To repeat an increment may count it twice.",
+		"The write may or may not have been applied. Repeat it if it had an Idempotency-Key; without one an increment may count twice.",
 	},
 }
 

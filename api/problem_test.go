@@ -30,6 +30,8 @@ func TestEveryCodeHasTheStatusOfTheDesign(t *testing.T) {
 		counter.CodeNotFound: 404, counter.CodeOverflow: 409, counter.CodeBackpressure: 503, counter.CodeOverloaded: 503,
 		counter.CodeCacheFull: 503, counter.CodeCacheUnavailable: 503, counter.CodeDatabaseUnavailable: 503,
 		counter.CodeOutcomeUnknown: 504, counter.CodeInternal: 500,
+		counter.CodeInvalidIdempotencyKey: 400, counter.CodeIdempotencyKeyReused: 422,
+		counter.CodeNotDurable: 503, counter.CodeUnsupportedDurability: 400,
 		"unauthorized": 401, "invalid_query": 400, "conflict": 409,
 	}, api.Statuses())
 }

@@ -24,7 +24,7 @@ func defaultLimits() limits {
 	return limits{
 		header:      5 * time.Second,  // headers fit in one packet
 		read:        30 * time.Second, // a batch of 8 MiB within it takes 2.2 Mbit/s
-		write:       60 * time.Second, // the time to read the body, to be carried out, and to be fetched
+		write:       75 * time.Second, // the time to read the body, to be carried out, to wait for Postgres (30 s), and to be fetched
 		idle:        2 * time.Minute,  // longer than the usual 60 s of load balancers, so that they close first
 		grace:       7 * time.Second,  // process managers often kill 10 s after asking, and the hints are sent after this
 		headerBytes: 16 << 10,         // the longest key, percent-encoded, is under 1 KiB; cookies of other services 8

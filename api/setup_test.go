@@ -66,6 +66,7 @@ func setup(t *testing.T) *realBundle {
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 
 	service := realService{Service: writepath.New(c, writer, loader, noHints{}), cache: c, store: s}
+	t.Cleanup(service.StopWaiting)
 	return &realBundle{bundle: serve(t, service, api.Options{}), redis: client, postgres: db, service: service}
 }
 

@@ -7,6 +7,7 @@
 //	type    TaskID                    sent by               what the worker does
 //	flush   flush:<key>               api, worker           in group <shard>; aggregated into one flush of many keys
 //	drain   drain:<shard>[:more]      api, worker           flushes every dirty key of the shard
+//	drain   drain:<shard>:now         api, command          the same, at once, for who waits for it
 //	drain   drain:<shard>:<0 or 1>    worker, for a sweep   the same, for keys whose task was lost
 //	retry   retry:<key>               worker                tries a row that Postgres refused, then makes it a dead letter
 //	sweep   sweep:<bucket>            scheduler             looks for keys that were dirty for too long

@@ -86,6 +86,11 @@ func Drain(shard counter.Shard, delay time.Duration) *asynq.Task {
 	return drain(Shard{Shard: shard}, "drain:"+shard.String(), asynq.ProcessIn(delay))
 }
 
+// DrainNow is the drain that somebody waits for. Its ID is its own, since Drain's may be that of one that is to run later.
+func DrainNow(shard counter.Shard) *asynq.Task {
+	return drain(Shard{Shard: shard}, "drain:"+shard.String()+":now")
+}
+
 // DrainMore is what a drain sends, to run after delay, when keys became dirty while it ran. own is the TaskID of the
 // sender: that ID is taken while the sender runs, so the two IDs take turns, and there are never more than two.
 func DrainMore(shard counter.Shard, own string, delay time.Duration) *asynq.Task {

@@ -6,7 +6,8 @@
 -- ARGV[2]  TTL of a clean entry, ms
 -- then for each key three: key, the version that was committed ("" for a key whose entry was gone), the life that it is of
 --
--- Reply: the keys that stay dirty because they were written meanwhile.
+-- Reply: the keys that stay dirty because they were written meanwhile. Their entries note what was committed (field c), and
+-- those who wait for Postgres to have a version are told on a channel that they may look (see progress.lua).
 --
 -- It needs no growth, so that flushing goes on in a Redis that is full.
 
@@ -14,7 +15,7 @@ local call, pcall = redis.call, redis.pcall
 local dirty = KEYS[1]
 local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
 local has_dead = call('EXISTS', tag .. ':dead') == 1
-local again = {}
+local again, settled = {}, false
 
 for i = 3, #ARGV, 3 do
   local key, committed, life = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -27,11 +28,16 @@ for i = 3, #ARGV, 3 do
   -- version of another life is another state.
   if n == committed and not u and (e[3] or '') == life then
     if call('ZREM', dirty, key) == 1 then call('PEXPIRE', entry, ARGV[2]) end
-    call('HDEL', entry, 'e', 'bv', 'bn', 'p')
+    call('HDEL', entry, 'e', 'bv', 'bn', 'p', 'c')
+    settled = true
   elseif not e.err and not n and committed == '' then
     call('ZREM', dirty, key)
   elseif call('ZSCORE', dirty, key) then
     pcall('ZADD', dirty, 'XX', ARGV[1], key)
+    if n and not u and life ~= '' and e[3] == life then
+      pcall('HSET', entry, 'c', committed .. ' ' .. life) -- with the life: a later one counts from another state
+      settled = true
+    end
     again[#again + 1] = key
   end
 end
@@ -41,4 +47,5 @@ end
 local t = call('TIME')
 local set = pcall('SET', tag .. ':gen', string.format('%.0f', t[1] * 1000000 + t[2]))
 if set.err then call('DEL', tag .. ':gen') end
+if settled then pcall('PUBLISH', 'aw:acks', tag) end
 return again

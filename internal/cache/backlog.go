@@ -80,7 +80,7 @@ func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error
 	for i := range c.shards {
 		counts[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), "-inf", before)
 		// Dirty by a clock that was ahead, as in peek.lua.
-		ahead[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), "("+strconv.FormatInt(now+maxParked.Milliseconds(), 10), "("+deadScore)
+		ahead[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), "("+strconv.FormatInt(now+maxParked.Milliseconds(), 10), "("+strconv.FormatInt(deadScore, 10))
 		drains[i] = pipe.Exists(ctx, drainKey(counter.Shard(i)))
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
@@ -101,12 +101,8 @@ func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error
 	return out, nil
 }
 
-const (
-	// maxParked is longer than any key is put aside for.
-	maxParked = 3 * time.Hour
-	// deadScore is the time of a dead key, see park.lua.
-	deadScore = "4503599627370496"
-)
+// maxParked is longer than any key is put aside for.
+const maxParked = 3 * time.Hour
 
 // Due returns up to limit keys of the shard that a drain would find now, the oldest first. In one round trip (on a
 // cluster, one to each of two nodes at once).

@@ -12,13 +12,15 @@
 // Every key of a shard carries the shard's hash tag, so that a script on one shard works on Redis Cluster too.
 //
 //	{aw:07}:c:<key>   hash    v value, n version, x=1 deleted, u base unknown (1: v and n count from it, 2: only n does);
-//	                          while dirty also e life, bn and bv version and value before it, p earlier lives (see apply.lua)
+//	                          while dirty also e life, bn and bv version and value before it, p earlier lives (see apply.lua),
+//	                          c the version of it that Postgres has, and the life which that is of
 //	{aw:07}:dirty     zset    key -> ms of its first unsynced write; later than now: waits for a retry; 2^52: dead
 //	{aw:07}:dead      hash    key -> Dead as JSON
 //	{aw:07}:gen       string  changes with every ack; guards Hydrate against what was read before it
 //	{aw:07}:i:<ID>..  string  what an operation with an ID was and what was answered, with a TTL
 //	{aw:07}:drain     string  who drains the shard now, with a TTL
 //	aw:meta           hash    shards, layout
+//	aw:acks           channel a shard's tag, when keys of it have reached Postgres
 //
 // A dirty entry has no TTL, a clean one has. All times are of Redis's own clock.
 package cache
@@ -47,6 +49,8 @@ var (
 	ackSource string
 	//go:embed park.lua
 	parkSource string
+	//go:embed progress.lua
+	progressSource string
 	//go:embed release.lua
 	releaseSource string
 	//go:embed shift.lua
@@ -59,6 +63,7 @@ var (
 	peekScript      = redis.NewScript(peekSource)
 	ackScript       = redis.NewScript(ackSource)
 	parkScript      = redis.NewScript(parkSource)
+	progressScript  = redis.NewScript(progressSource)
 	releaseScript   = redis.NewScript(releaseSource)
 	reconcileScript = redis.NewScript(shiftSource + reconcileSource)
 )

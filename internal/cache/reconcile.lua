@@ -24,7 +24,7 @@ local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
 -- come from a clock that is behind.
 local function merge(entry, e, value, version, lineage)
   local had, had_n, lives = e[3] or 'set', e[4], e[6] or ''
-  call('HDEL', entry, 'bn') -- a write that a full Redis lets pass, and the others after it
+  call('HDEL', entry, 'bn', 'c') -- a write that a full Redis lets pass, and the others after it
   if string.sub(e[2], 1, 8) ~= incarnation then
     lives = string.format('%s;%s,%s,%s', lives, string.sub(e[2], 9), call('HGET', entry, 'v'), e[1])
   end
@@ -54,7 +54,7 @@ local function adopt(entry, key, value, version, deleted)
   call('ZREM', dirty, key) -- likewise
   call('HSET', entry, 'v', value, 'n', version)
   if deleted == '1' then call('HSET', entry, 'x', '1') else call('HDEL', entry, 'x') end
-  call('HDEL', entry, 'e', 'bv', 'bn', 'p')
+  call('HDEL', entry, 'e', 'bv', 'bn', 'p', 'c')
   call('HDEL', tag .. ':dead', key)
   call('PEXPIRE', entry, ARGV[1])
   return 'y'

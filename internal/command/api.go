@@ -11,6 +11,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/flush"
 	"github.com/afterwrite/afterwrite/internal/ops"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
@@ -60,14 +61,20 @@ func (apiCommand) Run(w *world) error {
 	})
 	defer closeBounded(hints)
 
+	barrier := p.cache.NewBarrier(p.config.WaitReplicas)
+	defer barrier.Close()
 	service := &apiService{
-		Service: writepath.New(p.cache, writer, loader, hints), cache: p.cache, store: p.store,
+		Service: writepath.New(p.cache, writer, loader, hints).WithBarrier(barrier), cache: p.cache, store: p.store,
 	}
+	// Who waits for Postgres is answered as soon as the process is to end, and not cut off after its grace.
+	defer service.StopWaiting()
+	defer context.AfterFunc(w.ctx, service.StopWaiting)()
 	dead := deadletter.New(deadletter.Options{Cache: p.cache, Store: p.store, Redis: p.redis, Logger: p.log})
 	var farewell api.Farewell
 	handler := api.New(service, api.Options{
 		Logger: p.log, Registry: p.registry, Version: programVersion(), Farewell: &farewell,
-		Admin: api.Admin{Token: p.config.AdminToken, Dead: dead},
+		Admin:   api.Admin{Token: p.config.AdminToken, Dead: dead},
+		Flusher: flush.New(p.cache, asynq.NewClientFromRedisClient(p.redis)), Ending: w.ctx,
 	})
 	listener, err := ops.Listen(p.address(), p.variable)
 	if err != nil {

@@ -15,8 +15,8 @@ func (apiCommand) Help() string {
 	return `Takes writes and answers as soon as Redis has them. It starts, and takes writes, while Postgres is away. Run as
 many as you like behind a load balancer.
 
-` + environment("REDIS_URL", "DATABASE_URL", "PORT", "API_ADDR", "FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL", "SHARDS",
-		"ADMIN_TOKEN") +
+` + environment("REDIS_URL", "DATABASE_URL", "PORT", "API_ADDR", "FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
+		"IDEMPOTENCY_TTL", "WAIT_REPLICAS", "SHARDS", "ADMIN_TOKEN") +
 		example("REDIS_URL=redis://127.0.0.1:6379/0 DATABASE_URL=postgres://me@127.0.0.1/afterwrite afterwrite api",
 			"curl -X POST http://127.0.0.1:8080/v1/counters/page%3Ahome/increment")
 }
@@ -26,9 +26,12 @@ func (workerCommand) Help() string {
 	return `Flushes what was written to Postgres, in batches. While Postgres is away it waits; nothing is lost by that. Run
 as many as you like: rows never go back to an older state.
 
+With --drain it ends, with status 0, as soon as nothing is dirty: for cron, jobs and machines that sleep. Rows that Postgres
+refuses are tried as often as usual, and then are dead letters, which it does not wait for. An outage of Postgres is waited out.
+
 ` + environment("REDIS_URL", "DATABASE_URL", "PORT", "WORKER_ADDR", "WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
 		"SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", "MAX_ATTEMPTS", "RETRY_BACKOFF", "TOMBSTONE_TTL") +
-		example("AFTERWRITE_WORKER_CONCURRENCY=16 afterwrite worker")
+		example("AFTERWRITE_WORKER_CONCURRENCY=16 afterwrite worker", "afterwrite worker --drain --timeout 10m")
 }
 
 // Help implements kong.HelpProvider.
@@ -65,6 +68,16 @@ nothing. The exit status is 1 when something is refused.
 
 ` + environment("REDIS_URL", "DATABASE_URL", "SHARDS") +
 		example("afterwrite doctor --json")
+}
+
+// Help implements kong.HelpProvider.
+func (flushCommand) Help() string {
+	return `Has the workers flush everything, or the counters that are named, at once. With --wait the exit status is 0 when Postgres
+has all that was written before, and 1 when it does not have it in time; what is written meanwhile does not keep it. Dead
+letters are reported apart, and not waited for. A worker has to run.
+
+` + environment("REDIS_URL", "SHARDS") +
+		example("afterwrite flush --wait --timeout 1m", "afterwrite flush --wait page:home page:about")
 }
 
 // Help implements kong.HelpProvider.

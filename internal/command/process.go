@@ -99,7 +99,9 @@ func (s *process) open(ctx context.Context) error {
 	if s.redis, err = cache.Connect(s.config.RedisURL, s.redisConns(s.config)); err != nil {
 		return err
 	}
-	s.cache = cache.New(s.redis, cache.Options{Shards: s.config.Shards, CleanTTL: s.config.CleanTTL})
+	s.cache = cache.New(s.redis, cache.Options{
+		Shards: s.config.Shards, CleanTTL: s.config.CleanTTL, RecordTTL: s.config.IdempotencyTTL,
+	})
 	s.sampler = s.cache.NewCollector()
 	s.registry.MustRegister(s.sampler)
 	if s.postgresConns != nil {

@@ -27,6 +27,8 @@ var meanings = []variable{
 	{name: "AFTERWRITE_SWEEP_INTERVAL", meaning: "between two looks for counters whose task was lost"},
 	{name: "AFTERWRITE_MAX_DIRTY", meaning: "counters that Postgres does not have, past which writes get 503"},
 	{name: "AFTERWRITE_CLEAN_TTL", meaning: "how long Redis keeps a counter that Postgres has"},
+	{name: "AFTERWRITE_IDEMPOTENCY_TTL", meaning: "how long the answer to an Idempotency-Key is kept"},
+	{name: "AFTERWRITE_WAIT_REPLICAS", meaning: "replicas of Redis that durability=replica waits for"},
 	{name: "AFTERWRITE_SHARDS", meaning: "parts of the key space; fixed once Redis holds counters"},
 	{name: "AFTERWRITE_MAX_ATTEMPTS", meaning: "tries of a row that Postgres refuses"},
 	{name: "AFTERWRITE_RETRY_BACKOFF", meaning: "wait before the second of them; it doubles"},

@@ -45,6 +45,10 @@ type Config struct {
 	MaxDirty int64 `env:"AFTERWRITE_MAX_DIRTY" envDefault:"1000000"`
 	// CleanTTL is how long an entry stays in Redis after Postgres has it.
 	CleanTTL time.Duration `env:"AFTERWRITE_CLEAN_TTL" envDefault:"1h"`
+	// IdempotencyTTL is how long the answer to a request with an Idempotency-Key is kept.
+	IdempotencyTTL time.Duration `env:"AFTERWRITE_IDEMPOTENCY_TTL" envDefault:"24h"`
+	// WaitReplicas is how many replicas of Redis must have a write that asks for durability=replica.
+	WaitReplicas int `env:"AFTERWRITE_WAIT_REPLICAS" envDefault:"1"`
 	// Shards is the number of parts of the key space; it cannot be changed while Redis holds entries.
 	Shards int `env:"AFTERWRITE_SHARDS" envDefault:"64"`
 	// MaxAttempts is how often a row that Postgres refuses is tried before it becomes a dead letter.
@@ -105,6 +109,8 @@ func (c Config) validate() error {
 		within("AFTERWRITE_SWEEP_INTERVAL", c.SweepInterval, time.Second, time.Hour),
 		within("AFTERWRITE_MAX_DIRTY", c.MaxDirty, 1, 1_000_000_000),
 		within("AFTERWRITE_CLEAN_TTL", c.CleanTTL, time.Second, 365*24*time.Hour),
+		within("AFTERWRITE_IDEMPOTENCY_TTL", c.IdempotencyTTL, time.Second, 30*24*time.Hour),
+		within("AFTERWRITE_WAIT_REPLICAS", c.WaitReplicas, 1, 100),
 		within("AFTERWRITE_SHARDS", c.Shards, 1, counter.MaxShards),
 		within("AFTERWRITE_MAX_ATTEMPTS", c.MaxAttempts, 1, 100),
 		within("AFTERWRITE_RETRY_BACKOFF", c.RetryBackoff, 10*time.Millisecond, 10*time.Minute),

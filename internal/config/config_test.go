@@ -38,6 +38,8 @@ func TestEveryBadVariableIsNamed(t *testing.T) {
 		"AFTERWRITE_SWEEP_INTERVAL":     "-5s",
 		"AFTERWRITE_MAX_DIRTY":          "0",
 		"AFTERWRITE_CLEAN_TTL":          "1ms",
+		"AFTERWRITE_IDEMPOTENCY_TTL":    "0s",
+		"AFTERWRITE_WAIT_REPLICAS":      "0",
 		"AFTERWRITE_SHARDS":             "5000",
 		"AFTERWRITE_MAX_ATTEMPTS":       "0",
 		"AFTERWRITE_RETRY_BACKOFF":      "0s",

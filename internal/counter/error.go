@@ -11,23 +11,26 @@ type Code string
 
 // The codes.
 const (
-	CodeInvalidKey           Code = "invalid_key"
-	CodeInvalidBody          Code = "invalid_body"
-	CodeUnknownField         Code = "unknown_field"
-	CodeTooManyOperations    Code = "too_many_operations"
-	CodeBodyTooLarge         Code = "body_too_large"
-	CodeUnsupportedMediaType Code = "unsupported_media_type"
-	CodeMethodNotAllowed     Code = "method_not_allowed"
-	CodeNotFound             Code = "not_found"
-	CodeOverflow             Code = "overflow"
-	CodeIdempotencyKeyReused Code = "idempotency_key_reused" // for another operation; not applied
-	CodeBackpressure         Code = "backpressure"           // too many dirty keys; not applied
-	CodeOverloaded           Code = "overloaded"             // the api's own queue is full; not applied
-	CodeCacheFull            Code = "cache_full"             // Redis is at maxmemory; not applied
-	CodeCacheUnavailable     Code = "cache_unavailable"      // Redis could not be reached or refused; not applied
-	CodeDatabaseUnavailable  Code = "database_unavailable"   // a read needs Postgres, which did not answer
-	CodeOutcomeUnknown       Code = "outcome_unknown"        // sent, no answer: may or may not be applied
-	CodeInternal             Code = "internal"
+	CodeInvalidKey            Code = "invalid_key"
+	CodeInvalidBody           Code = "invalid_body"
+	CodeUnknownField          Code = "unknown_field"
+	CodeTooManyOperations     Code = "too_many_operations"
+	CodeBodyTooLarge          Code = "body_too_large"
+	CodeUnsupportedMediaType  Code = "unsupported_media_type"
+	CodeMethodNotAllowed      Code = "method_not_allowed"
+	CodeNotFound              Code = "not_found"
+	CodeOverflow              Code = "overflow"
+	CodeInvalidIdempotencyKey Code = "invalid_idempotency_key" // not applied
+	CodeIdempotencyKeyReused  Code = "idempotency_key_reused"  // for another operation; not applied
+	CodeBackpressure          Code = "backpressure"            // too many dirty keys; not applied
+	CodeOverloaded            Code = "overloaded"              // the api's own queue is full; not applied
+	CodeCacheFull             Code = "cache_full"              // Redis is at maxmemory; not applied
+	CodeCacheUnavailable      Code = "cache_unavailable"       // Redis could not be reached or refused; not applied
+	CodeDatabaseUnavailable   Code = "database_unavailable"    // a read needs Postgres, which did not answer
+	CodeOutcomeUnknown        Code = "outcome_unknown"         // sent, no answer: may or may not be applied
+	CodeNotDurable            Code = "not_durable"             // applied in Redis, but not yet where it was to be
+	CodeUnsupportedDurability Code = "unsupported_durability"  // not applied
+	CodeInternal              Code = "internal"
 )
 
 // Error is an error with a meaning for the client. Detail is for the client; Err, which may hold hosts and internals,

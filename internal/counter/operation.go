@@ -26,9 +26,6 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// MaxIDBytes bounds the ID of an Operation.
-const MaxIDBytes = 128
-
 // Operation is one thing to do to one counter.
 type Operation struct {
 	Key    Key
@@ -36,7 +33,7 @@ type Operation struct {
 	Amount int64 // what Increment adds, what Set sets; 0 otherwise
 
 	// ID makes the operation idempotent: of all operations on Key with this ID, one is carried out, and the others get its
-	// answer. At most MaxIDBytes bytes, printable ASCII; "" for none. A Get has none.
+	// answer. Made of one that ParseID lets pass, without a NUL in it; "" for none. A Get has none.
 	ID string
 }
 
@@ -54,6 +51,10 @@ type Counter struct {
 	Version int64 // operations ever accepted on the key
 	Exists  bool  // false: deleted, or never written
 	Synced  bool  // Postgres has this version
+
+	// SyncedVersion is a version that Postgres has, where one was waited for: Synced is about that one then, and Version may
+	// be newer. Else 0.
+	SyncedVersion int64
 
 	// Known is false when the operation was accepted while the value in Postgres could not be asked for: Value and
 	// Version mean nothing then, Exists and Synced do.

@@ -4,4 +4,7 @@
 //
 // It waits for Redis only. The one read of Postgres, for the base of a cold key, is bounded and shared, and skipped
 // while the breaker is open; a write then goes on with its base unknown.
+//
+// A client that wants to know more waits for more: until Postgres has it (waiters, which share one notification), or until it
+// is on replicas or on disk (a Barrier of package cache). That never holds up those who do not ask for it.
 package writepath

@@ -2,6 +2,7 @@ package writepath
 
 import (
 	"context"
+	"time"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -27,23 +28,57 @@ type Service struct {
 	writer *cache.Writer
 	bases  Bases
 	hints  Hints
+
+	waiters *waiters
+	barrier Barrier // nil: none
 }
 
 // New returns a Service. What it is made of stays the caller's to close, after the last Do.
 func New(c *cache.Cache, writer *cache.Writer, bases Bases, hints Hints) *Service {
-	return &Service{cache: c, writer: writer, bases: bases, hints: hints}
+	return &Service{cache: c, writer: writer, bases: bases, hints: hints, waiters: newWaiters(c, bases, hints)}
 }
+
+// WithBarrier lets operations ask to be on replicas or on disk. Call it before the first Do.
+func (s *Service) WithBarrier(b Barrier) *Service {
+	s.barrier = b
+	return s
+}
+
+// StopWaiting answers all that wait for Postgres at once, as if their time was over, and whatever would wait later. It ends
+// what runs for them in the background.
+func (s *Service) StopWaiting() { s.waiters.close() }
 
 // Options say how operations are to be carried out.
 type Options struct {
 	// Minimal: the client wants no value back, so Postgres is never asked for the base of a cold key.
 	Minimal bool
+
+	// Wait is how long to wait until Postgres has what the operations did, or the version that a Get read: Synced says
+	// whether it has. 0: not at all.
+	Wait time.Duration
+	// Version is what a Get waits for instead.
+	Version int64
+
+	// Durability is where writes have to be before they are answered, within Wait; where they are not, they have an error of
+	// CodeNotDurable although they are applied. A Get takes no notice of it.
+	Durability Durability
 }
 
 // Do carries out ops in order and returns one result for each; every Err is an *counter.Error. A counter that does not
 // exist is no error: its Exists is false. Do blocks until Redis has answered (bounded by its client's time-outs) or ctx
-// ends, and at most for three bounded reads of Postgres when keys are cold.
+// ends, and at most for three bounded reads of Postgres when keys are cold; and then as long as options say.
 func (s *Service) Do(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
+	switch {
+	case options.Durability != InRedis:
+		return s.doDurably(ctx, ops, options)
+	case options.Wait > 0:
+		return s.doAndWait(ctx, ops, options)
+	}
+	return s.carryOut(ctx, ops, options)
+}
+
+// carryOut is Do without waiting for Postgres.
+func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
 	results := make([]counter.Result, len(ops))
 	for start := 0; start < len(ops); start += cache.MaxWrites {
 		end := min(start+cache.MaxWrites, len(ops))

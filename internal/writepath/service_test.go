@@ -65,6 +65,19 @@ func (h *notedHints) Offer(key counter.Key, _ counter.Shard, _ int64) {
 	h.keys = append(h.keys, key)
 }
 
+// count is how often key was offered.
+func (h *notedHints) count(key counter.Key) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, k := range h.keys {
+		if k == key {
+			n++
+		}
+	}
+	return n
+}
+
 func migrate(url string) error { return store.MigrateURL(context.Background(), url) }
 
 func setup(t *testing.T) *testBundle {
@@ -74,19 +87,25 @@ func setup(t *testing.T) *testBundle {
 
 func setupOn(t *testing.T, postgresURL string) *testBundle {
 	t.Helper()
-	client, err := cache.Connect(localtest.RedisURL(t), 10)
+	return setupWith(t, localtest.RedisURL(t), postgresURL, 100*time.Millisecond)
+}
+
+func setupWith(t *testing.T, redisURL, postgresURL string, bound time.Duration) *testBundle {
+	t.Helper()
+	client, err := cache.Connect(redisURL, 10)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	c := cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})
 	s, err := store.Open(postgresURL, store.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	loader := store.NewLoader(s, 100*time.Millisecond)
+	loader := store.NewLoader(s, bound)
 	t.Cleanup(loader.Close)
 	w := c.NewWriter(func() bool { return true })
 	t.Cleanup(w.Close)
 	b := &testBundle{redis: client, cache: c, store: s, reads: &countedReads{Loader: loader}, hints: &notedHints{}}
 	b.service = writepath.New(c, w, b.reads, b.hints)
+	t.Cleanup(b.service.StopWaiting)
 	return b
 }
 

@@ -1,0 +1,92 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/labstack/echo/v4"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/flush"
+)
+
+// Flusher asks the workers for a flush and says what is left: a *flush.Flusher.
+type Flusher interface {
+	Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (flush.Left, error)
+}
+
+// maxFlushes bounds the flushes that are waited for at a time: each looks at every shard ten times a second.
+const maxFlushes = 4
+
+// flush has everything, or the keys in the body, flushed now, and says what is left.
+func (s *server) flush(c echo.Context) error {
+	keys, err := readFlush(c)
+	if err != nil {
+		return err
+	}
+	select {
+	case s.flushes <- struct{}{}:
+		defer func() { <-s.flushes }()
+	default:
+		return noRoom("too many flushes are waited for; none was asked for")
+	}
+	prefers := readPreferences(c.Request().Header)
+	bound := prefers.wait
+	if !prefers.waitGiven {
+		bound = defaultWait
+	}
+	ctx, cancel := context.WithCancel(c.Request().Context())
+	defer cancel()
+	defer context.AfterFunc(s.ending, cancel)()
+	left, err := s.flusher.Flush(ctx, keys, bound)
+	if err != nil && ctx.Err() == nil {
+		e := cache.Unapplied(err)
+		e.Detail = "Redis could not be asked; the flush may have been asked for, and may be repeated"
+		return e
+	}
+	prefers.applied(c, false)
+	answerLeft(c, left)
+	return nil
+}
+
+// answerLeft answers 200 when Postgres has everything that can get there, else 202.
+func answerLeft(c echo.Context, left flush.Left) {
+	status := http.StatusOK
+	if left.Dirty > 0 {
+		status = http.StatusAccepted
+	}
+	b := strconv.AppendInt([]byte(`{"dirty":`), left.Dirty, 10)
+	b = strconv.AppendInt(append(b, `,"retrying":`...), left.Retrying, 10)
+	b = strconv.AppendInt(append(b, `,"dead":`...), left.Dead, 10)
+	write(c, status, echo.MIMEApplicationJSON, append(b, '}'))
+}
+
+// readFlush reads which keys to flush; nil for all.
+func readFlush(c echo.Context) ([]counter.Key, error) {
+	b, err := openBody(c, MaxBatchBodyBytes, nil)
+	if b == nil || err != nil {
+		return nil, err
+	}
+	defer b.close()
+	if err := b.begin(jsontext.KindBeginObject, "the body"); err != nil {
+		return nil, err
+	}
+	var keys []counter.Key
+	for b.json.PeekKind() != jsontext.KindEndObject {
+		name, err := b.value()
+		if err != nil {
+			return nil, err
+		}
+		if !isString(name, "keys") {
+			return nil, unknownField(name, "the body")
+		}
+		if keys, err = b.keyList(flush.MaxKeys); err != nil {
+			return nil, err
+		}
+	}
+	return keys, b.end()
+}

@@ -1,0 +1,97 @@
+package api_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/flush"
+)
+
+// flusher is a Flusher made of a function.
+type flusher func(ctx context.Context, keys []counter.Key, bound time.Duration) (flush.Left, error)
+
+func (f flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (flush.Left, error) {
+	return f(ctx, keys, bound)
+}
+
+func TestFlushSaysWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	var gotKeys []counter.Key
+	var gotBound time.Duration
+	left := flush.Left{Dirty: 3, Retrying: 1, Dead: 2}
+	b := serve(t, always(counter.Result{}), api.Options{
+		Flusher: flusher(func(_ context.Context, keys []counter.Key, bound time.Duration) (flush.Left, error) {
+			gotKeys, gotBound = keys, bound
+			return left, nil
+		}),
+	})
+
+	a := b.send(t, http.MethodPost, "/v1/flush", "")
+	require.Equal(t, http.StatusAccepted, a.StatusCode)
+	require.JSONEq(t, `{"dirty":3,"retrying":1,"dead":2}`, a.text)
+	require.Nil(t, gotKeys)
+	require.Equal(t, 5*time.Second, gotBound)
+
+	left = flush.Left{Dead: 2}
+	a = b.send(t, http.MethodPost, "/v1/flush", `{"keys":["a","b"]}`, "Prefer: wait=7")
+	require.Equal(t, http.StatusOK, a.StatusCode)
+	require.JSONEq(t, `{"dirty":0,"retrying":0,"dead":2}`, a.text)
+	require.Equal(t, []counter.Key{"a", "b"}, gotKeys)
+	require.Equal(t, 7*time.Second, gotBound)
+	b.send(t, http.MethodPost, "/v1/flush", `{}`, "Prefer: wait=0")
+	require.Nil(t, gotKeys)
+	require.Zero(t, gotBound)
+
+	for body, code := range map[string]string{
+		`{"keys":[]}`: "invalid_body", `{"keys":[1]}`: "invalid_key", `{"keys":[""]}`: "invalid_key", `{"all":true}`: "unknown_field",
+		`[]`: "invalid_body", `{"keys":["a"],"keys":["b"]}`: "invalid_body",
+	} {
+		a := b.send(t, http.MethodPost, "/v1/flush", body)
+		require.Equal(t, http.StatusBadRequest, a.StatusCode, body)
+		require.Equal(t, code, a.problem(t).Code, body)
+	}
+}
+
+func TestAFewFlushesAreWaitedForAtATimeAndTheEndAnswersThem(t *testing.T) {
+	t.Parallel()
+	ending, end := context.WithCancel(context.Background())
+	defer end()
+	begun := make(chan struct{}, 4)
+	b := serve(t, always(counter.Result{}), api.Options{
+		Ending: ending,
+		Flusher: flusher(func(ctx context.Context, _ []counter.Key, _ time.Duration) (flush.Left, error) {
+			begun <- struct{}{}
+			<-ctx.Done()
+			return flush.Left{Dirty: 1}, ctx.Err()
+		}),
+	})
+	var waiting []<-chan *answer
+	for range 4 {
+		waiting = append(waiting, b.sending(t, http.MethodPost, "/v1/flush", ""))
+	}
+	for range 4 {
+		<-begun
+	}
+	a := b.send(t, http.MethodPost, "/v1/flush", "")
+	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
+	require.Equal(t, "overloaded", a.problem(t).Code)
+	end()
+	for _, w := range waiting {
+		require.Equal(t, http.StatusAccepted, (<-w).StatusCode)
+	}
+}
+
+func TestFlushWithoutRedisIsAProblem(t *testing.T) {
+	t.Parallel()
+	f := flush.New(cache.New(unreachable(t), cache.Options{Shards: 4}), nil)
+	a := serve(t, always(counter.Result{}), api.Options{Flusher: f}).send(t, http.MethodPost, "/v1/flush", "")
+	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
+	require.Equal(t, "cache_unavailable", a.problem(t).Code)
+}

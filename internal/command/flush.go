@@ -1,0 +1,88 @@
+package command
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/flush"
+)
+
+type flushCommand struct {
+	Wait    bool          `help:"Wait until Postgres has what was written before."`
+	Timeout time.Duration `default:"30s"                                           help:"How long --wait waits at most."`
+
+	Keys []string `arg:"" help:"The counters' keys; all of them without any." name:"key" optional:""`
+}
+
+// Validate implements kong's check of a command line.
+func (f flushCommand) Validate() error {
+	if f.Timeout <= 0 || f.Timeout > maxWait {
+		return fmt.Errorf("--timeout is %s: it takes up to %s", f.Timeout, maxWait)
+	}
+	if len(f.Keys) > flush.MaxKeys {
+		return fmt.Errorf("there are %d keys: it takes up to %d", len(f.Keys), flush.MaxKeys)
+	}
+	return nil
+}
+
+// Run implements the command.
+func (f flushCommand) Run(w *world) error {
+	keys, err := parseKeys(f.Keys)
+	if err != nil {
+		return err
+	}
+	if len(keys) == 0 {
+		keys = nil // all
+	}
+	c, log, err := settings(w, "flush")
+	if err != nil {
+		return err
+	}
+	if err := c.RequireRedis(); err != nil {
+		return err
+	}
+	client, err := cache.Connect(c.RedisURL, deadConns)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(client)
+	settled := cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
+	if err := awaitRedis(w.ctx, client, c.RedisURL, 0, log); err != nil {
+		return err
+	}
+	if err := settled.CheckMeta(w.ctx); err != nil {
+		return err
+	}
+	bound := time.Duration(0)
+	if f.Wait {
+		bound = f.Timeout
+	}
+	left, err := flush.New(settled, asynq.NewClientFromRedisClient(client)).Flush(w.ctx, keys, bound)
+	if err != nil {
+		return err
+	}
+	return f.say(w, left)
+}
+
+// say says what is left. The error, with --wait, that something is.
+func (f flushCommand) say(w *world, left flush.Left) error {
+	if left.Dead > 0 {
+		err := say(w, "dead letters: %d: Postgres refused them, no flush brings them there; see `afterwrite dead list`", left.Dead)
+		if err != nil {
+			return err
+		}
+	}
+	if left.Dirty == 0 {
+		return say(w, "dirty: 0: Postgres has everything else that was written before")
+	}
+	if err := say(w, "dirty: %d, of which %d wait for another try", left.Dirty, left.Retrying); err != nil {
+		return err
+	}
+	if f.Wait {
+		return fmt.Errorf("not in postgres after %s: %d: is a worker running, and postgres up?", f.Timeout, left.Dirty)
+	}
+	return nil
+}

@@ -1,0 +1,27 @@
+package counter
+
+import "fmt"
+
+// MaxIDBytes bounds the ID that a client may give to an operation.
+const MaxIDBytes = 128
+
+// ParseID checks an idempotency key that came from outside: 1 to MaxIDBytes bytes of printable ASCII, spaces included. The
+// error is an *Error with CodeInvalidIdempotencyKey.
+func ParseID(s string) (string, error) {
+	switch {
+	case s == "":
+		return "", invalidID("it is empty: it takes 1 to %d bytes", MaxIDBytes)
+	case len(s) > MaxIDBytes:
+		return "", invalidID("it has %d bytes: it takes 1 to %d", len(s), MaxIDBytes)
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return "", invalidID("byte %d is not printable ASCII", i)
+		}
+	}
+	return s, nil
+}
+
+func invalidID(format string, args ...any) error {
+	return &Error{Code: CodeInvalidIdempotencyKey, Detail: "the idempotency key cannot be used: " + fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,61 @@
+package writepath
+
+import (
+	"context"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// doAndWait is Do with a wait for Postgres after it.
+func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
+	release, err := s.waiters.reserve(len(ops))
+	if err != nil {
+		return failed(len(ops), err)
+	}
+	defer release()
+	results := s.carryOut(ctx, ops, options)
+	targets := make([]*target, 0, len(ops))
+	places := make([]int, 0, len(ops))
+	for i, r := range results {
+		if r.Counter.Synced {
+			results[i].Counter.SyncedVersion = r.Counter.Version
+		}
+		if t := toWait(ops[i], r, options); t != nil {
+			targets = append(targets, t)
+			places = append(places, i)
+		}
+	}
+	s.waiters.await(ctx, targets, options.Wait)
+	for i, t := range targets {
+		place := places[i]
+		if ops[place].Kind == counter.Get {
+			results[place] = s.carryOut(ctx, ops[place:place+1], options)[0] // it may have been written since
+		}
+		results[place].Counter.Synced = t.synced > 0
+		results[place].Counter.SyncedVersion = t.synced
+	}
+	return results
+}
+
+// toWait returns what is to be waited for, nil if that is nothing.
+func toWait(op counter.Operation, r counter.Result, options Options) *target {
+	version := r.Counter.Version
+	if op.Kind == counter.Get && options.Version > 0 {
+		version = options.Version
+	}
+	if r.Err != nil || (r.Counter.Synced && version <= r.Counter.Version) {
+		return nil
+	}
+	if r.Counter.Known && version == 0 {
+		return nil // there never was such a counter
+	}
+	return &target{key: op.Key, version: version, hint: op.Kind == counter.Get}
+}
+
+func failed(n int, err error) []counter.Result {
+	results := make([]counter.Result, n)
+	for i := range results {
+		results[i].Err = err
+	}
+	return results
+}
