@@ -16,7 +16,7 @@ func (apiCommand) Help() string {
 many as you like behind a load balancer.
 
 ` + environment("REDIS_URL", "DATABASE_URL", "PORT", "API_ADDR", "FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
-		"IDEMPOTENCY_TTL", "WAIT_REPLICAS", "SHARDS", "ADMIN_TOKEN") +
+		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "WAIT_REPLICAS", "SHARDS", "ADMIN_TOKEN") +
 		example("REDIS_URL=redis://127.0.0.1:6379/0 DATABASE_URL=postgres://me@127.0.0.1/afterwrite afterwrite api",
 			"curl -X POST http://127.0.0.1:8080/v1/counters/page%3Ahome/increment")
 }

@@ -33,6 +33,7 @@ var meanings = []variable{
 	{name: "AFTERWRITE_MAX_ATTEMPTS", meaning: "tries of a row that Postgres refuses"},
 	{name: "AFTERWRITE_RETRY_BACKOFF", meaning: "wait before the second of them; it doubles"},
 	{name: "AFTERWRITE_TOMBSTONE_TTL", meaning: "how long a deleted row is kept"},
+	{name: "AFTERWRITE_SHUTDOWN_DELAY", meaning: "how long an api that is to stop goes on answering"},
 	{name: "AFTERWRITE_WORKER_CONCURRENCY", meaning: "tasks that one worker runs at once"},
 	{name: "AFTERWRITE_ADMIN_TOKEN", meaning: "opens /v1/admin to who sends it; 16 characters or more"},
 	{name: "AFTERWRITE_DASHBOARD_WRITE", meaning: "let visitors run, archive and delete tasks"},
