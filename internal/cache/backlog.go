@@ -73,6 +73,7 @@ func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error
 		return nil, err
 	}
 	before := strconv.FormatInt(now-age.Milliseconds(), 10)
+	beyond, dead := "("+strconv.FormatInt(now+maxParked.Milliseconds(), 10), "("+strconv.FormatInt(deadScore, 10)
 	pipe := c.client.Pipeline()
 	counts := make([]*redis.IntCmd, c.shards)
 	ahead := make([]*redis.IntCmd, c.shards)
@@ -80,7 +81,7 @@ func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error
 	for i := range c.shards {
 		counts[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), "-inf", before)
 		// Dirty by a clock that was ahead, as in peek.lua.
-		ahead[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), "("+strconv.FormatInt(now+maxParked.Milliseconds(), 10), "("+strconv.FormatInt(deadScore, 10))
+		ahead[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), beyond, dead)
 		drains[i] = pipe.Exists(ctx, drainKey(counter.Shard(i)))
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
