@@ -27,10 +27,11 @@ deps: ## Install redis-server and postgres, if they are missing
 build: ## Build the static binary bin/afterwrite
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/afterwrite .
 
+# Most tests wait for servers, time-outs and intervals: more of them at once than there are cores take half the time.
 .PHONY: test
 test: deps ## Run every test, against real servers
 	@test -n "$(RACE)" || echo "test: no C compiler, so without the race detector"
-	go test $(RACE) -count=1 -timeout 6m ./...
+	go test $(RACE) -count=1 -parallel 4 -timeout 6m ./...
 
 DURATION ?= 60s
 SEED ?= 1
