@@ -69,7 +69,7 @@ func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]
 	b.store, err = store.Open(postgresURL, store.Options{Logger: logger, MaxConns: 10})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
-	loader := store.NewLoader(b.store, 100*time.Millisecond)
+	loader := store.NewLoader(b.store, 2*time.Second) // patient, since the machine may be busy
 	t.Cleanup(loader.Close)
 	writer := b.cache.NewWriter(func() bool { return true })
 	t.Cleanup(writer.Close)

@@ -54,7 +54,7 @@ func setup(t *testing.T) *testBundle {
 	b.store, err = store.Open(url, store.Options{Logger: logger, MaxConns: 10})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
-	loader := store.NewLoader(b.store, time.Second)
+	loader := store.NewLoader(b.store, 10*time.Second)
 	t.Cleanup(loader.Close)
 	writer := b.cache.NewWriter(func() bool { return true })
 	t.Cleanup(writer.Close)
