@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -177,6 +178,10 @@ func TestUpStopsEverythingWhenAProcessDies(t *testing.T) {
 
 func TestUpStopsInOrderWhenItsTerminalOrItsReaderGoes(t *testing.T) {
 	t.Parallel()
+	// Under nohup, `up` would take it that it is to go on. What is handled here is not ignored there.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	p := startUp(t, dataDir(t))
 	p.find(t, "(Try it)")
 	below := descendants(t, p.cmd.Process.Pid)
