@@ -54,7 +54,11 @@ machine: deps ## Try random steps and faults against the model for longer: make 
 
 .PHONY: mutants
 mutants: deps ## Break each rule of the design in a copy, and require that the machine notices
-	go run ./internal/mutant $(RACE)
+	go run ./internal/mutant
+
+.PHONY: mutants-all
+mutants-all: deps ## The same for every line that the guarantees rest on: some minutes
+	go run ./internal/mutant -all
 
 .PHONY: lint
 lint: $(LINT) ## Run golangci-lint (installed into .bin)

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,15 +28,20 @@ func main() {
 	checks := flag.Int("checks", 600, "runs of the machine before a mutant counts as not noticed")
 	steps := flag.Int("steps", 50, "steps of a run, on average")
 	race := flag.Bool("race", false, "with the race detector: what `make test` has compiled is used again")
-	only := flag.String("only", "", "part of the names of the mutants to run")
+	all := flag.Bool("all", false, "try every mutant, not only those that break a rule as a whole")
+	only := flag.String("only", "", "try the mutants with this in their names")
 	flag.Parse()
-	if err := run(context.Background(), *only, tree{checks: *checks, steps: *steps, race: *race}); err != nil {
+	wanted := func(name string) bool { return slices.Contains(rules(), name) }
+	if *all || *only != "" {
+		wanted = func(name string) bool { return strings.Contains(name, *only) }
+	}
+	if err := run(context.Background(), wanted, tree{checks: *checks, steps: *steps, race: *race}); err != nil {
 		fmt.Fprintln(os.Stderr, "mutant:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, only string, tree tree) error {
+func run(ctx context.Context, wanted func(name string) bool, tree tree) error {
 	dir, err := os.MkdirTemp("", "afterwrite-mutant-")
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
@@ -54,7 +60,7 @@ func run(ctx context.Context, only string, tree tree) error {
 	}
 	missed := 0
 	for _, m := range mutants() {
-		if !strings.Contains(m.name, only) {
+		if !wanted(m.name) {
 			continue
 		}
 		started := time.Now()
