@@ -166,7 +166,7 @@ func (m *machine) notePeek(f *flight, cmd *redis.Cmd) {
 		m.failf("peek: %v", err)
 		return
 	}
-	const head, fields = 2, 7
+	const head, fields = 2, 3
 	for i := head; i+fields <= len(reply); i += fields {
 		key := counter.Key(reply[i])
 		f.peeked[key] = m.keys[key].entry.ops

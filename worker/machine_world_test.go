@@ -115,7 +115,7 @@ func scriptNames(t *testing.T) map[string]string {
 	const dir = "../internal/cache/"
 	files, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	shift, err := os.ReadFile(dir + "shift.lua")
+	entry, err := os.ReadFile(dir + "entry.lua")
 	require.NoError(t, err)
 	names := make(map[string]string)
 	for _, file := range files {
@@ -125,7 +125,7 @@ func scriptNames(t *testing.T) map[string]string {
 		}
 		source, err := os.ReadFile(dir + file.Name())
 		require.NoError(t, err)
-		for _, text := range []string{string(source), string(shift) + string(source)} {
+		for _, text := range []string{string(source), string(entry) + string(source)} {
 			sum := sha1.Sum([]byte(text))                               //nolint:gosec // as above
 			names[hex.EncodeToString(sum[:])], names[text] = name, name // a script's first call sends its text
 		}
@@ -172,7 +172,7 @@ func (m *machine) look(t *rapid.T) map[counter.Key]observed {
 	ctx := context.Background()
 	pipe := m.server.Pipeline()
 	type reply struct {
-		entry *redis.SliceCmd
+		entry *redis.StringCmd
 		score *redis.FloatCmd
 		ttl   *redis.DurationCmd
 	}
@@ -181,7 +181,7 @@ func (m *machine) look(t *rapid.T) map[counter.Key]observed {
 		tag := "{aw:" + m.cache.Shard(key).String() + "}"
 		entry := tag + ":c:" + string(key)
 		replies[key] = reply{
-			pipe.HMGet(ctx, entry, "v", "n", "x", "u"), pipe.ZScore(ctx, tag+":dirty", string(key)), pipe.PTTL(ctx, entry),
+			pipe.Get(ctx, entry), pipe.ZScore(ctx, tag+":dirty", string(key)), pipe.PTTL(ctx, entry),
 		}
 	}
 	_, err := pipe.Exec(ctx)
@@ -194,15 +194,13 @@ func (m *machine) look(t *rapid.T) map[counter.Key]observed {
 		if d := r.ttl.Val(); d > 0 {
 			o.ttl = d.Milliseconds()
 		}
-		e := r.entry.Val()
-		if v, ok := e[0].(string); ok {
+		if e := localtest.EntryFields(r.entry.Val()); len(e) > 0 {
 			o.present = true
-			o.value, err = strconv.ParseInt(v, 10, 64)
+			o.value, err = strconv.ParseInt(e["v"], 10, 64)
 			require.NoError(t, err)
-			n, _ := e[1].(string)
-			o.version, err = strconv.ParseInt(n, 10, 64)
+			o.version, err = strconv.ParseInt(e["n"], 10, 64)
 			require.NoError(t, err)
-			o.deleted, o.blind = e[2] != nil, e[3] != nil
+			o.deleted, o.blind = e["x"] != "", e["u"] != ""
 		}
 		out[key] = o
 	}

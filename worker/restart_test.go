@@ -97,7 +97,12 @@ func TestBlindEntryWithoutALifeKeepsItsWrites(t *testing.T) {
 	}
 	for _, key := range []counter.Key{"gone", "back"} {
 		entry := "{aw:" + b.cache.Shard(key).String() + "}:c:" + string(key)
-		require.NoError(t, b.redis.HDel(context.Background(), entry, "e", "bv", "bn").Err())
+		f := localtest.EntryFields(b.redis.Get(context.Background(), entry).Val())
+		text := f["v"] + " " + f["n"] + " u" + f["u"]
+		if f["x"] != "" {
+			text = f["v"] + " " + f["n"] + " x u" + f["u"]
+		}
+		require.NoError(t, b.redis.Set(context.Background(), entry, text, 0).Err())
 	}
 
 	b.clean(t)

@@ -11,41 +11,65 @@
 --
 -- It needs no growth, so that flushing goes on in a Redis that is full.
 
-local call, pcall = redis.call, redis.pcall
 local dirty = KEYS[1]
-local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
+local tag = sub(dirty, 1, (find(dirty, '}', 1, true)))
 local has_dead = call('EXISTS', tag .. ':dead') == 1
 local again, settled = {}, false
 
-for i = 3, #ARGV, 3 do
-  local key, committed, life = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local entry = tag .. ':c:' .. key
-  -- Postgres took it: whatever it was refused for before is over. First, since a full Redis lets this write pass.
-  if has_dead then call('HDEL', tag .. ':dead', key) end
-  local e = pcall('HMGET', entry, 'n', 'u', 'e')
-  local n, u = e[1], e[2]
-  -- The version of an entry whose base is unknown counts from 0: it says nothing about what was committed. The same
-  -- version of another life is another state.
-  if n == committed and not u and (e[3] or '') == life then
-    if call('ZREM', dirty, key) == 1 then call('PEXPIRE', entry, ARGV[2]) end
-    call('HDEL', entry, 'e', 'bv', 'bn', 'p', 'c')
-    settled = true
-  elseif not e.err and not n and committed == '' then
-    call('ZREM', dirty, key)
-  elseif call('ZSCORE', dirty, key) then
-    pcall('ZADD', dirty, 'XX', ARGV[1], key)
-    if n and not u and life ~= '' and e[3] == life then
-      pcall('HSET', entry, 'c', committed .. ' ' .. life) -- with the life: a later one counts from another state
-      settled = true
+-- Takes care of the keys of ARGV[from], ARGV[from + 3] and so on, up to CHUNK of them.
+local function ack(from, to)
+  local keys, names = {}, {}
+  for i = from, to, 3 do
+    keys[#keys + 1], names[#names + 1] = ARGV[i], tag .. ':c:' .. ARGV[i]
+  end
+  -- Postgres took them: whatever they were refused for before is over. First, since a full Redis lets this write pass.
+  if has_dead then call('HDEL', tag .. ':dead', unpack(keys)) end
+  local texts = call('MGET', unpack(names))
+  local clean, rest = {}, {}
+  for i = 1, #names do
+    local text, committed, life = texts[i], ARGV[from + 3 * i - 2], ARGV[from + 3 * i - 1]
+    local v, n, more
+    if text then v, n, more = split(text) end
+    -- The version of an entry whose base is unknown counts from 0: it says nothing about what was committed. The same
+    -- version of another life is another state.
+    if n == committed and not find(more, ' u', 1, true) and (match(more, ' e(%S+)') or '') == life then
+      clean[#clean + 1] = keys[i]
+      texts[i] = v .. ' ' .. n .. (find(more, ' x', 1, true) and ' x' or '')
+    elseif not text and committed == '' and call('EXISTS', names[i]) == 0 then
+      clean[#clean + 1] = keys[i]
+    else
+      rest[#rest + 1] = i
+      texts[i] = false
     end
-    again[#again + 1] = key
+  end
+  if #clean > 0 then
+    call('ZREM', dirty, unpack(clean)) -- first, as above
+    settled = true
+  end
+  for i, name in ipairs(names) do
+    if texts[i] then call('SET', name, texts[i], 'PX', ARGV[2]) end
+  end
+  for _, i in ipairs(rest) do
+    if call('ZSCORE', dirty, keys[i]) then
+      pcall('ZADD', dirty, 'XX', ARGV[1], keys[i])
+      local text = pcall('GET', names[i])
+      local e = type(text) == 'string' and decode(text)
+      local life = ARGV[from + 3 * i - 1]
+      if e and not e.u and life ~= '' and e.e == life then
+        e.c = ARGV[from + 3 * i - 2] .. ',' .. life -- with the life: a later one counts from another state
+        pcall('SET', names[i], encode(e))
+        settled = true
+      end
+      again[#again + 1] = keys[i]
+    end
   end
 end
 
--- A new generation: what was read from Postgres before this ack is too old to hydrate from. Deleting it serves as well,
--- since the next to need one makes another.
-local t = call('TIME')
-local set = pcall('SET', tag .. ':gen', string.format('%.0f', t[1] * 1000000 + t[2]))
-if set.err then call('DEL', tag .. ':gen') end
+for from = 3, #ARGV, 3 * CHUNK do
+  ack(from, math.min(from + 3 * CHUNK - 1, #ARGV))
+end
+
+-- A new generation: what was read from Postgres before this ack is too old to hydrate from.
+renew_generation(tag)
 if settled then pcall('PUBLISH', 'aw:acks', tag) end
 return again

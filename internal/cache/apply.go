@@ -88,50 +88,44 @@ func (a *application) runByShard() (reached bool) {
 // encode makes the arguments of apply.lua.
 func (a *application) encode() (keys []string, args []any) {
 	keys = make([]string, len(a.writes), len(a.writes)+shardKeys)
-	args = make([]any, len(a.writes)+1)
-	args[0] = "0 " + a.cache.recordTTL
-	if a.mayDirty {
-		args[0] = "1 " + a.cache.recordTTL
-	}
 	for i, w := range a.writes {
 		keys[i] = a.cache.entryKey(w.Key)
 	}
 	if a.cache.cluster {
 		keys = append(keys, a.cache.declared(a.writes[0].Key)...)
 	}
-	for i, w := range a.writes {
-		op := encodeWrite(w)
+	ops := make([]byte, 0, 8*len(a.writes))
+	for _, w := range a.writes {
 		if w.ID != "" {
 			keys = append(keys, a.cache.recordKey(w.Key, w.ID))
-			op = "#" + strconv.Itoa(len(keys)) + ":" + op
+			ops = append(ops, '#')
+			ops = strconv.AppendInt(ops, int64(len(keys)), 10)
+			ops = append(ops, ':')
 		}
-		args[i+1] = op
+		ops = appendWrite(ops, w)
 	}
-	return keys, args
+	mayDirty := "0"
+	if a.mayDirty {
+		mayDirty = "1"
+	}
+	return keys, []any{mayDirty, a.cache.recordTTL, len(a.writes), ops}
 }
 
-func encodeWrite(w *Write) string {
-	var letter byte
-	switch w.Kind {
-	case counter.Get:
-		return "g"
-	case counter.Increment:
-		letter = 'i'
-	case counter.Set:
-		letter = 's'
-	case counter.Delete:
-		letter = 'd'
-	}
-	if w.Blind {
+// appendWrite appends an operation as apply.lua reads it, and what separates it from the next.
+func appendWrite(ops []byte, w *Write) []byte {
+	letter := letters[w.Kind]
+	if w.Blind && w.Kind != counter.Get {
 		letter -= 'a' - 'A'
 	}
-	var buf [21]byte
-	b := append(buf[:0], letter)
-	if w.Kind != counter.Delete {
-		b = strconv.AppendInt(b, w.Amount, 10)
+	ops = append(ops, letter)
+	if w.Kind == counter.Increment || w.Kind == counter.Set {
+		ops = strconv.AppendInt(ops, w.Amount, 10)
 	}
-	return string(b)
+	return append(ops, ' ')
 }
+
+// letters are the kinds of operations in apply.lua.
+var letters = [...]byte{counter.Get: 'g', counter.Increment: 'i', counter.Set: 's', counter.Delete: 'd'}
 
 // settle fills in the outcomes from the reply of apply.lua, or from its error, and reports whether Redis answered.
 func (a *application) settle(reply string, err error) (answer bool) {

@@ -1,19 +1,20 @@
 -- apply.lua runs a batch of operations on counters, in order, and marks what they change as dirty. One atomic step: an
--- entry never changes without its dirty mark.
+-- entry never changes without its dirty mark. It reads all entries with one command and writes them with one.
 --
 -- KEYS[i]    the entry that operation i is about: {aw:07}:c:<key>. Its shard's other keys have the same hash tag and
 --            are derived from it. On a cluster two more follow, the shard's dirty and gen: they must be where the entries
 --            are while slots move, and Redis only looks at the keys that it is told of. Last come the records of those
 --            operations that have an ID: {aw:07}:i:<ID>, a NUL, and <key>.
--- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already; and then how long records
---            are kept, ms
--- ARGV[i+1]  operation i, a letter and its amount: g get, i5 increment by 5, s7 set to 7, d delete. A capital letter
---            (I5) takes the operation although the base is unknown, instead of answering c or w. "#9:" before it says
---            that KEYS[9] is its record.
+-- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already
+-- ARGV[2]    how long records are kept, ms
+-- ARGV[3]    how many operations there are
+-- ARGV[4]    the operations, separated by spaces: a letter and its amount: g get, i5 increment by 5, s7 set to 7, d delete. A
+--            capital letter (I5) takes the operation although the base is unknown, instead of answering c or w. "#9:" before
+--            it says that KEYS[9] is its record.
 --
 -- Reply: one string, a line for each operation:
---   a <value> <version> <backlog>   applied. backlog is the number of dirty keys of the shard if the key has just become
---                                   dirty, 0 if it was dirty before
+--   a <value> <version> <backlog>   applied. backlog is the number of dirty keys of the shard after the batch if the key has
+--                                   just become dirty, 0 if it was dirty before
 --   u <backlog>                     applied to an unknown base
 --   k <value> <version> <synced>    not changed; as it stands. synced is 1 if the key is not dirty
 --   n <version> <synced>            not changed; deleted, or never written (version 0)
@@ -26,40 +27,49 @@
 --   r <line>                        not applied again: an operation with this ID was, and this was answered
 --   m                               not applied: another operation with this ID was
 --
--- A dirty entry has a life (field e): which Redis its unsynced writes were made in, and a number that is drawn at the first of
--- them. The first write after a restart or a failover begins a new life, so what such a Redis has lost can be told from what
--- it has got since (see reconcile.lua). Its earlier lives are kept in p: ";number,value,version" as they were at the end of
--- each, with "set" for the value if it was set or deleted since. bn and bv are version and value as they were before the first
--- of its lives, without bv if the value was set or deleted since: a state that Postgres has had.
+-- A dirty entry has a life (its letter e): which Redis its unsynced writes were made in, and a number that is drawn at the
+-- first of them. The first write after a restart or a failover begins a new life, so what such a Redis has lost can be told
+-- from what it has got since (see reconcile.lua). Its earlier lives are kept in p: ";number,value,version" as they were at the
+-- end of each, with "set" for the value if it was set or deleted since. b and w are version and value as they were before the
+-- first of its lives, without w if the value was set or deleted since: a state that Postgres has had.
 
-local may_dirty = string.byte(ARGV[1]) == 49 -- 1
-local call, pcall = redis.call, redis.pcall
-local sub, find, fmt = string.sub, string.find, string.format
+local may_dirty = ARGV[1] == '1'
+local alive = ' e' .. incarnation()   -- what follows the version of an entry that is dirty, of this Redis, and nothing special
 
-local now_ms
-local function now()
-  if not now_ms then
-    local t = call('TIME')
-    now_ms = fmt('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+local entries = {}  -- by name: those that the batch is about, as they become
+local changed = {}  -- those of them to be written
+local marks = {}    -- by tag: those that become dirty
+local waiting = {}  -- by operation: the tag whose backlog its line has to be given
+
+-- The entry of an operation. It has v, n and rest, as split returns them, or no v if there is none in Redis.
+local function entry(name, text)
+  local e = { name = name, rest = '' }
+  if text then
+    e.v, e.n, e.rest = split(text)
+    if e.v then
+      e.alive = sub(e.rest, 1, 10) == alive
+    else
+      e.foreign = true
+    end
   end
-  return now_ms
+  entries[name] = e
+  return e
 end
 
--- The life that a first write begins now: 8 digits that name this incarnation of Redis (a restart and a promotion make new
--- ones), and then a number.
-local run
-local function incarnation()
-  run = run or string.match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
-  return run
+-- Its shard's tag and its key.
+local function home(e)
+  if not e.tag then
+    local close = find(e.name, '}', 1, true)
+    e.tag, e.key = sub(e.name, 1, close), sub(e.name, close + 4)
+  end
+  return e.tag, e.key
 end
 
-local born
-local function new_life()
-  if not born then
-    local t = call('TIME')
-    born = incarnation() .. fmt('%.0f', t[1] * 1000000 + t[2])
-  end
-  return born
+-- Whether the key of an entry is dirty. Without a life it may be, when its mark was made by hand or by mend.lua.
+local function is_dirty(e, of)
+  if of.e then return true end
+  local tag, key = home(e)
+  return pcall('ZSCORE', tag .. ':dirty', key) and true
 end
 
 -- The generation of a shard changes with every ack, see hydrate.lua. It is made here when it is missing so that "no
@@ -68,114 +78,89 @@ local function generation(tag)
   local gen = pcall('GET', tag .. ':gen')
   if type(gen) == 'table' then return '-' end
   if not gen then
-    local t = call('TIME')
-    gen = fmt('%.0f', t[1] * 1000000 + t[2])
+    gen = microseconds()
     if pcall('SET', tag .. ':gen', gen).err then return '-' end
   end
   return gen
 end
 
--- Lua's numbers are doubles: exact up to 15 digits whatever the sum, so only longer ones need Redis's 64-bit addition.
--- Returns the sum and whether it has been stored; or nil and the line to answer: then nothing has changed.
-local function add(tag, entry, value, by)
-  if #value <= 15 and #by <= 15 then
-    local sum = tonumber(value)
-    if not sum or sum % 1 ~= 0 then return nil, 'e' end
-    return fmt('%.0f', sum + tonumber(by)), false
+local function change(e, v, n)
+  e.v, e.n = v, n
+  if not e.changed then
+    e.changed = true
+    changed[#changed + 1] = e
   end
-  if type(pcall('ZCARD', tag .. ':dirty')) == 'table' then return nil, 'e' end -- as in mark
-  local sum = pcall('HINCRBY', entry, 'v', by)
-  if type(sum) == 'table' then
-    if find(sum.err, 'overflow', 1, true) then return nil, 'o' end
-    if find(sum.err, 'integer', 1, true) then return nil, 'e' end
-    error(sum.err, 0) -- Redis is full: it says so before the first write of a call, so nothing is half-done
-  end
-  return call('HGET', entry, 'v'), true
 end
 
-local backlogs = {} -- of the shards in which a key has become dirty in this call
-local out = {}
-
--- Marks key dirty; returns the backlog as the reply has it. It comes before the write: where it cannot be done, because
--- somebody has put something else in the place of the dirty set, it returns nil, and nothing is written.
-local function mark(tag, entry, key)
-  local dirty = tag .. ':dirty'
-  local added = pcall('ZADD', dirty, 'NX', now(), key)
-  if type(added) == 'table' then
-    if find(added.err, 'WRONGTYPE', 1, true) then return nil end
-    error(added.err, 0) -- Redis is full: it says so before the first write of a call
+-- Marks the key of e as dirty, at the end of the script and before anything is written.
+local function mark(e)
+  local tag = home(e)
+  local shard = marks[tag]
+  if not shard then
+    shard = { tag .. ':dirty', 'NX' }
+    marks[tag] = shard
   end
-  if added == 0 then return 0 end
-  call('PERSIST', entry)
-  local backlog = backlogs[tag]
-  backlog = backlog and backlog + 1 or call('ZCARD', dirty)
-  backlogs[tag] = backlog
-  return backlog
+  shard[#shard + 1] = now()
+  shard[#shard + 1] = e.key
+  return tag
 end
 
--- Stores the new state of an entry, and what its life began from where it begins now.
-local function store(entry, kind, value, stored, v, n, life)
-  local version = fmt('%.0f', (n or 0) + 1)
-  if life and sub(life, 1, 8) == incarnation() then
-    if stored then
-      call('HSET', entry, 'n', version)
-    else
-      call('HSET', entry, 'v', value, 'n', version)
-    end
-  elseif life then -- the base stays: Postgres need not have what the earlier life wrote
-    local lives = fmt('%s;%s,%s,%s', call('HGET', entry, 'p') or '', sub(life, 9), v, n)
-    call('HSET', entry, 'v', value, 'n', version, 'e', new_life(), 'p', lives)
-  else
-    call('HSET', entry, 'v', value, 'n', version, 'e', new_life(), 'bv', v or '0', 'bn', n or '0')
+-- The life of the entry from this write on, and what it began from where it begins now. of has the letters of e.
+local function live(e, of, kind)
+  local v, n = e.v, e.n
+  local tag
+  if not of.e then
+    tag = mark(e)
+    of.e, of.b, of.w = new_life(), n or '0', v or '0'
+  elseif sub(of.e, 1, 8) ~= incarnation() then -- the base stays: Postgres need not have what the earlier life wrote
+    tag = mark(e)
+    of.p = fmt('%s;%s,%s,%s', of.p or '', sub(of.e, 9), v, n)
+    of.e = new_life()
   end
   if kind ~= 'i' and v then
-    call('HDEL', entry, 'bv')
-    local lives = life and call('HGET', entry, 'p')
-    if lives then call('HSET', entry, 'p', (string.gsub(lives, ',[^,;]+,', ',set,'))) end
+    of.w = nil
+    if of.p then of.p = string.gsub(of.p, ',[^,;]+,', ',set,') end
   end
-  return version
+  return tag
 end
 
--- Carries out one operation and returns the line to answer, and the backlog if the key has just become dirty.
-local function operate(entry, op, by)
-  local close = find(entry, '}', 1, true)
-  local tag, key = sub(entry, 1, close), sub(entry, close + 4)
+-- Carries out one operation of any kind on an entry in any state. Returns the line to answer, whether it changed the entry,
+-- and the tag of the shard whose backlog it is to be given.
+local function operate(e, op, by)
   local kind = string.lower(op)
+  if e.foreign then return 'e' end
+  local of = {}
+  for letter, what in gmatch(e.rest, ' (%l)(%S*)') do of[letter] = what end
+  local v, u = e.v, of.u
 
-  local e = pcall('HMGET', entry, 'v', 'n', 'x', 'u', 'e')
-  if e.err then return find(e.err, 'WRONGTYPE', 1, true) and 'e' or 't' end
-  local v, n, x, u = e[1], e[2], e[3], e[4]
-  if v and not tonumber(n) or n and not v then return 'e' end
-  if not may_dirty and kind ~= 'g' and not pcall('ZSCORE', tag .. ':dirty', key) then
+  if not may_dirty and kind ~= 'g' and not is_dirty(e, of) then
     return 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
   end
-  if (not v or u) and op == kind then return (v and 'w ' or 'c ') .. generation(tag) end
-  if kind == 'g' or (kind == 'd' and x) then
-    if u then return 'u', 0 end
-    local synced = pcall('ZSCORE', tag .. ':dirty', key) and 0 or 1
-    return x and fmt('n %s %d', n, synced) or fmt('k %s %s %d', v, n, synced)
+  if (not v or u) and op == kind then return (v and 'w ' or 'c ') .. generation((home(e))) end
+  if kind == 'g' or (kind == 'd' and of.x) then
+    if u then return 'u', true end
+    local synced = is_dirty(e, of) and 0 or 1
+    return of.x and fmt('n %s %d', e.n, synced) or fmt('k %s %s %d', v, e.n, synced)
   end
+  -- MGET is silent about what is no string.
+  if not v and call('EXISTS', e.name) == 1 then return 'e' end
 
-  local value, stored = by, false
+  local value = by
   if kind == 'i' then
-    value, stored = add(tag, entry, v or '0', by)
-    if not value then return stored end
+    value = sum(v or '0', by)
+    if not value then return 'o' end
   elseif kind == 'd' then
     value = '0'
   end
-  local backlog = mark(tag, entry, key)
-  if not backlog then return 'e' end
-  local version = store(entry, kind, value, stored, v, n, e[5])
-  -- x: deleted. u: the base is unknown; 1 for value and version, 2 for the version only.
-  if kind == 'd' then
-    call('HSET', entry, 'x', '1')
-  elseif x then
-    call('HDEL', entry, 'x')
-  end
-  if v and not u then return fmt('a %s %s', value, version), backlog end
-  local base = (kind ~= 'i' or u == '2') and '2' or '1'
-  if base ~= u then call('HSET', entry, 'u', base) end
-  return 'u', backlog
+  local tag = live(e, of, kind)
+  of.x = kind == 'd' and '' or nil
+  local based = v and not u
+  -- u: the base is unknown; 1 for value and version, 2 for the version only.
+  if not based then of.u = (kind ~= 'i' or u == '2') and '2' or '1' end
+  change(e, value, sum(e.n or '0', '1'))
+  e.rest = encode_rest(of)
+  e.alive = sub(e.rest, 1, 10) == alive
+  return based and fmt('a %s %s', value, e.n) or 'u', true, tag
 end
 
 -- What an operation with an ID answers that is not carried out, because one with this ID was.
@@ -183,28 +168,104 @@ local function replay(record, op)
   local kept = pcall('GET', record)
   if not kept then return nil end
   if type(kept) == 'table' then return find(kept.err, 'WRONGTYPE', 1, true) and 'e' or 't' end
-  local was, answer = string.match(kept, '^([^|]*)|(.*)$')
+  local was, answer = match(kept, '^([^|]*)|(.*)$')
   if was ~= op then return 'm' end
   return 'r ' .. answer
 end
 
-for i = 1, #ARGV - 1 do
-  local op, record, line, backlog = ARGV[i + 1], nil, nil, nil
-  if string.byte(op) == 35 then -- #
-    local at = find(op, ':', 1, true)
-    record, op = KEYS[tonumber(sub(op, 2, at - 1))], sub(op, at + 1)
-    line = replay(record, string.lower(op))
+local out = {}
+local records = {} -- to be written: three for each, with the operation's number and what it was
+local recorded = {} -- by name: operations of this batch with an ID, which come again in it
+
+-- Carries out operation i, which has an ID.
+local function once(i, e, op)
+  local at = find(op, ':', 1, true)
+  local record = KEYS[tonumber(sub(op, 2, at - 1))]
+  op = sub(op, at + 1)
+  local what = string.lower(op)
+  local before = recorded[record]
+  if before then
+    out[i] = before.what == what and before or 'm'
+    return
   end
-  if not line then
-    line, backlog = operate(KEYS[i], sub(op, 1, 1), sub(op, 2))
-    local done = backlog or string.byte(line) == 110 -- n: deleted already
-    if record and done then
-      -- A replay has no backlog: its key has not just become dirty.
-      call('SET', record, fmt('%s|%s%s', string.lower(op), line, backlog and ' 0' or ''), 'PX', sub(ARGV[1], 3))
-    end
-    if backlog then line = fmt('%s %d', line, backlog) end
+  local line = replay(record, what)
+  if line then
+    out[i] = line
+    return
   end
-  out[i] = line
+  local done, tag
+  line, done, tag = operate(e, sub(op, 1, 1), sub(op, 2))
+  out[i], waiting[i] = line, tag
+  if done or byte(line) == 110 then -- n: deleted already
+    -- A replay has no backlog: its key has not just become dirty.
+    recorded[record] = { what = what, line = done and line .. ' 0' or line, of = e }
+    records[#records + 1] = record
+    if done and not tag then out[i] = line .. ' 0' end
+  end
 end
 
+local operations = tonumber(ARGV[3])
+local texts = pcall('MGET', unpack(KEYS, 1, operations))
+if texts.err then return string.sub(string.rep('t\n', operations), 1, -2) end
+
+local i = 0
+for op in gmatch(ARGV[4], '%S+') do
+  i = i + 1
+  local name = KEYS[i]
+  local e = entries[name] or entry(name, texts[i])
+  local letter = byte(op)
+  local by = sub(op, 2)
+  if e.alive and (letter == 105 or letter == 73) and #by <= 14 and #e.v <= 14 and #e.n <= 14 then -- i, I
+    local v, n = fmt('%.0f', e.v + by), fmt('%.0f', e.n + 1)
+    change(e, v, n)
+    out[i] = 'a ' .. v .. ' ' .. n .. ' 0'
+  elseif letter == 35 then -- #
+    once(i, e, op)
+  else
+    local line, done, tag = operate(e, sub(op, 1, 1), by)
+    if done and not tag then line = line .. ' 0' end
+    out[i], waiting[i] = line, tag
+  end
+end
+
+-- Marks come before writes: where that cannot be done, because somebody has put something else in the place of the dirty set,
+-- nothing is written in that shard.
+local backlogs, failed = {}, false
+for tag, shard in pairs(marks) do
+  local added = pcall('ZADD', unpack(shard))
+  if type(added) ~= 'table' then
+    backlogs[tag] = added > 0 and call('ZCARD', shard[1]) or 0
+  elseif find(added.err, 'WRONGTYPE', 1, true) then
+    backlogs[tag], failed = 'e', true
+  else
+    error(added.err, 0) -- Redis is full: it says so before the first write of a call, so nothing is half-done
+  end
+end
+local function refused(e) return failed and e.changed and backlogs[(home(e))] == 'e' end
+
+local writes = {}
+for j = 1, #changed do
+  local e = changed[j]
+  if not refused(e) then
+    local at = #writes
+    writes[at + 1], writes[at + 2] = e.name, e.v .. ' ' .. e.n .. e.rest
+  end
+end
+if #writes > 0 then call('MSET', unpack(writes)) end
+for j = 1, #records do
+  local record = recorded[records[j]]
+  if not refused(record.of) then call('SET', records[j], record.what .. '|' .. record.line, 'PX', ARGV[2]) end
+end
+
+for j = 1, operations do
+  local line, tag = out[j], waiting[j]
+  if refused(entries[KEYS[j]]) then
+    line = 'e'
+  elseif type(line) == 'table' then
+    line = 'r ' .. line.line
+  elseif tag then
+    line = line .. ' ' .. backlogs[tag]
+  end
+  out[j] = line
+end
 return table.concat(out, '\n')

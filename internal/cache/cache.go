@@ -11,9 +11,7 @@
 //
 // Every key of a shard carries the shard's hash tag, so that a script on one shard works on Redis Cluster too.
 //
-//	{aw:07}:c:<key>   hash    v value, n version, x=1 deleted, u base unknown (1: v and n count from it, 2: only n does);
-//	                          while dirty also e life, bn and bv version and value before it, p earlier lives (see apply.lua),
-//	                          c the version of it that Postgres has, and the life which that is of
+//	{aw:07}:c:<key>   string  value and version, and what else there is to say of it (see entry.lua)
 //	{aw:07}:dirty     zset    key -> ms of its first unsynced write; later than now: waits for a retry; 2^52: dead
 //	{aw:07}:dead      hash    key -> Dead as JSON
 //	{aw:07}:gen       string  changes with every ack; guards Hydrate against what was read before it
@@ -53,19 +51,19 @@ var (
 	progressSource string
 	//go:embed release.lua
 	releaseSource string
-	//go:embed shift.lua
-	shiftSource string
+	//go:embed entry.lua
+	entrySource string
 	//go:embed reconcile.lua
 	reconcileSource string
 
-	applyScript     = redis.NewScript(applySource)
-	hydrateScript   = redis.NewScript(shiftSource + hydrateSource)
-	peekScript      = redis.NewScript(peekSource)
-	ackScript       = redis.NewScript(ackSource)
+	applyScript     = redis.NewScript(entrySource + applySource)
+	hydrateScript   = redis.NewScript(entrySource + hydrateSource)
+	peekScript      = redis.NewScript(entrySource + peekSource)
+	ackScript       = redis.NewScript(entrySource + ackSource)
 	parkScript      = redis.NewScript(parkSource)
-	progressScript  = redis.NewScript(progressSource)
+	progressScript  = redis.NewScript(entrySource + progressSource)
 	releaseScript   = redis.NewScript(releaseSource)
-	reconcileScript = redis.NewScript(shiftSource + reconcileSource)
+	reconcileScript = redis.NewScript(entrySource + reconcileSource)
 )
 
 // absentTTL is how long the entry of a key that Postgres does not have either is kept when no write follows: long

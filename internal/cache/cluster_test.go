@@ -94,7 +94,7 @@ func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	// The dirty set is not there: as far as the node knows, it may have moved already.
 	o := b.do(t, increment("k", 1))[0]
 	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(o.Err))
-	require.Equal(t, "1", node.HGet(t.Context(), b.entryKey("k"), "v").Val(), "nothing was applied")
+	require.Equal(t, "1", localtest.EntryFields(node.Get(t.Context(), b.entryKey("k")).Val())["v"], "nothing was applied")
 
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "STABLE").Err())
 	require.Equal(t, int64(2), b.do(t, increment("k", 1))[0].Value)
@@ -133,7 +133,7 @@ func TestIncrementWhoseAnswerWasLostIsNotSentAgainByTheClusterClient(t *testing.
 
 	require.Equal(t, counter.CodeOutcomeUnknown, counter.CodeOf(o.Err))
 	require.False(t, armed.Load(), "an answer was lost")
-	require.Equal(t, "2", node.HGet(context.Background(), b.entryKey("k"), "v").Val(), "it was carried out once")
+	require.Equal(t, "2", localtest.EntryFields(node.Get(context.Background(), b.entryKey("k")).Val())["v"], "it was carried out once")
 }
 
 // loseAnswer passes everything on to target, but cuts the connection instead of the answer to the first script call after it

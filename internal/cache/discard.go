@@ -14,7 +14,7 @@ import (
 var (
 	//go:embed discard.lua
 	discardSource string
-	discardScript = redis.NewScript(discardSource)
+	discardScript = redis.NewScript(entrySource + discardSource)
 )
 
 // Discarded says what Rewind or Remove did.

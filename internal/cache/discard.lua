@@ -15,34 +15,30 @@
 --
 -- The first write of each is one that needs no memory, so that it works in a Redis that is full (see redrive.lua).
 
-local call, pcall = redis.call, redis.pcall
 local dirty, key = KEYS[1], ARGV[1]
-local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
-local entry = tag .. ':c:' .. key
+local tag = sub(dirty, 1, (find(dirty, '}', 1, true)))
+local name = tag .. ':c:' .. key
 
 -- The entry as peek.lua and its caller see it.
 local function state()
-  local e = pcall('HMGET', entry, 'v', 'n', 'u')
-  if e.err then return 'e' end
-  local v, n, u = e[1], e[2], e[3]
-  if not v or not n then return 'm' end
-  if not string.find(v, '^%-?%d+$') or not string.find(n, '^%d+$') then return 'e' end
-  return v .. ' ' .. n .. (u and ' u' or '')
+  local text = pcall('GET', name)
+  if not text then return 'm' end
+  local e = type(text) == 'string' and decode(text)
+  if not e then return 'e' end
+  return e.v .. ' ' .. e.n .. (e.u and ' u' or '')
 end
 
 if call('HEXISTS', tag .. ':dead', key) == 0 then return 'd' end
 if state() ~= ARGV[2] then return 'w' end
 
 if ARGV[3] == 'rewind' then
-  call('DEL', entry) -- with whatever else is noted there about the state that is given up
-  call('HSET', entry, 'v', ARGV[4], 'n', ARGV[5])
-  if ARGV[6] == '1' then call('HSET', entry, 'x', '1') end
+  -- Without whatever else is noted there about the state that is given up.
+  put(name, { v = ARGV[4], n = ARGV[5], x = ARGV[6] == '1' and '' or nil })
   return 'y'
 end
 
-call('DEL', entry)
+call('DEL', name)
 call('ZREM', dirty, key)
 call('HDEL', tag .. ':dead', key)
-local t = call('TIME')
-call('SET', tag .. ':gen', string.format('%.0f', t[1] * 1000000 + t[2]))
+call('SET', tag .. ':gen', microseconds())
 return 'y'

@@ -81,7 +81,8 @@ func TestRemoveTakesAwayWhatIsNotACounter(t *testing.T) {
 	keys := b.alike(3)
 	b.bury(t, keys...)
 	require.NoError(t, b.redis.Set(t.Context(), b.entryKey(keys[0]), "x", 0).Err())
-	require.NoError(t, b.redis.HSet(t.Context(), b.entryKey(keys[1]), "v", "seven").Err())
+	require.NoError(t, b.redis.Del(t.Context(), b.entryKey(keys[1])).Err())
+	require.NoError(t, b.redis.HSet(t.Context(), b.entryKey(keys[1]), "v", "7", "n", "1").Err())
 	require.NoError(t, b.redis.Del(t.Context(), b.entryKey(keys[2])).Err())
 	for _, key := range keys {
 		shown, _ := b.peek(t, key)

@@ -122,22 +122,25 @@ func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	return true
 }
 
-// entry returns the state in the hash of a key.
+// entry returns the state in the entry of a key.
 func (b *testBundle) entry(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
 	m := b.whole(t, key)
-	for _, life := range []string{"e", "bv", "bn", "p"} {
+	for _, life := range []string{"e", "b", "w", "p"} {
 		delete(m, life)
 	}
 	return m
 }
 
-// whole returns the raw hash of a key.
+// whole returns all that the entry of a key says.
 func (b *testBundle) whole(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
-	m, err := b.redis.HGetAll(context.Background(), b.entryKey(key)).Result()
+	text, err := b.redis.Get(context.Background(), b.entryKey(key)).Result()
+	if errors.Is(err, redis.Nil) {
+		return map[string]string{}
+	}
 	require.NoError(t, err)
-	return m
+	return localtest.EntryFields(text)
 }
 
 func (b *testBundle) entryKey(key counter.Key) string {

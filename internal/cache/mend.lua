@@ -12,38 +12,34 @@
 --
 -- ZADD comes first, so a Redis that is full refuses to mark, as a whole. It does not refuse to drop.
 
-local call, pcall, sub = redis.call, redis.pcall, string.sub
 local dirty, gen = KEYS[1], KEYS[2]
-local t = call('TIME')
 local dropped = false
 local out = {}
 
-local function as_seen(entry, at)
-  local e = pcall('HMGET', entry, 'v', 'n', 'x', 'u', 'e')
-  return not e.err and e[1] == ARGV[at + 1] and e[2] == ARGV[at + 2]
-    and (e[3] and 'x' or '') .. (e[4] and 'u' or '') == ARGV[at + 3] and (e[5] or '') == ARGV[at + 4]
+local function as_seen(name, at)
+  local text = pcall('GET', name)
+  local e = type(text) == 'string' and decode(text)
+  return e and e.v == ARGV[at + 1] and e.n == ARGV[at + 2] and (e.x and 'x' or '') .. (e.u and 'u' or '') == ARGV[at + 3]
+    and (e.e or '') == ARGV[at + 4]
 end
 
 for i = 1, #KEYS - 2 do
-  local entry = KEYS[i + 2]
-  local key = sub(entry, string.find(entry, '}', 1, true) + 4)
-  if not as_seen(entry, 1 + (i - 1) * 4) or call('ZSCORE', dirty, key) then
+  local name = KEYS[i + 2]
+  local key = sub(name, find(name, '}', 1, true) + 4)
+  if not as_seen(name, 1 + (i - 1) * 4) or call('ZSCORE', dirty, key) then
     out[i] = 'w'
   elseif ARGV[1] == 'mark' then
-    call('ZADD', dirty, string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)), key)
-    call('PERSIST', entry)
+    call('ZADD', dirty, now(), key)
+    call('PERSIST', name)
     out[i] = 'y'
   else
-    call('DEL', entry)
+    call('DEL', name)
     dropped = true
     out[i] = 'y'
   end
 end
 
 -- What was read from Postgres before an entry was dropped may be as old as the entry: a Redis that lost its tail has its old
--- generation back, too. Renewed as in ack.lua.
-if dropped then
-  local set = pcall('SET', gen, string.format('%.0f', t[1] * 1000000 + t[2]))
-  if set.err then call('DEL', gen) end
-end
+-- generation back, too.
+if dropped then renew_generation(sub(gen, 1, -5)) end
 return table.concat(out)

@@ -11,7 +11,7 @@ const (
 
 	// layout is the version of the layout of keys and entries. Change it with every change that older processes would
 	// misread.
-	layout = "1"
+	layout = "2"
 )
 
 // SettingsError is returned by CheckMeta when this Redis was written with other settings.

@@ -29,20 +29,27 @@ func TestCallerWhoLeftBeforeItsOperationsWereSentGetsAnError(t *testing.T) {
 func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	for name, fields := range map[string][]any{
-		"value is text":        {"v", "abc", "n", "1"},
-		"value is fractional":  {"v", "1.5", "n", "1"},
-		"long value is text":   {"v", "abcdefghijklmnopqrst", "n", "1"},
-		"version is text":      {"v", "1", "n", "abc"},
-		"there is no version":  {"v", "1"},
-		"there is no value":    {"n", "1"},
-		"a line within it":     {"v", "1\na 1 1 0", "n", "1"},
-		"blind, value is text": {"v", "abc", "n", "1", "u", "1"},
+	for name, text := range map[string]string{
+		"value is text":        "abc 1",
+		"value is fractional":  "1.5 1",
+		"long value is text":   "abcdefghijklmnopqrst 1",
+		"value is too long":    "123456789012345678901 1",
+		"version is text":      "1 abc",
+		"version is negative":  "1 -1",
+		"there is no version":  "1",
+		"it is empty":          "",
+		"a line within it":     "1\na 1 1 0 1",
+		"blind, value is text": "abc 1 u1",
+		"it is no string":      "a hash",
 	} {
 		b.warm(t, "good")
 		before := b.do(t, get("good"))[0].Value
 		require.NoError(t, b.redis.Del(context.Background(), b.entryKey("bad")).Err())
-		require.NoError(t, b.redis.HSet(context.Background(), b.entryKey("bad"), fields...).Err())
+		if name == "it is no string" {
+			require.NoError(t, b.redis.HSet(context.Background(), b.entryKey("bad"), "v", "1", "n", "1").Err())
+		} else {
+			require.NoError(t, b.redis.Set(context.Background(), b.entryKey("bad"), text, 0).Err())
+		}
 
 		out := b.do(t, increment("good", 1), increment("bad", 1), increment("good", 1))
 
@@ -52,11 +59,12 @@ func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 		if !out[1].Cold {
 			require.Equal(t, counter.CodeInternal, counter.CodeOf(out[1].Err), name)
 		}
+		require.Equal(t, counter.CodeInternal, counter.CodeOf(b.blind(t, increment("bad", 1))[0].Err), name)
 		done, err := b.cache.Hydrate(t.Context(), []cache.Base{
 			{Key: "bad", Generation: b.generation(t, "bad")}, {Key: "good", Generation: b.generation(t, "good")},
 		})
 		require.NoError(t, err, name)
-		require.Equal(t, cache.Hydrated, done[1], name)
+		require.Equal(t, []cache.Hydration{cache.ForeignEntry, cache.Hydrated}, done, name)
 	}
 }
 

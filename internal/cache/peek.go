@@ -81,7 +81,7 @@ func (c *Cache) peek(ctx context.Context, shard counter.Shard, args []any) (Peek
 }
 
 // entryFields is how many strings the reply of peek.lua has for each entry, after the two of its head.
-const entryFields = 7
+const entryFields = 3
 
 // incarnationDigits is how many digits of a life name the incarnation of Redis; its number follows.
 const incarnationDigits = 8
@@ -103,47 +103,64 @@ func decodePeeked(reply []string) (Peeked, error) {
 	rest := reply[2:]
 	p.Entries = make([]Entry, len(rest)/entryFields)
 	for i := range p.Entries {
-		if p.Entries[i], err = decodeEntry(rest[i*entryFields : (i+1)*entryFields]); err != nil {
+		if p.Entries[i], err = decodeEntry(rest[i*entryFields], rest[i*entryFields+1], rest[i*entryFields+2]); err != nil {
 			return p, fmt.Errorf("entry %q: %w", rest[i*entryFields], err)
 		}
 	}
 	return p, nil
 }
 
-func decodeEntry(f []string) (Entry, error) {
-	flags := f[3]
-	e := Entry{
-		Missing: flags == "m", Foreign: flags == "e",
-		BaseUnknown: strings.Contains(flags, "u"),
-	}
-	e.Key = counter.Key(f[0])
-	e.Deleted = strings.HasPrefix(flags, "x")
-	since, err := strconv.ParseFloat(f[4], 64) // a sorted set's scores are doubles
+// decodeEntry reads what peek.lua and look.lua say of an entry.
+func decodeEntry(key, text, score string) (Entry, error) {
+	since, err := strconv.ParseFloat(score, 64) // a sorted set's scores are doubles
 	if err != nil {
-		return e, fmt.Errorf("dirty since: %w", err)
+		return Entry{}, fmt.Errorf("dirty since: %w", err)
 	}
-	e.DirtySince = int64(since)
-	if e.Missing || e.Foreign {
-		return e, nil
+	none := Entry{Row: counter.Row{Key: counter.Key(key)}, DirtySince: int64(since)}
+	if text == "m" {
+		none.Missing = true
+		return none, nil
 	}
-	if err := decodeState(&e, f[1], f[2], f[5], f[6]); err != nil {
-		return Entry{Row: counter.Row{Key: e.Key}, DirtySince: e.DirtySince, Foreign: true}, nil //nolint:nilerr // it says so
+	e := none
+	if decodeState(&e, text) != nil {
+		none.Foreign = true
+		return none, nil
 	}
 	return e, nil
 }
 
-func decodeState(e *Entry, value, version, life, base string) (err error) {
+// decodeState reads the text of an entry, see entry.lua.
+func decodeState(e *Entry, text string) (err error) {
+	value, rest, _ := strings.Cut(text, " ")
+	version, rest, _ := strings.Cut(rest, " ")
 	if e.Value, err = strconv.ParseInt(value, 10, 64); err != nil {
 		return err
 	}
 	if e.Version, err = strconv.ParseInt(version, 10, 64); err != nil {
 		return err
 	}
-	if len(life) <= incarnationDigits || base == "" {
+	var base string
+	for rest != "" {
+		var field string
+		if field, rest, _ = strings.Cut(rest, " "); field == "" {
+			continue
+		}
+		switch field[0] {
+		case 'x':
+			e.Deleted = true
+		case 'u':
+			e.BaseUnknown = true
+		case 'e':
+			e.Life = field[1:]
+		case 'b':
+			base = field[1:]
+		}
+	}
+	if len(e.Life) <= incarnationDigits || base == "" {
+		e.Life = ""
 		return nil
 	}
-	e.Life = life
-	if e.Lineage, err = strconv.ParseInt(life[incarnationDigits:], 10, 64); err != nil {
+	if e.Lineage, err = strconv.ParseInt(e.Life[incarnationDigits:], 10, 64); err != nil {
 		return err
 	}
 	e.Base, err = strconv.ParseInt(base, 10, 64)

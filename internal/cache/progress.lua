@@ -10,26 +10,24 @@
 --   u             dirty, and the version counts from an unknown base
 -- "- d" is a dirty key whose entry is not there.
 
-local call, pcall, find, sub = redis.call, redis.pcall, string.find, string.sub
 local dirty = KEYS[1]
 local tag = sub(dirty, 1, (find(dirty, '}', 1, true)))
-local out = { string.match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000' }
+local out = { incarnation() }
 
 for i = 1, #ARGV do
-  local e = pcall('HMGET', tag .. ':c:' .. ARGV[i], 'n', 'u', 'e', 'c', 'bn')
-  if e.err and not find(e.err, 'WRONGTYPE', 1, true) then error(e.err, 0) end
-  local n, u, life, noted = e[1], e[2], e[3], e[4]
+  local text = pcall('GET', tag .. ':c:' .. ARGV[i])
+  if type(text) == 'table' and not find(text.err, 'WRONGTYPE', 1, true) then error(text.err, 0) end
+  local e = type(text) == 'string' and decode(text)
   local line
-  if not n then
+  if not e then
     line = call('ZSCORE', dirty, ARGV[i]) and '- d 0' or '- c'
-  elseif u then
-    line = n .. ' u'
+  elseif e.u then
+    line = e.n .. ' u'
   elseif not call('ZSCORE', dirty, ARGV[i]) then
-    line = n .. ' c'
+    line = e.n .. ' c'
   else
-    local at = noted and find(noted, ' ', 1, true)
-    local committed = at and sub(noted, at + 1) == life and sub(noted, 1, at - 1) or '0'
-    line = n .. ' d ' .. committed .. ' ' .. (e[5] or '0') .. ' ' .. (life or '')
+    local committed, life = match(e.c or '', '^(%d+),(.*)$')
+    line = fmt('%s d %s %s %s', e.n, life == e.e and committed or '0', e.b or '0', e.e or '')
   end
   out[i + 1] = line
 end

@@ -15,63 +15,57 @@
 --
 -- Reply: a letter for each key: y done, w not: it has moved on since it was peeked; o not: the sum would overflow.
 
-local call, pcall = redis.call, redis.pcall
 local dirty = KEYS[1]
-local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
+local tag = sub(dirty, 1, (find(dirty, '}', 1, true)))
 
 -- had is what the entry was at the end of the last of its lives that the row has, or else its base. Its present life is
 -- over if it is of another incarnation. If not, the row cannot have it, whatever the numbers say: after a failover they may
 -- come from a clock that is behind.
-local function merge(entry, e, value, version, lineage)
-  local had, had_n, lives = e[3] or 'set', e[4], e[6] or ''
-  call('HDEL', entry, 'bn', 'c') -- a write that a full Redis lets pass, and the others after it
-  if string.sub(e[2], 1, 8) ~= incarnation then
-    lives = string.format('%s;%s,%s,%s', lives, string.sub(e[2], 9), call('HGET', entry, 'v'), e[1])
-  end
-  for began, with, with_n in string.gmatch(lives, ';(%d+),([^,;]+),(%d+)') do
+local function merge(name, e, value, version, lineage)
+  local had, had_n, lives = e.w or 'set', e.b, e.p or ''
+  if sub(e.e, 1, 8) ~= incarnation() then lives = fmt('%s;%s,%s,%s', lives, sub(e.e, 9), e.v, e.n) end
+  e.c = nil
+  for began, with, with_n in gmatch(lives, ';(%d+),([^,;]+),(%d+)') do
     if began == lineage and tonumber(version) < tonumber(with_n) then
       -- The row is not ahead: it is that life as it was before its end. So it may be replaced. (The life is a new one so
       -- that the ack of the flush that was kept out finds it changed.)
-      call('HSET', entry, 'bn', version, 'e', new_life(), 'p', lives)
-      if e[3] then call('HSET', entry, 'bv', value) end
+      e.b, e.e, e.p = version, new_life(), lives
+      if e.w then e.w = value end
+      put(name, e)
       return 'y'
     end
     if tonumber(began) <= tonumber(lineage) then had, had_n = with, with_n end
   end
-  if had ~= 'set' and not shift(entry, value, had) then
-    call('HSET', entry, 'bn', e[4])
-    return 'o'
+  if had ~= 'set' then
+    e.v = sum(e.v, value, had)
+    if not e.v then return 'o' end
   end
-  call('HINCRBY', entry, 'n', version)
-  if had_n ~= '0' then call('HINCRBY', entry, 'n', '-' .. had_n) end
-  call('HSET', entry, 'bn', version, 'e', new_life())
-  if had ~= 'set' then call('HSET', entry, 'bv', value) else call('HDEL', entry, 'bv') end
-  call('HDEL', entry, 'p')
+  e.n = sum(e.n, version, had_n)
+  e.b, e.w, e.e, e.p = version, had ~= 'set' and value or nil, new_life(), nil
+  put(name, e)
   return 'y'
 end
 
-local function adopt(entry, key, value, version, deleted)
-  call('ZREM', dirty, key) -- likewise
-  call('HSET', entry, 'v', value, 'n', version)
-  if deleted == '1' then call('HSET', entry, 'x', '1') else call('HDEL', entry, 'x') end
-  call('HDEL', entry, 'e', 'bv', 'bn', 'p', 'c')
+local function adopt(name, key, value, version, deleted)
+  call('ZREM', dirty, key) -- a write that a full Redis lets pass, and the others after it
+  call('SET', name, encode({ v = value, n = version, x = deleted == '1' and '' or nil }), 'PX', ARGV[1])
   call('HDEL', tag .. ':dead', key)
-  call('PEXPIRE', entry, ARGV[1])
   return 'y'
 end
 
 local out = {}
 for i = 1, (#ARGV - 1) / 7 do
-  local entry, at = KEYS[i + 1], 1 + (i - 1) * 7
+  local name, at = KEYS[i + 1], 1 + (i - 1) * 7
   local life, base, value, version = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-  local e = pcall('HMGET', entry, 'n', 'e', 'bv', 'bn', 'u', 'p')
-  local part = string.sub(life, 1, 8) ~= incarnation and (tonumber(string.sub(life, 9)) or 0) <= tonumber(ARGV[at + 7])
-  if e.err or not e[1] or e[5] or (e[2] or '') ~= life then
+  local text = pcall('GET', name)
+  local e = type(text) == 'string' and decode(text)
+  local part = sub(life, 1, 8) ~= incarnation() and (tonumber(sub(life, 9)) or 0) <= tonumber(ARGV[at + 7])
+  if not e or e.u or (e.e or '') ~= life then
     out[i] = 'w'
-  elseif (ARGV[at + 1] == 'a' or part) and tonumber(e[1]) < tonumber(version) then
-    out[i] = adopt(entry, string.sub(entry, #tag + 4), value, version, ARGV[at + 6])
-  elseif ARGV[at + 1] == 'm' and e[4] == base then
-    out[i] = merge(entry, e, value, version, ARGV[at + 7])
+  elseif (ARGV[at + 1] == 'a' or part) and tonumber(e.n) < tonumber(version) then
+    out[i] = adopt(name, sub(name, #tag + 4), value, version, ARGV[at + 6])
+  elseif ARGV[at + 1] == 'm' and e.b == base then
+    out[i] = merge(name, e, value, version, ARGV[at + 7])
   else
     out[i] = 'w'
   end

@@ -21,8 +21,8 @@ var (
 	//go:embed mend.lua
 	mendSource string
 
-	lookScript = redis.NewScript(lookSource)
-	mendScript = redis.NewScript(mendSource)
+	lookScript = redis.NewScript(entrySource + lookSource)
+	mendScript = redis.NewScript(entrySource + mendSource)
 )
 
 // ScanPage bounds the keys of one page, and is about how many one SCAN visits: Redis does nothing else meanwhile.
@@ -183,7 +183,7 @@ func (c *Cache) look(ctx context.Context, keys []counter.Key) ([]Seen, error) {
 	seen := make([]Seen, len(keys))
 	for i := range seen {
 		f := reply[i*lookFields : (i+1)*lookFields]
-		e, err := decodeEntry(f[:entryFields])
+		e, err := decodeEntry(f[0], f[1], f[2])
 		if err != nil {
 			return nil, fmt.Errorf("look at %q: %w", f[0], err)
 		}

@@ -45,7 +45,7 @@ type Outcome struct {
 	BlindWrites bool
 	Generation  string
 
-	// Backlog is the number of dirty keys of the shard if this operation has made its key dirty, else 0.
+	// Backlog is the number of dirty keys of the shard, as this call leaves it, if this operation has made its key dirty, else 0.
 	Backlog int64
 }
 

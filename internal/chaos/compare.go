@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -16,9 +18,9 @@ import (
 func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	found := make(map[string]row)
 	pipe := v.redisClient.Pipeline()
-	asked := make(map[string]*redis.SliceCmd)
+	asked := make(map[string]*redis.StringCmd)
 	flush := func() error {
-		if _, err := pipe.Exec(ctx); err != nil {
+		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 			return fmt.Errorf("read the entries: %w", err)
 		}
 		for key, reply := range asked {
@@ -31,7 +33,7 @@ func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	}
 	for key := range v.events() {
 		name := "{aw:" + counter.Key(key).Shard(shards).String() + "}:c:" + key
-		asked[key] = pipe.HMGet(ctx, name, "v", "n", "x", "u")
+		asked[key] = pipe.Get(ctx, name)
 		if len(asked) == peekBatch {
 			if err := flush(); err != nil {
 				return nil, err
@@ -44,20 +46,27 @@ func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	return found, flush()
 }
 
-// decodeEntry reports false where there is none. One that is still waiting for its base is not equal to any row.
-func decodeEntry(fields []any) (row, bool) {
-	if len(fields) != 4 || fields[0] == nil && fields[1] == nil {
+// decodeEntry reads value, version and x for deleted (see internal/cache/entry.lua). It reports false where there is none. One
+// that says more at the end, of what Postgres does not have or of a base that it waits for, is not equal to any row.
+func decodeEntry(text string) (row, bool) {
+	fields := strings.Fields(text)
+	if len(fields) == 0 {
 		return row{}, false
 	}
-	number := func(field any) int64 {
-		text, _ := field.(string)
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || fields[3] != nil {
-			return -1
-		}
-		return n
+	odd := row{reading: reading{value: -1, version: -1}}
+	deleted := len(fields) == 3 && fields[2] == "x"
+	if len(fields) != 2 && !deleted {
+		return odd, true
 	}
-	return row{reading: reading{value: number(fields[0]), version: number(fields[1])}, deleted: fields[2] != nil}, true
+	value, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil {
+		return odd, true
+	}
+	version, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return odd, true
+	}
+	return row{reading: reading{value: value, version: version}, deleted: deleted}, true
 }
 
 // checkEntries holds Redis against Postgres, when nothing is dirty any more.

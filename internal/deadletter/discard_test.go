@@ -104,7 +104,7 @@ func TestDiscardOfARedisThatIsBehind(t *testing.T) {
 	b := setup(t)
 	b.do(t, set("a", 1), set("a", 2), set("a", 3))
 	b.drainAll(t)
-	require.NoError(t, b.redis.HSet(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "v", 1, "n", 1).Err())
+	require.NoError(t, b.redis.Set(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "1 1", 0).Err())
 	b.refuse(t, increment("a", 1))
 	returned, err := b.box.Discard(t.Context(), b.get(t, "a"))
 	require.NoError(t, err)
