@@ -226,6 +226,10 @@ type fields struct {
 func (f *fields) int() int64 {
 	var word string
 	word, f.rest, _ = strings.Cut(f.rest, " ")
+	return f.parse(word)
+}
+
+func (f *fields) parse(word string) int64 {
 	n, err := strconv.ParseInt(word, 10, 64)
 	if err != nil && f.err == nil {
 		f.err = err

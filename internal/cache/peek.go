@@ -122,24 +122,20 @@ func decodeEntry(key, text, score string) (Entry, error) {
 		return none, nil
 	}
 	e := none
-	if decodeState(&e, text) != nil {
+	if !decodeState(&e, text) {
 		none.Foreign = true
 		return none, nil
 	}
 	return e, nil
 }
 
-// decodeState reads the text of an entry, see entry.lua.
-func decodeState(e *Entry, text string) (err error) {
+// decodeState reads the text of an entry, see entry.lua. It reports false if it is none.
+func decodeState(e *Entry, text string) bool {
 	value, rest, _ := strings.Cut(text, " ")
 	version, rest, _ := strings.Cut(rest, " ")
-	if e.Value, err = strconv.ParseInt(value, 10, 64); err != nil {
-		return err
-	}
-	if e.Version, err = strconv.ParseInt(version, 10, 64); err != nil {
-		return err
-	}
-	var base string
+	f := fields{}
+	e.Value, e.Version = f.parse(value), f.parse(version)
+	base := ""
 	for rest != "" {
 		var field string
 		if field, rest, _ = strings.Cut(rest, " "); field == "" {
@@ -158,13 +154,10 @@ func decodeState(e *Entry, text string) (err error) {
 	}
 	if len(e.Life) <= incarnationDigits || base == "" {
 		e.Life = ""
-		return nil
+	} else {
+		e.Lineage, e.Base = f.parse(e.Life[incarnationDigits:]), f.parse(base)
 	}
-	if e.Lineage, err = strconv.ParseInt(e.Life[incarnationDigits:], 10, 64); err != nil {
-		return err
-	}
-	e.Base, err = strconv.ParseInt(base, 10, 64)
-	return err
+	return f.err == nil
 }
 
 // Committed is a key whose state Postgres has.
