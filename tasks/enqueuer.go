@@ -17,7 +17,7 @@ import (
 const (
 	// hintRate is how many keys a second get a task of their own, and hintBurst how many at once. A task costs the
 	// processor of the api and of Redis about as much as ten writes, so past this rate whole shards are drained instead.
-	hintRate, hintBurst = 500, 500
+	hintRate, hintBurst = 100, 100
 
 	// hintSenders is how many hints are on their way at once.
 	hintSenders = 4
