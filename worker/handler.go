@@ -34,6 +34,7 @@ type handlers struct {
 	flushInterval time.Duration
 	tombstoneTTL  time.Duration
 	sweepsStale   atomic.Bool // the last sweep was too late to be run
+	metrics       *metrics
 }
 
 func (h *handlers) mux() *asynq.ServeMux {
@@ -159,6 +160,7 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	if err := h.cache.CheckMeta(ctx); err != nil { // also notes it again in a Redis that was emptied
 		return err
 	}
+	h.metrics.lastSweep.SetToCurrentTime()
 	if !h.store.Available() {
 		return nil
 	}

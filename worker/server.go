@@ -68,7 +68,7 @@ func New(o Options) *Worker {
 	}
 	h := &handlers{
 		cache: o.Cache, store: o.Store, flusher: f, retries: r, sender: client, logger: o.Logger,
-		flushInterval: c.FlushInterval, tombstoneTTL: c.TombstoneTTL,
+		flushInterval: c.FlushInterval, tombstoneTTL: c.TombstoneTTL, metrics: m,
 	}
 	own := &selfDrain{
 		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),

@@ -48,7 +48,10 @@ func (apiCommand) Run(w *world) error {
 			return 1
 		}
 		return 0
-	}))
+	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "afterwrite_dirty_keys_limit",
+		Help: "AFTERWRITE_MAX_DIRTY of this process: so many dirty keys, and clean ones get no writes.",
+	}, func() float64 { return float64(p.config.MaxDirty) }))
 	limit := writepath.NewLimit(p.cache, p.config.MaxDirty)
 	defer limit.Close()
 	writer := p.cache.NewWriter(limit.MayDirty)

@@ -56,6 +56,7 @@ func boot(w *world, p plan) (*process, error) {
 		p.variable = "PORT"
 	}
 	s := &process{plan: p, config: c, log: log, registry: ops.NewRegistry()}
+	ops.RegisterBuildInfo(s.registry, p.name, programVersion())
 	if err := s.open(w.ctx); err != nil {
 		s.close()
 		return nil, err
@@ -103,7 +104,7 @@ func (s *process) open(ctx context.Context) error {
 		Shards: s.config.Shards, CleanTTL: s.config.CleanTTL, RecordTTL: s.config.IdempotencyTTL,
 	})
 	s.sampler = s.cache.NewCollector()
-	s.registry.MustRegister(s.sampler)
+	s.registry.MustRegister(s.sampler, s.cache.NewStateCollector())
 	if s.postgresConns != nil {
 		s.store, err = store.Open(s.config.DatabaseURL, store.Options{Logger: s.log, MaxConns: s.postgresConns(s.config)})
 		if err != nil {
