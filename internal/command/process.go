@@ -66,11 +66,12 @@ func boot(w *world, p plan) (*process, error) {
 
 // settings reads the environment and makes the logger, which also takes what libraries write to the standard one.
 func settings(w *world, name string) (config.Config, *slog.Logger, error) {
-	c, err := config.FromMap(environMap(w.environ))
+	environment := environMap(w.environ)
+	c, err := config.FromMap(environment)
 	if err != nil {
 		return config.Config{}, nil, err
 	}
-	log, err := ops.NewLogger(w.stderr, c.LogFormat, c.LogLevel, name)
+	log, err := ops.NewLogger(w.stderr, c.LogFormat, c.LogLevel, name, config.Secrets(environment)...)
 	if err != nil {
 		return config.Config{}, nil, err
 	}
