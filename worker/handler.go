@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -35,10 +36,14 @@ type handlers struct {
 	tombstoneTTL  time.Duration
 	sweepsStale   atomic.Bool // the last sweep was too late to be run
 	metrics       *metrics
+	tracing       trace.TracerProvider // nil: nothing is traced
 }
 
 func (h *handlers) mux() *asynq.ServeMux {
 	mux := asynq.NewServeMux()
+	if h.tracing != nil {
+		mux.Use(traced(h.tracing))
+	}
 	mux.HandleFunc(tasks.TypeFlush, h.flush)
 	mux.HandleFunc(tasks.TypeDrain, h.drain)
 	mux.HandleFunc(tasks.TypeRetry, h.retry)

@@ -17,6 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/doctor"
 	"github.com/afterwrite/afterwrite/internal/ops"
 	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/tracing"
 )
 
 // closeTimeout bounds the end of what works in the background, after the process has stopped serving.
@@ -44,6 +45,7 @@ type process struct {
 	cache    *cache.Cache
 	sampler  *cache.Collector
 	store    *store.Store // nil: not used
+	tracing  *tracing.Tracing
 }
 
 // boot starts a process: it returns when Redis answers and is fit to be used. Close ends what it has opened.
@@ -101,13 +103,24 @@ func (s *process) open(ctx context.Context) error {
 	if s.redis, err = cache.Connect(s.config.RedisURL, s.redisConns(s.config)); err != nil {
 		return err
 	}
+	s.tracing, err = tracing.Start(ctx, tracing.Options{
+		Endpoint: s.config.OTLPEndpoint, Process: s.name, Version: programVersion(), Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.tracing.Redis(s.redis); err != nil {
+		return err
+	}
 	s.cache = cache.New(s.redis, cache.Options{
 		Shards: s.config.Shards, CleanTTL: s.config.CleanTTL, RecordTTL: s.config.IdempotencyTTL,
 	})
 	s.sampler = s.cache.NewCollector()
 	s.registry.MustRegister(s.sampler, s.cache.NewStateCollector())
 	if s.postgresConns != nil {
-		s.store, err = store.Open(s.config.DatabaseURL, store.Options{Logger: s.log, MaxConns: s.postgresConns(s.config)})
+		s.store, err = store.Open(s.config.DatabaseURL, store.Options{
+			Logger: s.log, MaxConns: s.postgresConns(s.config), OpenDB: s.tracing.OpenDB(),
+		})
 		if err != nil {
 			return err
 		}
@@ -139,6 +152,11 @@ func (s *process) close() {
 	}
 	if s.redis != nil {
 		closeQuietly(s.redis)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := s.tracing.Close(ctx); err != nil {
+		s.log.Warn("the last traces were not sent", "error", err)
 	}
 }
 
