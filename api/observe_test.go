@@ -23,7 +23,7 @@ import (
 
 func ask(handler http.Handler, method, path, id string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, io.NopCloser(strings.NewReader("")))
-	r.Header.Set("X-Request-Id", id)
+	r.Header.Set("X-Request-ID", id)
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
 	return w
@@ -33,10 +33,11 @@ var known = counter.Result{Counter: counter.Counter{Value: 42, Version: 7, Exist
 
 func TestNothingLooksAtRequestsByDefault(t *testing.T) {
 	t.Parallel()
-	info := slog.New(slog.NewTextHandler(io.Discard, nil))
+	out := new(bytes.Buffer)
+	info := slog.New(slog.NewTextHandler(out, nil))
 	require.Zero(t, api.Observers(always(known), api.Options{}))
 	require.Zero(t, api.Observers(always(known), api.Options{Logger: info}))
-	debug := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	debug := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	require.NotZero(t, api.Observers(always(known), api.Options{Logger: debug}))
 	require.NotZero(t, api.Observers(always(known), api.Options{Tracing: sdk.NewTracerProvider()}))
 }

@@ -9,7 +9,8 @@ func (upCommand) Help() string {
 the schema up to date, and runs api, worker, scheduler and dashboard. Ctrl-C stops everything, after a last flush; the
 data stays and is found again by the next run.
 
-` + environment("REDIS_URL", "DATABASE_URL", "PORT", "DATA_DIR", "API_ADDR", "DASHBOARD_ADDR", "WORKER_ADDR", "SCHEDULER_ADDR", otlpEndpoint) +
+` + environment("REDIS_URL", "DATABASE_URL", "PORT", "DATA_DIR", "API_ADDR", "DASHBOARD_ADDR", "WORKER_ADDR",
+		"SCHEDULER_ADDR", otlpEndpoint) +
 		example("AFTERWRITE_API_ADDR=127.0.0.1:9090 afterwrite up")
 }
 

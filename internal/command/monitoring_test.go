@@ -72,7 +72,7 @@ type grafana struct {
 			W int `json:"w"`
 			X int `json:"x"`
 			Y int `json:"y"`
-		} `json:"gridPos"`
+		} `json:"gridPos"` //nolint:tagliatelle // it is Grafana's
 		Targets []struct {
 			Expr string `json:"expr"`
 		} `json:"targets"`

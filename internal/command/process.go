@@ -46,6 +46,7 @@ type process struct {
 	sampler  *cache.Collector
 	store    *store.Store // nil: not used
 	tracing  *tracing.Tracing
+	silence  func() bool // no line about stopping any more; nil: it has not begun
 }
 
 // boot starts a process: it returns when Redis answers and is fit to be used. Close ends what it has opened.
@@ -63,6 +64,7 @@ func boot(w *world, p plan) (*process, error) {
 		s.close()
 		return nil, err
 	}
+	s.silence = context.AfterFunc(w.ctx, func() { log.Info("stopping: what is under way is ended") })
 	return s, nil
 }
 
@@ -103,13 +105,7 @@ func (s *process) open(ctx context.Context) error {
 	if s.redis, err = cache.Connect(s.config.RedisURL, s.redisConns(s.config)); err != nil {
 		return err
 	}
-	s.tracing, err = tracing.Start(ctx, tracing.Options{
-		Endpoint: s.config.OTLPEndpoint, Process: s.name, Version: programVersion(), Logger: s.log,
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.tracing.Redis(s.redis); err != nil {
+	if err = s.trace(ctx); err != nil {
 		return err
 	}
 	s.cache = cache.New(s.redis, cache.Options{
@@ -137,6 +133,17 @@ func (s *process) open(ctx context.Context) error {
 	}
 }
 
+// trace begins to send traces, where they are wanted.
+func (s *process) trace(ctx context.Context) (err error) {
+	s.tracing, err = tracing.Start(ctx, tracing.Options{
+		Endpoint: s.config.OTLPEndpoint, Process: s.name, Version: programVersion(), Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	return s.tracing.Redis(s.redis)
+}
+
 func (s *process) examination() doctor.Options {
 	options := doctor.Options{Redis: s.redis, Layout: s.cache.CheckMeta}
 	if s.store != nil {
@@ -147,6 +154,9 @@ func (s *process) examination() doctor.Options {
 
 // close ends the connections.
 func (s *process) close() {
+	if s.silence != nil {
+		s.silence()
+	}
 	if s.store != nil {
 		closeQuietly(s.store)
 	}

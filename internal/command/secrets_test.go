@@ -34,7 +34,7 @@ func guarded(t *testing.T) (server *local.Redis, url string) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, client.Close()) }()
 	require.NoError(t, client.ConfigSet(t.Context(), "requirepass", secret).Err())
-	return server, strings.Replace(server.URL(), "://", "://default:"+encodedSecret+"@", 1)
+	return server, "redis://default:" + encodedSecret + "@" + server.Addr() + "/0"
 }
 
 func TestNoPasswordIsPrintedWhenAURLIsWrong(t *testing.T) {

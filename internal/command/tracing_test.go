@@ -122,9 +122,9 @@ func TestTraceLeadsFromTheRequestToPostgres(t *testing.T) {
 
 	localtest.Eventually(t, patience, func() (bool, string) {
 		all := o.all(trace)
-		text := ""
-		for _, s := range all {
-			text += s.service + ": " + s.GetName() + "\n"
+		names := make([]string, len(all))
+		for i, s := range all {
+			names[i] = s.service + ": " + s.GetName()
 		}
 		post := below(all, "afterwrite-api", "POST /v1/counters/:key/increment", nil)
 		flush := below(all, "afterwrite-worker", "task flush", nil)
@@ -132,7 +132,7 @@ func TestTraceLeadsFromTheRequestToPostgres(t *testing.T) {
 			below(all, "afterwrite-api", "evalsha", post) != nil &&
 			below(all, "afterwrite-worker", "task flush", post) != nil &&
 			below(all, "afterwrite-worker", "evalsha", flush) != nil &&
-			below(all, "afterwrite-worker", "sql.conn.", flush) != nil, text
+			below(all, "afterwrite-worker", "sql.conn.", flush) != nil, strings.Join(names, "\n")
 	})
 	api.stop(t)
 	worker.stop(t)

@@ -50,39 +50,43 @@ func Secrets(environment map[string]string) []string {
 func passwords(text string) []string {
 	_, rest, found := strings.Cut(text, "://")
 	if !found {
-		var all []string
-		for _, match := range keyValuePassword.FindAllStringSubmatch(text, -1) {
+		matches := keyValuePassword.FindAllStringSubmatch(text, -1)
+		all := make([]string, 0, 3*len(matches))
+		for _, match := range matches {
 			quoted := match[1]
 			all = append(all, quoted, strings.ReplaceAll(strings.ReplaceAll(quoted, `\'`, `'`), `\\`, `\`), match[2])
 		}
 		return all
 	}
 	var all []string
-	both := func(written string) {
+	add := func(written string) {
 		all = append(all, written)
 		if decoded, err := url.PathUnescape(written); err == nil {
 			all = append(all, decoded, url.QueryEscape(decoded), url.UserPassword("", decoded).String()[1:])
 		}
 	}
-	// To the last @: a password that somebody forgot to encode may hold one, or a slash, or a question mark.
-	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		if _, password, ok := strings.Cut(rest[:at], ":"); ok {
-			both(password)
-		}
-		if end := strings.IndexAny(rest, "/?"); end >= 0 && end < at { // the @ was behind the host: what is before it counts as well
-			if at = strings.LastIndex(rest[:end], "@"); at >= 0 {
-				if _, password, ok := strings.Cut(rest[:at], ":"); ok {
-					both(password)
-				}
-			}
-		}
+	// To the last @: a password that somebody forgot to encode may hold one, or a slash, or a question mark. And to the last before
+	// the path, since an @ may be in what follows it.
+	add(userPassword(rest))
+	if end := strings.IndexAny(rest, "/?"); end >= 0 {
+		add(userPassword(rest[:end]))
 	}
 	if _, query, ok := strings.Cut(rest, "?"); ok {
 		for pair := range strings.SplitSeq(query, "&") {
 			if name, value, _ := strings.Cut(pair, "="); name == "password" || name == "sslpassword" {
-				both(value)
+				add(value)
 			}
 		}
 	}
 	return all
+}
+
+// userPassword is what stands between the first colon and the last @.
+func userPassword(text string) string {
+	at := strings.LastIndex(text, "@")
+	if at < 0 {
+		return ""
+	}
+	_, password, _ := strings.Cut(text[:at], ":")
+	return password
 }

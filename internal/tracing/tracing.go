@@ -70,7 +70,7 @@ func Start(ctx context.Context, o Options) (*Tracing, error) {
 }
 
 // Provider is what makes spans; nil when it is off.
-func (t *Tracing) Provider() trace.TracerProvider {
+func (t *Tracing) Provider() trace.TracerProvider { //nolint:ireturn // nil is no provider, which a nil pointer in it would be
 	if t == nil {
 		return nil
 	}
