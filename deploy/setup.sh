@@ -51,7 +51,7 @@ install_promtool() {
     if command -v apt-get >/dev/null 2>&1; then
         apt update || echo "setup: apt-get update failed; going on with the lists at hand" >&2
         unpacked=$(mktemp -d)
-        (cd "$unpacked" && apt-get -q download prometheus >/dev/null && dpkg-deb -x prometheus_*.deb .)
+        (cd "$unpacked" && apt-get -q -o APT::Sandbox::User=root download prometheus >/dev/null && dpkg-deb -x prometheus_*.deb .)
         mkdir -p .bin
         cp "$unpacked/usr/bin/promtool" .bin/promtool
         rm -rf "$unpacked"
