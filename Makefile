@@ -22,6 +22,10 @@ up: deps build ## Run everything here: private Redis and Postgres, api, worker, 
 deps: ## Install redis-server and postgres, if they are missing
 	@deploy/setup.sh
 
+.PHONY: promtool
+promtool:
+	@deploy/setup.sh promtool
+
 # Without VCS stamps, which fail in a clone that belongs to another user; the version says the same.
 .PHONY: build
 build: ## Build the static binary bin/afterwrite
@@ -29,7 +33,7 @@ build: ## Build the static binary bin/afterwrite
 
 # Most tests wait for servers, time-outs and intervals: more of them at once than there are cores take half the time.
 .PHONY: test
-test: deps ## Run every test, against real servers
+test: deps promtool ## Run every test, against real servers
 	@test -n "$(RACE)" || echo "test: no C compiler, so without the race detector"
 	go test $(RACE) -count=1 -parallel 4 -timeout 6m ./...
 
@@ -70,9 +74,18 @@ $(LINT):
 
 .PHONY: check-compose
 check-compose: ## Check docker-compose.yml, where docker-compose is installed
-	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
-	elif command -v docker-compose >/dev/null 2>&1; then docker-compose config -q; \
+	@if docker compose version >/dev/null 2>&1; then docker compose --profile monitoring config -q; \
+	elif command -v docker-compose >/dev/null 2>&1; then docker-compose --profile monitoring config -q; \
 	else echo "check-compose: skipped, there is no docker-compose here"; fi
+
+PROMTOOL = $(shell command -v promtool || echo .bin/promtool)
+
+.PHONY: check-alerts
+check-alerts: deps promtool ## Check the alerts, and the metrics of every process, with promtool
+	$(PROMTOOL) check rules deploy/prometheus/alerts.yml
+	$(PROMTOOL) test rules deploy/prometheus/alerts_test.yml
+	$(PROMTOOL) check config deploy/prometheus/prometheus.yml
+	go test -count=1 -run '^TestMonitoring' ./internal/command
 
 .PHONY: tidy
 tidy: $(LINT) ## Format the code and tidy go.mod

@@ -8,6 +8,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/writepath"
@@ -35,6 +36,8 @@ type Options struct {
 	Ending context.Context //nolint:containedctx // it is the process's, not a request's
 	// Admin is what operators may do. The zero value: nothing.
 	Admin Admin
+	// Tracing makes a span of each request. Nil: none, and nothing of it runs.
+	Tracing trace.TracerProvider
 	// Farewell says when the process is about to stop. Nil: never.
 	Farewell *Farewell
 }
@@ -64,6 +67,8 @@ type server struct {
 	flushes  chan struct{}   // one element for each that is waited for
 	ending   context.Context //nolint:containedctx // it is the process's, not a request's
 
+	tracing trace.TracerProvider
+
 	adminTimeout time.Duration
 }
 
@@ -85,6 +90,7 @@ func newServer(counters Counters, options Options) *server {
 		flusher:  options.Flusher,
 		flushes:  make(chan struct{}, maxFlushes),
 		ending:   options.Ending,
+		tracing:  options.Tracing,
 
 		adminTimeout: adminTimeout,
 	}
@@ -102,12 +108,13 @@ func newServer(counters Counters, options Options) *server {
 	return s
 }
 
-// router returns an Echo that knows every route. It has no middleware besides edge: Echo builds the chain anew for each
-// request.
+// router returns an Echo that knows every route. It has no middleware besides edge, unless requests are observed: Echo builds
+// the chain anew for each request.
 func (s *server) router() *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = s.fail
 	e.Pre(s.edge)
+	e.Use(s.observers()...)
 
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/v1/counters/:key", s.get)

@@ -102,3 +102,8 @@ func NewHasty(counters Counters, options Options, timeout time.Duration) http.Ha
 	s.adminTimeout = timeout
 	return s.router()
 }
+
+// Observers counts the middleware of a handler that New would return.
+func Observers(counters Counters, options Options) int {
+	return len(newServer(counters, options).observers())
+}

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Installs what `make up` and `make test` need beside Go: redis-server and postgres (the programs only; each run starts private
-# servers of its own). Does nothing and prints nothing when both are there.
+# servers of its own). With `promtool` as argument: promtool, which checks the metrics and alerts. Does nothing and prints nothing
+# when all are there.
 set -eu
+cd "$(dirname "$0")/.."
 
 has_redis() {
     command -v redis-server >/dev/null 2>&1 || [ -n "${AFTERWRITE_REDIS_SERVER:-}" ]
@@ -37,6 +39,34 @@ apt() {
         return 1
     fi
 }
+
+has_promtool() {
+    command -v promtool >/dev/null 2>&1 || [ -x .bin/promtool ]
+}
+
+# Debian's package prometheus would start a server, and another for the machine's own numbers. So it is not installed: promtool
+# is taken out of it, into .bin.
+install_promtool() {
+    echo "setup: fetching promtool"
+    if command -v apt-get >/dev/null 2>&1; then
+        apt update || echo "setup: apt-get update failed; going on with the lists at hand" >&2
+        unpacked=$(mktemp -d)
+        (cd "$unpacked" && apt-get -q -o APT::Sandbox::User=root download prometheus >/dev/null && dpkg-deb -x prometheus_*.deb .)
+        mkdir -p .bin
+        cp "$unpacked/usr/bin/promtool" .bin/promtool
+        rm -rf "$unpacked"
+    elif command -v brew >/dev/null 2>&1; then
+        brew install --quiet prometheus # starts nothing
+    else
+        echo "setup: neither apt-get nor brew is here; install promtool, which comes with Prometheus" >&2
+        exit 1
+    fi
+}
+
+if [ "${1:-}" = promtool ]; then
+    has_promtool || install_promtool
+    exit 0
+fi
 
 missing=
 has_redis || missing="$missing redis-server"

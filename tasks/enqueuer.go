@@ -67,6 +67,8 @@ const (
 type hint struct {
 	key   counter.Key
 	shard counter.Shard
+
+	headers map[string]string // of its trace; nil: none
 }
 
 // NewEnqueuer returns a running Enqueuer; Close ends it.
@@ -100,19 +102,23 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 // Offer says that key has just become dirty, as one of backlog dirty keys of its shard. While there are few, each gets a
 // task of its own, so that it can be seen in the queue; past hintRate, and past one batch, its shard gets a drain.
 func (e *Enqueuer) Offer(key counter.Key, shard counter.Shard, backlog int64) {
+	e.offer(hint{key: key, shard: shard}, backlog)
+}
+
+func (e *Enqueuer) offer(h hint, backlog int64) {
 	if backlog > int64(e.o.FlushBatch) {
-		e.drains[shard].Store(drainNow)
+		e.drains[h.shard].Store(drainNow)
 		return
 	}
 	if e.limiter.Allow() {
 		select {
-		case e.hints <- hint{key, shard}:
+		case e.hints <- h:
 			return
 		default: // Redis is slow
 		}
 	}
 	e.shed.Inc()
-	e.drains[shard].CompareAndSwap(noDrain, drainSoon)
+	e.drains[h.shard].CompareAndSwap(noDrain, drainSoon)
 }
 
 // Close sends what is queued, for as long as ctx allows, and ends the Enqueuer. When ctx ends, so do the sends under way: a
@@ -138,7 +144,7 @@ func (e *Enqueuer) sendHints(ctx context.Context) {
 	for {
 		select {
 		case h := <-e.hints:
-			e.send(ctx, Flush(h.key, h.shard))
+			e.send(ctx, flushWith(h.headers, h.key, h.shard))
 		case <-e.stop:
 			return
 		}

@@ -55,8 +55,11 @@ type Shard struct {
 }
 
 // Flush is the hint that key has become dirty. Workers aggregate the flushes of one shard.
-func Flush(key counter.Key, shard counter.Shard) *asynq.Task {
-	return asynq.NewTask(TypeFlush, encode(Keys{Keys: []counter.Key{key}}),
+func Flush(key counter.Key, shard counter.Shard) *asynq.Task { return flushWith(nil, key, shard) }
+
+// flushWith is Flush with headers.
+func flushWith(headers map[string]string, key counter.Key, shard counter.Shard) *asynq.Task {
+	return asynq.NewTaskWithHeaders(TypeFlush, encode(Keys{Keys: []counter.Key{key}}), headers,
 		asynq.TaskID("flush:"+string(key)),
 		asynq.Group(shard.String()),
 		asynq.Queue(QueueFlush),
@@ -75,7 +78,7 @@ func Aggregate(_ string, members []*asynq.Task) *asynq.Task {
 			merged.Keys = append(merged.Keys, keys...)
 		}
 	}
-	return asynq.NewTask(TypeFlush, encode(merged),
+	return asynq.NewTaskWithHeaders(TypeFlush, encode(merged), mergeTraces(members),
 		asynq.MaxRetry(uncounted),
 		asynq.Timeout(taskTimeout),
 	)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -34,10 +35,15 @@ type handlers struct {
 	flushInterval time.Duration
 	tombstoneTTL  time.Duration
 	sweepsStale   atomic.Bool // the last sweep was too late to be run
+	metrics       *metrics
+	tracing       trace.TracerProvider // nil: nothing is traced
 }
 
 func (h *handlers) mux() *asynq.ServeMux {
 	mux := asynq.NewServeMux()
+	if h.tracing != nil {
+		mux.Use(traced(h.tracing))
+	}
 	mux.HandleFunc(tasks.TypeFlush, h.flush)
 	mux.HandleFunc(tasks.TypeDrain, h.drain)
 	mux.HandleFunc(tasks.TypeRetry, h.retry)
@@ -159,6 +165,7 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	if err := h.cache.CheckMeta(ctx); err != nil { // also notes it again in a Redis that was emptied
 		return err
 	}
+	h.metrics.lastSweep.SetToCurrentTime()
 	if !h.store.Available() {
 		return nil
 	}

@@ -6,6 +6,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// The outcomes of an upsert.
+const (
+	outcomeOK    = "ok"
+	outcomeError = "error"
+)
+
 type metrics struct {
 	rows     prometheus.Counter
 	batches  prometheus.Histogram
@@ -16,6 +22,7 @@ type metrics struct {
 
 	reconciled prometheus.Counter
 	selfDrains prometheus.Counter
+	lastSweep  prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
@@ -29,7 +36,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "afterwrite_flush_duration_seconds", Help: "Duration of one upsert, by outcome: ok or error.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"outcome"}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "afterwrite_sync_lag_seconds", Help: "From the first unsynced write of a counter to its commit in Postgres.",
@@ -46,6 +53,13 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 			Help: "Shards with overdue keys that this worker drained without a task, because none arrived.",
 		}),
 	}
+	for _, outcome := range []string{outcomeOK, outcomeError} { // a series that is 0 can be alerted on
+		m.duration.WithLabelValues(outcome)
+	}
+	m.lastSweep = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "afterwrite_last_sweep_timestamp_seconds",
+		Help: "When this worker began its last sweep, in seconds since 1970; 0: it has run none.",
+	})
 	m.reconciled = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "afterwrite_reconciled_keys_total",
 		Help: "Keys that Redis had lost writes of, which Postgres had, and that were mended.",
@@ -58,14 +72,14 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.reconciled, m.selfDrains, up)
+	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.reconciled, m.selfDrains, m.lastSweep, up)
 	return m
 }
 
 func (m *metrics) flush(keys int, took time.Duration, err error) {
-	outcome := "ok"
+	outcome := outcomeOK
 	if err != nil {
-		outcome = "error"
+		outcome = outcomeError
 	}
 	m.batches.Observe(float64(keys))
 	m.duration.WithLabelValues(outcome).Observe(took.Seconds())

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
@@ -38,6 +39,7 @@ type Options struct {
 	Store      Store
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
+	Tracing    trace.TracerProvider // nil: nothing is traced
 }
 
 // Worker runs the tasks.
@@ -68,7 +70,7 @@ func New(o Options) *Worker {
 	}
 	h := &handlers{
 		cache: o.Cache, store: o.Store, flusher: f, retries: r, sender: client, logger: o.Logger,
-		flushInterval: c.FlushInterval, tombstoneTTL: c.TombstoneTTL,
+		flushInterval: c.FlushInterval, tombstoneTTL: c.TombstoneTTL, metrics: m, tracing: o.Tracing,
 	}
 	own := &selfDrain{
 		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),

@@ -14,6 +14,7 @@ import (
 
 // application is one call of apply.lua in the making: on a cluster, one call for each shard, in one pipeline.
 type application struct {
+	ctx      context.Context //nolint:containedctx // it carries a trace, and never ends
 	cache    *Cache
 	mayDirty bool
 	writes   []*Write
@@ -35,14 +36,14 @@ func (a *application) run() (reached bool) {
 		return a.runByShard()
 	}
 	keys, args := a.encode()
-	reached = a.settle(applyScript.Run(context.Background(), a.cache.client, keys, args...).Text())
+	reached = a.settle(applyScript.Run(a.ctx, a.cache.client, keys, args...).Text())
 	a.readAgain()
 	return reached
 }
 
 // readAgain sends the reads again that a Redis which is full refused together with writes.
 func (a *application) readAgain() {
-	reads := application{cache: a.cache}
+	reads := application{ctx: a.ctx, cache: a.cache}
 	for i, o := range a.outcomes {
 		if a.writes[i].Kind == counter.Get && counter.CodeOf(o.Err) == counter.CodeCacheFull {
 			reads.add(a.writes[i], o)
@@ -52,17 +53,17 @@ func (a *application) readAgain() {
 		return
 	}
 	keys, args := reads.encode()
-	reads.settle(applyScript.Run(context.Background(), a.cache.client, keys, args...).Text())
+	reads.settle(applyScript.Run(a.ctx, a.cache.client, keys, args...).Text())
 }
 
 // runByShard is run on a cluster: one node that cannot be reached says nothing about the others.
 func (a *application) runByShard() (reached bool) {
-	ctx := context.Background()
+	ctx := a.ctx
 	parts := make(map[counter.Shard]*application)
 	for i, w := range a.writes {
 		shard := a.cache.Shard(w.Key)
 		if parts[shard] == nil {
-			parts[shard] = &application{cache: a.cache, mayDirty: a.mayDirty}
+			parts[shard] = &application{ctx: ctx, cache: a.cache, mayDirty: a.mayDirty}
 		}
 		parts[shard].add(w, a.outcomes[i])
 	}

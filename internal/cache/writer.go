@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
@@ -59,6 +61,7 @@ type Writer struct {
 	done     chan struct{}
 	stop     context.CancelFunc
 	closing  sync.Once
+	tracer   trace.Tracer // nil: nothing is traced
 }
 
 // request is the operations of one caller. They go out in one call: either all of them find a key cold, or none.
@@ -172,7 +175,9 @@ func (w *Writer) gather(batch []*request) []*request {
 // send carries out a batch in one call and answers its callers. It takes no context: the callers' differ, and the client's
 // time-outs bound it.
 func (w *Writer) send(batch []*request) {
-	a := application{cache: w.cache, mayDirty: w.mayDirty()}
+	ctx, end := w.begin(batch)
+	defer end()
+	a := application{ctx: ctx, cache: w.cache, mayDirty: w.mayDirty()}
 	for _, r := range batch {
 		if r.ctx.Err() != nil {
 			refuse(r.outcomes, unsent(r.ctx)) // its caller has left, and nothing has been sent yet

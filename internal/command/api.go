@@ -48,7 +48,10 @@ func (apiCommand) Run(w *world) error {
 			return 1
 		}
 		return 0
-	}))
+	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "afterwrite_dirty_keys_limit",
+		Help: "AFTERWRITE_MAX_DIRTY of this process: so many dirty keys, and clean ones get no writes.",
+	}, func() float64 { return float64(p.config.MaxDirty) }))
 	limit := writepath.NewLimit(p.cache, p.config.MaxDirty)
 	defer limit.Close()
 	writer := p.cache.NewWriter(limit.MayDirty)
@@ -61,10 +64,15 @@ func (apiCommand) Run(w *world) error {
 	})
 	defer closeBounded(hints)
 
+	core := writepath.New(p.cache, writer, loader, hints)
+	if provider := p.tracing.Provider(); provider != nil {
+		writer.WithTracing(provider)
+		core.WithTracing(func(ctx context.Context) writepath.Hints { return hints.Within(ctx) })
+	}
 	barrier := p.cache.NewBarrier(p.config.WaitReplicas)
 	defer barrier.Close()
 	service := &apiService{
-		Service: writepath.New(p.cache, writer, loader, hints).WithBarrier(barrier), cache: p.cache, store: p.store,
+		Service: core.WithBarrier(barrier), cache: p.cache, store: p.store,
 	}
 	// Who waits for Postgres is answered as soon as the process is to end, and not cut off after its grace.
 	defer service.StopWaiting()
@@ -74,7 +82,7 @@ func (apiCommand) Run(w *world) error {
 	handler := api.New(service, api.Options{
 		Logger: p.log, Registry: p.registry, Version: programVersion(), Farewell: &farewell,
 		Admin:   api.Admin{Token: p.config.AdminToken, Dead: dead},
-		Flusher: flush.New(p.cache, asynq.NewClientFromRedisClient(p.redis)), Ending: w.ctx,
+		Flusher: flush.New(p.cache, asynq.NewClientFromRedisClient(p.redis)), Ending: w.ctx, Tracing: p.tracing.Provider(),
 	})
 	listener, err := ops.Listen(p.address(), p.variable)
 	if err != nil {

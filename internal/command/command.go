@@ -12,7 +12,9 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/ops"
 )
 
 // Exit statuses.
@@ -119,7 +121,7 @@ func newParser(w world) (*kong.Kong, error) {
 
 // fail writes err as one line. The end of a server's log is the one thing that is worth more.
 func fail(w world, err error, status int) int {
-	text := err.Error()
+	text := ops.NewRedactor(config.Secrets(environMap(w.environ))...).Redact(err.Error())
 	if !errors.Is(err, local.ErrExited) {
 		text = strings.ReplaceAll(text, "\n", "; ")
 	}

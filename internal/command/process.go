@@ -17,6 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/doctor"
 	"github.com/afterwrite/afterwrite/internal/ops"
 	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/tracing"
 )
 
 // closeTimeout bounds the end of what works in the background, after the process has stopped serving.
@@ -44,6 +45,8 @@ type process struct {
 	cache    *cache.Cache
 	sampler  *cache.Collector
 	store    *store.Store // nil: not used
+	tracing  *tracing.Tracing
+	silence  func() bool // no line about stopping any more; nil: it has not begun
 }
 
 // boot starts a process: it returns when Redis answers and is fit to be used. Close ends what it has opened.
@@ -56,20 +59,23 @@ func boot(w *world, p plan) (*process, error) {
 		p.variable = "PORT"
 	}
 	s := &process{plan: p, config: c, log: log, registry: ops.NewRegistry()}
+	ops.RegisterBuildInfo(s.registry, p.name, programVersion())
 	if err := s.open(w.ctx); err != nil {
 		s.close()
 		return nil, err
 	}
+	s.silence = context.AfterFunc(w.ctx, func() { log.Info("stopping: what is under way is ended") })
 	return s, nil
 }
 
 // settings reads the environment and makes the logger, which also takes what libraries write to the standard one.
 func settings(w *world, name string) (config.Config, *slog.Logger, error) {
-	c, err := config.FromMap(environMap(w.environ))
+	environment := environMap(w.environ)
+	c, err := config.FromMap(environment)
 	if err != nil {
 		return config.Config{}, nil, err
 	}
-	log, err := ops.NewLogger(w.stderr, c.LogFormat, c.LogLevel, name)
+	log, err := ops.NewLogger(w.stderr, c.LogFormat, c.LogLevel, name, config.Secrets(environment)...)
 	if err != nil {
 		return config.Config{}, nil, err
 	}
@@ -99,13 +105,18 @@ func (s *process) open(ctx context.Context) error {
 	if s.redis, err = cache.Connect(s.config.RedisURL, s.redisConns(s.config)); err != nil {
 		return err
 	}
+	if err = s.trace(ctx); err != nil {
+		return err
+	}
 	s.cache = cache.New(s.redis, cache.Options{
 		Shards: s.config.Shards, CleanTTL: s.config.CleanTTL, RecordTTL: s.config.IdempotencyTTL,
 	})
 	s.sampler = s.cache.NewCollector()
-	s.registry.MustRegister(s.sampler)
+	s.registry.MustRegister(s.sampler, s.cache.NewStateCollector())
 	if s.postgresConns != nil {
-		s.store, err = store.Open(s.config.DatabaseURL, store.Options{Logger: s.log, MaxConns: s.postgresConns(s.config)})
+		s.store, err = store.Open(s.config.DatabaseURL, store.Options{
+			Logger: s.log, MaxConns: s.postgresConns(s.config), OpenDB: s.tracing.OpenDB(),
+		})
 		if err != nil {
 			return err
 		}
@@ -122,6 +133,17 @@ func (s *process) open(ctx context.Context) error {
 	}
 }
 
+// trace begins to send traces, where they are wanted.
+func (s *process) trace(ctx context.Context) (err error) {
+	s.tracing, err = tracing.Start(ctx, tracing.Options{
+		Endpoint: s.config.OTLPEndpoint, Process: s.name, Version: programVersion(), Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	return s.tracing.Redis(s.redis)
+}
+
 func (s *process) examination() doctor.Options {
 	options := doctor.Options{Redis: s.redis, Layout: s.cache.CheckMeta}
 	if s.store != nil {
@@ -132,11 +154,19 @@ func (s *process) examination() doctor.Options {
 
 // close ends the connections.
 func (s *process) close() {
+	if s.silence != nil {
+		s.silence()
+	}
 	if s.store != nil {
 		closeQuietly(s.store)
 	}
 	if s.redis != nil {
 		closeQuietly(s.redis)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := s.tracing.Close(ctx); err != nil {
+		s.log.Warn("the last traces were not sent", "error", err)
 	}
 }
 

@@ -40,6 +40,7 @@ var meanings = []variable{
 	{name: "AFTERWRITE_DATA_DIR", meaning: "where the private Redis and Postgres keep their data"},
 	{name: "AFTERWRITE_LOG_LEVEL", meaning: "debug, info, warn or error"},
 	{name: "AFTERWRITE_LOG_FORMAT", meaning: "text or json"},
+	{name: "OTEL_EXPORTER_OTLP_ENDPOINT", meaning: "send traces there, like http://127.0.0.1:4318; not set: none"},
 }
 
 // defaults reads the default values from config.Config, so that they are written down once.

@@ -44,6 +44,7 @@ func (o workerCommand) Run(w *world) error {
 
 	work := worker.New(worker.Options{
 		Config: p.config, Redis: p.redis, Cache: p.cache, Store: p.store, Registerer: p.registry, Logger: p.log,
+		Tracing: p.tracing.Provider(),
 	})
 	// Whichever ends first ends the others.
 	ending, end := context.WithCancel(w.ctx)

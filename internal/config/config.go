@@ -71,6 +71,9 @@ type Config struct {
 	DataDir   string `env:"AFTERWRITE_DATA_DIR"   envDefault:".afterwrite"`
 	LogLevel  string `env:"AFTERWRITE_LOG_LEVEL"  envDefault:"info"`
 	LogFormat string `env:"AFTERWRITE_LOG_FORMAT" envDefault:"text"`
+
+	// OTLPEndpoint is where traces go; empty: nowhere. What else OpenTelemetry's own variables (OTEL_...) say is read by its libraries.
+	OTLPEndpoint string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 }
 
 // Load reads the process's environment. The error names every variable that is wrong, what it holds and what it takes.

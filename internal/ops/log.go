@@ -7,13 +7,17 @@ import (
 )
 
 // NewLogger returns a logger that writes to w, one line per record, each with the attribute process. format is text or
-// json, level debug, info, warn or error: what config.Config has checked. It is safe for concurrent use.
-func NewLogger(w io.Writer, format, level, process string) (*slog.Logger, error) {
+// json, level debug, info, warn or error: what config.Config has checked. secrets (see config.Secrets) are taken out of every
+// line, whatever library put them into its error. It is safe for concurrent use.
+func NewLogger(w io.Writer, format, level, process string, secrets ...string) (*slog.Logger, error) {
 	var threshold slog.Level
 	if err := threshold.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log level %q: it takes debug, info, warn or error", level)
 	}
 	options := &slog.HandlerOptions{Level: threshold}
+	if redactor := NewRedactor(secrets...); redactor.replacer != nil {
+		options.ReplaceAttr = redactor.attr
+	}
 
 	var handler slog.Handler
 	switch format {

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"net/http"
+	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -29,4 +30,15 @@ func metricsHandler(registry *prometheus.Registry) http.Handler {
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: maxScrapes,
 	})
+}
+
+// RegisterBuildInfo exports afterwrite_build_info: always 1, its labels say which process of which version this is.
+func RegisterBuildInfo(registry prometheus.Registerer, process, version string) {
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "afterwrite_build_info",
+		Help: "1, with the process, its version and that of Go.",
+		ConstLabels: prometheus.Labels{
+			"process": process, "version": version, "goversion": runtime.Version(),
+		},
+	}, func() float64 { return 1 }))
 }

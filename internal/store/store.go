@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,8 @@ type Options struct {
 	// StatementTimeout bounds a statement on the server; waiting for a lock takes a tenth of it at most. A call gives up two
 	// seconds later. Default 10 s, at least 1 ms.
 	StatementTimeout time.Duration
+	// OpenDB makes the pool of connections, to watch them. Default sql.OpenDB.
+	OpenDB func(driver.Connector) *sql.DB
 }
 
 // Store is a pool of connections to one Postgres behind one circuit breaker. Its methods may be called concurrently.
@@ -55,7 +58,11 @@ func Open(databaseURL string, options Options) (*Store, error) {
 	logger := cmp.Or(options.Logger, slog.Default())
 	bound := timeout + slack
 
-	db := sql.OpenDB(newConnector(withTimeouts(config, timeout), bound, logger))
+	open := options.OpenDB
+	if open == nil {
+		open = sql.OpenDB
+	}
+	db := open(newConnector(withTimeouts(config, timeout), bound, logger))
 	conns := max(cmp.Or(options.MaxConns, defaultMaxConns), 1)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns) // the default of 2 would make new connections all the time

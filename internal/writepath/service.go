@@ -30,7 +30,8 @@ type Service struct {
 	hints  Hints
 
 	waiters *waiters
-	barrier Barrier // nil: none
+	barrier Barrier                         // nil: none
+	within  func(ctx context.Context) Hints // nil: hints
 }
 
 // New returns a Service. What it is made of stays the caller's to close, after the last Do.
@@ -41,6 +42,12 @@ func New(c *cache.Cache, writer *cache.Writer, bases Bases, hints Hints) *Servic
 // WithBarrier lets operations ask to be on replicas or on disk. Call it before the first Do.
 func (s *Service) WithBarrier(b Barrier) *Service {
 	s.barrier = b
+	return s
+}
+
+// WithTracing has the hints of each request carry its trace. Call it before the first Do.
+func (s *Service) WithTracing(within func(ctx context.Context) Hints) *Service {
+	s.within = within
 	return s
 }
 
@@ -89,10 +96,13 @@ func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options
 
 // doPart carries out up to cache.MaxWrites operations, which reach Redis in one call.
 func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result) {
-	p := part{Service: s, results: results, writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops))}
+	p := part{Service: s, hints: s.hints, results: results, writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops))}
 	for i, op := range ops {
 		p.writes[i] = cache.Write{Operation: op, Blind: options.Minimal && op.Kind != counter.Get}
 		p.waiting[i] = i
+	}
+	if s.within != nil {
+		p.hints = s.within(ctx)
 	}
 	p.run(ctx)
 	for range maxBringTries {
@@ -111,6 +121,7 @@ func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options O
 type part struct {
 	*Service
 
+	hints   Hints
 	writes  []cache.Write
 	results []counter.Result
 	waiting []int           // the writes that have no result yet, in order

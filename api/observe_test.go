@@ -1,0 +1,100 @@
+package api_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+func ask(handler http.Handler, method, path, id string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, io.NopCloser(strings.NewReader("")))
+	r.Header.Set("X-Request-ID", id)
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	return w
+}
+
+var known = counter.Result{Counter: counter.Counter{Value: 42, Version: 7, Exists: true, Known: true}}
+
+func TestNothingLooksAtRequestsByDefault(t *testing.T) {
+	t.Parallel()
+	out := new(bytes.Buffer)
+	info := slog.New(slog.NewTextHandler(out, nil))
+	require.Zero(t, api.Observers(always(known), api.Options{}))
+	require.Zero(t, api.Observers(always(known), api.Options{Logger: info}))
+	debug := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	require.NotZero(t, api.Observers(always(known), api.Options{Logger: debug}))
+	require.NotZero(t, api.Observers(always(known), api.Options{Tracing: sdk.NewTracerProvider()}))
+}
+
+func TestAccessLogFollowsARequestByItsID(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	registry := prometheus.NewRegistry()
+	handler := api.New(always(known), api.Options{Logger: log, Registry: registry})
+	for _, test := range []struct {
+		method, path, route string
+		status              int
+	}{
+		{http.MethodPost, "/v1/counters/secret/increment", "/v1/counters/:key/increment", http.StatusOK},
+		{http.MethodGet, "/v1/counters/secret", "/v1/counters/:key", http.StatusOK},
+		{http.MethodPut, "/v1/counters/secret", "/v1/counters/:key", http.StatusBadRequest},
+		{http.MethodGet, "/nowhere", "", http.StatusNotFound},
+		{http.MethodPatch, "/v1/counters/secret", "", http.StatusMethodNotAllowed},
+	} {
+		out.Reset()
+		require.Equal(t, test.status, ask(handler, test.method, test.path, "id-1").Code)
+		require.Equal(t, 1, strings.Count(out.String(), "\n"), out.String())
+		var line map[string]any
+		require.NoError(t, json.Unmarshal(out.Bytes(), &line))
+		require.Equal(t, "request", line["msg"])
+		require.Equal(t, "id-1", line["request_id"])
+		require.Equal(t, test.method, line["method"])
+		require.InDelta(t, test.status, line["status"], 0)
+		require.Positive(t, line["duration"])
+		require.NotContains(t, out.String(), "secret")
+		if test.route != "" {
+			require.Equal(t, test.route, line["route"])
+		}
+	}
+	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP afterwrite_writes_total Operations that were accepted, those of batches counted one by one.
+# TYPE afterwrite_writes_total counter
+afterwrite_writes_total{op="delete"} 0
+afterwrite_writes_total{op="increment"} 1
+afterwrite_writes_total{op="set"} 0
+`), "afterwrite_writes_total"))
+}
+
+func TestATracedFailureIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	recorder := tracetest.NewSpanRecorder()
+	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
+	registry := prometheus.NewRegistry()
+	handler := api.New(always(known), api.Options{Tracing: provider, Registry: registry})
+
+	require.Equal(t, http.StatusBadRequest, ask(handler, http.MethodPut, "/v1/counters/a", "").Code)
+	require.Equal(t, http.StatusOK, ask(handler, http.MethodGet, "/metrics", "").Code)
+
+	require.Len(t, recorder.Ended(), 1, "scrapes are not traced")
+	require.Equal(t, "PUT /v1/counters/:key", recorder.Ended()[0].Name())
+	require.Equal(t, trace.SpanKindServer, recorder.Ended()[0].SpanKind())
+	page := ask(handler, http.MethodGet, "/metrics", "").Body.String()
+	require.Contains(t, page, `afterwrite_rejected_total{reason="invalid_body"} 1`)
+}

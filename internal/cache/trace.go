@@ -1,0 +1,47 @@
+package cache
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// maxLinks bounds the traces that one span is linked to.
+const maxLinks = 31
+
+// WithTracing makes a span of each call that carries out a request which is traced. Call it before the first Do.
+func (w *Writer) WithTracing(provider trace.TracerProvider) *Writer {
+	w.tracer = provider.Tracer("github.com/afterwrite/afterwrite/internal/cache")
+	return w
+}
+
+// untraced ends no span.
+func untraced() {}
+
+// begin returns the context of one call for batch, and what ends its span. A call serves many requests: it is in the trace of the
+// first, and linked to those of the others.
+func (w *Writer) begin(batch []*request) (ctx context.Context, end func()) {
+	ctx = context.Background()
+	if w.tracer == nil {
+		return ctx, untraced
+	}
+	var first trace.SpanContext
+	var links []trace.Link
+	for _, r := range batch {
+		span := trace.SpanContextFromContext(r.ctx)
+		switch {
+		case !span.IsSampled():
+		case !first.IsValid():
+			first = span
+		case len(links) < maxLinks:
+			links = append(links, trace.Link{SpanContext: span})
+		}
+	}
+	if !first.IsValid() {
+		return ctx, untraced
+	}
+	ctx, span := w.tracer.Start(trace.ContextWithSpanContext(ctx, first), "write to redis",
+		trace.WithLinks(links...), trace.WithAttributes(attribute.Int("afterwrite.requests", len(batch))))
+	return ctx, func() { span.End() }
+}

@@ -1,0 +1,49 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/config"
+)
+
+func TestSecretsAreFoundInEveryForm(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, text, secret string }{
+		{"REDIS_URL", "redis://:hunter2@h:6379/0", "hunter2"},
+		{"REDIS_URL", "redis://user:hunter2@h/0?protocol=3", "hunter2"},
+		{"REDIS_URL", "redis-sentinel://user:hunter2@h1:1,h2:2/0?master=m", "hunter2"},
+		{"REDIS_URL", "unix://user:hunter2@/run/redis.sock?db=1", "hunter2"},
+		{"REDIS_URL", "redis://:hun/ter2@h:%zz", "hun/ter2"},
+		{"DATABASE_URL", "postgres://u:p%40ss%2Fword@h/db", "p@ss/word"},
+		{"DATABASE_URL", "postgres://u:p%40ss%2Fword@h/db", "p%40ss%2Fword"},
+		{"DATABASE_URL", "postgres://u:hun@ter2@h/db?options=a@b", "hun@ter2"},
+		{"DATABASE_URL", "postgres://h/db?user=u&password=hunter2", "hunter2"},
+		{"DATABASE_URL", "host=h password=hunter2 dbname=d", "hunter2"},
+		{"DATABASE_URL", `host=h password = 'hun \'ter2' dbname=d`, `hun 'ter2`},
+		{"PGPASSWORD", "hunter2", "hunter2"},
+		{"AFTERWRITE_ADMIN_TOKEN", "0123456789abcdef", "0123456789abcdef"},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "a=b, authorization=Bearer%20hunter2", "Bearer hunter2"},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT", "https://u:hunter2@collector", "hunter2"},
+	} {
+		require.Contains(t, config.Secrets(map[string]string{test.name: test.text}), test.secret, test.text)
+	}
+	require.Empty(t, config.Secrets(map[string]string{"REDIS_URL": "redis://h:6379/0", "DATABASE_URL": "postgres://u@h/db"}))
+	require.Empty(t, config.Secrets(nil))
+}
+
+func TestSecretsThatAreWordsAreFoundWhereAPasswordStands(t *testing.T) {
+	t.Parallel()
+	url := "postgres://afterwrite:afterwrite@h/afterwrite"
+	secrets := config.Secrets(map[string]string{"DATABASE_URL": url, "REDIS_URL": "redis://:a@h"})
+	for _, secret := range secrets {
+		require.NotContains(t, "run `afterwrite migrate`", secret)
+	}
+	found := false
+	for _, secret := range secrets {
+		found = found || strings.Contains(url, secret)
+	}
+	require.True(t, found)
+}
