@@ -1,9 +1,17 @@
 #!/bin/sh
 # Installs what `make up` and `make test` need beside Go: redis-server and postgres (the programs only; each run starts private
-# servers of its own). With `promtool` as argument: promtool, which checks the metrics and alerts. Does nothing and prints nothing
-# when all are there.
+# servers of its own). `setup.sh promtool` adds promtool, which checks the metrics and alerts; `setup.sh bench` what `make bench`
+# needs: wrk, webdis, redis-benchmark and pgbench. Does nothing and prints nothing when all are there.
 set -eu
 cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+'' | bench | promtool) ;;
+*)
+    echo "setup: it takes nothing, promtool or bench, not $1" >&2
+    exit 2
+    ;;
+esac
 
 has_redis() {
     command -v redis-server >/dev/null 2>&1 || [ -n "${AFTERWRITE_REDIS_SERVER:-}" ]
@@ -15,6 +23,16 @@ has_postgres() {
     for program in "$(command -v postgres || true)" \
         /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres \
         /opt/homebrew/opt/postgresql*/bin/postgres /usr/local/opt/postgresql*/bin/postgres; do
+        [ -n "$program" ] && [ -x "$program" ] && return 0
+    done
+    return 1
+}
+
+# As has_postgres; the same places as in bench/load/find.go.
+has_pgbench() {
+    for program in "${AFTERWRITE_POSTGRES_BIN:-}/pgbench" "$(command -v pgbench || true)" \
+        /usr/lib/postgresql/*/bin/pgbench /usr/pgsql-*/bin/pgbench \
+        /opt/homebrew/opt/postgresql*/bin/pgbench /usr/local/opt/postgresql*/bin/pgbench; do
         [ -n "$program" ] && [ -x "$program" ] && return 0
     done
     return 1
@@ -71,6 +89,13 @@ fi
 missing=
 has_redis || missing="$missing redis-server"
 has_postgres || missing="$missing postgresql"
+if [ "${1:-}" = bench ]; then
+    command -v wrk >/dev/null 2>&1 || missing="$missing wrk"
+    command -v webdis >/dev/null 2>&1 || missing="$missing webdis"
+    command -v redis-benchmark >/dev/null 2>&1 || missing="$missing redis-tools"
+    # The server's package has it; where there was a server without it, it is added.
+    ! has_postgres || has_pgbench || missing="$missing postgresql"
+fi
 [ -n "$missing" ] || exit 0
 
 echo "setup: installing$missing"
@@ -85,7 +110,7 @@ if command -v apt-get >/dev/null 2>&1; then
     apt install -y --no-install-recommends $missing
 elif command -v brew >/dev/null 2>&1; then
     # shellcheck disable=SC2046
-    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/postgresql/postgresql@17/')
+    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/redis-tools/redis/; s/postgresql/postgresql@17/')
 else
     echo "setup: neither apt-get nor brew is here; install these with your system's packages:$missing" >&2
     exit 1
