@@ -1,0 +1,32 @@
+package report
+
+import "fmt"
+
+// Count is what a run says it wrote, seen from three sides.
+type Count struct {
+	// Stored is by how much the sum of all counters has grown, after the drain.
+	Stored int64 `json:"stored"`
+	// Acknowledged is what the server itself says it has accepted; -1: it does not say.
+	Acknowledged int64 `json:"acknowledged"`
+	// Load is what the load generator saw answered.
+	Load int64 `json:"load"`
+	// Cut is how many answers the load generator may have missed: it drops what is in flight at its end, one request for
+	// each connection of each of its runs, with as many operations as a request has.
+	Cut int64 `json:"cut"`
+}
+
+// Check returns an error unless the run adds up: what is stored is exactly what was acknowledged, and what the load
+// generator saw, but for what it cut off.
+func (c Count) Check() error {
+	switch missed := c.Stored - c.Load; {
+	case c.Load <= 0:
+		return fmt.Errorf("no write was answered")
+	case c.Acknowledged >= 0 && c.Stored != c.Acknowledged:
+		return fmt.Errorf("%d acknowledged, but %d stored", c.Acknowledged, c.Stored)
+	case missed < 0:
+		return fmt.Errorf("%d answered, but only %d stored", c.Load, c.Stored)
+	case missed > c.Cut:
+		return fmt.Errorf("%d stored, but only %d answered, of which %d may have been cut off", c.Stored, c.Load, c.Cut)
+	}
+	return nil
+}
