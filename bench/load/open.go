@@ -3,9 +3,28 @@ package load
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+const (
+	// answerPatience is how long an answer is waited for; as with wrk.
+	answerPatience = 10 * time.Second
+	// maxDue bounds the requests of one Open, and so its schedule: 80 MB.
+	maxDue = 10_000_000
+
+	// The histogram's bounds, in µs. A latency over the longest counts as that.
+	shortestLatency = 1
+	longestLatency  = int64(120 * time.Second / time.Microsecond)
+	latencyDigits   = 3
 )
 
 // OpenSpec is a load of a fixed rate.
@@ -15,11 +34,11 @@ type OpenSpec struct {
 	Rate float64 // requests per second
 }
 
-// OpenResult is what Open saw. Latencies count from when a request was due.
+// OpenResult is what Open saw. Latencies count from when a request was due, those of failed ones until they had failed.
 type OpenResult struct {
 	Sent   int64         `json:"sent"`   // requests that were due
-	Failed int64         `json:"failed"` // of them: not answered with 2xx
-	Rate   float64       `json:"rate"`   // answered with 2xx per second, until the last answer
+	Failed int64         `json:"failed"` // of them: not answered with 2xx, or not within 10 s, or never sent for that
+	Rate   float64       `json:"rate"`   // answered with 2xx per second, from the first due to the last answer
 	P50    time.Duration `json:"p50_ns"`
 	P90    time.Duration `json:"p90_ns"`
 	P99    time.Duration `json:"p99_ns"`
@@ -28,11 +47,164 @@ type OpenResult struct {
 	// LateP99 is how late the generator itself was to hand a request to its connection: a part of the latencies that is not
 	// the server's.
 	LateP99 time.Duration `json:"late_p99_ns"`
-	// Histogram holds the latencies in µs, up to 60 s, to 3 digits.
+	// Histogram holds the latencies in µs, up to 120 s, to 3 digits.
 	Histogram *hdrhistogram.Histogram `json:"-"`
 }
 
-// Open sends requests when they are due, whatever has become of earlier ones on other connections.
+// Open sends requests when they are due: moments of a Poisson process, dealt to the connections in turn. A request waits for an
+// earlier one on its own connection, never for another connection's, and its latency counts from when it was due all the same. So a
+// server that stalls is charged for every request that was due meanwhile. There should be so many connections that each has
+// at most one request under way: a rate of 5,000/s and answers within 20 ms take 100.
+//
+// The last request is due before spec.Duration ends; it blocks until all are answered, for 10 s more at most. When ctx ends it
+// stops at once, with ctx's error.
 func Open(ctx context.Context, spec OpenSpec) (OpenResult, error) {
-	return OpenResult{}, errors.New("TODO")
+	result, err := runOpen(ctx, spec)
+	if err != nil {
+		return OpenResult{}, fmt.Errorf("open loop: %w", err)
+	}
+	return result, nil
+}
+
+func runOpen(ctx context.Context, spec OpenSpec) (OpenResult, error) {
+	var err error
+	if spec.HTTPSpec, err = spec.complete(); err != nil {
+		return OpenResult{}, err
+	}
+	target, err := url.Parse(spec.URL)
+	if err != nil {
+		return OpenResult{}, err
+	}
+	due, err := schedule(spec)
+	if err != nil {
+		return OpenResult{}, err
+	}
+	r := &recorder{
+		latencies: hdrhistogram.New(shortestLatency, longestLatency, latencyDigits),
+		lateness:  hdrhistogram.New(shortestLatency, longestLatency, latencyDigits),
+	}
+	connections, err := dialAll(ctx, target.Host, spec, r, len(due)/spec.Connections+1)
+	if err != nil {
+		return OpenResult{}, err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		for _, c := range connections {
+			c.abort()
+		}
+	})
+	defer stop()
+
+	var ended sync.WaitGroup
+	began := time.Now()
+	giveUp := began.Add(spec.Duration + answerPatience)
+	for _, c := range connections {
+		ended.Go(func() { c.run(began, giveUp) })
+	}
+	deal(ctx, began, due, connections)
+	ended.Wait()
+	if err := ctx.Err(); err != nil {
+		return OpenResult{}, err
+	}
+	return r.result(time.Since(began)), nil
+}
+
+// schedule draws when requests are due, from the beginning.
+func schedule(spec OpenSpec) ([]time.Duration, error) {
+	expected := spec.Rate * spec.Duration.Seconds()
+	if !(spec.Rate > 0) || expected > maxDue { // so that NaN is refused too
+		return nil, fmt.Errorf("a rate of %g/s for %s is not positive, or more than %d requests", spec.Rate, spec.Duration, maxDue)
+	}
+	random := rand.New(rand.NewPCG(spec.Seed, 1)) //nolint:gosec // load needs no secret
+	due := make([]time.Duration, 0, int(expected+4*math.Sqrt(expected))+1)
+	for at := 0.0; len(due) < 2*maxDue; {
+		at += random.ExpFloat64() / spec.Rate
+		if at >= spec.Duration.Seconds() {
+			break
+		}
+		due = append(due, time.Duration(at*float64(time.Second)))
+	}
+	if len(due) == 0 {
+		return nil, errors.New("not one request is due in that time")
+	}
+	return due, nil
+}
+
+// deal hands each connection what is due, when it is due, and then no more. It keeps a thread, which sleeps more exactly than Go's
+// timers, whose resolution is a millisecond while the program is idle.
+func deal(ctx context.Context, began time.Time, due []time.Duration, connections []*connection) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for i, at := range due {
+		for wait := at - time.Since(began); wait > 0; wait = at - time.Since(began) {
+			sleep(wait) // ends early for signals, which Go sends itself
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		connections[i%len(connections)].due <- at // has room for all
+	}
+	for _, c := range connections {
+		close(c.due)
+	}
+}
+
+// dialAll opens the connections one after the other, with room for what each is to send.
+func dialAll(ctx context.Context, address string, spec OpenSpec, r *recorder, room int) ([]*connection, error) {
+	requests := newRequests(spec.HTTPSpec, address)
+	connections := make([]*connection, 0, spec.Connections)
+	for i := range spec.Connections {
+		c := &connection{
+			address: address, recorder: r, due: make(chan time.Duration, room),
+			requests: requests.drawer(spec.Seed, uint64(i)),
+		}
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			for _, c := range connections {
+				c.abort()
+			}
+			return nil, err
+		}
+		c.use(conn)
+		connections = append(connections, c)
+	}
+	return connections, nil
+}
+
+// recorder gathers what the connections see.
+type recorder struct {
+	mu        sync.Mutex
+	sent      int64
+	failed    int64
+	latencies *hdrhistogram.Histogram
+	lateness  *hdrhistogram.Histogram
+}
+
+// record notes one request. late is negative where its own connection was what made it late.
+func (r *recorder) record(latency, late time.Duration, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sent++
+	if !ok {
+		r.failed++
+	}
+	_ = r.latencies.RecordValue(micros(latency)) // it fails only for what is out of bounds
+	if late >= 0 {
+		_ = r.lateness.RecordValue(micros(late))
+	}
+}
+
+func micros(d time.Duration) int64 {
+	return min(max(int64(d/time.Microsecond), shortestLatency), longestLatency)
+}
+
+func (r *recorder) result(took time.Duration) OpenResult {
+	at := func(h *hdrhistogram.Histogram, percentile float64) time.Duration {
+		return time.Duration(h.ValueAtQuantile(percentile)) * time.Microsecond
+	}
+	return OpenResult{
+		Sent: r.sent, Failed: r.failed, Rate: float64(r.sent-r.failed) / took.Seconds(),
+		P50: at(r.latencies, 50), P90: at(r.latencies, 90), P99: at(r.latencies, 99), P999: at(r.latencies, 99.9),
+		Max:     time.Duration(r.latencies.Max()) * time.Microsecond,
+		LateP99: at(r.lateness, 99), Histogram: r.latencies,
+	}
 }

