@@ -72,7 +72,7 @@ func batchRedis(ctx context.Context, b *bench) error {
 	}
 	rate := 0.0
 	for _, calls := range []int{callsPerSecond, callsPerSecond * b.seconds} { // the first warms up
-		if rate, err = load.RedisBenchmark(ctx, stage.RedisURL, cache.ApplyScript, pipelined, calls, space); err != nil {
+		if rate, err = load.RedisBenchmark(ctx, stage.RedisURL, cache.ApplyScript(), pipelined, calls, space); err != nil {
 			return err
 		}
 	}
