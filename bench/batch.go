@@ -41,7 +41,7 @@ func batchAfterwrite(ctx context.Context, b *bench) error {
 	if err := stage.Drained(ctx, drainPatience); err != nil {
 		return err
 	}
-	acknowledged, err := sys.acknowledged(ctx)
+	own, err := sys.counted(ctx)
 	if err != nil {
 		return err
 	}
@@ -49,10 +49,10 @@ func batchAfterwrite(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	err = b.check("batch/afterwrite", report.Count{
-		Stored: sum, Acknowledged: acknowledged,
+	err = b.check("batch/afterwrite", own.of(report.Count{
+		Stored: sum,
 		Load: (warm.Requests + result.Requests) * batchSize, Cut: 2 * batchConnections * batchSize,
-	})
+	}))
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func coalesce(ctx context.Context, b *bench) error {
 	if err := stage.Drained(ctx, drainPatience); err != nil {
 		return err
 	}
-	acknowledged, err := sys.acknowledged(ctx)
+	own, err := sys.counted(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func coalesce(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := b.check("coalesce", report.Count{Stored: sum, Acknowledged: acknowledged, Load: million}); err != nil {
+	if err := b.check("coalesce", own.of(report.Count{Stored: sum, Load: million})); err != nil {
 		return err
 	}
 	// A server process of Postgres reports what it has done when it ends, at the latest.

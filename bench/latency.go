@@ -64,7 +64,7 @@ func latency(percent int) func(context.Context, *bench) error {
 		if result.LateP99 > lateMax {
 			return fmt.Errorf("the load came %v late: what was measured is the load", result.LateP99)
 		}
-		acknowledged, err := sys.acknowledged(ctx)
+		own, err := sys.counted(ctx)
 		if err != nil {
 			return err
 		}
@@ -73,9 +73,9 @@ func latency(percent int) func(context.Context, *bench) error {
 			return err
 		}
 		name := latencyName(percent)
-		err = b.check(name, report.Count{
-			Stored: sum, Acknowledged: acknowledged, Load: warm.Sent + result.Sent + int64(len(lags.seen)),
-		})
+		err = b.check(name, own.of(report.Count{
+			Stored: sum, Load: warm.Sent + result.Sent + int64(len(lags.seen)),
+		}))
 		if err != nil {
 			return err
 		}

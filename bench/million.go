@@ -61,7 +61,7 @@ func keysOf(name string, keys int) func(context.Context, *bench) error {
 		if err != nil {
 			return err
 		}
-		acknowledged, err := sys.acknowledged(ctx)
+		own, err := sys.counted(ctx)
 		if err != nil {
 			return err
 		}
@@ -69,10 +69,10 @@ func keysOf(name string, keys int) func(context.Context, *bench) error {
 		if err != nil {
 			return err
 		}
-		return b.check(name, report.Count{
-			Stored: sum - before, Acknowledged: acknowledged,
+		return b.check(name, own.of(report.Count{
+			Stored: sum - before,
 			Load: warm.Requests + result.Requests + int64(keys+flushed), Cut: 2 * connections,
-		})
+		}))
 	}
 }
 
@@ -231,7 +231,7 @@ func inserts(ctx context.Context, b *bench) error {
 	if err := b.drain(ctx, "inserts", stage, sys); err != nil {
 		return err
 	}
-	acknowledged, err := sys.acknowledged(ctx)
+	own, err := sys.counted(ctx)
 	if err != nil {
 		return err
 	}
@@ -242,5 +242,5 @@ func inserts(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	return b.check("inserts", report.Count{Stored: sum, Acknowledged: acknowledged, Load: million})
+	return b.check("inserts", own.of(report.Count{Stored: sum, Load: million}))
 }

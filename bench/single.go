@@ -10,6 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/bench/proc"
 	"github.com/afterwrite/afterwrite/bench/report"
 	"github.com/afterwrite/afterwrite/bench/world"
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 const (
@@ -75,10 +76,22 @@ func (sys *system) startFlushing(ctx context.Context, s *world.Stage) error {
 	return nil
 }
 
-// acknowledged is how many operations the api has accepted since its start, by its own account.
-func (sys *system) acknowledged(ctx context.Context) (int64, error) {
+// counted is what the api says of itself since its start: operations that it has accepted, and those whose outcome it has not
+// learnt, because their clients hung up before.
+type counted struct{ acknowledged, unknown int64 }
+
+func (sys *system) counted(ctx context.Context) (counted, error) {
 	metrics, err := sys.api.Metrics(ctx)
-	return int64(metrics.Sum("afterwrite_writes_total")), err
+	return counted{
+		acknowledged: int64(metrics.Sum("afterwrite_writes_total")),
+		unknown:      int64(metrics.SumOf("afterwrite_rejected_total", "reason", string(counter.CodeOutcomeUnknown))),
+	}, err
+}
+
+// of completes what was counted elsewhere.
+func (c counted) of(count report.Count) report.Count {
+	count.Acknowledged, count.Unknown = c.acknowledged, c.unknown
+	return count
 }
 
 // singleAfterwrite measures single increments over HTTP, while one worker flushes.
@@ -112,22 +125,22 @@ func singleAfterwrite(keys load.Keys) func(context.Context, *bench) error {
 		if err != nil {
 			return err
 		}
-		acknowledged, err := sys.acknowledged(ctx)
+		own, err := sys.counted(ctx)
 		if err != nil {
 			return err
 		}
 		name := string(keys) + "/afterwrite"
-		if err := b.settle(ctx, stage, name, acknowledged, warm, result); err != nil {
+		if err := b.settle(ctx, stage, name, own, warm, result); err != nil {
 			return err
 		}
 		b.noteSingle(name, result, drain)
-		b.noteCPU(string(keys), after.since(used), acknowledged-warm.Requests)
+		b.noteCPU(string(keys), after.since(used), result.Requests)
 		return nil
 	}
 }
 
 // settle compares what Postgres has, in a stage that began with zeros, with what the server and the load say.
-func (b *bench) settle(ctx context.Context, stage *world.Stage, name string, acknowledged int64, loads ...load.HTTPResult) error {
+func (b *bench) settle(ctx context.Context, stage *world.Stage, name string, own counted, loads ...load.HTTPResult) error {
 	sum, rows, err := stage.Sum(ctx)
 	if err != nil {
 		return err
@@ -135,7 +148,7 @@ func (b *bench) settle(ctx context.Context, stage *world.Stage, name string, ack
 	if rows != space {
 		return fmt.Errorf("%w: there are %d rows, and not the %d that were there before", errSum, rows, space)
 	}
-	count := report.Count{Stored: sum, Acknowledged: acknowledged, Cut: int64(len(loads)) * connections}
+	count := own.of(report.Count{Stored: sum, Cut: int64(len(loads)) * connections})
 	for _, l := range loads {
 		count.Load += l.Requests
 	}
@@ -195,7 +208,7 @@ func singlePeer(peer string, keys load.Keys) func(context.Context, *bench) error
 		drain := time.Since(ended)
 		name := string(keys) + "/" + peer
 		if peer != "noop" { // which has nothing to add up
-			if err := b.settle(ctx, stage, name, -1, warm, result); err != nil {
+			if err := b.settle(ctx, stage, name, counted{acknowledged: -1}, warm, result); err != nil {
 				return err
 			}
 		}

@@ -144,6 +144,19 @@ func (m Metrics) Sum(name string) float64 {
 	return sum
 }
 
+// SumOf is Sum over the series whose label has that value.
+func (m Metrics) SumOf(name, label, value string) float64 {
+	var sum float64
+	for _, metric := range m[name].GetMetric() {
+		for _, pair := range metric.GetLabel() {
+			if pair.GetName() == label && pair.GetValue() == value {
+				sum += metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
 // Stop ends the process with SIGTERM and waits for it: for 12 s, then it is killed. A second call does nothing.
 func (p *Process) Stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // the only failure is that it has ended
