@@ -33,6 +33,11 @@ test: deps ## Run every test, against real servers
 	@test -n "$(RACE)" || echo "test: no C compiler, so without the race detector"
 	go test $(RACE) -count=1 -parallel 4 -timeout 6m ./...
 
+.PHONY: bench-test
+bench-test: ## Test what `make bench` does with wrk and webdis, which it installs
+	@deploy/setup.sh bench
+	go test $(RACE) -count=1 -timeout 2m -tags bench ./bench/...
+
 DURATION ?= 60s
 SEED ?= 1
 

@@ -1,7 +1,16 @@
 #!/bin/sh
 # Installs what `make up` and `make test` need beside Go: redis-server and postgres (the programs only; each run starts private
-# servers of its own). Does nothing and prints nothing when both are there.
+# servers of its own). `setup.sh bench` adds what `make bench` needs: wrk, webdis, redis-benchmark and pgbench. Does nothing and
+# prints nothing when all are there.
 set -eu
+
+case "${1:-}" in
+'' | bench) ;;
+*)
+    echo "setup: it takes nothing, or bench, not $1" >&2
+    exit 2
+    ;;
+esac
 
 has_redis() {
     command -v redis-server >/dev/null 2>&1 || [ -n "${AFTERWRITE_REDIS_SERVER:-}" ]
@@ -13,6 +22,16 @@ has_postgres() {
     for program in "$(command -v postgres || true)" \
         /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres \
         /opt/homebrew/opt/postgresql*/bin/postgres /usr/local/opt/postgresql*/bin/postgres; do
+        [ -n "$program" ] && [ -x "$program" ] && return 0
+    done
+    return 1
+}
+
+# As has_postgres; the same places as in bench/load/find.go.
+has_pgbench() {
+    for program in "${AFTERWRITE_POSTGRES_BIN:-}/pgbench" "$(command -v pgbench || true)" \
+        /usr/lib/postgresql/*/bin/pgbench /usr/pgsql-*/bin/pgbench \
+        /opt/homebrew/opt/postgresql*/bin/pgbench /usr/local/opt/postgresql*/bin/pgbench; do
         [ -n "$program" ] && [ -x "$program" ] && return 0
     done
     return 1
@@ -41,6 +60,13 @@ apt() {
 missing=
 has_redis || missing="$missing redis-server"
 has_postgres || missing="$missing postgresql"
+if [ "${1:-}" = bench ]; then
+    command -v wrk >/dev/null 2>&1 || missing="$missing wrk"
+    command -v webdis >/dev/null 2>&1 || missing="$missing webdis"
+    command -v redis-benchmark >/dev/null 2>&1 || missing="$missing redis-tools"
+    # The server's package has it; where there was a server without it, it is added.
+    ! has_postgres || has_pgbench || missing="$missing postgresql"
+fi
 [ -n "$missing" ] || exit 0
 
 echo "setup: installing$missing"
@@ -55,7 +81,7 @@ if command -v apt-get >/dev/null 2>&1; then
     apt install -y --no-install-recommends $missing
 elif command -v brew >/dev/null 2>&1; then
     # shellcheck disable=SC2046
-    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/postgresql/postgresql@17/')
+    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/redis-tools/redis/; s/postgresql/postgresql@17/')
 else
     echo "setup: neither apt-get nor brew is here; install these with your system's packages:$missing" >&2
     exit 1
