@@ -51,7 +51,7 @@ func batchAfterwrite(ctx context.Context, b *bench) error {
 	}
 	err = b.check("batch/afterwrite", own.of(report.Count{
 		Stored: sum,
-		Load: (warm.Requests + result.Requests) * batchSize, Cut: 2 * batchConnections * batchSize,
+		Load:   (warm.Requests + result.Requests) * batchSize, Cut: 2 * batchConnections * batchSize,
 	}))
 	if err != nil {
 		return err

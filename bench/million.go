@@ -71,7 +71,7 @@ func keysOf(name string, keys int) func(context.Context, *bench) error {
 		}
 		return b.check(name, own.of(report.Count{
 			Stored: sum - before,
-			Load: warm.Requests + result.Requests + int64(keys+flushed), Cut: 2 * connections,
+			Load:   warm.Requests + result.Requests + int64(keys+flushed), Cut: 2 * connections,
 		}))
 	}
 }

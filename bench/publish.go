@@ -97,20 +97,20 @@ func (b *bench) cpuTable() string {
 		for _, keys := range order {
 			median := report.Median(b.cpu[keys][process])
 			sums[keys] += median
-			t.WriteString(cpuCell(median))
+			t.WriteString(cpuCell(median, b.cpu[keys] != nil))
 		}
 		t.WriteString("\n")
 	}
 	t.WriteString("| all of them |")
 	for _, keys := range order {
-		t.WriteString(cpuCell(sums[keys]))
+		t.WriteString(cpuCell(sums[keys], b.cpu[keys] != nil))
 	}
 	return t.String() + "\n"
 }
 
 // cpuCell is empty for what was not measured.
-func cpuCell(seconds float64) string {
-	if seconds == 0 {
+func cpuCell(seconds float64, measured bool) string {
+	if !measured {
 		return " |"
 	}
 	return fmt.Sprintf(" %.2f |", seconds)
