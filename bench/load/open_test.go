@@ -36,7 +36,7 @@ func TestOpenKeepsItsRate(t *testing.T) {
 	sum, counts := s.seen(incrementPath)
 	require.EqualValues(t, r.Sent, sum)
 	require.Len(t, counts, 50, "every key has its turn")
-	require.EqualValues(t, r.Sent, r.Histogram.TotalCount())
+	require.Equal(t, r.Sent, r.Histogram.TotalCount())
 	require.LessOrEqual(t, r.P50, r.P99)
 	require.LessOrEqual(t, r.P99, r.Max)
 	require.Positive(t, r.P50)
@@ -142,11 +142,12 @@ func TestOpenSendsBatches(t *testing.T) {
 func TestOpenEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	s := newTarget(t, func(w http.ResponseWriter, r *http.Request) {
+	ended := make(chan struct{})
+	s := newTarget(t, func(http.ResponseWriter, *http.Request) {
 		cancel()
-		<-r.Context().Done() // never answers
-		w.WriteHeader(http.StatusOK)
+		<-ended // no answer before that
 	})
+	t.Cleanup(func() { close(ended) }) // before the server's own
 	began := time.Now()
 	_, err := load.Open(ctx, load.OpenSpec{Rate: 100, HTTPSpec: load.HTTPSpec{
 		URL: s.URL, Keys: load.Hot, Connections: 5, Duration: 30 * time.Second,

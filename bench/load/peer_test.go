@@ -29,7 +29,9 @@ func startPeer(t *testing.T, dir, name string) peer {
 	env := load.Env{RedisURL: localtest.RedisURL(t), DatabaseURL: localtest.PostgresURL(t, migrated), PostgresConns: 4, Log: &log}
 	start := func(env load.Env) *load.Process {
 		p, err := load.StartPeer(t.Context(), filepath.Join(dir, name), env)
-		require.NoError(t, err, log.String())
+		if err != nil { // then it has ended
+			t.Fatalf("%v: %s", err, log.String())
+		}
 		t.Cleanup(func() { require.NoError(t, p.Stop()) })
 		return p
 	}
@@ -52,7 +54,7 @@ func (p peer) increment(t *testing.T, body string) (int, string) {
 	r, err := client.Post(p.URL+"/v1/counters/k/increment", "application/json", bytes.NewBufferString(body))
 	require.NoError(t, err)
 	defer r.Body.Close()
-	require.NotEmpty(t, r.Header.Get("X-Request-Id"))
+	require.NotEmpty(t, r.Header.Get("X-Request-ID"))
 	text, err := io.ReadAll(r.Body)
 	require.NoError(t, err)
 	return r.StatusCode, string(text)
@@ -83,19 +85,17 @@ func TestPeersAnswerRightAndLoseNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, load.Build(t.Context(), dir))
-	t.Run("", func(t *testing.T) { // waits for those within, so that dir stays
-		for name, answers := range map[string][2]string{
-			"noop":    {`{"key":"k","value":2,"version":1,"synced":false}`, `{"key":"k","value":3,"version":1,"synced":false}`},
-			"direct":  {`{"key":"k","value":2,"version":1,"synced":true}`, `{"key":"k","value":5,"version":2,"synced":true}`},
-			"through": {`{"key":"k","value":2,"version":1,"synced":true}`, `{"key":"k","value":5,"version":2,"synced":true}`},
-			"naive":   {`{"key":"k","value":2,"version":0,"synced":false}`, `{"key":"k","value":5,"version":0,"synced":false}`},
-		} {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				testPeer(t, startPeer(t, dir, name), answers, name == "noop")
-			})
-		}
-	})
+	for name, answers := range map[string][2]string{
+		"noop":    {`{"key":"k","value":2,"version":1,"synced":false}`, `{"key":"k","value":3,"version":1,"synced":false}`},
+		"direct":  {`{"key":"k","value":2,"version":1,"synced":true}`, `{"key":"k","value":5,"version":2,"synced":true}`},
+		"through": {`{"key":"k","value":2,"version":1,"synced":true}`, `{"key":"k","value":5,"version":2,"synced":true}`},
+		"naive":   {`{"key":"k","value":2,"version":0,"synced":false}`, `{"key":"k","value":5,"version":0,"synced":false}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testPeer(t, startPeer(t, dir, name), answers, name == "noop")
+		})
+	}
 }
 
 func testPeer(t *testing.T, p peer, answers [2]string, countsNothing bool) {
