@@ -29,7 +29,7 @@ func batchAfterwrite(ctx context.Context, b *bench) error {
 	if err := errors.Join(stage.Reset(ctx, space), stage.Warm(ctx, space)); err != nil {
 		return err
 	}
-	sys, err := start(ctx, stage, 1)
+	sys, err := start(ctx, stage)
 	if err != nil {
 		return err
 	}

@@ -66,11 +66,11 @@ func TestEachRoundBeginsWithAnotherRun(t *testing.T) {
 	t.Parallel()
 	runs := []run{{name: "a"}, {name: "b"}, {name: "c"}}
 	order := func(round int) string {
-		all := ""
+		var all strings.Builder
 		for _, r := range rotated(runs, round) {
-			all += r.name
+			all.WriteString(r.name)
 		}
-		return all
+		return all.String()
 	}
 	require.Equal(t, []string{"abc", "bca", "cab", "abc"}, []string{order(0), order(1), order(2), order(3)})
 }
@@ -139,9 +139,8 @@ func TestBatchesAreWhatTheAPITakes(t *testing.T) {
 	t.Parallel()
 	var body struct {
 		Operations []struct {
-			Op, Key string
-			By      int
-		}
+			Key string `json:"key"`
+		} `json:"operations"`
 	}
 	require.NoError(t, json.Unmarshal(increments(10, 5, 3), &body))
 	require.Len(t, body.Operations, 3)

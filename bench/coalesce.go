@@ -28,7 +28,7 @@ func coalesce(ctx context.Context, b *bench) error {
 	if err := errors.Join(stage.Reset(ctx, coalesceKeys), stage.Warm(ctx, coalesceKeys)); err != nil {
 		return err
 	}
-	sys, err := start(ctx, stage, 1)
+	sys, err := start(ctx, stage)
 	if err != nil {
 		return err
 	}

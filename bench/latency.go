@@ -35,13 +35,13 @@ func latency(percent int) func(context.Context, *bench) error {
 		if err := errors.Join(stage.Reset(ctx, space), stage.Warm(ctx, space)); err != nil {
 			return err
 		}
-		sys, err := start(ctx, stage, 1)
+		sys, err := start(ctx, stage)
 		if err != nil {
 			return err
 		}
 		spec := load.OpenSpec{Rate: most * float64(percent) / 100}
 		spec.URL, spec.Keys, spec.Space, spec.Connections = sys.api.URL, load.Uniform, space, connections
-		spec.Duration, spec.Seed = warmUp, uint64(2*b.round+1)
+		spec.Duration, spec.Seed = warmUp, b.seed()
 		warm, err := load.Open(ctx, spec)
 		if err != nil {
 			return err

@@ -38,31 +38,82 @@ const flushInterval = 1.0
 // comparisons are the lines of the table, in their order.
 func comparisons(full bool) []comparison {
 	list := []comparison{
-		{"single-uniform-noop", "increments, uniform: no-op handler", "uniform/afterwrite/rate", "uniform/noop/rate", "no-op", report.PerSecond, atLeast(0.75)},
-		{"single-zipf-noop", "increments, zipf: no-op handler", "zipf/afterwrite/rate", "zipf/noop/rate", "no-op", report.PerSecond, atLeast(0.75)},
-		{"single-uniform-direct", "increments, uniform: direct Postgres", "uniform/afterwrite/rate", "uniform/direct/rate", "direct", report.PerSecond, atLeast(5)},
-		{"single-hot-direct", "increments, one hot key: direct Postgres", "hot/afterwrite/rate", "hot/direct/rate", "direct", report.PerSecond, atLeast(40)},
-		{"single-uniform-through", "increments, uniform, until drained: write-through", "uniform/afterwrite/sustained", "uniform/through/sustained", "through", report.PerSecond, atLeast(5)},
-		{"single-uniform-naive", "increments, uniform, until drained: naive write-behind", "uniform/afterwrite/sustained", "uniform/naive/sustained", "naive", report.PerSecond, atLeast(4)},
-		{"single-uniform-webdis", "increments, uniform: webdis, which keeps nothing", "uniform/afterwrite/rate", "uniform/webdis/rate", "webdis", report.PerSecond, atLeast(1)},
-		{"batch-redis", "operations in batches of 1,000: `redis-benchmark -P 16` of the script", "batch/afterwrite/rate", "batch/redis/rate", "redis", report.PerSecond, atLeast(1)},
-		{"drain-pgbench", "drain of 1,000,000 dirty keys, 2 workers, rows: pgbench's upsert", "million/drain", "pgbench/rate", "pgbench", report.PerSecond, atLeast(0.55)},
-		{"drain-steady", "the same between 90 % and 10 % of the backlog", "million/steady", "pgbench/rate", "pgbench", report.PerSecond, report.Goal{}},
+		{
+			"single-uniform-noop", "increments, uniform: no-op handler",
+			"uniform/afterwrite/rate", "uniform/noop/rate", "no-op", report.PerSecond, atLeast(0.75),
+		},
+		{
+			"single-zipf-noop", "increments, zipf: no-op handler",
+			"zipf/afterwrite/rate", "zipf/noop/rate", "no-op", report.PerSecond, atLeast(0.75),
+		},
+		{
+			"single-uniform-direct", "increments, uniform: direct Postgres",
+			"uniform/afterwrite/rate", "uniform/direct/rate", "direct", report.PerSecond, atLeast(5),
+		},
+		{
+			"single-hot-direct", "increments, one hot key: direct Postgres",
+			"hot/afterwrite/rate", "hot/direct/rate", "direct", report.PerSecond, atLeast(40),
+		},
+		{
+			"single-uniform-through", "increments, uniform, until drained: write-through",
+			"uniform/afterwrite/sustained", "uniform/through/sustained", "through", report.PerSecond, atLeast(5),
+		},
+		{
+			"single-uniform-naive", "increments, uniform, until drained: naive write-behind",
+			"uniform/afterwrite/sustained", "uniform/naive/sustained", "naive", report.PerSecond, atLeast(4),
+		},
+		{
+			"single-uniform-webdis", "increments, uniform: webdis, which keeps nothing",
+			"uniform/afterwrite/rate", "uniform/webdis/rate", "webdis", report.PerSecond, atLeast(1),
+		},
+		{
+			"batch-redis", "operations in batches of 1,000: `redis-benchmark -P 16` of the script",
+			"batch/afterwrite/rate", "batch/redis/rate", "redis", report.PerSecond, atLeast(1),
+		},
+		{
+			"drain-pgbench", "drain of 1,000,000 dirty keys, 2 workers, rows: pgbench's upsert",
+			"million/drain", "pgbench/rate", "pgbench", report.PerSecond, atLeast(0.55),
+		},
+		{
+			"drain-steady", "the same between 90 % and 10 % of the backlog",
+			"million/steady", "pgbench/rate", "pgbench", report.PerSecond,
+			report.Goal{},
+		},
 		{"coalesce", "rows written per 1,000,000 increments, 100 keys, 10 s", "coalesce/rows", "", "", report.Rows, atMost(1100)},
 		{"latency-half", "p99 of a write at half of the maximum rate", "latency-50/p99", "", "", report.Millis, atMost(3)},
 		{"lag-half", "p99 of the sync lag at that rate", "latency-50/lag", "", "", report.Seconds, atMost(2.5 * flushInterval)},
 		{"memory-clean", "Redis, each clean key: a plain string", "memory/clean", "memory/string", "string", report.Bytes, within(130)},
 		{"memory-dirty", "Redis, each dirty key: a plain string", "memory/dirty", "memory/string", "string", report.Bytes, within(260)},
-		{"memory-hinted", "the same with the key's task in Asynq's queue", "memory/hinted", "memory/string", "string", report.Bytes, report.Goal{}},
-		{"cost-write", "CPU of a write, 1,000,000 keys: 10,000 keys", "million/write", "ten-thousand/write", "10,000", report.Micros, atMost(1.25)},
-		{"cost-row", "CPU of a flushed row, 1,000,000 keys: 10,000 keys", "million/row", "ten-thousand/row", "10,000", report.Micros, atMost(1.25)},
+		{
+			"memory-hinted", "the same with the key's task in Asynq's queue",
+			"memory/hinted", "memory/string", "string", report.Bytes,
+			report.Goal{},
+		},
+		{
+			"cost-write", "CPU of a write, 1,000,000 keys: 10,000 keys",
+			"million/write", "ten-thousand/write", "10,000", report.Micros, atMost(1.25),
+		},
+		{
+			"cost-row", "CPU of a flushed row, 1,000,000 keys: 10,000 keys",
+			"million/row", "ten-thousand/row", "10,000", report.Micros, atMost(1.25),
+		},
 		{"allocations", "allocations of an increment in the api above Echo's own", "allocations/above", "", "", report.Allocs, atMost(15)},
 	}
 	if full {
 		list = append(list,
-			comparison{"cost-write-10m", "CPU of a write, 10,000,000 keys: 10,000 keys", "ten-million/write", "ten-thousand/write", "10,000", report.Micros, atMost(1.25)},
-			comparison{"cost-row-10m", "CPU of a flushed row, 10,000,000 keys: 10,000 keys", "ten-million/row", "ten-thousand/row", "10,000", report.Micros, atMost(1.25)},
-			comparison{"drain-inserts", "drain of 1,000,000 new keys, rows: pgbench's upsert of existing ones", "inserts/drain", "pgbench/rate", "pgbench", report.PerSecond, report.Goal{}},
+			comparison{
+				"cost-write-10m", "CPU of a write, 10,000,000 keys: 10,000 keys",
+				"ten-million/write", "ten-thousand/write", "10,000", report.Micros, atMost(1.25),
+			},
+			comparison{
+				"cost-row-10m", "CPU of a flushed row, 10,000,000 keys: 10,000 keys",
+				"ten-million/row", "ten-thousand/row", "10,000", report.Micros, atMost(1.25),
+			},
+			comparison{
+				"drain-inserts", "drain of 1,000,000 new keys, rows: pgbench's upsert of existing ones",
+				"inserts/drain", "pgbench/rate", "pgbench", report.PerSecond,
+				report.Goal{},
+			},
 		)
 	}
 	return list
@@ -89,9 +140,11 @@ func groups() [][]run {
 		{name: "pgbench", do: pgbench},
 		{name: "ten-thousand", do: keysOf("ten-thousand", 10_000)},
 	}
-	late := []run{{name: latencyName(halfPercent), do: latency(halfPercent)}}
-	for _, percent := range []int{10, 25, 75} {
-		late = append(late, run{name: latencyName(percent), once: true, do: latency(percent)})
+	late := []run{
+		{name: latencyName(halfPercent), do: latency(halfPercent)},
+		{name: latencyName(10), once: true, do: latency(10)},
+		{name: latencyName(25), once: true, do: latency(25)},
+		{name: latencyName(75), once: true, do: latency(75)},
 	}
 	return [][]run{
 		single, batch, many, late,

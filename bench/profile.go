@@ -14,7 +14,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/afterwrite/afterwrite/bench/load"
+	"github.com/afterwrite/afterwrite/bench/world"
 )
+
+// profiledProcesses are those on the way of a write.
+var profiledProcesses = []string{"api", "worker"}
 
 // takeProfiles takes CPU profiles of api and worker under uniform increments, writes them and the ten functions that cost most
 // into the folder of the results, and prints those.
@@ -31,10 +35,8 @@ func (b *bench) takeProfiles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, other := range []string{"worker", "scheduler"} {
-		if _, err := stage.Start(ctx, other, profiled); err != nil {
-			return err
-		}
+	if err := (&system{workers: make([]*world.Process, 1)}).startFlushing(ctx, stage, profiled); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(b.out, 0o755); err != nil { //nolint:gosec // it is to be read by all
 		return fmt.Errorf("make %s: %w", b.out, err)
@@ -42,7 +44,7 @@ func (b *bench) takeProfiles(ctx context.Context) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	spec := load.HTTPSpec{URL: api.URL, Keys: load.Uniform, Space: space, Connections: connections}
 	_, _, err = b.both(ctx, spec, func() error { // the profiles take as long as the load does, and no warming up
-		for _, process := range []string{"api", "worker"} {
+		for _, process := range profiledProcesses {
 			group.Go(func() error { return b.takeProfile(groupCtx, process) })
 		}
 		return nil
@@ -50,7 +52,7 @@ func (b *bench) takeProfiles(ctx context.Context) error {
 	if err := errors.Join(err, group.Wait()); err != nil {
 		return err
 	}
-	for _, process := range []string{"api", "worker"} {
+	for _, process := range profiledProcesses {
 		if err := b.topTen(ctx, process); err != nil {
 			return err
 		}
@@ -96,7 +98,8 @@ func (b *bench) takeProfile(ctx context.Context, process string) error {
 func (b *bench) topTen(ctx context.Context, process string) error {
 	var both []byte
 	for _, order := range []string{"-flat", "-cum"} {
-		top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=10", order, b.profilePath(process)) //nolint:gosec // names from here
+		args := []string{"tool", "pprof", "-top", "-nodecount=10", order, b.profilePath(process)}
+		top := exec.CommandContext(ctx, "go", args...) //nolint:gosec // names from here
 		out, err := top.Output()
 		if err != nil {
 			return fmt.Errorf("go tool pprof: %w", err)

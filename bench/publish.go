@@ -79,7 +79,7 @@ func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string
 	fmt.Fprintf(&t, "\n%s: %d cores of %s, %d GB, Linux %s; Redis %s, PostgreSQL %s, Go %s, wrk %s, commit %s. "+
 		"Medians of %d rounds of %d s; everything, the load included, on this one machine. `%s` repeats it in %.0f minutes.\n",
 		time.Now().UTC().Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGB, m.Kernel, m.Redis, m.Postgres, m.Go, m.WRK, m.Commit,
-		b.settings.rounds, b.seconds, "make bench", took.Minutes())
+		b.rounds, b.seconds, "make bench", took.Minutes())
 	return t.String(), nil
 }
 
@@ -118,7 +118,7 @@ func cpuCell(seconds float64, measured bool) string {
 
 func (b *bench) writeResults(lines []report.Line, m machine, took time.Duration) error {
 	r := results{
-		When: time.Now().UTC().Truncate(time.Second), Took: took.Seconds(), Rounds: b.settings.rounds, Seconds: b.seconds, Machine: m,
+		When: time.Now().UTC().Truncate(time.Second), Took: took.Seconds(), Rounds: b.rounds, Seconds: b.seconds, Machine: m,
 		CPU: b.cpu, Figures: make(map[string][]float64), Counts: b.notes.counts, Problems: b.notes.problems,
 	}
 	for _, l := range lines {
@@ -164,10 +164,12 @@ func (b *bench) write(name string, text []byte) error {
 func (b *bench) writePlots() error {
 	var problems []error
 	if bars := b.bars(singleBars); len(bars) > 1 {
-		problems = append(problems, b.write("single.svg", []byte(report.Bars("Single increments over HTTP, per second", "log scale", bars, true))))
+		chart := report.Bars("Single increments over HTTP, per second", "log scale", bars, true)
+		problems = append(problems, b.write("single.svg", []byte(chart)))
 	}
 	if bars := b.bars(drainBars); len(bars) > 1 {
-		problems = append(problems, b.write("drain.svg", []byte(report.Bars("1,000,000 dirty keys to Postgres, rows per second", "", bars, false))))
+		chart := report.Bars("1,000,000 dirty keys to Postgres, rows per second", "", bars, false)
+		problems = append(problems, b.write("drain.svg", []byte(chart)))
 	}
 	if curves := b.latencyCurves(); len(curves) > 0 {
 		title := "Latency of a write by rate, from when it was due (log scale)"
@@ -181,15 +183,21 @@ type plotted struct{ label, figure string }
 
 var (
 	singleBars = []plotted{
-		{"no-op, uniform", "uniform/noop/rate"}, {"afterwrite, uniform", "uniform/afterwrite/rate"},
-		{"afterwrite, zipf", "zipf/afterwrite/rate"}, {"afterwrite, one hot key", "hot/afterwrite/rate"},
-		{"webdis, uniform", "uniform/webdis/rate"}, {"naive until drained", "uniform/naive/sustained"},
-		{"write-through, uniform", "uniform/through/rate"}, {"direct, uniform", "uniform/direct/rate"},
+		{"no-op, uniform", "uniform/noop/rate"},
+		{"afterwrite, uniform", "uniform/afterwrite/rate"},
+		{"afterwrite, zipf", "zipf/afterwrite/rate"},
+		{"afterwrite, one hot key", "hot/afterwrite/rate"},
+		{"webdis, uniform", "uniform/webdis/rate"},
+		{"naive until drained", "uniform/naive/sustained"},
+		{"write-through, uniform", "uniform/through/rate"},
+		{"direct, uniform", "uniform/direct/rate"},
 		{"direct, one hot key", "hot/direct/rate"},
 	}
 	drainBars = []plotted{
-		{"pgbench's upsert alone", "pgbench/rate"}, {"afterwrite, steady", "million/steady"},
-		{"afterwrite, all of it", "million/drain"}, {"afterwrite, new keys", "inserts/drain"},
+		{"pgbench's upsert alone", "pgbench/rate"},
+		{"afterwrite, steady", "million/steady"},
+		{"afterwrite, all of it", "million/drain"},
+		{"afterwrite, new keys", "inserts/drain"},
 	}
 )
 

@@ -87,7 +87,7 @@ func (b *bench) chosen() []comparison {
 
 // everyRound carries out the runs that the comparisons need.
 func (b *bench) everyRound(ctx context.Context, chosen []comparison) error {
-	for b.round = range b.settings.rounds {
+	for b.round = range b.rounds {
 		for _, group := range groups() {
 			group = needed(group, chosen, b.only.String() == "")
 			if len(group) == 0 {
@@ -137,7 +137,8 @@ func (b *bench) carryOut(ctx context.Context, r run) error {
 		b.notes.problems[r.name] = err.Error()
 		outcome = err.Error()
 	}
-	fmt.Fprintf(b.stdout, "round %d of %d  %-20s %5.1f s  %s\n", b.round+1, b.settings.rounds, r.name, time.Since(began).Seconds(), outcome)
+	fmt.Fprintf(b.stdout, "round %d of %d  %-20s %5.1f s  %s\n",
+		b.round+1, b.rounds, r.name, time.Since(began).Seconds(), outcome)
 	return nil
 }
 

@@ -25,7 +25,7 @@ const (
 
 // both loads a server for the time of warming up, and then for the time that counts. begin is called between the two.
 func (b *bench) both(ctx context.Context, spec load.HTTPSpec, begin func() error) (warm, result load.HTTPResult, err error) {
-	spec.Duration, spec.Seed = warmUp, uint64(2*b.round+1)
+	spec.Duration, spec.Seed = warmUp, b.seed()
 	if warm, err = load.WRK(ctx, spec); err != nil {
 		return warm, result, err
 	}
@@ -42,6 +42,9 @@ func (b *bench) both(ctx context.Context, spec load.HTTPSpec, begin func() error
 	return warm, result, nil
 }
 
+// seed is what the warming up of this round draws its keys from; the load that counts has the next one.
+func (b *bench) seed() uint64 { return 2*uint64(b.round) + 1 } //nolint:gosec // never negative
+
 // nothing is for runs that have nothing to do between warming up and measuring.
 func nothing() error { return nil }
 
@@ -52,24 +55,24 @@ type system struct {
 	scheduler *world.Process
 }
 
-// start starts everything at the same time, and returns when all of it is ready.
-func start(ctx context.Context, s *world.Stage, workers int, settings ...string) (*system, error) {
-	sys := &system{workers: make([]*world.Process, workers)}
+// start starts everything, with one worker, and returns when all of it is ready.
+func start(ctx context.Context, s *world.Stage) (*system, error) {
+	sys := &system{workers: make([]*world.Process, 1)}
 	var err error
-	if sys.api, err = s.Start(ctx, "api", settings...); err != nil {
+	if sys.api, err = s.Start(ctx, "api"); err != nil {
 		return nil, err
 	}
 	return sys, sys.startFlushing(ctx, s)
 }
 
 // startFlushing starts the workers and the scheduler.
-func (sys *system) startFlushing(ctx context.Context, s *world.Stage) error {
+func (sys *system) startFlushing(ctx context.Context, s *world.Stage, settings ...string) error {
 	var err error
-	if sys.scheduler, err = s.Start(ctx, "scheduler"); err != nil {
+	if sys.scheduler, err = s.Start(ctx, "scheduler", settings...); err != nil {
 		return err
 	}
 	for i := range sys.workers {
-		if sys.workers[i], err = s.Start(ctx, "worker"); err != nil {
+		if sys.workers[i], err = s.Start(ctx, "worker", settings...); err != nil {
 			return err
 		}
 	}
@@ -109,7 +112,8 @@ func singleAfterwrite(keys load.Keys) func(context.Context, *bench) error {
 			return err
 		}
 		var used cpuTimes
-		warm, result, err := b.both(ctx, load.HTTPSpec{URL: sys.api.URL, Keys: keys, Space: space, Connections: connections}, func() (err error) {
+		spec := load.HTTPSpec{URL: sys.api.URL, Keys: keys, Space: space, Connections: connections}
+		warm, result, err := b.both(ctx, spec, func() (err error) {
 			used, err = b.readCPU(sys)
 			return err
 		})

@@ -1,6 +1,9 @@
 package report
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Count is what a run says it wrote, seen from three sides.
 type Count struct {
@@ -23,7 +26,7 @@ type Count struct {
 func (c Count) Check() error {
 	switch missed := c.Stored - c.Load; {
 	case c.Load <= 0:
-		return fmt.Errorf("no write was answered")
+		return errors.New("no write was answered")
 	case c.Acknowledged >= 0 && (c.Stored < c.Acknowledged || c.Stored > c.Acknowledged+c.Unknown):
 		return fmt.Errorf("%d acknowledged and %d with an unknown outcome, but %d stored", c.Acknowledged, c.Unknown, c.Stored)
 	case c.Unknown > c.Cut:

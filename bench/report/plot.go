@@ -34,7 +34,8 @@ const (
 )
 
 const plotStyle = `<style>
-text{font:13px system-ui,sans-serif;fill:#24292f}.t{font-weight:600;font-size:15px}.g{stroke:#d0d7de;stroke-width:1}.s{fill:#57606a;font-size:12px}
+text{font:13px system-ui,sans-serif;fill:#24292f}.t{font-weight:600;font-size:15px}
+.g{stroke:#d0d7de;stroke-width:1}.s{fill:#57606a;font-size:12px}
 .b{fill:#8c959f}.a{fill:#0969da}.c0{stroke:#1a7f37;fill:#1a7f37}.c1{stroke:#0969da;fill:#0969da}.c2{stroke:#bc4c00;fill:#bc4c00}
 polyline{fill:none!important;stroke-width:2}
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.g{stroke:#3d444d}.s{fill:#9198a1}.b{fill:#6e7681}.a{fill:#4493f8}
@@ -53,7 +54,7 @@ func Bars(title, axis string, bars []Bar, log bool) string {
 	for _, tick := range scale.ticks() {
 		x := scale.at(tick)
 		fmt.Fprintf(&b, `<line class="g" x1="%.1f" y1="%d" x2="%.1f" y2="%d"/>`, x, topSpace-6, x, height-lowSpace)
-		fmt.Fprintf(&b, `<text class="s" x="%.1f" y="%d" text-anchor="middle">%s</text>`, x, height-lowSpace+18, html.EscapeString(short(tick)))
+		fmt.Fprintf(&b, `<text class="s" x="%.1f" y="%d" text-anchor="middle">%s</text>`, x, height-lowSpace+18, short(tick))
 	}
 	for i, bar := range bars {
 		y, class := topSpace+i*barStep, "b"
@@ -96,7 +97,7 @@ func Curves(title, xAxis, yAxis string, curves []Curve) string {
 		fmt.Fprintf(&b, `<text class="s" x="%d" y="%.1f" text-anchor="end">%s</text>`, left-8, at+4, html.EscapeString(short(tick)+yAxis))
 	}
 	for _, tick := range x.ticks() {
-		fmt.Fprintf(&b, `<text class="s" x="%.1f" y="%d" text-anchor="middle">%s</text>`, x.at(tick), height-lowSpace+6, html.EscapeString(short(tick)))
+		fmt.Fprintf(&b, `<text class="s" x="%.1f" y="%d" text-anchor="middle">%s</text>`, x.at(tick), height-lowSpace+6, short(tick))
 	}
 	for i, c := range curves {
 		curve(&b, c, i%3, x, y)
@@ -125,7 +126,8 @@ func curve(b *strings.Builder, c Curve, color int, x, y scale) {
 func open(b *strings.Builder, height int, title string) {
 	fmt.Fprintf(b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`,
 		plotWidth, height, plotWidth, height)
-	fmt.Fprintf(b, `<title>%s</title>%s<text class="t" x="10" y="22">%s</text>`, html.EscapeString(title), plotStyle, html.EscapeString(title))
+	title = html.EscapeString(title)
+	fmt.Fprintf(b, `<title>%s</title>%s<text class="t" x="10" y="22">%s</text>`, title, plotStyle, title)
 }
 
 // scale maps values to places in the picture.

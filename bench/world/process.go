@@ -100,7 +100,7 @@ func (p *Process) ready(ctx context.Context) (bool, error) {
 	}
 	response, err := get(ctx, p.URL+"/readyz")
 	if err != nil {
-		return false, nil //nolint:nilerr // it does not listen yet
+		return false, nil // it does not listen yet
 	}
 	defer response.Body.Close()
 	return response.StatusCode == http.StatusOK, nil
@@ -181,7 +181,7 @@ func (s *Stage) StopAll() error {
 	for _, p := range s.processes {
 		go func() { results <- p.Stop() }()
 	}
-	var problems []error
+	problems := make([]error, 0, len(s.processes))
 	for range s.processes {
 		problems = append(problems, <-results)
 	}

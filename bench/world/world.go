@@ -41,7 +41,8 @@ func New(ctx context.Context) (*World, error) {
 		return w, fmt.Errorf("make a log: %w", err)
 	}
 	// As `make build` builds it.
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", w.program, module) //nolint:gosec // no input
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", w.program, module}
+	build := exec.CommandContext(ctx, "go", args...) //nolint:gosec // no input
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return w, fmt.Errorf("build: %w\n%s", err, out)
