@@ -107,7 +107,7 @@ func singleAfterwrite(keys load.Keys) func(context.Context, *bench) error {
 		if err := errors.Join(stage.Reset(ctx, space), stage.Warm(ctx, space)); err != nil {
 			return err
 		}
-		sys, err := start(ctx, stage, 1)
+		sys, err := start(ctx, stage)
 		if err != nil {
 			return err
 		}
