@@ -19,7 +19,7 @@ func (apiCommand) Help() string {
 	return `Takes writes and answers as soon as Redis has them. It starts, and takes writes, while Postgres is away. Run as
 many as you like behind a load balancer.
 
-` + environment("REDIS_URL", "DATABASE_URL", "PORT", "API_ADDR", "FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
+` + environment("REDIS_URL", "DATABASE_URL", "PORT", "API_ADDR", "PPROF", "FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
 		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "WAIT_REPLICAS", "SHARDS", "ADMIN_TOKEN", otlpEndpoint) +
 		example("REDIS_URL=redis://127.0.0.1:6379/0 DATABASE_URL=postgres://me@127.0.0.1/afterwrite afterwrite api",
 			"curl -X POST http://127.0.0.1:8080/v1/counters/page%3Ahome/increment")
@@ -33,7 +33,7 @@ as many as you like: rows never go back to an older state.
 With --drain it ends, with status 0, as soon as nothing is dirty: for cron, jobs and machines that sleep. Rows that Postgres
 refuses are tried as often as usual, and then are dead letters, which it does not wait for. An outage of Postgres is waited out.
 
-` + environment("REDIS_URL", "DATABASE_URL", "PORT", "WORKER_ADDR", "WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
+` + environment("REDIS_URL", "DATABASE_URL", "PORT", "WORKER_ADDR", "PPROF", "WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
 		"SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", "MAX_ATTEMPTS", "RETRY_BACKOFF", "TOMBSTONE_TTL", otlpEndpoint) +
 		example("AFTERWRITE_WORKER_CONCURRENCY=16 afterwrite worker", "afterwrite worker --drain --timeout 10m")
 }
@@ -43,7 +43,7 @@ func (schedulerCommand) Help() string {
 	return `Sends the sweeps, which find counters whose task was lost, and the purges of old tombstones. Several schedulers
 do the work of one, so run two: one may then die.
 
-` + environment("REDIS_URL", "PORT", "SCHEDULER_ADDR", "SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
+` + environment("REDIS_URL", "PORT", "SCHEDULER_ADDR", "PPROF", "SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
 		example("AFTERWRITE_SWEEP_INTERVAL=10s afterwrite scheduler")
 }
 
@@ -52,7 +52,7 @@ func (dashboardCommand) Help() string {
 	return `Shows how far Postgres is behind, and under /asynq the queues. It has no login: its address is of this machine
 only unless you change that, and then a proxy with a login belongs before it.
 
-` + environment("REDIS_URL", "PORT", "DASHBOARD_ADDR", "DASHBOARD_WRITE", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
+` + environment("REDIS_URL", "PORT", "DASHBOARD_ADDR", "PPROF", "DASHBOARD_WRITE", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
 		example("AFTERWRITE_DASHBOARD_WRITE=true afterwrite dashboard")
 }
 

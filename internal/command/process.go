@@ -58,6 +58,11 @@ func boot(w *world, p plan) (*process, error) {
 	if c.Port != 0 {
 		p.variable = "PORT"
 	}
+	if c.Profiles {
+		if err := ops.ServeProfiles(w.ctx, log); err != nil {
+			return nil, err
+		}
+	}
 	s := &process{plan: p, config: c, log: log, registry: ops.NewRegistry()}
 	ops.RegisterBuildInfo(s.registry, p.name, programVersion())
 	if err := s.open(w.ctx); err != nil {

@@ -38,6 +38,7 @@ var meanings = []variable{
 	{name: "AFTERWRITE_ADMIN_TOKEN", meaning: "opens /v1/admin to who sends it; 16 characters or more"},
 	{name: "AFTERWRITE_DASHBOARD_WRITE", meaning: "let visitors run, archive and delete tasks"},
 	{name: "AFTERWRITE_DATA_DIR", meaning: "where the private Redis and Postgres keep their data"},
+	{name: "AFTERWRITE_PPROF", meaning: "serve Go's profiles on a loopback port, which is logged"},
 	{name: "AFTERWRITE_LOG_LEVEL", meaning: "debug, info, warn or error"},
 	{name: "AFTERWRITE_LOG_FORMAT", meaning: "text or json"},
 	{name: "OTEL_EXPORTER_OTLP_ENDPOINT", meaning: "send traces there, like http://127.0.0.1:4318; not set: none"},

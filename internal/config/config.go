@@ -68,6 +68,9 @@ type Config struct {
 	// DashboardWrite lets Asynqmon run, archive and delete tasks.
 	DashboardWrite bool `env:"AFTERWRITE_DASHBOARD_WRITE" envDefault:"false"`
 
+	// Profiles serves Go's profiles on a port of loopback of their own.
+	Profiles bool `env:"AFTERWRITE_PPROF" envDefault:"false"`
+
 	DataDir   string `env:"AFTERWRITE_DATA_DIR"   envDefault:".afterwrite"`
 	LogLevel  string `env:"AFTERWRITE_LOG_LEVEL"  envDefault:"info"`
 	LogFormat string `env:"AFTERWRITE_LOG_FORMAT" envDefault:"text"`

@@ -1,0 +1,2 @@
+// Package proc reads how much CPU time processes have used, from Linux's /proc.
+package proc

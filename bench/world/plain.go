@@ -1,0 +1,65 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+)
+
+// WarmPlain makes the counters 0 to n - 1 plain strings in Redis, each 0, as systems keep them that have no more than a number.
+// The prefix stands before the counter's name.
+func (s *Stage) WarmPlain(ctx context.Context, prefix string, n int) error {
+	for from := 0; from < n; from += warmBatch {
+		pairs := make([]any, 0, 2*warmBatch)
+		for i := from; i < min(from+warmBatch, n); i++ {
+			pairs = append(pairs, prefix+string(Key(i)), 0)
+		}
+		if err := s.Redis.MSet(ctx, pairs...).Err(); err != nil {
+			return fmt.Errorf("warm: %w", err)
+		}
+	}
+	return nil
+}
+
+// SumPlain adds up the plain strings of the counters 0 to n - 1.
+func (s *Stage) SumPlain(ctx context.Context, n int) (int64, error) {
+	var sum int64
+	for from := 0; from < n; from += warmBatch {
+		var keys []string
+		for i := from; i < min(from+warmBatch, n); i++ {
+			keys = append(keys, string(Key(i)))
+		}
+		values, err := s.Redis.MGet(ctx, keys...).Result()
+		if err != nil {
+			return 0, fmt.Errorf("add up: %w", err)
+		}
+		for _, value := range values {
+			text, _ := value.(string) // nil: it was never written
+			number, err := strconv.ParseInt("0"+text, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("add up: %w", err)
+			}
+			sum += number
+		}
+	}
+	return sum, nil
+}
+
+// DatasetBytes is the memory that Redis uses for what it keeps: used_memory without what connections and the append-only
+// file's buffers use at the moment.
+func (s *Stage) DatasetBytes(ctx context.Context) (float64, error) {
+	info, err := s.Redis.InfoMap(ctx, "memory").Result()
+	if err != nil {
+		return 0, fmt.Errorf("ask redis for its memory: %w", err)
+	}
+	memory := info["Memory"]
+	bytes := 0.0
+	for name, sign := range map[string]float64{"used_memory": 1, "mem_clients_normal": -1, "mem_aof_buffer": -1} {
+		number, err := strconv.ParseFloat(memory[name], 64)
+		if err != nil {
+			return 0, fmt.Errorf("redis' %s: %w", name, err)
+		}
+		bytes += sign * number
+	}
+	return bytes, nil
+}
