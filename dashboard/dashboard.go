@@ -24,14 +24,15 @@ type Sampler interface {
 	Backlog(ctx context.Context) (cache.Backlog, error)
 }
 
-// Options are what New needs. All but Write are required.
+// Options are what New needs. All but Write and Version are required.
 type Options struct {
 	Sampler Sampler
 	// Redis holds Asynq's queues. It stays the caller's to close.
 	Redis redis.UniversalClient
 	// Write lets visitors run, archive and delete tasks in Asynqmon.
-	Write  bool
-	Logger *slog.Logger
+	Write   bool
+	Version string // of the program, shown at the foot of each page
+	Logger  *slog.Logger
 }
 
 // New returns the handler of the pages: / and what they need, and everything under /asynq. The paths /healthz, /readyz
@@ -46,13 +47,14 @@ func New(options Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the pages of asynqmon: %w", err)
 	}
-	index := &indexPage{sampler: options.Sampler, write: options.Write, log: options.Logger}
+	s := &shared{version: options.Version, log: options.Logger}
+	overview := &overviewPage{page: newPage(s, "/", "Overview", "overview.html"), sampler: options.Sampler, write: options.Write}
 
 	queues := withPolicy(policy, conceal(monitor, options.Logger))
 
 	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", withPolicy(ownPolicy, index))
-	mux.Handle("GET /style.css", withPolicy(ownPolicy, http.FileServerFS(files)))
+	mux.Handle("GET /{$}", withPolicy(ownPolicy, overview))
+	mux.Handle("GET /static/{file}", withPolicy(ownPolicy, http.FileServerFS(staticFiles)))
 	mux.Handle(asynqPath, queues)
 	mux.Handle(asynqPath+"/", queues)
 	return http.NewCrossOriginProtection().Handler(mux), nil

@@ -109,7 +109,7 @@ func TestIndexSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
 
 func TestStyleIsServed(t *testing.T) {
 	t.Parallel()
-	answer := setup(t, false).get(t, "/style.css")
+	answer := setup(t, false).get(t, "/static/style.css")
 	require.Equal(t, http.StatusOK, answer.Code)
 	require.Contains(t, answer.Header().Get("Content-Type"), "text/css")
 }
@@ -125,7 +125,7 @@ func TestUnknownPathsAreNotFound(t *testing.T) {
 func TestEveryPageLimitsWhatBrowsersDoWithIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, false)
-	for _, path := range []string{"/", "/style.css", "/asynq", "/asynq/queues/x", "/asynq/api/queues"} {
+	for _, path := range []string{"/", "/static/style.css", "/asynq", "/asynq/queues/x", "/asynq/api/queues"} {
 		header := b.get(t, path).Header()
 		require.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'", path)
 		require.Contains(t, header.Get("Content-Security-Policy"), "frame-ancestors 'none'", path)

@@ -30,7 +30,7 @@ func (dashboardCommand) Run(w *world) error {
 			"address", p.address(), "write", p.config.DashboardWrite)
 	}
 	pages, err := dashboard.New(dashboard.Options{
-		Sampler: sampled{p.sampler}, Redis: p.redis, Write: p.config.DashboardWrite, Logger: p.log,
+		Sampler: sampled{p.sampler}, Redis: p.redis, Write: p.config.DashboardWrite, Version: programVersion(), Logger: p.log,
 	})
 	if err != nil {
 		return err

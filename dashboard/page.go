@@ -1,0 +1,83 @@
+package dashboard
+
+import (
+	"bytes"
+	"embed"
+	"html/template"
+	"log/slog"
+	"net/http"
+)
+
+// pageFiles are the pages, each of which defines "content", and layout.html, which all of them stand in.
+//
+//go:embed pages
+var pageFiles embed.FS
+
+// staticFiles are what pages load: /static/style.css and so on. There is no build step.
+//
+//go:embed static
+var staticFiles embed.FS
+
+// link is an entry of the navigation.
+type link struct {
+	Path    string
+	Label   string
+	Current bool
+}
+
+// navigation is every page that can be reached from every other, in the order in which it is shown. To add a page: a file
+// in pages/ that defines "content", a line here, and a route in New whose handler calls render.
+var navigation = []link{
+	{Path: "/", Label: "Overview"},
+	{Path: asynqPath, Label: "Queues"},
+}
+
+// page is one of our own pages.
+type page struct {
+	path     string // as in navigation
+	title    string
+	template *template.Template
+	shared   *shared
+}
+
+// shared is what all pages have.
+type shared struct {
+	version string
+	log     *slog.Logger
+}
+
+// view is what a template gets. A page's own data is in Data.
+type view struct {
+	Title      string
+	Navigation []link
+	Version    string
+	Data       any
+}
+
+// newPage reads pages/<file>. It panics where the file is not a template: it is a part of the program.
+func newPage(s *shared, path, title, file string) *page {
+	t := template.New(file).Funcs(functions)
+	return &page{
+		path: path, title: title, shared: s,
+		template: template.Must(t.ParseFS(pageFiles, "pages/layout.html", "pages/"+file)),
+	}
+}
+
+// render answers with the page. What the template does not write as a whole is not written at all.
+func (p *page) render(w http.ResponseWriter, status int, data any) {
+	v := view{Title: p.title, Version: p.shared.version, Navigation: make([]link, len(navigation)), Data: data}
+	for i, l := range navigation {
+		l.Current = l.Path == p.path
+		v.Navigation[i] = l
+	}
+	var body bytes.Buffer
+	if err := p.template.ExecuteTemplate(&body, "layout", v); err != nil {
+		p.shared.log.Error("a page cannot be made", "page", p.path, "error", err)
+		http.Error(w, "internal error: see the log of the dashboard process", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(body.Bytes()) // the visitor has gone
+}
