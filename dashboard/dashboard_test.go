@@ -19,8 +19,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/dashboard"
+	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
@@ -47,12 +49,19 @@ type testBundle struct {
 	log     *bytes.Buffer
 }
 
+func migrate(url string) error { return store.MigrateURL(context.Background(), url) }
+
 func setup(t *testing.T, write bool) *testBundle {
 	t.Helper()
 	b := &testBundle{redis: localtest.Redis(t), sample: &sample{}, log: new(bytes.Buffer)}
-	var err error
+	log := slog.New(slog.NewTextHandler(b.log, nil))
+	postgres, err := store.Open(localtest.PostgresURL(t, migrate), store.Options{Logger: log, MaxConns: 4})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, postgres.Close()) })
 	b.handler, err = dashboard.New(dashboard.Options{
-		Sampler: b.sample.sampler(), Redis: b.redis, Write: write, Logger: slog.New(slog.NewTextHandler(b.log, nil)),
+		Sampler: b.sample.sampler(), Redis: b.redis, Store: postgres, Write: write, Logger: log,
+		Cache:  cache.New(b.redis, cache.Options{Shards: 4, CleanTTL: time.Hour}),
+		Access: access.Options{Address: "127.0.0.1:8081"},
 	})
 	require.NoError(t, err)
 	return b
@@ -61,6 +70,7 @@ func setup(t *testing.T, write bool) *testBundle {
 func (b *testBundle) do(t *testing.T, method, path string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	request := httptest.NewRequestWithContext(t.Context(), method, path, nil)
+	request.Host = "127.0.0.1:8081"
 	maps.Copy(request.Header, header)
 	answer := httptest.NewRecorder()
 	b.handler.ServeHTTP(answer, request)
@@ -220,14 +230,4 @@ func TestAsynqmonDoesNotSayWhereRedisIs(t *testing.T) {
 	require.Contains(t, answer.Body.String(), "the log of the dashboard process has the reason")
 	require.NotContains(t, answer.Body.String(), "client is closed")
 	require.Contains(t, b.log.String(), "client is closed")
-}
-
-func TestLoopback(t *testing.T) {
-	t.Parallel()
-	for addr, want := range map[string]bool{
-		"127.0.0.1:8081": true, "127.8.0.1:1": true, "[::1]:8081": true, "localhost:8081": true, "[::ffff:127.0.0.1]:80": true,
-		"0.0.0.0:8081": false, ":8081": false, "[::]:8081": false, "10.0.0.1:8081": false, "admin.example:8081": false, "nonsense": false,
-	} {
-		require.Equal(t, want, dashboard.Loopback(addr), addr)
-	}
 }

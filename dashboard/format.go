@@ -7,7 +7,7 @@ import (
 )
 
 // functions are what templates can call.
-var functions = template.FuncMap{"number": number, "age": age}
+var functions = template.FuncMap{"number": number, "age": age, "ago": ago}
 
 // number writes 1234567 as 1,234,567.
 func number(n int64) string {
@@ -33,5 +33,19 @@ func age(d time.Duration) string {
 		return strconv.FormatFloat(d.Seconds(), 'f', 0, 64) + " s"
 	default:
 		return d.Round(time.Second).String()
+	}
+}
+
+// ago writes a duration in one unit, for lists: 12 s, 5 min, 3 h, 12 d.
+func ago(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return strconv.Itoa(max(0, int(d/time.Second))) + " s"
+	case d < time.Hour:
+		return strconv.Itoa(int(d/time.Minute)) + " min"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d/time.Hour)) + " h"
+	default:
+		return strconv.Itoa(int(d/(24*time.Hour))) + " d"
 	}
 }

@@ -39,7 +39,7 @@ func (p *overviewPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		data.Backlog = &backlog
 	}
-	p.render(w, status, data)
+	p.render(w, r, status, data)
 }
 
 func (p *overviewPage) sample(ctx context.Context) (cache.Backlog, error) {

@@ -6,6 +6,9 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
+	"slices"
+
+	"github.com/afterwrite/afterwrite/internal/access"
 )
 
 // pageFiles are the pages, each of which defines "content", and layout.html, which all of them stand in.
@@ -29,6 +32,9 @@ type link struct {
 // in pages/ that defines "content", a line here, and a route in New whose handler calls render.
 var navigation = []link{
 	{Path: "/", Label: "Overview"},
+	{Path: deadPath, Label: "Dead letters"},
+	{Path: keyPath, Label: "Counters"},
+	{Path: actionsPath, Label: "Actions"},
 	{Path: asynqPath, Label: "Queues"},
 }
 
@@ -51,6 +57,7 @@ type view struct {
 	Title      string
 	Navigation []link
 	Version    string
+	Visitor    access.Identity // no role: nobody, who is shown no navigation
 	Data       any
 }
 
@@ -59,16 +66,18 @@ func newPage(s *shared, path, title, file string) *page {
 	t := template.New(file).Funcs(functions)
 	return &page{
 		path: path, title: title, shared: s,
-		template: template.Must(t.ParseFS(pageFiles, "pages/layout.html", "pages/"+file)),
+		template: template.Must(t.ParseFS(pageFiles, "pages/layout.html", "pages/partials.html", "pages/"+file)),
 	}
 }
 
 // render answers with the page. What the template does not write as a whole is not written at all.
-func (p *page) render(w http.ResponseWriter, status int, data any) {
-	v := view{Title: p.title, Version: p.shared.version, Navigation: make([]link, len(navigation)), Data: data}
-	for i, l := range navigation {
-		l.Current = l.Path == p.path
-		v.Navigation[i] = l
+func (p *page) render(w http.ResponseWriter, r *http.Request, status int, data any) {
+	v := view{Title: p.title, Version: p.shared.version, Visitor: access.Of(r), Data: data}
+	if v.Visitor.Role != "" {
+		v.Navigation = slices.Clone(navigation)
+	}
+	for i := range v.Navigation {
+		v.Navigation[i].Current = v.Navigation[i].Path == p.path
 	}
 	var body bytes.Buffer
 	if err := p.template.ExecuteTemplate(&body, "layout", v); err != nil {

@@ -57,7 +57,7 @@ type Shard struct {
 // Flush is the hint that key has become dirty. Workers aggregate the flushes of one shard.
 func Flush(key counter.Key, shard counter.Shard) *asynq.Task {
 	return asynq.NewTask(TypeFlush, encode(Keys{Keys: []counter.Key{key}}),
-		asynq.TaskID("flush:"+string(key)),
+		asynq.TaskID(FlushID(key)),
 		asynq.Group(shard.String()),
 		asynq.Queue(QueueFlush),
 		asynq.MaxRetry(uncounted),
@@ -130,6 +130,9 @@ func Retry(key counter.Key, maxAttempts int, delay time.Duration) *asynq.Task {
 		asynq.ProcessIn(delay),
 	)
 }
+
+// FlushID is the TaskID of key's flush.
+func FlushID(key counter.Key) string { return "flush:" + string(key) }
 
 // RetryID is the TaskID of key's retry.
 func RetryID(key counter.Key) string { return "retry:" + string(key) }

@@ -80,10 +80,24 @@ type Gate struct {
 // ErrOpen says that everybody could act.
 var ErrOpen = errors.New("the dashboard would be open to everybody who can reach it")
 
-// New returns a Gate, or ErrOpen when the address can be reached from other machines and nobody would have to sign in.
+// Check returns ErrOpen when the address can be reached from other machines and nobody would have to sign in, and another
+// error for settings that make no sense.
+func (o *Options) Check() error {
+	switch {
+	case o.Header != "" && len(o.Proxies) == 0:
+		return errors.New("a user header counts from trusted proxies only, and none is named")
+	case o.Header == "" && len(o.Operators) > 0:
+		return errors.New("operators are names of the user header, and none is set; those who sign in have their role beside their name")
+	case o.Header == "" && len(o.Users) == 0 && !Loopback(o.Address):
+		return fmt.Errorf("%w: %s", ErrOpen, o.Address)
+	}
+	return nil
+}
+
+// New returns a Gate, or the error of Check.
 func New(o Options) (*Gate, error) {
-	if o.Header != "" && len(o.Proxies) == 0 {
-		return nil, errors.New("a user header counts from trusted proxies only, and none is named")
+	if err := o.Check(); err != nil {
+		return nil, err
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -99,9 +113,6 @@ func New(o Options) (*Gate, error) {
 	}
 	for _, u := range o.Users {
 		g.users[u.Name] = u
-	}
-	if g.open() && !Loopback(o.Address) {
-		return nil, fmt.Errorf("%w: %s", ErrOpen, o.Address)
 	}
 	return g, nil
 }
@@ -173,7 +184,7 @@ func (g *Gate) turnAway(w http.ResponseWriter, r *http.Request) {
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
 	case len(g.users) == 0:
-		g.answers.Refuse(w, r, http.StatusUnauthorized, "The proxy in front of this dashboard has to say who you are, and it did not.")
+		g.answers.Refuse(w, r, http.StatusForbidden, "The proxy in front of this dashboard has to say who you are, and it did not.")
 	case reading && strings.Contains(r.Header.Get("Accept"), "text/html"):
 		http.Redirect(w, r, SignInPath+"?"+nextQuery(r.URL), http.StatusSeeOther)
 	default:
