@@ -51,7 +51,7 @@ type deadData struct {
 	Letters  []letterView
 	Total    int64
 	Search   string
-	More     string // query of the next page; "" at the end
+	More     string // where the next page begins; "" at the end
 	First    bool   // of the pages
 	Workers  int
 	Unread   bool // Postgres does not answer
@@ -110,11 +110,7 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		data.Letters = append(data.Letters, newLetterView(l))
 	}
 	if next != nil {
-		more := url.Values{"after": {formatPlace(*next)}}
-		if data.Search != "" {
-			more.Set("q", data.Search)
-		}
-		data.More = more.Encode()
+		data.More = formatPlace(*next)
 	}
 	data.Explains = len(data.Letters) == 0 && data.Search == "" && data.First
 	p.render(w, r, http.StatusOK, data)
