@@ -14,20 +14,18 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/sample"
 )
 
 // asynqPath is where Asynqmon is.
 const asynqPath = "/asynq"
 
-// Sampler says how far Postgres is behind; *cache.Cache is one.
-type Sampler interface {
-	Backlog(ctx context.Context) (cache.Backlog, error)
-}
-
 // Options are what New needs. All but Write and Version are required.
 type Options struct {
-	Sampler Sampler
-	// Redis holds Asynq's queues. It stays the caller's to close.
+	// Cache is what samples are taken of.
+	Cache *cache.Cache
+	// Redis is the same Redis: it holds Asynq's queues, the pulses of all processes and the history. It stays the caller's to
+	// close.
 	Redis redis.UniversalClient
 	// Write lets visitors run, archive and delete tasks in Asynqmon.
 	Write   bool
@@ -35,9 +33,57 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-// New returns the handler of the pages: / and what they need, and everything under /asynq. The paths /healthz, /readyz
-// and /metrics are not its own; package ops adds them.
-func New(options Options) (http.Handler, error) {
+// Dashboard serves the pages: / and the others of the navigation, what they load, and everything under /asynq. The paths
+// /healthz, /readyz and /metrics are not its own; package ops adds them.
+type Dashboard struct {
+	handler http.Handler
+	watch   *watch
+	ended   chan struct{} // closed when Run ends
+}
+
+// New returns a Dashboard, whose pages show nothing yet: that begins with Run.
+func New(options Options) (*Dashboard, error) {
+	monitor, err := newMonitor(options)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dashboard{
+		watch: newWatch(sample.NewSampler(options.Cache, options.Redis), options.Redis, options.Logger),
+		ended: make(chan struct{}),
+	}
+	s := &shared{version: options.Version, log: options.Logger}
+	overview := &overviewPage{page: newPage(s, "/", "Overview", "overview.html"), watch: d.watch}
+	shards := &shardsPage{page: newPage(s, "/shards", "Shards", "shards.html"), watch: d.watch}
+	live := &live{
+		watch: d.watch, pages: map[string]livePage{"overview": overview, "shards": shards},
+		seats: make(chan struct{}, maxViewers), ended: d.ended,
+	}
+
+	mux := http.NewServeMux()
+	own := func(pattern string, handler http.Handler) { mux.Handle(pattern, withPolicy(ownPolicy, handler)) }
+	own("GET /{$}", overview)
+	own("GET /shards", shards)
+	own("GET /live", live)
+	own("GET /static/{file}", http.FileServerFS(staticFiles))
+	mux.Handle(asynqPath, monitor)
+	mux.Handle(asynqPath+"/", monitor)
+	d.handler = http.NewCrossOriginProtection().Handler(mux)
+	return d, nil
+}
+
+// Run takes a sample each second until ctx is done, and then ends all live updates. It is called once.
+func (d *Dashboard) Run(ctx context.Context) {
+	defer close(d.ended)
+	d.watch.run(ctx)
+}
+
+// ServeHTTP implements http.Handler.
+func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
+
+// newMonitor returns Asynqmon, under a policy of its own.
+//
+//nolint:ireturn // a handler is what it is
+func newMonitor(options Options) (http.Handler, error) {
 	monitor := asynqmon.New(asynqmon.Options{
 		RootPath:     asynqPath,
 		RedisConnOpt: connection{options.Redis},
@@ -47,17 +93,7 @@ func New(options Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the pages of asynqmon: %w", err)
 	}
-	s := &shared{version: options.Version, log: options.Logger}
-	overview := &overviewPage{page: newPage(s, "/", "Overview", "overview.html"), sampler: options.Sampler, write: options.Write}
-
-	queues := withPolicy(policy, conceal(monitor, options.Logger))
-
-	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", withPolicy(ownPolicy, overview))
-	mux.Handle("GET /static/{file}", withPolicy(ownPolicy, http.FileServerFS(staticFiles)))
-	mux.Handle(asynqPath, queues)
-	mux.Handle(asynqPath+"/", queues)
-	return http.NewCrossOriginProtection().Handler(mux), nil
+	return withPolicy(policy, conceal(monitor, options.Logger)), nil
 }
 
 // connection hands the process's own client to Asynqmon, which would otherwise open two more and have none for

@@ -3,12 +3,15 @@ package dashboard
 import (
 	"bytes"
 	"embed"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
+	"strings"
 )
 
-// pageFiles are the pages, each of which defines "content", and layout.html, which all of them stand in.
+// pageFiles are the pages, each of which defines "content", and layout.html, which all of them stand in, with
+// controls.html, which those with live updates show.
 //
 //go:embed pages
 var pageFiles embed.FS
@@ -29,6 +32,7 @@ type link struct {
 // in pages/ that defines "content", a line here, and a route in New whose handler calls render.
 var navigation = []link{
 	{Path: "/", Label: "Overview"},
+	{Path: "/shards", Label: "Shards"},
 	{Path: asynqPath, Label: "Queues"},
 }
 
@@ -59,7 +63,7 @@ func newPage(s *shared, path, title, file string) *page {
 	t := template.New(file).Funcs(functions)
 	return &page{
 		path: path, title: title, shared: s,
-		template: template.Must(t.ParseFS(pageFiles, "pages/layout.html", "pages/"+file)),
+		template: template.Must(t.ParseFS(pageFiles, "pages/layout.html", "pages/controls.html", "pages/"+file)),
 	}
 }
 
@@ -80,4 +84,13 @@ func (p *page) render(w http.ResponseWriter, status int, data any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes()) // the visitor has gone
+}
+
+// part makes one of the page's templates, without the layout.
+func (p *page) part(name string, data any) (string, error) {
+	var text strings.Builder
+	if err := p.template.ExecuteTemplate(&text, name, data); err != nil {
+		return "", fmt.Errorf("make %s of page %s: %w", name, p.path, err)
+	}
+	return text.String(), nil
 }

@@ -1,10 +1,9 @@
 package command
 
 import (
-	"context"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/afterwrite/afterwrite/dashboard"
-	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 )
 
@@ -30,16 +29,17 @@ func (dashboardCommand) Run(w *world) error {
 			"address", p.address(), "write", p.config.DashboardWrite)
 	}
 	pages, err := dashboard.New(dashboard.Options{
-		Sampler: sampled{p.sampler}, Redis: p.redis, Write: p.config.DashboardWrite, Version: programVersion(), Logger: p.log,
+		Cache: p.cache, Redis: p.redis, Write: p.config.DashboardWrite, Version: programVersion(), Logger: p.log,
 	})
 	if err != nil {
 		return err
 	}
-	return p.serve(w.ctx, pages)
+	defer p.beat(w.ctx)()
+	group, ctx := errgroup.WithContext(w.ctx)
+	group.Go(func() error {
+		pages.Run(ctx)
+		return nil
+	})
+	group.Go(func() error { return p.serve(ctx, pages) })
+	return group.Wait()
 }
-
-// sampled gives the dashboard numbers that are at most a second old, so that many viewers are as cheap as one.
-type sampled struct{ collector *cache.Collector }
-
-// Backlog implements dashboard.Sampler.
-func (s sampled) Backlog(ctx context.Context) (cache.Backlog, error) { return s.collector.Sample(ctx) }
