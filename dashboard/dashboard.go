@@ -16,22 +16,19 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/deadletter"
 	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/sample"
 )
 
 // asynqPath is where Asynqmon is.
 const asynqPath = "/asynq"
 
-// Sampler says how far Postgres is behind; *cache.Cache is one.
-type Sampler interface {
-	Backlog(ctx context.Context) (cache.Backlog, error)
-}
-
 // Options are what New needs. All but Write and Version are required.
 type Options struct {
-	Sampler Sampler
-	// Redis holds Asynq's queues. It stays the caller's to close.
-	Redis redis.UniversalClient
+	// Cache is what samples are taken of, and where counters are looked up.
 	Cache *cache.Cache
+	// Redis is the same Redis: it holds Asynq's queues, the pulses of all processes, the history and the sessions. It stays the
+	// caller's to close.
+	Redis redis.UniversalClient
 	Store Store
 	// Write lets operators run, archive and delete tasks in Asynqmon.
 	Write bool
@@ -47,9 +44,21 @@ type Store interface {
 	Log
 }
 
-// New returns the handler of the pages: / and what they need, and everything under /asynq. The paths /healthz, /readyz
-// and /metrics are not its own; package ops adds them. It returns access.ErrOpen when everybody could act.
-func New(options Options) (http.Handler, error) {
+// Dashboard serves the pages: / and the others of the navigation, what they load, and everything under /asynq. The paths
+// /healthz, /readyz and /metrics are not its own; package ops adds them.
+type Dashboard struct {
+	handler http.Handler
+	watch   *watch
+	ended   chan struct{} // closed when Run ends
+}
+
+// New returns a Dashboard, whose pages show nothing yet: that begins with Run. The error is access.ErrOpen when everybody
+// could act.
+func New(options Options) (*Dashboard, error) {
+	d := &Dashboard{
+		watch: newWatch(sample.NewSampler(options.Cache, options.Redis), options.Redis, options.Logger),
+		ended: make(chan struct{}),
+	}
 	s := &shared{version: options.Version, log: options.Logger}
 	deeds := &register{actions: options.Store, answers: newAnswers(s), log: options.Logger}
 	gate, err := newGate(options, deeds.answers)
@@ -57,15 +66,36 @@ func New(options Options) (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	overview := &overviewPage{page: newPage(s, "/", "Overview", "overview.html"), sampler: options.Sampler, write: options.Write}
-	mux.Handle("GET /{$}", overview)
-	mux.Handle("GET /static/{file}", http.FileServerFS(staticFiles))
+	d.routeWatch(mux, s)
 	routeDesk(mux, options, s, deeds, gate)
 	if err := routeQueues(mux, options, deeds); err != nil {
 		return nil, err
 	}
 	// The policy comes first, so that refusals have it, and then who it is: no path leads around that.
-	return withPolicy(ownPolicy, sameOrigin(deeds.answers, gate.Handler(mux))), nil
+	d.handler = withPolicy(ownPolicy, sameOrigin(deeds.answers, gate.Handler(mux)))
+	return d, nil
+}
+
+// Run takes a sample each second until ctx is done, and then ends all live updates. It is called once.
+func (d *Dashboard) Run(ctx context.Context) {
+	defer close(d.ended)
+	d.watch.run(ctx)
+}
+
+// ServeHTTP implements http.Handler.
+func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
+
+// routeWatch adds the pages that say how it goes, and what they load.
+func (d *Dashboard) routeWatch(mux *http.ServeMux, s *shared) {
+	overview := &overviewPage{page: newPage(s, "/", "Overview", "overview.html"), watch: d.watch}
+	shards := &shardsPage{page: newPage(s, "/shards", "Shards", "shards.html"), watch: d.watch}
+	mux.Handle("GET /{$}", overview)
+	mux.Handle("GET /shards", shards)
+	mux.Handle("GET /live", &live{
+		watch: d.watch, pages: map[string]livePage{"overview": overview, "shards": shards},
+		seats: make(chan struct{}, maxViewers), ended: d.ended,
+	})
+	mux.Handle("GET /static/{file}", http.FileServerFS(staticFiles))
 }
 
 func newGate(options Options, answers access.Answers) (*access.Gate, error) {
@@ -131,6 +161,9 @@ func routeQueues(mux *http.ServeMux, options Options, deeds *register) error {
 	return nil
 }
 
+// newMonitor returns Asynqmon, under a policy of its own.
+//
+//nolint:ireturn // a handler is what it is
 func newMonitor(options Options, readOnly bool) (http.Handler, error) {
 	monitor := asynqmon.New(asynqmon.Options{RootPath: asynqPath, RedisConnOpt: connection{options.Redis}, ReadOnly: readOnly})
 	policy, err := monitorPolicy(monitor)

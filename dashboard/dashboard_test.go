@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -26,26 +25,10 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// sample is a Sampler that answers what it is.
-type sample struct {
-	cache.Backlog
-
-	err error
-}
-
-func (s *sample) sampler() dashboard.Sampler {
-	return samplerFunc(func() (cache.Backlog, error) { return s.Backlog, s.err })
-}
-
-type samplerFunc func() (cache.Backlog, error)
-
-func (f samplerFunc) Backlog(context.Context) (cache.Backlog, error) { return f() }
-
 // testBundle is a dashboard on a Redis of its own.
 type testBundle struct {
 	handler http.Handler
 	redis   *redis.Client
-	sample  *sample
 	log     *bytes.Buffer
 }
 
@@ -53,13 +36,13 @@ func migrate(url string) error { return store.MigrateURL(context.Background(), u
 
 func setup(t *testing.T, write bool) *testBundle {
 	t.Helper()
-	b := &testBundle{redis: localtest.Redis(t), sample: &sample{}, log: new(bytes.Buffer)}
+	b := &testBundle{redis: localtest.Redis(t), log: new(bytes.Buffer)}
 	log := slog.New(slog.NewTextHandler(b.log, nil))
 	postgres, err := store.Open(localtest.PostgresURL(t, migrate), store.Options{Logger: log, MaxConns: 4})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, postgres.Close()) })
 	b.handler, err = dashboard.New(dashboard.Options{
-		Sampler: b.sample.sampler(), Redis: b.redis, Store: postgres, Write: write, Logger: log,
+		Redis: b.redis, Store: postgres, Write: write, Logger: log,
 		Cache:  cache.New(b.redis, cache.Options{Shards: 4, CleanTTL: time.Hour}),
 		Access: access.Options{Address: "127.0.0.1:8081"},
 	})
@@ -80,41 +63,6 @@ func (b *testBundle) do(t *testing.T, method, path string, header http.Header) *
 func (b *testBundle) get(t *testing.T, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	return b.do(t, http.MethodGet, path, nil)
-}
-
-func TestIndexShowsTheBacklog(t *testing.T) {
-	t.Parallel()
-	b := setup(t, false)
-	b.sample.Backlog = cache.Backlog{Dirty: 1234567, Dead: 3, Oldest: 95 * time.Second}
-
-	answer := b.get(t, "/")
-
-	require.Equal(t, http.StatusOK, answer.Code)
-	require.Equal(t, "text/html; charset=utf-8", answer.Header().Get("Content-Type"))
-	require.Contains(t, answer.Body.String(), "<td>1,234,567</td>")
-	require.Contains(t, answer.Body.String(), "<td>1m35s</td>")
-	require.Contains(t, answer.Body.String(), "<td>3</td>")
-	require.Contains(t, answer.Body.String(), `<tr class="bad">`)
-	require.Contains(t, answer.Body.String(), `href="/asynq"`)
-	require.Contains(t, answer.Body.String(), `href="/metrics"`)
-}
-
-func TestIndexIsCalmWhenNothingIsDead(t *testing.T) {
-	t.Parallel()
-	require.NotContains(t, setup(t, false).get(t, "/").Body.String(), `class="bad"`)
-}
-
-func TestIndexSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
-	t.Parallel()
-	b := setup(t, false)
-	b.sample.err = errors.New("dial tcp 10.1.2.3:6379: refused")
-
-	answer := b.get(t, "/")
-
-	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
-	require.Contains(t, answer.Body.String(), "Redis does not answer")
-	require.NotContains(t, answer.Body.String(), "10.1.2.3")
-	require.Contains(t, b.log.String(), "10.1.2.3")
 }
 
 func TestStyleIsServed(t *testing.T) {

@@ -140,16 +140,21 @@ func (d *desk) serve(t *testing.T, write bool, o access.Options) *door {
 		o.Address = listener.Addr().String()
 	}
 	pages, err := dashboard.New(dashboard.Options{
-		Sampler: d.cache, Redis: d.redis, Cache: d.cache, Store: d.store, Write: write, Access: o, Version: "test", Logger: d.log,
+		Redis: d.redis, Cache: d.cache, Store: d.store, Write: write, Access: o, Version: "test", Logger: d.log,
 	})
 	require.NoError(t, err)
 	handler := ops.Handler(ops.HandlerOptions{Registry: prometheus.NewRegistry(), Logger: d.log, Next: pages})
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	done, watched := make(chan error, 1), make(chan struct{})
+	go func() {
+		pages.Run(ctx)
+		close(watched)
+	}()
 	go func() { done <- ops.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
+		<-watched
 	})
 	return &door{address: listener.Addr().String()}
 }

@@ -3,15 +3,18 @@ package dashboard
 import (
 	"bytes"
 	"embed"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/afterwrite/afterwrite/internal/access"
 )
 
-// pageFiles are the pages, each of which defines "content", and layout.html, which all of them stand in.
+// pageFiles are the pages, each of which defines "content", and layout.html, which all of them stand in, with
+// controls.html, which those with live updates show.
 //
 //go:embed pages
 var pageFiles embed.FS
@@ -32,6 +35,7 @@ type link struct {
 // in pages/ that defines "content", a line here, and a route in New whose handler calls render.
 var navigation = []link{
 	{Path: "/", Label: "Overview"},
+	{Path: "/shards", Label: "Shards"},
 	{Path: deadPath, Label: "Dead letters"},
 	{Path: keyPath, Label: "Counters"},
 	{Path: actionsPath, Label: "Actions"},
@@ -66,7 +70,7 @@ func newPage(s *shared, path, title, file string) *page {
 	t := template.New(file).Funcs(functions)
 	return &page{
 		path: path, title: title, shared: s,
-		template: template.Must(t.ParseFS(pageFiles, "pages/layout.html", "pages/partials.html", "pages/"+file)),
+		template: template.Must(t.ParseFS(pageFiles, "pages/layout.html", "pages/controls.html", "pages/partials.html", "pages/"+file)),
 	}
 }
 
@@ -89,4 +93,13 @@ func (p *page) render(w http.ResponseWriter, r *http.Request, status int, data a
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes()) // the visitor has gone
+}
+
+// part makes one of the page's templates, without the layout.
+func (p *page) part(name string, data any) (string, error) {
+	var text strings.Builder
+	if err := p.template.ExecuteTemplate(&text, name, data); err != nil {
+		return "", fmt.Errorf("make %s of page %s: %w", name, p.path, err)
+	}
+	return text.String(), nil
 }

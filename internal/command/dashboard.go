@@ -1,15 +1,15 @@
 package command
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/afterwrite/afterwrite/dashboard"
 	"github.com/afterwrite/afterwrite/internal/access"
-	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 )
 
@@ -42,13 +42,20 @@ func (serveDashboardCommand) Run(w *world) error {
 	defer p.close()
 
 	pages, err := dashboard.New(dashboard.Options{
-		Sampler: sampled{p.sampler}, Redis: p.redis, Cache: p.cache, Store: p.store, Write: p.config.DashboardWrite,
+		Cache: p.cache, Redis: p.redis, Store: p.store, Write: p.config.DashboardWrite,
 		Access: allowed, Version: programVersion(), Logger: p.log,
 	})
 	if err != nil {
 		return explainOpen(err)
 	}
-	return p.serve(w.ctx, pages)
+	defer p.beat(w.ctx)()
+	group, ctx := errgroup.WithContext(w.ctx)
+	group.Go(func() error {
+		pages.Run(ctx)
+		return nil
+	})
+	group.Go(func() error { return p.serve(ctx, pages) })
+	return group.Wait()
 }
 
 // whoMay reads who may look and act, and refuses an open door, before anything is waited for.
@@ -93,9 +100,3 @@ func explainOpen(err error) error {
 func words(list string) []string {
 	return slices.DeleteFunc(strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' }), func(s string) bool { return s == "" })
 }
-
-// sampled gives the dashboard numbers that are at most a second old, so that many viewers are as cheap as one.
-type sampled struct{ collector *cache.Collector }
-
-// Backlog implements dashboard.Sampler.
-func (s sampled) Backlog(ctx context.Context) (cache.Backlog, error) { return s.collector.Sample(ctx) }
