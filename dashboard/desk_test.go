@@ -140,7 +140,7 @@ func (d *desk) serve(t *testing.T, write bool, o access.Options) *door {
 		o.Address = listener.Addr().String()
 	}
 	pages, err := dashboard.New(dashboard.Options{
-		Redis: d.redis, Cache: d.cache, Store: d.store, Write: write, Access: o, Version: "test", Logger: d.log,
+		Redis: d.redis, Cache: d.cache, Store: d.store, Write: write, Access: o, Version: "dev", Logger: d.log,
 	})
 	require.NoError(t, err)
 	handler := ops.Handler(ops.HandlerOptions{Registry: prometheus.NewRegistry(), Logger: d.log, Next: pages})

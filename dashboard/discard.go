@@ -79,7 +79,7 @@ func (l letterView) Shown() string { return l.Redis.String() + " | " + l.Postgre
 // Now is what the counter becomes when it is discarded.
 func (l letterView) Now() string {
 	if l.Postgres.State == deadletter.StateValue {
-		return fmt.Sprintf("%d again", l.Postgres.Value)
+		return number(l.Postgres.Value) + " again"
 	}
 	return "deleted: Postgres has no value of it"
 }

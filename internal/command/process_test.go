@@ -4,8 +4,10 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -96,14 +98,31 @@ func TestTheDashboardShowsItsPages(t *testing.T) {
 	require.NotContains(t, p.out.String(), "no login")
 }
 
-func TestTheDashboardWarnsWhenOthersCanReachIt(t *testing.T) {
+func TestTheDashboardRefusesToBeOpenToOthers(t *testing.T) {
 	t.Parallel()
 	port, err := local.FreePort()
 	require.NoError(t, err)
-	p := start(t, append(servers(t), "PORT="+strconv.Itoa(port)), "dashboard")
-	p.url(t)
+	env := append(servers(t), "PORT="+strconv.Itoa(port))
+	require.Contains(t, start(t, env, "dashboard").oneLine(t), "set AFTERWRITE_DASHBOARD_USERS")
+	line := start(t, append(env, "AFTERWRITE_DASHBOARD_USERS=olga:secret"), "dashboard").oneLine(t)
+	require.Contains(t, line, "AFTERWRITE_DASHBOARD_USERS: user 1: what olga has is not a bcrypt hash")
+	require.NotContains(t, line, "secret")
+
+	hash := start(t, nil, "dashboard", "hash-password", "--role", "operator", "olga")
+	require.Equal(t, exitFailure, hash.end(t), "there is no password on stdin")
+	made := exec.Command(hash.cmd.Path, "dashboard", "hash-password", "--role", "operator", "olga")
+	made.Env = []string{programVariable + "=1"}
+	made.Stdin = strings.NewReader("correct horse battery\n")
+	user, err := made.Output()
+	require.NoError(t, err)
+	require.Regexp(t, `^olga:operator:\$2a\$12\$\S+\n$`, string(user))
+
+	p := start(t, append(env, "AFTERWRITE_DASHBOARD_USERS="+strings.TrimSpace(string(user))), "dashboard")
+	status, _ := get(t, p.url(t)+"/dead")
+	require.Equal(t, http.StatusUnauthorized, status)
+	status, _ = get(t, p.url(t)+"/readyz")
+	require.Equal(t, http.StatusOK, status)
 	p.stop(t)
-	require.Contains(t, p.out.String(), "the dashboard has no login")
 }
 
 func TestTheAPIAndTheWorkerStartWithoutPostgres(t *testing.T) {
