@@ -151,7 +151,8 @@ func (d *desk) examples(t *testing.T) {
 	t.Helper()
 	const large = `pq: new row for relation "counters" violates check constraint "fits_in_int4" (23514)`
 	_, err := d.store.Upsert(t.Context(), []counter.Row{
-		{Key: "page:/pricing", Value: 10_391, Version: 2204}, {Key: "video:big-buck-bunny:plays", Value: 2_147_483_640, Version: 88_120},
+		{Key: "page:/pricing", Value: 10_391, Version: 2204},
+		{Key: "video:big-buck-bunny:plays", Value: 2_147_483_640, Version: 88_120},
 		{Key: "post:8841:likes", Value: 512, Version: 519},
 	})
 	require.NoError(t, err)

@@ -162,8 +162,6 @@ func routeQueues(mux *http.ServeMux, options Options, deeds *register) error {
 }
 
 // newMonitor returns Asynqmon, under a policy of its own.
-//
-//nolint:ireturn // a handler is what it is
 func newMonitor(options Options, readOnly bool) (http.Handler, error) {
 	monitor := asynqmon.New(asynqmon.Options{RootPath: asynqPath, RedisConnOpt: connection{options.Redis}, ReadOnly: readOnly})
 	policy, err := monitorPolicy(monitor)

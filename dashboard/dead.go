@@ -151,16 +151,14 @@ func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string,
 	if err != nil {
 		return said, err
 	}
-	for _, part := range []struct {
-		n    int
-		what string
-	}{
-		{len(outcome.Clean), "in Postgres now"}, {len(outcome.Dead), "dead again"},
-		{len(outcome.Waiting), "still on the way, or refused once more and tried again for some minutes"},
-	} {
-		if part.n > 0 {
-			said += fmt.Sprintf("; %d %s", part.n, part.what)
-		}
+	if n := len(outcome.Clean); n > 0 {
+		said += fmt.Sprintf("; %d in Postgres now", n)
+	}
+	if n := len(outcome.Dead); n > 0 {
+		said += fmt.Sprintf("; %d dead again", n)
+	}
+	if n := len(outcome.Waiting); n > 0 {
+		said += fmt.Sprintf("; %d still on the way, or refused once more and tried again for some minutes", n)
 	}
 	return said, nil
 }
@@ -246,5 +244,5 @@ func parsePlace(text string) deadletter.Place {
 	if err != nil || shardErr != nil || keyErr != nil {
 		return deadletter.Place{}
 	}
-	return deadletter.Place{Shard: counter.Shard(number), Key: parsed} //nolint:gosec // 12 bits
+	return deadletter.Place{Shard: counter.Shard(number), Key: parsed}
 }

@@ -52,7 +52,8 @@ const notNoted = "Nothing was changed: Postgres does not answer, so it cannot be
 
 // do notes that the visitor is about to do something, does it, and notes how it ended. Its number is that of the note; false
 // when it has answered, since it cannot be noted.
-func (g *register) do(w http.ResponseWriter, r *http.Request, what, target string, deed func(context.Context) (string, error)) (int64, bool) {
+func (g *register) do(w http.ResponseWriter, r *http.Request, what, target string, deed func(context.Context) (string, error),
+) (int64, bool) {
 	visitor := access.Of(r)
 	id, err := g.begin(r, what, target)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/access"
 )
 
-// write makes TestEveryDoor write its table into docs/security.md, instead of comparing it: go test ./dashboard -run Door -write
+// write makes TestEveryDoor write its table into docs/security.md, instead of comparing it: go test ./dashboard -run Door -write.
 var write = flag.Bool("write", false, "write the table of docs/security.md")
 
 const (

@@ -142,15 +142,24 @@ func stateOf(seen cache.Seen, row counter.Row, found, unread bool, now int64) ke
 			Text: "Postgres refused it, or its row was locked: it is tried again, later each time.",
 		}
 	case seen.Dirty && seen.Missing:
-		return keyState{Class: "warn", Word: "mark without an entry", Flushable: true, Text: "Somebody deleted its entry by hand: a flush clears the mark."}
+		return keyState{
+			Class: "warn", Word: "mark without an entry", Flushable: true,
+			Text: "Somebody deleted its entry by hand: a flush clears the mark.",
+		}
 	case seen.Dirty:
-		return keyState{Class: "warn", Word: "dirty", Flushable: true, Text: "It was written, and waits for its flush: normal for a moment."}
+		return keyState{
+			Class: "warn", Word: "dirty", Flushable: true,
+			Text: "It was written, and waits for its flush: normal for a moment.",
+		}
 	case unread:
 		return keyState{Word: "clean in Redis", Text: "Postgres does not answer, so its row is not shown."}
 	case seen.Missing && !found:
 		return keyState{Word: "unknown", Text: "Neither Redis nor Postgres has it: it was never written, or was deleted long ago."}
 	case seen.Missing:
-		return keyState{Class: "good", Word: "in Postgres only", Text: "Nobody asked for it for a while, so it left Redis. The next read brings it back."}
+		return keyState{
+			Class: "good", Word: "in Postgres only",
+			Text: "Nobody asked for it for a while, so it left Redis. The next read brings it back.",
+		}
 	}
 	class := verify.Compare(seen, row, found)
 	if class == verify.Equal {

@@ -3,6 +3,7 @@ package access_test
 import (
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -69,7 +70,9 @@ func TestAnOpenDoorIsRefused(t *testing.T) {
 	user := []access.User{{Name: "vic", Role: access.Viewer, Hash: hash()}}
 	proxy := access.Proxies{netip.MustParsePrefix("10.0.0.0/8")}
 	for _, good := range []access.Options{
-		{Address: "127.0.0.1:8081"}, {Address: "[::1]:1"}, {Address: "0.0.0.0:8081", Users: user},
+		{Address: "127.0.0.1:8081"},
+		{Address: "[::1]:1"},
+		{Address: "0.0.0.0:8081", Users: user},
 		{Address: ":8081", Proxies: proxy, Header: "X-User"},
 	} {
 		require.NoError(t, good.Check())
@@ -168,9 +171,7 @@ func setup(t *testing.T, client redis.Cmdable) *testBundle {
 func (b *testBundle) do(method, path, cookie string, form url.Values, header http.Header) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, strings.NewReader(form.Encode()))
 	r.RemoteAddr = b.address
-	for name, values := range header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, header)
 	if cookie != "" {
 		r.Header.Set("Cookie", cookie)
 	}

@@ -3,7 +3,6 @@ package command
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -23,7 +22,7 @@ var dashboardPlan = plan{
 
 // dashboardCommand is the process, and what prepares it.
 type dashboardCommand struct {
-	Serve        serveDashboardCommand `cmd:"" default:"1"                                      help:"Serve the web pages for operators."`
+	Serve        serveDashboardCommand `cmd:"" default:"1"                          help:"Serve the web pages for operators."`
 	HashPassword hashPasswordCommand   `cmd:"" help:"Make a user of the dashboard." name:"hash-password"`
 }
 
@@ -98,5 +97,5 @@ func explainOpen(err error) error {
 
 // words splits a list at its commas.
 func words(list string) []string {
-	return slices.DeleteFunc(strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' }), func(s string) bool { return s == "" })
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }

@@ -37,13 +37,13 @@ func (h hashPasswordCommand) Run(w *world) error {
 
 // readPassword asks twice in a terminal, where it cannot be seen; else it takes the first line.
 func readPassword(w *world, in *os.File) (string, error) {
-	if !term.IsTerminal(int(in.Fd())) { //nolint:gosec // a file descriptor
+	if !term.IsTerminal(int(in.Fd())) {
 		return firstLine(in)
 	}
 	var typed [2]string
 	for i, question := range []string{"Password: ", "Once more: "} {
 		fmt.Fprint(w.stderr, question)
-		line, err := term.ReadPassword(int(in.Fd())) //nolint:gosec // a file descriptor
+		line, err := term.ReadPassword(int(in.Fd()))
 		fmt.Fprintln(w.stderr)
 		if err != nil {
 			return "", fmt.Errorf("read the password: %w", err)

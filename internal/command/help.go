@@ -59,7 +59,8 @@ sign in there: make users with the command hash-password, or name a proxy that k
 func (hashPasswordCommand) Help() string {
 	return `Asks for a password in the terminal, or reads it from the first line of stdin, and prints what
 AFTERWRITE_DASHBOARD_USERS takes. A password has 15 characters at least, and 72 bytes at most.
-` + example("afterwrite dashboard hash-password --role operator ann", "openssl rand -base64 18 | tee password | afterwrite dashboard hash-password bob")
+` + example("afterwrite dashboard hash-password --role operator ann",
+		"openssl rand -base64 18 | tee password | afterwrite dashboard hash-password bob")
 }
 
 // Help implements kong.HelpProvider.
