@@ -80,7 +80,7 @@ func (d *Dashboard) Run(ctx context.Context) {
 // ServeHTTP implements http.Handler.
 func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
 
-// newMonitor returns Asynqmon, under a policy of its own.
+// newMonitor returns Asynqmon, with our navigation, under a policy of its own.
 //
 //nolint:ireturn // a handler is what it is
 func newMonitor(options Options) (http.Handler, error) {
@@ -89,11 +89,19 @@ func newMonitor(options Options) (http.Handler, error) {
 		RedisConnOpt: connection{options.Redis},
 		ReadOnly:     !options.Write,
 	})
-	policy, err := monitorPolicy(monitor)
+	page, err := monitorPage(monitor)
 	if err != nil {
-		return nil, fmt.Errorf("read the pages of asynqmon: %w", err)
+		return nil, fmt.Errorf("read the page of asynqmon: %w", err)
 	}
-	return withPolicy(policy, conceal(monitor, options.Logger)), nil
+	policy, err := monitorPolicy(page)
+	if err != nil {
+		return nil, fmt.Errorf("read the page of asynqmon: %w", err)
+	}
+	handler, err := framed(monitor, page)
+	if err != nil {
+		return nil, err
+	}
+	return withPolicy(policy, conceal(handler, options.Logger)), nil
 }
 
 // connection hands the process's own client to Asynqmon, which would otherwise open two more and have none for
