@@ -77,8 +77,7 @@ func (c *chart) draw(of condition) {
 	}
 }
 
-// ceiling is the least round number that is not under value: 1, 2 or 5 times a power of ten. Ages are in ms, and are round in
-// seconds too, up to a minute.
+// ceiling is the least round number that is not under value: one whose half is round too.
 func ceiling(value float64, kind string) float64 {
 	least := 10.0
 	if kind == "age" {
@@ -86,7 +85,7 @@ func ceiling(value float64, kind string) float64 {
 	}
 	value = max(value, least)
 	power := math.Pow(10, math.Floor(math.Log10(value)))
-	for _, factor := range []float64{1, 2, 5, 10} {
+	for _, factor := range []float64{1, 2, 3, 4, 6, 8, 10} {
 		if factor*power >= value {
 			return factor * power
 		}
@@ -110,7 +109,7 @@ func (c *chart) format(value float64) string {
 // path draws the values of the last 15 minutes. Where there are none, the line has a gap.
 func path(c condition, value func(sample.Sample) float64, top float64) string {
 	var b strings.Builder
-	last := int64(math.MinInt64)
+	last := int64(0) // long before any sample
 	for _, s := range c.History {
 		v := value(s)
 		x := chartWidth - float64(c.At-s.At)/1000

@@ -161,14 +161,22 @@ func routeQueues(mux *http.ServeMux, options Options, deeds *register) error {
 	return nil
 }
 
-// newMonitor returns Asynqmon, under a policy of its own.
+// newMonitor returns Asynqmon, with our navigation, under a policy of its own.
 func newMonitor(options Options, readOnly bool) (http.Handler, error) {
 	monitor := asynqmon.New(asynqmon.Options{RootPath: asynqPath, RedisConnOpt: connection{options.Redis}, ReadOnly: readOnly})
-	policy, err := monitorPolicy(monitor)
+	page, err := monitorPage(monitor)
 	if err != nil {
-		return nil, fmt.Errorf("read the pages of asynqmon: %w", err)
+		return nil, fmt.Errorf("read the page of asynqmon: %w", err)
 	}
-	return withPolicy(policy, conceal(monitor, options.Logger)), nil
+	policy, err := monitorPolicy(page)
+	if err != nil {
+		return nil, fmt.Errorf("read the page of asynqmon: %w", err)
+	}
+	handler, err := framed(monitor, page)
+	if err != nil {
+		return nil, err
+	}
+	return withPolicy(policy, conceal(handler, options.Logger)), nil
 }
 
 // connection hands the process's own client to Asynqmon, which would otherwise open two more and have none for

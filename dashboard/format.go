@@ -35,7 +35,7 @@ func count(n int64, one, many string) string {
 // age writes a duration in the precision that matters: 0.4 s, 12 s, 5 min 10 s, 34 min, 3 h 5 min, 2 d 3 h.
 func age(d time.Duration) string {
 	switch {
-	case d <= 0:
+	case d < 50*time.Millisecond:
 		return "0 s"
 	case d < 10*time.Second:
 		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"

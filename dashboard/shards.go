@@ -20,7 +20,7 @@ type shardsData struct {
 	Shards  []shardRow
 	Dirty   int64
 	Dead    int64
-	Even    int64 // what each shard would have if all had as much
+	Even    float64 // what each shard would have if all had as much
 	Failed  bool
 	Live    string
 	At      string
@@ -60,7 +60,7 @@ func (*shardsPage) data(f *frame) any {
 		d.Shards = append(d.Shards, row)
 	}
 	if len(d.Shards) > 0 {
-		d.Even = d.Dirty / int64(len(d.Shards))
+		d.Even = float64(d.Dirty) / float64(len(d.Shards))
 	}
 	return d
 }

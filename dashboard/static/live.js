@@ -109,7 +109,7 @@
 
   function ceiling(value) {
     const power = 10 ** Math.floor(Math.log10(value));
-    return [1, 2, 5, 10].find((factor) => factor * power >= value) * power;
+    return [1, 2, 3, 4, 6, 8, 10].find((factor) => factor * power >= value) * power;
   }
 
   function path(key, top, now) {
