@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -11,7 +12,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/bcrypt"
 
+	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/store"
@@ -89,7 +92,7 @@ func TestTheDashboardShowsItsPages(t *testing.T) {
 
 	status, body := get(t, p.url(t)+"/")
 	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, body, "How far Postgres is behind")
+	require.Contains(t, body, "Workers are not running")
 	status, body = get(t, p.url(t)+"/asynq")
 	require.Equal(t, http.StatusOK, status)
 	require.Contains(t, body, "Asynq")
@@ -176,4 +179,18 @@ func TestAProcessThatWaitsForRedisCanBeStopped(t *testing.T) {
 	p := start(t, append([]string{"REDIS_URL=redis://127.0.0.1:1/0"}, anywhere...), "scheduler")
 	p.find(t, "(waiting for redis)")
 	p.stop(t)
+}
+
+// What docker-compose.yml says must be a user, whose password is the one in its comment.
+func TestTheComposeFileHasAUser(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docker-compose.yml")
+	require.NoError(t, err)
+	found := regexp.MustCompile(`AFTERWRITE_DASHBOARD_USERS: (\S+)\n`).FindSubmatch(text)
+	require.NotNil(t, found)
+	users, err := access.ParseUsers(strings.ReplaceAll(string(found[1]), "$$", "$"))
+	require.NoError(t, err)
+	require.Equal(t, access.Operator, users[0].Role)
+	require.Contains(t, string(text), "whose password is `afterwrite on my machine`")
+	require.NoError(t, bcrypt.CompareHashAndPassword([]byte(users[0].Hash), []byte("afterwrite on my machine")))
 }
