@@ -81,8 +81,6 @@ func (d *Dashboard) Run(ctx context.Context) {
 func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
 
 // newMonitor returns Asynqmon, with our navigation, under a policy of its own.
-//
-//nolint:ireturn // a handler is what it is
 func newMonitor(options Options) (http.Handler, error) {
 	monitor := asynqmon.New(asynqmon.Options{
 		RootPath:     asynqPath,
