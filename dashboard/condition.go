@@ -40,24 +40,9 @@ func (c condition) fleet() fleet {
 			continue
 		}
 		f.Alive[p.Role]++
-		switch p.Role {
-		case pulse.RoleWorker:
+		f.add(p)
+		if p.Role == pulse.RoleWorker {
 			states = append(states, duration(p.PostgresFor)+p.Age)
-			f.FlushInterval = max(f.FlushInterval, duration(p.Settings.FlushInterval))
-			if p.Postgres == pulse.PostgresDown {
-				f.Down++
-			} else {
-				f.Up++
-			}
-		case pulse.RoleScheduler:
-			f.SweepInterval = max(f.SweepInterval, duration(p.Settings.SweepInterval))
-			if ago := duration(p.SweptAgo) + p.Age; p.SweptAgo >= 0 && (f.Swept < 0 || ago < f.Swept) {
-				f.Swept = ago
-			}
-		case pulse.RoleAPI:
-			if limit := p.Settings.MaxDirty; limit > 0 && (f.MaxDirty == 0 || limit < f.MaxDirty) {
-				f.MaxDirty = limit
-			}
 		}
 	}
 	if len(states) > 0 && (f.Up == 0 || f.Down == 0) {
@@ -65,6 +50,28 @@ func (c condition) fleet() fleet {
 	}
 	f.FlushInterval = cmp.Or(f.FlushInterval, time.Second)
 	return f
+}
+
+// add takes what one process says.
+func (f *fleet) add(p pulse.Pulse) {
+	switch p.Role {
+	case pulse.RoleWorker:
+		f.FlushInterval = max(f.FlushInterval, duration(p.Settings.FlushInterval))
+		if p.Postgres == pulse.PostgresDown {
+			f.Down++
+		} else {
+			f.Up++
+		}
+	case pulse.RoleScheduler:
+		f.SweepInterval = max(f.SweepInterval, duration(p.Settings.SweepInterval))
+		if ago := duration(p.SweptAgo) + p.Age; p.SweptAgo >= 0 && (f.Swept < 0 || ago < f.Swept) {
+			f.Swept = ago
+		}
+	case pulse.RoleAPI:
+		if limit := p.Settings.MaxDirty; limit > 0 && (f.MaxDirty == 0 || limit < f.MaxDirty) {
+			f.MaxDirty = limit
+		}
+	}
 }
 
 // trendWindow is what a trend is taken over: several flush intervals, and short enough to be news.

@@ -14,7 +14,8 @@ var thirdParty = regexp.MustCompile(`<link [^>]*href="https://[^>]*>`)
 
 // barTemplate is the way back to our own pages, in Asynqmon's page.
 var barTemplate = template.Must(template.New("bar").Parse(
-	`<nav class="aw-bar" aria-label="Pages"><b>afterwrite</b>{{range .}}<a href="{{.Path}}"{{if .Current}} aria-current="page"{{end}}>{{.Label}}</a>{{end}}</nav>`))
+	`<nav class="aw-bar" aria-label="Pages"><b>afterwrite</b>{{range .}}` +
+		`<a href="{{.Path}}"{{if .Current}} aria-current="page"{{end}}>{{.Label}}</a>{{end}}</nav>`))
 
 // framed puts our navigation above Asynqmon's page. page is what monitor answers for each of its paths that is a page.
 func framed(monitor http.Handler, page []byte) (http.Handler, error) {

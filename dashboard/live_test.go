@@ -22,12 +22,12 @@ import (
 
 // event is what a stream sends.
 type event struct {
-	Parts  map[string]string
-	Now    int64
+	Parts  map[string]string `json:"parts"`
+	Now    int64             `json:"now"`
 	Points []struct {
 		T int64 `json:"t"`
 		D int64 `json:"d"`
-	}
+	} `json:"points"`
 }
 
 // viewer is one open stream.

@@ -187,8 +187,14 @@ func redisFacts(c condition) facts {
 		return out
 	}
 	out.Pairs = [][2]string{
-		{"Version", r.Version + ", " + r.Role}, {"Memory", size(r.Used)}, {"Maxmemory", limit}, {"Policy", r.Policy},
-		{"Append-only file", aof}, {"Replicas", number(r.Replicas)}, {"Commands", rate(float64(r.Ops)) + "/s"}, {"Up for", age(r.Uptime)},
+		{"Version", r.Version + ", " + r.Role},
+		{"Memory", size(r.Used)},
+		{"Maxmemory", limit},
+		{"Policy", r.Policy},
+		{"Append-only file", aof},
+		{"Replicas", number(r.Replicas)},
+		{"Commands", rate(float64(r.Ops)) + "/s"},
+		{"Up for", age(r.Uptime)},
 	}
 	return out
 }

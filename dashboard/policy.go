@@ -22,8 +22,10 @@ var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
 // their hashes. It writes its styles from scripts (Material UI), so those cannot be named. The fonts that it asks
 // fonts.googleapis.com for are refused: an operator's page tells no third party that it is open, and it does without them.
 func monitorPolicy(page []byte) (string, error) {
-	scripts := []string{"'self'"}
-	for _, match := range inlineScript.FindAllSubmatch(page, -1) {
+	matches := inlineScript.FindAllSubmatch(page, -1)
+	scripts := make([]string, 0, len(matches)+1)
+	scripts = append(scripts, "'self'")
+	for _, match := range matches {
 		sum := sha256.Sum256(match[1])
 		scripts = append(scripts, "'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'")
 	}

@@ -29,9 +29,9 @@ type shardsData struct {
 
 // shardRow is one shard.
 type shardRow struct {
-	Name string
 	cache.ShardBacklog
 
+	Name  string
 	Heat  int // 0, without dirty keys, to 5
 	Title string
 }

@@ -37,9 +37,11 @@ type state struct {
 func judge(c condition) state {
 	switch {
 	case c.Failed > 0:
-		return state{finding: finding{levelBad, "Redis cannot be reached for " + age(c.Failed) + ".",
-			"Writes are refused until it answers. Check that it runs and that the network lets us through; `afterwrite doctor` says more. " +
-				"The numbers below are from before."}}
+		return state{finding: finding{
+			levelBad, "Redis cannot be reached for " + age(c.Failed) + ".",
+			"Writes are refused until it answers. Check that it runs and that the network lets us through; " +
+				"`afterwrite doctor` says more. The numbers below are from before.",
+		}}
 	case c.Starting:
 		return state{finding: finding{levelWarn, "Starting: the first sample is on its way.", "This takes a second or two."}}
 	}
@@ -66,23 +68,31 @@ func flow(c condition, f fleet) finding {
 	late := duration(c.Oldest) > f.FlushInterval+lateAfter
 	switch {
 	case f.Alive[pulse.RoleWorker] == 0:
-		return finding{levelBad, "Workers are not running; " + waiting + ".",
-			"Writes are safe in Redis." + room(c, f, trend) + " Start `afterwrite worker`; if one ends at once, its log says why."}
+		return finding{
+			levelBad, "Workers are not running; " + waiting + ".",
+			"Writes are safe in Redis." + room(c, f, trend) + " Start `afterwrite worker`; if one ends at once, its log says why.",
+		}
 	case f.Up == 0:
 		title := "Postgres is down for " + age(f.PostgresFor) + "; " + waiting + "."
 		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
 			" Start Postgres, or see in the log of a worker why it refuses."}
 	case f.Down > 0:
-		return finding{levelWarn, fmt.Sprintf("%d of %d workers cannot reach Postgres.", f.Down, f.Up+f.Down),
-			"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections."}
+		return finding{
+			levelWarn, fmt.Sprintf("%d of %d workers cannot reach Postgres.", f.Down, f.Up+f.Down),
+			"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections.",
+		}
 	case late && trend < 0:
 		left := time.Duration(float64(c.Dirty) / -trend * float64(time.Second))
-		return finding{levelWarn, "Catching up: " + waiting + ", about " + age(left) + " to go.",
-			"Postgres takes more than is written. There is nothing to do."}
+		return finding{
+			levelWarn, "Catching up: " + waiting + ", about " + age(left) + " to go.",
+			"Postgres takes more than is written. There is nothing to do.",
+		}
 	case late:
-		return finding{levelBad, "Falling behind: " + age(duration(c.Oldest)) + ", " + waiting + ".",
+		return finding{
+			levelBad, "Falling behind: " + age(duration(c.Oldest)) + ", " + waiting + ".",
 			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
-				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY."}
+				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
+		}
 	case c.Dirty == 0:
 		return finding{levelGood, "Keeping up: Postgres has everything.", ""}
 	default:
@@ -128,20 +138,20 @@ func troubles(c condition, f fleet) []finding {
 // concerns are what somebody should look after, soon.
 func concerns(c condition, f fleet) []finding {
 	var found []finding
-	add := func(ok bool, level, title, advice string) {
+	add := func(ok bool, title, advice string) {
 		if ok {
-			found = append(found, finding{level, title, advice})
+			found = append(found, finding{levelWarn, title, advice})
 		}
 	}
-	add(c.Dead > 0, levelWarn, count(c.Dead, "dead letter needs", "dead letters need")+" somebody.",
+	add(c.Dead > 0, count(c.Dead, "dead letter needs", "dead letters need")+" somebody.",
 		"Postgres refuses their rows for good; every other counter goes on. See `afterwrite dead list`, "+
 			"mend the cause, then redrive or discard them.")
-	add(c.Retrying > 0, levelWarn, count(c.Retrying, "key waits", "keys wait")+" for a retry.",
+	add(c.Retrying > 0, count(c.Retrying, "key waits", "keys wait")+" for a retry.",
 		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end.")
 	schedulers := f.Alive[pulse.RoleScheduler]
-	add(schedulers == 0, levelWarn, "No scheduler is running.",
+	add(schedulers == 0, "No scheduler is running.",
 		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`.")
-	add(schedulers > 0 && f.Swept > 3*f.SweepInterval+lateAfter, levelWarn, "The last sweep was sent "+age(f.Swept)+" ago.",
+	add(schedulers > 0 && f.Swept > 3*f.SweepInterval+lateAfter, "The last sweep was sent "+age(f.Swept)+" ago.",
 		"There should be one every "+age(f.SweepInterval)+". The log of the scheduler says why there is none.")
 	return found
 }

@@ -94,31 +94,38 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"dead letters": {
 			func(c *condition) { c.Dead, c.Retrying = 3, 1 },
-			levelGood, "Keeping up: 1.2 s behind.", "", []string{"3 dead letters need somebody.", "1 key waits for a retry."},
+			levelGood, "Keeping up: 1.2 s behind.", "",
+			[]string{"3 dead letters need somebody.", "1 key waits for a retry."},
 		},
 		"redis nearly full": {
 			func(c *condition) { c.Redis.Used = 95 },
-			levelBad, "Redis is 95% full.", "maxmemory", []string{"Keeping up: 1.2 s behind."},
+			levelBad, "Redis is 95% full.", "maxmemory",
+			[]string{"Keeping up: 1.2 s behind."},
 		},
 		"writes are refused": {
 			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
-			levelBad, "Requests are turned away: 12 a second.", "503", []string{"Keeping up: 1.2 s behind."},
+			levelBad, "Requests are turned away: 12 a second.", "503",
+			[]string{"Keeping up: 1.2 s behind."},
 		},
 		"no append-only file": {
 			func(c *condition) { c.Redis.AOF = false },
-			levelGood, "Keeping up: 1.2 s behind.", "", []string{"Redis keeps no append-only file."},
+			levelGood, "Keeping up: 1.2 s behind.", "",
+			[]string{"Redis keeps no append-only file."},
 		},
 		"a failing append-only file": {
 			func(c *condition) { c.Redis.AOFFailing = true },
-			levelBad, "Redis cannot write its append-only file.", "full disk", []string{"Keeping up: 1.2 s behind."},
+			levelBad, "Redis cannot write its append-only file.", "full disk",
+			[]string{"Keeping up: 1.2 s behind."},
 		},
 		"no api, no scheduler": {
 			func(c *condition) { c.Processes = c.Processes[3:] },
-			levelGood, "Keeping up: 1.2 s behind.", "", []string{"No api is running.", "No scheduler is running."},
+			levelGood, "Keeping up: 1.2 s behind.", "",
+			[]string{"No api is running.", "No scheduler is running."},
 		},
 		"no sweeps": {
 			func(c *condition) { c.Processes[2].SweptAgo = 60_000 },
-			levelGood, "Keeping up: 1.2 s behind.", "", []string{"The last sweep was sent 1 min ago."},
+			levelGood, "Keeping up: 1.2 s behind.", "",
+			[]string{"The last sweep was sent 1 min ago."},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

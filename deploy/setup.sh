@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what `make up` and `make test` need beside Go: redis-server and postgres (the programs only; each run starts private
-# servers of its own). Does nothing and prints nothing when both are there.
+# servers of its own), and with the argument `test` also the browser that looks at the dashboard's pages. Does nothing and prints
+# nothing when all are there.
 set -eu
 
 has_redis() {
@@ -41,6 +42,7 @@ apt() {
 missing=
 has_redis || missing="$missing redis-server"
 has_postgres || missing="$missing postgresql"
+[ "${1:-}" != test ] || command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 [ -n "$missing" ] || exit 0
 
 echo "setup: installing$missing"

@@ -34,7 +34,7 @@ func setup(t *testing.T, client redis.UniversalClient) *testBundle {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	b := &testBundle{redis: client, log: new(lockedBuffer), writes: prometheus.NewCounterVec(
-		prometheus.CounterOpts{Name: "afterwrite_writes_total"}, []string{"op"})}
+		prometheus.CounterOpts{Name: "afterwrite_writes_total", Help: "Operations."}, []string{"op"})}
 	registry.MustRegister(b.writes)
 	b.options = pulse.Options{
 		Redis: client, Role: pulse.RoleAPI, Version: "v1", Address: "127.0.0.1:1", Counted: registry,
