@@ -94,8 +94,8 @@ func tiles(c condition, f fleet) []tile {
 	if f.MaxDirty > 0 {
 		dirty = "of " + number(f.MaxDirty) + " that may be"
 	}
-	coalesced := tile{Label: "Coalescing", Value: "–", Note: "nothing was flushed in the last minute"}
-	if ratio := c.coalescing(); ratio > 0 {
+	coalesced := tile{Label: "Coalescing", Value: "–", Note: "nothing was flushed in the last 10 s"}
+	if ratio := c.coalescing(); ratio > 0 && c.LagP50 >= 0 { // in an outage it would grow, and say nothing
 		coalesced = tile{Label: "Coalescing", Value: rate(ratio), Unit: "×", Note: "writes for each row, in the last minute"}
 	}
 	lag := tile{Label: "Sync lag", Value: "–", Note: "nothing was flushed in the last 10 s"}
@@ -157,7 +157,7 @@ func postgresFacts(c condition, f fleet) facts {
 	}
 	out.Pairs = [][2]string{
 		{"For", since},
-		{"Workers that reach it", fmt.Sprintf("%d of %d", f.Up, workers)},
+		{"Reached by", fmt.Sprintf("%d of %d workers", f.Up, workers)},
 		{"Rows taken", rate(c.Rows) + "/s"},
 	}
 	return out
