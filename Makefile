@@ -33,7 +33,8 @@ build: ## Build the static binary bin/afterwrite
 
 # Most tests wait for servers, time-outs and intervals: more of them at once than there are cores take half the time.
 .PHONY: test
-test: deps promtool ## Run every test, against real servers
+test: promtool ## Run every test, against real servers and in a real browser
+	@deploy/setup.sh test
 	@test -n "$(RACE)" || echo "test: no C compiler, so without the race detector"
 	go test $(RACE) -count=1 -parallel 4 -timeout 6m ./...
 

@@ -28,6 +28,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Registry gets the metrics, and is what /metrics shows. Nil: one of its own.
 	Registry *prometheus.Registry
+	// Counted gets the metrics instead of Registry, if it is a part of that. Nil: Registry.
+	Counted prometheus.Registerer
 	// Version of the program, shown by /healthz.
 	Version string
 	// Flusher carries out POST /v1/flush. Nil: there is no such path.
@@ -104,7 +106,11 @@ func newServer(counters Counters, options Options) *server {
 		s.ending = context.Background()
 	}
 	s.failures = newFailureLog(s.log)
-	s.metrics = newMetrics(s.registry)
+	counted := options.Counted
+	if counted == nil {
+		counted = s.registry
+	}
+	s.metrics = newMetrics(counted)
 	return s
 }
 

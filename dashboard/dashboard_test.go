@@ -1,16 +1,16 @@
 package dashboard_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,48 +19,95 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/dashboard"
+	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// sample is a Sampler that answers what it is.
-type sample struct {
-	cache.Backlog
-
-	err error
-}
-
-func (s *sample) sampler() dashboard.Sampler {
-	return samplerFunc(func() (cache.Backlog, error) { return s.Backlog, s.err })
-}
-
-type samplerFunc func() (cache.Backlog, error)
-
-func (f samplerFunc) Backlog(context.Context) (cache.Backlog, error) { return f() }
-
 // testBundle is a dashboard on a Redis of its own.
 type testBundle struct {
-	handler http.Handler
+	handler *dashboard.Dashboard
 	redis   *redis.Client
-	sample  *sample
-	log     *bytes.Buffer
+	log     *lockedBuffer
 }
+
+func migrate(url string) error { return store.MigrateURL(context.Background(), url) }
 
 func setup(t *testing.T, write bool) *testBundle {
 	t.Helper()
-	b := &testBundle{redis: localtest.Redis(t), sample: &sample{}, log: new(bytes.Buffer)}
-	var err error
+	b := &testBundle{redis: localtest.Redis(t), log: new(lockedBuffer)}
+	log := slog.New(slog.NewTextHandler(b.log, nil))
+	postgres, err := store.Open(localtest.PostgresURL(t, migrate), store.Options{Logger: log, MaxConns: 4})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, postgres.Close()) })
 	b.handler, err = dashboard.New(dashboard.Options{
-		Sampler: b.sample.sampler(), Redis: b.redis, Write: write, Logger: slog.New(slog.NewTextHandler(b.log, nil)),
+		Cache: cache.New(b.redis, cache.Options{Shards: 64, CleanTTL: time.Hour}), Redis: b.redis, Store: postgres, Write: write,
+		Access: access.Options{Address: "127.0.0.1:8081"}, Version: "v1.2.3", Logger: log,
 	})
 	require.NoError(t, err)
 	return b
 }
 
+// run takes samples until the test ends, or the returned function is called. It waits for the first.
+func (b *testBundle) run(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { b.handler.Run(ctx) })
+	stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(stop)
+	b.eventually(t, "/", func(page string) bool { return !strings.Contains(page, "Starting") })
+	return stop
+}
+
+// eventually waits until the page is as it should be, and returns it.
+func (b *testBundle) eventually(t *testing.T, path string, ok func(page string) bool) string {
+	t.Helper()
+	var page string
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		page = b.get(t, path).Body.String()
+		return ok(page), page
+	})
+	return page
+}
+
+// dirty makes n keys of a shard dirty, since the given time.
+func (b *testBundle) dirty(t *testing.T, shard string, n int, since time.Time) {
+	t.Helper()
+	members := make([]redis.Z, n)
+	for i := range members {
+		members[i] = redis.Z{Score: float64(since.UnixMilli()), Member: strconv.Itoa(i)}
+	}
+	require.NoError(t, b.redis.ZAdd(t.Context(), "{aw:"+shard+"}:dirty", members...).Err())
+}
+
+// lockedBuffer is a log that is written and read at the same time.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
 func (b *testBundle) do(t *testing.T, method, path string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	request := httptest.NewRequestWithContext(t.Context(), method, path, nil)
+	request.Host = "127.0.0.1:8081"
 	maps.Copy(request.Header, header)
 	answer := httptest.NewRecorder()
 	b.handler.ServeHTTP(answer, request)
@@ -72,44 +119,84 @@ func (b *testBundle) get(t *testing.T, path string) *httptest.ResponseRecorder {
 	return b.do(t, http.MethodGet, path, nil)
 }
 
-func TestIndexShowsTheBacklog(t *testing.T) {
+func TestOverviewSaysThatNoWorkerRuns(t *testing.T) {
 	t.Parallel()
 	b := setup(t, false)
-	b.sample.Backlog = cache.Backlog{Dirty: 1234567, Dead: 3, Oldest: 95 * time.Second}
+	b.dirty(t, "07", 1234, time.Now().Add(-95*time.Second))
+	require.NoError(t, b.redis.HSet(t.Context(), "{aw:09}:dead", "k", "{}").Err())
+	require.NoError(t, b.redis.ZAdd(t.Context(), "{aw:09}:dirty", redis.Z{Score: 1 << 52, Member: "k"}).Err())
+	b.run(t)
 
 	answer := b.get(t, "/")
 
+	page := answer.Body.String()
 	require.Equal(t, http.StatusOK, answer.Code)
 	require.Equal(t, "text/html; charset=utf-8", answer.Header().Get("Content-Type"))
-	require.Contains(t, answer.Body.String(), "<td>1,234,567</td>")
-	require.Contains(t, answer.Body.String(), "<td>1m35s</td>")
-	require.Contains(t, answer.Body.String(), "<td>3</td>")
-	require.Contains(t, answer.Body.String(), `<tr class="bad">`)
-	require.Contains(t, answer.Body.String(), `href="/asynq"`)
-	require.Contains(t, answer.Body.String(), `href="/metrics"`)
+	require.Contains(t, page, "Workers are not running; 1,234 keys are waiting.")
+	require.Contains(t, page, "1 min 3")
+	require.Contains(t, page, "1 dead letter needs somebody.")
+	require.Contains(t, page, `href="/asynq"`)
+	require.Contains(t, page, `href="/metrics"`)
+	require.Contains(t, page, "v1.2.3")
 }
 
-func TestIndexIsCalmWhenNothingIsDead(t *testing.T) {
-	t.Parallel()
-	require.NotContains(t, setup(t, false).get(t, "/").Body.String(), `class="bad"`)
-}
-
-func TestIndexSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
+func TestOverviewSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
 	t.Parallel()
 	b := setup(t, false)
-	b.sample.err = errors.New("dial tcp 10.1.2.3:6379: refused")
+	b.run(t)
+	require.NoError(t, b.redis.Close())
 
-	answer := b.get(t, "/")
+	page := b.eventually(t, "/", func(page string) bool { return strings.Contains(page, "Redis cannot be reached") })
 
-	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
-	require.Contains(t, answer.Body.String(), "Redis does not answer")
-	require.NotContains(t, answer.Body.String(), "10.1.2.3")
-	require.Contains(t, b.log.String(), "10.1.2.3")
+	require.Equal(t, http.StatusServiceUnavailable, b.get(t, "/").Code)
+	require.NotContains(t, page, "client is closed")
+	require.Equal(t, 1, strings.Count(b.log.String(), "no samples can be taken"), "it is logged once")
+}
+
+func TestShardsShowWhichOneHoldsWhatIsStuck(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.dirty(t, "07", 200, time.Now().Add(-time.Minute))
+	b.dirty(t, "63", 1, time.Now())
+	b.run(t)
+
+	page := b.get(t, "/shards").Body.String()
+
+	require.Contains(t, page, "201 dirty keys in 64 shards, 3.1 in each")
+	require.Contains(t, page, "shard 07 has the most")
+	require.Contains(t, page, `<li class="cell heat-3" title="Shard 07: 200 dirty keys, oldest 1 min`)
+	require.Contains(t, page, `<li class="cell heat-1" title="Shard 63: 1 dirty key,`)
+	require.Equal(t, 64, strings.Count(page, `<th scope="row">`))
+}
+
+func TestEveryPageIsInTheNavigationOfEveryOther(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	for _, path := range []string{"/", "/shards", "/dead", "/keys", "/actions", "/asynq", "/asynq/queues/aw-flush"} {
+		page := b.get(t, path).Body.String()
+		for _, other := range []string{"/", "/shards", "/dead", "/keys", "/actions", "/asynq"} {
+			require.Contains(t, page, `<a href="`+other+`"`, path)
+		}
+		require.Equal(t, 1, strings.Count(page, `aria-current="page"`), path)
+	}
+}
+
+func TestNoPageHoldsScriptOrStyleOrLoadsAnythingFromElsewhere(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.run(t)
+	for _, path := range []string{"/", "/shards", "/dead", "/keys", "/keys?key=a", "/actions"} {
+		page := b.get(t, path).Body.String()
+		require.NotRegexp(t, `<script(?: [^>]*)?>[^<]`, page)
+		require.NotRegexp(t, `<style| style=| on[a-z]+=`, page)
+		require.NotContains(t, page, "://", path)
+	}
+	require.NotContains(t, b.get(t, "/asynq").Body.String(), "fonts.googleapis.com")
 }
 
 func TestStyleIsServed(t *testing.T) {
 	t.Parallel()
-	answer := setup(t, false).get(t, "/style.css")
+	answer := setup(t, false).get(t, "/static/style.css")
 	require.Equal(t, http.StatusOK, answer.Code)
 	require.Contains(t, answer.Header().Get("Content-Type"), "text/css")
 }
@@ -125,7 +212,7 @@ func TestUnknownPathsAreNotFound(t *testing.T) {
 func TestEveryPageLimitsWhatBrowsersDoWithIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, false)
-	for _, path := range []string{"/", "/style.css", "/asynq", "/asynq/queues/x", "/asynq/api/queues"} {
+	for _, path := range []string{"/", "/shards", "/live?page=x", "/static/style.css", "/asynq", "/asynq/queues/x", "/asynq/api/queues"} {
 		header := b.get(t, path).Header()
 		require.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'", path)
 		require.Contains(t, header.Get("Content-Security-Policy"), "frame-ancestors 'none'", path)
@@ -220,14 +307,4 @@ func TestAsynqmonDoesNotSayWhereRedisIs(t *testing.T) {
 	require.Contains(t, answer.Body.String(), "the log of the dashboard process has the reason")
 	require.NotContains(t, answer.Body.String(), "client is closed")
 	require.Contains(t, b.log.String(), "client is closed")
-}
-
-func TestLoopback(t *testing.T) {
-	t.Parallel()
-	for addr, want := range map[string]bool{
-		"127.0.0.1:8081": true, "127.8.0.1:1": true, "[::1]:8081": true, "localhost:8081": true, "[::ffff:127.0.0.1]:80": true,
-		"0.0.0.0:8081": false, ":8081": false, "[::]:8081": false, "10.0.0.1:8081": false, "admin.example:8081": false, "nonsense": false,
-	} {
-		require.Equal(t, want, dashboard.Loopback(addr), addr)
-	}
 }

@@ -10,8 +10,10 @@ import (
 	"strings"
 )
 
-// ownPolicy is the Content-Security-Policy (W3C CSP Level 3) of our own pages: they have no script at all.
-const ownPolicy = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// ownPolicy is the Content-Security-Policy (W3C CSP Level 3) of our own pages: what they load, ask and send is from here,
+// and nothing stands within a page, neither script nor style.
+const ownPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'" +
+	"; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // inlineScript finds the scripts in a page that are not files.
 var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
@@ -19,16 +21,11 @@ var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
 // monitorPolicy is the strictest policy that Asynqmon's page works with: its own scripts, and those within the page by
 // their hashes. It writes its styles from scripts (Material UI), so those cannot be named. The fonts that it asks
 // fonts.googleapis.com for are refused: an operator's page tells no third party that it is open, and it does without them.
-func monitorPolicy(monitor http.Handler) (string, error) {
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, asynqPath, nil)
-	if err != nil {
-		return "", err
-	}
-	page := &pageRecorder{header: make(http.Header)}
-	monitor.ServeHTTP(page, request)
-
-	scripts := []string{"'self'"}
-	for _, match := range inlineScript.FindAllSubmatch(page.body.Bytes(), -1) {
+func monitorPolicy(page []byte) (string, error) {
+	matches := inlineScript.FindAllSubmatch(page, -1)
+	scripts := make([]string, 0, len(matches)+1)
+	scripts = append(scripts, "'self'")
+	for _, match := range matches {
 		sum := sha256.Sum256(match[1])
 		scripts = append(scripts, "'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'")
 	}
@@ -38,6 +35,17 @@ func monitorPolicy(monitor http.Handler) (string, error) {
 	return "default-src 'none'; script-src " + strings.Join(scripts, " ") +
 		"; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'" +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", nil
+}
+
+// monitorPage is what Asynqmon answers for each of its paths that is a page.
+func monitorPage(monitor http.Handler) ([]byte, error) {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, asynqPath, nil)
+	if err != nil {
+		return nil, err
+	}
+	page := &pageRecorder{header: make(http.Header)}
+	monitor.ServeHTTP(page, request)
+	return page.body.Bytes(), nil
 }
 
 // withPolicy sets the headers that limit what a browser does with an answer.

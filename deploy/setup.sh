@@ -1,14 +1,15 @@
 #!/bin/sh
 # Installs what `make up` and `make test` need beside Go: redis-server and postgres (the programs only; each run starts private
-# servers of its own). `setup.sh promtool` adds promtool, which checks the metrics and alerts; `setup.sh bench` what `make bench`
-# needs: wrk, webdis, redis-benchmark and pgbench. Does nothing and prints nothing when all are there.
+# servers of its own). `setup.sh test` adds the browser that looks at the dashboard's pages, `setup.sh promtool` promtool, which
+# checks the metrics and alerts, and `setup.sh bench` what `make bench` needs: wrk, webdis, redis-benchmark and pgbench. Does
+# nothing and prints nothing when all are there.
 set -eu
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
-'' | bench | promtool) ;;
+'' | test | promtool | bench) ;;
 *)
-    echo "setup: it takes nothing, promtool or bench, not $1" >&2
+    echo "setup: it takes nothing, test, promtool or bench, not $1" >&2
     exit 2
     ;;
 esac
@@ -96,6 +97,7 @@ if [ "${1:-}" = bench ]; then
     # The server's package has it; where there was a server without it, it is added.
     ! has_postgres || has_pgbench || missing="$missing postgresql"
 fi
+[ "${1:-}" != test ] || command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 [ -n "$missing" ] || exit 0
 
 echo "setup: installing$missing"

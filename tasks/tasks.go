@@ -60,7 +60,7 @@ func Flush(key counter.Key, shard counter.Shard) *asynq.Task { return flushWith(
 // flushWith is Flush with headers.
 func flushWith(headers map[string]string, key counter.Key, shard counter.Shard) *asynq.Task {
 	return asynq.NewTaskWithHeaders(TypeFlush, encode(Keys{Keys: []counter.Key{key}}), headers,
-		asynq.TaskID("flush:"+string(key)),
+		asynq.TaskID(FlushID(key)),
 		asynq.Group(shard.String()),
 		asynq.Queue(QueueFlush),
 		asynq.MaxRetry(uncounted),
@@ -133,6 +133,9 @@ func Retry(key counter.Key, maxAttempts int, delay time.Duration) *asynq.Task {
 		asynq.ProcessIn(delay),
 	)
 }
+
+// FlushID is the TaskID of key's flush.
+func FlushID(key counter.Key) string { return "flush:" + string(key) }
 
 // RetryID is the TaskID of key's retry.
 func RetryID(key counter.Key) string { return "retry:" + string(key) }

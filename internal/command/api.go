@@ -40,7 +40,7 @@ func (apiCommand) Run(w *world) error {
 	}
 	defer p.close()
 
-	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	p.counted.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_postgres_up",
 		Help: "1 while this process's last contact with Postgres was good, else 0.",
 	}, func() float64 {
@@ -60,7 +60,7 @@ func (apiCommand) Run(w *world) error {
 	defer loader.Close()
 	hints := tasks.NewEnqueuer(asynq.NewClientFromRedisClient(p.redis), tasks.EnqueuerOptions{
 		Shards: p.config.Shards, FlushBatch: p.config.FlushBatch, FlushInterval: p.config.FlushInterval,
-		Logger: p.log, Registerer: p.registry,
+		Logger: p.log, Registerer: p.counted,
 	})
 	defer closeBounded(hints)
 
@@ -80,7 +80,7 @@ func (apiCommand) Run(w *world) error {
 	dead := deadletter.New(deadletter.Options{Cache: p.cache, Store: p.store, Redis: p.redis, Logger: p.log})
 	var farewell api.Farewell
 	handler := api.New(service, api.Options{
-		Logger: p.log, Registry: p.registry, Version: programVersion(), Farewell: &farewell,
+		Logger: p.log, Registry: p.registry, Counted: p.counted, Version: programVersion(), Farewell: &farewell,
 		Admin:   api.Admin{Token: p.config.AdminToken, Dead: dead},
 		Flusher: flush.New(p.cache, asynq.NewClientFromRedisClient(p.redis)), Ending: w.ctx, Tracing: p.tracing.Provider(),
 	})
@@ -89,6 +89,7 @@ func (apiCommand) Run(w *world) error {
 		return err
 	}
 	p.log.Info("listening", "address", listener.Addr().String())
+	defer p.beat(w.ctx)()
 	ctx, stop := farewell.Context(w.ctx, p.config.ShutdownDelay)
 	defer stop()
 	return api.ServeListener(ctx, handler, listener)

@@ -49,11 +49,22 @@ do the work of one, so run two: one may then die.
 
 // Help implements kong.HelpProvider.
 func (dashboardCommand) Help() string {
-	return `Shows how far Postgres is behind, and under /asynq the queues. It has no login: its address is of this machine
-only unless you change that, and then a proxy with a login belongs before it.
+	return `Shows how far Postgres is behind, the dead letters, and under /asynq the queues. On its default address it is for this
+machine's own user, who may do everything. On an address that others can reach it refuses to start unless somebody has to
+sign in there: make users with the command hash-password, or name a proxy that knows who it is.
 
-` + environment("REDIS_URL", "PORT", "DASHBOARD_ADDR", "PPROF", "DASHBOARD_WRITE", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
-		example("AFTERWRITE_DASHBOARD_WRITE=true afterwrite dashboard")
+` + environment("REDIS_URL", "DATABASE_URL", "PORT", "DASHBOARD_ADDR", "PPROF", "DASHBOARD_USERS", "DASHBOARD_WRITE", "DASHBOARD_HOSTS",
+		"DASHBOARD_TRUSTED_PROXIES", "DASHBOARD_USER_HEADER", "DASHBOARD_OPERATORS", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
+		example("afterwrite dashboard hash-password --role operator ann",
+			"AFTERWRITE_DASHBOARD_USERS='ann:operator:$2a$12$...' AFTERWRITE_DASHBOARD_ADDR=0.0.0.0:8081 afterwrite dashboard")
+}
+
+// Help implements kong.HelpProvider.
+func (hashPasswordCommand) Help() string {
+	return `Asks for a password in the terminal, or reads it from the first line of stdin, and prints what
+AFTERWRITE_DASHBOARD_USERS takes. A password has 15 characters at least, and 72 bytes at most.
+` + example("afterwrite dashboard hash-password --role operator ann",
+		"openssl rand -base64 18 | tee password | afterwrite dashboard hash-password bob")
 }
 
 // Help implements kong.HelpProvider.

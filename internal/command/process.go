@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/doctor"
 	"github.com/afterwrite/afterwrite/internal/ops"
+	"github.com/afterwrite/afterwrite/internal/pulse"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/tracing"
 )
@@ -40,7 +42,8 @@ type process struct {
 
 	config   config.Config
 	log      *slog.Logger
-	registry *prometheus.Registry
+	registry *prometheus.Registry // what /metrics shows
+	counted  *prometheus.Registry // the part of it that asks no server, for the pulse
 	redis    redis.UniversalClient
 	cache    *cache.Cache
 	sampler  *cache.Collector
@@ -63,7 +66,8 @@ func boot(w *world, p plan) (*process, error) {
 			return nil, err
 		}
 	}
-	s := &process{plan: p, config: c, log: log, registry: ops.NewRegistry()}
+	s := &process{plan: p, config: c, log: log, registry: ops.NewRegistry(), counted: prometheus.NewRegistry()}
+	s.registry.MustRegister(s.counted)
 	ops.RegisterBuildInfo(s.registry, p.name, programVersion())
 	if err := s.open(w.ctx); err != nil {
 		s.close()
@@ -198,6 +202,27 @@ func (s *process) serve(ctx context.Context, next http.Handler) error {
 	}
 	handler := ops.Handler(ops.HandlerOptions{Registry: s.registry, Checks: s.checks(), Logger: s.log, Next: next})
 	return ops.Serve(ctx, listener, handler, s.log)
+}
+
+// beat tells the dashboard about the process, once a second, until the returned function is called.
+func (s *process) beat(ctx context.Context) (stop func()) {
+	options := pulse.Options{
+		Redis: s.redis, Role: s.name, Version: programVersion(), Address: s.address(), Counted: s.counted, Logger: s.log,
+		Settings: pulse.Settings{
+			FlushInterval: s.config.FlushInterval.Milliseconds(), SweepInterval: s.config.SweepInterval.Milliseconds(),
+			MaxDirty: s.config.MaxDirty,
+		},
+	}
+	if s.store != nil {
+		options.Postgres = s.store
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var beats sync.WaitGroup
+	beats.Go(func() { pulse.NewBeater(options).Run(ctx) })
+	return func() {
+		cancel()
+		beats.Wait()
+	}
 }
 
 // environMap turns the form of os.Environ into a map. Of a name that is there twice the first counts, as for getenv.

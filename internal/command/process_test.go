@@ -4,12 +4,17 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/bcrypt"
 
+	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/store"
@@ -87,7 +92,7 @@ func TestTheDashboardShowsItsPages(t *testing.T) {
 
 	status, body := get(t, p.url(t)+"/")
 	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, body, "How far Postgres is behind")
+	require.Contains(t, body, "Workers are not running")
 	status, body = get(t, p.url(t)+"/asynq")
 	require.Equal(t, http.StatusOK, status)
 	require.Contains(t, body, "Asynq")
@@ -96,14 +101,31 @@ func TestTheDashboardShowsItsPages(t *testing.T) {
 	require.NotContains(t, p.out.String(), "no login")
 }
 
-func TestTheDashboardWarnsWhenOthersCanReachIt(t *testing.T) {
+func TestTheDashboardRefusesToBeOpenToOthers(t *testing.T) {
 	t.Parallel()
 	port, err := local.FreePort()
 	require.NoError(t, err)
-	p := start(t, append(servers(t), "PORT="+strconv.Itoa(port)), "dashboard")
-	p.url(t)
+	env := append(servers(t), "PORT="+strconv.Itoa(port))
+	require.Contains(t, start(t, env, "dashboard").oneLine(t), "set AFTERWRITE_DASHBOARD_USERS")
+	line := start(t, append(env, "AFTERWRITE_DASHBOARD_USERS=olga:secret"), "dashboard").oneLine(t)
+	require.Contains(t, line, "AFTERWRITE_DASHBOARD_USERS: user 1: what olga has is not a bcrypt hash")
+	require.NotContains(t, line, "secret")
+
+	hash := start(t, nil, "dashboard", "hash-password", "--role", "operator", "olga")
+	require.Equal(t, exitFailure, hash.end(t), "there is no password on stdin")
+	made := exec.Command(hash.cmd.Path, "dashboard", "hash-password", "--role", "operator", "olga")
+	made.Env = []string{programVariable + "=1"}
+	made.Stdin = strings.NewReader("correct horse battery\n")
+	user, err := made.Output()
+	require.NoError(t, err)
+	require.Regexp(t, `^olga:operator:\$2a\$12\$\S+\n$`, string(user))
+
+	p := start(t, append(env, "AFTERWRITE_DASHBOARD_USERS="+strings.TrimSpace(string(user))), "dashboard")
+	status, _ := get(t, p.url(t)+"/dead")
+	require.Equal(t, http.StatusUnauthorized, status)
+	status, _ = get(t, p.url(t)+"/readyz")
+	require.Equal(t, http.StatusOK, status)
 	p.stop(t)
-	require.Contains(t, p.out.String(), "the dashboard has no login")
 }
 
 func TestTheAPIAndTheWorkerStartWithoutPostgres(t *testing.T) {
@@ -157,4 +179,18 @@ func TestAProcessThatWaitsForRedisCanBeStopped(t *testing.T) {
 	p := start(t, append([]string{"REDIS_URL=redis://127.0.0.1:1/0"}, anywhere...), "scheduler")
 	p.find(t, "(waiting for redis)")
 	p.stop(t)
+}
+
+// What docker-compose.yml says must be a user, whose password is the one in its comment.
+func TestTheComposeFileHasAUser(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docker-compose.yml")
+	require.NoError(t, err)
+	found := regexp.MustCompile(`AFTERWRITE_DASHBOARD_USERS: (\S+)\n`).FindSubmatch(text)
+	require.NotNil(t, found)
+	users, err := access.ParseUsers(strings.ReplaceAll(string(found[1]), "$$", "$"))
+	require.NoError(t, err)
+	require.Equal(t, access.Operator, users[0].Role)
+	require.Contains(t, string(text), "whose password is `afterwrite on my machine`")
+	require.NoError(t, bcrypt.CompareHashAndPassword([]byte(users[0].Hash), []byte("afterwrite on my machine")))
 }

@@ -28,11 +28,12 @@ func (schedulerCommand) Run(w *world) error {
 
 	// The queues are the same seen from every process: one exports them.
 	p.registry.MustRegister(metrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(p.redis)))
+	defer p.beat(w.ctx)()
 	group, ctx := errgroup.WithContext(w.ctx)
 	group.Go(func() error {
 		return scheduler.Run(ctx, scheduler.Options{
 			Client: asynq.NewClientFromRedisClient(p.redis), Redis: p.redis, SweepInterval: p.config.SweepInterval,
-			Logger: p.log, Registerer: p.registry,
+			Logger: p.log, Registerer: p.counted,
 		})
 	})
 	group.Go(func() error { return p.serve(ctx, nil) })

@@ -19,7 +19,7 @@ var meanings = []variable{
 	{name: "DATABASE_URL", meaning: "postgres://user:password@host:port/database"},
 	{name: "PORT", meaning: "listen on 0.0.0.0 and this port instead of the address below"},
 	{name: "AFTERWRITE_API_ADDR", meaning: "where the api listens"},
-	{name: "AFTERWRITE_DASHBOARD_ADDR", meaning: "where the dashboard listens; it has no login"},
+	{name: "AFTERWRITE_DASHBOARD_ADDR", meaning: "where the dashboard listens; others than loopback need users"},
 	{name: "AFTERWRITE_WORKER_ADDR", meaning: "where the worker serves /metrics, /healthz, /readyz"},
 	{name: "AFTERWRITE_SCHEDULER_ADDR", meaning: "where the scheduler serves /metrics, /healthz, /readyz"},
 	{name: "AFTERWRITE_FLUSH_INTERVAL", meaning: "how long a written counter waits for others at most"},
@@ -36,7 +36,12 @@ var meanings = []variable{
 	{name: "AFTERWRITE_SHUTDOWN_DELAY", meaning: "how long an api that is to stop goes on answering"},
 	{name: "AFTERWRITE_WORKER_CONCURRENCY", meaning: "tasks that one worker runs at once"},
 	{name: "AFTERWRITE_ADMIN_TOKEN", meaning: "opens /v1/admin to who sends it; 16 characters or more"},
-	{name: "AFTERWRITE_DASHBOARD_WRITE", meaning: "let visitors run, archive and delete tasks"},
+	{name: "AFTERWRITE_DASHBOARD_USERS", meaning: "who may sign in: name:hash (a viewer) or name:operator:hash, ..."},
+	{name: "AFTERWRITE_DASHBOARD_WRITE", meaning: "let operators run, archive and delete tasks"},
+	{name: "AFTERWRITE_DASHBOARD_HOSTS", meaning: "names that the dashboard answers to"},
+	{name: "AFTERWRITE_DASHBOARD_TRUSTED_PROXIES", meaning: "networks whose headers are believed, like 10.0.0.0/8"},
+	{name: "AFTERWRITE_DASHBOARD_USER_HEADER", meaning: "in which they say who it is, like X-Forwarded-User"},
+	{name: "AFTERWRITE_DASHBOARD_OPERATORS", meaning: "those of these names who may act"},
 	{name: "AFTERWRITE_DATA_DIR", meaning: "where the private Redis and Postgres keep their data"},
 	{name: "AFTERWRITE_PPROF", meaning: "serve Go's profiles on a loopback port, which is logged"},
 	{name: "AFTERWRITE_LOG_LEVEL", meaning: "debug, info, warn or error"},
@@ -67,7 +72,7 @@ func environment(names ...string) string {
 		if !wanted[v.name] && !wanted[strings.TrimPrefix(v.name, "AFTERWRITE_")] {
 			continue
 		}
-		fmt.Fprintf(&b, "    %-30s %s", v.name, v.meaning)
+		fmt.Fprintf(&b, "    %-37s %s", v.name, v.meaning)
 		if s := standard[v.name]; s != "" {
 			fmt.Fprintf(&b, " [%s]", s)
 		}

@@ -43,9 +43,10 @@ func (o workerCommand) Run(w *world) error {
 	defer p.close()
 
 	work := worker.New(worker.Options{
-		Config: p.config, Redis: p.redis, Cache: p.cache, Store: p.store, Registerer: p.registry, Logger: p.log,
+		Config: p.config, Redis: p.redis, Cache: p.cache, Store: p.store, Registerer: p.counted, Logger: p.log,
 		Tracing: p.tracing.Provider(),
 	})
+	defer p.beat(w.ctx)()
 	// Whichever ends first ends the others.
 	ending, end := context.WithCancel(w.ctx)
 	defer end()

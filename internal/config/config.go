@@ -65,8 +65,14 @@ type Config struct {
 	// AdminToken opens the API's /v1/admin to whoever sends it; empty: there is none. It is a secret.
 	AdminToken string `env:"AFTERWRITE_ADMIN_TOKEN"`
 
-	// DashboardWrite lets Asynqmon run, archive and delete tasks.
+	// DashboardWrite lets operators run, archive and delete tasks in Asynqmon.
 	DashboardWrite bool `env:"AFTERWRITE_DASHBOARD_WRITE" envDefault:"false"`
+	// DashboardUsers, and the four after it, say who may see the dashboard and who may act there. Package access reads them.
+	DashboardUsers          string `env:"AFTERWRITE_DASHBOARD_USERS"`
+	DashboardTrustedProxies string `env:"AFTERWRITE_DASHBOARD_TRUSTED_PROXIES"`
+	DashboardUserHeader     string `env:"AFTERWRITE_DASHBOARD_USER_HEADER"`
+	DashboardOperators      string `env:"AFTERWRITE_DASHBOARD_OPERATORS"`
+	DashboardHosts          string `env:"AFTERWRITE_DASHBOARD_HOSTS"`
 
 	// Profiles serves Go's profiles on a port of loopback of their own.
 	Profiles bool `env:"AFTERWRITE_PPROF" envDefault:"false"`

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -25,9 +26,15 @@ type Place struct {
 //
 // It blocks for one bounded call for each shard and 500 of its dead letters, and two more for each shard that is in the page.
 func (b *Box) Page(ctx context.Context, after Place, limit int) (letters []Letter, next *Place, unread, err error) {
+	return b.Search(ctx, "", after, limit)
+}
+
+// Search is Page for those dead letters whose key or reason holds the text, in whatever case.
+func (b *Box) Search(ctx context.Context, text string, after Place, limit int) (letters []Letter, next *Place, unread, err error) {
+	text = strings.ToLower(text)
 	limit = min(max(limit, 1), MaxPage)
 	for s := after.Shard; int(s) < b.cache.Shards(); s++ {
-		notes, err := b.notesAfter(ctx, s, after.Key, limit-len(letters)+1) // one more tells that there is more
+		notes, err := b.notesAfter(ctx, s, text, after.Key, limit-len(letters)+1) // one more tells that there is more
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -50,8 +57,9 @@ func (b *Box) Page(ctx context.Context, after Place, limit int) (letters []Lette
 	return letters, nil, unread, nil
 }
 
-// notesAfter returns the first n notes of the shard, by key, after a key. Redis has them in no order, so all are read.
-func (b *Box) notesAfter(ctx context.Context, shard counter.Shard, after counter.Key, n int) ([]cache.Note, error) {
+// notesAfter returns the first n notes of the shard that hold the text, by key, after a key. Redis has them in no order, so all
+// are read.
+func (b *Box) notesAfter(ctx context.Context, shard counter.Shard, text string, after counter.Key, n int) ([]cache.Note, error) {
 	var first []cache.Note
 	cut := func() {
 		slices.SortFunc(first, func(x, y cache.Note) int { return cmp.Compare(x.Key, y.Key) })
@@ -59,7 +67,7 @@ func (b *Box) notesAfter(ctx context.Context, shard counter.Shard, after counter
 	}
 	err := b.cache.EachDead(ctx, shard, func(notes []cache.Note) error {
 		for _, note := range notes {
-			if note.Key > after {
+			if note.Key > after && holds(note, text) {
 				first = append(first, note)
 			}
 		}
@@ -73,4 +81,9 @@ func (b *Box) notesAfter(ctx context.Context, shard counter.Shard, after counter
 	}
 	cut()
 	return first, nil
+}
+
+// holds reports whether a note's key or reason holds the text, which is in lower case.
+func holds(note cache.Note, text string) bool {
+	return text == "" || strings.Contains(strings.ToLower(string(note.Key)), text) || strings.Contains(strings.ToLower(note.Reason), text)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/deadletter"
 )
@@ -85,4 +86,26 @@ func TestPageWorksWhilePostgresIsAway(t *testing.T) {
 	require.NotNil(t, next)
 	require.Equal(t, deadletter.StateUnknown, letters[1].Postgres.State)
 	require.Equal(t, int64(1), letters[1].Redis.Value)
+}
+
+func TestSearchFindsByKeyAndByReason(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.do(t, set("page:Home", 1), set("page:about", 1), set("other", 1))
+	for key, reason := range map[counter.Key]string{"page:Home": "too much", "page:about": "too little", "other": "the page is full"} {
+		require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: reason, Attempts: 1}))
+	}
+	for text, want := range map[string]int{"": 3, "PAGE": 3, "page:": 2, "home": 1, "TOO": 2, "nothing": 0} {
+		letters, next, _, err := b.box.Search(t.Context(), text, deadletter.Place{}, 10)
+		require.NoError(t, err)
+		require.Nil(t, next)
+		require.Len(t, letters, want, text)
+	}
+	letters, next, _, err := b.box.Search(t.Context(), "page:", deadletter.Place{}, 1)
+	require.NoError(t, err)
+	require.Len(t, letters, 1)
+	letters, next, _, err = b.box.Search(t.Context(), "page:", *next, 1)
+	require.NoError(t, err)
+	require.Nil(t, next)
+	require.Len(t, letters, 1)
 }

@@ -108,3 +108,7 @@ func compareClean(e cache.Seen, row counter.Row, found bool) Class {
 	}
 	return Equal
 }
+
+// Compare says how an entry that was looked at stands to its row, which was read afterwards. A difference may be a write and
+// its flush in between: look again before you believe it.
+func Compare(e cache.Seen, row counter.Row, found bool) Class { return compare(e, row, found) }

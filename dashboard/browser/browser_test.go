@@ -1,0 +1,119 @@
+package browser_test
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+// tab is one page of a browser, and what went wrong in it.
+type tab struct {
+	ctx context.Context //nolint:containedctx // it is how chromedp names a page
+
+	mu       sync.Mutex
+	problems []string
+	asked    []string // URLs
+}
+
+// open starts a browser of the test's own.
+func open(t *testing.T) *tab {
+	t.Helper()
+	program, err := exec.LookPath("chromium")
+	require.NoError(t, err, "deploy/setup.sh installs it")
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	ctx, endBrowser := chromedp.NewExecAllocator(ctx,
+		chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.UserDataDir(t.TempDir()))
+	t.Cleanup(endBrowser)
+	ctx, closeTab := chromedp.NewContext(ctx)
+	t.Cleanup(closeTab)
+	b := &tab{ctx: ctx}
+	require.NoError(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 900)))
+	require.NoError(t, chromedp.Listen(ctx, b.note))
+	messages := chromedp.Console(ctx)
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		for message, err := range messages {
+			if err != nil {
+				return
+			}
+			if message.IsException() || message.Type == "error" || message.Type == "warning" {
+				b.problem(message.Text + " " + message.URL)
+			}
+		}
+	})
+	t.Cleanup(func() {
+		require.NoError(t, chromedp.Cancel(ctx))
+		listening.Wait()
+	})
+	_, err = chromedp.Call(ctx, network.Enable, network.EnableParams{})
+	require.NoError(t, err)
+	return b
+}
+
+func (b *tab) problem(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.problems = append(b.problems, text)
+}
+
+func (b *tab) note(event any) {
+	if e, ok := event.(*network.EventRequestWillBeSent); ok {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.asked = append(b.asked, e.Request.URL)
+	}
+}
+
+func (b *tab) visit(t *testing.T, url string) {
+	t.Helper()
+	require.NoError(t, chromedp.Do(b.ctx, chromedp.Navigate(url)))
+}
+
+// evaluate returns what a JavaScript expression is.
+func evaluate[T any](t *testing.T, b *tab, expression string) T {
+	t.Helper()
+	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
+	require.NoError(t, err, expression)
+	return value
+}
+
+// text is what an element shows, "" where there is none.
+func (b *tab) text(t *testing.T, selector string) string {
+	t.Helper()
+	return evaluate[string](t, b, "document.querySelector('"+selector+"')?.textContent ?? ''")
+}
+
+// shows waits until an element shows text.
+func (b *tab) shows(t *testing.T, selector, text string) string {
+	t.Helper()
+	var last string
+	localtest.Eventually(t, patience, func() (bool, string) {
+		last = b.text(t, selector)
+		return strings.Contains(last, text), selector + " shows " + last + ", not " + text
+	})
+	return last
+}
+
+// clean checks that nothing went wrong, and that nobody else was asked for anything.
+func (b *tab) clean(t *testing.T, base string) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	require.Empty(t, b.problems)
+	require.NotEmpty(t, b.asked)
+	for _, url := range b.asked {
+		require.True(t, strings.HasPrefix(url, base+"/") || strings.HasPrefix(url, "data:"), url)
+	}
+}

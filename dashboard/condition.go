@@ -1,0 +1,129 @@
+package dashboard
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/pulse"
+	"github.com/afterwrite/afterwrite/internal/sample"
+)
+
+// condition is what the overview draws its conclusion from.
+type condition struct {
+	sample.Snapshot
+
+	Failed   time.Duration   // Redis has not answered for so long; 0: it does
+	Starting bool            // there is no sample yet
+	History  []sample.Sample // of the last 15 minutes, the oldest first, this one included
+}
+
+// fleet is what the processes say together. Those that are gone say nothing any more.
+type fleet struct {
+	Alive map[string]int // by role
+	Gone  []pulse.Pulse
+
+	Up, Down    int           // workers that reach Postgres, and that do not
+	PostgresFor time.Duration // for how long all workers have agreed; 0: they do not
+
+	Swept                        time.Duration // since the last sweep; -1: not known
+	FlushInterval, SweepInterval time.Duration
+	MaxDirty                     int64 // the least of all apis; 0: not known
+}
+
+func (c condition) fleet() fleet {
+	f := fleet{Alive: make(map[string]int), Swept: -1}
+	var states []time.Duration
+	for _, p := range c.Processes {
+		if !p.Alive() {
+			f.Gone = append(f.Gone, p)
+			continue
+		}
+		f.Alive[p.Role]++
+		f.add(p)
+		if p.Role == pulse.RoleWorker {
+			states = append(states, duration(p.PostgresFor)+p.Age)
+		}
+	}
+	if len(states) > 0 && (f.Up == 0 || f.Down == 0) {
+		f.PostgresFor = slices.Max(states)
+	}
+	f.FlushInterval = cmp.Or(f.FlushInterval, time.Second)
+	return f
+}
+
+// add takes what one process says.
+func (f *fleet) add(p pulse.Pulse) {
+	switch p.Role {
+	case pulse.RoleWorker:
+		f.FlushInterval = max(f.FlushInterval, duration(p.Settings.FlushInterval))
+		if p.Postgres == pulse.PostgresDown {
+			f.Down++
+		} else {
+			f.Up++
+		}
+	case pulse.RoleScheduler:
+		f.SweepInterval = max(f.SweepInterval, duration(p.Settings.SweepInterval))
+		if ago := duration(p.SweptAgo) + p.Age; p.SweptAgo >= 0 && (f.Swept < 0 || ago < f.Swept) {
+			f.Swept = ago
+		}
+	case pulse.RoleAPI:
+		if limit := p.Settings.MaxDirty; limit > 0 && (f.MaxDirty == 0 || limit < f.MaxDirty) {
+			f.MaxDirty = limit
+		}
+	}
+}
+
+// trendWindow is what a trend is taken over: several flush intervals, and short enough to be news.
+const trendWindow = 15 * time.Second
+
+// trend is how many dirty keys more there are each second, over the last 15 s or what there is of them.
+func (c condition) trend() float64 {
+	if len(c.History) < 2 {
+		return 0
+	}
+	now := c.History[len(c.History)-1]
+	then := now
+	for _, s := range slices.Backward(c.History) {
+		if now.At-s.At > trendWindow.Milliseconds() {
+			break
+		}
+		then = s
+	}
+	if now.At-then.At < 3000 {
+		return 0
+	}
+	return float64(now.Dirty-then.Dirty) / (float64(now.At-then.At) / 1000)
+}
+
+// coalescing is how many writes came to one row in the last minute; 0: no row was flushed.
+func (c condition) coalescing() float64 {
+	var writes, rows float64
+	for _, s := range slices.Backward(c.History) {
+		if c.At-s.At > time.Minute.Milliseconds() {
+			break
+		}
+		writes += s.Writes
+		rows += s.Rows
+	}
+	if rows == 0 {
+		return 0
+	}
+	return writes / rows
+}
+
+// rejected is how many requests were turned away each second, in the last ten seconds.
+func (c condition) rejected() float64 {
+	var sum float64
+	var n int
+	for _, s := range slices.Backward(c.History) {
+		if c.At-s.At >= 10_000 {
+			break
+		}
+		sum += s.Rejected
+		n++
+	}
+	return sum / float64(max(n, 1))
+}
+
+func duration(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }

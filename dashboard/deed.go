@@ -1,0 +1,226 @@
+package dashboard
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/store"
+)
+
+const (
+	// deedTimeout bounds what an operator asked for. It goes on when the operator closes the page: an action that is cut off
+	// halfway would be the worse surprise.
+	deedTimeout = 40 * time.Second
+	// noteTimeout bounds each note in the log of actions.
+	noteTimeout = 5 * time.Second
+	// maxForm bounds the body of our forms: 500 of the longest keys, percent-encoded, and what was shown of them.
+	maxForm = 1 << 20
+	// maxCall bounds the body of a call to Asynqmon.
+	maxCall = 1 << 20
+	// maxNamed bounds the counters that one form may name.
+	maxNamed = 500
+)
+
+// Log keeps what operators did; *store.Store is one.
+type Log interface {
+	BeginAction(ctx context.Context, who, what, target string) (id int64, err error)
+	EndAction(ctx context.Context, id int64, outcome string, failed bool) error
+	Actions(ctx context.Context, before int64, limit int) ([]store.Action, error)
+	Action(ctx context.Context, id int64) (action store.Action, found bool, err error)
+}
+
+// register is where every action passes.
+type register struct {
+	actions Log
+	answers *answers
+	log     *slog.Logger
+}
+
+// notNoted is why nothing was done.
+const notNoted = "Nothing was changed: Postgres does not answer, so it cannot be noted who did what. " +
+	"The command line does the same: afterwrite dead, afterwrite flush."
+
+// do notes that the visitor is about to do something, does it, and notes how it ended. Its number is that of the note; false
+// when it has answered, since it cannot be noted.
+func (g *register) do(w http.ResponseWriter, r *http.Request, what, target string, deed func(context.Context) (string, error),
+) (int64, bool) {
+	visitor := access.Of(r)
+	id, err := g.begin(r, what, target)
+	if err != nil {
+		g.answers.Refuse(w, r, http.StatusServiceUnavailable, notNoted)
+		return 0, false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), deedTimeout)
+	defer cancel()
+	outcome, err := deed(ctx)
+	if err != nil {
+		g.log.Warn("an action failed", "action", id, "user", visitor.Name, "what", what, "target", target, "error", err)
+		if outcome != "" {
+			outcome += "; then "
+		}
+		outcome += reason(err)
+	}
+	g.end(r, id, what, target, outcome, err != nil)
+	return id, true
+}
+
+func (g *register) begin(r *http.Request, what, target string) (int64, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), noteTimeout)
+	defer cancel()
+	id, err := g.actions.BeginAction(ctx, access.Of(r).Name, what, target)
+	if err != nil {
+		g.log.Warn("an action cannot be noted, so it is not done", "user", access.Of(r).Name, "what", what, "error", err)
+	}
+	return id, err
+}
+
+func (g *register) end(r *http.Request, id int64, what, target, outcome string, failed bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), noteTimeout)
+	defer cancel()
+	g.log.Info("action", "action", id, "user", access.Of(r).Name, "what", what, "target", target, "outcome", outcome, "failed", failed)
+	if err := g.actions.EndAction(ctx, id, outcome, failed); err != nil {
+		g.log.Warn("the end of an action cannot be noted", "action", id, "error", err)
+	}
+}
+
+// reason is what may be shown of an error: others hold addresses of servers.
+func reason(err error) string {
+	if _, ok := errors.AsType[*deadletter.NotDeadError](err); ok {
+		return "it is not a dead letter any more"
+	}
+	if _, ok := errors.AsType[*deadletter.ChangedError](err); ok {
+		return "it was written meanwhile, and nothing was discarded"
+	}
+	if e, ok := errors.AsType[*deadletter.StillDeadError](err); ok {
+		return e.Why
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "it took too long; what is left can be done again"
+	}
+	return "it failed: the log of the dashboard process has the reason"
+}
+
+// back sends the browser to a page of ours, which shows the action of that number.
+func back(w http.ResponseWriter, r *http.Request, path string, query url.Values, id int64) {
+	if query == nil {
+		query = url.Values{}
+	}
+	query.Set("did", strconv.FormatInt(id, 10))
+	http.Redirect(w, r, path+"?"+query.Encode(), http.StatusSeeOther)
+}
+
+// did is the action that the page was sent to with; nil: none, or it cannot be read.
+func (g *register) did(r *http.Request) *store.Action {
+	id, err := strconv.ParseInt(r.URL.Query().Get("did"), 10, 64)
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), noteTimeout)
+	defer cancel()
+	action, found, err := g.actions.Action(ctx, id)
+	if err != nil || !found {
+		return nil
+	}
+	return &action
+}
+
+// form reads a form of ours; false when it has answered.
+func (g *register) form(w http.ResponseWriter, r *http.Request) bool {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		g.answers.Refuse(w, r, http.StatusBadRequest, "That is not one of this dashboard's forms: nothing was changed.")
+		return false
+	}
+	return true
+}
+
+// named reads keys of a form; false when it has answered.
+func (g *register) named(w http.ResponseWriter, r *http.Request, texts []string) ([]counter.Key, bool) {
+	why := ""
+	switch {
+	case len(texts) == 0:
+		why = "No counter was chosen: nothing was changed. Go back, and tick some."
+	case len(texts) > maxNamed:
+		why = "Too many counters were chosen: nothing was changed."
+	}
+	keys := make([]counter.Key, 0, len(texts))
+	for _, text := range texts {
+		key, err := counter.ParseKey(text)
+		if err != nil {
+			why = "One of the keys is none: nothing was changed."
+			break
+		}
+		keys = append(keys, key)
+	}
+	if why != "" {
+		g.answers.Refuse(w, r, http.StatusBadRequest, why)
+		return nil, false
+	}
+	return keys, true
+}
+
+// calls lets operators change things through Asynqmon, and notes each call. Where nobody may, changing is nil.
+func (g *register) calls(readOnly, changing http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch may := access.Of(r).May(); {
+		case !may && !reads(r.Method):
+			g.answers.Refuse(w, r, http.StatusForbidden, "That takes an operator, and you are a viewer: nothing was changed.")
+		case !may || changing == nil:
+			readOnly.ServeHTTP(w, r)
+		case reads(r.Method):
+			changing.ServeHTTP(w, r)
+		default:
+			g.call(w, r, changing)
+		}
+	})
+}
+
+func (g *register) call(w http.ResponseWriter, r *http.Request, changing http.Handler) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCall))
+	if err != nil {
+		g.answers.Refuse(w, r, http.StatusRequestEntityTooLarge, "The request is too large: nothing was changed.")
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	what, target := "asynqmon "+r.Method, r.URL.Path
+	if len(body) > 0 {
+		target += " " + string(body)
+	}
+	id, err := g.begin(r, what, target)
+	if err != nil {
+		g.answers.Refuse(w, r, http.StatusServiceUnavailable, notNoted)
+		return
+	}
+	status := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	defer func() {
+		g.end(r, id, what, target, "answered "+strconv.Itoa(status.status), status.status >= http.StatusBadRequest)
+	}()
+	changing.ServeHTTP(status, r)
+}
+
+func reads(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
+// statusWriter keeps the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (s *statusWriter) WriteHeader(status int) {
+	s.status = status
+	s.ResponseWriter.WriteHeader(status)
+}

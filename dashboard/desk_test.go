@@ -1,0 +1,413 @@
+package dashboard_test
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	_ "github.com/lib/pq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/afterwrite/afterwrite/dashboard"
+	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/ops"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/tasks"
+	"github.com/afterwrite/afterwrite/worker"
+)
+
+const password = "correct horse battery"
+
+// hash is bcrypt's at its least cost: tests do not guess passwords.
+var hash = sync.OnceValue(func() string {
+	b, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+})
+
+func people() []access.User {
+	return []access.User{{Name: "olga", Role: access.Operator, Hash: hash()}, {Name: "vic", Role: access.Viewer, Hash: hash()}}
+}
+
+// desk is the servers that dashboards stand on, with counters in them.
+type desk struct {
+	config config.Config
+	redis  redis.UniversalClient
+	cache  *cache.Cache
+	store  *store.Store
+	box    *deadletter.Box
+	db     *sql.DB
+	log    *slog.Logger
+}
+
+func setupDesk(t *testing.T) *desk {
+	t.Helper()
+	d := &desk{log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	var err error
+	d.config, err = config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "4", "AFTERWRITE_MAX_ATTEMPTS": "2", "AFTERWRITE_RETRY_BACKOFF": "10ms"})
+	require.NoError(t, err)
+	d.redis, err = cache.Connect(localtest.RedisURL(t), 20)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.redis.Close()) })
+	d.cache = cache.New(d.redis, cache.Options{Shards: 4, CleanTTL: time.Hour})
+	address := localtest.PostgresURL(t, migrate)
+	d.store, err = store.Open(address, store.Options{Logger: d.log, MaxConns: 8})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = d.store.Close() })
+	d.box = deadletter.New(deadletter.Options{Cache: d.cache, Store: d.store, Redis: d.redis, Logger: d.log})
+	d.db, err = sql.Open("postgres", address)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.db.Close()) })
+	return d
+}
+
+// write sets a counter in Redis.
+func (d *desk) write(t *testing.T, key counter.Key, value int64) {
+	t.Helper()
+	writer := d.cache.NewWriter(func() bool { return true })
+	defer writer.Close()
+	op := counter.Operation{Key: key, Kind: counter.Set, Amount: value}
+	require.NoError(t, writer.Do(t.Context(), []cache.Write{{Operation: op, Blind: true}})[0].Err)
+	peeked, err := d.cache.Peek(t.Context(), d.cache.Shard(key), []counter.Key{key}, true)
+	require.NoError(t, err)
+	rows, err := d.store.Read(t.Context(), []counter.Key{key})
+	require.NoError(t, err)
+	row, found := rows[key]
+	_, err = d.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Generation: peeked.Generation}})
+	require.NoError(t, err)
+}
+
+// bury makes a counter of that value a dead letter.
+func (d *desk) bury(t *testing.T, key counter.Key, value int64, reason string) {
+	t.Helper()
+	d.write(t, key, value)
+	require.NoError(t, d.cache.Bury(t.Context(), key, cache.Dead{Reason: reason, Since: time.Now().Add(-time.Hour), Attempts: 8}))
+}
+
+// work runs a worker until the test ends.
+func (d *desk) work(t *testing.T) {
+	t.Helper()
+	w := worker.New(worker.Options{
+		Config: d.config, Redis: d.redis, Cache: d.cache, Store: d.store, Registerer: prometheus.NewRegistry(),
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+		w.Close(context.Background())
+	})
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		n, err := d.box.Workers()
+		return err == nil && n > 0, "no worker"
+	})
+}
+
+// door is a dashboard that listens, as the command makes it.
+type door struct {
+	address string
+	cookie  string
+}
+
+func (d *desk) serve(t *testing.T, write bool, o access.Options) *door {
+	t.Helper()
+	listener, err := ops.Listen("127.0.0.1:0", "X")
+	require.NoError(t, err)
+	if o.Address == "" {
+		o.Address = listener.Addr().String()
+	}
+	pages, err := dashboard.New(dashboard.Options{
+		Redis: d.redis, Cache: d.cache, Store: d.store, Write: write, Access: o, Version: "dev", Logger: d.log,
+	})
+	require.NoError(t, err)
+	handler := ops.Handler(ops.HandlerOptions{Registry: prometheus.NewRegistry(), Logger: d.log, Next: pages})
+	ctx, cancel := context.WithCancel(context.Background())
+	done, watched := make(chan error, 1), make(chan struct{})
+	go func() {
+		pages.Run(ctx)
+		close(watched)
+	}()
+	go func() { done <- ops.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+		<-watched
+	})
+	return &door{address: listener.Addr().String()}
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// send writes a request as it is given, since clients mend paths and headers. form "" is no body; headers are lines.
+func (d *door) send(t *testing.T, method, target, form string, headers ...string) answer {
+	t.Helper()
+	connection, err := net.DialTimeout("tcp", d.address, 10*time.Second)
+	require.NoError(t, err)
+	defer connection.Close()
+	require.NoError(t, connection.SetDeadline(time.Now().Add(time.Minute)))
+	var text strings.Builder
+	text.WriteString(method + " " + target + " HTTP/1.1\r\nConnection: close\r\n")
+	host := "Host: " + d.address
+	for _, h := range headers {
+		if strings.HasPrefix(h, "Host:") {
+			host = h
+		} else {
+			text.WriteString(h + "\r\n")
+		}
+	}
+	text.WriteString(host + "\r\n")
+	if d.cookie != "" {
+		text.WriteString("Cookie: " + d.cookie + "\r\n")
+	}
+	if form != "" {
+		text.WriteString("Content-Type: application/x-www-form-urlencoded\r\n")
+	}
+	text.WriteString("Content-Length: " + strconv.Itoa(len(form)) + "\r\n\r\n" + form)
+	_, err = io.WriteString(connection, text.String())
+	require.NoError(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
+	require.NoError(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return answer{status: response.StatusCode, header: response.Header, body: string(body)}
+}
+
+// get is what a browser sends for a page.
+func (d *door) get(t *testing.T, target string, headers ...string) answer {
+	t.Helper()
+	return d.send(t, http.MethodGet, target, "", append(headers, "Accept: text/html")...)
+}
+
+// post is what a browser sends for a form of ours.
+func (d *door) post(t *testing.T, target string, form url.Values, headers ...string) answer {
+	t.Helper()
+	return d.send(t, http.MethodPost, target, form.Encode(), append(headers, "Sec-Fetch-Site: same-origin")...)
+}
+
+// as is the door to somebody who has signed in.
+func (d *door) as(t *testing.T, name string) *door {
+	t.Helper()
+	signed := (&door{address: d.address}).post(t, "/signin", url.Values{"name": {name}, "password": {password}})
+	require.Equal(t, http.StatusSeeOther, signed.status, signed.body)
+	return &door{address: d.address, cookie: cookieOf(signed)}
+}
+
+func cookieOf(a answer) string {
+	pair, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
+	return pair
+}
+
+// follow asks for the page that an answer sends to.
+func (d *door) follow(t *testing.T, a answer) answer {
+	t.Helper()
+	require.Equal(t, http.StatusSeeOther, a.status, a.body)
+	return d.get(t, a.header.Get("Location"))
+}
+
+func TestRedriveLandsTheRow(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.work(t)
+	_, err := d.store.Upsert(t.Context(), []counter.Row{{Key: "page:home", Value: 7, Version: 1}})
+	require.NoError(t, err)
+	d.bury(t, "page:home", 17, `violates check constraint "small"`)
+	d.bury(t, "page:about", 5, "other")
+	olga := d.serve(t, false, access.Options{Users: people()}).as(t, "olga")
+
+	list := olga.get(t, "/dead")
+	require.Equal(t, http.StatusOK, list.status)
+	require.Contains(t, list.body, `href="/keys?key=page%3ahome"`)
+	require.Contains(t, list.body, "violates check constraint &#34;small&#34;")
+	require.Contains(t, list.body, "<strong>&#43;10</strong>", "17 in Redis, 7 in Postgres")
+
+	after := olga.follow(t, olga.post(t, "/dead/redrive", url.Values{"key": {"page:home", "page:about"}, "only": {"page:home"}}))
+	require.Contains(t, after.body, "1 due again; 1 in Postgres now")
+	require.NotContains(t, after.body, `href="/keys?key=page%3ahome"`)
+	require.Contains(t, after.body, `href="/keys?key=page%3aabout"`, "the button was the other's")
+	rows, err := d.store.Read(t.Context(), []counter.Key{"page:home"})
+	require.NoError(t, err)
+	require.Equal(t, int64(17), rows["page:home"].Value)
+
+	asked := olga.post(t, "/dead/redrive", url.Values{"all": {"1"}})
+	require.Equal(t, http.StatusOK, asked.status)
+	require.Contains(t, asked.body, "Redrive all dead letters?")
+	olga.follow(t, olga.post(t, "/dead/redrive", url.Values{"all": {"1"}, "confirm": {"yes"}}))
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		return strings.Contains(olga.get(t, "/dead").body, "There are none."), "still dead letters"
+	})
+
+	log := olga.get(t, "/actions").body
+	require.Contains(t, log, "all dead letters")
+	require.Contains(t, log, "page:home")
+	require.Contains(t, log, "olga")
+}
+
+func TestDiscardShowsWhatIsDroppedAndDropsExactlyThat(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	_, err := d.store.Upsert(t.Context(), []counter.Row{{Key: "a", Value: 7, Version: 1}})
+	require.NoError(t, err)
+	d.bury(t, "a", 17, "no")
+	olga := d.serve(t, false, access.Options{Users: people()}).as(t, "olga")
+
+	asked := olga.post(t, "/dead/discard", url.Values{"key": {"a"}})
+	require.Equal(t, http.StatusOK, asked.status)
+	require.Contains(t, asked.body, "7 again")
+	require.Contains(t, asked.body, "(&#43;10 pending)")
+	shown := between(t, asked.body, `name="shown" value="`, `"`)
+
+	d.write(t, "a", 18)
+	changed := olga.post(t, "/dead/discard", url.Values{"key": {"a"}, "shown": {shown}, "confirm": {"yes"}})
+	require.Contains(t, changed.body, "It is not any more what you were shown")
+	_, _, err = d.box.Get(t.Context(), "a")
+	require.NoError(t, err, "it is still dead")
+
+	shown = between(t, changed.body, `name="shown" value="`, `"`)
+	after := olga.follow(t, olga.post(t, "/dead/discard", url.Values{"key": {"a"}, "shown": {shown}, "confirm": {"yes"}}))
+	require.Contains(t, after.body, "dropped 18 (version 3); it is 7 (version 4)")
+	require.Contains(t, after.body, "There are none.")
+}
+
+func TestDeadLettersAreSearchedAndPaged(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	for i := range 60 {
+		d.bury(t, counter.Key("page:"+strconv.Itoa(i)), 1, "too large")
+	}
+	d.bury(t, "other & <b>", 1, "too small")
+	olga := d.serve(t, false, access.Options{}) // this machine's own user
+
+	first := olga.get(t, "/dead?q=PAGE")
+	require.Equal(t, 50, strings.Count(first.body, "<tbody>"))
+	next := strings.ReplaceAll(between(t, first.body, `rel="next" href="`, `"`), "&amp;", "&")
+	second := olga.get(t, next)
+	require.Equal(t, 10, strings.Count(second.body, "<tbody>"))
+	require.NotContains(t, second.body, `rel="next"`)
+
+	found := olga.get(t, "/dead?q=small").body
+	require.Equal(t, 1, strings.Count(found, "<tbody>"))
+	require.Contains(t, found, `href="/keys?key=other%20%26%20%3cb%3e"`)
+	require.Contains(t, olga.get(t, "/dead?q=nothing").body, "None holds “nothing”.")
+}
+
+func TestACounterIsLookedUpAndFlushed(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.write(t, "a", 1234)
+	olga := d.serve(t, false, access.Options{})
+
+	page := olga.get(t, "/keys?key=a").body
+	require.Contains(t, page, ">dirty<")
+	require.Contains(t, page, "1,234")
+	require.Contains(t, page, "No row.")
+	after := olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))
+	require.Contains(t, after.body, "no worker is running")
+	d.work(t)
+	after = olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))
+	require.Contains(t, after.body, "Postgres has it")
+	require.Contains(t, after.body, ">clean<")
+
+	require.Contains(t, olga.get(t, "/keys?key=b").body, "it was never written")
+	invalid := olga.get(t, "/keys?key=a%00")
+	require.Equal(t, http.StatusBadRequest, invalid.status)
+	require.Contains(t, invalid.body, "That is not a key: the key has a control character")
+}
+
+func TestNothingIsDoneThatCannotBeNoted(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.bury(t, "a", 1, "no")
+	path := d.sendTask(t)
+	olga := d.serve(t, true, access.Options{})
+	_, err := d.db.Exec(`DROP TABLE counters_actions`)
+	require.NoError(t, err)
+
+	for _, refused := range []answer{
+		olga.post(t, "/dead/redrive", url.Values{"key": {"a"}}),
+		olga.send(t, http.MethodDelete, path, "", "Sec-Fetch-Site: same-origin"),
+	} {
+		require.Equal(t, http.StatusServiceUnavailable, refused.status)
+		require.Contains(t, refused.body, "it cannot be noted who did what")
+	}
+	_, _, err = d.box.Get(t.Context(), "a")
+	require.NoError(t, err, "still dead")
+	require.True(t, d.taskIsThere(t))
+	require.Equal(t, http.StatusServiceUnavailable, olga.get(t, "/actions").status)
+}
+
+func TestViewersSeeNoButtons(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.bury(t, "a", 1, "no")
+	vic := d.serve(t, true, access.Options{Users: people()}).as(t, "vic")
+	page := vic.get(t, "/dead").body
+	require.Contains(t, page, "You are a viewer")
+	require.NotContains(t, page, "/dead/discard")
+	require.NotContains(t, page, `type="checkbox"`)
+	require.NotContains(t, vic.get(t, "/keys?key=a").body, "Redrive")
+	require.Contains(t, vic.get(t, "/asynq").body, "READ_ONLY")
+}
+
+func TestChangesThroughAsynqmonAreNoted(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	path := d.sendTask(t)
+	olga := d.serve(t, true, access.Options{Users: people()}).as(t, "olga")
+	require.Equal(t, http.StatusNoContent, olga.send(t, http.MethodDelete, path, "", "Sec-Fetch-Site: same-origin").status)
+	log := olga.get(t, "/actions").body
+	require.Contains(t, log, "asynqmon DELETE")
+	require.Contains(t, log, path)
+	require.Contains(t, log, "answered 204")
+}
+
+// sendTask leaves one task in a queue and returns the path of Asynqmon's call that would delete it.
+func (d *desk) sendTask(t *testing.T) string {
+	t.Helper()
+	require.NoError(t, tasks.Send(t.Context(), asynq.NewClientFromRedisClient(d.redis), tasks.SweptDrain(3, 1)))
+	return "/asynq/api/queues/" + tasks.QueueFlush + "/pending_tasks/drain:03:1"
+}
+
+func (d *desk) taskIsThere(t *testing.T) bool {
+	t.Helper()
+	found, err := asynq.NewInspectorFromRedisClient(d.redis).ListPendingTasks(tasks.QueueFlush)
+	require.NoError(t, err)
+	return len(found) == 1
+}
+
+// between is what stands between two texts, as HTML means it.
+func between(t *testing.T, text, before, after string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(text, before)
+	require.True(t, found, "%s in\n%s", before, text)
+	inner, _, _ := strings.Cut(rest, after)
+	return strings.ReplaceAll(inner, "&#43;", "+")
+}

@@ -1,0 +1,108 @@
+package dashboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+)
+
+// discardData is what discard.html shows.
+type discardData struct {
+	Letters []letterView
+	NotDead []counter.Key
+	Changed bool   // what was shown before is not what is there now
+	Search  string // to go back to
+	From    string
+}
+
+// discardLetters shows what would be dropped, and drops it when the operator has seen exactly that.
+func (p *deadPage) discardLetters(w http.ResponseWriter, r *http.Request) {
+	if !p.form(w, r) {
+		return
+	}
+	keys, ok := p.named(w, r, chosen(r.PostForm))
+	if !ok {
+		return
+	}
+	data, ok := p.beforeDiscard(w, r, keys)
+	if !ok {
+		return
+	}
+	if r.PostForm.Get("confirm") != "yes" || data.Changed {
+		p.discard.render(w, r, http.StatusOK, data)
+		return
+	}
+	id, ok := p.do(w, r, "discard", listed(keys), func(ctx context.Context) (string, error) { return p.drop(ctx, data) })
+	if ok {
+		p.home(w, r, id)
+	}
+}
+
+// beforeDiscard reads what both sides have now; false when it has answered.
+func (p *deadPage) beforeDiscard(w http.ResponseWriter, r *http.Request, keys []counter.Key) (discardData, bool) {
+	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
+	defer cancel()
+	data := discardData{Search: r.PostForm.Get("q"), From: r.PostForm.Get("from")}
+	shown := r.PostForm["shown"]
+	for i, key := range keys {
+		letter, unread, err := p.box.Get(ctx, key)
+		if _, gone := errors.AsType[*deadletter.NotDeadError](err); gone {
+			data.NotDead = append(data.NotDead, key)
+			data.Changed = true
+			continue
+		}
+		if err != nil || unread != nil {
+			p.log.Warn("a dead letter cannot be read", "key", key, "error", errors.Join(err, unread))
+			p.answers.Refuse(w, r, http.StatusServiceUnavailable,
+				"Redis or Postgres does not answer, so it is not known what would be dropped: nothing was changed.")
+			return data, false
+		}
+		view := newLetterView(letter)
+		if i >= len(shown) || shown[i] != view.Shown() {
+			data.Changed = true
+		}
+		data.Letters = append(data.Letters, view)
+	}
+	if r.PostForm.Get("confirm") != "yes" {
+		data.Changed = false
+	}
+	return data, true
+}
+
+// Shown is what a confirmation is for: exactly these two states.
+func (l letterView) Shown() string { return l.Redis.String() + " | " + l.Postgres.String() }
+
+// Now is what the counter becomes when it is discarded.
+func (l letterView) Now() string {
+	if l.Postgres.State == deadletter.StateValue {
+		return number(l.Postgres.Value) + " again"
+	}
+	return "deleted: Postgres has no value of it"
+}
+
+// drop discards, one after the other, and says what it dropped. It goes on after one that was written meanwhile.
+func (p *deadPage) drop(ctx context.Context, data discardData) (said string, err error) {
+	dropped, left := 0, 0
+	var last error
+	for _, l := range data.Letters {
+		returned, err := p.box.Discard(ctx, l.Letter)
+		if err != nil {
+			p.log.Warn("a dead letter was not discarded", "key", l.Key, "error", err)
+			left, last = left+1, err
+			continue
+		}
+		dropped++
+		p.log.Info("dead letter discarded", "key", l.Key, "dropped", l.Redis.String(), "now", returned.Now.String())
+		if len(data.Letters) == 1 {
+			said = fmt.Sprintf("dropped %s; it is %s", l.Redis, returned.Now)
+		}
+	}
+	if said == "" {
+		said = fmt.Sprintf("dropped %d, left %d", dropped, left)
+	}
+	return said, last
+}

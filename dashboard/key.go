@@ -1,0 +1,226 @@
+package dashboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/verify"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+const (
+	keyPath = "/keys"
+
+	// flushBound is how long a flush is waited for, to say what became of it.
+	flushBound = 5 * time.Second
+)
+
+// keyPage is /keys: everything about one counter.
+type keyPage struct {
+	*page
+	*register
+
+	cache     *cache.Cache
+	rows      deadletter.Store
+	box       *deadletter.Box
+	flusher   *flush.Flusher
+	inspector *asynq.Inspector
+}
+
+// keyData is what key.html shows.
+type keyData struct {
+	Asked   string // what was asked for
+	Invalid string // why that is not a key
+	Key     counter.Key
+	Shard   counter.Shard
+	State   keyState
+	Seen    *cache.Seen // nil: Redis does not answer
+	Since   time.Duration
+	Row     *counter.Row
+	Unread  bool // Postgres does not answer
+	Dead    *cache.Dead
+	Tasks   []taskView
+	May     bool
+	Did     *store.Action
+}
+
+// keyState is how a counter stands, in a word and a sentence.
+type keyState struct {
+	Class, Word, Text string
+	Flushable         bool
+}
+
+// taskView is one of Asynq's tasks for a counter.
+type taskView struct {
+	ID, Queue, State, LastError string
+	Retried                     int
+}
+
+// ServeHTTP looks a counter up. It changes nothing, not even what is in Redis.
+func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	data := keyData{Asked: r.URL.Query().Get("key"), May: access.Of(r).May()}
+	if data.Asked == "" {
+		p.render(w, r, http.StatusOK, data)
+		return
+	}
+	key, err := counter.ParseKey(data.Asked)
+	if err != nil {
+		data.Invalid = err.Error()
+		if e, ok := errors.AsType[*counter.Error](err); ok {
+			data.Invalid = e.Detail
+		}
+		data.Asked = cut(data.Asked, maxSearch)
+		p.render(w, r, http.StatusBadRequest, data)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
+	defer cancel()
+	data.Key, data.Shard, data.Did = key, p.cache.Shard(key), p.did(r)
+	status := http.StatusOK
+	if err := p.look(ctx, &data); err != nil {
+		p.log.Warn("a counter cannot be looked up", "key", key, "error", err)
+		data.Seen, status = nil, http.StatusServiceUnavailable
+	}
+	p.render(w, r, status, data)
+}
+
+// look reads Redis first: what it has is never older than the row that is read then, but for what the state says.
+func (p *keyPage) look(ctx context.Context, data *keyData) error {
+	seen, err := p.cache.Look(ctx, []counter.Key{data.Key})
+	if err != nil {
+		return err
+	}
+	now, err := p.cache.Now(ctx)
+	if err != nil {
+		return err
+	}
+	if dead, found, err := p.cache.DeadLetter(ctx, data.Key); err != nil {
+		return err
+	} else if found {
+		data.Dead = &dead
+	}
+	if data.Tasks, err = p.tasks(data.Key); err != nil {
+		return err
+	}
+	rows, err := p.rows.Read(ctx, []counter.Key{data.Key})
+	if err != nil {
+		p.log.Warn("postgres did not answer, so its side is not shown", "key", data.Key, "error", err)
+		data.Unread = true
+	}
+	row, found := rows[data.Key]
+	if found {
+		data.Row = &row
+	}
+	data.Seen = &seen[0]
+	if seen[0].Dirty && !seen[0].Dead && seen[0].DirtySince <= now {
+		data.Since = time.Duration(now-seen[0].DirtySince) * time.Millisecond
+	}
+	data.State = stateOf(seen[0], row, found, data.Unread, now)
+	return nil
+}
+
+// stateOf says how a counter stands.
+func stateOf(seen cache.Seen, row counter.Row, found, unread bool, now int64) keyState {
+	switch {
+	case seen.Dead:
+		return keyState{Class: "bad", Word: "dead", Text: "Postgres refused it until the attempts were used up. It goes on taking writes."}
+	case seen.Dirty && seen.DirtySince > now:
+		return keyState{
+			Class: "warn", Word: "waits for a retry", Flushable: true,
+			Text: "Postgres refused it, or its row was locked: it is tried again, later each time.",
+		}
+	case seen.Dirty && seen.Missing:
+		return keyState{
+			Class: "warn", Word: "mark without an entry", Flushable: true,
+			Text: "Somebody deleted its entry by hand: a flush clears the mark.",
+		}
+	case seen.Dirty:
+		return keyState{
+			Class: "warn", Word: "dirty", Flushable: true,
+			Text: "It was written, and waits for its flush: normal for a moment.",
+		}
+	case unread:
+		return keyState{Word: "clean in Redis", Text: "Postgres does not answer, so its row is not shown."}
+	case seen.Missing && !found:
+		return keyState{Word: "unknown", Text: "Neither Redis nor Postgres has it: it was never written, or was deleted long ago."}
+	case seen.Missing:
+		return keyState{
+			Class: "good", Word: "in Postgres only",
+			Text: "Nobody asked for it for a while, so it left Redis. The next read brings it back.",
+		}
+	}
+	class := verify.Compare(seen, row, found)
+	if class == verify.Equal {
+		return keyState{Class: "good", Word: "clean", Text: "Redis and Postgres agree."}
+	}
+	for _, e := range verify.Explanations() {
+		if e.Class == class {
+			return keyState{Class: "bad", Word: string(class), Text: e.Text + " (see `afterwrite verify`)"}
+		}
+	}
+	return keyState{Word: string(class)}
+}
+
+// tasks are those of Asynq's that are the key's own. A drain of its shard may be under way beside them.
+func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
+	var views []taskView
+	for _, one := range []struct{ queue, id string }{
+		{tasks.QueueFlush, tasks.FlushID(key)}, {tasks.QueueRetry, tasks.RetryID(key)},
+	} {
+		info, err := p.inspector.GetTaskInfo(one.queue, one.id)
+		if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for task %q: %w", one.id, err)
+		}
+		views = append(views, taskView{
+			ID: info.ID, Queue: info.Queue, State: info.State.String(), Retried: info.Retried, LastError: info.LastErr,
+		})
+	}
+	return views, nil
+}
+
+// flushNow has a worker flush the counter.
+func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
+	if !p.form(w, r) {
+		return
+	}
+	keys, ok := p.named(w, r, r.PostForm["key"])
+	if !ok {
+		return
+	}
+	id, ok := p.do(w, r, "flush", listed(keys), func(ctx context.Context) (string, error) {
+		left, err := p.flusher.Flush(ctx, keys, flushBound)
+		switch {
+		case err != nil:
+			return "", err
+		case left.Dead > 0:
+			return "it is dead: no flush brings it to Postgres", nil
+		case left.Retrying > 0:
+			return "Postgres refused it, so it waits for another try", nil
+		case left.Dirty == 0:
+			return "Postgres has it", nil
+		}
+		workers, err := p.box.Workers()
+		if err == nil && workers == 0 {
+			return "asked for, but no worker is running", nil
+		}
+		return "asked for; Postgres did not get it within " + flushBound.String(), err
+	})
+	if ok {
+		back(w, r, keyPath, url.Values{"key": {string(keys[0])}}, id)
+	}
+}

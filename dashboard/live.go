@@ -1,0 +1,185 @@
+package dashboard
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/sample"
+)
+
+const (
+	// maxViewers bounds the streams of one process; each costs some 30 kB. Who comes later sees the page without live updates.
+	maxViewers = 256
+
+	// sendTimeout bounds the wait for a viewer who does not read. The stream ends then.
+	sendTimeout = 10 * time.Second
+
+	// streamFor is how long one stream lasts: browsers open the next by themselves, and whatever was allowed when this one
+	// began is looked at again.
+	streamFor = 10 * time.Minute
+
+	// retryAfter is what those are told who find no room, in seconds.
+	retryAfter = "15"
+)
+
+// livePage is a page with parts that change.
+type livePage interface {
+	// data is what the page's templates get.
+	data(f *frame) any
+	// parts are the names of the templates that are made for each frame. live.js puts them into the elements that have the
+	// same name as data-part.
+	parts() []string
+	// part makes one of them.
+	part(name string, data any) (string, error)
+}
+
+// live streams frames to viewers, as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+type live struct {
+	watch *watch
+	pages map[string]livePage
+	seats chan struct{}
+	ended <-chan struct{} // closed when the process is to end
+}
+
+// message is what an event holds.
+type message struct {
+	Parts  json.RawMessage `json:"parts"`
+	Now    int64           `json:"now"`
+	Points []sample.Sample `json:"points"` // since the last event
+}
+
+// ServeHTTP takes page, a name; every, the seconds between two events: 1, 5 or 15; and since, the time of the last point that
+// the viewer has.
+func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	name := query.Get("page")
+	page, ok := l.pages[name]
+	every, _ := strconv.Atoi(query.Get("every")) // 0 is refused below
+	since, _ := strconv.ParseInt(query.Get("since"), 10, 64)
+	if !ok || !slices.Contains([]int{1, 5, 15}, every) {
+		http.Error(w, "no such stream: it takes page, the name of one that has live updates, and every, 1, 5 or 15",
+			http.StatusBadRequest)
+		return
+	}
+	select {
+	case l.seats <- struct{}{}:
+		defer func() { <-l.seats }()
+	default:
+		w.Header().Set("Retry-After", retryAfter)
+		http.Error(w, fmt.Sprintf("%d others are watching, and no more can at once: load the page again for new numbers", maxViewers),
+			http.StatusServiceUnavailable)
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Accel-Buffering", "no") // nginx would keep events back
+	s := stream{live: l, name: name, page: page, since: since, every: time.Duration(every) * time.Second}
+	s.run(w, r)
+}
+
+// stream is one viewer.
+type stream struct {
+	*live
+
+	name  string
+	page  livePage
+	since int64
+	every time.Duration
+}
+
+func (s *stream) run(w http.ResponseWriter, r *http.Request) {
+	over := time.NewTimer(streamFor)
+	defer over.Stop()
+	ticker := time.NewTicker(s.every)
+	defer ticker.Stop()
+	for {
+		frame, next := s.watch.latest()
+		if err := s.send(w, frame); err != nil {
+			return // the viewer has gone, or does not read
+		}
+		tick := ticker.C
+		if s.every <= sampleEvery {
+			tick = nil // each frame
+		}
+		if !s.wait(r, over.C, tick, next) {
+			return
+		}
+	}
+}
+
+// wait returns true when there is something to send: at the tick, or with the next frame where there is none.
+func (s *stream) wait(r *http.Request, over, tick <-chan time.Time, next <-chan struct{}) bool {
+	if tick != nil {
+		next = nil
+	}
+	select {
+	case <-r.Context().Done():
+		return false
+	case <-s.ended:
+		return false
+	case <-over:
+		return false
+	case <-tick:
+		return true
+	case <-next:
+		return true
+	}
+}
+
+func (s *stream) send(w http.ResponseWriter, f *frame) error {
+	parts, err := f.rendered(s.name, s.page)
+	if err != nil {
+		return err
+	}
+	m := message{Parts: parts, Now: f.At, Points: f.since(s.since)}
+	s.since = max(s.since, f.At)
+	text, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode an event: %w", err)
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Now().Add(sendTimeout)) // a writer that has none is a test's
+	if _, err := fmt.Fprintf(w, "event: frame\ndata: %s\n\n", text); err != nil {
+		return err
+	}
+	return control.Flush()
+}
+
+// since returns the samples after the given time.
+func (f *frame) since(at int64) []sample.Sample {
+	i, _ := slices.BinarySearchFunc(f.History, at+1, func(s sample.Sample, t int64) int { return int(s.At - t) })
+	return f.History[i:]
+}
+
+// rendered returns the page's parts as JSON, {"name":"HTML"}. They are made once for all viewers.
+func (f *frame) rendered(name string, p livePage) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if parts, ok := f.parts[name]; ok {
+		return parts, nil
+	}
+	data := p.data(f)
+	texts := make(map[string]string)
+	for _, part := range p.parts() {
+		text, err := p.part(part, data)
+		if err != nil {
+			return nil, err
+		}
+		texts[part] = text
+	}
+	var body bytes.Buffer
+	if err := json.NewEncoder(&body).Encode(texts); err != nil {
+		return nil, fmt.Errorf("encode parts: %w", err)
+	}
+	if f.parts == nil {
+		f.parts = make(map[string][]byte)
+	}
+	f.parts[name] = bytes.TrimSpace(body.Bytes())
+	return f.parts[name], nil
+}

@@ -1,0 +1,256 @@
+package dashboard_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+// event is what a stream sends.
+type event struct {
+	Parts  map[string]string `json:"parts"`
+	Now    int64             `json:"now"`
+	Points []struct {
+		T int64 `json:"t"`
+		D int64 `json:"d"`
+	} `json:"points"`
+}
+
+// viewer is one open stream.
+type viewer struct {
+	body  io.ReadCloser
+	lines *bufio.Scanner
+}
+
+func (b *testBundle) serve(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(b.handler)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func watch(t *testing.T, url string) *viewer {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	require.NoError(t, err)
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		cancel()
+		_ = response.Body.Close()
+	})
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	require.Equal(t, "text/event-stream", response.Header.Get("Content-Type"))
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(nil, 1<<20)
+	return &viewer{body: response.Body, lines: lines}
+}
+
+// next returns the next event; nil when the stream has ended.
+func (v *viewer) next(t *testing.T) *event {
+	t.Helper()
+	for v.lines.Scan() {
+		if text, ok := strings.CutPrefix(v.lines.Text(), "data: "); ok {
+			var e event
+			require.NoError(t, json.Unmarshal([]byte(text), &e))
+			return &e
+		}
+	}
+	return nil
+}
+
+func TestTwoViewersSeeTheSameSample(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.dirty(t, "07", 5, time.Now())
+	b.run(t)
+	url := b.serve(t) + "/live?page=overview&every=1"
+	one, two := watch(t, url), watch(t, url)
+
+	seen := make(map[int64]event)
+	for range 4 {
+		e := one.next(t)
+		seen[e.Now] = *e
+	}
+	same := 0
+	for range 4 {
+		e := two.next(t)
+		if other, ok := seen[e.Now]; ok {
+			require.Equal(t, other.Parts, e.Parts)
+			same++
+		}
+	}
+	require.GreaterOrEqual(t, same, 2)
+	for _, e := range seen {
+		require.Contains(t, e.Parts["state"], "Workers are not running; 5 keys are waiting.")
+		require.NotEmpty(t, e.Parts["at"])
+		require.NotEmpty(t, e.Points)
+		require.EqualValues(t, 5, e.Points[len(e.Points)-1].D)
+	}
+}
+
+func TestAViewerGetsTheHistoryOnceAndThenWhatIsNew(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	stop := b.run(t)
+	v := watch(t, b.serve(t)+"/live?page=overview&every=1")
+	first := v.next(t)
+	require.NotEmpty(t, first.Points)
+	last := first.Points[len(first.Points)-1].T
+	for range 2 {
+		e := v.next(t)
+		require.Len(t, e.Points, 1)
+		require.Greater(t, e.Points[0].T, last)
+		last = e.Points[0].T
+	}
+	stop()
+	require.Nil(t, v.next(t), "the end of the process ends the stream")
+
+	// Another process begins with the history that this one has left in Redis.
+	again := setup(t, false)
+	copyHistory(t, b.redis, again.redis)
+	again.run(t)
+	e := watch(t, again.serve(t)+"/live?page=overview&every=15").next(t)
+	require.GreaterOrEqual(t, len(e.Points), 4)
+	require.Equal(t, first.Points[0].T, e.Points[0].T)
+}
+
+func copyHistory(t *testing.T, from, to *redis.Client) {
+	t.Helper()
+	for _, line := range from.LRange(t.Context(), "aw:history", 0, -1).Val() {
+		require.NoError(t, to.RPush(t.Context(), "aw:history", line).Err())
+	}
+}
+
+func TestAViewerWhoDoesNotReadDelaysNobody(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.run(t)
+	url := b.serve(t)
+	slow, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	require.NoError(t, err)
+	defer slow.Close()
+	require.NoError(t, slow.(*net.TCPConn).SetReadBuffer(1))
+	for range 50 { // pipelined requests fill its buffers at once
+		_, err = fmt.Fprintf(slow, "GET /static/style.css HTTP/1.1\r\nHost: x\r\n\r\n")
+		require.NoError(t, err)
+	}
+	_, err = fmt.Fprintf(slow, "GET /live?page=overview&every=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+
+	v := watch(t, url+"/live?page=shards&every=1")
+	v.next(t)
+	began := time.Now()
+	for range 2 {
+		require.NotNil(t, v.next(t))
+	}
+	require.Less(t, time.Since(began), 6*time.Second)
+}
+
+func TestThereIsRoomForSoManyViewersAndThenAClearAnswer(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.run(t)
+	url := b.serve(t) + "/live?page=overview&every=15"
+	first := watch(t, url)
+	for range 255 {
+		watch(t, url)
+	}
+
+	response, err := http.Get(url)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
+	require.Equal(t, "15", response.Header.Get("Retry-After"))
+	require.Contains(t, string(text), "256 others are watching")
+
+	require.NoError(t, first.body.Close())
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get(url)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusOK, response.Status
+	})
+}
+
+func TestAStreamThatIsNoneIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	for _, query := range []string{"", "?page=overview", "?page=overview&every=0", "?page=overview&every=2", "?page=x&every=1"} {
+		require.Equal(t, http.StatusBadRequest, b.get(t, "/live"+query).Code, query)
+	}
+}
+
+// counting counts the commands that a client sends.
+type counting struct{ sent atomic.Int64 }
+
+func (*counting) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c *counting) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		c.sent.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (c *counting) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		c.sent.Add(int64(len(cmds)))
+		return next(ctx, cmds)
+	}
+}
+
+func TestManyViewersCostRedisNoMoreThanOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	commands := new(counting)
+	b.redis.AddHook(commands)
+	b.run(t)
+	url := b.serve(t) + "/live?page=overview&every=1"
+	first := watch(t, url)
+
+	// Samples, and not seconds, are what commands are counted by: the machine may be busy.
+	perSample := func() float64 {
+		first.next(t)
+		before := commands.sent.Load()
+		var samples int
+		for range 5 { // all of them between two calls of INFO, which is one command in five samples
+			samples += len(first.next(t).Points)
+		}
+		return float64(commands.sent.Load()-before) / float64(samples)
+	}
+	one := perSample()
+	var received atomic.Int64
+	for range 199 {
+		v := watch(t, url)
+		go func() { // until the end of its stream, with the test
+			for v.lines.Scan() {
+				if strings.HasPrefix(v.lines.Text(), "data: ") {
+					received.Add(1)
+				}
+			}
+		}()
+	}
+	many := perSample()
+
+	t.Logf("commands to Redis for each sample: %.1f with 1 viewer, %.1f with 200, who got %d events", one, many, received.Load())
+	require.InDelta(t, one, many, 2)
+	require.Greater(t, received.Load(), int64(400))
+}

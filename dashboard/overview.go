@@ -1,0 +1,216 @@
+package dashboard
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/pulse"
+)
+
+// overview is what overview.html shows.
+type overview struct {
+	State     state
+	Tiles     []tile
+	Charts    []chart
+	Processes []processRow
+	Facts     []facts
+	At        string
+	Live      string // the page's name for live.js
+}
+
+// tile is one number.
+type tile struct {
+	Label string
+	Value string
+	Unit  string
+	Note  string
+	Level string // "" where the number alone says nothing
+}
+
+// facts are what is known of one part.
+type facts struct {
+	Title string
+	Pairs [][2]string
+	Level string // with Word, in a pill
+	Word  string
+}
+
+// processRow is a process, or that there is none of a role.
+type processRow struct {
+	Role, Place, Address, Version, Uptime, Beat, Postgres string
+
+	Level   string
+	Missing bool
+}
+
+// overviewPage is /.
+type overviewPage struct {
+	*page
+
+	watch *watch
+}
+
+// ServeHTTP answers with 503 when Redis does not answer: the page itself is shown, and says so.
+func (p *overviewPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f, _ := p.watch.latest()
+	status := http.StatusOK
+	if f.Failed > 0 {
+		status = http.StatusServiceUnavailable
+	}
+	p.render(w, r, status, p.data(f))
+}
+
+// data implements livePage.
+func (p *overviewPage) data(f *frame) any {
+	fleet := f.fleet()
+	return overview{
+		State: judge(f.condition), Tiles: tiles(f.condition, fleet), Charts: charts(f.condition),
+		Processes: processRows(f.condition, fleet), Live: "overview",
+		Facts: []facts{postgresFacts(f.condition, fleet), redisFacts(f.condition), sweepFacts(fleet)},
+		At:    clock(f),
+	}
+}
+
+// clock is the time of the sample, "" where there is none yet.
+func clock(f *frame) string {
+	if f.At == 0 {
+		return ""
+	}
+	return time.UnixMilli(f.At).UTC().Format(time.TimeOnly)
+}
+
+// parts implements livePage: the templates that are made anew for each frame.
+func (*overviewPage) parts() []string { return []string{"state", "tiles", "processes", "facts", "at"} }
+
+func tiles(c condition, f fleet) []tile {
+	dead, rejected, dirty := levelGood, levelGood, "counters that Postgres has in an older state"
+	if c.Dead > 0 {
+		dead = levelWarn
+	}
+	if c.Rejected > 0 {
+		rejected = levelBad
+	}
+	if f.MaxDirty > 0 {
+		dirty = "of " + number(f.MaxDirty) + " that may be"
+	}
+	coalesced := tile{Label: "Coalescing", Value: "–", Note: "nothing was flushed in the last 10 s"}
+	if ratio := c.coalescing(); ratio > 0 && c.LagP50 >= 0 { // in an outage it would grow, and say nothing
+		coalesced = tile{Label: "Coalescing", Value: rate(ratio), Unit: "×", Note: "writes for each row, in the last minute"}
+	}
+	lag := tile{Label: "Sync lag", Value: "–", Note: "nothing was flushed in the last 10 s"}
+	if c.LagP50 >= 0 && c.At > 0 {
+		lag = tile{Label: "Sync lag", Value: age(duration(c.LagP50)), Note: "half of all; 99 of 100 within " + age(duration(c.LagP99))}
+	}
+	return []tile{
+		{Label: "Writes", Value: rate(c.Writes), Unit: "/s", Note: "accepted by the api"},
+		{Label: "Rows", Value: rate(c.Rows), Unit: "/s", Note: "taken by Postgres"},
+		coalesced,
+		{Label: "Dirty keys", Value: number(c.Dirty), Note: dirty},
+		{Label: "Oldest unsynced", Value: age(duration(c.Oldest)), Note: "since its first write"},
+		lag,
+		{Label: "Dead letters", Value: number(c.Dead), Note: "rows that Postgres refuses for good", Level: dead},
+		{Label: "Rejected", Value: rate(c.Rejected), Unit: "/s", Note: "turned away, to be tried again", Level: rejected},
+	}
+}
+
+func processRows(c condition, f fleet) []processRow {
+	var rows []processRow
+	for _, role := range []string{pulse.RoleAPI, pulse.RoleWorker, pulse.RoleScheduler, pulse.RoleDashboard} {
+		if f.Alive[role] == 0 {
+			rows = append(rows, processRow{Role: role, Beat: "none is running", Level: levelBad, Missing: true})
+		}
+		for _, p := range c.Processes {
+			if p.Role == role {
+				rows = append(rows, newProcessRow(p))
+			}
+		}
+	}
+	return rows
+}
+
+func newProcessRow(p pulse.Pulse) processRow {
+	row := processRow{
+		Role: p.Role, Place: fmt.Sprintf("%s · %d", p.Host, p.PID), Address: p.Address, Version: p.Version,
+		Uptime: age(duration(p.Uptime) + p.Age), Postgres: p.Postgres, Beat: age(p.Age) + " ago", Level: levelGood,
+	}
+	if !p.Alive() {
+		row.Level, row.Beat, row.Uptime, row.Postgres = levelBad, "gone for "+age(p.Age), "–", ""
+	}
+	return row
+}
+
+func postgresFacts(c condition, f fleet) facts {
+	workers := f.Up + f.Down
+	out := facts{Title: "Postgres", Level: levelGood, Word: "up"}
+	switch {
+	case workers == 0:
+		out.Level, out.Word = levelWarn, "nobody looks"
+	case f.Up == 0:
+		out.Level, out.Word = levelBad, "down"
+	case f.Down > 0:
+		out.Level, out.Word = levelWarn, "up for some"
+	}
+	since := "–"
+	if f.PostgresFor > 0 {
+		since = age(f.PostgresFor)
+	}
+	out.Pairs = [][2]string{
+		{"For", since},
+		{"Reached by", fmt.Sprintf("%d of %d workers", f.Up, workers)},
+		{"Rows taken", rate(c.Rows) + "/s"},
+	}
+	return out
+}
+
+func redisFacts(c condition) facts {
+	r := c.Redis
+	out := facts{Title: "Redis", Level: levelGood, Word: "up"}
+	if c.Failed > 0 {
+		out.Level, out.Word = levelBad, "cannot be reached"
+	}
+	limit := "no limit is set"
+	if r.Limit > 0 {
+		limit = fmt.Sprintf("%s (%.0f%% used)", size(r.Limit), 100*r.Full())
+	}
+	aof := "off"
+	switch {
+	case r.AOFFailing:
+		aof = "failing"
+	case r.Rewriting:
+		aof = "on, being rewritten"
+	case r.AOF:
+		aof = "on"
+	}
+	if !r.Known {
+		out.Pairs = [][2]string{{"Version", "not known yet"}}
+		return out
+	}
+	out.Pairs = [][2]string{
+		{"Version", r.Version + ", " + r.Role},
+		{"Memory", size(r.Used)},
+		{"Maxmemory", limit},
+		{"Policy", r.Policy},
+		{"Append-only file", aof},
+		{"Replicas", number(r.Replicas)},
+		{"Commands", rate(float64(r.Ops)) + "/s"},
+		{"Up for", age(r.Uptime)},
+	}
+	return out
+}
+
+func sweepFacts(f fleet) facts {
+	out := facts{Title: "Sweeps", Level: levelGood, Word: "on time"}
+	last := "–"
+	if f.Swept >= 0 {
+		last = age(f.Swept) + " ago"
+	}
+	switch {
+	case f.Alive[pulse.RoleScheduler] == 0:
+		out.Level, out.Word = levelWarn, "no scheduler"
+	case f.Swept > 3*f.SweepInterval+lateAfter:
+		out.Level, out.Word = levelWarn, "late"
+	}
+	out.Pairs = [][2]string{{"Last one sent", last}, {"Every", age(f.SweepInterval)}, {"Flush interval", age(f.FlushInterval)}}
+	return out
+}

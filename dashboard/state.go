@@ -1,0 +1,157 @@
+package dashboard
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/pulse"
+)
+
+// The levels of findings, and the classes that show them.
+const (
+	levelGood = "good"
+	levelWarn = "warn"
+	levelBad  = "bad"
+)
+
+// lateAfter is how far behind Postgres may be, beyond the flush interval, before we say that it does not keep up.
+const lateAfter = 10 * time.Second
+
+// finding is one thing that is so, and what to do about it.
+type finding struct {
+	Level  string
+	Title  string
+	Advice string
+}
+
+// state is what the page says first: the most important finding, and what else there is.
+type state struct {
+	finding
+
+	Also []finding
+}
+
+// judge says in one sentence how things are. The order of its findings is that of their weight: what comes first explains
+// much of what follows.
+func judge(c condition) state {
+	switch {
+	case c.Failed > 0:
+		return state{finding: finding{
+			levelBad, "Redis cannot be reached for " + age(c.Failed) + ".",
+			"Writes are refused until it answers. Check that it runs and that the network lets us through; " +
+				"`afterwrite doctor` says more. The numbers below are from before.",
+		}}
+	case c.Starting:
+		return state{finding: finding{levelWarn, "Starting: the first sample is on its way.", "This takes a second or two."}}
+	}
+	f := c.fleet()
+	return conclude(flow(c, f), append(troubles(c, f), concerns(c, f)...))
+}
+
+// conclude puts how Postgres keeps up first, unless something is worse than that.
+func conclude(flow finding, others []finding) state {
+	if flow.Level != levelBad {
+		for i, f := range others {
+			if f.Level == levelBad {
+				return state{finding: f, Also: append([]finding{flow}, slices.Delete(others, i, i+1)...)}
+			}
+		}
+	}
+	return state{finding: flow, Also: others}
+}
+
+// flow says whether what is written reaches Postgres.
+func flow(c condition, f fleet) finding {
+	waiting := count(c.Dirty, "key is waiting", "keys are waiting")
+	trend := c.trend()
+	late := duration(c.Oldest) > f.FlushInterval+lateAfter
+	switch {
+	case f.Alive[pulse.RoleWorker] == 0:
+		return finding{
+			levelBad, "Workers are not running; " + waiting + ".",
+			"Writes are safe in Redis." + room(c, f, trend) + " Start `afterwrite worker`; if one ends at once, its log says why.",
+		}
+	case f.Up == 0:
+		title := "Postgres is down for " + age(f.PostgresFor) + "; " + waiting + "."
+		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
+			" Start Postgres, or see in the log of a worker why it refuses."}
+	case f.Down > 0:
+		return finding{
+			levelWarn, fmt.Sprintf("%d of %d workers cannot reach Postgres.", f.Down, f.Up+f.Down),
+			"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections.",
+		}
+	case late && trend < 0:
+		left := time.Duration(float64(c.Dirty) / -trend * float64(time.Second))
+		return finding{
+			levelWarn, "Catching up: " + waiting + ", about " + age(left) + " to go.",
+			"Postgres takes more than is written. There is nothing to do.",
+		}
+	case late:
+		return finding{
+			levelBad, "Falling behind: " + age(duration(c.Oldest)) + ", " + waiting + ".",
+			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
+				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
+		}
+	case c.Dirty == 0:
+		return finding{levelGood, "Keeping up: Postgres has everything.", ""}
+	default:
+		return finding{levelGood, "Keeping up: " + age(duration(c.Oldest)) + " behind.", ""}
+	}
+}
+
+// room says how long writes can go on.
+func room(c condition, f fleet, trend float64) string {
+	if f.MaxDirty == 0 {
+		return ""
+	}
+	left := max(0, f.MaxDirty-c.Dirty-c.Dead)
+	text := " There is room for " + number(left) + " more keys"
+	if trend > 0 {
+		text += ", about " + age(time.Duration(float64(left)/trend*float64(time.Second))) + " at the present rate"
+	}
+	return text + "; after that new keys are refused."
+}
+
+// troubles are what can lose or refuse writes.
+func troubles(c condition, f fleet) []finding {
+	var found []finding
+	add := func(ok bool, level, title, advice string) {
+		if ok {
+			found = append(found, finding{level, title, advice})
+		}
+	}
+	rejected := c.rejected()
+	add(rejected > 0, levelBad, "Requests are turned away: "+rate(rejected)+" a second.",
+		"Clients get 503 and try again later. The reasons are in afterwrite_rejected_total of each api.")
+	full := c.Redis.Full()
+	add(full >= 0.9, levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
+		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
+	add(c.Redis.AOFFailing, levelBad, "Redis cannot write its append-only file.",
+		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
+	add(c.Redis.Known && !c.Redis.AOF, levelWarn, "Redis keeps no append-only file.",
+		"Writes that Postgres does not have yet are lost if Redis ends. Set appendonly yes.")
+	add(f.Alive[pulse.RoleAPI] == 0, levelWarn, "No api is running.", "Nobody can write. Start `afterwrite api`.")
+	return found
+}
+
+// concerns are what somebody should look after, soon.
+func concerns(c condition, f fleet) []finding {
+	var found []finding
+	add := func(ok bool, title, advice string) {
+		if ok {
+			found = append(found, finding{levelWarn, title, advice})
+		}
+	}
+	add(c.Dead > 0, count(c.Dead, "dead letter needs", "dead letters need")+" somebody.",
+		"Postgres refuses their rows for good; every other counter goes on. See `afterwrite dead list`, "+
+			"mend the cause, then redrive or discard them.")
+	add(c.Retrying > 0, count(c.Retrying, "key waits", "keys wait")+" for a retry.",
+		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end.")
+	schedulers := f.Alive[pulse.RoleScheduler]
+	add(schedulers == 0, "No scheduler is running.",
+		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`.")
+	add(schedulers > 0 && f.Swept > 3*f.SweepInterval+lateAfter, "The last sweep was sent "+age(f.Swept)+" ago.",
+		"There should be one every "+age(f.SweepInterval)+". The log of the scheduler says why there is none.")
+	return found
+}

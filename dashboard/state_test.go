@@ -1,0 +1,188 @@
+package dashboard
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/pulse"
+	"github.com/afterwrite/afterwrite/internal/sample"
+)
+
+// process is a running one, by role.
+func process(role string) pulse.Pulse {
+	p := pulse.Pulse{ID: role, Role: role, SweptAgo: -1, Settings: pulse.Settings{
+		FlushInterval: 1000, SweepInterval: 5000, MaxDirty: 1_000_000,
+	}}
+	switch role {
+	case pulse.RoleWorker:
+		p.Postgres, p.PostgresFor = pulse.PostgresUp, 3_600_000
+	case pulse.RoleScheduler:
+		p.SweptAgo = 2000
+	}
+	return p
+}
+
+// well is a system in which nothing is wrong.
+func well() condition {
+	return condition{Snapshot: sample.Snapshot{
+		Sample: sample.Sample{At: 1_000_000, Oldest: 1200, Dirty: 50},
+		Processes: []pulse.Pulse{
+			process(pulse.RoleAPI), process(pulse.RoleDashboard), process(pulse.RoleScheduler), process(pulse.RoleWorker),
+		},
+		Redis: sample.Redis{Known: true, AOF: true, Used: 1, Limit: 100},
+	}}
+}
+
+// growing adds a history in which the backlog has come to what it is from before, 15 s ago.
+func growing(c *condition, before int64) {
+	for i := range int64(16) {
+		c.History = append(c.History, sample.Sample{At: c.At - 15_000 + i*1000, Dirty: before + (c.Dirty-before)*i/15})
+	}
+}
+
+func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
+	t.Parallel()
+	worker := func(c *condition) *pulse.Pulse { return &c.Processes[3] }
+	for name, test := range map[string]struct {
+		change func(*condition)
+		level  string
+		title  string
+		advice string // a part of it
+		also   []string
+	}{
+		"well": {func(*condition) {}, levelGood, "Keeping up: 1.2 s behind.", "", nil},
+		"idle": {func(c *condition) { c.Dirty, c.Oldest = 0, 0 }, levelGood, "Keeping up: Postgres has everything.", "", nil},
+		"before the first sample": {
+			func(c *condition) { *c = condition{Starting: true} },
+			levelWarn, "Starting: the first sample is on its way.", "second", nil,
+		},
+		"no redis": {
+			func(c *condition) { c.Failed = 12 * time.Second },
+			levelBad, "Redis cannot be reached for 12 s.", "Writes are refused", nil,
+		},
+		"no postgres": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 41203, 180_000
+				worker(c).Postgres, worker(c).PostgresFor = pulse.PostgresDown, 180_000
+				growing(c, 26203)
+			},
+			levelBad, "Postgres is down for 3 min; 41,203 keys are waiting.",
+			"Writes are safe in Redis, and go to Postgres by themselves when it is back. " +
+				"There is room for 958,797 more keys, about 15 min at the present rate", nil,
+		},
+		"one worker without postgres": {
+			func(c *condition) {
+				lost := process(pulse.RoleWorker)
+				lost.Postgres = pulse.PostgresDown
+				c.Processes = append(c.Processes, lost)
+			},
+			levelWarn, "1 of 2 workers cannot reach Postgres.", "max_connections", nil,
+		},
+		"no worker": {
+			func(c *condition) { worker(c).Age = time.Minute },
+			levelBad, "Workers are not running; 50 keys are waiting.", "Start `afterwrite worker`", nil,
+		},
+		"falling behind": {
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 6000) },
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
+		},
+		"catching up": {
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000) },
+			levelWarn, "Catching up: 9,000 keys are waiting, about 45 s to go.", "nothing to do", nil,
+		},
+		"dead letters": {
+			func(c *condition) { c.Dead, c.Retrying = 3, 1 },
+			levelGood, "Keeping up: 1.2 s behind.", "",
+			[]string{"3 dead letters need somebody.", "1 key waits for a retry."},
+		},
+		"redis nearly full": {
+			func(c *condition) { c.Redis.Used = 95 },
+			levelBad, "Redis is 95% full.", "maxmemory",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"writes are refused": {
+			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
+			levelBad, "Requests are turned away: 12 a second.", "503",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"no append-only file": {
+			func(c *condition) { c.Redis.AOF = false },
+			levelGood, "Keeping up: 1.2 s behind.", "",
+			[]string{"Redis keeps no append-only file."},
+		},
+		"a failing append-only file": {
+			func(c *condition) { c.Redis.AOFFailing = true },
+			levelBad, "Redis cannot write its append-only file.", "full disk",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"no api, no scheduler": {
+			func(c *condition) { c.Processes = c.Processes[3:] },
+			levelGood, "Keeping up: 1.2 s behind.", "",
+			[]string{"No api is running.", "No scheduler is running."},
+		},
+		"no sweeps": {
+			func(c *condition) { c.Processes[2].SweptAgo = 60_000 },
+			levelGood, "Keeping up: 1.2 s behind.", "",
+			[]string{"The last sweep was sent 1 min ago."},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := well()
+			test.change(&c)
+
+			s := judge(c)
+
+			require.Equal(t, test.title, s.Title)
+			require.Equal(t, test.level, s.Level)
+			require.Contains(t, s.Advice, test.advice)
+			var also []string
+			for _, f := range s.Also {
+				also = append(also, f.Title)
+			}
+			require.Equal(t, test.also, also)
+		})
+	}
+}
+
+func TestCoalescingIsOfTheLastMinute(t *testing.T) {
+	t.Parallel()
+	c := condition{Snapshot: sample.Snapshot{Sample: sample.Sample{At: 100_000}}, History: []sample.Sample{
+		{At: 30_000, Writes: 1e9, Rows: 1}, {At: 50_000, Writes: 30, Rows: 2}, {At: 100_000, Writes: 20, Rows: 3},
+	}}
+	require.InDelta(t, 10, c.coalescing(), 0)
+	require.Zero(t, condition{}.coalescing())
+}
+
+func TestRememberIsBoundAndFollowsTheClock(t *testing.T) {
+	t.Parallel()
+	var history []sample.Sample
+	for i := range int64(2 * sample.Kept) {
+		history = remember(history, sample.Sample{At: i * 500}) // twice as many as there should be
+	}
+	require.Len(t, history, sample.Kept)
+	older := history[:10]
+	history = remember(history, sample.Sample{At: history[9].At + 1, Dirty: 7}) // the clock was set back
+	require.Len(t, history, 11)
+	require.EqualValues(t, 7, history[10].Dirty)
+	history = remember(history, sample.Sample{At: 1e9})
+	require.Len(t, history, 1, "what is older than 15 minutes is gone")
+	require.Len(t, older, 10)
+}
+
+func TestALineHasAGapWhereThereAreNoSamples(t *testing.T) {
+	t.Parallel()
+	c := condition{Snapshot: sample.Snapshot{Sample: sample.Sample{At: 1_000_000}}, History: []sample.Sample{
+		{At: 990_000, LagP50: 50}, {At: 991_000, LagP50: 100}, {At: 992_000, LagP50: -1}, {At: 1_000_000, LagP50: 0},
+	}}
+	require.Equal(t, "M890.0 100.0L891.0 0.0M900.0 200.0", path(c, func(s sample.Sample) float64 { return float64(s.LagP50) }, 100))
+}
+
+func TestCeilingIsRound(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[float64]float64{0: 10, 10: 10, 11: 20, 511: 600, 2001: 3000, 98000: 100000} {
+		require.InDelta(t, want, ceiling(value, "keys"), 0)
+	}
+}

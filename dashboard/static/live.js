@@ -1,0 +1,232 @@
+'use strict';
+
+// Live updates of a page that has data-live: the server renders the parts that change, and sends them with the samples
+// that the charts lack, as server-sent events. Without this script the page shows what was so when it was loaded.
+(() => {
+  const root = document.querySelector('[data-live]');
+  if (!root || !window.EventSource) return;
+
+  const WIDTH = 900; // as in chart.go: a second is one unit
+  const HEIGHT = 200;
+  const GAP = 3500;
+  const AGAIN = 15000; // ms until the next try, when the server has no room
+
+  const find = (selector, within = root) => within.querySelector(selector);
+  const all = (selector, within = root) => [...within.querySelectorAll(selector)];
+  const controls = find('[data-controls]');
+  const connection = find('[data-connection]');
+  const title = document.title;
+
+  let every = Number(stored('every')) || 1;
+  let paused = false;
+  let source = null;
+  let timer = 0;
+  let points = [];
+  let level = find('[data-level]')?.dataset.level;
+
+  function stored(name) {
+    try { return localStorage.getItem(name); } catch { return null; } // it may be forbidden
+  }
+
+  function store(name, value) {
+    try { localStorage.setItem(name, value); } catch { /* likewise */ }
+  }
+
+  // The connection.
+
+  function close() {
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+  }
+
+  function open() {
+    close();
+    if (paused || document.hidden) return;
+    const since = points.length ? points[points.length - 1].t : 0;
+    source = new EventSource(`/live?page=${root.dataset.live}&every=${every}&since=${since}`);
+    say('connecting', '');
+    source.addEventListener('frame', (event) => {
+      say('live', 'good');
+      show(JSON.parse(event.data));
+    });
+    source.onerror = () => {
+      say('no connection', 'bad');
+      if (source && source.readyState === EventSource.CLOSED) timer = setTimeout(open, AGAIN);
+    };
+  }
+
+  function say(text, kind) {
+    connection.textContent = text;
+    connection.className = `pill ${kind}`;
+  }
+
+  // What an event brings.
+
+  function show(message) {
+    for (const [name, html] of Object.entries(message.parts)) {
+      const part = find(`[data-part="${name}"]`);
+      if (part && part.shown !== html) {
+        part.innerHTML = html; // the server has escaped what is in it
+        part.shown = html;
+      }
+    }
+    announce();
+    const last = points.length ? points[points.length - 1].t : 0;
+    for (const point of message.points || []) if (point.t > last) points.push(point);
+    points = points.filter((point) => point.t > message.now - WIDTH * 1000);
+    for (const figure of all('[data-chart]')) draw(figure, message.now);
+  }
+
+  // Says aloud, and in the tab's title, when the state changes, and not each time that a number does.
+  function announce() {
+    const state = find('[data-level]');
+    if (!state) return;
+    document.title = state.dataset.level === 'good' ? title : `! ${find('.sentence', state).textContent}`;
+    if (state.dataset.level === level) return;
+    level = state.dataset.level;
+    find('[data-said]').textContent = find('.sentence', state).textContent;
+  }
+
+  // The charts.
+
+  function draw(figure, now) {
+    const lines = all('[data-line]', figure);
+    const kind = figure.dataset.chart;
+    let top = kind === 'age' ? 2000 : 10;
+    for (const line of lines) for (const point of points) top = Math.max(top, point[line.dataset.line]);
+    top = ceiling(top);
+    for (const line of lines) {
+      const key = line.dataset.line;
+      line.setAttribute('d', path(key, top, now));
+      const value = points.length ? points[points.length - 1][key] : 0;
+      find(`[data-now="${key}"]`, figure).textContent = format(kind, value);
+    }
+    find('[data-top]', figure).textContent = format(kind, top);
+    find('[data-half]', figure).textContent = format(kind, top / 2);
+    figure.now = now;
+  }
+
+  function ceiling(value) {
+    const power = 10 ** Math.floor(Math.log10(value));
+    return [1, 2, 3, 4, 6, 8, 10].find((factor) => factor * power >= value) * power;
+  }
+
+  function path(key, top, now) {
+    let text = '';
+    let last = -Infinity;
+    for (const point of points) {
+      if (point[key] < 0) continue;
+      const x = WIDTH - (now - point.t) / 1000;
+      const y = HEIGHT * (1 - point[key] / top);
+      text += `${point.t - last > GAP ? 'M' : 'L'}${x.toFixed(1)} ${y.toFixed(1)}`;
+      last = point.t;
+    }
+    return text;
+  }
+
+  function format(kind, value) {
+    if (value < 0) return '–';
+    if (kind === 'age') return age(value / 1000);
+    if (kind === 'keys') return number(value);
+    return `${value > 0 && value < 9.95 ? Math.max(value, 0.1).toFixed(1).replace('.0', '') : number(value)}/s`;
+  }
+
+  function number(value) {
+    return Math.round(value).toLocaleString('en-US');
+  }
+
+  function age(seconds) { // as in format.go
+    if (seconds <= 0) return '0 s';
+    if (seconds < 10) return `${seconds.toFixed(1)} s`;
+    if (seconds < 60) return `${Math.floor(seconds)} s`;
+    if (seconds < 600) return pair(seconds, 60, 'min', 1, 's');
+    if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+    if (seconds < 86400) return pair(seconds, 3600, 'h', 60, 'min');
+    return pair(seconds, 86400, 'd', 3600, 'h');
+  }
+
+  function pair(seconds, large, largeName, small, smallName) {
+    const rest = Math.floor((seconds % large) / small);
+    return `${Math.floor(seconds / large)} ${largeName}${rest ? ` ${rest} ${smallName}` : ''}`;
+  }
+
+  // Reading a chart at one moment.
+
+  function read(figure, at) {
+    if (!points.length || !figure.now) return;
+    const wanted = figure.now - (WIDTH - at) * 1000;
+    const point = points.reduce((best, each) => (Math.abs(each.t - wanted) < Math.abs(best.t - wanted) ? each : best));
+    const x = WIDTH - (figure.now - point.t) / 1000;
+    find('.cursor', figure).setAttribute('d', `M${x} 0V${HEIGHT}`);
+    const out = find('.readout', figure);
+    const values = all('.key', figure).map((key) => {
+      const value = find('[data-now]', key);
+      return `${key.firstChild.textContent.trim()} ${format(figure.dataset.chart, point[value.dataset.now])}`;
+    });
+    out.textContent = `${new Date(point.t).toLocaleTimeString()} · ${values.join(' · ')}`;
+    out.hidden = false;
+  }
+
+  function unread(figure) {
+    find('.cursor', figure).setAttribute('d', '');
+    find('.readout', figure).hidden = true;
+  }
+
+  for (const figure of all('[data-chart]')) {
+    const plot = find('.plot', figure);
+    const drawing = find('svg', figure);
+    let at = WIDTH;
+    plot.tabIndex = 0;
+    plot.setAttribute('role', 'group');
+    plot.setAttribute('aria-label', `${drawing.getAttribute('aria-label')}: the arrow keys read it`);
+    plot.addEventListener('pointermove', (event) => {
+      const box = drawing.getBoundingClientRect();
+      at = Math.min(WIDTH, Math.max(0, ((event.clientX - box.left) / box.width) * WIDTH));
+      read(figure, at);
+    });
+    plot.addEventListener('keydown', (event) => {
+      const step = { ArrowLeft: -10, ArrowRight: 10, Home: -WIDTH, End: WIDTH }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      at = Math.min(WIDTH, Math.max(0, at + step));
+      read(figure, at);
+    });
+    plot.addEventListener('pointerleave', () => unread(figure));
+    plot.addEventListener('blur', () => unread(figure));
+  }
+
+  // The controls.
+
+  function choose(seconds) {
+    every = seconds;
+    store('every', String(seconds));
+    for (const button of all('[data-every]')) button.setAttribute('aria-pressed', String(Number(button.dataset.every) === seconds));
+  }
+
+  for (const button of all('[data-every]')) {
+    button.addEventListener('click', () => {
+      choose(Number(button.dataset.every));
+      open();
+    });
+  }
+  const pause = find('[data-pause]');
+  pause.addEventListener('click', () => {
+    paused = !paused;
+    pause.textContent = paused ? 'Go on' : 'Pause';
+    open();
+    if (paused) say('paused', 'warn');
+  });
+  // A page that nobody sees takes no seat, and none of the few connections that a browser opens to one server.
+  document.addEventListener('visibilitychange', () => {
+    if (!paused) open();
+  });
+  window.addEventListener('pagehide', close);
+  window.addEventListener('pageshow', (event) => {
+    if (event.persisted) open();
+  });
+
+  controls.hidden = false;
+  choose([1, 5, 15].includes(every) ? every : 1);
+  open();
+})();

@@ -1,0 +1,143 @@
+package dashboard
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/sample"
+)
+
+const (
+	// sampleEvery is the time between two samples, whoever looks: the history is to be there before anybody does.
+	sampleEvery = time.Second
+
+	// sampleTimeout bounds one sample. A Redis that takes longer counts as one that cannot be reached.
+	sampleTimeout = 2 * time.Second
+)
+
+// watch takes a sample each second, and keeps the last frame for all viewers.
+type watch struct {
+	sampler *sample.Sampler
+	redis   redis.UniversalClient
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	current *frame
+	next    chan struct{} // closed when there is a newer frame
+
+	// What only the goroutine of run uses.
+	history   []sample.Sample
+	loaded    bool      // the history of before this process
+	failing   time.Time // since when; zero: the last sample was fine
+	unwritten bool      // the last sample could not be recorded
+}
+
+// frame is what all viewers see in one second. It does not change.
+type frame struct {
+	condition
+
+	mu    sync.Mutex
+	parts map[string][]byte // by page: what live viewers get, made for the first who asks
+}
+
+func newWatch(sampler *sample.Sampler, client redis.UniversalClient, log *slog.Logger) *watch {
+	return &watch{
+		sampler: sampler, redis: client, log: log,
+		current: &frame{condition: condition{Starting: true}}, next: make(chan struct{}),
+	}
+}
+
+// latest returns the last frame, and a channel that is closed when there is a newer one. It does not block, so a viewer
+// that is slow misses frames, and delays nobody.
+func (w *watch) latest() (*frame, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.current, w.next
+}
+
+// run takes samples until ctx is done.
+func (w *watch) run(ctx context.Context) {
+	ticker := time.NewTicker(sampleEvery)
+	defer ticker.Stop()
+	for {
+		w.step(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// step takes one sample, and publishes what came of it.
+func (w *watch) step(ctx context.Context) {
+	c := w.current.condition // only this goroutine replaces it
+	taken, err := w.take(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		if w.failing.IsZero() {
+			w.failing = time.Now()
+			w.log.Warn("no samples can be taken; trying again each second", "error", err)
+		}
+		c.Starting, c.Failed = false, max(time.Since(w.failing), time.Millisecond)
+	default:
+		if !w.failing.IsZero() {
+			w.log.Info("samples are taken again")
+			w.failing = time.Time{}
+		}
+		c.Starting, c.Failed, c.Snapshot = false, 0, taken
+		w.history = remember(w.history, taken.Sample)
+		c.History = w.history
+	}
+	w.publish(&frame{condition: c})
+}
+
+func (w *watch) publish(f *frame) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.current = f
+	close(w.next)
+	w.next = make(chan struct{})
+}
+
+func (w *watch) take(ctx context.Context) (sample.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	taken, err := w.sampler.Take(ctx)
+	if err != nil {
+		return sample.Snapshot{}, err
+	}
+	if !w.loaded {
+		if w.history, err = sample.History(ctx, w.redis, taken.At); err != nil {
+			return sample.Snapshot{}, err
+		}
+		w.loaded = true
+	}
+	_, err = sample.Record(ctx, w.redis, taken.Sample)
+	if err != nil && !w.unwritten {
+		w.log.Warn("samples cannot be recorded: whoever starts the dashboard next will not see them", "error", err)
+	}
+	w.unwritten = err != nil
+	return taken, nil
+}
+
+// remember appends s, without what is older than 15 minutes, or later than s: the clock was set back. Frames share what is
+// before their own end, which is never written again.
+func remember(history []sample.Sample, s sample.Sample) []sample.Sample {
+	for len(history) > 0 && history[len(history)-1].At >= s.At {
+		history = history[: len(history)-1 : len(history)-1] // so that the next append copies
+	}
+	old := slices.IndexFunc(history, func(h sample.Sample) bool { return h.At > s.At-sample.Kept*1000 })
+	if old < 0 {
+		old = len(history)
+	}
+	history = append(history[old:], s)
+	return history[max(0, len(history)-sample.Kept):]
+}

@@ -1,0 +1,328 @@
+package access_test
+
+import (
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+const password = "correct horse battery"
+
+var hash = sync.OnceValue(func() string {
+	b, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+})
+
+func TestUsersAreViewersUnlessSaidOtherwise(t *testing.T) {
+	t.Parallel()
+	strong, err := access.HashPassword(password)
+	require.NoError(t, err)
+	users, err := access.ParseUsers("vic:" + strong + ", olga:operator:" + strong + ",")
+	require.NoError(t, err)
+	require.Equal(t, []access.User{{Name: "vic", Role: access.Viewer, Hash: strong}, {Name: "olga", Role: access.Operator, Hash: strong}}, users)
+	none, err := access.ParseUsers("")
+	require.NoError(t, err)
+	require.Empty(t, none)
+
+	for list, want := range map[string]string{
+		"vic":                                  "it takes name:hash",
+		"vic:" + password:                      "not a bcrypt hash",
+		"vic:admin:" + strong:                  "neither viewer nor operator",
+		"vic:" + hash():                        "a cost of 4",
+		"v ic:" + strong:                       "a name takes",
+		"vic:" + strong + ",vic:" + strong:     "there twice",
+		"vic:" + strings.TrimLeft(strong, "$"): "did a shell",
+	} {
+		_, err := access.ParseUsers(list)
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), password)
+	}
+}
+
+func TestShortAndLongPasswordsAreNotHashed(t *testing.T) {
+	t.Parallel()
+	for _, p := range []string{"", "fourteen chars", strings.Repeat("x", 73)} {
+		_, err := access.HashPassword(p)
+		require.ErrorContains(t, err, "a password takes")
+	}
+}
+
+func TestAnOpenDoorIsRefused(t *testing.T) {
+	t.Parallel()
+	user := []access.User{{Name: "vic", Role: access.Viewer, Hash: hash()}}
+	proxy := access.Proxies{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, good := range []access.Options{
+		{Address: "127.0.0.1:8081"},
+		{Address: "[::1]:1"},
+		{Address: "0.0.0.0:8081", Users: user},
+		{Address: ":8081", Proxies: proxy, Header: "X-User"},
+	} {
+		require.NoError(t, good.Check())
+	}
+	for _, open := range []access.Options{
+		{Address: "0.0.0.0:8081"}, {Address: ":8081"}, {Address: "10.1.2.3:1"}, {Address: "0.0.0.0:1", Proxies: proxy}, {},
+	} {
+		require.ErrorIs(t, open.Check(), access.ErrOpen)
+	}
+	require.ErrorContains(t, (&access.Options{Address: "127.0.0.1:1", Header: "X-User"}).Check(), "trusted proxies only")
+	require.ErrorContains(t, (&access.Options{Address: "127.0.0.1:1", Operators: []string{"a"}}).Check(), "none is set")
+}
+
+func TestTheClientIsTheLastAddressThatIsNoProxy(t *testing.T) {
+	t.Parallel()
+	proxies, err := access.ParseProxies("10.0.0.0/8, 192.0.2.1, fd00::/8")
+	require.NoError(t, err)
+	for _, c := range []struct{ peer, forwarded, want string }{
+		{"198.51.100.7:1", "", "198.51.100.7"},
+		{"198.51.100.7:1", "10.0.0.1", "198.51.100.7"}, // not a proxy: what it says does not count
+		{"10.0.0.1:1", "198.51.100.7", "198.51.100.7"},
+		{"10.0.0.1:1", "1.2.3.4, 198.51.100.7, 192.0.2.1", "198.51.100.7"}, // the first is the visitor's own invention
+		{"10.0.0.1:1", "nonsense", "10.0.0.1"},
+		{"10.0.0.1:1", "", "10.0.0.1"},
+		{"[::ffff:10.0.0.1]:1", "2001:db8::1", "2001:db8::1"},
+		{"[fd00::1%eth0]:1", "198.51.100.7", "198.51.100.7"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = c.peer
+		if c.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", c.forwarded)
+		}
+		require.Equal(t, c.want, proxies.Client(r).String(), "%v", c)
+	}
+	for _, bad := range []string{"10.0.0.0/33", "proxy.example", "0.0.0.0/0", "::/0"} {
+		_, err := access.ParseProxies(bad)
+		require.Error(t, err, bad)
+	}
+}
+
+// plain are Answers that are a line each.
+type plain struct{}
+
+func (plain) SignIn(w http.ResponseWriter, _ *http.Request, status int, wrong, _ string) {
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, wrong)
+}
+
+func (plain) Refuse(w http.ResponseWriter, _ *http.Request, status int, why string) {
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, why)
+}
+
+// clock is a time that a test sets.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) forward(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// testBundle is a Gate before a page.
+type testBundle struct {
+	handler http.Handler
+	clock   *clock
+	address string // of the visitor
+}
+
+func setup(t *testing.T, client redis.Cmdable) *testBundle {
+	t.Helper()
+	b := &testBundle{clock: &clock{now: time.Now()}, address: "198.51.100.7:1"}
+	gate, err := access.New(access.Options{
+		Address: "0.0.0.0:1", Users: []access.User{{Name: "olga", Role: access.Operator, Hash: hash()}},
+		Proxies: access.Proxies{netip.MustParsePrefix("10.0.0.0/8")},
+		Redis:   client, Answers: plain{}, Logger: slog.New(slog.DiscardHandler), Now: b.clock.Now,
+	})
+	require.NoError(t, err)
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /signin", gate.SignIn)
+	mux.HandleFunc("POST /signout", gate.SignOut)
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, access.Of(r).Name) })
+	b.handler = gate.Handler(mux)
+	return b
+}
+
+func (b *testBundle) do(method, path, cookie string, form url.Values, header http.Header) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, strings.NewReader(form.Encode()))
+	r.RemoteAddr = b.address
+	maps.Copy(r.Header, header)
+	if cookie != "" {
+		r.Header.Set("Cookie", cookie)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	w := httptest.NewRecorder()
+	b.handler.ServeHTTP(w, r)
+	return w
+}
+
+func (b *testBundle) signIn(name, password string) *httptest.ResponseRecorder {
+	return b.do(http.MethodPost, "/signin", "", url.Values{"name": {name}, "password": {password}}, nil)
+}
+
+// session signs in and returns the cookie.
+func (b *testBundle) session(t *testing.T) string {
+	t.Helper()
+	w := b.signIn("olga", password)
+	require.Equal(t, http.StatusSeeOther, w.Code)
+	pair, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
+	return pair
+}
+
+func (b *testBundle) status(cookie string) int {
+	return b.do(http.MethodGet, "/", cookie, nil, nil).Code
+}
+
+func TestASessionEndsWithTheDay(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	cookie := b.session(t)
+	b.clock.forward(11 * time.Hour)
+	require.Equal(t, http.StatusOK, b.status(cookie))
+	b.clock.forward(2 * time.Hour)
+	require.Equal(t, http.StatusUnauthorized, b.status(cookie))
+}
+
+func TestASessionOutlivesARestartAndEndsEverywhere(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	one, other := setup(t, client), setup(t, client)
+	cookie := one.session(t)
+	require.Equal(t, http.StatusOK, other.status(cookie))
+	require.Equal(t, http.StatusSeeOther, one.do(http.MethodPost, "/signout", cookie, nil, nil).Code)
+	require.Equal(t, http.StatusUnauthorized, one.status(cookie))
+	require.Equal(t, http.StatusUnauthorized, other.status(cookie))
+	keys, err := client.Keys(t.Context(), "*").Result()
+	require.NoError(t, err)
+	require.Empty(t, keys)
+}
+
+func TestARedisThatIsAwaySignsNobodyOut(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	b := setup(t, client)
+	before := b.session(t)
+	require.NoError(t, client.Close())
+	require.Equal(t, http.StatusOK, b.status(before), "it was seen before")
+	during := b.session(t)
+	require.Equal(t, http.StatusOK, b.status(during), "it is this process's own")
+	require.Equal(t, http.StatusServiceUnavailable, b.do(http.MethodPost, "/signout", before, nil, nil).Code)
+	require.Equal(t, http.StatusUnauthorized, b.status(before), "here it has ended")
+	require.Equal(t, http.StatusUnauthorized, setup(t, client).status(during))
+}
+
+func TestTriesComeBackWithTime(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	for range 10 {
+		require.Equal(t, http.StatusUnauthorized, b.signIn("olga", "wrong").Code)
+	}
+	refused := b.signIn("olga", password)
+	require.Equal(t, http.StatusTooManyRequests, refused.Code)
+	require.Equal(t, "6", refused.Header().Get("Retry-After"))
+	b.clock.forward(6 * time.Second)
+	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code)
+	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code, "a right one costs nothing")
+}
+
+func TestANameIsLimitedFromAllAddressesTogether(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	for i := range 30 {
+		b.address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 1).String()
+		require.Equal(t, http.StatusUnauthorized, b.signIn("olga", "wrong").Code)
+	}
+	b.address = "203.0.113.1:1"
+	require.Equal(t, http.StatusTooManyRequests, b.signIn("olga", "wrong").Code)
+}
+
+func TestOneNetworkOfIPv6IsOneAddress(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	for i := range 10 {
+		b.address = "[2001:db8::" + string(rune('1'+i%9)) + "]:1"
+		require.Equal(t, http.StatusUnauthorized, b.signIn("olga", "wrong").Code)
+	}
+	require.Equal(t, http.StatusTooManyRequests, b.signIn("olga", "wrong").Code)
+}
+
+func TestAPasswordThatIsLongerThanBcryptReadsIsWrong(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	require.Equal(t, http.StatusUnauthorized, b.signIn("olga", password+strings.Repeat("x", 100)).Code)
+	require.Equal(t, http.StatusBadRequest, b.signIn("olga", strings.Repeat("x", 5000)).Code)
+}
+
+func TestCookiesAreSecureBehindTLS(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	form := url.Values{"name": {"olga"}, "password": {password}}
+	https := http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"198.51.100.7"}}
+
+	plain := b.do(http.MethodPost, "/signin", "", form, https).Header().Get("Set-Cookie")
+	require.Regexp(t, `^afterwrite=[A-Z2-7]{26}; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax$`, plain, "not from a trusted proxy")
+	b.address = "10.0.0.1:1"
+	secure := b.do(http.MethodPost, "/signin", "", form, https).Header().Get("Set-Cookie")
+	require.Regexp(t, `^__Host-afterwrite=[A-Z2-7]{26}; Path=/; Max-Age=43200; HttpOnly; Secure; SameSite=Lax$`, secure)
+
+	stolen, _, _ := strings.Cut(plain, ";")
+	require.Equal(t, http.StatusUnauthorized, b.do(http.MethodGet, "/", stolen, nil, https).Code, "over TLS only a cookie of TLS counts")
+}
+
+func TestASignInLeadsToOurPagesOnly(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	for next, want := range map[string]string{
+		"/dead?q=a": "/dead?q=a", "": "/", "//evil.example": "/", "https://evil.example/": "/", `/\evil.example`: "/", "/%2f/evil.example": "/evil.example",
+		"javascript:alert(1)": "/", "/signout": "/", "/./signout": "/", "dead": "/", "/a\r\nb": "/",
+	} {
+		w := b.do(http.MethodPost, "/signin", "", url.Values{"name": {"olga"}, "password": {password}, "next": {next}}, nil)
+		require.Equal(t, want, w.Header().Get("Location"), next)
+	}
+}
+
+func TestManySignInsAtOnceAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	var group sync.WaitGroup
+	codes := make([]int, 60)
+	for i := range codes {
+		group.Go(func() {
+			r := httptest.NewRequest(http.MethodPost, "/signin", strings.NewReader(url.Values{"name": {"n"}, "password": {"p"}}.Encode()))
+			r.RemoteAddr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), 1).String()
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			w := httptest.NewRecorder()
+			b.handler.ServeHTTP(w, r)
+			codes[i] = w.Code
+		})
+	}
+	group.Wait()
+	for _, code := range codes {
+		require.Contains(t, []int{http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable}, code)
+	}
+}

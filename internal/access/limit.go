@@ -1,0 +1,77 @@
+package access
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Bounds of tries with a wrong password. An address may be shared by a whole office, a name by attackers everywhere: so ten
+// tries from one address at once and then ten a minute, and thirty for one name and then one every five seconds.
+const (
+	addressBurst = 10
+	addressEvery = 6 * time.Second
+	nameBurst    = 30
+	nameEvery    = 5 * time.Second
+
+	addressBuckets = 4096
+	nameBuckets    = 1024
+)
+
+// buckets limits tries by what is tried, in memory of a fixed size: what is tried is hashed to one of the buckets, by a hash
+// that nobody else can compute. Two may share one, and then wait for each other: that tells nothing and grows nothing.
+type buckets struct {
+	seed     maphash.Seed
+	limiters []*rate.Limiter
+}
+
+func newBuckets(n int, every time.Duration, burst int) *buckets {
+	b := &buckets{seed: maphash.MakeSeed(), limiters: make([]*rate.Limiter, n)}
+	for i := range b.limiters {
+		b.limiters[i] = rate.NewLimiter(rate.Every(every), burst)
+	}
+	return b
+}
+
+func (b *buckets) of(what string) *rate.Limiter {
+	return b.limiters[maphash.String(b.seed, what)%uint64(len(b.limiters))]
+}
+
+// limits are those of sign-ins.
+type limits struct {
+	addresses, names *buckets
+	now              func() time.Time
+}
+
+func newLimits(now func() time.Time) *limits {
+	return &limits{
+		addresses: newBuckets(addressBuckets, addressEvery, addressBurst),
+		names:     newBuckets(nameBuckets, nameEvery, nameBurst),
+		now:       now,
+	}
+}
+
+// take takes one try, or says how long to wait for the next. giveBack is for a try that was right.
+func (l *limits) take(address netip.Addr, name string) (giveBack func(), wait time.Duration) {
+	now := l.now()
+	fromAddress := l.addresses.of(network(address)).ReserveN(now, 1)
+	forName := l.names.of(name).ReserveN(now, 1)
+	giveBack = func() {
+		fromAddress.CancelAt(now)
+		forName.CancelAt(now)
+	}
+	if wait = max(fromAddress.DelayFrom(now), forName.DelayFrom(now)); wait > 0 {
+		giveBack()
+	}
+	return giveBack, wait
+}
+
+// network is what one customer of a provider has: an IPv4 address, or an IPv6 network of 64 bits.
+func network(address netip.Addr) string {
+	if prefix, err := address.Unmap().WithZone("").Prefix(64); err == nil && address.Unmap().Is6() {
+		return prefix.String()
+	}
+	return address.Unmap().String()
+}

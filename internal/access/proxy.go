@@ -1,0 +1,97 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Proxies are the addresses whose headers are believed.
+type Proxies []netip.Prefix
+
+// ParseProxies reads networks (10.0.0.0/8) and addresses, comma separated.
+func ParseProxies(list string) (Proxies, error) {
+	var proxies Proxies
+	for entry := range strings.SplitSeq(list, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(entry)
+		if err != nil {
+			address, addressErr := netip.ParseAddr(entry)
+			if addressErr != nil {
+				return nil, fmt.Errorf("%q is neither a network, like 10.0.0.0/8, nor an address", entry)
+			}
+			prefix = netip.PrefixFrom(address, address.BitLen())
+		}
+		if prefix.Bits() == 0 {
+			return nil, fmt.Errorf("%q is every address: name the proxy's own", entry)
+		}
+		proxies = append(proxies, prefix.Masked())
+	}
+	return proxies, nil
+}
+
+// Trusts reports whether the request's other end is one of the proxies.
+func (p Proxies) Trusts(r *http.Request) bool { return p.contain(peer(r)) }
+
+func (p Proxies) contain(address netip.Addr) bool {
+	address = address.Unmap().WithZone("")
+	return address.IsValid() && slices.ContainsFunc(p, func(one netip.Prefix) bool { return one.Contains(address) })
+}
+
+// Client is who sent the request: the other end of the connection, or where that is a trusted proxy, the last address in
+// X-Forwarded-For that is not one. What stands before it anybody can write.
+func (p Proxies) Client(r *http.Request) netip.Addr {
+	client := peer(r)
+	if !p.contain(client) {
+		return client
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		address, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			return client
+		}
+		client = address.Unmap()
+		if !p.contain(client) {
+			return client
+		}
+	}
+	return client
+}
+
+// secure reports whether the browser's connection is encrypted.
+func (p Proxies) secure(r *http.Request) bool {
+	return r.TLS != nil || p.Trusts(r) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
+// errTwoNames says that somebody added a header to the proxy's own, or the proxy did not remove the visitor's.
+var errTwoNames = errors.New("the user header is there more than once")
+
+// userNamed returns the name in the header, "" where there is none that counts.
+func (p Proxies) userNamed(r *http.Request, header string) (string, error) {
+	if header == "" || !p.Trusts(r) {
+		return "", nil
+	}
+	values := r.Header.Values(header)
+	switch {
+	case len(values) == 0 || len(values) == 1 && values[0] == "":
+		return "", nil
+	case len(values) > 1:
+		return "", errTwoNames
+	}
+	return values[0], CheckName(values[0])
+}
+
+// peer is the other end of the connection; not valid where there is none.
+func peer(r *http.Request) netip.Addr {
+	end, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return end.Addr().Unmap()
+}

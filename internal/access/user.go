@@ -1,0 +1,113 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Role says what somebody may do. Whatever is not Operator may only look.
+type Role string
+
+// The roles.
+const (
+	Viewer   Role = "viewer"
+	Operator Role = "operator"
+)
+
+// User is somebody who signs in with a password.
+type User struct {
+	Name string
+	Role Role
+	Hash string // bcrypt
+}
+
+const (
+	// maxUsers bounds how many there may be: with more, a proxy that knows them is the better place.
+	maxUsers = 1000
+
+	// minCost and maxCost bound bcrypt's cost: 60 ms and 2 s for one password, on the machine this was written on.
+	minCost = 10
+	maxCost = 15
+)
+
+// userName is what a name is made of: it stands in logs, in the environment, and in headers.
+var userName = regexp.MustCompile(`^[A-Za-z0-9._@+-]{1,64}$`)
+
+// ParseUsers reads name:hash or name:role:hash, comma separated. Who has no role is a Viewer. The error never holds a hash.
+func ParseUsers(list string) ([]User, error) {
+	var users []User
+	known := make(map[string]bool)
+	for i, entry := range strings.Split(list, ",") {
+		entry = strings.TrimSpace(entry)
+		if entry == "" {
+			continue
+		}
+		u, err := parseUser(entry)
+		if err != nil {
+			return nil, fmt.Errorf("user %d: %w", i+1, err)
+		}
+		if known[u.Name] {
+			return nil, fmt.Errorf("user %d: %s is there twice", i+1, u.Name)
+		}
+		known[u.Name] = true
+		users = append(users, u)
+	}
+	if len(users) > maxUsers {
+		return nil, fmt.Errorf("there are %d users: it takes at most %d", len(users), maxUsers)
+	}
+	return users, nil
+}
+
+func parseUser(entry string) (User, error) {
+	u := User{Role: Viewer}
+	parts := strings.Split(entry, ":")
+	switch len(parts) {
+	case 2:
+		u.Name, u.Hash = parts[0], parts[1]
+	case 3:
+		u.Name, u.Role, u.Hash = parts[0], Role(parts[1]), parts[2]
+	default:
+		return User{}, errors.New("it takes name:hash or name:role:hash, as `afterwrite dashboard hash-password` prints it")
+	}
+	if err := CheckName(u.Name); err != nil {
+		return User{}, err
+	}
+	if u.Role != Viewer && u.Role != Operator {
+		return User{}, fmt.Errorf("the role of %s is neither viewer nor operator", u.Name)
+	}
+	cost, err := bcrypt.Cost([]byte(u.Hash))
+	if err != nil {
+		return User{}, fmt.Errorf("what %s has is not a bcrypt hash (did a shell or a compose file take the $ signs?)", u.Name)
+	}
+	if cost < minCost || cost > maxCost {
+		return User{}, fmt.Errorf("the hash of %s has a cost of %d: it takes %d to %d", u.Name, cost, minCost, maxCost)
+	}
+	return u, nil
+}
+
+// CheckName returns an error for what cannot be a user's name.
+func CheckName(name string) error {
+	if !userName.MatchString(name) {
+		return errors.New("a name takes 1 to 64 letters, digits and . _ @ + -")
+	}
+	return nil
+}
+
+// ParseNames reads names, comma separated.
+func ParseNames(list string) ([]string, error) {
+	var names []string
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		if err := CheckName(name); err != nil {
+			return nil, fmt.Errorf("%q: %w", name, err)
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}

@@ -1,0 +1,76 @@
+package pulse
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// Counts are what a process has counted since it started.
+type Counts struct {
+	Writes   int64            `json:"writes,omitempty"`   // operations that were accepted
+	Rejected map[string]int64 `json:"rejected,omitempty"` // requests that were answered with a problem, by its code
+	Rows     int64            `json:"rows,omitempty"`     // that Postgres took
+	Sweeps   int64            `json:"sweeps,omitempty"`   // that a scheduler sent
+
+	// Lag counts flushed keys by their sync lag: Lag[i] those of LagBounds[i] seconds at most, cumulative, and its last
+	// element, for which there is no bound, all of them.
+	LagBounds []float64 `json:"lag_bounds,omitempty"`
+	Lag       []int64   `json:"lag,omitempty"`
+}
+
+// count reads the counts from a process's metrics: those of the same names that Prometheus gets.
+func count(gatherer prometheus.Gatherer) (Counts, error) {
+	families, err := gatherer.Gather()
+	if err != nil {
+		return Counts{}, fmt.Errorf("gather metrics: %w", err)
+	}
+	var c Counts
+	for _, family := range families {
+		switch family.GetName() {
+		case "afterwrite_writes_total":
+			c.Writes = sum(family)
+		case "afterwrite_flushed_rows_total":
+			c.Rows = sum(family)
+		case "afterwrite_sweeps_enqueued_total":
+			c.Sweeps = sum(family)
+		case "afterwrite_rejected_total":
+			c.Rejected = byLabel(family)
+		case "afterwrite_sync_lag_seconds":
+			c.LagBounds, c.Lag = buckets(family)
+		}
+	}
+	return c, nil
+}
+
+func sum(family *dto.MetricFamily) int64 {
+	var n float64
+	for _, metric := range family.GetMetric() {
+		n += metric.GetCounter().GetValue()
+	}
+	return int64(n)
+}
+
+// byLabel returns the values of a family that has one label, without those that are 0.
+func byLabel(family *dto.MetricFamily) map[string]int64 {
+	values := make(map[string]int64)
+	for _, metric := range family.GetMetric() {
+		if n := int64(metric.GetCounter().GetValue()); n > 0 && len(metric.GetLabel()) == 1 {
+			values[metric.GetLabel()[0].GetValue()] = n
+		}
+	}
+	return values
+}
+
+func buckets(family *dto.MetricFamily) (bounds []float64, counts []int64) {
+	if len(family.GetMetric()) != 1 {
+		return nil, nil
+	}
+	histogram := family.GetMetric()[0].GetHistogram()
+	for _, bucket := range histogram.GetBucket() {
+		bounds = append(bounds, bucket.GetUpperBound())
+		counts = append(counts, int64(bucket.GetCumulativeCount())) //nolint:gosec // a count of what happened fits
+	}
+	return bounds, append(counts, int64(histogram.GetSampleCount())) //nolint:gosec // likewise
+}

@@ -1,0 +1,85 @@
+package sample_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/sample"
+)
+
+func record(t *testing.T, client redis.UniversalClient, s sample.Sample) bool {
+	t.Helper()
+	added, err := sample.Record(t.Context(), client, s)
+	require.NoError(t, err)
+	return added
+}
+
+func TestTheHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	for i := range int64(sample.Kept + 50) {
+		require.True(t, record(t, client, sample.Sample{At: i * 1000, Dirty: i}))
+	}
+	require.EqualValues(t, sample.Kept, client.LLen(t.Context(), "aw:history").Val())
+
+	samples, err := sample.History(t.Context(), client, (sample.Kept+49)*1000)
+	require.NoError(t, err)
+	require.Len(t, samples, sample.Kept)
+	require.EqualValues(t, 50, samples[0].Dirty)
+	require.EqualValues(t, sample.Kept+49, samples[sample.Kept-1].Dirty)
+
+	later, err := sample.History(t.Context(), client, (2*sample.Kept+39)*1000)
+	require.NoError(t, err)
+	require.Len(t, later, 10, "what is older than 15 minutes is not shown")
+}
+
+func TestTwoDashboardsRecordASecondOnce(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	require.True(t, record(t, client, sample.Sample{At: 5_000_100}))
+	require.False(t, record(t, client, sample.Sample{At: 5_000_900}))
+	require.False(t, record(t, client, sample.Sample{At: 4_999_900}), "one that is late")
+	require.True(t, record(t, client, sample.Sample{At: 5_001_000}))
+	require.True(t, record(t, client, sample.Sample{At: 1_000_000}), "but a clock that was set back does not stop it")
+}
+
+func TestTheHistoryGoesOnInARedisThatIsFull(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	client, err := cache.Connect(server.URL(), 4)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	require.True(t, record(t, client, sample.Sample{At: 1000}))
+}
+
+func TestASnapshotIsOfAllShardsAndProcesses(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	c := cache.New(client, cache.Options{Shards: 64, CleanTTL: time.Hour})
+	now, err := c.Now(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, client.ZAdd(t.Context(), "{aw:07}:dirty",
+		redis.Z{Score: float64(now - 5000), Member: "waits"}, redis.Z{Score: float64(now + 60_000), Member: "is retried"},
+		redis.Z{Score: 1 << 52, Member: "is dead"}).Err())
+	require.NoError(t, client.HSet(t.Context(), "{aw:07}:dead", "is dead", "{}").Err())
+
+	snapshot, err := sample.NewSampler(c, client).Take(t.Context())
+
+	require.NoError(t, err)
+	require.Len(t, snapshot.Shards, 64)
+	require.EqualValues(t, 2, snapshot.Shards[7].Dirty)
+	require.EqualValues(t, 1, snapshot.Retrying)
+	require.EqualValues(t, 1, snapshot.Dead)
+	require.GreaterOrEqual(t, snapshot.Oldest, int64(5000))
+	require.Less(t, snapshot.Oldest, int64(60_000))
+	require.GreaterOrEqual(t, snapshot.At, now)
+	require.NotEmpty(t, snapshot.Redis.Version)
+	require.Empty(t, snapshot.Processes)
+}

@@ -1,0 +1,55 @@
+package sample
+
+import (
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/pulse"
+)
+
+// Sample is one second. The names in JSON are short, since a page gets 900 of them.
+type Sample struct {
+	At       int64   `json:"t"`   // ms by Redis's clock
+	Writes   float64 `json:"w"`   // operations accepted, 1/s
+	Rows     float64 `json:"r"`   // rows that Postgres took, 1/s
+	Rejected float64 `json:"x"`   // requests turned away for reasons that are ours, 1/s
+	Dirty    int64   `json:"d"`   // keys that Postgres does not have in their newest state, without the dead ones
+	Dead     int64   `json:"k"`   // keys that Postgres refused for good
+	Retrying int64   `json:"p"`   // keys that Postgres refused, and that will be tried again
+	Oldest   int64   `json:"o"`   // ms since the first unsynced write of the keys that are neither dead nor retried
+	LagP50   int64   `json:"l50"` // ms from the first unsynced write to the commit, of the last 10 s; -1: nothing was flushed
+	LagP99   int64   `json:"l99"` // likewise
+}
+
+// Snapshot is a Sample and what it was made of.
+type Snapshot struct {
+	Sample
+
+	Shards    []cache.ShardBacklog
+	Processes []pulse.Pulse
+	Redis     Redis
+}
+
+// Redis is what it says of itself, some seconds old at most.
+type Redis struct {
+	Version    string
+	Role       string // master or slave
+	Replicas   int64
+	Uptime     time.Duration
+	Used       int64 // bytes
+	Limit      int64 // bytes; 0: none
+	Policy     string
+	AOF        bool
+	AOFFailing bool // its last write or rewrite of the append-only file failed
+	Rewriting  bool
+	Ops        int64 // commands, 1/s
+	Known      bool  // it has been asked
+}
+
+// Full is the part of the limit that is used, 0 where there is none.
+func (r Redis) Full() float64 {
+	if r.Limit == 0 {
+		return 0
+	}
+	return float64(r.Used) / float64(r.Limit)
+}

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestActionsAreKeptNewestFirst(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	first, err := s.BeginAction(t.Context(), "ann", "redrive", "a")
+	require.NoError(t, err)
+	second, err := s.BeginAction(t.Context(), "bob", "discard", "b")
+	require.NoError(t, err)
+	require.NoError(t, s.EndAction(t.Context(), first, "redriven: 1", false))
+
+	all, err := s.Actions(t.Context(), 0, 10)
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	require.Equal(t, second, all[0].ID)
+	require.Nil(t, all[0].Outcome, "it has not ended")
+	require.Equal(t, "redriven: 1", *all[1].Outcome)
+	require.Equal(t, "ann", all[1].Who)
+
+	older, err := s.Actions(t.Context(), second, 10)
+	require.NoError(t, err)
+	require.Len(t, older, 1)
+	one, found, err := s.Action(t.Context(), first)
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Equal(t, "a", one.Target)
+	_, found, err = s.Action(t.Context(), second+1)
+	require.NoError(t, err)
+	require.False(t, found)
+	_, err = s.Actions(t.Context(), 0, MaxActionsPage+1)
+	require.ErrorIs(t, err, ErrInvalid)
+}
+
+func TestActionsAreForgottenByNumberAndByAge(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	exec(t, s, `INSERT INTO counters_actions (who, what, target) SELECT 'x', 'x', '' FROM generate_series(1, 10000)`)
+	exec(t, s, `UPDATE counters_actions SET at = now() - interval '91 days' WHERE id BETWEEN 9000 AND 9099`)
+	_, err := s.BeginAction(t.Context(), "ann", "redrive", "a")
+	require.NoError(t, err)
+	require.Equal(t, 10000-100, get[int](t, s, "SELECT count(*) FROM counters_actions"))
+	require.Equal(t, 2, get[int](t, s, "SELECT min(id) FROM counters_actions"))
+}
+
+func TestActionsTakeAnyText(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	id, err := s.BeginAction(t.Context(), "a\x00b", "\xff", strings.Repeat("ä", 5000))
+	require.NoError(t, err)
+	one, found, err := s.Action(t.Context(), id)
+	require.NoError(t, err)
+	require.True(t, found)
+	require.LessOrEqual(t, len(one.Target), maxActionText)
+	require.True(t, utf8.ValidString(one.Target))
+}
