@@ -52,8 +52,8 @@ type overviewPage struct {
 }
 
 // ServeHTTP answers with 503 when Redis does not answer: the page itself is shown, and says so.
-func (p *overviewPage) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	f, _ := p.watch.latest()
+func (p *overviewPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f := p.watch.first(r.Context())
 	status := http.StatusOK
 	if f.Failed > 0 {
 		status = http.StatusServiceUnavailable

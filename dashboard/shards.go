@@ -37,8 +37,8 @@ type shardRow struct {
 }
 
 // ServeHTTP answers with 503 when Redis does not answer.
-func (p *shardsPage) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	f, _ := p.watch.latest()
+func (p *shardsPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f := p.watch.first(r.Context())
 	status := http.StatusOK
 	if f.Failed > 0 {
 		status = http.StatusServiceUnavailable
