@@ -53,7 +53,7 @@ type overviewPage struct {
 
 // ServeHTTP answers with 503 when Redis does not answer: the page itself is shown, and says so.
 func (p *overviewPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f, _ := p.watch.latest()
+	f := p.watch.first(r.Context())
 	status := http.StatusOK
 	if f.Failed > 0 {
 		status = http.StatusServiceUnavailable

@@ -38,7 +38,7 @@ type shardRow struct {
 
 // ServeHTTP answers with 503 when Redis does not answer.
 func (p *shardsPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f, _ := p.watch.latest()
+	f := p.watch.first(r.Context())
 	status := http.StatusOK
 	if f.Failed > 0 {
 		status = http.StatusServiceUnavailable

@@ -60,6 +60,22 @@ func (w *watch) latest() (*frame, <-chan struct{}) {
 	return w.current, w.next
 }
 
+// first is latest for who comes as the process starts: it waits for the first frame, a second at most.
+func (w *watch) first(ctx context.Context) *frame {
+	f, next := w.latest()
+	if !f.Starting {
+		return f
+	}
+	ctx, cancel := context.WithTimeout(ctx, sampleEvery)
+	defer cancel()
+	select {
+	case <-next:
+	case <-ctx.Done():
+	}
+	f, _ = w.latest()
+	return f
+}
+
 // run takes samples until ctx is done.
 func (w *watch) run(ctx context.Context) {
 	ticker := time.NewTicker(sampleEvery)

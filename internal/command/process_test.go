@@ -92,7 +92,7 @@ func TestTheDashboardShowsItsPages(t *testing.T) {
 
 	status, body := get(t, p.url(t)+"/")
 	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, body, "Workers are not running")
+	require.Contains(t, body, "Workers are not running; 0 keys are waiting")
 	status, body = get(t, p.url(t)+"/asynq")
 	require.Equal(t, http.StatusOK, status)
 	require.Contains(t, body, "Asynq")

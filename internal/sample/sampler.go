@@ -2,6 +2,7 @@ package sample
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -56,10 +57,15 @@ func (s *Sampler) Take(ctx context.Context) (Snapshot, error) {
 	s.rates.add(&snapshot.Sample, snapshot.Processes)
 	if s.taken%infoEvery == 0 {
 		text, err := s.redis.Info(ctx).Result()
-		if err != nil {
+		_, refused := errors.AsType[redis.Error](err)
+		switch {
+		case refused: // an ACL that does not let us ask hides no counter
+			s.info = Redis{}
+		case err != nil:
 			return Snapshot{}, fmt.Errorf("ask redis about itself: %w", err)
+		default:
+			s.info = parseInfo(text)
 		}
-		s.info = parseInfo(text)
 	}
 	s.taken++
 	snapshot.Redis = s.info
