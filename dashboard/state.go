@@ -144,7 +144,7 @@ func concerns(c condition, f fleet) []finding {
 		}
 	}
 	add(c.Dead > 0, count(c.Dead, "dead letter needs", "dead letters need")+" somebody.",
-		"Postgres refuses their rows for good; every other counter goes on. See `afterwrite dead list`, "+
+		"Postgres refuses their rows for good; every other counter goes on. See the page Dead letters, "+
 			"mend the cause, then redrive or discard them.")
 	add(c.Retrying > 0, count(c.Retrying, "key waits", "keys wait")+" for a retry.",
 		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end.")
