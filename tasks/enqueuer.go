@@ -16,7 +16,8 @@ import (
 
 const (
 	// hintRate is how many keys a second get a task of their own, and hintBurst how many at once. A task costs the
-	// processor of the api and of Redis about as much as ten writes, so past this rate whole shards are drained instead.
+	// processor of the api and of Redis about as much as ten writes, so past this rate whole shards are drained instead, and
+	// for a flush interval after it too: a drain takes the keys that have a task along with the others.
 	hintRate, hintBurst = 100, 100
 
 	// hintSenders is how many hints are on their way at once.
@@ -25,9 +26,10 @@ const (
 	// sendTimeout bounds one enqueue.
 	sendTimeout = 2 * time.Second
 
-	// drainTick is how often wanted drains are looked for. A shard's is sent at most twice in a flush interval: a second
-	// one would mostly find the first.
-	drainTick = 100 * time.Millisecond
+	// drainTick is how often wanted drains are looked for. A shard's is sent once in a flush interval, at a moment of its own, so
+	// that the shards are drained one after the other all the time, and not all at once and then none; by the wall clock, so
+	// that several apis send theirs together, as one task. A shard that has a whole batch waits for half an interval at most.
+	drainTick = 20 * time.Millisecond
 )
 
 // EnqueuerOptions are the settings of an Enqueuer.
@@ -47,6 +49,7 @@ type Enqueuer struct {
 
 	hints   chan hint
 	limiter *rate.Limiter
+	busy    atomic.Int64   // until when there are too many keys for tasks of their own, Unix ns
 	drains  []atomic.Int32 // by shard: noDrain, drainSoon or drainNow
 	stop    chan struct{}
 	abort   context.CancelFunc // ends what is being sent
@@ -60,7 +63,7 @@ type Enqueuer struct {
 
 const (
 	noDrain   = 0
-	drainSoon = 1 // at the end of the flush interval, so that keys share its batches
+	drainSoon = 1 // at the shard's next moment
 	drainNow  = 2 // there is a whole batch already
 )
 
@@ -110,7 +113,12 @@ func (e *Enqueuer) offer(h hint, backlog int64) {
 		e.drains[h.shard].Store(drainNow)
 		return
 	}
-	if e.limiter.Allow() {
+	now := time.Now()
+	allowed := e.limiter.AllowN(now, 1)
+	if !allowed {
+		e.busy.Store(now.Add(e.o.FlushInterval).UnixNano())
+	}
+	if allowed && now.UnixNano() >= e.busy.Load() {
 		select {
 		case e.hints <- h:
 			return
@@ -155,21 +163,23 @@ func (e *Enqueuer) sendDrains(ctx context.Context) {
 	ticker := time.NewTicker(drainTick)
 	defer ticker.Stop()
 	sent := make([]time.Time, len(e.drains))
+	before := time.Now()
 	for {
 		select {
 		case now := <-ticker.C:
 			for i := range e.drains {
-				if now.Sub(sent[i]) < e.o.FlushInterval/2 {
-					continue
-				}
-				if wanted := e.drains[i].Swap(noDrain); wanted != noDrain {
+				wanted := e.drains[i].Load()
+				early := wanted == drainNow && now.Sub(sent[i]) >= e.o.FlushInterval/2
+				if early || (wanted != noDrain && e.momentBetween(i, before, now)) {
+					e.drains[i].Store(noDrain)
 					sent[i] = now
-					e.sendDrain(ctx, i, wanted)
+					e.sendDrain(ctx, i)
 				}
 			}
+			before = now
 		case <-e.stop:
 			for i := range e.drains {
-				if wanted := e.drains[i].Swap(noDrain); wanted != noDrain && !e.sendDrain(ctx, i, drainNow) {
+				if e.drains[i].Swap(noDrain) != noDrain && !e.sendDrain(ctx, i) {
 					return // Redis is away, or the time is up; the sweep will have to do
 				}
 			}
@@ -178,12 +188,15 @@ func (e *Enqueuer) sendDrains(ctx context.Context) {
 	}
 }
 
-func (e *Enqueuer) sendDrain(ctx context.Context, shard int, wanted int32) bool {
-	delay := time.Duration(0)
-	if wanted == drainSoon {
-		delay = e.o.FlushInterval
-	}
-	return e.send(ctx, Drain(counter.Shard(shard), delay))
+// momentBetween reports whether the shard's moment in a flush interval has come since before.
+func (e *Enqueuer) momentBetween(shard int, before, now time.Time) bool {
+	interval := int64(e.o.FlushInterval)
+	offset := interval * int64(shard) / int64(len(e.drains))
+	return (now.UnixNano()-offset)/interval != (before.UnixNano()-offset)/interval
+}
+
+func (e *Enqueuer) sendDrain(ctx context.Context, shard int) bool {
+	return e.send(ctx, Drain(counter.Shard(shard), 0))
 }
 
 // send enqueues task within sendTimeout and reports its success. A row of failures is logged once, at its start.

@@ -200,24 +200,50 @@ func TestSmallBacklogIsEnqueuedKeyByKeyAndLargeAsDrain(t *testing.T) {
 	e.Close(t.Context())
 }
 
-func TestBurstOfKeysOnManyShardsIsDrainedSoon(t *testing.T) {
+func TestBurstOfKeysOnManyShardsIsDrainedShardByShard(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	o, _ := options(t)
-	o.FlushInterval = time.Hour
+	o.Shards, o.FlushInterval = 4, 400*time.Millisecond
 	e := tasks.NewEnqueuer(b.client, o)
+	sent := make(map[string]time.Time)
 	for i := range 2000 {
 		e.Offer(counter.Key("k"+strconv.Itoa(i)), counter.Shard(i%4), 1)
 	}
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
-		info, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
+		pending, err := b.inspector.ListPendingTasks(tasks.QueueFlush)
 		if err != nil {
 			return false, err.Error()
 		}
-		return info.Scheduled == 4, strconv.Itoa(info.Scheduled)
+		for _, p := range pending {
+			if _, seen := sent[p.ID]; !seen {
+				sent[p.ID] = time.Now()
+			}
+		}
+		return len(sent) == 4, strconv.Itoa(len(sent))
 	})
-	e.Close(t.Context())
 	require.InDelta(t, 100, b.grouped(t), 30, "the first got tasks of their own")
+	var first, last time.Time
+	for _, at := range sent {
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	require.Greater(t, last.Sub(first), 200*time.Millisecond, "not all at once")
+
+	// While there are too many, none gets one.
+	for i := range 1000 {
+		e.Offer(counter.Key("more"+strconv.Itoa(i)), counter.Shard(i%4), 1)
+	}
+	before := b.grouped(t)
+	e.Offer("late", 1, 1)
+	e.Close(t.Context())
+	require.LessOrEqual(t, before, 300)
+	_, err := b.inspector.GetTaskInfo(tasks.QueueFlush, "flush:late")
+	require.ErrorIs(t, err, asynq.ErrTaskNotFound)
 }
 
 // held is a sender that waits, as one does whose Redis does not answer.

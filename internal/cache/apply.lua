@@ -215,10 +215,19 @@ for op in gmatch(ARGV[4], '%S+') do
   local e = entries[name] or entry(name, texts[i])
   local letter = byte(op)
   local by = sub(op, 2)
-  if e.alive and (letter == 105 or letter == 73) and #by <= 14 and #e.v <= 14 and #e.n <= 14 then -- i, I
+  local short = e.v and #by <= 14 and #e.v <= 14 and #e.n <= 14
+  -- The way of nearly all: an increment of a counter that is there and not deleted, and dirty already, or not yet.
+  if short and (letter == 105 or letter == 73) and (e.alive or e.rest == '' and may_dirty) then -- i, I
     local v, n = fmt('%.0f', e.v + by), fmt('%.0f', e.n + 1)
+    local line = 'a ' .. v .. ' ' .. n
+    if e.alive then
+      line = line .. ' 0'
+    else
+      waiting[i] = mark(e)
+      e.rest, e.alive = fmt(' e%s b%s w%s', new_life(), e.n, e.v), true
+    end
+    out[i] = line
     change(e, v, n)
-    out[i] = 'a ' .. v .. ' ' .. n .. ' 0'
   elseif letter == 35 then -- #
     once(i, e, op)
   else
