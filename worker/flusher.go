@@ -315,9 +315,9 @@ func (f *Flusher) setHinderedAside(ctx context.Context, b batch, why string) (fl
 func (f *Flusher) ack(ctx context.Context, b batch, ahead []counter.Row) (flushed, error) {
 	aside, reconcileErr := f.reconcile(ctx, b, ahead)
 	committed := make([]cache.Committed, 0, len(b.entries))
-	for _, e := range b.entries {
-		if !aside[e.Key] {
-			committed = append(committed, cache.Committed{Key: e.Key, Version: e.Version, Life: e.Life})
+	for i := range b.entries {
+		if e := &b.entries[i]; !aside[e.Key] {
+			committed = append(committed, e.Committed())
 		}
 	}
 	again, err := f.cache.Ack(ctx, b.Shard, b.At, committed)

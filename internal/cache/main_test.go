@@ -151,7 +151,7 @@ func (b *testBundle) entryKey(key counter.Key) string {
 func (b *testBundle) ack(t *testing.T, key counter.Key) []counter.Key {
 	t.Helper()
 	e, at := b.peek(t, key)
-	again, err := b.cache.Ack(t.Context(), b.cache.Shard(key), at, []cache.Committed{{Key: key, Version: e.Version, Life: e.Life}})
+	again, err := b.cache.Ack(t.Context(), b.cache.Shard(key), at, []cache.Committed{e.Committed()})
 	require.NoError(t, err)
 	return again
 }

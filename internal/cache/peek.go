@@ -27,6 +27,8 @@ type Entry struct {
 	// Life names the run of unsynced writes that the state is made of, for Ack and Reconcile; "" where nothing was written
 	// since the last ack. Its number is Row.Lineage, and Row.Base the version that it began from.
 	Life string
+
+	text string // as it is in Redis
 }
 
 // Peeked is what a peek of one shard saw.
@@ -122,6 +124,7 @@ func decodeEntry(key, text, score string) (Entry, error) {
 		return none, nil
 	}
 	e := none
+	e.text = text
 	if !decodeState(&e, text) {
 		none.Foreign = true
 		return none, nil
@@ -166,6 +169,38 @@ type Committed struct {
 	Version int64
 	Life    string // Entry.Life
 	Missing bool   // there was no entry, so there is nothing to flush: Version means nothing
+
+	text string // Entry.text; "": made from the others
+}
+
+// Committed is what to ack when Postgres has the entry.
+func (e Entry) Committed() Committed {
+	return Committed{Key: e.Key, Version: e.Version, Life: e.Life, Missing: e.Missing, text: e.text}
+}
+
+// texts are the entry as it was peeked, and as it becomes if that is what it still is, see ack.lua.
+func (k *Committed) texts() (peeked, clean string) {
+	if k.Missing {
+		return "", ""
+	}
+	if k.text == "" {
+		peeked = "0 " + strconv.FormatInt(k.Version, 10)
+		if k.Life != "" {
+			peeked += " e" + k.Life
+		}
+		return peeked, ""
+	}
+	const deleted = " x"
+	end := strings.IndexByte(k.text, ' ') + 1
+	if next := strings.IndexByte(k.text[end:], ' '); next >= 0 {
+		end += next
+	} else {
+		end = len(k.text)
+	}
+	if rest := k.text[end:]; rest == deleted || strings.HasPrefix(rest, deleted+" ") {
+		end += len(deleted)
+	}
+	return k.text, k.text[:end]
 }
 
 // Ack clears the dirty marks of keys, all of one shard, which still have the version that was committed. It returns those
@@ -173,12 +208,9 @@ type Committed struct {
 func (c *Cache) Ack(ctx context.Context, shard counter.Shard, peekedAt int64, keys []Committed) ([]counter.Key, error) {
 	args := make([]any, 2, 2+3*len(keys))
 	args[0], args[1] = strconv.FormatInt(peekedAt, 10), ms(c.cleanTTL)
-	for _, k := range keys {
-		version := strconv.FormatInt(k.Version, 10)
-		if k.Missing {
-			version = ""
-		}
-		args = append(args, string(k.Key), version, k.Life)
+	for i := range keys {
+		peeked, clean := keys[i].texts()
+		args = append(args, string(keys[i].Key), peeked, clean)
 	}
 	reply, err := ackScript.Run(ctx, c.client, []string{dirtyKey(shard)}, args...).StringSlice()
 	if err != nil && !errors.Is(err, redis.Nil) {

@@ -52,12 +52,11 @@ func mutants() []mutant {
 		},
 		{
 			"ack: clears without comparing", ack,
-			"if n == committed and not find(more, ' u', 1, true) and (match(more, ' e(%S+)') or '') == life then", "if n then",
+			"if text ~= peeked or new == '' then", "if new == '' then",
 		},
 		{
 			"ack: compares the version, but not the life", ack,
-			"if n == committed and not find(more, ' u', 1, true) and (match(more, ' e(%S+)') or '') == life then",
-			"if n == committed and not find(more, ' u', 1, true) then",
+			" and match(rest, ' e(%S+)') == match(more, ' e(%S+)')", "",
 		},
 		{
 			"reconcile: left out", "worker/reconcile.go",
