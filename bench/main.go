@@ -71,7 +71,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.IntVar(&s.rounds, "rounds", 5, "how often each system is measured")
-	flags.IntVar(&s.seconds, "seconds", 4, "how long, after a second of warming up")
+	flags.IntVar(&s.seconds, "seconds", 3, "how long, after a second of warming up")
 	only := flags.String("only", "", "a regular expression: the comparisons whose names match it")
 	flags.StringVar(&s.out, "out", "bench/results", "the folder for results.json and the plots")
 	flags.BoolVar(&s.readme, "readme", false, "write the table into README.md and docs/performance.md")

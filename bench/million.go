@@ -19,7 +19,7 @@ const (
 	// Flushed rows cost too little to be seen in one flush of few, so several are measured, each of as many rows whatever
 	// the number of keys: it is the size of the table and of Redis that is to make the difference, not that of the flush.
 	costRows   = 10_000
-	costCycles = 5
+	costCycles = 3
 
 	pgbenchRows    = 1000 // AFTERWRITE_FLUSH_BATCH
 	pgbenchClients = 4

@@ -55,8 +55,8 @@ func comparisons(full bool) []comparison {
 			"hot/afterwrite/rate", "hot/direct/rate", "direct", report.PerSecond, atLeast(40),
 		},
 		{
-			"single-uniform-through", "increments, uniform, until drained: write-through",
-			"uniform/afterwrite/sustained", "uniform/through/sustained", "through", report.PerSecond, atLeast(5),
+			"single-uniform-through", "increments, uniform: write-through",
+			"uniform/afterwrite/rate", "uniform/through/rate", "through", report.PerSecond, atLeast(5),
 		},
 		{
 			"single-uniform-naive", "increments, uniform, until drained: naive write-behind",

@@ -60,7 +60,8 @@ type Config struct {
 	// ShutdownDelay is how long an api that is told to stop goes on answering, while /readyz says that it is stopping.
 	ShutdownDelay time.Duration `env:"AFTERWRITE_SHUTDOWN_DELAY" envDefault:"0s"`
 	// WorkerConcurrency is how many tasks one worker runs at once, and so how many connections to Postgres it uses.
-	WorkerConcurrency int `env:"AFTERWRITE_WORKER_CONCURRENCY" envDefault:"8"`
+	// Four drain as fast as eight where Redis and Postgres are near, and leave more of the machine to the writes.
+	WorkerConcurrency int `env:"AFTERWRITE_WORKER_CONCURRENCY" envDefault:"4"`
 
 	// AdminToken opens the API's /v1/admin to whoever sends it; empty: there is none. It is a secret.
 	AdminToken string `env:"AFTERWRITE_ADMIN_TOKEN"`
