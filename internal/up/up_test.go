@@ -140,7 +140,7 @@ func TestUpSaysWhereEverythingIsAndWhatToTry(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "")
 	b.start(t)
-	b.out.waitFor(t, "HGETALL")
+	b.out.waitFor(t, "GET '{aw:")
 	b.stop()
 	require.NoError(t, b.end(t))
 
@@ -148,7 +148,7 @@ func TestUpSaysWhereEverythingIsAndWhatToTry(t *testing.T) {
 	require.Regexp(t, `  api        http://127\.0\.0\.1:\d+\n`, text)
 	require.Regexp(t, `curl -X POST http://127\.0\.0\.1:\d+/v1/counters/page%3Ahome/increment\n`, text)
 	require.Contains(t, text, `psql "$DATABASE_URL" -c 'TABLE counters LIMIT 10'`)
-	require.Contains(t, text, `redis-cli -u "$REDIS_URL" HGETALL '{aw:60}:c:page:home'`)
+	require.Contains(t, text, `redis-cli -u "$REDIS_URL" GET '{aw:60}:c:page:home'`)
 }
 
 func TestAProcessThatDiesStopsEverything(t *testing.T) {
