@@ -184,7 +184,7 @@ type plotted struct{ label, figure string }
 var (
 	singleBars = []plotted{
 		{"no-op, uniform", "uniform/noop/rate"},
-		{"afterwrite, uniform", "uniform/afterwrite/rate"},
+		{"afterwrite, uniform", uniformRate},
 		{"afterwrite, zipf", "zipf/afterwrite/rate"},
 		{"afterwrite, one hot key", "hot/afterwrite/rate"},
 		{"webdis, uniform", "uniform/webdis/rate"},
