@@ -49,7 +49,8 @@ type Enqueuer struct {
 
 	hints   chan hint
 	limiter *rate.Limiter
-	busy    atomic.Int64   // until when there are too many keys for tasks of their own, Unix ns
+	started time.Time
+	busy    atomic.Int64   // until when there are too many keys for tasks of their own, ns since started
 	drains  []atomic.Int32 // by shard: noDrain, drainSoon or drainNow
 	stop    chan struct{}
 	abort   context.CancelFunc // ends what is being sent
@@ -80,6 +81,7 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 	e := &Enqueuer{
 		sender:  sender,
 		o:       options,
+		started: time.Now(),
 		hints:   make(chan hint, hintBurst),
 		limiter: rate.NewLimiter(hintRate, hintBurst),
 		drains:  make([]atomic.Int32, options.Shards),
@@ -116,9 +118,9 @@ func (e *Enqueuer) offer(h hint, backlog int64) {
 	now := time.Now()
 	allowed := e.limiter.AllowN(now, 1)
 	if !allowed {
-		e.busy.Store(now.Add(e.o.FlushInterval).UnixNano())
+		e.busy.Store(int64(now.Sub(e.started) + e.o.FlushInterval))
 	}
-	if allowed && now.UnixNano() >= e.busy.Load() {
+	if allowed && int64(now.Sub(e.started)) >= e.busy.Load() {
 		select {
 		case e.hints <- h:
 			return

@@ -48,9 +48,10 @@ local function ack(from, to)
   for i = from, to, 3 do
     keys[#keys + 1], names[#names + 1] = ARGV[i], tag .. ':c:' .. ARGV[i]
   end
+  -- Before anything is written: on a cluster whose slots move, it may fail.
+  local texts = call('MGET', unpack(names))
   -- Postgres took them: whatever they were refused for before is over. First, since a full Redis lets this write pass.
   if has_dead then call('HDEL', tag .. ':dead', unpack(keys)) end
-  local texts = call('MGET', unpack(names))
   local clean, becomes, stay = {}, {}, {}
   for i = 1, #names do
     local text, peeked, new = texts[i], ARGV[from + 3 * i - 2], ARGV[from + 3 * i - 1]

@@ -132,7 +132,8 @@ local function operate(e, op, by)
   local of = {}
   for letter, what in gmatch(e.rest, ' (%l)(%S*)') do of[letter] = what end
   local v, u = e.v, of.u
-
+  -- MGET is silent about what is no string.
+  if not v and call('EXISTS', e.name) == 1 then return 'e' end
   if not may_dirty and kind ~= 'g' and not is_dirty(e, of) then
     return 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
   end
@@ -142,10 +143,9 @@ local function operate(e, op, by)
     local synced = is_dirty(e, of) and 0 or 1
     return of.x and fmt('n %s %d', e.n, synced) or fmt('k %s %s %d', v, e.n, synced)
   end
-  -- MGET is silent about what is no string.
-  if not v and call('EXISTS', e.name) == 1 then return 'e' end
 
-  local value = by
+  local value, n = by, sum(e.n or '0', '1')
+  if not n then return 'e' end -- no counter has been written that often
   if kind == 'i' then
     value = sum(v or '0', by)
     if not value then return 'o' end
@@ -157,7 +157,7 @@ local function operate(e, op, by)
   local based = v and not u
   -- u: the base is unknown; 1 for value and version, 2 for the version only.
   if not based then of.u = (kind ~= 'i' or u == '2') and '2' or '1' end
-  change(e, value, sum(e.n or '0', '1'))
+  change(e, value, n)
   e.rest = encode_rest(of)
   e.alive = sub(e.rest, 1, 10) == alive
   return based and fmt('a %s %s', value, e.n) or 'u', true, tag

@@ -22,7 +22,8 @@ local CHUNK = 1000
 -- Splits an entry into value, version and the rest; nil if text is none.
 local function split(text)
   local v, n, rest = match(text, '^(%-?%d+) (%d+)(.*)$')
-  if not v or #v > 20 or #n > 19 then return nil end
+  if not v or #v > 20 or #n > 19 or (#n == 19 and n > '9223372036854775807') then return nil end
+  if rest ~= '' and byte(rest) ~= 32 then return nil end
   return v, n, rest
 end
 

@@ -263,6 +263,9 @@ func TestOtherSettingsAreNamed(t *testing.T) {
 	var settings *cache.SettingsError
 	require.ErrorAs(t, err, &settings)
 	require.Contains(t, err.Error(), "AFTERWRITE_SHARDS=4")
+
+	require.NoError(t, b.redis.HSet(t.Context(), "aw:meta", "layout", "1").Err())
+	require.ErrorContains(t, b.cache.CheckMeta(t.Context()), "drain it with the program that wrote them")
 }
 
 // Two flushes of one state; between their acks the clean entry was evicted and written blindly.

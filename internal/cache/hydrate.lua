@@ -50,6 +50,7 @@ local function rebase(name, e, value, version, state, lineage)
     if not e.v then return 'o' end
   end
   e.n = sum(e.n, version, had_n)
+  if not e.n then return 'o' end
   if untouched and last ~= '' and last == sub(life, 9) then -- the row is what this entry has become
     e.x = state == 'x' and '' or nil
   end

@@ -16,6 +16,8 @@ for i = 1, tonumber(ARGV[1]) do
   local text = pcall('GET', name)
   if not text then
     text = 'm'
+  elseif text == 'm' then
+    text = 'e'
   elseif type(text) == 'table' then
     if not find(text.err, 'WRONGTYPE', 1, true) then error(text.err, 0) end
     text = 'e'

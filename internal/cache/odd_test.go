@@ -36,6 +36,10 @@ func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 		"value is too long":    "123456789012345678901 1",
 		"version is text":      "1 abc",
 		"version is negative":  "1 -1",
+		"version is the last":  "1 9223372036854775807",
+		"version is too long":  "1 9223372036854775808",
+		"something follows":    "5 6abc",
+		"it is the letter m":   "m",
 		"there is no version":  "1",
 		"it is empty":          "",
 		"a line within it":     "1\na 1 1 0 1",
@@ -56,15 +60,18 @@ func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 		require.NoError(t, out[0].Err, name)
 		require.NoError(t, out[2].Err, name)
 		require.Equal(t, before+2, out[2].Value, name)
-		if !out[1].Cold {
-			require.Equal(t, counter.CodeInternal, counter.CodeOf(out[1].Err), name)
-		}
+		require.Equal(t, counter.CodeInternal, counter.CodeOf(out[1].Err), name)
 		require.Equal(t, counter.CodeInternal, counter.CodeOf(b.blind(t, increment("bad", 1))[0].Err), name)
 		done, err := b.cache.Hydrate(t.Context(), []cache.Base{
 			{Key: "bad", Generation: b.generation(t, "bad")}, {Key: "good", Generation: b.generation(t, "good")},
 		})
 		require.NoError(t, err, name)
-		require.Equal(t, []cache.Hydration{cache.ForeignEntry, cache.Hydrated}, done, name)
+		require.Equal(t, cache.Hydrated, done[1], name)
+		if name == "version is the last" {
+			continue // it can be read
+		}
+		require.Equal(t, cache.ForeignEntry, done[0], name)
+		require.Equal(t, counter.CodeInternal, counter.CodeOf(b.do(t, get("bad"))[0].Err), name)
 	}
 }
 
@@ -124,4 +131,19 @@ func TestBlindEntryThatComesBackIsNotAddedTwice(t *testing.T) {
 	again, _ := b.peek(t, "k")
 	require.Equal(t, int64(105), again.Value)
 	require.Equal(t, int64(11), again.Version)
+}
+
+// Marked by hand, or dirty before somebody wrote there.
+func TestDirtyEntryThatIsNoCountersIsForeignAndNotMissing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "k")
+	b.do(t, increment("k", 1))
+	for _, text := range []string{"m", "e", "", "5 6abc", "1 9223372036854775808"} {
+		require.NoError(t, b.redis.Set(context.Background(), b.entryKey("k"), text, 0).Err())
+		e, _ := b.peek(t, "k")
+		require.True(t, e.Foreign, text)
+		seen := b.look(t, "k")
+		require.True(t, seen[0].Foreign, text)
+	}
 }

@@ -62,6 +62,7 @@ for from = 1, #found, 2 * CHUNK do
   for i = 1, #names do
     local at = from + 2 * (i - 1)
     local text = texts[i] or (call('EXISTS', names[i]) == 1 and 'e' or 'm') -- MGET is silent about what is no string
+    if texts[i] == 'm' then text = 'e' end
     local to = #out
     out[to + 1], out[to + 2], out[to + 3] = found[at], text, found[at + 1]
   end

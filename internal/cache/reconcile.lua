@@ -41,6 +41,7 @@ local function merge(name, e, value, version, lineage)
     if not e.v then return 'o' end
   end
   e.n = sum(e.n, version, had_n)
+  if not e.n then return 'o' end
   e.b, e.w, e.e, e.p = version, had ~= 'set' and value or nil, new_life(), nil
   put(name, e)
   return 'y'

@@ -87,7 +87,7 @@ func compare(e cache.Seen, row counter.Row, found bool) Class {
 		return Dead
 	case e.Dirty:
 		return Dirty
-	case e.BaseUnknown:
+	case e.BaseUnknown, e.Life != "":
 		return Ahead // only a lost mark leaves such an entry clean
 	}
 	return compareClean(e, row, found)
