@@ -59,7 +59,8 @@ func answered(err error) bool {
 	message := e.Error()
 	for _, refusal := range refusals {
 		// Redis 6.2 puts its own refusals into the script's error. One that a script passes on comes with ERR before it.
-		if strings.HasPrefix(message, refusal) || strings.HasPrefix(message, "ERR "+refusal+" ") || strings.Contains(message, "-"+refusal+" ") {
+		if strings.HasPrefix(message, refusal) || strings.HasPrefix(message, "ERR "+refusal+" ") ||
+			strings.Contains(message, "-"+refusal+" ") {
 			return true
 		}
 	}
