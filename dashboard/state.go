@@ -93,6 +93,8 @@ func flow(c condition, f fleet) finding {
 			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
 				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
 		}
+	case c.Dirty == 0 && c.Dead > 0:
+		return finding{levelWarn, "Keeping up: Postgres has everything but " + count(c.Dead, "dead letter", "dead letters") + ".", ""}
 	case c.Dirty == 0:
 		return finding{levelGood, "Keeping up: Postgres has everything.", ""}
 	default:

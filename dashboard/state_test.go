@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/pulse"
 	"github.com/afterwrite/afterwrite/internal/sample"
 )
@@ -54,6 +55,11 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 	}{
 		"well": {func(*condition) {}, levelGood, "Keeping up: 1.2 s behind.", "", nil},
 		"idle": {func(c *condition) { c.Dirty, c.Oldest = 0, 0 }, levelGood, "Keeping up: Postgres has everything.", "", nil},
+		"only dead letters": {
+			func(c *condition) { c.Dirty, c.Oldest, c.Dead = 0, 0, 2 },
+			levelWarn, "Keeping up: Postgres has everything but 2 dead letters.", "",
+			[]string{"2 dead letters need somebody."},
+		},
 		"before the first sample": {
 			func(c *condition) { *c = condition{Starting: true} },
 			levelWarn, "Starting: the first sample is on its way.", "second", nil,
@@ -185,4 +191,32 @@ func TestCeilingIsRound(t *testing.T) {
 	for value, want := range map[float64]float64{0: 10, 10: 10, 11: 20, 511: 600, 2001: 3000, 98000: 100000} {
 		require.InDelta(t, want, ceiling(value, "keys"), 0)
 	}
+}
+
+// summary is what /shards says of the given frame.
+func summary(t *testing.T, f *frame) string {
+	t.Helper()
+	p := &shardsPage{page: newPage(&shared{}, "/shards", "Shards", "shards.html")}
+	text, err := p.part("summary", p.data(f))
+	require.NoError(t, err)
+	return text
+}
+
+// sharded is a frame with so many dirty keys in each shard.
+func sharded(dead int64, dirty ...int64) *frame {
+	f := &frame{condition: well()}
+	f.Dirty, f.Dead = 0, dead
+	for _, n := range dirty {
+		f.Dirty += n
+		var b cache.ShardBacklog
+		b.Dirty = n
+		f.Shards = append(f.Shards, b)
+	}
+	return f
+}
+
+func TestTheSummaryOfShardsDoesNotForgetDeadLetters(t *testing.T) {
+	t.Parallel()
+	require.Contains(t, summary(t, sharded(0, 0, 0)), "Postgres has everything.")
+	require.Contains(t, summary(t, sharded(1, 0, 0)), "Postgres has everything but 1 dead letter.")
 }
