@@ -49,7 +49,8 @@ func judge(c condition) state {
 	return conclude(flow(c, f), append(troubles(c, f), concerns(c, f)...))
 }
 
-// conclude puts how Postgres keeps up first, unless something is worse than that.
+// conclude puts how Postgres keeps up first, unless something is worse than that. It is not green while anything else is
+// to be looked after.
 func conclude(flow finding, others []finding) state {
 	if flow.Level != levelBad {
 		for i, f := range others {
@@ -57,6 +58,9 @@ func conclude(flow finding, others []finding) state {
 				return state{finding: f, Also: append([]finding{flow}, slices.Delete(others, i, i+1)...)}
 			}
 		}
+	}
+	if flow.Level == levelGood && len(others) > 0 {
+		flow.Level = levelWarn
 	}
 	return state{finding: flow, Also: others}
 }
@@ -133,7 +137,7 @@ func troubles(c condition, f fleet) []finding {
 		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
 	add(c.Redis.Known && !c.Redis.AOF, levelWarn, "Redis keeps no append-only file.",
 		"Writes that Postgres does not have yet are lost if Redis ends. Set appendonly yes.")
-	add(f.Alive[pulse.RoleAPI] == 0, levelWarn, "No api is running.", "Nobody can write. Start `afterwrite api`.")
+	add(f.Alive[pulse.RoleAPI] == 0, levelBad, "No api is running.", "Nobody can write. Start `afterwrite api`.")
 	return found
 }
 

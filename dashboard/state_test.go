@@ -100,7 +100,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"dead letters": {
 			func(c *condition) { c.Dead, c.Retrying = 3, 1 },
-			levelGood, "Keeping up: 1.2 s behind.", "",
+			levelWarn, "Keeping up: 1.2 s behind.", "",
 			[]string{"3 dead letters need somebody.", "1 key waits for a retry."},
 		},
 		"redis nearly full": {
@@ -115,7 +115,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"no append-only file": {
 			func(c *condition) { c.Redis.AOF = false },
-			levelGood, "Keeping up: 1.2 s behind.", "",
+			levelWarn, "Keeping up: 1.2 s behind.", "",
 			[]string{"Redis keeps no append-only file."},
 		},
 		"a failing append-only file": {
@@ -125,12 +125,12 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"no api, no scheduler": {
 			func(c *condition) { c.Processes = c.Processes[3:] },
-			levelGood, "Keeping up: 1.2 s behind.", "",
-			[]string{"No api is running.", "No scheduler is running."},
+			levelBad, "No api is running.", "Nobody can write.",
+			[]string{"Keeping up: 1.2 s behind.", "No scheduler is running."},
 		},
 		"no sweeps": {
 			func(c *condition) { c.Processes[2].SweptAgo = 60_000 },
-			levelGood, "Keeping up: 1.2 s behind.", "",
+			levelWarn, "Keeping up: 1.2 s behind.", "",
 			[]string{"The last sweep was sent 1 min ago."},
 		},
 	} {
