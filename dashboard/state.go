@@ -69,7 +69,7 @@ func conclude(flow finding, others []finding) state {
 func flow(c condition, f fleet) finding {
 	waiting := count(c.Dirty, "key is waiting", "keys are waiting")
 	trend := c.trend()
-	late := duration(c.Oldest) > f.FlushInterval+lateAfter
+	late := c.late(f)
 	switch {
 	case f.Alive[pulse.RoleWorker] == 0:
 		return finding{
@@ -80,11 +80,6 @@ func flow(c condition, f fleet) finding {
 		title := "Postgres is down for " + age(f.PostgresFor) + "; " + waiting + "."
 		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
 			" Start Postgres, or see in the log of a worker why it refuses."}
-	case f.Down > 0:
-		return finding{
-			levelWarn, fmt.Sprintf("%d of %d workers cannot reach Postgres.", f.Down, f.Up+f.Down),
-			"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections.",
-		}
 	case late && trend < 0:
 		left := time.Duration(float64(c.Dirty) / -trend * float64(time.Second))
 		return finding{
@@ -97,12 +92,25 @@ func flow(c condition, f fleet) finding {
 			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
 				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
 		}
+	case f.Down > 0:
+		return partly(f)
 	case c.Dirty == 0 && c.Dead > 0:
 		return finding{levelWarn, "Keeping up: Postgres has everything but " + count(c.Dead, "dead letter", "dead letters") + ".", ""}
 	case c.Dirty == 0:
 		return finding{levelGood, "Keeping up: Postgres has everything.", ""}
 	default:
 		return finding{levelGood, "Keeping up: " + age(duration(c.Oldest)) + " behind.", ""}
+	}
+}
+
+// late says whether Postgres is further behind than flushes explain.
+func (c condition) late(f fleet) bool { return duration(c.Oldest) > f.FlushInterval+lateAfter }
+
+// partly is that some workers do not reach Postgres.
+func partly(f fleet) finding {
+	return finding{
+		levelWarn, fmt.Sprintf("%d of %d workers cannot reach Postgres.", f.Down, f.Up+f.Down),
+		"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections.",
 	}
 }
 
@@ -148,6 +156,9 @@ func concerns(c condition, f fleet) []finding {
 		if ok {
 			found = append(found, finding{levelWarn, title, advice})
 		}
+	}
+	if f.Up > 0 && f.Down > 0 && c.late(f) { // else flow says it
+		found = append(found, partly(f))
 	}
 	add(c.Dead > 0, count(c.Dead, "dead letter needs", "dead letters need")+" somebody.",
 		"Postgres refuses their rows for good; every other counter goes on. See the page Dead letters, "+

@@ -86,6 +86,19 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			},
 			levelWarn, "1 of 2 workers cannot reach Postgres.", "max_connections", nil,
 		},
+		"most workers without postgres, and late": {
+			func(c *condition) {
+				for range 3 {
+					lost := process(pulse.RoleWorker)
+					lost.Postgres = pulse.PostgresDown
+					c.Processes = append(c.Processes, lost)
+				}
+				c.Dirty, c.Oldest = 9000, 45_000
+				growing(c, 6000)
+			},
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers",
+			[]string{"3 of 4 workers cannot reach Postgres."},
+		},
 		"no worker": {
 			func(c *condition) { worker(c).Age = time.Minute },
 			levelBad, "Workers are not running; 50 keys are waiting.", "Start `afterwrite worker`", nil,
