@@ -77,23 +77,29 @@ func (f *fleet) add(p pulse.Pulse) {
 // trendWindow is what a trend is taken over: several flush intervals, and short enough to be news.
 const trendWindow = 15 * time.Second
 
-// trend is how many dirty keys more there are each second, over the last 15 s or what there is of them.
+// trend is how many dirty keys more there are each second, over the window; 0: not known.
 func (c condition) trend() float64 {
-	if len(c.History) < 2 {
+	then, now, ok := c.window()
+	if !ok {
 		return 0
 	}
-	now := c.History[len(c.History)-1]
-	then := now
+	return float64(now.Dirty-then.Dirty) / (float64(now.At-then.At) / 1000)
+}
+
+// window is the first and the last sample of the last 15 s, or of what there is of them. It is not ok below 3 s.
+func (c condition) window() (then, now sample.Sample, ok bool) {
+	if len(c.History) == 0 {
+		return then, now, false
+	}
+	now = c.History[len(c.History)-1]
+	then = now
 	for _, s := range slices.Backward(c.History) {
 		if now.At-s.At > trendWindow.Milliseconds() {
 			break
 		}
 		then = s
 	}
-	if now.At-then.At < 3000 {
-		return 0
-	}
-	return float64(now.Dirty-then.Dirty) / (float64(now.At-then.At) / 1000)
+	return then, now, now.At-then.At >= 3000
 }
 
 // coalescing is how many writes came to one row in the last minute; 0: no row was flushed.

@@ -80,10 +80,9 @@ func flow(c condition, f fleet) finding {
 		title := "Postgres is down for " + age(f.PostgresFor) + "; " + waiting + "."
 		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
 			" Start Postgres, or see in the log of a worker why it refuses."}
-	case late && trend < 0:
-		left := time.Duration(float64(c.Dirty) / -trend * float64(time.Second))
+	case late && c.catchingUp():
 		return finding{
-			levelWarn, "Catching up: " + waiting + ", about " + age(left) + " to go.",
+			levelWarn, "Catching up: " + waiting + ", about " + age(c.left(trend)) + " to go.",
 			"Postgres takes more than is written. There is nothing to do.",
 		}
 	case late:
@@ -105,6 +104,22 @@ func flow(c condition, f fleet) finding {
 
 // late says whether Postgres is further behind than flushes explain.
 func (c condition) late(f fleet) bool { return duration(c.Oldest) > f.FlushInterval+lateAfter }
+
+// soon is how long a backlog may take at most if we are to say that it is being caught up with.
+const soon = time.Hour
+
+// catchingUp says whether both the backlog and its age become less, fast enough: a backlog also shrinks where most keys are
+// flushed and some are stuck.
+func (c condition) catchingUp() bool {
+	then, now, ok := c.window()
+	trend := c.trend()
+	return ok && trend < 0 && now.Oldest < then.Oldest && c.left(trend) < soon
+}
+
+// left is how long the backlog takes at the given trend, which is below 0.
+func (c condition) left(trend float64) time.Duration {
+	return time.Duration(min(float64(c.Dirty)/-trend, 1e9) * float64(time.Second))
+}
 
 // partly is that some workers do not reach Postgres.
 func partly(f fleet) finding {

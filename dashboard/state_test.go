@@ -43,6 +43,13 @@ func growing(c *condition, before int64) {
 	}
 }
 
+// aging sets the age of the oldest key in that history, from what it was before, in ms.
+func aging(c *condition, before int64) {
+	for i := range c.History {
+		c.History[i].Oldest = before + (c.Oldest-before)*int64(i)/15
+	}
+}
+
 func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 	t.Parallel()
 	worker := func(c *condition) *pulse.Pulse { return &c.Processes[3] }
@@ -108,8 +115,16 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
 		},
 		"catching up": {
-			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000) },
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); aging(c, 55_000) },
 			levelWarn, "Catching up: 9,000 keys are waiting, about 45 s to go.", "nothing to do", nil,
+		},
+		"fewer keys, and the oldest one is stuck": {
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); aging(c, 30_000) },
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
+		},
+		"fewer keys, but not soon": {
+			func(c *condition) { c.Dirty, c.Oldest = 900_000, 45_000; growing(c, 900_150); aging(c, 55_000) },
+			levelBad, "Falling behind: 45 s, 900,000 keys are waiting.", "start more workers", nil,
 		},
 		"dead letters": {
 			func(c *condition) { c.Dead, c.Retrying = 3, 1 },
