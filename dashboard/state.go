@@ -151,8 +151,9 @@ func troubles(c condition, f fleet) []finding {
 		}
 	}
 	rejected := c.rejected()
-	add(rejected > 0, levelBad, "Requests are turned away: "+rate(rejected)+" a second.",
-		"Clients get 503 and try again later. The reasons are in afterwrite_rejected_total of each api.")
+	add(rejected > 0, rejectedLevel(rejected), "Requests are turned away: "+rate(rejected)+" a second.",
+		"They are answered 503, 504 or 500; of those with 504 or 500 some may have been applied. "+
+			"The reasons are in afterwrite_rejected_total of each api.")
 	full := c.Redis.Full()
 	add(full >= 0.9, levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
 		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
@@ -162,6 +163,18 @@ func troubles(c condition, f fleet) []finding {
 		"Writes that Postgres does not have yet are lost if Redis ends. Set appendonly yes.")
 	add(f.Alive[pulse.RoleAPI] == 0, levelBad, "No api is running.", "Nobody can write. Start `afterwrite api`.")
 	return found
+}
+
+// rejectedLevel judges how many requests are turned away each second: one in ten seconds is not yet a failure of the system.
+func rejectedLevel(perSecond float64) string {
+	switch {
+	case perSecond >= 1:
+		return levelBad
+	case perSecond > 0:
+		return levelWarn
+	default:
+		return levelGood
+	}
 }
 
 // concerns are what somebody should look after, soon.

@@ -138,8 +138,18 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"writes are refused": {
 			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
-			levelBad, "Requests are turned away: 12 a second.", "503",
+			levelBad, "Requests are turned away: 12 a second.", "503, 504 or 500; of those with 504 or 500 some may have been applied",
 			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"one write was refused": {
+			func(c *condition) {
+				for i := range int64(10) {
+					c.History = append(c.History, sample.Sample{At: c.At - 9000 + i*1000})
+				}
+				c.History[4].Rejected = 1
+			},
+			levelWarn, "Keeping up: 1.2 s behind.", "",
+			[]string{"Requests are turned away: 0.1 a second."},
 		},
 		"no append-only file": {
 			func(c *condition) { c.Redis.AOF = false },
