@@ -89,7 +89,7 @@ func tiles(c condition, f fleet) []tile {
 		dead = levelWarn
 	}
 	if f.MaxDirty > 0 {
-		dirty = "of " + number(f.MaxDirty) + " that may be"
+		dirty = "of " + number(f.MaxDirty) + " that may be, dead letters included" // backpressure counts both
 	}
 	coalesced := tile{Label: "Coalescing", Value: "–", Note: "nothing was flushed in the last 10 s"}
 	if ratio := c.coalescing(); ratio > 0 && c.LagP50 >= 0 { // in an outage it would grow, and say nothing

@@ -258,3 +258,9 @@ func TestTheSummaryOfShardsDoesNotForgetDeadLetters(t *testing.T) {
 	require.Contains(t, summary(t, sharded(0, 0, 0)), "Postgres has everything.")
 	require.Contains(t, summary(t, sharded(1, 0, 0)), "Postgres has everything but 1 dead letter.")
 }
+
+func TestTheTileOfDirtyKeysSaysThatTheLimitIsForDeadLettersToo(t *testing.T) {
+	t.Parallel()
+	c := well()
+	require.Equal(t, "of 1,000,000 that may be, dead letters included", tiles(c, c.fleet())[3].Note)
+}
