@@ -155,7 +155,7 @@ func troubles(c condition, f fleet) []finding {
 		"They are answered 503, 504 or 500; of those with 504 or 500 some may have been applied. "+
 			"The reasons are in afterwrite_rejected_total of each api.")
 	full := c.Redis.Full()
-	add(full >= 0.9, levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
+	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
 		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
 	add(c.Redis.AOFFailing, levelBad, "Redis cannot write its append-only file.",
 		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")

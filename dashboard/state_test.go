@@ -32,7 +32,7 @@ func well() condition {
 		Processes: []pulse.Pulse{
 			process(pulse.RoleAPI), process(pulse.RoleDashboard), process(pulse.RoleScheduler), process(pulse.RoleWorker),
 		},
-		Redis: sample.Redis{Known: true, AOF: true, Used: 1, Limit: 100},
+		Redis: sample.Redis{Known: true, AOF: true, Used: 1, Limit: 100, Policy: "noeviction"},
 	}}
 }
 
@@ -135,6 +135,10 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			func(c *condition) { c.Redis.Used = 95 },
 			levelBad, "Redis is 95% full.", "maxmemory",
 			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"redis nearly full, of what it may throw away": {
+			func(c *condition) { c.Redis.Used, c.Redis.Policy = 95, "volatile-ttl" },
+			levelGood, "Keeping up: 1.2 s behind.", "", nil,
 		},
 		"writes are refused": {
 			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
