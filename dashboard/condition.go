@@ -26,7 +26,8 @@ type fleet struct {
 	Up, Down    int           // workers that reach Postgres, and that do not
 	PostgresFor time.Duration // for how long all workers have agreed; 0: they do not
 
-	Swept                        time.Duration // since the last sweep; -1: not known
+	Swept                        time.Duration // since the last sweep; -1: none was sent
+	Scheduled                    time.Duration // for how long the oldest scheduler has run
 	FlushInterval, SweepInterval time.Duration
 	MaxDirty                     int64 // the least of all apis; 0: not known
 }
@@ -64,6 +65,7 @@ func (f *fleet) add(p pulse.Pulse) {
 		}
 	case pulse.RoleScheduler:
 		f.SweepInterval = max(f.SweepInterval, duration(p.Settings.SweepInterval))
+		f.Scheduled = max(f.Scheduled, duration(p.Uptime)+p.Age)
 		if ago := duration(p.SweptAgo) + p.Age; p.SweptAgo >= 0 && (f.Swept < 0 || ago < f.Swept) {
 			f.Swept = ago
 		}
@@ -72,6 +74,15 @@ func (f *fleet) add(p pulse.Pulse) {
 			f.MaxDirty = limit
 		}
 	}
+}
+
+// unswept says whether a sweep is overdue: since the last one, or since there is a scheduler that should have sent one.
+func (f *fleet) unswept() bool {
+	since := f.Swept
+	if since < 0 {
+		since = f.Scheduled
+	}
+	return since > 3*f.SweepInterval+lateAfter
 }
 
 // trendWindow is what a trend is taken over: several flush intervals, and short enough to be news.

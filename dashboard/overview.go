@@ -205,7 +205,7 @@ func sweepFacts(f fleet) facts {
 	switch {
 	case f.Alive[pulse.RoleScheduler] == 0:
 		out.Level, out.Word = levelWarn, "no scheduler"
-	case f.Swept > 3*f.SweepInterval+lateAfter:
+	case f.unswept():
 		out.Level, out.Word = levelWarn, "late"
 	}
 	out.Pairs = [][2]string{{"Last one sent", last}, {"Every", age(f.SweepInterval)}, {"Flush interval", age(f.FlushInterval)}}

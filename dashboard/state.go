@@ -196,7 +196,11 @@ func concerns(c condition, f fleet) []finding {
 	schedulers := f.Alive[pulse.RoleScheduler]
 	add(schedulers == 0, "No scheduler is running.",
 		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`.")
-	add(schedulers > 0 && f.Swept > 3*f.SweepInterval+lateAfter, "The last sweep was sent "+age(f.Swept)+" ago.",
+	swept := "The last sweep was sent " + age(f.Swept) + " ago."
+	if f.Swept < 0 {
+		swept = "No sweep has been sent since the scheduler started, " + age(f.Scheduled) + " ago."
+	}
+	add(schedulers > 0 && f.unswept(), swept,
 		"There should be one every "+age(f.SweepInterval)+". The log of the scheduler says why there is none.")
 	return found
 }

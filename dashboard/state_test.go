@@ -175,6 +175,15 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelWarn, "Keeping up: 1.2 s behind.", "",
 			[]string{"The last sweep was sent 1 min ago."},
 		},
+		"never a sweep": {
+			func(c *condition) { c.Processes[2].SweptAgo, c.Processes[2].Uptime = -1, 60_000 },
+			levelWarn, "Keeping up: 1.2 s behind.", "",
+			[]string{"No sweep has been sent since the scheduler started, 1 min ago."},
+		},
+		"no sweep yet": {
+			func(c *condition) { c.Processes[2].SweptAgo, c.Processes[2].Uptime = -1, 3000 },
+			levelGood, "Keeping up: 1.2 s behind.", "", nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
