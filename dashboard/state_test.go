@@ -277,3 +277,10 @@ func TestTheTileOfDirtyKeysSaysThatTheLimitIsForDeadLettersToo(t *testing.T) {
 	c := well()
 	require.Equal(t, "of 1,000,000 that may be, dead letters included", tiles(c, c.fleet())[3].Note)
 }
+
+func TestAShardStandsOutOnlyIfChanceDoesNotExplainIt(t *testing.T) {
+	t.Parallel()
+	require.Contains(t, summary(t, sharded(0, 1, 2, 9, 0)), "None stands out.")
+	require.Contains(t, summary(t, sharded(0, 100, 220, 100, 100)), "None stands out.")
+	require.Contains(t, summary(t, sharded(0, 100, 500, 100, 100)), "shard 01 has the most.")
+}
