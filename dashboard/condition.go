@@ -46,8 +46,12 @@ func (c condition) fleet() fleet {
 			states = append(states, duration(p.PostgresFor)+p.Age)
 		}
 	}
-	if len(states) > 0 && (f.Up == 0 || f.Down == 0) {
+	switch {
+	case len(states) == 0:
+	case f.Up == 0: // it is down since the first noticed
 		f.PostgresFor = slices.Max(states)
+	case f.Down == 0: // it is up for all since the last noticed
+		f.PostgresFor = slices.Min(states)
 	}
 	f.FlushInterval = cmp.Or(f.FlushInterval, time.Second)
 	return f

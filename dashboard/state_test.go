@@ -284,3 +284,16 @@ func TestAShardStandsOutOnlyIfChanceDoesNotExplainIt(t *testing.T) {
 	require.Contains(t, summary(t, sharded(0, 100, 220, 100, 100)), "None stands out.")
 	require.Contains(t, summary(t, sharded(0, 100, 500, 100, 100)), "shard 01 has the most.")
 }
+
+func TestPostgresIsUpSinceTheLastWorkerReachedIt(t *testing.T) {
+	t.Parallel()
+	c := well()
+	late := process(pulse.RoleWorker)
+	late.PostgresFor = 5000
+	c.Processes = append(c.Processes, late)
+	require.Equal(t, 5*time.Second, c.fleet().PostgresFor)
+	for i := range c.Processes {
+		c.Processes[i].Postgres = pulse.PostgresDown
+	}
+	require.Equal(t, time.Hour, c.fleet().PostgresFor, "and down since the first one noticed")
+}
