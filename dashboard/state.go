@@ -38,7 +38,7 @@ func judge(c condition) state {
 	switch {
 	case c.Failed > 0:
 		return state{finding: finding{
-			levelBad, "Redis cannot be reached for " + age(c.Failed) + ".",
+			levelBad, "Redis has not answered for " + age(c.Failed) + ".",
 			"Writes are refused until it answers. Check that it runs and that the network lets us through; " +
 				"`afterwrite doctor` says more. The numbers below are from before.",
 		}}
@@ -77,7 +77,7 @@ func flow(c condition, f fleet) finding {
 			"Writes are safe in Redis." + room(c, f, trend) + " Start `afterwrite worker`; if one ends at once, its log says why.",
 		}
 	case f.Up == 0:
-		title := "Postgres is down for " + age(f.PostgresFor) + "; " + waiting + "."
+		title := "Postgres has been down for " + age(f.PostgresFor) + "; " + waiting + "."
 		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
 			" Start Postgres, or see in the log of a worker why it refuses."}
 	case late && c.catchingUp():

@@ -73,7 +73,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"no redis": {
 			func(c *condition) { c.Failed = 12 * time.Second },
-			levelBad, "Redis cannot be reached for 12 s.", "Writes are refused", nil,
+			levelBad, "Redis has not answered for 12 s.", "Writes are refused", nil,
 		},
 		"no postgres": {
 			func(c *condition) {
@@ -81,7 +81,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 				worker(c).Postgres, worker(c).PostgresFor = pulse.PostgresDown, 180_000
 				growing(c, 26203)
 			},
-			levelBad, "Postgres is down for 3 min; 41,203 keys are waiting.",
+			levelBad, "Postgres has been down for 3 min; 41,203 keys are waiting.",
 			"Writes are safe in Redis, and go to Postgres by themselves when it is back. " +
 				"There is room for 958,797 more keys, about 15 min at the present rate", nil,
 		},
