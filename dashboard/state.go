@@ -3,6 +3,7 @@ package dashboard
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/pulse"
@@ -157,6 +158,8 @@ func troubles(c condition, f fleet) []finding {
 	full := c.Redis.Full()
 	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
 		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
+	add(strings.HasPrefix(c.Redis.Policy, "allkeys-"), levelBad, "Redis may throw away counters that Postgres does not have yet.",
+		"Its maxmemory-policy is "+c.Redis.Policy+", which takes any entry when memory runs out. Set maxmemory-policy noeviction.")
 	add(c.Redis.AOFFailing, levelBad, "Redis cannot write its append-only file.",
 		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
 	add(c.Redis.Known && !c.Redis.AOF, levelWarn, "Redis keeps no append-only file.",

@@ -140,6 +140,11 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			func(c *condition) { c.Redis.Used, c.Redis.Policy = 95, "volatile-ttl" },
 			levelGood, "Keeping up: 1.2 s behind.", "", nil,
 		},
+		"a redis that throws away anything": {
+			func(c *condition) { c.Redis.Policy = "allkeys-lru" },
+			levelBad, "Redis may throw away counters that Postgres does not have yet.", "allkeys-lru",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
 		"writes are refused": {
 			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
 			levelBad, "Requests are turned away: 12 a second.", "503, 504 or 500; of those with 504 or 500 some may have been applied",
