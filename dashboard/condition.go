@@ -26,7 +26,8 @@ type fleet struct {
 	Up, Down    int           // workers that reach Postgres, and that do not
 	PostgresFor time.Duration // for how long all workers have agreed; 0: they do not
 
-	Swept                        time.Duration // since the last sweep; -1: not known
+	Swept                        time.Duration // since the last sweep; -1: none was sent
+	Scheduled                    time.Duration // for how long the oldest scheduler has run
 	FlushInterval, SweepInterval time.Duration
 	MaxDirty                     int64 // the least of all apis; 0: not known
 }
@@ -45,8 +46,12 @@ func (c condition) fleet() fleet {
 			states = append(states, duration(p.PostgresFor)+p.Age)
 		}
 	}
-	if len(states) > 0 && (f.Up == 0 || f.Down == 0) {
+	switch {
+	case len(states) == 0:
+	case f.Up == 0: // it is down since the first noticed
 		f.PostgresFor = slices.Max(states)
+	case f.Down == 0: // it is up for all since the last noticed
+		f.PostgresFor = slices.Min(states)
 	}
 	f.FlushInterval = cmp.Or(f.FlushInterval, time.Second)
 	return f
@@ -64,6 +69,7 @@ func (f *fleet) add(p pulse.Pulse) {
 		}
 	case pulse.RoleScheduler:
 		f.SweepInterval = max(f.SweepInterval, duration(p.Settings.SweepInterval))
+		f.Scheduled = max(f.Scheduled, duration(p.Uptime)+p.Age)
 		if ago := duration(p.SweptAgo) + p.Age; p.SweptAgo >= 0 && (f.Swept < 0 || ago < f.Swept) {
 			f.Swept = ago
 		}
@@ -74,26 +80,41 @@ func (f *fleet) add(p pulse.Pulse) {
 	}
 }
 
+// unswept says whether a sweep is overdue: since the last one, or since there is a scheduler that should have sent one.
+func (f *fleet) unswept() bool {
+	since := f.Swept
+	if since < 0 {
+		since = f.Scheduled
+	}
+	return since > 3*f.SweepInterval+lateAfter
+}
+
 // trendWindow is what a trend is taken over: several flush intervals, and short enough to be news.
 const trendWindow = 15 * time.Second
 
-// trend is how many dirty keys more there are each second, over the last 15 s or what there is of them.
+// trend is how many dirty keys more there are each second, over the window; 0: not known.
 func (c condition) trend() float64 {
-	if len(c.History) < 2 {
+	then, now, ok := c.window()
+	if !ok {
 		return 0
 	}
-	now := c.History[len(c.History)-1]
-	then := now
+	return float64(now.Dirty-then.Dirty) / (float64(now.At-then.At) / 1000)
+}
+
+// window is the first and the last sample of the last 15 s, or of what there is of them. It is not ok below 3 s.
+func (c condition) window() (then, now sample.Sample, ok bool) {
+	if len(c.History) == 0 {
+		return then, now, false
+	}
+	now = c.History[len(c.History)-1]
+	then = now
 	for _, s := range slices.Backward(c.History) {
 		if now.At-s.At > trendWindow.Milliseconds() {
 			break
 		}
 		then = s
 	}
-	if now.At-then.At < 3000 {
-		return 0
-	}
-	return float64(now.Dirty-then.Dirty) / (float64(now.At-then.At) / 1000)
+	return then, now, now.At-then.At >= 3000
 }
 
 // coalescing is how many writes came to one row in the last minute; 0: no row was flushed.

@@ -146,7 +146,7 @@ func TestOverviewSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
 	b.run(t)
 	require.NoError(t, b.redis.Close())
 
-	page := b.eventually(t, "/", func(page string) bool { return strings.Contains(page, "Redis cannot be reached") })
+	page := b.eventually(t, "/", func(page string) bool { return strings.Contains(page, "Redis has not answered") })
 
 	require.Equal(t, http.StatusServiceUnavailable, b.get(t, "/").Code)
 	require.NotContains(t, page, "client is closed")

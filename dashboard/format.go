@@ -9,7 +9,9 @@ import (
 )
 
 // functions are what templates can call.
-var functions = template.FuncMap{"number": number, "age": age, "ago": ago, "rate": rate, "size": size, "code": code}
+var functions = template.FuncMap{
+	"number": number, "count": count, "age": age, "ago": ago, "rate": rate, "size": size, "code": code,
+}
 
 // number writes 1234567 as 1,234,567.
 func number(n int64) string {

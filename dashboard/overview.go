@@ -84,15 +84,12 @@ func clock(f *frame) string {
 func (*overviewPage) parts() []string { return []string{"state", "tiles", "processes", "facts", "at"} }
 
 func tiles(c condition, f fleet) []tile {
-	dead, rejected, dirty := levelGood, levelGood, "counters that Postgres has in an older state"
+	dead, dirty := levelGood, "counters that Postgres has in an older state"
 	if c.Dead > 0 {
 		dead = levelWarn
 	}
-	if c.Rejected > 0 {
-		rejected = levelBad
-	}
 	if f.MaxDirty > 0 {
-		dirty = "of " + number(f.MaxDirty) + " that may be"
+		dirty = "of " + number(f.MaxDirty) + " that may be, dead letters included" // backpressure counts both
 	}
 	coalesced := tile{Label: "Coalescing", Value: "–", Note: "nothing was flushed in the last 10 s"}
 	if ratio := c.coalescing(); ratio > 0 && c.LagP50 >= 0 { // in an outage it would grow, and say nothing
@@ -110,7 +107,7 @@ func tiles(c condition, f fleet) []tile {
 		{Label: "Oldest unsynced", Value: age(duration(c.Oldest)), Note: "since its first write"},
 		lag,
 		{Label: "Dead letters", Value: number(c.Dead), Note: "rows that Postgres refuses for good", Level: dead},
-		{Label: "Rejected", Value: rate(c.Rejected), Unit: "/s", Note: "turned away, to be tried again", Level: rejected},
+		{Label: "Rejected", Value: rate(c.Rejected), Unit: "/s", Note: "answered 503, 504 or 500", Level: rejectedLevel(c.rejected())},
 	}
 }
 
@@ -208,7 +205,7 @@ func sweepFacts(f fleet) facts {
 	switch {
 	case f.Alive[pulse.RoleScheduler] == 0:
 		out.Level, out.Word = levelWarn, "no scheduler"
-	case f.Swept > 3*f.SweepInterval+lateAfter:
+	case f.unswept():
 		out.Level, out.Word = levelWarn, "late"
 	}
 	out.Pairs = [][2]string{{"Last one sent", last}, {"Every", age(f.SweepInterval)}, {"Flush interval", age(f.FlushInterval)}}

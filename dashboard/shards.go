@@ -24,7 +24,7 @@ type shardsData struct {
 	Failed  bool
 	Live    string
 	At      string
-	Highest string
+	Highest string // the shard that stands out, "" where none does
 }
 
 // shardRow is one shard.
@@ -61,6 +61,9 @@ func (*shardsPage) data(f *frame) any {
 	}
 	if len(d.Shards) > 0 {
 		d.Even = float64(d.Dirty) / float64(len(d.Shards))
+	}
+	if float64(most) <= 2*d.Even+10 { // chance alone does as much
+		d.Highest = ""
 	}
 	return d
 }

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/pulse"
@@ -38,7 +39,7 @@ func judge(c condition) state {
 	switch {
 	case c.Failed > 0:
 		return state{finding: finding{
-			levelBad, "Redis cannot be reached for " + age(c.Failed) + ".",
+			levelBad, "Redis has not answered for " + age(c.Failed) + ".",
 			"Writes are refused until it answers. Check that it runs and that the network lets us through; " +
 				"`afterwrite doctor` says more. The numbers below are from before.",
 		}}
@@ -49,7 +50,8 @@ func judge(c condition) state {
 	return conclude(flow(c, f), append(troubles(c, f), concerns(c, f)...))
 }
 
-// conclude puts how Postgres keeps up first, unless something is worse than that.
+// conclude puts how Postgres keeps up first, unless something is worse than that. It is not green while anything else is
+// to be looked after.
 func conclude(flow finding, others []finding) state {
 	if flow.Level != levelBad {
 		for i, f := range others {
@@ -58,6 +60,9 @@ func conclude(flow finding, others []finding) state {
 			}
 		}
 	}
+	if flow.Level == levelGood && len(others) > 0 {
+		flow.Level = levelWarn
+	}
 	return state{finding: flow, Also: others}
 }
 
@@ -65,7 +70,7 @@ func conclude(flow finding, others []finding) state {
 func flow(c condition, f fleet) finding {
 	waiting := count(c.Dirty, "key is waiting", "keys are waiting")
 	trend := c.trend()
-	late := duration(c.Oldest) > f.FlushInterval+lateAfter
+	late := c.late(f)
 	switch {
 	case f.Alive[pulse.RoleWorker] == 0:
 		return finding{
@@ -73,18 +78,12 @@ func flow(c condition, f fleet) finding {
 			"Writes are safe in Redis." + room(c, f, trend) + " Start `afterwrite worker`; if one ends at once, its log says why.",
 		}
 	case f.Up == 0:
-		title := "Postgres is down for " + age(f.PostgresFor) + "; " + waiting + "."
+		title := "Postgres has been down for " + age(f.PostgresFor) + "; " + waiting + "."
 		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
 			" Start Postgres, or see in the log of a worker why it refuses."}
-	case f.Down > 0:
+	case late && c.catchingUp():
 		return finding{
-			levelWarn, fmt.Sprintf("%d of %d workers cannot reach Postgres.", f.Down, f.Up+f.Down),
-			"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections.",
-		}
-	case late && trend < 0:
-		left := time.Duration(float64(c.Dirty) / -trend * float64(time.Second))
-		return finding{
-			levelWarn, "Catching up: " + waiting + ", about " + age(left) + " to go.",
+			levelWarn, "Catching up: " + waiting + ", about " + age(c.left(trend)) + " to go.",
 			"Postgres takes more than is written. There is nothing to do.",
 		}
 	case late:
@@ -93,10 +92,41 @@ func flow(c condition, f fleet) finding {
 			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
 				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
 		}
+	case f.Down > 0:
+		return partly(f)
+	case c.Dirty == 0 && c.Dead > 0:
+		return finding{levelWarn, "Keeping up: Postgres has everything but " + count(c.Dead, "dead letter", "dead letters") + ".", ""}
 	case c.Dirty == 0:
 		return finding{levelGood, "Keeping up: Postgres has everything.", ""}
 	default:
 		return finding{levelGood, "Keeping up: " + age(duration(c.Oldest)) + " behind.", ""}
+	}
+}
+
+// late says whether Postgres is further behind than flushes explain.
+func (c condition) late(f fleet) bool { return duration(c.Oldest) > f.FlushInterval+lateAfter }
+
+// soon is how long a backlog may take at most if we are to say that it is being caught up with.
+const soon = time.Hour
+
+// catchingUp says whether both the backlog and its age become less, fast enough: a backlog also shrinks where most keys are
+// flushed and some are stuck.
+func (c condition) catchingUp() bool {
+	then, now, ok := c.window()
+	trend := c.trend()
+	return ok && trend < 0 && now.Oldest < then.Oldest && c.left(trend) < soon
+}
+
+// left is how long the backlog takes at the given trend, which is below 0.
+func (c condition) left(trend float64) time.Duration {
+	return time.Duration(min(float64(c.Dirty)/-trend, 1e9) * float64(time.Second))
+}
+
+// partly is that some workers do not reach Postgres.
+func partly(f fleet) finding {
+	return finding{
+		levelWarn, fmt.Sprintf("%d of %d workers cannot reach Postgres.", f.Down, f.Up+f.Down),
+		"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections.",
 	}
 }
 
@@ -122,17 +152,32 @@ func troubles(c condition, f fleet) []finding {
 		}
 	}
 	rejected := c.rejected()
-	add(rejected > 0, levelBad, "Requests are turned away: "+rate(rejected)+" a second.",
-		"Clients get 503 and try again later. The reasons are in afterwrite_rejected_total of each api.")
+	add(rejected > 0, rejectedLevel(rejected), "Requests are turned away: "+rate(rejected)+" a second.",
+		"They are answered 503, 504 or 500; of those with 504 or 500 some may have been applied. "+
+			"The reasons are in afterwrite_rejected_total of each api.")
 	full := c.Redis.Full()
-	add(full >= 0.9, levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
+	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
 		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
+	add(strings.HasPrefix(c.Redis.Policy, "allkeys-"), levelBad, "Redis may throw away counters that Postgres does not have yet.",
+		"Its maxmemory-policy is "+c.Redis.Policy+", which takes any entry when memory runs out. Set maxmemory-policy noeviction.")
 	add(c.Redis.AOFFailing, levelBad, "Redis cannot write its append-only file.",
 		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
 	add(c.Redis.Known && !c.Redis.AOF, levelWarn, "Redis keeps no append-only file.",
 		"Writes that Postgres does not have yet are lost if Redis ends. Set appendonly yes.")
-	add(f.Alive[pulse.RoleAPI] == 0, levelWarn, "No api is running.", "Nobody can write. Start `afterwrite api`.")
+	add(f.Alive[pulse.RoleAPI] == 0, levelBad, "No api is running.", "Nobody can write. Start `afterwrite api`.")
 	return found
+}
+
+// rejectedLevel judges how many requests are turned away each second: one in ten seconds is not yet a failure of the system.
+func rejectedLevel(perSecond float64) string {
+	switch {
+	case perSecond >= 1:
+		return levelBad
+	case perSecond > 0:
+		return levelWarn
+	default:
+		return levelGood
+	}
 }
 
 // concerns are what somebody should look after, soon.
@@ -143,6 +188,9 @@ func concerns(c condition, f fleet) []finding {
 			found = append(found, finding{levelWarn, title, advice})
 		}
 	}
+	if f.Up > 0 && f.Down > 0 && c.late(f) { // else flow says it
+		found = append(found, partly(f))
+	}
 	add(c.Dead > 0, count(c.Dead, "dead letter needs", "dead letters need")+" somebody.",
 		"Postgres refuses their rows for good; every other counter goes on. See the page Dead letters, "+
 			"mend the cause, then redrive or discard them.")
@@ -151,7 +199,11 @@ func concerns(c condition, f fleet) []finding {
 	schedulers := f.Alive[pulse.RoleScheduler]
 	add(schedulers == 0, "No scheduler is running.",
 		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`.")
-	add(schedulers > 0 && f.Swept > 3*f.SweepInterval+lateAfter, "The last sweep was sent "+age(f.Swept)+" ago.",
+	swept := "The last sweep was sent " + age(f.Swept) + " ago."
+	if f.Swept < 0 {
+		swept = "No sweep has been sent since the scheduler started, " + age(f.Scheduled) + " ago."
+	}
+	add(schedulers > 0 && f.unswept(), swept,
 		"There should be one every "+age(f.SweepInterval)+". The log of the scheduler says why there is none.")
 	return found
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/pulse"
 	"github.com/afterwrite/afterwrite/internal/sample"
 )
@@ -31,7 +32,7 @@ func well() condition {
 		Processes: []pulse.Pulse{
 			process(pulse.RoleAPI), process(pulse.RoleDashboard), process(pulse.RoleScheduler), process(pulse.RoleWorker),
 		},
-		Redis: sample.Redis{Known: true, AOF: true, Used: 1, Limit: 100},
+		Redis: sample.Redis{Known: true, AOF: true, Used: 1, Limit: 100, Policy: "noeviction"},
 	}}
 }
 
@@ -39,6 +40,13 @@ func well() condition {
 func growing(c *condition, before int64) {
 	for i := range int64(16) {
 		c.History = append(c.History, sample.Sample{At: c.At - 15_000 + i*1000, Dirty: before + (c.Dirty-before)*i/15})
+	}
+}
+
+// aging sets the age of the oldest key in that history, from what it was before, in ms.
+func aging(c *condition, before int64) {
+	for i := range c.History {
+		c.History[i].Oldest = before + (c.Oldest-before)*int64(i)/15
 	}
 }
 
@@ -54,13 +62,18 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 	}{
 		"well": {func(*condition) {}, levelGood, "Keeping up: 1.2 s behind.", "", nil},
 		"idle": {func(c *condition) { c.Dirty, c.Oldest = 0, 0 }, levelGood, "Keeping up: Postgres has everything.", "", nil},
+		"only dead letters": {
+			func(c *condition) { c.Dirty, c.Oldest, c.Dead = 0, 0, 2 },
+			levelWarn, "Keeping up: Postgres has everything but 2 dead letters.", "",
+			[]string{"2 dead letters need somebody."},
+		},
 		"before the first sample": {
 			func(c *condition) { *c = condition{Starting: true} },
 			levelWarn, "Starting: the first sample is on its way.", "second", nil,
 		},
 		"no redis": {
 			func(c *condition) { c.Failed = 12 * time.Second },
-			levelBad, "Redis cannot be reached for 12 s.", "Writes are refused", nil,
+			levelBad, "Redis has not answered for 12 s.", "Writes are refused", nil,
 		},
 		"no postgres": {
 			func(c *condition) {
@@ -68,7 +81,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 				worker(c).Postgres, worker(c).PostgresFor = pulse.PostgresDown, 180_000
 				growing(c, 26203)
 			},
-			levelBad, "Postgres is down for 3 min; 41,203 keys are waiting.",
+			levelBad, "Postgres has been down for 3 min; 41,203 keys are waiting.",
 			"Writes are safe in Redis, and go to Postgres by themselves when it is back. " +
 				"There is room for 958,797 more keys, about 15 min at the present rate", nil,
 		},
@@ -80,6 +93,19 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			},
 			levelWarn, "1 of 2 workers cannot reach Postgres.", "max_connections", nil,
 		},
+		"most workers without postgres, and late": {
+			func(c *condition) {
+				for range 3 {
+					lost := process(pulse.RoleWorker)
+					lost.Postgres = pulse.PostgresDown
+					c.Processes = append(c.Processes, lost)
+				}
+				c.Dirty, c.Oldest = 9000, 45_000
+				growing(c, 6000)
+			},
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers",
+			[]string{"3 of 4 workers cannot reach Postgres."},
+		},
 		"no worker": {
 			func(c *condition) { worker(c).Age = time.Minute },
 			levelBad, "Workers are not running; 50 keys are waiting.", "Start `afterwrite worker`", nil,
@@ -89,12 +115,20 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
 		},
 		"catching up": {
-			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000) },
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); aging(c, 55_000) },
 			levelWarn, "Catching up: 9,000 keys are waiting, about 45 s to go.", "nothing to do", nil,
+		},
+		"fewer keys, and the oldest one is stuck": {
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); aging(c, 30_000) },
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
+		},
+		"fewer keys, but not soon": {
+			func(c *condition) { c.Dirty, c.Oldest = 900_000, 45_000; growing(c, 900_150); aging(c, 55_000) },
+			levelBad, "Falling behind: 45 s, 900,000 keys are waiting.", "start more workers", nil,
 		},
 		"dead letters": {
 			func(c *condition) { c.Dead, c.Retrying = 3, 1 },
-			levelGood, "Keeping up: 1.2 s behind.", "",
+			levelWarn, "Keeping up: 1.2 s behind.", "",
 			[]string{"3 dead letters need somebody.", "1 key waits for a retry."},
 		},
 		"redis nearly full": {
@@ -102,14 +136,33 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelBad, "Redis is 95% full.", "maxmemory",
 			[]string{"Keeping up: 1.2 s behind."},
 		},
+		"redis nearly full, of what it may throw away": {
+			func(c *condition) { c.Redis.Used, c.Redis.Policy = 95, "volatile-ttl" },
+			levelGood, "Keeping up: 1.2 s behind.", "", nil,
+		},
+		"a redis that throws away anything": {
+			func(c *condition) { c.Redis.Policy = "allkeys-lru" },
+			levelBad, "Redis may throw away counters that Postgres does not have yet.", "allkeys-lru",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
 		"writes are refused": {
 			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
-			levelBad, "Requests are turned away: 12 a second.", "503",
+			levelBad, "Requests are turned away: 12 a second.", "503, 504 or 500; of those with 504 or 500 some may have been applied",
 			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"one write was refused": {
+			func(c *condition) {
+				for i := range int64(10) {
+					c.History = append(c.History, sample.Sample{At: c.At - 9000 + i*1000})
+				}
+				c.History[4].Rejected = 1
+			},
+			levelWarn, "Keeping up: 1.2 s behind.", "",
+			[]string{"Requests are turned away: 0.1 a second."},
 		},
 		"no append-only file": {
 			func(c *condition) { c.Redis.AOF = false },
-			levelGood, "Keeping up: 1.2 s behind.", "",
+			levelWarn, "Keeping up: 1.2 s behind.", "",
 			[]string{"Redis keeps no append-only file."},
 		},
 		"a failing append-only file": {
@@ -119,13 +172,22 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"no api, no scheduler": {
 			func(c *condition) { c.Processes = c.Processes[3:] },
-			levelGood, "Keeping up: 1.2 s behind.", "",
-			[]string{"No api is running.", "No scheduler is running."},
+			levelBad, "No api is running.", "Nobody can write.",
+			[]string{"Keeping up: 1.2 s behind.", "No scheduler is running."},
 		},
 		"no sweeps": {
 			func(c *condition) { c.Processes[2].SweptAgo = 60_000 },
-			levelGood, "Keeping up: 1.2 s behind.", "",
+			levelWarn, "Keeping up: 1.2 s behind.", "",
 			[]string{"The last sweep was sent 1 min ago."},
+		},
+		"never a sweep": {
+			func(c *condition) { c.Processes[2].SweptAgo, c.Processes[2].Uptime = -1, 60_000 },
+			levelWarn, "Keeping up: 1.2 s behind.", "",
+			[]string{"No sweep has been sent since the scheduler started, 1 min ago."},
+		},
+		"no sweep yet": {
+			func(c *condition) { c.Processes[2].SweptAgo, c.Processes[2].Uptime = -1, 3000 },
+			levelGood, "Keeping up: 1.2 s behind.", "", nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -185,4 +247,58 @@ func TestCeilingIsRound(t *testing.T) {
 	for value, want := range map[float64]float64{0: 10, 10: 10, 11: 20, 511: 600, 2001: 3000, 98000: 100000} {
 		require.InDelta(t, want, ceiling(value, "keys"), 0)
 	}
+}
+
+// summary is what /shards says of the given frame.
+func summary(t *testing.T, f *frame) string {
+	t.Helper()
+	p := &shardsPage{page: newPage(&shared{}, "/shards", "Shards", "shards.html")}
+	text, err := p.part("summary", p.data(f))
+	require.NoError(t, err)
+	return text
+}
+
+// sharded is a frame with so many dirty keys in each shard.
+func sharded(dead int64, dirty ...int64) *frame {
+	f := &frame{condition: well()}
+	f.Dirty, f.Dead = 0, dead
+	for _, n := range dirty {
+		f.Dirty += n
+		var b cache.ShardBacklog
+		b.Dirty = n
+		f.Shards = append(f.Shards, b)
+	}
+	return f
+}
+
+func TestTheSummaryOfShardsDoesNotForgetDeadLetters(t *testing.T) {
+	t.Parallel()
+	require.Contains(t, summary(t, sharded(0, 0, 0)), "Postgres has everything.")
+	require.Contains(t, summary(t, sharded(1, 0, 0)), "Postgres has everything but 1 dead letter.")
+}
+
+func TestTheTileOfDirtyKeysSaysThatTheLimitIsForDeadLettersToo(t *testing.T) {
+	t.Parallel()
+	c := well()
+	require.Equal(t, "of 1,000,000 that may be, dead letters included", tiles(c, c.fleet())[3].Note)
+}
+
+func TestAShardStandsOutOnlyIfChanceDoesNotExplainIt(t *testing.T) {
+	t.Parallel()
+	require.Contains(t, summary(t, sharded(0, 1, 2, 9, 0)), "None stands out.")
+	require.Contains(t, summary(t, sharded(0, 100, 220, 100, 100)), "None stands out.")
+	require.Contains(t, summary(t, sharded(0, 100, 500, 100, 100)), "shard 01 has the most.")
+}
+
+func TestPostgresIsUpSinceTheLastWorkerReachedIt(t *testing.T) {
+	t.Parallel()
+	c := well()
+	late := process(pulse.RoleWorker)
+	late.PostgresFor = 5000
+	c.Processes = append(c.Processes, late)
+	require.Equal(t, 5*time.Second, c.fleet().PostgresFor)
+	for i := range c.Processes {
+		c.Processes[i].Postgres = pulse.PostgresDown
+	}
+	require.Equal(t, time.Hour, c.fleet().PostgresFor, "and down since the first one noticed")
 }

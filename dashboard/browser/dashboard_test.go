@@ -31,9 +31,9 @@ func TestOverviewFollowsAnOutageOfPostgres(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.postgres.Stop(ctx))
-	b.shows(t, sentence, "Postgres is down for")
+	b.shows(t, sentence, "Postgres has been down for")
 	require.Contains(t, b.text(t, ".state"), "Writes are safe in Redis")
-	require.Contains(t, evaluate[string](t, b, "document.title"), "Postgres is down")
+	require.Contains(t, evaluate[string](t, b, "document.title"), "Postgres has been down")
 
 	require.NoError(t, s.postgres.Start(ctx))
 	b.shows(t, sentence, "Keeping up:")

@@ -9,7 +9,8 @@
   const WIDTH = 900; // as in chart.go: a second is one unit
   const HEIGHT = 200;
   const GAP = 3500;
-  const AGAIN = 15000; // ms until the next try, when the server has no room
+  const AGAIN = 15000; // ms until the next try, when the server refused
+  const SILENCE = 10000; // ms without an event that is due, after which the page no longer says how things are
 
   const find = (selector, within = root) => within.querySelector(selector);
   const all = (selector, within = root) => [...within.querySelectorAll(selector)];
@@ -21,6 +22,7 @@
   let paused = false;
   let source = null;
   let timer = 0;
+  let silence = 0;
   let points = [];
   let level = find('[data-level]')?.dataset.level;
 
@@ -42,18 +44,65 @@
 
   function open() {
     close();
-    if (paused || document.hidden) return;
+    if (paused || document.hidden) {
+      expectNothing();
+      return;
+    }
+    if (!silence) expect(); // a try after a failure does not begin the wait anew
     const since = points.length ? points[points.length - 1].t : 0;
     source = new EventSource(`/live?page=${root.dataset.live}&every=${every}&since=${since}`);
     say('connecting', '');
     source.addEventListener('frame', (event) => {
       say('live', 'good');
+      expect();
       show(JSON.parse(event.data));
     });
     source.onerror = () => {
       say('no connection', 'bad');
-      if (source && source.readyState === EventSource.CLOSED) timer = setTimeout(open, AGAIN);
+      if (!source || source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+      timer = setTimeout(open, AGAIN);
+      askWho();
     };
+  }
+
+  // Where the session is over, the page itself leads to the one that asks who it is.
+  async function askWho() {
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: 'text/html' }, cache: 'no-store' });
+      if (answer.redirected && new URL(answer.url).pathname === '/signin') location.reload();
+    } catch { /* nobody answers: the page says so already */ }
+  }
+
+  // The wait for the next event, which also ends where a connection is lost without an error.
+
+  function expect() {
+    const heard = new Date();
+    clearTimeout(silence);
+    silence = setTimeout(() => lose(heard), every * 1000 + SILENCE);
+  }
+
+  function expectNothing() {
+    clearTimeout(silence);
+    silence = 0;
+  }
+
+  // Says, in the place of what was so, that nobody knows how things are now.
+  function lose(heard) {
+    const sentence = `No connection since ${heard.toISOString().slice(11, 19)} UTC.`;
+    say('no connection', 'bad');
+    level = 'bad';
+    document.title = `! ${sentence}`;
+    find('[data-said]').textContent = sentence;
+    const part = find('[data-part="state"], [data-part="summary"]');
+    const box = document.createElement('div');
+    const text = document.createElement('p');
+    box.className = part.dataset.part === 'state' ? 'state bad' : 'notice bad';
+    if (part.dataset.part === 'state') box.dataset.level = 'bad';
+    text.className = 'sentence';
+    text.textContent = sentence;
+    box.append(text, 'The numbers below are from then.');
+    part.replaceChildren(box);
+    part.shown = undefined; // the next event brings back what the server says
   }
 
   function say(text, kind) {
@@ -81,7 +130,10 @@
   // Says aloud, and in the tab's title, when the state changes, and not each time that a number does.
   function announce() {
     const state = find('[data-level]');
-    if (!state) return;
+    if (!state) {
+      document.title = title;
+      return;
+    }
     document.title = state.dataset.level === 'good' ? title : `! ${find('.sentence', state).textContent}`;
     if (state.dataset.level === level) return;
     level = state.dataset.level;
@@ -221,7 +273,10 @@
   document.addEventListener('visibilitychange', () => {
     if (!paused) open();
   });
-  window.addEventListener('pagehide', close);
+  window.addEventListener('pagehide', () => {
+    close();
+    expectNothing();
+  });
   window.addEventListener('pageshow', (event) => {
     if (event.persisted) open();
   });

@@ -10,7 +10,8 @@ import (
 // lagWindow is how many samples the percentiles of the sync lag are taken over: flushes come once in an interval.
 const lagWindow = 10
 
-// faults are the reasons of rejections that are ours, and not the client's (see the problems of package api).
+// faults are the reasons of rejections that are ours, and not the client's (see the problems of package api). The last two,
+// answered 504 and 500, may have been applied; the others, answered 503, have not.
 var faults = []string{"backpressure", "overloaded", "cache_full", "cache_unavailable", "outcome_unknown", "internal"}
 
 // rates makes rates out of counts, from one beat of a process to its next. An ID belongs to one run of a process, so a restart
