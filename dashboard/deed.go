@@ -172,6 +172,7 @@ func (g *register) named(w http.ResponseWriter, r *http.Request, texts []string)
 // calls lets operators change things through Asynqmon, and notes each call. Where nobody may, changing is nil.
 func (g *register) calls(readOnly, changing http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		boundSize(r.URL)
 		switch may := access.Of(r).May(); {
 		case !may && !reads(r.Method):
 			g.answers.Refuse(w, r, http.StatusForbidden, "That takes an operator, and you are a viewer: nothing was changed.")
@@ -183,6 +184,23 @@ func (g *register) calls(readOnly, changing http.Handler) http.Handler {
 			g.call(w, r, changing)
 		}
 	})
+}
+
+// maxListed is the most tasks that Asynqmon may list at once: it takes any number, and reads them all into memory.
+const maxListed = 100
+
+// boundSize clamps the query's size to maxListed. What is not a number Asynqmon takes for its default.
+func boundSize(u *url.URL) {
+	query := u.Query()
+	sizes, ok := query["size"]
+	if !ok {
+		return
+	}
+	size, err := strconv.Atoi(sizes[0])
+	if errors.Is(err, strconv.ErrRange) || err == nil && (size < 1 || size > maxListed) {
+		query.Set("size", strconv.Itoa(maxListed))
+		u.RawQuery = query.Encode()
+	}
 }
 
 func (g *register) call(w http.ResponseWriter, r *http.Request, changing http.Handler) {
