@@ -50,6 +50,18 @@ type register struct {
 const notNoted = "Nothing was changed: Postgres does not answer, so it cannot be noted who did what. " +
 	"The command line does the same: afterwrite dead, afterwrite flush."
 
+// notMigrated is why nothing was done where Postgres does answer, but has no table to note it in, or does not let us.
+const notMigrated = "Nothing was changed, since it cannot be noted who did what: the schema is not up to date, " +
+	"or a permission is missing. Run afterwrite migrate."
+
+// whyNotNoted says why an action cannot be noted.
+func whyNotNoted(err error) string {
+	if store.Classify(err) == store.Operator {
+		return notMigrated
+	}
+	return notNoted
+}
+
 // do notes that the visitor is about to do something, does it, and notes how it ended. Its number is that of the note; false
 // when it has answered, since it cannot be noted.
 func (g *register) do(w http.ResponseWriter, r *http.Request, what, target string, deed func(context.Context) (string, error),
@@ -57,7 +69,7 @@ func (g *register) do(w http.ResponseWriter, r *http.Request, what, target strin
 	visitor := access.Of(r)
 	id, err := g.begin(r, what, target)
 	if err != nil {
-		g.answers.Refuse(w, r, http.StatusServiceUnavailable, notNoted)
+		g.answers.Refuse(w, r, http.StatusServiceUnavailable, whyNotNoted(err))
 		return 0, false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), deedTimeout)
@@ -216,7 +228,7 @@ func (g *register) call(w http.ResponseWriter, r *http.Request, changing http.Ha
 	}
 	id, err := g.begin(r, what, target)
 	if err != nil {
-		g.answers.Refuse(w, r, http.StatusServiceUnavailable, notNoted)
+		g.answers.Refuse(w, r, http.StatusServiceUnavailable, whyNotNoted(err))
 		return
 	}
 	status := &statusWriter{ResponseWriter: w, status: http.StatusOK}
