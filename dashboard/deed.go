@@ -50,6 +50,18 @@ type register struct {
 const notNoted = "Nothing was changed: Postgres does not answer, so it cannot be noted who did what. " +
 	"The command line does the same: afterwrite dead, afterwrite flush."
 
+// notMigrated is why nothing was done where Postgres does answer, but has no table to note it in, or does not let us.
+const notMigrated = "Nothing was changed, since it cannot be noted who did what: the schema is not up to date, " +
+	"or a permission is missing. Run afterwrite migrate."
+
+// whyNotNoted says why an action cannot be noted.
+func whyNotNoted(err error) string {
+	if store.Classify(err) == store.Operator {
+		return notMigrated
+	}
+	return notNoted
+}
+
 // do notes that the visitor is about to do something, does it, and notes how it ended. Its number is that of the note; false
 // when it has answered, since it cannot be noted.
 func (g *register) do(w http.ResponseWriter, r *http.Request, what, target string, deed func(context.Context) (string, error),
@@ -57,7 +69,7 @@ func (g *register) do(w http.ResponseWriter, r *http.Request, what, target strin
 	visitor := access.Of(r)
 	id, err := g.begin(r, what, target)
 	if err != nil {
-		g.answers.Refuse(w, r, http.StatusServiceUnavailable, notNoted)
+		g.answers.Refuse(w, r, http.StatusServiceUnavailable, whyNotNoted(err))
 		return 0, false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), deedTimeout)
@@ -172,6 +184,7 @@ func (g *register) named(w http.ResponseWriter, r *http.Request, texts []string)
 // calls lets operators change things through Asynqmon, and notes each call. Where nobody may, changing is nil.
 func (g *register) calls(readOnly, changing http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		boundSize(r.URL)
 		switch may := access.Of(r).May(); {
 		case !may && !reads(r.Method):
 			g.answers.Refuse(w, r, http.StatusForbidden, "That takes an operator, and you are a viewer: nothing was changed.")
@@ -183,6 +196,23 @@ func (g *register) calls(readOnly, changing http.Handler) http.Handler {
 			g.call(w, r, changing)
 		}
 	})
+}
+
+// maxListed is the most tasks that Asynqmon may list at once: it takes any number, and reads them all into memory.
+const maxListed = 100
+
+// boundSize clamps the query's size to maxListed. What is not a number Asynqmon takes for its default.
+func boundSize(u *url.URL) {
+	query := u.Query()
+	sizes, ok := query["size"]
+	if !ok {
+		return
+	}
+	size, err := strconv.Atoi(sizes[0])
+	if errors.Is(err, strconv.ErrRange) || err == nil && (size < 1 || size > maxListed) {
+		query.Set("size", strconv.Itoa(maxListed))
+		u.RawQuery = query.Encode()
+	}
 }
 
 func (g *register) call(w http.ResponseWriter, r *http.Request, changing http.Handler) {
@@ -198,7 +228,7 @@ func (g *register) call(w http.ResponseWriter, r *http.Request, changing http.Ha
 	}
 	id, err := g.begin(r, what, target)
 	if err != nil {
-		g.answers.Refuse(w, r, http.StatusServiceUnavailable, notNoted)
+		g.answers.Refuse(w, r, http.StatusServiceUnavailable, whyNotNoted(err))
 		return
 	}
 	status := &statusWriter{ResponseWriter: w, status: http.StatusOK}

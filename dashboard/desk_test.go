@@ -389,6 +389,18 @@ func TestChangesThroughAsynqmonAreNoted(t *testing.T) {
 	require.Contains(t, log, "answered 204")
 }
 
+func TestAnActionThatTheSchemaHasNoTableForSaysToMigrate(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.bury(t, "a", 1, "no")
+	olga := d.serve(t, true, access.Options{Users: people()}).as(t, "olga")
+	_, err := d.db.ExecContext(t.Context(), "DROP TABLE counters_actions")
+	require.NoError(t, err)
+	got := olga.post(t, "/dead/redrive", url.Values{"key": {"a"}})
+	require.Equal(t, http.StatusServiceUnavailable, got.status)
+	require.Contains(t, got.body, "Run afterwrite migrate")
+}
+
 // sendTask leaves one task in a queue and returns the path of Asynqmon's call that would delete it.
 func (d *desk) sendTask(t *testing.T) string {
 	t.Helper()

@@ -135,6 +135,12 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 					"or AFTERWRITE_DASHBOARD_TRUSTED_PROXIES and AFTERWRITE_DASHBOARD_USER_HEADER.")
 			return
 		}
+		if g.open() && elsewhere(r) {
+			g.answers.Refuse(w, r, http.StatusForbidden,
+				"This came from a page that is not on this machine, or through a proxy, and nobody signs in here. "+
+					"Set AFTERWRITE_DASHBOARD_USERS.")
+			return
+		}
 		identity, err := g.identify(r)
 		if err != nil {
 			g.log.Warn("a proxy's user header cannot be used", "error", err)

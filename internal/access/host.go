@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -39,6 +40,18 @@ func localName(name string) bool {
 func forwarded(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if _, there := r.Header[name]; there {
+			return true
+		}
+	}
+	return false
+}
+
+// elsewhere reports that a page at a name which is not this machine's sent the request. A proxy may pass on nothing that
+// tells of it, and put a local name into Host; the Origin of what changes something remains the browser's.
+func elsewhere(r *http.Request) bool {
+	for _, origin := range r.Header.Values("Origin") {
+		u, err := url.Parse(origin)
+		if err != nil || !localName(strings.ToLower(u.Hostname())) {
 			return true
 		}
 	}

@@ -3,6 +3,7 @@ package access
 import (
 	"hash/maphash"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -43,6 +44,8 @@ func (b *buckets) of(what string) *rate.Limiter {
 type limits struct {
 	addresses, names *buckets
 	now              func() time.Time
+	// mu makes a try one step: a limiter gives back less than it took where others reserved in between.
+	mu sync.Mutex
 }
 
 func newLimits(now func() time.Time) *limits {
@@ -55,17 +58,23 @@ func newLimits(now func() time.Time) *limits {
 
 // take takes one try, or says how long to wait for the next. giveBack is for a try that was right.
 func (l *limits) take(address netip.Addr, name string) (giveBack func(), wait time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	now := l.now()
 	fromAddress := l.addresses.of(network(address)).ReserveN(now, 1)
 	forName := l.names.of(name).ReserveN(now, 1)
-	giveBack = func() {
+	cancel := func() {
 		fromAddress.CancelAt(now)
 		forName.CancelAt(now)
 	}
 	if wait = max(fromAddress.DelayFrom(now), forName.DelayFrom(now)); wait > 0 {
-		giveBack()
+		cancel()
 	}
-	return giveBack, wait
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		cancel()
+	}, wait
 }
 
 // network is what one customer of a provider has: an IPv4 address, or an IPv6 network of 64 bits.

@@ -194,7 +194,8 @@ func TestMonitoringEveryAlertLeadsToItsSectionOfTheRunbook(t *testing.T) {
 		require.Contains(t, tests, "name: "+r.Alert+" is silent\n")
 		names = append(names, r.Alert)
 	}
-	require.ElementsMatch(t, names, sections, "a section without an alert")
+	// An alert of several rules has one section: its rules follow one another.
+	require.ElementsMatch(t, slices.Compact(names), sections, "a section without an alert")
 }
 
 func TestMonitoringTheDashboardHasARowForEachQuestion(t *testing.T) {

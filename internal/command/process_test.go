@@ -190,7 +190,8 @@ func TestTheComposeFileHasAUser(t *testing.T) {
 	require.NotNil(t, found)
 	users, err := access.ParseUsers(strings.ReplaceAll(string(found[1]), "$$", "$"))
 	require.NoError(t, err)
-	require.Equal(t, access.Operator, users[0].Role)
+	require.Len(t, users, 1)
+	require.Equal(t, access.Viewer, users[0].Role, "its password is published")
 	require.Contains(t, string(text), "whose password is `afterwrite on my machine`")
 	require.NoError(t, bcrypt.CompareHashAndPassword([]byte(users[0].Hash), []byte("afterwrite on my machine")))
 }
