@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"html"
 	"io"
 	"log/slog"
 	"net"
@@ -295,6 +296,43 @@ func TestDiscardShowsWhatIsDroppedAndDropsExactlyThat(t *testing.T) {
 	after := olga.follow(t, olga.post(t, "/dead/discard", url.Values{"key": {"a"}, "shown": {shown}, "confirm": {"yes"}}))
 	require.Contains(t, after.body, "dropped 18 (version 3); it is 7 (version 4)")
 	require.Contains(t, after.body, "There are none.")
+}
+
+// What was dropped is nowhere else afterwards, however many there were.
+func TestEachDiscardOfManyHasItsOwnNote(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	keys := []string{"a", "b", "c"}
+	for i, key := range keys {
+		d.bury(t, counter.Key(key), int64(17+i), "no")
+	}
+	olga := d.serve(t, false, access.Options{Users: people()}).as(t, "olga")
+	asked := olga.post(t, "/dead/discard", url.Values{"key": keys})
+	form := url.Values{"key": keys, "confirm": {"yes"}}
+	for rest := asked.body; ; {
+		_, after, more := strings.Cut(rest, `name="shown" value="`)
+		if !more {
+			break
+		}
+		shown, after, _ := strings.Cut(after, `"`)
+		form.Add("shown", html.UnescapeString(shown))
+		rest = after
+	}
+	require.Len(t, form["shown"], 3)
+
+	after := olga.follow(t, olga.post(t, "/dead/discard", form))
+	require.Contains(t, after.body, "dropped 3, left 0")
+
+	actions, err := d.store.Actions(t.Context(), 0, 10)
+	require.NoError(t, err)
+	dropped := make(map[string]string)
+	for _, a := range actions {
+		require.NotNil(t, a.Outcome)
+		dropped[a.Target] = *a.Outcome
+	}
+	for i, key := range keys {
+		require.Contains(t, dropped[key], "dropped "+strconv.Itoa(17+i)+" (version")
+	}
 }
 
 func TestDeadLettersAreSearchedAndPaged(t *testing.T) {

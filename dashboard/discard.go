@@ -36,7 +36,7 @@ func (p *deadPage) discardLetters(w http.ResponseWriter, r *http.Request) {
 		p.discard.render(w, r, http.StatusOK, data)
 		return
 	}
-	id, ok := p.do(w, r, "discard", listed(keys), func(ctx context.Context) (string, error) { return p.drop(ctx, data) })
+	id, ok := p.do(w, r, "discard", listed(keys), func(ctx context.Context) (string, error) { return p.drop(ctx, r, data) })
 	if ok {
 		p.home(w, r, id)
 	}
@@ -84,25 +84,37 @@ func (l letterView) Now() string {
 	return "deleted: Postgres has no value of it"
 }
 
-// drop discards, one after the other, and says what it dropped. It goes on after one that was written meanwhile.
-func (p *deadPage) drop(ctx context.Context, data discardData) (said string, err error) {
+// drop discards, one after the other, and says what it dropped. It goes on after one that was written meanwhile. Where there are
+// several, each has a note of its own, since what was dropped is nowhere else afterwards.
+func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) (said string, err error) {
+	if len(data.Letters) == 1 {
+		return p.dropOne(ctx, data.Letters[0])
+	}
 	dropped, left := 0, 0
-	var last error
 	for _, l := range data.Letters {
-		returned, err := p.box.Discard(ctx, l.Letter)
-		if err != nil {
-			p.log.Warn("a dead letter was not discarded", "key", l.Key, "error", err)
-			left, last = left+1, err
-			continue
+		id, failed := p.begin(r, "discard", string(l.Key))
+		if failed == nil {
+			var outcome string
+			if outcome, failed = p.dropOne(ctx, l); failed != nil {
+				outcome = reason(failed)
+			}
+			p.end(r, id, "discard", string(l.Key), outcome, failed != nil)
 		}
-		dropped++
-		p.log.Info("dead letter discarded", "key", l.Key, "dropped", l.Redis.String(), "now", returned.Now.String())
-		if len(data.Letters) == 1 {
-			said = fmt.Sprintf("dropped %s; it is %s", l.Redis, returned.Now)
+		if failed != nil {
+			left, err = left+1, failed
+		} else {
+			dropped++
 		}
 	}
-	if said == "" {
-		said = fmt.Sprintf("dropped %d, left %d", dropped, left)
+	return fmt.Sprintf("dropped %d, left %d", dropped, left), err
+}
+
+func (p *deadPage) dropOne(ctx context.Context, l letterView) (said string, err error) {
+	returned, err := p.box.Discard(ctx, l.Letter)
+	if err != nil {
+		p.log.Warn("a dead letter was not discarded", "key", l.Key, "error", err)
+		return "", err
 	}
-	return said, last
+	p.log.Info("dead letter discarded", "key", l.Key, "dropped", l.Redis.String(), "now", returned.Now.String())
+	return fmt.Sprintf("dropped %s; it is %s", l.Redis, returned.Now), nil
 }
