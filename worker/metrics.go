@@ -40,7 +40,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}, []string{"outcome"}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "afterwrite_sync_lag_seconds", Help: "From the first unsynced write of a counter to its commit in Postgres.",
-			Buckets: []float64{.1, .25, .5, .75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 30, 60, 300, 1800},
+			Buckets: []float64{.1, .25, .5, .75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1800},
 		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_refused_rows_total", Help: "Rows that Postgres refused, each attempt counted.",
