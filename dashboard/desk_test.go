@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
-	"html"
+	entities "html"
 	"io"
 	"log/slog"
 	"net"
@@ -315,7 +315,7 @@ func TestEachDiscardOfManyHasItsOwnNote(t *testing.T) {
 			break
 		}
 		shown, after, _ := strings.Cut(after, `"`)
-		form.Add("shown", html.UnescapeString(shown))
+		form.Add("shown", entities.UnescapeString(shown))
 		rest = after
 	}
 	require.Len(t, form["shown"], 3)
