@@ -22,14 +22,7 @@ const (
 
 // batchAfterwrite measures operations in batches over HTTP, while one worker flushes.
 func batchAfterwrite(ctx context.Context, b *bench) error {
-	stage, err := b.stage(ctx, "single")
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(stage.Reset(ctx, space), stage.Warm(ctx, space)); err != nil {
-		return err
-	}
-	sys, err := start(ctx, stage)
+	stage, sys, err := b.running(ctx, "single", space)
 	if err != nil {
 		return err
 	}
@@ -71,7 +64,7 @@ func batchRedis(ctx context.Context, b *bench) error {
 		return err
 	}
 	rate := 0.0
-	for _, calls := range []int{callsPerSecond, callsPerSecond * b.seconds} { // the first warms up
+	for _, calls := range []int{space, callsPerSecond * b.seconds} { // the first warms up
 		if rate, err = load.RedisBenchmark(ctx, stage.RedisURL, cache.ApplyScript(), pipelined, calls, space); err != nil {
 			return err
 		}

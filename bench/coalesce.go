@@ -21,14 +21,7 @@ const (
 // coalesce sends a million increments on 100 keys within 10 s, evenly, and counts the rows that Postgres wrote for them, by
 // Postgres's own account.
 func coalesce(ctx context.Context, b *bench) error {
-	stage, err := b.stage(ctx, "coalesce")
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(stage.Reset(ctx, coalesceKeys), stage.Warm(ctx, coalesceKeys)); err != nil {
-		return err
-	}
-	sys, err := start(ctx, stage)
+	stage, sys, err := b.running(ctx, "coalesce", coalesceKeys)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -28,14 +27,7 @@ func latency(percent int) func(context.Context, *bench) error {
 		if err != nil {
 			return err
 		}
-		stage, err := b.stage(ctx, "single")
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(stage.Reset(ctx, space), stage.Warm(ctx, space)); err != nil {
-			return err
-		}
-		sys, err := start(ctx, stage)
+		stage, sys, err := b.running(ctx, "single", space)
 		if err != nil {
 			return err
 		}

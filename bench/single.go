@@ -65,6 +65,19 @@ func start(ctx context.Context, s *world.Stage) (*system, error) {
 	return sys, sys.startFlushing(ctx, s)
 }
 
+// running is afterwrite, started on a stage of that name with so many rows of 0, which Redis has too.
+func (b *bench) running(ctx context.Context, name string, rows int) (*world.Stage, *system, error) {
+	stage, err := b.stage(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(stage.Reset(ctx, rows), stage.Warm(ctx, rows)); err != nil {
+		return nil, nil, err
+	}
+	sys, err := start(ctx, stage)
+	return stage, sys, err
+}
+
 // startFlushing starts the workers and the scheduler.
 func (sys *system) startFlushing(ctx context.Context, s *world.Stage, settings ...string) error {
 	var err error
@@ -100,14 +113,7 @@ func (c counted) of(count report.Count) report.Count {
 // singleAfterwrite measures single increments over HTTP, while one worker flushes.
 func singleAfterwrite(keys load.Keys) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) error {
-		stage, err := b.stage(ctx, "single")
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(stage.Reset(ctx, space), stage.Warm(ctx, space)); err != nil {
-			return err
-		}
-		sys, err := start(ctx, stage)
+		stage, sys, err := b.running(ctx, "single", space)
 		if err != nil {
 			return err
 		}
