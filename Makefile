@@ -43,6 +43,11 @@ bench-test: ## Test what `make bench` does with wrk and webdis, which it install
 	@deploy/setup.sh bench
 	go test $(RACE) -count=1 -timeout 2m -tags bench ./bench/...
 
+.PHONY: images
+images: ## Take the images of docs/images again, in a browser: a quarter of an hour
+	@deploy/setup.sh test
+	go test -count=1 -timeout 40m -tags images -run '^TestImages$$' ./dashboard/browser
+
 DURATION ?= 60s
 SEED ?= 1
 

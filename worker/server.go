@@ -155,8 +155,12 @@ func (l errorLog) HandleError(ctx context.Context, task *asynq.Task, err error) 
 	case store.Classify(err) == store.Outage, store.Classify(err) == store.Canceled:
 		level = slog.LevelDebug // the breaker logs the outage, once
 	}
+	message := "task failed; it will be tried again"
+	if errors.Is(err, asynq.SkipRetry) {
+		message = "task failed for the last time; it is archived"
+	}
 	id, _ := asynq.GetTaskID(ctx)
-	l.logger.Log(ctx, level, "task failed; it will be tried again", "task", task.Type(), "id", id, "error", err)
+	l.logger.Log(ctx, level, message, "task", task.Type(), "id", id, "error", err)
 }
 
 // asynqLogger hands Asynq's own messages to slog.

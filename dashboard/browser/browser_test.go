@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
@@ -24,17 +25,21 @@ type tab struct {
 	asked    []string // URLs
 }
 
+// life bounds what a test does in a browser; a variable, because the images need a quarter of an hour.
+var life = 2 * time.Minute
+
 // open starts a browser of the test's own.
 func open(t *testing.T) *tab {
 	t.Helper()
 	program, err := exec.LookPath("chromium")
 	require.NoError(t, err, "deploy/setup.sh installs it")
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), life)
 	t.Cleanup(cancel)
 	ctx, endBrowser := chromedp.NewExecAllocator(ctx,
 		chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.UserDataDir(t.TempDir()))
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true),
+		chromedp.UserDataDir(t.TempDir()))
 	t.Cleanup(endBrowser)
 	ctx, closeTab := chromedp.NewContext(ctx)
 	t.Cleanup(closeTab)
@@ -106,14 +111,49 @@ func (b *tab) shows(t *testing.T, selector, text string) string {
 	return last
 }
 
-// clean checks that nothing went wrong, and that nobody else was asked for anything.
-func (b *tab) clean(t *testing.T, base string) {
+// do is what a person does.
+func (b *tab) do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	require.NoError(t, chromedp.Do(b.ctx, steps...))
+}
+
+// size makes the page so large, in CSS pixels.
+func (b *tab) size(t *testing.T, width, height int64) {
+	t.Helper()
+	b.do(t, chromedp.EmulateViewport(width, height))
+}
+
+// prefer makes the page light or dark.
+func (b *tab) prefer(t *testing.T, scheme string) {
+	t.Helper()
+	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	})
+	require.NoError(t, err)
+}
+
+// forgive takes back the problems so far, which are as many as the test has made itself.
+func (b *tab) forgive(t *testing.T, made int) {
+	t.Helper()
+	localtest.Eventually(t, patience, func() (bool, string) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.problems) >= made, "the browser has not complained"
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	require.Len(t, b.problems, made)
+	b.problems = nil
+}
+
+// clean checks that nothing went wrong, and that nobody but the dashboard was asked for anything.
+func (b *tab) clean(t *testing.T, p *process) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	require.Empty(t, b.problems)
 	require.NotEmpty(t, b.asked)
 	for _, url := range b.asked {
-		require.True(t, strings.HasPrefix(url, base+"/") || strings.HasPrefix(url, "data:"), url)
+		require.True(t, strings.HasPrefix(url, p.url("/")) || strings.HasPrefix(url, "data:"), url)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/command"
@@ -35,29 +36,36 @@ func TestMain(m *testing.M) {
 
 // system is all of afterwrite's processes, with servers of their own.
 type system struct {
-	postgres  *local.Postgres
-	env       []string
-	api       string // its URL
-	dashboard string
+	postgres *local.Postgres
+	redis    *local.Redis
+	env      []string
+
+	api, dashboard *process
 }
 
-func start(t *testing.T) *system {
+// start runs all of it, with further variables NAME=value for each process.
+func start(t *testing.T, env ...string) *system {
 	t.Helper()
-	redis := localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true})
-	s := &system{postgres: localtest.OwnPostgres(t, local.PostgresOptions{})}
-	s.env = []string{
-		"PATH=" + os.Getenv("PATH"), programVariable + "=1", "REDIS_URL=" + redis.URL(), "DATABASE_URL=" + s.postgres.URL(),
+	s := &system{
+		redis:    localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true}),
+		postgres: localtest.OwnPostgres(t, local.PostgresOptions{}),
 	}
+	s.env = append([]string{
+		"PATH=" + os.Getenv("PATH"), programVariable + "=1", "REDIS_URL=" + s.redis.URL(), "DATABASE_URL=" + s.postgres.URL(),
+	}, env...)
 	out, err := s.command(t, "migrate").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	var urls [4]string
+	var all [4]*process
 	for i, name := range []string{"api", "worker", "scheduler", "dashboard"} {
-		urls[i] = s.run(t, name)
+		port, err := local.FreePort()
+		require.NoError(t, err)
+		all[i] = &process{name: name, address: fmt.Sprintf("127.0.0.1:%d", port)}
+		s.run(t, all[i])
 	}
-	s.api, s.dashboard = urls[0], urls[3]
-	for _, url := range urls {
-		localtest.Eventually(t, patience, func() (bool, string) { return ready(url), url + " is not ready" })
+	for _, p := range all {
+		p.awaitHealth(t)
 	}
+	s.api, s.dashboard = all[0], all[3]
 	return s
 }
 
@@ -70,36 +78,52 @@ func (s *system) command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run starts a process on a free port, ends it with the test, and returns its URL.
-func (s *system) run(t *testing.T, name string) string {
-	t.Helper()
-	port, err := local.FreePort()
-	require.NoError(t, err)
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	cmd := s.command(t, name)
-	cmd.Env = append(cmd.Env, "AFTERWRITE_"+strings.ToUpper(name)+"_ADDR="+address)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		giveUp := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-		defer giveUp.Stop()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("--- %s said:\n%s", name, out.String())
-		}
-	})
-	return "http://" + address
+// process is one of afterwrite's. It may be stopped and run again, on the same address.
+type process struct {
+	name, address string
+
+	cmd *exec.Cmd
+	out bytes.Buffer
 }
 
-func ready(url string) bool {
-	response, err := http.Get(url + "/healthz")
-	if err != nil {
-		return false
+// run starts a process, and ends it with the test.
+func (s *system) run(t *testing.T, p *process) {
+	t.Helper()
+	p.cmd = s.command(t, p.name)
+	p.cmd.Env = append(p.cmd.Env, "AFTERWRITE_"+strings.ToUpper(p.name)+"_ADDR="+p.address)
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(func() {
+		p.stop()
+		if t.Failed() {
+			t.Logf("--- %s said:\n%s", p.name, p.out.String())
+		}
+	})
+}
+
+// stop ends the process and waits for its end. It does nothing to one that has ended.
+func (p *process) stop() {
+	if p.cmd.ProcessState != nil {
+		return
 	}
-	defer response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	giveUp := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
+	defer giveUp.Stop()
+	_ = p.cmd.Wait()
+}
+
+func (p *process) url(path string) string { return "http://" + p.address + path }
+
+func (p *process) awaitHealth(t *testing.T) {
+	t.Helper()
+	localtest.Eventually(t, patience, func() (bool, string) {
+		response, err := http.Get(p.url("/healthz"))
+		if err != nil {
+			return false, p.name + ": " + err.Error()
+		}
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusOK, p.name + ": " + response.Status
+	})
 }
 
 // write sends small batches of increments until the test ends. No write may fail, whatever becomes of Postgres.
@@ -117,7 +141,7 @@ func (s *system) write(t *testing.T) {
 				return
 			case <-ticker.C:
 			}
-			if answer := s.batch(ctx, n); answer != "200 OK" && ctx.Err() == nil {
+			if answer := s.send(ctx, increments(n)); answer != "200 OK" && ctx.Err() == nil {
 				select {
 				case failed <- answer:
 				default:
@@ -136,16 +160,28 @@ func (s *system) write(t *testing.T) {
 	})
 }
 
-func (s *system) batch(ctx context.Context, n int) string {
-	var body strings.Builder
+// increments are the operations of the n-th batch.
+func increments(n int) string {
+	var list strings.Builder
 	for i := range 20 {
 		if i > 0 {
-			body.WriteByte(',')
+			list.WriteByte(',')
 		}
-		fmt.Fprintf(&body, `{"op":"increment","key":"page:%d"}`, (n*7+i*i)%300)
+		fmt.Fprintf(&list, `{"op":"increment","key":"page:%d"}`, (n*7+i*i)%300)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.api+"/v1/batch",
-		strings.NewReader(`{"operations":[`+body.String()+`]}`))
+	return list.String()
+}
+
+// set writes one counter.
+func (s *system) set(t *testing.T, key string, value int64) {
+	t.Helper()
+	require.Equal(t, "200 OK", s.send(t.Context(), fmt.Sprintf(`{"op":"set","key":%q,"value":%d}`, key, value)))
+}
+
+// send writes a batch, and returns the answer's status or why there is none.
+func (s *system) send(ctx context.Context, operations string) string {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.api.url("/v1/batch"),
+		strings.NewReader(`{"operations":[`+operations+`]}`))
 	if err != nil {
 		return err.Error()
 	}
@@ -156,4 +192,17 @@ func (s *system) batch(ctx context.Context, n int) string {
 	}
 	defer response.Body.Close()
 	return response.Status
+}
+
+// endSessions signs everybody out, as when their time is over.
+func (s *system) endSessions(ctx context.Context, t *testing.T) {
+	t.Helper()
+	options, err := redis.ParseURL(s.redis.URL())
+	require.NoError(t, err)
+	client := redis.NewClient(options)
+	defer client.Close()
+	keys, err := client.Keys(ctx, "aw:session:*").Result()
+	require.NoError(t, err)
+	require.NotEmpty(t, keys)
+	require.NoError(t, client.Del(ctx, keys...).Err())
 }

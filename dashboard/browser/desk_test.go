@@ -1,0 +1,150 @@
+package browser_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	_ "github.com/lib/pq"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+const password = "correct horse battery"
+
+// people are variables that let olga, an operator, and vic, a viewer, sign in.
+func people(t *testing.T) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), 10) // the least that is taken
+	require.NoError(t, err)
+	return "AFTERWRITE_DASHBOARD_USERS=olga:operator:" + string(hash) + ",vic:" + string(hash)
+}
+
+// impatient are variables that make dead letters soon.
+func impatient() []string {
+	return []string{"AFTERWRITE_MAX_ATTEMPTS=2", "AFTERWRITE_RETRY_BACKOFF=10ms"}
+}
+
+// signIn is what somebody types.
+func (b *tab) signIn(t *testing.T, s *system, name string) {
+	t.Helper()
+	b.visit(t, s.dashboard.url("/dead"))
+	b.do(t,
+		chromedp.WaitVisible("#name"),
+		chromedp.SendKeys("#name", name),
+		chromedp.SendKeys("#password", password+"\n"),
+		chromedp.WaitVisible(".visitor"),
+	)
+}
+
+// bury makes dead letters as they come about in life: rows that were taken, and then constraints that the next values break.
+// It returns the database, to mend one of them.
+func (s *system) bury(t *testing.T) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("postgres", s.postgres.URL())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	s.set(t, "page:/pricing", 10_391)
+	s.set(t, "video:big-buck-bunny:plays", 2_147_483_640)
+	s.set(t, "post:8841:likes", 512)
+	localtest.Eventually(t, patience, func() (bool, string) {
+		var n int
+		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM counters WHERE key LIKE '%:%:%' OR key = 'page:/pricing'").Scan(&n))
+		return n == 3, "the rows are not there"
+	})
+	_, err = db.ExecContext(t.Context(), `ALTER TABLE counters
+		ADD CONSTRAINT pricing_is_frozen CHECK (key <> 'page:/pricing' OR value <= 10391),
+		ADD CONSTRAINT fits_in_int4 CHECK (key NOT LIKE '%:plays' OR value < 2147483648),
+		ADD CONSTRAINT likes_not_negative CHECK (key NOT LIKE '%:likes' OR value >= 0),
+		ADD CONSTRAINT no_keys_of_users CHECK (key NOT LIKE 'user:%')`)
+	require.NoError(t, err)
+	s.set(t, "page:/pricing", 10_412)
+	s.set(t, "video:big-buck-bunny:plays", 2_147_483_901)
+	s.set(t, "post:8841:likes", -3)
+	s.set(t, "user:5f0c1b1e-7c1f-4d0e-9a52-0f4f6a1d9c77:unread-notifications", 41)
+	return db
+}
+
+// letters waits until the page lists so many dead letters.
+func (b *tab) letters(t *testing.T, s *system, n int) {
+	t.Helper()
+	localtest.Eventually(t, patience, func() (bool, string) {
+		b.visit(t, s.dashboard.url("/dead"))
+		return evaluate[int](t, b, "document.querySelectorAll('.letters tbody').length") == n, b.text(t, "main")
+	})
+}
+
+// value is what Postgres has of a counter.
+func value(t *testing.T, db *sql.DB, key string) int64 {
+	t.Helper()
+	var v int64
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT value FROM counters WHERE key = $1", key).Scan(&v))
+	return v
+}
+
+func TestOperatorsActAndViewersDoNot(t *testing.T) {
+	t.Parallel()
+	s := start(t, append(impatient(), people(t))...)
+	db := s.bury(t)
+	b := open(t)
+	b.signIn(t, s, "olga")
+	b.letters(t, s, 4)
+	for _, path := range []string{"/dead", "/keys?key=page:/pricing", "/actions", "/keys?key=no:such"} {
+		b.visit(t, s.dashboard.url(path))
+		b.readable(t, path)
+	}
+
+	_, err := db.ExecContext(t.Context(), "ALTER TABLE counters DROP CONSTRAINT pricing_is_frozen")
+	require.NoError(t, err)
+	b.visit(t, s.dashboard.url("/dead"))
+	b.do(t, chromedp.Click(`input[value="page:/pricing"]`), chromedp.Click(".bulk button.primary"))
+	b.shows(t, ".notice.good", "1 due again; 1 in Postgres now")
+	require.Equal(t, int64(10_412), value(t, db, "page:/pricing"))
+
+	b.withoutScripts(t)
+	b.do(t, chromedp.Click(`button[aria-label="Discard video:big-buck-bunny:plays"]`), chromedp.WaitVisible(".danger.solid"))
+	b.readable(t, "the question before a discard")
+	b.do(t, chromedp.Click(".danger.solid"))
+	b.shows(t, ".notice.good", "dropped 2147483901")
+	require.Equal(t, int64(2_147_483_640), value(t, db, "video:big-buck-bunny:plays"))
+	b.visit(t, s.dashboard.url("/actions"))
+	require.Contains(t, b.text(t, ".stack"), "olga")
+	b.readable(t, "the list of actions")
+	b.do(t, chromedp.Click(".visitor button"), chromedp.WaitVisible("#password"))
+	b.readable(t, "the sign-in")
+
+	b.signIn(t, s, "vic")
+	b.letters(t, s, 2)
+	require.Zero(t, evaluate[int](t, b,
+		`document.querySelectorAll('main button[formaction], main form[method=post], main input[type=checkbox]').length`))
+	status, err := chromedp.Run(b.ctx, chromedp.Evaluate[int](
+		`fetch('/dead/redrive', {method: 'POST', body: new URLSearchParams({key: 'post:8841:likes'})}).then(r => r.status)`,
+		chromedp.EvalAwaitPromise))
+	require.NoError(t, err)
+	require.Equal(t, 403, status)
+	b.forgive(t, 1) // the console has the refusal of our own fetch
+	b.letters(t, s, 2)
+	b.clean(t, s.dashboard)
+}
+
+func TestAPageLeadsToTheSignInWhenItsSessionIsOver(t *testing.T) {
+	t.Parallel()
+	s := start(t, people(t))
+	b := open(t)
+	b.signIn(t, s, "vic")
+	b.visit(t, s.dashboard.url("/"))
+	b.shows(t, connection, "live")
+
+	s.dashboard.stop()
+	b.shows(t, connection, "no connection")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s.endSessions(ctx, t)
+	s.run(t, s.dashboard)
+	b.do(t, chromedp.WaitVisible("#password"))
+	b.signIn(t, s, "vic")
+	require.Contains(t, evaluate[string](t, b, "location.pathname"), "/dead")
+}
