@@ -35,6 +35,7 @@ type plan struct {
 	// redisConns and postgresConns bound the pools; a nil postgresConns means that the process does not use Postgres.
 	redisConns    func(config.Config) int
 	postgresConns func(config.Config) int
+	writes        bool // rows, to Postgres
 }
 
 // process is what every long-running process has.
@@ -137,7 +138,7 @@ func (s *process) open(ctx context.Context) error {
 	s.registry.MustRegister(s.sampler, s.cache.NewStateCollector())
 	if s.postgresConns != nil {
 		s.store, err = store.Open(s.config.DatabaseURL, store.Options{
-			Logger: s.log, MaxConns: s.postgresConns(s.config), OpenDB: s.tracing.OpenDB(),
+			Logger: s.log, MaxConns: s.postgresConns(s.config), Writes: s.writes, OpenDB: s.tracing.OpenDB(),
 		})
 		if err != nil {
 			return err

@@ -19,6 +19,7 @@ var workerPlan = plan{
 	// Each task uses one or two, Asynq's own loops the rest.
 	redisConns:    func(c config.Config) int { return 2*c.WorkerConcurrency + 16 },
 	postgresConns: func(c config.Config) int { return c.WorkerConcurrency + 2 },
+	writes:        true,
 }
 
 type workerCommand struct {

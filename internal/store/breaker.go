@@ -20,14 +20,27 @@ const (
 	// jitter once, so that many processes do not probe a Postgres that is starting up at the same moments.
 	openFor    = time.Second
 	openJitter = 250 * time.Millisecond
+	// settle is how long a probe that succeeds does not outweigh a call that failed: a full disk, say, fails writes only. It is
+	// longer than a process with work to do goes without a call.
+	settle = 3 * time.Second
 )
+
+// errUncounted is what a probe says to gobreaker when its success is not to count.
+var errUncounted = errors.New("a probe succeeded")
 
 // breaker keeps calls from a Postgres that does not answer. Open, it fails them at once; after openFor it lets one through,
 // the probe, whose outcome closes it or opens it again.
 type breaker struct {
 	inner  *gobreaker.CircuitBreaker[struct{}]
 	logger *slog.Logger
-	last   atomic.Pointer[error] // the last call's outage; nil: it was fine
+	last   atomic.Pointer[failure] // nil: Postgres is fine, as far as is known
+}
+
+// failure is the last call that met an outage.
+type failure struct {
+	err   error
+	at    time.Time
+	probe bool
 }
 
 func newBreaker(logger *slog.Logger) *breaker {
@@ -38,8 +51,9 @@ func newBreaker(logger *slog.Logger) *breaker {
 		Timeout:     openFor + rand.N(openJitter), //nolint:gosec // jitter needs no secret
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresToOpen },
 		// A caller that left says nothing about Postgres, neither good nor bad.
-		IsExcluded:    func(err error) bool { return Classify(err) == Canceled },
-		IsSuccessful:  b.successful,
+		IsExcluded: func(err error) bool { return Classify(err) == Canceled || errors.Is(err, errUncounted) },
+		// That Postgres refuses a row, or met a deadlock, proves that it is up.
+		IsSuccessful:  func(err error) bool { return !isOutage(err) },
 		OnStateChange: b.changed,
 	})
 	return b
@@ -47,6 +61,32 @@ func newBreaker(logger *slog.Logger) *breaker {
 
 // run calls call, or returns ErrUnavailable without calling it.
 func (b *breaker) run(call func() error) error {
+	return b.execute(func() error {
+		err := call()
+		b.note(err, false)
+		return err
+	})
+}
+
+// probe is run for a call that nobody needs the outcome of. Its failure is as bad as any other. Its success ends an outage only
+// where no call says otherwise, and never makes the count of failed calls begin anew.
+func (b *breaker) probe(call func() error) error {
+	closed := b.inner.State() == gobreaker.StateClosed
+	err := b.execute(func() error {
+		err := call()
+		b.note(err, true)
+		if err == nil && (closed || b.last.Load() != nil) {
+			return errUncounted
+		}
+		return err
+	})
+	if errors.Is(err, errUncounted) {
+		return nil
+	}
+	return err
+}
+
+func (b *breaker) execute(call func() error) error {
 	_, err := b.inner.Execute(func() (struct{}, error) { return struct{}{}, call() })
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
 		return fmt.Errorf("%w (%w)", ErrUnavailable, err)
@@ -54,22 +94,28 @@ func (b *breaker) run(call func() error) error {
 	return err
 }
 
+// note keeps what a call says about Postgres.
+func (b *breaker) note(err error, probe bool) {
+	last := b.last.Load()
+	switch {
+	case isOutage(err):
+		b.last.Store(&failure{err: err, at: time.Now(), probe: probe})
+	case Classify(err) == Canceled: // it says nothing
+	case last != nil && probe && !last.probe && time.Since(last.at) < settle:
+	default:
+		b.last.CompareAndSwap(last, nil)
+	}
+}
+
+// isOutage reports that Postgres is not fit to be asked again.
+func isOutage(err error) bool {
+	class := Classify(err)
+	return class == Outage || class == Operator
+}
+
 func (b *breaker) available() bool { return b.inner.State() != gobreaker.StateOpen }
 
 func (b *breaker) up() bool { return b.last.Load() == nil && b.inner.State() == gobreaker.StateClosed }
-
-// successful reports whether Postgres is fit to be asked again. That it refuses a row, or met a deadlock, proves that it is
-// up.
-func (b *breaker) successful(err error) bool {
-	switch Classify(err) {
-	case Outage, Operator:
-		b.last.Store(&err)
-		return false
-	case None, Contended, Refused, Canceled:
-	}
-	b.last.Store(nil)
-	return true
-}
 
 // changed logs the start and the end of an outage; the probes in between only for debugging. The breaker's lock is held, so
 // it must not ask the breaker anything.
@@ -78,8 +124,8 @@ func (b *breaker) changed(_ string, from, to gobreaker.State) {
 	attrs := []slog.Attr{slog.String("from", from.String()), slog.String("to", to.String())}
 	class := None
 	if last := b.last.Load(); last != nil {
-		class = Classify(*last)
-		attrs = append(attrs, slog.String("class", class.String()), slog.Any("error", *last))
+		class = Classify(last.err)
+		attrs = append(attrs, slog.String("class", class.String()), slog.Any("error", last.err))
 	}
 	switch {
 	case to == gobreaker.StateClosed:

@@ -35,6 +35,8 @@ type Options struct {
 	// StatementTimeout bounds a statement on the server; waiting for a lock takes a tenth of it at most. A call gives up two
 	// seconds later. Default 10 s, at least 1 ms.
 	StatementTimeout time.Duration
+	// Writes says that this process upserts, so that Ping finds out whether it can. Default: it reads only.
+	Writes bool
 	// OpenDB makes the pool of connections, to watch them. Default sql.OpenDB.
 	OpenDB func(driver.Connector) *sql.DB
 }
@@ -44,6 +46,7 @@ type Store struct {
 	db      *sqlx.DB
 	breaker *breaker
 	bound   time.Duration // of one call
+	writes  bool
 	url     string
 }
 
@@ -72,6 +75,7 @@ func Open(databaseURL string, options Options) (*Store, error) {
 		db:      sqlx.NewDb(db, "postgres"),
 		breaker: newBreaker(logger),
 		bound:   bound,
+		writes:  options.Writes,
 		url:     databaseURL,
 	}, nil
 }
@@ -87,22 +91,33 @@ func (s *Store) Close() error {
 // Available is false while the breaker is open, when every call fails at once. It does not block.
 func (s *Store) Available() bool { return s.breaker.available() }
 
-// Up reports whether the last call reached a working Postgres, for a gauge; true before the first call. It does not block.
+// Up reports whether the last call reached a working Postgres, for a gauge; true before the first call. A Ping that gets
+// through ends what another call has met only when there has been no such call for three seconds. It does not block.
 func (s *Store) Up() bool { return s.breaker.up() }
 
-// Ping makes one round trip through a statement.
+// Ping asks Postgres for what this process needs of it: an upsert of no rows where Options.Writes, else a read of none. So it
+// fails for a table, a permission or a writable server that is not there, too. A full disk it does not notice.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.guard(ctx, "ping postgres", func(ctx context.Context) error {
-		_, err := s.db.ExecContext(ctx, "SELECT 1")
+	return s.within(ctx, "ping postgres", s.breaker.probe, func(ctx context.Context) error {
+		var err error
+		if s.writes {
+			_, err = s.upsert(ctx, nil)
+		} else {
+			_, err = s.read(ctx, keyArray(nil, rowKey))
+		}
 		return err
 	})
 }
 
 // guard runs call within the Store's bound and behind the breaker, and wraps its error with what was being done.
 func (s *Store) guard(ctx context.Context, what string, call func(ctx context.Context) error) error {
+	return s.within(ctx, what, s.breaker.run, call)
+}
+
+func (s *Store) within(ctx context.Context, what string, run func(func() error) error, call func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.bound)
 	defer cancel()
-	err := s.breaker.run(func() error { return explain(ctx, call(ctx)) })
+	err := run(func() error { return explain(ctx, call(ctx)) })
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
