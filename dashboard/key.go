@@ -124,7 +124,7 @@ func (p *keyPage) look(ctx context.Context, data *keyData) error {
 		data.Row = &row
 	}
 	data.Seen = &seen[0]
-	if seen[0].Dirty && !seen[0].Dead && seen[0].DirtySince <= now {
+	if seen[0].Dirty && !seen[0].Dead && !seen[0].Parked && seen[0].DirtySince <= now {
 		data.Since = time.Duration(now-seen[0].DirtySince) * time.Millisecond
 	}
 	data.State = stateOf(seen[0], row, found, data.Unread, now)

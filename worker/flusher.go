@@ -303,6 +303,7 @@ func (f *Flusher) commitUnlocked(ctx context.Context, b batch, locked error) (fl
 
 // setHinderedAside parks the keys for a while. Nothing is wrong with them, so no attempt is counted.
 func (f *Flusher) setHinderedAside(ctx context.Context, b batch, why string) (flushed, error) {
+	f.metrics.hindered.Add(float64(len(b.entries)))
 	f.logger.Warn(why+"; it is tried again later", "rows", len(b.entries), "first", b.entries[0].Key, "in", hinderedDelay)
 	var failed error
 	for _, e := range b.entries {

@@ -46,12 +46,15 @@ func TestRowThatSomebodyElseHoldsLockedCostsOnlyItself(t *testing.T) {
 	require.Equal(t, int64(1), left)
 	require.True(t, b.store.Available())
 	require.Zero(t, b.backlog(t).Dead)
+	require.Equal(t, 1, int(count(t, b.registry, "afterwrite_hindered_rows_total")))
+	lags := int(count(t, b.registry, "afterwrite_sync_lag_seconds"))
 	require.NoError(t, tx.Rollback())
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		_, left := b.drainAll(t)
 		return left == 0, "it is still put aside"
 	})
 	b.requireRow(t, counter.Row{Key: "locked", Value: 2, Version: 2})
+	require.Equal(t, lags, int(count(t, b.registry, "afterwrite_sync_lag_seconds")), "since when it was dirty is not known")
 }
 
 func TestBatchThatTakesTooLongIsMadeSmaller(t *testing.T) {

@@ -19,6 +19,7 @@ type metrics struct {
 	lag      prometheus.Histogram
 	refused  prometheus.Counter
 	buried   prometheus.Counter
+	hindered prometheus.Counter
 
 	reconciled prometheus.Counter
 	selfDrains prometheus.Counter
@@ -53,6 +54,10 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 			Help: "Shards with overdue keys that this worker drained without a task, because none arrived.",
 		}),
 	}
+	m.hindered = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "afterwrite_hindered_rows_total",
+		Help: "Rows put aside for 5 s, each time counted: somebody else held them locked, or one took longer than the statement timeout.",
+	})
 	for _, outcome := range []string{outcomeOK, outcomeError} { // a series that is 0 can be alerted on
 		m.duration.WithLabelValues(outcome)
 	}
@@ -72,7 +77,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.reconciled, m.selfDrains, m.lastSweep, up)
+	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.hindered, m.reconciled, m.selfDrains, m.lastSweep, up)
 	return m
 }
 
@@ -90,7 +95,7 @@ func (m *metrics) committed(rows int, b batch) {
 	m.rows.Add(float64(rows))
 	now := b.At + time.Since(b.peeked).Milliseconds()
 	for _, e := range b.entries {
-		if e.DirtySince <= b.At { // else it waited for a retry, and when it became dirty is no longer known
+		if !e.Parked && e.DirtySince <= b.At {
 			m.lag.Observe(float64(now-e.DirtySince) / 1000)
 		}
 	}

@@ -21,6 +21,8 @@ else
   -- Also the write that a full Redis lets pass, and after which it lets the others pass.
   call('HDEL', tag .. ':dead', ARGV[1])
   local t = call('TIME')
-  call('ZADD', dirty, 'XX', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[2])), ARGV[1])
+  -- The half says that this is not when the key became dirty, also once the time has come.
+  local due = t[1] * 1000 + math.floor(t[2] / 1000) + math.floor(tonumber(ARGV[2])) + 0.5
+  call('ZADD', dirty, 'XX', string.format('%.1f', due), ARGV[1])
 end
 return 1

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,8 @@ type Entry struct {
 
 	// DirtySince is when its first unsynced write came, ms of Redis's clock. Later than the peek: it waits for a retry.
 	DirtySince int64
+	// Parked says that it was put aside since that write, until DirtySince: when it became dirty is no longer known.
+	Parked bool
 
 	Missing     bool // the key is dirty but has no entry: somebody deleted it by hand
 	Foreign     bool // the key holds something that is not an entry
@@ -118,7 +121,7 @@ func decodeEntry(key, text, score string) (Entry, error) {
 	if err != nil {
 		return Entry{}, fmt.Errorf("dirty since: %w", err)
 	}
-	none := Entry{Row: counter.Row{Key: counter.Key(key)}, DirtySince: int64(since)}
+	none := Entry{Row: counter.Row{Key: counter.Key(key)}, DirtySince: int64(since), Parked: since != math.Trunc(since)}
 	if text == "m" {
 		none.Missing = true
 		return none, nil

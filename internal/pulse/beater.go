@@ -19,8 +19,12 @@ const (
 	// beatTimeout bounds the wait for Redis. The next beat is late by as much.
 	beatTimeout = 2 * time.Second
 
-	// probeTimeout bounds the wait for a Postgres that was down at its last contact.
+	// probeTimeout bounds the wait for a Postgres that is asked only to learn how it is.
 	probeTimeout = time.Second
+
+	// quiet is how old what a process knows of Postgres may be before it asks: else nobody would notice an outage in which
+	// nothing is written.
+	quiet = 5 * time.Second
 
 	// hashTTL is how long the hash outlives the last beat of all.
 	hashTTL = 24 * time.Hour
@@ -36,6 +40,7 @@ var (
 // Postgres is what a Beater asks about Postgres; a *store.Store is one.
 type Postgres interface {
 	Up() bool
+	Quiet() time.Duration // since the last call that said so
 	Ping(ctx context.Context) error
 }
 
@@ -128,13 +133,13 @@ func (b *Beater) beat(ctx context.Context) error {
 	return nil
 }
 
-// lookAtPostgres notes what the process knows of Postgres. A Postgres that was away at its last contact is asked: in a process
-// that has nothing to ask it, nobody would find out that it is back.
+// lookAtPostgres notes what the process knows of Postgres. Where it is away, or has not been heard of for a while, it is asked:
+// in a process that has nothing to ask it, nobody would find out.
 func (b *Beater) lookAtPostgres(ctx context.Context) {
 	if b.options.Postgres == nil {
 		return
 	}
-	if !b.options.Postgres.Up() {
+	if !b.options.Postgres.Up() || b.options.Postgres.Quiet() > quiet {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		_ = b.options.Postgres.Ping(ctx) // the breaker keeps what came of it, and logs it
 		cancel()

@@ -2,6 +2,7 @@ package pulse_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -179,6 +180,8 @@ type database struct{ up, asked atomic.Bool }
 
 func (d *database) Up() bool { return d.up.Load() }
 
+func (*database) Quiet() time.Duration { return 0 }
+
 func (d *database) Ping(context.Context) error {
 	if d.asked.Swap(true) {
 		d.up.Store(true)
@@ -197,6 +200,31 @@ func TestAPostgresThatWasAwayIsAskedUntilItIsBack(t *testing.T) {
 			return len(pulses) == 1 && pulses[0].Postgres == want, want
 		})
 	}
+}
+
+// idle is a Postgres that has gone away since it was last used, a while ago.
+type idle struct{ up atomic.Bool }
+
+func (d *idle) Up() bool { return d.up.Load() }
+
+func (*idle) Quiet() time.Duration { return time.Minute }
+
+func (d *idle) Ping(context.Context) error {
+	d.up.Store(false)
+	return errors.New("it is away")
+}
+
+func TestAPostgresThatNobodyUsesIsAskedWhetherItIsThere(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	postgres := new(idle)
+	postgres.up.Store(true)
+	b.options.Postgres = postgres
+	b.run(t)
+	localtest.Eventually(t, patience, func() (bool, string) {
+		pulses := b.read(t)
+		return len(pulses) == 1 && pulses[0].Postgres == pulse.PostgresDown, "it is said to be up"
+	})
 }
 
 func TestWhatCannotBeReadIsLeftOut(t *testing.T) {

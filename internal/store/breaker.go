@@ -34,6 +34,7 @@ type breaker struct {
 	inner  *gobreaker.CircuitBreaker[struct{}]
 	logger *slog.Logger
 	last   atomic.Pointer[failure] // nil: Postgres is fine, as far as is known
+	heard  atomic.Int64            // when a call last said how Postgres is, ns since 1970; 0: never
 }
 
 // failure is the last call that met an outage.
@@ -96,11 +97,14 @@ func (b *breaker) execute(call func() error) error {
 
 // note keeps what a call says about Postgres.
 func (b *breaker) note(err error, probe bool) {
+	if Classify(err) == Canceled {
+		return // it says nothing
+	}
+	b.heard.Store(time.Now().UnixNano())
 	last := b.last.Load()
 	switch {
 	case isOutage(err):
 		b.last.Store(&failure{err: err, at: time.Now(), probe: probe})
-	case Classify(err) == Canceled: // it says nothing
 	case last != nil && probe && !last.probe && time.Since(last.at) < settle:
 	default:
 		b.last.CompareAndSwap(last, nil)

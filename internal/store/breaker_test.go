@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -64,6 +65,21 @@ func TestAProbeEndsWhatAProbeHasFound(t *testing.T) {
 	require.False(t, b.up())
 	require.NoError(t, b.probe(fine))
 	require.True(t, b.up())
+}
+
+func TestQuietIsSinceTheLastCallThatSaidAnything(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{breaker: newBreaker(slog.New(slog.DiscardHandler))}
+		require.Greater(t, s.Quiet(), 24*time.Hour, "nothing is known yet")
+		for _, call := range []func() error{fine, full} {
+			_ = s.breaker.run(call)
+			time.Sleep(time.Second)
+			require.Equal(t, time.Second, s.Quiet())
+		}
+		_ = s.breaker.run(func() error { return context.Canceled })
+		require.Equal(t, time.Second, s.Quiet(), "its caller left")
+	})
 }
 
 func TestPingOfAProcessThatWritesFailsWherePostgresTakesNoRows(t *testing.T) {

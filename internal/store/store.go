@@ -95,6 +95,9 @@ func (s *Store) Available() bool { return s.breaker.available() }
 // through ends what another call has met only when there has been no such call for three seconds. It does not block.
 func (s *Store) Up() bool { return s.breaker.up() }
 
+// Quiet returns for how long no call has said how Postgres is; a very long time before the first call. It does not block.
+func (s *Store) Quiet() time.Duration { return time.Since(time.Unix(0, s.breaker.heard.Load())) }
+
 // Ping asks Postgres for what this process needs of it: an upsert of no rows where Options.Writes, else a read of none. So it
 // fails for a table, a permission or a writable server that is not there, too. A full disk it does not notice.
 func (s *Store) Ping(ctx context.Context) error {
