@@ -46,7 +46,7 @@ bench-test: ## Test what `make bench` does with wrk and webdis, which it install
 .PHONY: images
 images: ## Take the images of docs/images again, in a browser: a quarter of an hour
 	@deploy/setup.sh test
-	go test -count=1 -timeout 40m -tags images -run '^TestImages$$' ./dashboard/browser
+	go test -count=1 -timeout 40m -ldflags '$(LDFLAGS)' -tags images -run '^TestImages$$' ./dashboard/browser
 
 DURATION ?= 60s
 SEED ?= 1

@@ -28,6 +28,7 @@ func TestImages(t *testing.T) {
 	t.Parallel()
 	life = 30 * time.Minute
 	s := start(t, append(impatient(), people(t))...)
+	s.keys = 5000
 	for range 4 {
 		s.write(t)
 	}

@@ -39,6 +39,7 @@ type system struct {
 	postgres *local.Postgres
 	redis    *local.Redis
 	env      []string
+	keys     int // that write writes
 
 	api, dashboard *process
 }
@@ -47,6 +48,7 @@ type system struct {
 func start(t *testing.T, env ...string) *system {
 	t.Helper()
 	s := &system{
+		keys:     300,
 		redis:    localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true}),
 		postgres: localtest.OwnPostgres(t, local.PostgresOptions{}),
 	}
@@ -141,7 +143,7 @@ func (s *system) write(t *testing.T) {
 				return
 			case <-ticker.C:
 			}
-			if answer := s.send(ctx, increments(n)); answer != "200 OK" && ctx.Err() == nil {
+			if answer := s.send(ctx, s.increments(n)); answer != "200 OK" && ctx.Err() == nil {
 				select {
 				case failed <- answer:
 				default:
@@ -161,13 +163,13 @@ func (s *system) write(t *testing.T) {
 }
 
 // increments are the operations of the n-th batch.
-func increments(n int) string {
+func (s *system) increments(n int) string {
 	var list strings.Builder
 	for i := range 20 {
 		if i > 0 {
 			list.WriteByte(',')
 		}
-		fmt.Fprintf(&list, `{"op":"increment","key":"page:%d"}`, (n*7+i*i)%300)
+		fmt.Fprintf(&list, `{"op":"increment","key":"page:%d"}`, (n*7+i*i)%s.keys)
 	}
 	return list.String()
 }
