@@ -37,8 +37,8 @@ func newBreaker(logger *slog.Logger) *breaker {
 		MaxRequests: 1,
 		Timeout:     openFor + rand.N(openJitter), //nolint:gosec // jitter needs no secret
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresToOpen },
-		// A caller that left says nothing about Postgres, neither good nor bad.
-		IsExcluded:    func(err error) bool { return Classify(err) == Canceled },
+		// A caller that left says nothing about Postgres, neither good nor bad. Nor does the table of actions about the counters.
+		IsExcluded:    func(err error) bool { return Classify(err) == Canceled || isAboutActions(err) },
 		IsSuccessful:  b.successful,
 		OnStateChange: b.changed,
 	})
