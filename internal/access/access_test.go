@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"maps"
@@ -90,22 +91,33 @@ func TestTheClientIsTheLastAddressThatIsNoProxy(t *testing.T) {
 	t.Parallel()
 	proxies, err := access.ParseProxies("10.0.0.0/8, 192.0.2.1, fd00::/8")
 	require.NoError(t, err)
-	for _, c := range []struct{ peer, forwarded, want string }{
-		{"198.51.100.7:1", "", "198.51.100.7"},
-		{"198.51.100.7:1", "10.0.0.1", "198.51.100.7"}, // not a proxy: what it says does not count
-		{"10.0.0.1:1", "198.51.100.7", "198.51.100.7"},
-		{"10.0.0.1:1", "1.2.3.4, 198.51.100.7, 192.0.2.1", "198.51.100.7"}, // the first is the visitor's own invention
-		{"10.0.0.1:1", "nonsense", "10.0.0.1"},
-		{"10.0.0.1:1", "", "10.0.0.1"},
-		{"[::ffff:10.0.0.1]:1", "2001:db8::1", "2001:db8::1"},
-		{"[fd00::1%eth0]:1", "198.51.100.7", "198.51.100.7"},
+	for _, c := range []struct {
+		peer, forwarded, want string
+		untold                bool
+	}{
+		{"198.51.100.7:1", "", "198.51.100.7", false},
+		{"198.51.100.7:1", "10.0.0.1", "198.51.100.7", false}, // not a proxy: what it says does not count
+		{"10.0.0.1:1", "198.51.100.7", "198.51.100.7", false},
+		{"10.0.0.1:1", "1.2.3.4, 198.51.100.7, 192.0.2.1", "198.51.100.7", false}, // the first is the visitor's own invention
+		{"10.0.0.1:1", "10.0.0.2", "10.0.0.2", false},
+		{"10.0.0.1:1", "nonsense", "10.0.0.1", true},
+		{"10.0.0.1:1", "", "10.0.0.1", true},
+		{"10.0.0.1:1", "198.51.100.7, ", "10.0.0.1", true},
+		{"10.0.0.1:1", "1.2.3.4, 198.51.100.7:50123", "198.51.100.7", false},
+		{"10.0.0.1:1", "[::ffff:198.51.100.7]:1, 10.0.0.9:2", "198.51.100.7", false},
+		{"10.0.0.1:1", "[2001:db8::1]:50123", "2001:db8::1", false},
+		{"10.0.0.1:1", "[2001:db8::1]", "2001:db8::1", false},
+		{"[::ffff:10.0.0.1]:1", "2001:db8::1", "2001:db8::1", false},
+		{"[fd00::1%eth0]:1", "198.51.100.7", "198.51.100.7", false},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.RemoteAddr = c.peer
 		if c.forwarded != "" {
 			r.Header.Set("X-Forwarded-For", c.forwarded)
 		}
-		require.Equal(t, c.want, proxies.Client(r).String(), "%v", c)
+		client, told := proxies.Client(r)
+		require.Equal(t, c.want, client.String(), "%v", c)
+		require.Equal(t, c.untold, !told, "%v", c)
 	}
 	for _, bad := range []string{"10.0.0.0/33", "proxy.example", "0.0.0.0/0", "::/0"} {
 		_, err := access.ParseProxies(bad)
@@ -149,15 +161,34 @@ type testBundle struct {
 	handler http.Handler
 	clock   *clock
 	address string // of the visitor
+	log     *syncBuffer
+}
+
+// syncBuffer is a log that may be written and read at once.
+type syncBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func setup(t *testing.T, client redis.Cmdable) *testBundle {
 	t.Helper()
-	b := &testBundle{clock: &clock{now: time.Now()}, address: "198.51.100.7:1"}
+	b := &testBundle{clock: &clock{now: time.Now()}, address: "198.51.100.7:1", log: new(syncBuffer)}
 	gate, err := access.New(access.Options{
 		Address: "0.0.0.0:1", Users: []access.User{{Name: "olga", Role: access.Operator, Hash: hash()}},
 		Proxies: access.Proxies{netip.MustParsePrefix("10.0.0.0/8")},
-		Redis:   client, Answers: plain{}, Logger: slog.New(slog.DiscardHandler), Now: b.clock.Now,
+		Redis:   client, Answers: plain{}, Logger: slog.New(slog.NewTextHandler(b.log, nil)), Now: b.clock.Now,
 	})
 	require.NoError(t, err)
 	mux := http.NewServeMux()
@@ -248,6 +279,26 @@ func TestTriesComeBackWithTime(t *testing.T) {
 	b.clock.forward(6 * time.Second)
 	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code)
 	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code, "a right one costs nothing")
+}
+
+func TestVisitorsOfAProxyThatWritesPortsDoNotShareTries(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	b.address = "10.0.0.1:1"
+	try := func(forwarded, password string) int {
+		form := url.Values{"name": {"olga"}, "password": {password}}
+		return b.do(http.MethodPost, "/signin", "", form, http.Header{"X-Forwarded-For": {forwarded}}).Code
+	}
+	for range 10 {
+		require.Equal(t, http.StatusUnauthorized, try("198.51.100.7:50123", "wrong"))
+	}
+	require.Equal(t, http.StatusTooManyRequests, try("198.51.100.7:50124", "wrong"))
+	require.Equal(t, http.StatusSeeOther, try("198.51.100.8:50123", password))
+	require.NotContains(t, b.log.String(), "X-Forwarded-For")
+
+	try("", "wrong")
+	try("unknown", "wrong")
+	require.Equal(t, 1, strings.Count(b.log.String(), "does not say whose requests it passes on"), "it is told once")
 }
 
 func TestANameIsLimitedFromAllAddressesTogether(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -75,6 +76,7 @@ type Gate struct {
 	answers   Answers
 	log       *slog.Logger
 	now       func() time.Time
+	untold    sync.Once // warns of a proxy that does not say whose requests it passes on
 }
 
 // ErrOpen says that everybody could act.

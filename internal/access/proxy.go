@@ -44,24 +44,37 @@ func (p Proxies) contain(address netip.Addr) bool {
 }
 
 // Client is who sent the request: the other end of the connection, or where that is a trusted proxy, the last address in
-// X-Forwarded-For that is not one. What stands before it anybody can write.
-func (p Proxies) Client(r *http.Request) netip.Addr {
-	client := peer(r)
+// X-Forwarded-For that is not one. What stands before it anybody can write. told is false where a proxy should have said whose
+// request it is, and did not: then the client is that proxy, like that of all its other visitors.
+func (p Proxies) Client(r *http.Request) (client netip.Addr, told bool) {
+	client = peer(r)
 	if !p.contain(client) {
-		return client
+		return client, true
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		address, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if err != nil {
-			return client
+		address, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
+			return client, false
 		}
-		client = address.Unmap()
+		client = address
 		if !p.contain(client) {
-			return client
+			return client, true
 		}
 	}
-	return client
+	return client, true
+}
+
+// parseHop reads an address as proxies write it: some add the port, and some brackets.
+func parseHop(hop string) (netip.Addr, bool) {
+	if end, err := netip.ParseAddrPort(hop); err == nil {
+		return end.Addr().Unmap(), true
+	}
+	if inner, ok := strings.CutPrefix(hop, "["); ok {
+		hop = strings.TrimSuffix(inner, "]")
+	}
+	address, err := netip.ParseAddr(hop)
+	return address.Unmap(), err == nil
 }
 
 // secure reports whether the browser's connection is encrypted.

@@ -3,6 +3,7 @@ package access
 import (
 	"math"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path"
 	"strconv"
@@ -44,7 +45,7 @@ func (g *Gate) SignIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name, next := r.PostForm.Get("name"), localPath(r.PostForm.Get("next"))
-	client := g.proxies.Client(r)
+	client := g.client(r)
 	giveBack, wait := g.limits.take(client, name)
 	if wait > 0 {
 		seconds := strconv.Itoa(int(math.Ceil(wait.Seconds())))
@@ -72,6 +73,18 @@ func (g *Gate) SignIn(w http.ResponseWriter, r *http.Request) {
 	setCookie(w, g.proxies.secure(r), g.sessions.begin(r.Context(), user), int(sessionLife/time.Second))
 	g.log.Info("signed in", "user", user.Name, "role", user.Role, "address", client.String())
 	http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // localPath has made it one of ours
+}
+
+// client is whose tries are counted.
+func (g *Gate) client(r *http.Request) netip.Addr {
+	client, told := g.proxies.Client(r)
+	if !told {
+		g.untold.Do(func() {
+			g.log.Warn("a trusted proxy does not say whose requests it passes on, so all its visitors share the tries of one address: "+
+				"have it set X-Forwarded-For", "proxy", client.String())
+		})
+	}
+	return client
 }
 
 // SignOut serves POST of SignOutPath.
