@@ -177,6 +177,14 @@ func stories() []attempt {
 			guess(t, at, "olga", 10)
 			return at.post(t, "/signin", url.Values{"name": {"olga"}, "password": {password}})
 		}, 429, "Too many tries", "refused as well, so that guessing goes no faster"},
+		{"a viewer", "the right password, the 31st time", func(t *testing.T, d *doors) answer {
+			t.Helper()
+			at := d.serve(t, true, access.Options{Users: people()})
+			for range 30 {
+				at.as(t, "vic")
+			}
+			return at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}})
+		}, 429, "Too many tries", "with `Retry-After`; twelve a minute from there on, since each costs work and leaves a session"},
 		{"nobody", "a name that there is not", wrong("nobody", 1), 401, "The name or the password is wrong", "the same answer, after the same work"},
 		{"an operator", "a session after its sign-out", func(t *testing.T, d *doors) answer {
 			t.Helper()

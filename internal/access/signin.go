@@ -46,7 +46,7 @@ func (g *Gate) SignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	name, next := r.PostForm.Get("name"), localPath(r.PostForm.Get("next"))
 	client := g.client(r)
-	giveBack, wait := g.limits.take(client, name)
+	taken, wait := g.limits.take(client, name)
 	if wait > 0 {
 		seconds := strconv.Itoa(int(math.Ceil(wait.Seconds())))
 		w.Header().Set("Retry-After", seconds)
@@ -55,7 +55,7 @@ func (g *Gate) SignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	user, right, err := g.passwords.check(r.Context(), name, r.PostForm.Get("password"))
 	if err != nil {
-		giveBack()
+		taken.wasNone()
 		w.Header().Set("Retry-After", "5")
 		g.answers.SignIn(w, r, http.StatusServiceUnavailable, "Too many sign-ins at once: try again in some seconds.", next)
 		return
@@ -66,7 +66,7 @@ func (g *Gate) SignIn(w http.ResponseWriter, r *http.Request) {
 		g.answers.SignIn(w, r, http.StatusUnauthorized, "The name or the password is wrong.", next)
 		return
 	}
-	giveBack()
+	taken.wasRight()
 	if old := g.token(r); old != "" {
 		_ = g.sessions.end(r.Context(), old) // it ends by itself in any case
 	}
