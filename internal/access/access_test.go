@@ -58,6 +58,17 @@ func TestUsersAreViewersUnlessSaidOtherwise(t *testing.T) {
 	}
 }
 
+func TestNamesThatAreUsersAreNotShown(t *testing.T) {
+	t.Parallel()
+	names, err := access.ParseNames("ann, bob@example.com,")
+	require.NoError(t, err)
+	require.Equal(t, []string{"ann", "bob@example.com"}, names)
+	_, err = access.ParseNames("ann,bob:operator:" + hash())
+	require.EqualError(t, err, "name 2: a name takes 1 to 64 letters, digits and . _ @ + -")
+	_, err = access.ParseProxies("10.0.0.1,bob:operator:" + hash())
+	require.EqualError(t, err, "entry 2 is neither a network, like 10.0.0.0/8, nor an address")
+}
+
 func TestShortAndLongPasswordsAreNotHashed(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{"", "fourteen chars", strings.Repeat("x", 73)} {
@@ -278,7 +289,7 @@ func TestTriesComeBackWithTime(t *testing.T) {
 	require.Equal(t, "6", refused.Header().Get("Retry-After"))
 	b.clock.forward(6 * time.Second)
 	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code)
-	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code, "a right one costs nothing")
+	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code, "a right one costs the address nothing")
 }
 
 func TestVisitorsOfAProxyThatWritesPortsDoNotShareTries(t *testing.T) {
@@ -310,6 +321,22 @@ func TestANameIsLimitedFromAllAddressesTogether(t *testing.T) {
 	}
 	b.address = "203.0.113.1:1"
 	require.Equal(t, http.StatusTooManyRequests, b.signIn("olga", "wrong").Code)
+}
+
+func TestRightPasswordsAreLimitedByName(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	for range 30 {
+		require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code)
+	}
+	b.address = "203.0.113.1:1"
+	refused := b.signIn("olga", password)
+	require.Equal(t, http.StatusTooManyRequests, refused.Code)
+	require.Equal(t, "5", refused.Header().Get("Retry-After"))
+	require.Equal(t, http.StatusUnauthorized, b.signIn("other", password).Code, "others may try")
+	b.clock.forward(5 * time.Second)
+	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code)
+	require.Equal(t, http.StatusTooManyRequests, b.signIn("olga", password).Code)
 }
 
 func TestOneNetworkOfIPv6IsOneAddress(t *testing.T) {

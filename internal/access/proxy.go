@@ -12,10 +12,10 @@ import (
 // Proxies are the addresses whose headers are believed.
 type Proxies []netip.Prefix
 
-// ParseProxies reads networks (10.0.0.0/8) and addresses, comma separated.
+// ParseProxies reads networks (10.0.0.0/8) and addresses, comma separated. The error holds no entry that is neither: see ParseNames.
 func ParseProxies(list string) (Proxies, error) {
 	var proxies Proxies
-	for entry := range strings.SplitSeq(list, ",") {
+	for i, entry := range strings.Split(list, ",") {
 		if entry = strings.TrimSpace(entry); entry == "" {
 			continue
 		}
@@ -23,7 +23,7 @@ func ParseProxies(list string) (Proxies, error) {
 		if err != nil {
 			address, addressErr := netip.ParseAddr(entry)
 			if addressErr != nil {
-				return nil, fmt.Errorf("%q is neither a network, like 10.0.0.0/8, nor an address", entry)
+				return nil, fmt.Errorf("entry %d is neither a network, like 10.0.0.0/8, nor an address", i+1)
 			}
 			prefix = netip.PrefixFrom(address, address.BitLen())
 		}

@@ -120,6 +120,12 @@ func TestTheDashboardRefusesToBeOpenToOthers(t *testing.T) {
 	require.NoError(t, err)
 	require.Regexp(t, `^olga:operator:\$2a\$12\$\S+\n$`, string(user))
 
+	_, secret, _ := strings.Cut(strings.TrimSpace(string(user)), "operator:")
+	for _, variable := range []string{"OPERATORS", "TRUSTED_PROXIES", "USER_HEADER", "HOSTS", "ADDR"} { // each the wrong one
+		line := start(t, append(env, "AFTERWRITE_DASHBOARD_"+variable+"="+strings.TrimSpace(string(user))), "dashboard").oneLine(t)
+		require.NotContains(t, line, secret, variable)
+	}
+
 	p := start(t, append(env, "AFTERWRITE_DASHBOARD_USERS="+strings.TrimSpace(string(user))), "dashboard")
 	status, _ := get(t, p.url(t)+"/dead")
 	require.Equal(t, http.StatusUnauthorized, status)
