@@ -193,6 +193,17 @@ func stories() []attempt {
 			require.Equal(t, http.StatusSeeOther, olga.post(t, "/signout", nil).status)
 			return olga.send(t, http.MethodGet, "/dead", "")
 		}, 401, "Sign in first", "refused, on every dashboard of that Redis"},
+		{"an operator", "live updates (`GET /live`) that are open at the sign-out", func(t *testing.T, d *doors) answer {
+			t.Helper()
+			olga := d.users.as(t, "olga")
+			updates := watch(t, "http://"+olga.address+"/live?page=overview&every=1", olga.cookie)
+			require.NotNil(t, updates.next(t))
+			require.Equal(t, http.StatusSeeOther, olga.post(t, "/signout", nil).status)
+			for events := 0; updates.next(t) != nil; events++ {
+				require.Less(t, events, 5, "they go on")
+			}
+			return olga.send(t, http.MethodGet, "/live?page=overview&every=1", "")
+		}, 401, "Sign in first", "they end, on that dashboard; on others within ten minutes"},
 		{"an operator", "a session with one character changed", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			olga := d.users.as(t, "olga")

@@ -2,6 +2,7 @@ package access_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"maps"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
@@ -169,7 +171,9 @@ func (c *clock) forward(d time.Duration) {
 
 // testBundle is a Gate before a page.
 type testBundle struct {
+	gate    *access.Gate
 	handler http.Handler
+	seen    access.Identity // of the last who saw the page
 	clock   *clock
 	address string // of the visitor
 	log     *syncBuffer
@@ -205,8 +209,8 @@ func setup(t *testing.T, client redis.Cmdable) *testBundle {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /signin", gate.SignIn)
 	mux.HandleFunc("POST /signout", gate.SignOut)
-	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, access.Of(r).Name) })
-	b.handler = gate.Handler(mux)
+	mux.HandleFunc("GET /", func(_ http.ResponseWriter, r *http.Request) { b.seen = access.Of(r) })
+	b.gate, b.handler = gate, gate.Handler(mux)
 	return b
 }
 
@@ -276,6 +280,82 @@ func TestARedisThatIsAwaySignsNobodyOut(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, b.do(http.MethodPost, "/signout", before, nil, nil).Code)
 	require.Equal(t, http.StatusUnauthorized, b.status(before), "here it has ended")
 	require.Equal(t, http.StatusUnauthorized, setup(t, client).status(during))
+}
+
+func TestASignOutWhileRedisIsAwayIsCarriedOut(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"})
+	options, err := redis.ParseURL(server.URL())
+	require.NoError(t, err)
+	client := redis.NewClient(options)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	one, other := setup(t, client), setup(t, client)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { one.gate.Run(ctx) })
+	t.Cleanup(running.Wait)
+	t.Cleanup(cancel)
+
+	cookie := one.session(t)
+	require.NoError(t, server.Stop(t.Context()))
+	require.Equal(t, http.StatusServiceUnavailable, one.do(http.MethodPost, "/signout", cookie, nil, nil).Code)
+	require.NoError(t, server.Start(t.Context()))
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		return other.status(cookie) == http.StatusUnauthorized, "the other dashboard still takes the session"
+	})
+	require.Equal(t, http.StatusUnauthorized, one.status(cookie))
+}
+
+// over is closed, or will be soon.
+func over(t *testing.T, ended <-chan struct{}) {
+	t.Helper()
+	require.NotNil(t, ended)
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "the session goes on")
+	}
+}
+
+func goesOn(t *testing.T, ended <-chan struct{}) {
+	t.Helper()
+	require.NotNil(t, ended)
+	select {
+	case <-ended:
+		require.Fail(t, "the session has ended")
+	default:
+	}
+}
+
+func TestASessionTellsOfItsEnd(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	b := setup(t, client)
+	first, second, third := b.session(t), b.session(t), b.session(t)
+	ended := make(map[string]<-chan struct{})
+	for _, cookie := range []string{first, second, third} {
+		require.Equal(t, http.StatusOK, b.status(cookie))
+		ended[cookie] = b.seen.Ended
+	}
+	require.Equal(t, http.StatusOK, b.status(first))
+	require.Equal(t, ended[first], b.seen.Ended, "it is the same in each request")
+
+	require.Equal(t, http.StatusSeeOther, b.do(http.MethodPost, "/signout", first, nil, nil).Code)
+	over(t, ended[first])
+	form := url.Values{"name": {"olga"}, "password": {password}}
+	require.Equal(t, http.StatusSeeOther, b.do(http.MethodPost, "/signin", second, form, nil).Code, "a new one instead")
+	over(t, ended[second])
+	goesOn(t, ended[third])
+
+	later := setup(t, client)
+	later.clock.forward(12*time.Hour - time.Second)
+	require.Equal(t, http.StatusOK, later.status(third))
+	over(t, later.seen.Ended)
+	goesOn(t, ended[third])
+
+	require.NoError(t, client.Close())
+	require.Equal(t, http.StatusServiceUnavailable, b.do(http.MethodPost, "/signout", third, nil, nil).Code)
+	over(t, ended[third])
 }
 
 func TestTriesComeBackWithTime(t *testing.T) {

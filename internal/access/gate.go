@@ -20,6 +20,8 @@ type Identity struct {
 	Role Role
 	// SignedIn is true for a session, which can be ended. Else a proxy vouches, or it is this machine's own user.
 	SignedIn bool
+	// Ended is closed when the session ends: at its sign-out here, or after its time. nil, which never is, without one.
+	Ended <-chan struct{}
 }
 
 // Local is this machine's own user, where nobody signs in.
@@ -122,6 +124,9 @@ func New(o Options) (*Gate, error) {
 // open reports that nobody signs in.
 func (g *Gate) open() bool { return len(g.users) == 0 && g.header == "" }
 
+// Run ends sessions in Redis that were signed out while it was away, until ctx is done.
+func (g *Gate) Run(ctx context.Context) { g.sessions.run(ctx) }
+
 // Handler lets through to next who may look, with their Identity, and answers everybody else. Paths do not matter to it but
 // for the few that are public, so no way of writing one leads around it.
 func (g *Gate) Handler(next http.Handler) http.Handler {
@@ -184,7 +189,7 @@ func (g *Gate) identify(r *http.Request) (Identity, error) {
 	if !ok || credential(user) != found.Credential {
 		return Identity{}, nil // removed, or with another password
 	}
-	return Identity{Name: user.Name, Role: user.Role, SignedIn: true}, nil
+	return Identity{Name: user.Name, Role: user.Role, SignedIn: true, Ended: found.ended}, nil
 }
 
 // turnAway answers those who are nobody: a browser that wants a page is shown where to sign in.

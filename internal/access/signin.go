@@ -94,7 +94,8 @@ func (g *Gate) SignOut(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		g.log.Warn("a session could not be ended in redis", "user", Of(r).Name, "error", err)
 		g.answers.Refuse(w, r, http.StatusServiceUnavailable,
-			"You are signed out of this process. Redis does not answer, so other dashboard processes may still know the session.")
+			"You are signed out of this process. Redis does not answer, so until it does, other dashboard processes may still know the "+
+				"session.")
 		return
 	}
 	g.log.Info("signed out", "user", Of(r).Name)
