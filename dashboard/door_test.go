@@ -46,7 +46,7 @@ func setupDoors(t *testing.T) *doors {
 	d.task = d.sendTask(t)
 	header := access.Options{Users: people(), Header: "X-Forwarded-User", Operators: []string{"petra"}}
 	here, elsewhere := header, header
-	here.Proxies = access.Proxies{netip.MustParsePrefix("127.0.0.0/8")}
+	here.Proxies, here.Hosts = access.Proxies{netip.MustParsePrefix("127.0.0.0/8")}, []string{"127.0.0.1"} // as it is passed on
 	elsewhere.Proxies = access.Proxies{netip.MustParsePrefix("192.0.2.0/24")}
 	d.users = d.serve(t, true, access.Options{Users: people()})
 	d.readOnly = d.serve(t, false, access.Options{Users: people()})
@@ -128,13 +128,14 @@ func refusals() []attempt {
 		{"a trusted proxy", "names `petra, root`", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: petra, root"), 400, "cannot be used", "refused: not a name"},
 		{"a trusted proxy", "names somebody who is no operator, who posts", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "X-Forwarded-User: paul"), 403, "you are a viewer", "refused"},
 		{"a trusted proxy", "names nobody", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User:"), 401, "Sign in first", "refused"},
+		{"a page in a browser on the proxy's machine", "`Host: evil.example` (DNS rebinding) and `X-Forwarded-User: petra`, posting", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "Host: evil.example", "X-Forwarded-User: petra"), 421, "does not answer to that name", "refused: with such a proxy it does not start without `AFTERWRITE_DASHBOARD_HOSTS`"},
 		{"nobody", "a cookie that was made up", request(atUsers, http.MethodGet, "/dead", "", "Cookie: afterwrite=AAAAAAAAAAAAAAAAAAAAAAAAAA"), 401, "Sign in first", "refused"},
 		{"nobody", "a cookie of 10,000 characters", request(atUsers, http.MethodGet, "/dead", "", "Cookie: afterwrite="+strings.Repeat("A", 10_000)), 401, "Sign in first", "refused"},
 		{"this machine's user", "`Host: evil.example` (DNS rebinding)", request(atLocal, http.MethodGet, "/dead", "", "Host: evil.example"), 421, "does not answer to that name", "where nobody signs in, only localhost, 127.0.0.0/8 and ::1"},
 		{"this machine's user", "`Host: 127.0.0.1.evil.example`", request(atLocal, http.MethodGet, "/dead", "", "Host: 127.0.0.1.evil.example"), 421, "does not answer to that name", "refused"},
 		{"this machine's user", "`Host: localhost.evil.example:80`, posting", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Host: localhost.evil.example:80"), 421, "does not answer to that name", "refused"},
 		{"somebody elsewhere", "through a proxy on this machine (`X-Forwarded-For`)", request(atLocal, http.MethodGet, "/dead", "", "X-Forwarded-For: 198.51.100.7"), 403, "came through a proxy", "refused: it is not this machine's own user"},
-		{"somebody elsewhere", "the same through a proxy that adds nothing, posting (`Origin: http://aw.example`)", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Origin: http://aw.example"), 403, "not on this machine", "refused; pages are shown, so behind a proxy set users"},
+		{"somebody elsewhere", "the same with a browser through a proxy that adds nothing, posting (`Origin: http://aw.example`)", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Origin: http://aw.example"), 403, "not on this machine", "refused; pages are shown, so behind a proxy set users"},
 		{"an operator", "at a name that is not in `AFTERWRITE_DASHBOARD_HOSTS`", request(atNamed, http.MethodGet, "/signin", "", "Host: other.example"), 421, "does not answer to that name", "refused"},
 	}
 	return append(list, tricks()...)

@@ -88,16 +88,46 @@ func TestAnOpenDoorIsRefused(t *testing.T) {
 		{Address: "[::1]:1"},
 		{Address: "0.0.0.0:8081", Users: user},
 		{Address: ":8081", Proxies: proxy, Header: "X-User"},
+		{Address: "localhost:1", Hosts: []string{"localhost", "127.0.0.1", "[::1]:8081"}},
+		{Address: "localhost:1", Hosts: []string{"aw.example"}, Users: user},
 	} {
 		require.NoError(t, good.Check())
 	}
 	for _, open := range []access.Options{
-		{Address: "0.0.0.0:8081"}, {Address: ":8081"}, {Address: "10.1.2.3:1"}, {Address: "0.0.0.0:1", Proxies: proxy}, {},
+		{Address: "0.0.0.0:8081"},
+		{Address: ":8081"},
+		{Address: "10.1.2.3:1"},
+		{Address: "0.0.0.0:1", Proxies: proxy},
+		{},
+		{Address: "127.0.0.1:1", Hosts: []string{"localhost", "aw.example"}},
+		{Address: "127.0.0.1:1", Hosts: []string{"10.0.0.1:80"}},
 	} {
 		require.ErrorIs(t, open.Check(), access.ErrOpen)
 	}
 	require.ErrorContains(t, (&access.Options{Address: "127.0.0.1:1", Header: "X-User"}).Check(), "trusted proxies only")
 	require.ErrorContains(t, (&access.Options{Address: "127.0.0.1:1", Operators: []string{"a"}}).Check(), "none is set")
+}
+
+// A browser on the proxy's machine would let a page of somebody else's send the user header, if any name did.
+func TestAProxyOnThisMachineNeedsNames(t *testing.T) {
+	t.Parallel()
+	for list, here := range map[string]bool{
+		"127.0.0.1": true, "10.0.0.1,127.0.0.0/8": true, "::1": true, "127.8.0.0/16": true, "0.0.0.0/1": true, "::/1": true,
+		"10.0.0.1": false, "192.168.0.0/16,fd00::/8": false, "128.0.0.0/1": false, "::2": false,
+	} {
+		proxies, err := access.ParseProxies(list)
+		require.NoError(t, err)
+		o := access.Options{Address: "0.0.0.0:1", Proxies: proxies, Header: "X-User", Users: []access.User{{Name: "vic", Hash: hash()}}}
+		if here {
+			require.ErrorContains(t, o.Check(), "set AFTERWRITE_DASHBOARD_HOSTS", list)
+		} else {
+			require.NoError(t, o.Check(), list)
+		}
+		o.Hosts = []string{"aw.example"}
+		require.NoError(t, o.Check(), list)
+		o.Hosts, o.Header = nil, ""
+		require.NoError(t, o.Check(), "it names nobody")
+	}
 }
 
 func TestTheClientIsTheLastAddressThatIsNoProxy(t *testing.T) {

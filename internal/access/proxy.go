@@ -43,6 +43,16 @@ func (p Proxies) contain(address netip.Addr) bool {
 	return address.IsValid() && slices.ContainsFunc(p, func(one netip.Prefix) bool { return one.Contains(address) })
 }
 
+// onThisMachine reports whether connections from this machine's loopback addresses are believed.
+func (p Proxies) onThisMachine() bool {
+	return slices.ContainsFunc(p, func(one netip.Prefix) bool {
+		return one.Overlaps(loopback4) || one.Contains(netip.IPv6Loopback())
+	})
+}
+
+// loopback4 are the loopback addresses of IPv4 (RFC 1122).
+var loopback4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
+
 // Client is who sent the request: the other end of the connection, or where that is a trusted proxy, the last address in
 // X-Forwarded-For that is not one. What stands before it anybody can write. told is false where a proxy should have said whose
 // request it is, and did not: then the client is that proxy, like that of all its other visitors.
