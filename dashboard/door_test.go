@@ -186,6 +186,16 @@ func stories() []attempt {
 			}
 			return at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}})
 		}, 429, "Too many tries", "with `Retry-After`; twelve a minute from there on, since each costs work and leaves a session"},
+		{"a trusted proxy's visitor", "the right password, after another's ten wrong ones (`X-Forwarded-For: 198.51.100.7:50123`, with its port)", func(t *testing.T, d *doors) answer {
+			t.Helper()
+			at := d.serve(t, true, access.Options{Users: people(), Proxies: access.Proxies{netip.MustParsePrefix("127.0.0.0/8")}})
+			other := "X-Forwarded-For: 198.51.100.7:50123"
+			for range 10 {
+				require.Equal(t, http.StatusUnauthorized, at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {"x"}}, other).status)
+			}
+			require.Equal(t, http.StatusTooManyRequests, at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {"x"}}, other).status)
+			return at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}}, "X-Forwarded-For: 198.51.100.8:50123")
+		}, 303, "", "signed in: each visitor has tries of their own"},
 		{"nobody", "a name that there is not", wrong("nobody", 1), 401, "The name or the password is wrong", "the same answer, after the same work"},
 		{"an operator", "a session after its sign-out", func(t *testing.T, d *doors) answer {
 			t.Helper()
@@ -270,7 +280,7 @@ func openings() []attempt {
 func TestEveryDoor(t *testing.T) {
 	t.Parallel()
 	d := setupDoors(t)
-	// One address may try ten passwords at once, and right ones are given back.
+	// One address may try ten wrong passwords at once, and one name thirty, right or wrong: fewer people sign in at each door.
 	var table strings.Builder
 	table.WriteString("| who | tries | answer | |\n| --- | --- | --- | --- |\n")
 	try := func(a attempt) {
