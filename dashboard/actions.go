@@ -27,6 +27,7 @@ type actionsData struct {
 	Older   int64 // number that the next page goes on from; 0 at the end
 	First   bool
 	Unread  bool
+	Schema  bool // Postgres does answer, but its schema or a permission is wrong
 }
 
 // ServeHTTP lists actions, the newest first.
@@ -42,7 +43,7 @@ func (p *actionsPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	if err != nil {
 		p.log.Warn("the actions cannot be read", "error", err)
-		data.Unread, status = true, http.StatusServiceUnavailable
+		data.Unread, data.Schema, status = true, store.Classify(err) == store.Operator, http.StatusServiceUnavailable
 	}
 	if len(data.Actions) > actionsPageSize {
 		data.Actions = data.Actions[:actionsPageSize]

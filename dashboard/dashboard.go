@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	"github.com/hibiken/asynq"
 	"github.com/hibiken/asynqmon"
@@ -49,6 +50,7 @@ type Store interface {
 type Dashboard struct {
 	handler http.Handler
 	watch   *watch
+	gate    *access.Gate
 	ended   chan struct{} // closed when Run ends
 }
 
@@ -66,6 +68,7 @@ func New(options Options) (*Dashboard, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
+	d.gate = gate
 	d.routeWatch(mux, s)
 	routeDesk(mux, options, s, deeds, gate)
 	if err := routeQueues(mux, options, deeds); err != nil {
@@ -76,9 +79,13 @@ func New(options Options) (*Dashboard, error) {
 	return d, nil
 }
 
-// Run takes a sample each second until ctx is done, and then ends all live updates. It is called once.
+// Run takes a sample each second, and ends the sessions that Redis did not hear of, until ctx is done. Then it ends all live
+// updates. It is called once.
 func (d *Dashboard) Run(ctx context.Context) {
 	defer close(d.ended)
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	sessions.Go(func() { d.gate.Run(ctx) })
 	d.watch.run(ctx)
 }
 

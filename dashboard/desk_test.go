@@ -434,6 +434,13 @@ func TestAnActionThatTheSchemaHasNoTableForSaysToMigrate(t *testing.T) {
 	olga := d.serve(t, true, access.Options{Users: people()}).as(t, "olga")
 	_, err := d.db.ExecContext(t.Context(), "DROP TABLE counters_actions")
 	require.NoError(t, err)
+	for range 5 { // as often as the pages like: the counters' own table is well
+		page := olga.get(t, "/actions")
+		require.Equal(t, http.StatusServiceUnavailable, page.status)
+		require.Contains(t, page.body, "Run afterwrite migrate")
+		require.NotContains(t, page.body, "does not answer")
+	}
+	require.NotContains(t, olga.get(t, "/keys?key=a").body, "Postgres does not answer")
 	got := olga.post(t, "/dead/redrive", url.Values{"key": {"a"}})
 	require.Equal(t, http.StatusServiceUnavailable, got.status)
 	require.Contains(t, got.body, "Run afterwrite migrate")

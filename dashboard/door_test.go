@@ -46,7 +46,7 @@ func setupDoors(t *testing.T) *doors {
 	d.task = d.sendTask(t)
 	header := access.Options{Users: people(), Header: "X-Forwarded-User", Operators: []string{"petra"}}
 	here, elsewhere := header, header
-	here.Proxies = access.Proxies{netip.MustParsePrefix("127.0.0.0/8")}
+	here.Proxies, here.Hosts = access.Proxies{netip.MustParsePrefix("127.0.0.0/8")}, []string{"127.0.0.1"} // as it is passed on
 	elsewhere.Proxies = access.Proxies{netip.MustParsePrefix("192.0.2.0/24")}
 	d.users = d.serve(t, true, access.Options{Users: people()})
 	d.readOnly = d.serve(t, false, access.Options{Users: people()})
@@ -128,13 +128,14 @@ func refusals() []attempt {
 		{"a trusted proxy", "names `petra, root`", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: petra, root"), 400, "cannot be used", "refused: not a name"},
 		{"a trusted proxy", "names somebody who is no operator, who posts", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "X-Forwarded-User: paul"), 403, "you are a viewer", "refused"},
 		{"a trusted proxy", "names nobody", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User:"), 401, "Sign in first", "refused"},
+		{"a page in a browser on the proxy's machine", "`Host: evil.example` (DNS rebinding) and `X-Forwarded-User: petra`, posting", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "Host: evil.example", "X-Forwarded-User: petra"), 421, "does not answer to that name", "refused: with such a proxy it does not start without `AFTERWRITE_DASHBOARD_HOSTS`"},
 		{"nobody", "a cookie that was made up", request(atUsers, http.MethodGet, "/dead", "", "Cookie: afterwrite=AAAAAAAAAAAAAAAAAAAAAAAAAA"), 401, "Sign in first", "refused"},
 		{"nobody", "a cookie of 10,000 characters", request(atUsers, http.MethodGet, "/dead", "", "Cookie: afterwrite="+strings.Repeat("A", 10_000)), 401, "Sign in first", "refused"},
 		{"this machine's user", "`Host: evil.example` (DNS rebinding)", request(atLocal, http.MethodGet, "/dead", "", "Host: evil.example"), 421, "does not answer to that name", "where nobody signs in, only localhost, 127.0.0.0/8 and ::1"},
 		{"this machine's user", "`Host: 127.0.0.1.evil.example`", request(atLocal, http.MethodGet, "/dead", "", "Host: 127.0.0.1.evil.example"), 421, "does not answer to that name", "refused"},
 		{"this machine's user", "`Host: localhost.evil.example:80`, posting", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Host: localhost.evil.example:80"), 421, "does not answer to that name", "refused"},
 		{"somebody elsewhere", "through a proxy on this machine (`X-Forwarded-For`)", request(atLocal, http.MethodGet, "/dead", "", "X-Forwarded-For: 198.51.100.7"), 403, "came through a proxy", "refused: it is not this machine's own user"},
-		{"somebody elsewhere", "the same through a proxy that adds nothing, posting (`Origin: http://aw.example`)", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Origin: http://aw.example"), 403, "not on this machine", "refused; pages are shown, so behind a proxy set users"},
+		{"somebody elsewhere", "the same with a browser through a proxy that adds nothing, posting (`Origin: http://aw.example`)", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Origin: http://aw.example"), 403, "not on this machine", "refused; pages are shown, so behind a proxy set users"},
 		{"an operator", "at a name that is not in `AFTERWRITE_DASHBOARD_HOSTS`", request(atNamed, http.MethodGet, "/signin", "", "Host: other.example"), 421, "does not answer to that name", "refused"},
 	}
 	return append(list, tricks()...)
@@ -177,6 +178,24 @@ func stories() []attempt {
 			guess(t, at, "olga", 10)
 			return at.post(t, "/signin", url.Values{"name": {"olga"}, "password": {password}})
 		}, 429, "Too many tries", "refused as well, so that guessing goes no faster"},
+		{"a viewer", "the right password, the 31st time", func(t *testing.T, d *doors) answer {
+			t.Helper()
+			at := d.serve(t, true, access.Options{Users: people()})
+			for range 30 {
+				at.as(t, "vic")
+			}
+			return at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}})
+		}, 429, "Too many tries", "with `Retry-After`; twelve a minute from there on, since each costs work and leaves a session"},
+		{"a trusted proxy's visitor", "the right password, after another's ten wrong ones (`X-Forwarded-For: 198.51.100.7:50123`, with its port)", func(t *testing.T, d *doors) answer {
+			t.Helper()
+			at := d.serve(t, true, access.Options{Users: people(), Proxies: access.Proxies{netip.MustParsePrefix("127.0.0.0/8")}})
+			other := "X-Forwarded-For: 198.51.100.7:50123"
+			for range 10 {
+				require.Equal(t, http.StatusUnauthorized, at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {"x"}}, other).status)
+			}
+			require.Equal(t, http.StatusTooManyRequests, at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {"x"}}, other).status)
+			return at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}}, "X-Forwarded-For: 198.51.100.8:50123")
+		}, 303, "", "signed in: each visitor has tries of their own"},
 		{"nobody", "a name that there is not", wrong("nobody", 1), 401, "The name or the password is wrong", "the same answer, after the same work"},
 		{"an operator", "a session after its sign-out", func(t *testing.T, d *doors) answer {
 			t.Helper()
@@ -185,6 +204,17 @@ func stories() []attempt {
 			require.Equal(t, http.StatusSeeOther, olga.post(t, "/signout", nil).status)
 			return olga.send(t, http.MethodGet, "/dead", "")
 		}, 401, "Sign in first", "refused, on every dashboard of that Redis"},
+		{"an operator", "live updates (`GET /live`) that are open at the sign-out", func(t *testing.T, d *doors) answer {
+			t.Helper()
+			olga := d.users.as(t, "olga")
+			updates := watch(t, "http://"+olga.address+"/live?page=overview&every=1", olga.cookie)
+			require.NotNil(t, updates.next(t))
+			require.Equal(t, http.StatusSeeOther, olga.post(t, "/signout", nil).status)
+			for events := 0; updates.next(t) != nil; events++ {
+				require.Less(t, events, 5, "they go on")
+			}
+			return olga.send(t, http.MethodGet, "/live?page=overview&every=1", "")
+		}, 401, "Sign in first", "they end, on that dashboard; on others within ten minutes"},
 		{"an operator", "a session with one character changed", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			olga := d.users.as(t, "olga")
@@ -250,7 +280,7 @@ func openings() []attempt {
 func TestEveryDoor(t *testing.T) {
 	t.Parallel()
 	d := setupDoors(t)
-	// One address may try ten passwords at once, and right ones are given back.
+	// One address may try ten wrong passwords at once, and one name thirty, right or wrong: fewer people sign in at each door.
 	var table strings.Builder
 	table.WriteString("| who | tries | answer | |\n| --- | --- | --- | --- |\n")
 	try := func(a attempt) {

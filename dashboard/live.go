@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/sample"
 )
 
@@ -20,7 +21,7 @@ const (
 	sendTimeout = 10 * time.Second
 
 	// streamFor is how long one stream lasts: browsers open the next by themselves, and whatever was allowed when this one
-	// began is looked at again.
+	// began is looked at again. It ends earlier with its session, unless that was signed out at another dashboard.
 	streamFor = 10 * time.Minute
 
 	// retryAfter is what those are told who find no room, in seconds.
@@ -120,6 +121,8 @@ func (s *stream) wait(r *http.Request, over, tick <-chan time.Time, next <-chan 
 	}
 	select {
 	case <-r.Context().Done():
+		return false
+	case <-access.Of(r).Ended:
 		return false
 	case <-s.ended:
 		return false

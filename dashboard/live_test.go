@@ -43,11 +43,12 @@ func (b *testBundle) serve(t *testing.T) string {
 	return server.URL
 }
 
-func watch(t *testing.T, url string) *viewer {
+func watch(t *testing.T, url string, cookies ...string) *viewer {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	require.NoError(t, err)
+	request.Header["Cookie"] = cookies
 	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 	require.NoError(t, err)
 	t.Cleanup(func() {

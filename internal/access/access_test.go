@@ -1,6 +1,8 @@
 package access_test
 
 import (
+	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"maps"
@@ -18,6 +20,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
@@ -57,6 +60,17 @@ func TestUsersAreViewersUnlessSaidOtherwise(t *testing.T) {
 	}
 }
 
+func TestNamesThatAreUsersAreNotShown(t *testing.T) {
+	t.Parallel()
+	names, err := access.ParseNames("ann, bob@example.com,")
+	require.NoError(t, err)
+	require.Equal(t, []string{"ann", "bob@example.com"}, names)
+	_, err = access.ParseNames("ann,bob:operator:" + hash())
+	require.EqualError(t, err, "name 2: a name takes 1 to 64 letters, digits and . _ @ + -")
+	_, err = access.ParseProxies("10.0.0.1,bob:operator:" + hash())
+	require.EqualError(t, err, "entry 2 is neither a network, like 10.0.0.0/8, nor an address")
+}
+
 func TestShortAndLongPasswordsAreNotHashed(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{"", "fourteen chars", strings.Repeat("x", 73)} {
@@ -74,11 +88,19 @@ func TestAnOpenDoorIsRefused(t *testing.T) {
 		{Address: "[::1]:1"},
 		{Address: "0.0.0.0:8081", Users: user},
 		{Address: ":8081", Proxies: proxy, Header: "X-User"},
+		{Address: "localhost:1", Hosts: []string{"localhost", "127.0.0.1", "[::1]:8081"}},
+		{Address: "localhost:1", Hosts: []string{"aw.example"}, Users: user},
 	} {
 		require.NoError(t, good.Check())
 	}
 	for _, open := range []access.Options{
-		{Address: "0.0.0.0:8081"}, {Address: ":8081"}, {Address: "10.1.2.3:1"}, {Address: "0.0.0.0:1", Proxies: proxy}, {},
+		{Address: "0.0.0.0:8081"},
+		{Address: ":8081"},
+		{Address: "10.1.2.3:1"},
+		{Address: "0.0.0.0:1", Proxies: proxy},
+		{},
+		{Address: "127.0.0.1:1", Hosts: []string{"localhost", "aw.example"}},
+		{Address: "127.0.0.1:1", Hosts: []string{"10.0.0.1:80"}},
 	} {
 		require.ErrorIs(t, open.Check(), access.ErrOpen)
 	}
@@ -86,26 +108,59 @@ func TestAnOpenDoorIsRefused(t *testing.T) {
 	require.ErrorContains(t, (&access.Options{Address: "127.0.0.1:1", Operators: []string{"a"}}).Check(), "none is set")
 }
 
+// A browser on the proxy's machine would let a page of somebody else's send the user header, if any name did.
+func TestAProxyOnThisMachineNeedsNames(t *testing.T) {
+	t.Parallel()
+	for list, here := range map[string]bool{
+		"127.0.0.1": true, "10.0.0.1,127.0.0.0/8": true, "::1": true, "127.8.0.0/16": true, "0.0.0.0/1": true, "::/1": true,
+		"10.0.0.1": false, "192.168.0.0/16,fd00::/8": false, "128.0.0.0/1": false, "::2": false,
+	} {
+		proxies, err := access.ParseProxies(list)
+		require.NoError(t, err)
+		o := access.Options{Address: "0.0.0.0:1", Proxies: proxies, Header: "X-User", Users: []access.User{{Name: "vic", Hash: hash()}}}
+		if here {
+			require.ErrorContains(t, o.Check(), "set AFTERWRITE_DASHBOARD_HOSTS", list)
+		} else {
+			require.NoError(t, o.Check(), list)
+		}
+		o.Hosts = []string{"aw.example"}
+		require.NoError(t, o.Check(), list)
+		o.Hosts, o.Header = nil, ""
+		require.NoError(t, o.Check(), "it names nobody")
+	}
+}
+
 func TestTheClientIsTheLastAddressThatIsNoProxy(t *testing.T) {
 	t.Parallel()
 	proxies, err := access.ParseProxies("10.0.0.0/8, 192.0.2.1, fd00::/8")
 	require.NoError(t, err)
-	for _, c := range []struct{ peer, forwarded, want string }{
-		{"198.51.100.7:1", "", "198.51.100.7"},
-		{"198.51.100.7:1", "10.0.0.1", "198.51.100.7"}, // not a proxy: what it says does not count
-		{"10.0.0.1:1", "198.51.100.7", "198.51.100.7"},
-		{"10.0.0.1:1", "1.2.3.4, 198.51.100.7, 192.0.2.1", "198.51.100.7"}, // the first is the visitor's own invention
-		{"10.0.0.1:1", "nonsense", "10.0.0.1"},
-		{"10.0.0.1:1", "", "10.0.0.1"},
-		{"[::ffff:10.0.0.1]:1", "2001:db8::1", "2001:db8::1"},
-		{"[fd00::1%eth0]:1", "198.51.100.7", "198.51.100.7"},
+	for _, c := range []struct {
+		peer, forwarded, want string
+		untold                bool
+	}{
+		{"198.51.100.7:1", "", "198.51.100.7", false},
+		{"198.51.100.7:1", "10.0.0.1", "198.51.100.7", false}, // not a proxy: what it says does not count
+		{"10.0.0.1:1", "198.51.100.7", "198.51.100.7", false},
+		{"10.0.0.1:1", "1.2.3.4, 198.51.100.7, 192.0.2.1", "198.51.100.7", false}, // the first is the visitor's own invention
+		{"10.0.0.1:1", "10.0.0.2", "10.0.0.2", false},
+		{"10.0.0.1:1", "nonsense", "10.0.0.1", true},
+		{"10.0.0.1:1", "", "10.0.0.1", true},
+		{"10.0.0.1:1", "198.51.100.7, ", "10.0.0.1", true},
+		{"10.0.0.1:1", "1.2.3.4, 198.51.100.7:50123", "198.51.100.7", false},
+		{"10.0.0.1:1", "[::ffff:198.51.100.7]:1, 10.0.0.9:2", "198.51.100.7", false},
+		{"10.0.0.1:1", "[2001:db8::1]:50123", "2001:db8::1", false},
+		{"10.0.0.1:1", "[2001:db8::1]", "2001:db8::1", false},
+		{"[::ffff:10.0.0.1]:1", "2001:db8::1", "2001:db8::1", false},
+		{"[fd00::1%eth0]:1", "198.51.100.7", "198.51.100.7", false},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.RemoteAddr = c.peer
 		if c.forwarded != "" {
 			r.Header.Set("X-Forwarded-For", c.forwarded)
 		}
-		require.Equal(t, c.want, proxies.Client(r).String(), "%v", c)
+		client, told := proxies.Client(r)
+		require.Equal(t, c.want, client.String(), "%v", c)
+		require.Equal(t, c.untold, !told, "%v", c)
 	}
 	for _, bad := range []string{"10.0.0.0/33", "proxy.example", "0.0.0.0/0", "::/0"} {
 		_, err := access.ParseProxies(bad)
@@ -146,25 +201,46 @@ func (c *clock) forward(d time.Duration) {
 
 // testBundle is a Gate before a page.
 type testBundle struct {
+	gate    *access.Gate
 	handler http.Handler
+	seen    access.Identity // of the last who saw the page
 	clock   *clock
 	address string // of the visitor
+	log     *syncBuffer
+}
+
+// syncBuffer is a log that may be written and read at once.
+type syncBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func setup(t *testing.T, client redis.Cmdable) *testBundle {
 	t.Helper()
-	b := &testBundle{clock: &clock{now: time.Now()}, address: "198.51.100.7:1"}
+	b := &testBundle{clock: &clock{now: time.Now()}, address: "198.51.100.7:1", log: new(syncBuffer)}
 	gate, err := access.New(access.Options{
 		Address: "0.0.0.0:1", Users: []access.User{{Name: "olga", Role: access.Operator, Hash: hash()}},
 		Proxies: access.Proxies{netip.MustParsePrefix("10.0.0.0/8")},
-		Redis:   client, Answers: plain{}, Logger: slog.New(slog.DiscardHandler), Now: b.clock.Now,
+		Redis:   client, Answers: plain{}, Logger: slog.New(slog.NewTextHandler(b.log, nil)), Now: b.clock.Now,
 	})
 	require.NoError(t, err)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /signin", gate.SignIn)
 	mux.HandleFunc("POST /signout", gate.SignOut)
-	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, access.Of(r).Name) })
-	b.handler = gate.Handler(mux)
+	mux.HandleFunc("GET /", func(_ http.ResponseWriter, r *http.Request) { b.seen = access.Of(r) })
+	b.gate, b.handler = gate, gate.Handler(mux)
 	return b
 }
 
@@ -236,6 +312,82 @@ func TestARedisThatIsAwaySignsNobodyOut(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, setup(t, client).status(during))
 }
 
+func TestASignOutWhileRedisIsAwayIsCarriedOut(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"})
+	options, err := redis.ParseURL(server.URL())
+	require.NoError(t, err)
+	client := redis.NewClient(options)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	one, other := setup(t, client), setup(t, client)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { one.gate.Run(ctx) })
+	t.Cleanup(running.Wait)
+	t.Cleanup(cancel)
+
+	cookie := one.session(t)
+	require.NoError(t, server.Stop(t.Context()))
+	require.Equal(t, http.StatusServiceUnavailable, one.do(http.MethodPost, "/signout", cookie, nil, nil).Code)
+	require.NoError(t, server.Start(t.Context()))
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		return other.status(cookie) == http.StatusUnauthorized, "the other dashboard still takes the session"
+	})
+	require.Equal(t, http.StatusUnauthorized, one.status(cookie))
+}
+
+// over is closed, or will be soon.
+func over(t *testing.T, ended <-chan struct{}) {
+	t.Helper()
+	require.NotNil(t, ended)
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "the session goes on")
+	}
+}
+
+func goesOn(t *testing.T, ended <-chan struct{}) {
+	t.Helper()
+	require.NotNil(t, ended)
+	select {
+	case <-ended:
+		require.Fail(t, "the session has ended")
+	default:
+	}
+}
+
+func TestASessionTellsOfItsEnd(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	b := setup(t, client)
+	first, second, third := b.session(t), b.session(t), b.session(t)
+	ended := make(map[string]<-chan struct{})
+	for _, cookie := range []string{first, second, third} {
+		require.Equal(t, http.StatusOK, b.status(cookie))
+		ended[cookie] = b.seen.Ended
+	}
+	require.Equal(t, http.StatusOK, b.status(first))
+	require.Equal(t, ended[first], b.seen.Ended, "it is the same in each request")
+
+	require.Equal(t, http.StatusSeeOther, b.do(http.MethodPost, "/signout", first, nil, nil).Code)
+	over(t, ended[first])
+	form := url.Values{"name": {"olga"}, "password": {password}}
+	require.Equal(t, http.StatusSeeOther, b.do(http.MethodPost, "/signin", second, form, nil).Code, "a new one instead")
+	over(t, ended[second])
+	goesOn(t, ended[third])
+
+	later := setup(t, client)
+	later.clock.forward(12*time.Hour - time.Second)
+	require.Equal(t, http.StatusOK, later.status(third))
+	over(t, later.seen.Ended)
+	goesOn(t, ended[third])
+
+	require.NoError(t, client.Close())
+	require.Equal(t, http.StatusServiceUnavailable, b.do(http.MethodPost, "/signout", third, nil, nil).Code)
+	over(t, ended[third])
+}
+
 func TestTriesComeBackWithTime(t *testing.T) {
 	t.Parallel()
 	b := setup(t, localtest.Redis(t))
@@ -247,7 +399,27 @@ func TestTriesComeBackWithTime(t *testing.T) {
 	require.Equal(t, "6", refused.Header().Get("Retry-After"))
 	b.clock.forward(6 * time.Second)
 	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code)
-	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code, "a right one costs nothing")
+	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code, "a right one costs the address nothing")
+}
+
+func TestVisitorsOfAProxyThatWritesPortsDoNotShareTries(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	b.address = "10.0.0.1:1"
+	try := func(forwarded, password string) int {
+		form := url.Values{"name": {"olga"}, "password": {password}}
+		return b.do(http.MethodPost, "/signin", "", form, http.Header{"X-Forwarded-For": {forwarded}}).Code
+	}
+	for range 10 {
+		require.Equal(t, http.StatusUnauthorized, try("198.51.100.7:50123", "wrong"))
+	}
+	require.Equal(t, http.StatusTooManyRequests, try("198.51.100.7:50124", "wrong"))
+	require.Equal(t, http.StatusSeeOther, try("198.51.100.8:50123", password))
+	require.NotContains(t, b.log.String(), "X-Forwarded-For")
+
+	try("", "wrong")
+	try("unknown", "wrong")
+	require.Equal(t, 1, strings.Count(b.log.String(), "does not say whose requests it passes on"), "it is told once")
 }
 
 func TestANameIsLimitedFromAllAddressesTogether(t *testing.T) {
@@ -259,6 +431,22 @@ func TestANameIsLimitedFromAllAddressesTogether(t *testing.T) {
 	}
 	b.address = "203.0.113.1:1"
 	require.Equal(t, http.StatusTooManyRequests, b.signIn("olga", "wrong").Code)
+}
+
+func TestRightPasswordsAreLimitedByName(t *testing.T) {
+	t.Parallel()
+	b := setup(t, localtest.Redis(t))
+	for range 30 {
+		require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code)
+	}
+	b.address = "203.0.113.1:1"
+	refused := b.signIn("olga", password)
+	require.Equal(t, http.StatusTooManyRequests, refused.Code)
+	require.Equal(t, "5", refused.Header().Get("Retry-After"))
+	require.Equal(t, http.StatusUnauthorized, b.signIn("other", password).Code, "others may try")
+	b.clock.forward(5 * time.Second)
+	require.Equal(t, http.StatusSeeOther, b.signIn("olga", password).Code)
+	require.Equal(t, http.StatusTooManyRequests, b.signIn("olga", password).Code)
 }
 
 func TestOneNetworkOfIPv6IsOneAddress(t *testing.T) {

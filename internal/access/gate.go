@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -19,6 +20,8 @@ type Identity struct {
 	Role Role
 	// SignedIn is true for a session, which can be ended. Else a proxy vouches, or it is this machine's own user.
 	SignedIn bool
+	// Ended is closed when the session ends: at its sign-out here, or after its time. nil, which never is, without one.
+	Ended <-chan struct{}
 }
 
 // Local is this machine's own user, where nobody signs in.
@@ -52,7 +55,7 @@ type Options struct {
 	Header    string   // in which the proxies name the user; "" where they do not
 	Operators []string // those of the names in it who may act
 
-	Hosts  []string // names that the dashboard answers to; none: any, where somebody signs in
+	Hosts  []string // names that the dashboard answers to; none: any where somebody signs in, else this machine's own
 	Public []string // paths that need no sign-in
 
 	Redis   redis.Cmdable // keeps the sessions; stays the caller's to close
@@ -75,21 +78,36 @@ type Gate struct {
 	answers   Answers
 	log       *slog.Logger
 	now       func() time.Time
+	untold    sync.Once // warns of a proxy that does not say whose requests it passes on
 }
 
 // ErrOpen says that everybody could act.
 var ErrOpen = errors.New("the dashboard would be open to everybody who can reach it")
 
-// Check returns ErrOpen when the address can be reached from other machines and nobody would have to sign in, and another
-// error for settings that make no sense.
+// errRebound says that a page of somebody else's could act.
+var errRebound = errors.New("AFTERWRITE_DASHBOARD_TRUSTED_PROXIES holds this machine's own address, so a page that a browser here shows " +
+	"could say who it is as well, from a name that resolves to 127.0.0.1: " +
+	"set AFTERWRITE_DASHBOARD_HOSTS to the names that the proxy passes on in Host")
+
+// Check returns ErrOpen when the address or a host's name can be reached from other machines and nobody would have to sign in,
+// and another error for settings that are not safe, or make no sense.
 func (o *Options) Check() error {
+	open := o.Header == "" && len(o.Users) == 0
 	switch {
 	case o.Header != "" && len(o.Proxies) == 0:
 		return errors.New("a user header counts from trusted proxies only, and none is named")
 	case o.Header == "" && len(o.Operators) > 0:
 		return errors.New("operators are names of the user header, and none is set; those who sign in have their role beside their name")
-	case o.Header == "" && len(o.Users) == 0 && !Loopback(o.Address):
+	case o.Header != "" && o.Proxies.onThisMachine() && len(o.Hosts) == 0:
+		return errRebound
+	case open && !Loopback(o.Address):
 		return fmt.Errorf("%w: %s", ErrOpen, o.Address)
+	case open:
+		for _, host := range o.Hosts {
+			if !localName(hostName(host)) {
+				return fmt.Errorf("%w: as %s", ErrOpen, host)
+			}
+		}
 	}
 	return nil
 }
@@ -119,6 +137,9 @@ func New(o Options) (*Gate, error) {
 
 // open reports that nobody signs in.
 func (g *Gate) open() bool { return len(g.users) == 0 && g.header == "" }
+
+// Run ends sessions in Redis that were signed out while it was away, until ctx is done.
+func (g *Gate) Run(ctx context.Context) { g.sessions.run(ctx) }
 
 // Handler lets through to next who may look, with their Identity, and answers everybody else. Paths do not matter to it but
 // for the few that are public, so no way of writing one leads around it.
@@ -182,7 +203,7 @@ func (g *Gate) identify(r *http.Request) (Identity, error) {
 	if !ok || credential(user) != found.Credential {
 		return Identity{}, nil // removed, or with another password
 	}
-	return Identity{Name: user.Name, Role: user.Role, SignedIn: true}, nil
+	return Identity{Name: user.Name, Role: user.Role, SignedIn: true, Ended: found.ended}, nil
 }
 
 // turnAway answers those who are nobody: a browser that wants a page is shown where to sign in.

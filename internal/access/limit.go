@@ -9,8 +9,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds of tries with a wrong password. An address may be shared by a whole office, a name by attackers everywhere: so ten
-// tries from one address at once and then ten a minute, and thirty for one name and then one every five seconds.
+// Bounds of tries to sign in. An address may be shared by a whole office, a name by attackers everywhere: so ten wrong passwords
+// from one address at once and then ten a minute; and thirty for one name, wrong or right, and then one every five seconds. Right
+// ones are bounded too, since each takes a core for a while and leaves a session: a user is one person, and signs in a few times a
+// day.
 const (
 	addressBurst = 10
 	addressEvery = 6 * time.Second
@@ -56,25 +58,42 @@ func newLimits(now func() time.Time) *limits {
 	}
 }
 
-// take takes one try, or says how long to wait for the next. giveBack is for a try that was right.
-func (l *limits) take(address netip.Addr, name string) (giveBack func(), wait time.Duration) {
+// take takes one try, or says how long to wait for the next.
+func (l *limits) take(address netip.Addr, name string) (taken try, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	fromAddress := l.addresses.of(network(address)).ReserveN(now, 1)
-	forName := l.names.of(name).ReserveN(now, 1)
-	cancel := func() {
-		fromAddress.CancelAt(now)
-		forName.CancelAt(now)
+	taken = try{
+		limits: l, at: now,
+		address: l.addresses.of(network(address)).ReserveN(now, 1), name: l.names.of(name).ReserveN(now, 1),
 	}
-	if wait = max(fromAddress.DelayFrom(now), forName.DelayFrom(now)); wait > 0 {
-		cancel()
+	if wait = max(taken.address.DelayFrom(now), taken.name.DelayFrom(now)); wait > 0 {
+		taken.address.CancelAt(now)
+		taken.name.CancelAt(now)
 	}
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		cancel()
-	}, wait
+	return taken, wait
+}
+
+// try is one that was taken.
+type try struct {
+	limits        *limits
+	at            time.Time
+	address, name *rate.Reservation
+}
+
+// wasRight gives the address its try back: others may sign in from there.
+func (t try) wasRight() {
+	t.limits.mu.Lock()
+	defer t.limits.mu.Unlock()
+	t.address.CancelAt(t.at)
+}
+
+// wasNone gives both back: the password was not looked at.
+func (t try) wasNone() {
+	t.limits.mu.Lock()
+	defer t.limits.mu.Unlock()
+	t.address.CancelAt(t.at)
+	t.name.CancelAt(t.at)
 }
 
 // network is what one customer of a provider has: an IPv4 address, or an IPv6 network of 64 bits.

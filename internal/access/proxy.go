@@ -12,10 +12,10 @@ import (
 // Proxies are the addresses whose headers are believed.
 type Proxies []netip.Prefix
 
-// ParseProxies reads networks (10.0.0.0/8) and addresses, comma separated.
+// ParseProxies reads networks (10.0.0.0/8) and addresses, comma separated. The error holds no entry that is neither: see ParseNames.
 func ParseProxies(list string) (Proxies, error) {
 	var proxies Proxies
-	for entry := range strings.SplitSeq(list, ",") {
+	for i, entry := range strings.Split(list, ",") {
 		if entry = strings.TrimSpace(entry); entry == "" {
 			continue
 		}
@@ -23,7 +23,7 @@ func ParseProxies(list string) (Proxies, error) {
 		if err != nil {
 			address, addressErr := netip.ParseAddr(entry)
 			if addressErr != nil {
-				return nil, fmt.Errorf("%q is neither a network, like 10.0.0.0/8, nor an address", entry)
+				return nil, fmt.Errorf("entry %d is neither a network, like 10.0.0.0/8, nor an address", i+1)
 			}
 			prefix = netip.PrefixFrom(address, address.BitLen())
 		}
@@ -43,25 +43,48 @@ func (p Proxies) contain(address netip.Addr) bool {
 	return address.IsValid() && slices.ContainsFunc(p, func(one netip.Prefix) bool { return one.Contains(address) })
 }
 
+// onThisMachine reports whether connections from this machine's loopback addresses are believed.
+func (p Proxies) onThisMachine() bool {
+	return slices.ContainsFunc(p, func(one netip.Prefix) bool {
+		return one.Overlaps(loopback4) || one.Contains(netip.IPv6Loopback())
+	})
+}
+
+// loopback4 are the loopback addresses of IPv4 (RFC 1122).
+var loopback4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
+
 // Client is who sent the request: the other end of the connection, or where that is a trusted proxy, the last address in
-// X-Forwarded-For that is not one. What stands before it anybody can write.
-func (p Proxies) Client(r *http.Request) netip.Addr {
-	client := peer(r)
+// X-Forwarded-For that is not one. What stands before it anybody can write. told is false where a proxy should have said whose
+// request it is, and did not: then the client is that proxy, like that of all its other visitors.
+func (p Proxies) Client(r *http.Request) (client netip.Addr, told bool) {
+	client = peer(r)
 	if !p.contain(client) {
-		return client
+		return client, true
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		address, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if err != nil {
-			return client
+		address, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
+			return client, false
 		}
-		client = address.Unmap()
+		client = address
 		if !p.contain(client) {
-			return client
+			return client, true
 		}
 	}
-	return client
+	return client, true
+}
+
+// parseHop reads an address as proxies write it: some add the port, and some brackets.
+func parseHop(hop string) (netip.Addr, bool) {
+	if end, err := netip.ParseAddrPort(hop); err == nil {
+		return end.Addr().Unmap(), true
+	}
+	if inner, ok := strings.CutPrefix(hop, "["); ok {
+		hop = strings.TrimSuffix(inner, "]")
+	}
+	address, err := netip.ParseAddr(hop)
+	return address.Unmap(), err == nil
 }
 
 // secure reports whether the browser's connection is encrypted.

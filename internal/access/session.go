@@ -20,6 +20,8 @@ const (
 	sessionLife = 12 * time.Hour
 	// maxKept bounds the sessions that a process remembers. Those in Redis are bounded by their life and the pace of sign-ins.
 	maxKept = 1024
+	// endEvery is the time between two tries to end in Redis what was signed out while it was away.
+	endEvery = 2 * time.Second
 	// storeTimeout bounds each call to Redis: past it, the process goes by what it remembers.
 	storeTimeout = 500 * time.Millisecond
 
@@ -35,11 +37,15 @@ type session struct {
 
 	shared bool // Redis has had it, so it ends when Redis has it no more
 	over   bool // signed out, and Redis may not know
+
+	ended <-chan struct{} // closed when it ends; only what is kept has one
+	end   func()          // closes it
 }
 
 // Sessions are who is signed in. They are in Redis, by the hash of their token, so that they outlive a restart and hold for
 // every dashboard on that Redis; whoever can write to Redis can do all that an operator can. A process also remembers those
-// that it has seen, so that a Redis that is away, which is when a dashboard is looked at, signs nobody out.
+// that it has seen, so that a Redis that is away, which is when a dashboard is looked at, signs nobody out. What is signed out then
+// is ended in Redis when that is back.
 type Sessions struct {
 	redis redis.Cmdable
 	log   *slog.Logger
@@ -98,56 +104,117 @@ func (s *Sessions) find(ctx context.Context, token string) (session, bool) {
 		return session{}, false
 	}
 	found.shared = true
-	s.keep(name, found)
-	return found, s.now().Before(found.Ends)
+	found = s.keep(name, found)
+	return found, !found.over && s.now().Before(found.Ends)
 }
 
-// end ends the session of a token. After an error it has ended for this process; others may still take it.
+// end ends the session of a token. After an error it has ended for this process, and run ends it for the others.
 func (s *Sessions) end(ctx context.Context, token string) error {
 	name := sessionName(token)
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	if err := s.redis.Del(ctx, name).Err(); err != nil {
+	if err := s.remove(ctx, name); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if one, known := s.kept[name]; known {
 			one.over = true
+			one.end()
 			s.kept[name] = one
 		}
+		return err
+	}
+	return nil
+}
+
+// remove ends a session in Redis and then here.
+func (s *Sessions) remove(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := s.redis.Del(ctx, name).Err(); err != nil {
 		return fmt.Errorf("end a session: %w", err)
 	}
 	s.forget(name)
 	return nil
 }
 
+// run ends in Redis what could not be ended there at once, until ctx is done.
+func (s *Sessions) run(ctx context.Context) {
+	ticker := time.NewTicker(endEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, name := range s.owed() {
+			if err := s.remove(ctx, name); err != nil {
+				break // Redis is still away
+			}
+			s.log.Info("a session was ended in redis, some time after its sign-out")
+		}
+	}
+}
+
+// owed are the names of sessions that are over, and that Redis may still have.
+func (s *Sessions) owed() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for name, one := range s.kept {
+		if one.over {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func (s *Sessions) forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.kept, name)
+	s.drop(name)
 }
 
-// keep remembers a session, instead of another if there are too many: of those that have ended, else any.
-func (s *Sessions) keep(name string, one session) {
+// drop needs mu.
+func (s *Sessions) drop(name string) {
+	if one, known := s.kept[name]; known {
+		one.end()
+		delete(s.kept, name)
+	}
+}
+
+// keep remembers a session, and returns it as it is known here.
+func (s *Sessions) keep(name string, one session) session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if already, known := s.kept[name]; known && already.over {
-		return
+	already, known := s.kept[name]
+	if known && already.over {
+		return already
+	}
+	if known {
+		one.ended, one.end = already.ended, already.end
+	} else {
+		ctx, cancel := context.WithTimeout(context.Background(), one.Ends.Sub(s.now()))
+		one.ended, one.end = ctx.Done(), cancel
 	}
 	s.kept[name] = one
-	if len(s.kept) <= maxKept {
-		return
-	}
-	for other, held := range s.kept {
-		if !s.now().Before(held.Ends) {
-			delete(s.kept, other)
-		}
-	}
-	for other := range s.kept {
-		if len(s.kept) <= maxKept {
-			return
-		}
-		if other != name {
-			delete(s.kept, other)
+	s.makeRoom(name)
+	return one
+}
+
+// makeRoom forgets sessions if there are too many: those that have ended, then any, and at last those that Redis does not know
+// to be over. It needs mu.
+func (s *Sessions) makeRoom(except string) {
+	for _, may := range []func(session) bool{
+		func(one session) bool { return !s.now().Before(one.Ends) },
+		func(one session) bool { return !one.over },
+		func(session) bool { return true },
+	} {
+		for name, one := range s.kept {
+			if len(s.kept) <= maxKept {
+				return
+			}
+			if name != except && may(one) {
+				s.drop(name)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package access
 import (
 	"math"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path"
 	"strconv"
@@ -44,8 +45,8 @@ func (g *Gate) SignIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name, next := r.PostForm.Get("name"), localPath(r.PostForm.Get("next"))
-	client := g.proxies.Client(r)
-	giveBack, wait := g.limits.take(client, name)
+	client := g.client(r)
+	taken, wait := g.limits.take(client, name)
 	if wait > 0 {
 		seconds := strconv.Itoa(int(math.Ceil(wait.Seconds())))
 		w.Header().Set("Retry-After", seconds)
@@ -54,7 +55,7 @@ func (g *Gate) SignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	user, right, err := g.passwords.check(r.Context(), name, r.PostForm.Get("password"))
 	if err != nil {
-		giveBack()
+		taken.wasNone()
 		w.Header().Set("Retry-After", "5")
 		g.answers.SignIn(w, r, http.StatusServiceUnavailable, "Too many sign-ins at once: try again in some seconds.", next)
 		return
@@ -65,13 +66,25 @@ func (g *Gate) SignIn(w http.ResponseWriter, r *http.Request) {
 		g.answers.SignIn(w, r, http.StatusUnauthorized, "The name or the password is wrong.", next)
 		return
 	}
-	giveBack()
+	taken.wasRight()
 	if old := g.token(r); old != "" {
 		_ = g.sessions.end(r.Context(), old) // it ends by itself in any case
 	}
 	setCookie(w, g.proxies.secure(r), g.sessions.begin(r.Context(), user), int(sessionLife/time.Second))
 	g.log.Info("signed in", "user", user.Name, "role", user.Role, "address", client.String())
 	http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // localPath has made it one of ours
+}
+
+// client is whose tries are counted.
+func (g *Gate) client(r *http.Request) netip.Addr {
+	client, told := g.proxies.Client(r)
+	if !told {
+		g.untold.Do(func() {
+			g.log.Warn("a trusted proxy does not say whose requests it passes on, so all its visitors share the tries of one address: "+
+				"have it set X-Forwarded-For", "proxy", client.String())
+		})
+	}
+	return client
 }
 
 // SignOut serves POST of SignOutPath.
@@ -81,7 +94,8 @@ func (g *Gate) SignOut(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		g.log.Warn("a session could not be ended in redis", "user", Of(r).Name, "error", err)
 		g.answers.Refuse(w, r, http.StatusServiceUnavailable,
-			"You are signed out of this process. Redis does not answer, so other dashboard processes may still know the session.")
+			"You are signed out of this process. Redis does not answer, so until it does, other dashboard processes may still know the "+
+				"session.")
 		return
 	}
 	g.log.Info("signed out", "user", Of(r).Name)

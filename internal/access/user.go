@@ -97,15 +97,15 @@ func CheckName(name string) error {
 	return nil
 }
 
-// ParseNames reads names, comma separated.
+// ParseNames reads names, comma separated. The error never holds an entry: it may be a user with a hash, in the wrong place.
 func ParseNames(list string) ([]string, error) {
 	var names []string
-	for name := range strings.SplitSeq(list, ",") {
+	for i, name := range strings.Split(list, ",") {
 		if name = strings.TrimSpace(name); name == "" {
 			continue
 		}
 		if err := CheckName(name); err != nil {
-			return nil, fmt.Errorf("%q: %w", name, err)
+			return nil, fmt.Errorf("name %d: %w", i+1, err)
 		}
 		names = append(names, name)
 	}

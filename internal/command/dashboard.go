@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -34,7 +35,7 @@ func (serveDashboardCommand) Run(w *world) error {
 	if err != nil {
 		return err
 	}
-	p, err := boot(w, dashboardPlan)
+	p, err := boot(w, withDoor(dashboardPlan, allowed))
 	if err != nil {
 		return err
 	}
@@ -77,6 +78,17 @@ func whoMay(w *world) (access.Options, error) {
 		err = explainOpen(o.Check())
 	}
 	return o, err
+}
+
+// withDoor also refuses an open door where the address was a name, like localhost, that the system has resolved to another address
+// than this machine's own.
+func withDoor(p plan, allowed access.Options) plan {
+	p.refuse = func(at net.Addr) error {
+		taken := allowed
+		taken.Address = at.String()
+		return explainOpen(taken.Check())
+	}
+	return p
 }
 
 func about(variable string, err error) error {

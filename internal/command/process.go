@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -31,6 +32,8 @@ type plan struct {
 	name     string
 	variable string // of its address
 	addr     func(config.Config) string
+	// refuse returns why the process must not listen there; nil: it may anywhere.
+	refuse func(net.Addr) error
 
 	// redisConns and postgresConns bound the pools; a nil postgresConns means that the process does not use Postgres.
 	redisConns    func(config.Config) int
@@ -117,7 +120,7 @@ func (s *process) open(ctx context.Context) error {
 			return err
 		}
 	}
-	listener, err := ops.Listen(s.address(), s.variable)
+	listener, err := s.listen()
 	if err != nil {
 		return err
 	}
@@ -207,10 +210,23 @@ func (s *process) checks() []ops.Check {
 	return checks
 }
 
+// listen takes the process's address, if it may listen there.
+func (s *process) listen() (net.Listener, error) {
+	listener, err := ops.Listen(s.address(), s.variable)
+	if err != nil || s.refuse == nil {
+		return listener, err
+	}
+	if err := s.refuse(listener.Addr()); err != nil {
+		closeQuietly(listener)
+		return nil, err
+	}
+	return listener, nil
+}
+
 // serve offers next, beside /healthz, /readyz and /metrics, on the process's address until ctx is done. A nil next makes
 // those all.
 func (s *process) serve(ctx context.Context, next http.Handler) error {
-	listener, err := ops.Listen(s.address(), s.variable)
+	listener, err := s.listen()
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/store"
@@ -120,11 +121,53 @@ func TestTheDashboardRefusesToBeOpenToOthers(t *testing.T) {
 	require.NoError(t, err)
 	require.Regexp(t, `^olga:operator:\$2a\$12\$\S+\n$`, string(user))
 
+	_, secret, _ := strings.Cut(strings.TrimSpace(string(user)), "operator:")
+	for _, variable := range []string{"OPERATORS", "TRUSTED_PROXIES", "USER_HEADER", "HOSTS", "ADDR"} { // each the wrong one
+		line := start(t, append(env, "AFTERWRITE_DASHBOARD_"+variable+"="+strings.TrimSpace(string(user))), "dashboard").oneLine(t)
+		require.NotContains(t, line, secret, variable)
+	}
+
 	p := start(t, append(env, "AFTERWRITE_DASHBOARD_USERS="+strings.TrimSpace(string(user))), "dashboard")
 	status, _ := get(t, p.url(t)+"/dead")
 	require.Equal(t, http.StatusUnauthorized, status)
 	status, _ = get(t, p.url(t)+"/readyz")
 	require.Equal(t, http.StatusOK, status)
+	p.stop(t)
+}
+
+// A hosts file may give localhost another address.
+func TestTheDashboardIsNotOpenWhereverItsNameLeads(t *testing.T) {
+	t.Parallel()
+	allowed := access.Options{Address: "localhost:0"}
+	require.NoError(t, allowed.Check())
+	p := process{plan: withDoor(dashboardPlan, allowed), config: config.Config{
+		RedisURL: "redis://127.0.0.1:1/0", DatabaseURL: "postgres://127.0.0.1:1/d", DashboardAddr: "0.0.0.0:0",
+	}}
+	require.ErrorIs(t, p.open(t.Context()), access.ErrOpen)
+	require.ErrorIs(t, p.serve(t.Context(), nil), access.ErrOpen)
+
+	p.config.DashboardAddr = "localhost:0"
+	listener, err := p.listen()
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	allowed.Users = []access.User{{Name: "ann"}}
+	p.plan, p.config.DashboardAddr = withDoor(dashboardPlan, allowed), "0.0.0.0:0"
+	listener, err = p.listen()
+	require.NoError(t, err, "there somebody signs in")
+	require.NoError(t, listener.Close())
+}
+
+func TestTheDashboardRefusesNamesThatLeadPastItsDoor(t *testing.T) {
+	t.Parallel()
+	env := servers(t)
+	line := start(t, append(env, "AFTERWRITE_DASHBOARD_HOSTS=localhost,aw.example.com"), "dashboard").oneLine(t)
+	require.Contains(t, line, "open to everybody who can reach it: as aw.example.com: set AFTERWRITE_DASHBOARD_USERS")
+
+	env = append(env, "AFTERWRITE_DASHBOARD_TRUSTED_PROXIES=127.0.0.1", "AFTERWRITE_DASHBOARD_USER_HEADER=X-Forwarded-User")
+	require.Contains(t, start(t, env, "dashboard").oneLine(t), "set AFTERWRITE_DASHBOARD_HOSTS to the names")
+	p := start(t, append(env, "AFTERWRITE_DASHBOARD_HOSTS=127.0.0.1"), "dashboard")
+	status, _ := get(t, p.url(t)+"/dead")
+	require.Equal(t, http.StatusForbidden, status, "no proxy has said who it is")
 	p.stop(t)
 }
 

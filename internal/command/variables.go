@@ -38,7 +38,7 @@ var meanings = []variable{
 	{name: "AFTERWRITE_ADMIN_TOKEN", meaning: "opens /v1/admin to who sends it; 16 characters or more"},
 	{name: "AFTERWRITE_DASHBOARD_USERS", meaning: "who may sign in: name:hash (a viewer) or name:operator:hash, ..."},
 	{name: "AFTERWRITE_DASHBOARD_WRITE", meaning: "let operators run, archive and delete tasks"},
-	{name: "AFTERWRITE_DASHBOARD_HOSTS", meaning: "names that the dashboard answers to"},
+	{name: "AFTERWRITE_DASHBOARD_HOSTS", meaning: "names that the dashboard answers to; needed with a user header from this machine"},
 	{name: "AFTERWRITE_DASHBOARD_TRUSTED_PROXIES", meaning: "networks whose headers are believed, like 10.0.0.0/8"},
 	{name: "AFTERWRITE_DASHBOARD_USER_HEADER", meaning: "in which they say who it is, like X-Forwarded-User"},
 	{name: "AFTERWRITE_DASHBOARD_OPERATORS", meaning: "those of these names who may act"},

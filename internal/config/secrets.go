@@ -16,8 +16,12 @@ var everyday = []string{"afterwrite", "password", "postgres", "redis", "default"
 
 const minSecretBytes = 4
 
+// bcryptHash finds the hash of a password in a list of users, also in one that a shell has bitten into.
+var bcryptHash = regexp.MustCompile(`\$2[a-z]?\$[^,:\s]+`)
+
 // Secrets returns what no log may show of an environment: the passwords in the URLs, as they are written there and as they are sent, the
-// token of the operators, and the headers that open the collector of traces. None is empty.
+// token of the operators, the headers that open the collector of traces, and the hashes of the dashboard's users, in whichever of its
+// variables they were put. None is empty.
 func Secrets(environment map[string]string) []string {
 	var secrets []string
 	add := func(candidates ...string) {
@@ -41,6 +45,11 @@ func Secrets(environment map[string]string) []string {
 			value = strings.TrimSpace(value)
 			decoded, _ := url.PathUnescape(value)
 			add(value, decoded)
+		}
+	}
+	for name, value := range environment {
+		if strings.HasPrefix(name, "AFTERWRITE_DASHBOARD_") {
+			add(bcryptHash.FindAllString(value, -1)...)
 		}
 	}
 	return secrets

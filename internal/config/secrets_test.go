@@ -11,6 +11,7 @@ import (
 
 func TestSecretsAreFoundInEveryForm(t *testing.T) {
 	t.Parallel()
+	const hash = "$2a$12$qncv5I/YeXsvln7FT8FVCOibsozHQoC8WyW4lOQV5BPP6vFex3bZy"
 	for _, test := range []struct{ name, text, secret string }{
 		{"REDIS_URL", "redis://:hunter2@h:6379/0", "hunter2"},
 		{"REDIS_URL", "redis://user:hunter2@h/0?protocol=3", "hunter2"},
@@ -27,6 +28,10 @@ func TestSecretsAreFoundInEveryForm(t *testing.T) {
 		{"AFTERWRITE_ADMIN_TOKEN", "0123456789abcdef", "0123456789abcdef"},
 		{"OTEL_EXPORTER_OTLP_HEADERS", "a=b, authorization=Bearer%20hunter2", "Bearer hunter2"},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT", "https://u:hunter2@collector", "hunter2"},
+		{"AFTERWRITE_DASHBOARD_USERS", "ann:" + hash + ",bob:operator:$2y$10$geheim", hash},
+		{"AFTERWRITE_DASHBOARD_USERS", "ann:" + hash + ",bob:operator:$2y$10$geheim", "$2y$10$geheim"},
+		{"AFTERWRITE_DASHBOARD_OPERATORS", "ann:operator:" + hash, hash},
+		{"AFTERWRITE_DASHBOARD_TRUSTED_PROXIES", "10.0.0.1, ann:" + hash, hash},
 	} {
 		require.Contains(t, config.Secrets(map[string]string{test.name: test.text}), test.secret, test.text)
 	}

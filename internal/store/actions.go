@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ SELECT id FROM begun`
 
 // BeginAction notes that somebody is about to do something, and returns its number. What is longer than 1,000 bytes is cut.
 func (s *Store) BeginAction(ctx context.Context, who, what, target string) (id int64, err error) {
-	err = s.guard(ctx, "note an action", func(ctx context.Context) error {
+	err = s.guardActions(ctx, "note an action", func(ctx context.Context) error {
 		return s.db.GetContext(ctx, &id, beginSQL, short(who), short(what), short(target), maxActions, maxActionAge.Microseconds())
 	})
 	return id, err
@@ -48,7 +49,7 @@ func (s *Store) BeginAction(ctx context.Context, who, what, target string) (id i
 
 // EndAction notes how an action ended.
 func (s *Store) EndAction(ctx context.Context, id int64, outcome string, failed bool) error {
-	return s.guard(ctx, "note the end of an action", func(ctx context.Context) error {
+	return s.guardActions(ctx, "note the end of an action", func(ctx context.Context) error {
 		_, err := s.db.ExecContext(ctx, `UPDATE counters_actions SET outcome = $2, failed = $3 WHERE id = $1`, id, short(outcome), failed)
 		return err
 	})
@@ -60,7 +61,7 @@ func (s *Store) Actions(ctx context.Context, before int64, limit int) (actions [
 	if before < 0 || limit < 1 || limit > MaxActionsPage {
 		return nil, fmt.Errorf("list actions: %w: before %d, limit %d", ErrInvalid, before, limit)
 	}
-	err = s.guard(ctx, "list actions", func(ctx context.Context) error {
+	err = s.guardActions(ctx, "list actions", func(ctx context.Context) error {
 		actions = nil
 		return s.db.SelectContext(ctx, &actions, `
 SELECT id, at, who, what, target, outcome, failed FROM counters_actions
@@ -79,6 +80,28 @@ func (s *Store) Action(ctx context.Context, id int64) (action Action, found bool
 		return Action{}, false, err
 	}
 	return actions[0], true, nil
+}
+
+// guardActions is guard, but for what the breaker makes of a table of actions that is missing or forbidden: nothing, since the
+// counters' own may be well.
+func (s *Store) guardActions(ctx context.Context, what string, call func(ctx context.Context) error) error {
+	return s.guard(ctx, what, func(ctx context.Context) error {
+		err := call(ctx)
+		if Classify(err) == Operator {
+			return &aboutActionsError{err}
+		}
+		return err
+	})
+}
+
+// aboutActionsError is an error of class Operator that is about the table of actions only.
+type aboutActionsError struct{ error }
+
+func (e *aboutActionsError) Unwrap() error { return e.error }
+
+func isAboutActions(err error) bool {
+	_, ok := errors.AsType[*aboutActionsError](err)
+	return ok
 }
 
 // short makes text fit for a row: Postgres takes neither broken UTF-8 nor NUL.

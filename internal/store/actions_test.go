@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 func TestActionsAreKeptNewestFirst(t *testing.T) {
@@ -48,6 +50,31 @@ func TestActionsAreForgottenByNumberAndByAge(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 10000-100, get[int](t, s, "SELECT count(*) FROM counters_actions"))
 	require.Equal(t, 2, get[int](t, s, "SELECT min(id) FROM counters_actions"))
+}
+
+func TestActionsWithoutATableDoNotStopTheCounters(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	exec(t, s, `DROP TABLE counters_actions`)
+	for range failuresToOpen + 1 {
+		_, err := s.Actions(t.Context(), 0, 10)
+		require.Equal(t, Operator, Classify(err), "%v", err)
+		_, err = s.BeginAction(t.Context(), "ann", "redrive", "a")
+		require.Equal(t, Operator, Classify(err), "%v", err)
+		require.Equal(t, Operator, Classify(s.EndAction(t.Context(), 1, "", false)))
+		_, _, err = s.Action(t.Context(), 1)
+		require.Equal(t, Operator, Classify(err), "%v", err)
+	}
+	require.True(t, s.Available())
+	require.True(t, s.Up())
+	upsert(t, s, row("k", 1, 1))
+
+	exec(t, s, `DROP TABLE counters`)
+	for range failuresToOpen {
+		_, err := s.Read(t.Context(), []counter.Key{"k"})
+		require.Equal(t, Operator, Classify(err), "%v", err)
+	}
+	require.False(t, s.Available(), "their own table does count")
 }
 
 func TestActionsTakeAnyText(t *testing.T) {

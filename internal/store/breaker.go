@@ -51,8 +51,7 @@ func newBreaker(logger *slog.Logger) *breaker {
 		MaxRequests: 1,
 		Timeout:     openFor + rand.N(openJitter), //nolint:gosec // jitter needs no secret
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresToOpen },
-		// A caller that left says nothing about Postgres, neither good nor bad.
-		IsExcluded: func(err error) bool { return Classify(err) == Canceled || errors.Is(err, errUncounted) },
+		IsExcluded:  func(err error) bool { return saysNothing(err) || errors.Is(err, errUncounted) },
 		// That Postgres refuses a row, or met a deadlock, proves that it is up.
 		IsSuccessful:  func(err error) bool { return !isOutage(err) },
 		OnStateChange: b.changed,
@@ -97,8 +96,8 @@ func (b *breaker) execute(call func() error) error {
 
 // note keeps what a call says about Postgres.
 func (b *breaker) note(err error, probe bool) {
-	if Classify(err) == Canceled {
-		return // it says nothing
+	if saysNothing(err) {
+		return
 	}
 	b.heard.Store(time.Now().UnixNano())
 	last := b.last.Load()
@@ -110,6 +109,10 @@ func (b *breaker) note(err error, probe bool) {
 		b.last.CompareAndSwap(last, nil)
 	}
 }
+
+// saysNothing reports that err tells neither good nor bad of Postgres: a caller that left, or the table of actions, which the
+// counters do not need.
+func saysNothing(err error) bool { return Classify(err) == Canceled || isAboutActions(err) }
 
 // isOutage reports that Postgres is not fit to be asked again.
 func isOutage(err error) bool {
