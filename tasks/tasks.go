@@ -134,12 +134,6 @@ func Retry(key counter.Key, maxAttempts int, delay time.Duration) *asynq.Task {
 	)
 }
 
-// FlushID is the TaskID of key's flush.
-func FlushID(key counter.Key) string { return "flush:" + string(key) }
-
-// RetryID is the TaskID of key's retry.
-func RetryID(key counter.Key) string { return "retry:" + string(key) }
-
 // Sweep is the periodic task of the bucket of time that now falls into. Several schedulers make the same ID; Retention
 // keeps it taken after the task has run, for those whose clock is late.
 func Sweep(now time.Time, interval time.Duration) *asynq.Task {
