@@ -82,8 +82,9 @@ func (g *register) do(w http.ResponseWriter, r *http.Request, what, target strin
 	return id, true
 }
 
+// begin notes that something is about to be done; also when the visitor has gone meanwhile, as the deed itself goes on.
 func (g *register) begin(r *http.Request, what, target string) (int64, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), noteTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), noteTimeout)
 	defer cancel()
 	id, err := g.actions.BeginAction(ctx, access.Of(r).Name, what, target)
 	if err != nil {
