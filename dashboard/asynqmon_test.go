@@ -13,6 +13,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
 )
@@ -97,5 +98,20 @@ func TestAChangeThatAsynqmonDidNotMakeIsNotedAsAFailure(t *testing.T) {
 		require.NotNil(t, last.Outcome)
 		require.True(t, strings.HasPrefix(*last.Outcome, test.outcome), "%s: %s", test.target, *last.Outcome)
 		require.Equal(t, test.failed, last.Failed, test.target)
+	}
+}
+
+func TestAQueueThatIsPausedInAsynqmonIsNamedByTheOverview(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.sendTask(t)
+	olga := d.serve(t, true, access.Options{Users: people()}).as(t, "olga")
+	const queue, says = "/asynq/api/queues/" + tasks.QueueFlush, "The queue aw-flush is paused"
+	for _, call := range []string{":pause", ":resume"} {
+		require.Equal(t, http.StatusNoContent, olga.send(t, http.MethodPost, queue+call, "", ours).status)
+		localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+			page := olga.get(t, "/").body
+			return strings.Contains(page, says) == (call == ":pause"), page
+		})
 	}
 }

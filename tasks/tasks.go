@@ -33,6 +33,10 @@ func Queues() map[string]int {
 	return map[string]int{QueueFlush: 6, QueueSweep: 3, QueueRetry: 1}
 }
 
+// PausedKey is the key that Asynq has in Redis while the queue is paused: its workers take nothing out of it. (PausedKey of asynq's
+// internal/base, v0.26.)
+func PausedKey(queue string) string { return "asynq:{" + queue + "}:paused" }
+
 const (
 	// uncounted is the MaxRetry of tasks whose errors never count as failures: it only has to be more than 0, which
 	// Asynq would archive at once.
