@@ -75,7 +75,7 @@ func New(options Options) (*Dashboard, error) {
 		return nil, err
 	}
 	// The policy comes first, so that refusals have it, and then who it is: no path leads around that.
-	d.handler = withPolicy(ownPolicy, sameOrigin(deeds.answers, gate.Handler(mux)))
+	d.handler = withPolicy(ownPolicy, sameOrigin(deeds.answers, gate.Handler(deeds.straight(mux))))
 	return d, nil
 }
 

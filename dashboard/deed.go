@@ -1,10 +1,8 @@
 package dashboard
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -25,8 +23,6 @@ const (
 	noteTimeout = 5 * time.Second
 	// maxForm bounds the body of our forms: 500 of the longest keys, percent-encoded, and what was shown of them.
 	maxForm = 1 << 20
-	// maxCall bounds the body of a call to Asynqmon.
-	maxCall = 1 << 20
 	// maxNamed bounds the counters that one form may name.
 	maxNamed = 500
 )
@@ -86,8 +82,9 @@ func (g *register) do(w http.ResponseWriter, r *http.Request, what, target strin
 	return id, true
 }
 
+// begin notes that something is about to be done; also when the visitor has gone meanwhile, as the deed itself goes on.
 func (g *register) begin(r *http.Request, what, target string) (int64, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), noteTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), noteTimeout)
 	defer cancel()
 	id, err := g.actions.BeginAction(ctx, access.Of(r).Name, what, target)
 	if err != nil {
@@ -179,78 +176,4 @@ func (g *register) named(w http.ResponseWriter, r *http.Request, texts []string)
 		return nil, false
 	}
 	return keys, true
-}
-
-// calls lets operators change things through Asynqmon, and notes each call. Where nobody may, changing is nil.
-func (g *register) calls(readOnly, changing http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		boundSize(r.URL)
-		switch may := access.Of(r).May(); {
-		case !may && !reads(r.Method):
-			g.answers.Refuse(w, r, http.StatusForbidden, "That takes an operator, and you are a viewer: nothing was changed.")
-		case !may || changing == nil:
-			readOnly.ServeHTTP(w, r)
-		case reads(r.Method):
-			changing.ServeHTTP(w, r)
-		default:
-			g.call(w, r, changing)
-		}
-	})
-}
-
-// maxListed is the most tasks that Asynqmon may list at once: it takes any number, and reads them all into memory.
-const maxListed = 100
-
-// boundSize clamps the query's size to maxListed. What is not a number Asynqmon takes for its default.
-func boundSize(u *url.URL) {
-	query := u.Query()
-	sizes, ok := query["size"]
-	if !ok {
-		return
-	}
-	size, err := strconv.Atoi(sizes[0])
-	if errors.Is(err, strconv.ErrRange) || err == nil && (size < 1 || size > maxListed) {
-		query.Set("size", strconv.Itoa(maxListed))
-		u.RawQuery = query.Encode()
-	}
-}
-
-func (g *register) call(w http.ResponseWriter, r *http.Request, changing http.Handler) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCall))
-	if err != nil {
-		g.answers.Refuse(w, r, http.StatusRequestEntityTooLarge, "The request is too large: nothing was changed.")
-		return
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	what, target := "asynqmon "+r.Method, r.URL.Path
-	if len(body) > 0 {
-		target += " " + string(body)
-	}
-	id, err := g.begin(r, what, target)
-	if err != nil {
-		g.answers.Refuse(w, r, http.StatusServiceUnavailable, whyNotNoted(err))
-		return
-	}
-	status := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-	defer func() {
-		g.end(r, id, what, target, "answered "+strconv.Itoa(status.status), status.status >= http.StatusBadRequest)
-	}()
-	changing.ServeHTTP(status, r)
-}
-
-func reads(method string) bool {
-	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
-}
-
-// statusWriter keeps the status of an answer.
-type statusWriter struct {
-	http.ResponseWriter
-
-	status int
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (s *statusWriter) WriteHeader(status int) {
-	s.status = status
-	s.ResponseWriter.WriteHeader(status)
 }

@@ -90,8 +90,12 @@ func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) 
 	if len(data.Letters) == 1 {
 		return p.dropOne(ctx, data.Letters[0])
 	}
-	dropped, left := 0, 0
+	dropped := 0
 	for _, l := range data.Letters {
+		if ctx.Err() != nil { // a note for each of what is left would take its time as well
+			err = ctx.Err()
+			break
+		}
 		id, failed := p.begin(r, "discard", string(l.Key))
 		if failed == nil {
 			var outcome string
@@ -101,12 +105,12 @@ func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) 
 			p.end(r, id, "discard", string(l.Key), outcome, failed != nil)
 		}
 		if failed != nil {
-			left, err = left+1, failed
+			err = failed
 		} else {
 			dropped++
 		}
 	}
-	return fmt.Sprintf("dropped %d, left %d", dropped, left), err
+	return fmt.Sprintf("dropped %d, left %d", dropped, len(data.Letters)-dropped), err
 }
 
 func (p *deadPage) dropOne(ctx context.Context, l letterView) (said string, err error) {

@@ -17,6 +17,9 @@ var barTemplate = template.Must(template.New("bar").Parse(
 	`<nav class="aw-bar" aria-label="Pages"><b>afterwrite</b>{{range .}}` +
 		`<a href="{{.Path}}"{{if .Current}} aria-current="page"{{end}}>{{.Label}}</a>{{end}}</nav>`))
 
+// noSuchCall is the answer to a change for which Asynqmon has its page only, with a 200.
+const noSuchCall = "Asynqmon has no such call: nothing was changed."
+
 // framed puts our navigation above Asynqmon's page. page is what monitor answers for each of its paths that is a page.
 func framed(monitor http.Handler, page []byte) (http.Handler, error) {
 	links := make([]link, len(navigation))
@@ -32,7 +35,7 @@ func framed(monitor http.Handler, page []byte) (http.Handler, error) {
 	page = bytes.Replace(page, []byte("</head>"), []byte(`<link rel="stylesheet" href="/static/asynq.css"></head>`), 1)
 	page = bytes.Replace(page, []byte("<body>"), append([]byte("<body>"), bar.Bytes()...), 1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		monitor.ServeHTTP(&framer{ResponseWriter: w, page: page}, r)
+		monitor.ServeHTTP(&framer{ResponseWriter: w, page: page, changes: !reads(r.Method)}, r)
 	}), nil
 }
 
@@ -40,9 +43,10 @@ func framed(monitor http.Handler, page []byte) (http.Handler, error) {
 type framer struct {
 	http.ResponseWriter
 
-	page  []byte
-	began bool
-	done  bool // what still comes belongs to the page that was replaced
+	page    []byte
+	changes bool // it was to change something, which a page does not
+	began   bool
+	done    bool // what still comes belongs to the page that was replaced
 }
 
 // Write implements http.ResponseWriter.
@@ -50,7 +54,10 @@ func (f *framer) Write(body []byte) (int, error) {
 	if !f.began {
 		f.began = true
 		f.done = bytes.HasPrefix(body, []byte("<!doctype html>"))
-		if f.done {
+		switch {
+		case f.done && f.changes:
+			http.Error(f.ResponseWriter, noSuchCall, http.StatusNotFound)
+		case f.done:
 			if _, err := f.ResponseWriter.Write(f.page); err != nil {
 				return 0, err
 			}

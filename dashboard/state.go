@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/pulse"
+	"github.com/afterwrite/afterwrite/tasks"
 )
 
 // The levels of findings, and the classes that show them.
@@ -47,7 +48,7 @@ func judge(c condition) state {
 		return state{finding: finding{levelWarn, "Starting: the first sample is on its way.", "This takes a second or two."}}
 	}
 	f := c.fleet()
-	return conclude(flow(c, f), append(troubles(c, f), concerns(c, f)...))
+	return conclude(flow(c, f), slices.Concat(troubles(c, f), pauses(c, f), concerns(c, f)))
 }
 
 // conclude puts how Postgres keeps up first, unless something is worse than that. It is not green while anything else is
@@ -81,6 +82,8 @@ func flow(c condition, f fleet) finding {
 		title := "Postgres has been down for " + age(f.PostgresFor) + "; " + waiting + "."
 		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
 			" Start Postgres, or see in the log of a worker why it refuses."}
+	case c.paused(tasks.QueueFlush):
+		return flushesPaused(waiting, room(c, f, trend))
 	case late && c.catchingUp():
 		return finding{
 			levelWarn, "Catching up: " + waiting + ", about " + age(c.left(trend)) + " to go.",

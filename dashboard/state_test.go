@@ -9,6 +9,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/pulse"
 	"github.com/afterwrite/afterwrite/internal/sample"
+	"github.com/afterwrite/afterwrite/tasks"
 )
 
 // process is a running one, by role.
@@ -174,6 +175,37 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			func(c *condition) { c.Processes = c.Processes[3:] },
 			levelBad, "No api is running.", "Nobody can write.",
 			[]string{"Keeping up: 1.2 s behind.", "No scheduler is running."},
+		},
+		"paused flushes": {
+			func(c *condition) {
+				c.Dirty, c.Oldest, c.Paused = 9000, 45_000, []string{tasks.QueueFlush}
+				growing(c, 6000)
+			},
+			levelBad, "The queue aw-flush is paused: 9,000 keys are waiting.",
+			"about 1 h 22 min at the present rate; after that new keys are refused. Until it is resumed, workers bring keys to Postgres only " +
+				"when they are long overdue. Resume it in Asynqmon (page Queues, with AFTERWRITE_DASHBOARD_WRITE=true), or with " +
+				"`redis-cli DEL 'asynq:{aw-flush}:paused'`.", nil,
+		},
+		"paused flushes, and nothing to flush": {
+			func(c *condition) { c.Dirty, c.Oldest, c.Paused = 0, 0, []string{tasks.QueueFlush} },
+			levelBad, "The queue aw-flush is paused: 0 keys are waiting.", "Resume it", nil,
+		},
+		"paused flushes, and no worker": {
+			func(c *condition) { worker(c).Age, c.Paused = time.Minute, []string{tasks.QueueFlush} },
+			levelBad, "Workers are not running; 50 keys are waiting.", "Start `afterwrite worker`",
+			[]string{"The queue aw-flush is paused: flushes wait."},
+		},
+		"paused flushes, and no postgres": {
+			func(c *condition) {
+				worker(c).Postgres, worker(c).PostgresFor, c.Paused = pulse.PostgresDown, 180_000, []string{tasks.QueueFlush}
+			},
+			levelBad, "Postgres has been down for 3 min; 50 keys are waiting.", "Start Postgres",
+			[]string{"The queue aw-flush is paused: flushes wait."},
+		},
+		"paused retries and sweeps": {
+			func(c *condition) { c.Paused = []string{tasks.QueueRetry, tasks.QueueSweep} },
+			levelWarn, "Keeping up: 1.2 s behind.", "",
+			[]string{"The queue aw-retry is paused.", "The queue aw-sweep is paused."},
 		},
 		"no sweeps": {
 			func(c *condition) { c.Processes[2].SweptAgo = 60_000 },

@@ -13,6 +13,9 @@
 //	sweep   sweep:<bucket>            scheduler             looks for keys that were dirty for too long
 //	purge   purge:<bucket>            scheduler             removes old tombstones from Postgres
 //
+// The <key> of an ID has ~ and two hexadecimal digits for each byte that is none of A-Z, a-z, 0-9, ":", ".", "_" and "-", so that
+// it is one safe part of an URL's path: the flush of page/home is flush:page~2Fhome.
+//
 // A TaskID that is still queued or running makes a second enqueue fail with asynq.ErrTaskIDConflict, which Send takes
 // for success.
 package tasks

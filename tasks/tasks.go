@@ -33,6 +33,10 @@ func Queues() map[string]int {
 	return map[string]int{QueueFlush: 6, QueueSweep: 3, QueueRetry: 1}
 }
 
+// PausedKey is the key that Asynq has in Redis while the queue is paused: its workers take nothing out of it. (PausedKey of asynq's
+// internal/base, v0.26.)
+func PausedKey(queue string) string { return "asynq:{" + queue + "}:paused" }
+
 const (
 	// uncounted is the MaxRetry of tasks whose errors never count as failures: it only has to be more than 0, which
 	// Asynq would archive at once.
@@ -133,12 +137,6 @@ func Retry(key counter.Key, maxAttempts int, delay time.Duration) *asynq.Task {
 		asynq.ProcessIn(delay),
 	)
 }
-
-// FlushID is the TaskID of key's flush.
-func FlushID(key counter.Key) string { return "flush:" + string(key) }
-
-// RetryID is the TaskID of key's retry.
-func RetryID(key counter.Key) string { return "retry:" + string(key) }
 
 // Sweep is the periodic task of the bucket of time that now falls into. Several schedulers make the same ID; Retention
 // keeps it taken after the task has run, for those whose clock is late.

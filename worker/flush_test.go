@@ -160,6 +160,30 @@ func TestFlushTasksOfAShardBecomeOneFlush(t *testing.T) {
 	})
 }
 
+// Tasks of other versions, or of somebody's own, are hints as well.
+func TestAKeyWithTwoTasksIsFlushedWhateverTheirIDs(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
+	keys := []counter.Key{"a/b", "x/../../pending_tasks:delete_all", "b?x", "~2F"}
+	for i, key := range keys {
+		b.do(t, set(key, int64(i)))
+		b.send(t, tasks.Flush(key, 0))
+		_, err := asynq.NewClientFromRedisClient(b.redis).EnqueueContext(t.Context(), tasks.Flush(key, 0), asynq.TaskID("flush:"+string(key)))
+		require.NoError(t, err)
+	}
+	b.run(t)
+	for i, key := range keys {
+		b.eventuallyRow(t, counter.Row{Key: key, Value: int64(i), Version: 1})
+	}
+	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
+		info, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
+		if err != nil {
+			return false, err.Error()
+		}
+		return info.Processed > 0 && info.Failed == 0 && info.Size == 0, fmt.Sprintf("%+v", info)
+	})
+}
+
 func TestKeyWrittenDuringItsFlushIsFlushedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)

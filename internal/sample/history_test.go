@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/sample"
+	"github.com/afterwrite/afterwrite/tasks"
 )
 
 func record(t *testing.T, client redis.UniversalClient, s sample.Sample) bool {
@@ -82,4 +84,24 @@ func TestASnapshotIsOfAllShardsAndProcesses(t *testing.T) {
 	require.GreaterOrEqual(t, snapshot.At, now)
 	require.NotEmpty(t, snapshot.Redis.Version)
 	require.Empty(t, snapshot.Processes)
+}
+
+func TestASnapshotNamesTheQueuesThatArePaused(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	sampler := sample.NewSampler(cache.New(client, cache.Options{Shards: 2, CleanTTL: time.Hour}), client)
+	pausedNow := func() []string {
+		snapshot, err := sampler.Take(t.Context())
+		require.NoError(t, err)
+		return snapshot.Paused
+	}
+	require.Empty(t, pausedNow())
+	inspector := asynq.NewInspectorFromRedisClient(client)
+	for _, queue := range []string{tasks.QueueSweep, tasks.QueueFlush, "another"} {
+		require.NoError(t, inspector.PauseQueue(queue))
+	}
+	require.Equal(t, []string{tasks.QueueFlush, tasks.QueueSweep}, pausedNow())
+	require.NoError(t, inspector.UnpauseQueue(tasks.QueueSweep))
+	require.NoError(t, client.Del(t.Context(), tasks.PausedKey(tasks.QueueFlush)).Err(), "as the dashboard says")
+	require.Empty(t, pausedNow())
 }

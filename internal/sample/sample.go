@@ -27,6 +27,7 @@ type Snapshot struct {
 
 	Shards    []cache.ShardBacklog
 	Processes []pulse.Pulse
+	Paused    []string // queues that somebody has paused, in the order of their names
 	Redis     Redis
 }
 

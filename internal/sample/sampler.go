@@ -32,7 +32,7 @@ func NewSampler(c *cache.Cache, client redis.UniversalClient) *Sampler {
 }
 
 // Take returns what is now. Rates are of the time between beats that this Sampler has seen, so they are 0 at the first
-// call. It makes three to six round trips, within ctx.
+// call. It makes four to seven round trips, within ctx.
 func (s *Sampler) Take(ctx context.Context) (Snapshot, error) {
 	now, err := s.cache.Now(ctx)
 	if err != nil {
@@ -52,6 +52,9 @@ func (s *Sampler) Take(ctx context.Context) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	if err := pulse.Prune(ctx, s.redis, snapshot.Processes); err != nil {
+		return Snapshot{}, err
+	}
+	if snapshot.Paused, err = paused(ctx, s.redis); err != nil {
 		return Snapshot{}, err
 	}
 	s.rates.add(&snapshot.Sample, snapshot.Processes)

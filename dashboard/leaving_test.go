@@ -1,0 +1,93 @@
+package dashboard_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/dashboard"
+	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+// An operator closes the page after the first of three: the others are dropped all the same, and each has its note.
+func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	for _, key := range []counter.Key{"a", "b", "c"} {
+		d.bury(t, key, 17, "no")
+	}
+	pages, err := dashboard.New(dashboard.Options{
+		Redis: d.redis, Cache: d.cache, Store: d.store, Access: access.Options{Address: "127.0.0.1:0"}, Version: "dev", Logger: d.log,
+	})
+	require.NoError(t, err)
+	form := url.Values{"key": {"a", "b", "c"}, "confirm": {"yes"}}
+	for _, key := range []counter.Key{"a", "b", "c"} {
+		letter, unread, err := d.box.Get(t.Context(), key)
+		require.NoError(t, err)
+		require.NoError(t, unread)
+		form.Add("shown", letter.Redis.String()+" | "+letter.Postgres.String())
+	}
+	release := d.holdNotesOf(t, "b")
+
+	visit, leave := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(visit, http.MethodPost, "http://127.0.0.1/dead/discard", strings.NewReader(form.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	r.RemoteAddr = "127.0.0.1:1234"
+	answered := make(chan int, 1)
+	go func() {
+		w := httptest.NewRecorder()
+		pages.ServeHTTP(w, r)
+		answered <- w.Code
+	}()
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		var waiting bool
+		err := d.db.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&waiting)
+		return err == nil && waiting, "nobody discards b"
+	})
+	leave()
+	release()
+
+	require.Equal(t, http.StatusSeeOther, <-answered)
+	count, err := d.box.Count(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, count)
+	noted := make(map[string]string)
+	for _, a := range d.actionsNow(t) {
+		require.NotNil(t, a.Outcome, a.Target)
+		require.False(t, a.Failed, *a.Outcome)
+		noted[a.Target] = *a.Outcome
+	}
+	require.Len(t, noted, 4)
+	require.Equal(t, "dropped 3, left 0", noted["3: a, b, c"])
+	for _, key := range []string{"a", "b", "c"} {
+		require.Contains(t, noted[key], "dropped 17 (version")
+	}
+}
+
+// holdNotesOf makes notes of actions on that target wait until release is called.
+func (d *desk) holdNotesOf(t *testing.T, target string) (release func()) {
+	t.Helper()
+	for _, statement := range []string{
+		`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
+			$$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$`,
+		`CREATE TRIGGER hold BEFORE INSERT ON counters_actions FOR EACH ROW WHEN (NEW.target = '` + target + `') EXECUTE FUNCTION hold()`,
+	} {
+		_, err := d.db.ExecContext(t.Context(), statement)
+		require.NoError(t, err)
+	}
+	holder, err := d.db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = holder.ExecContext(t.Context(), `SELECT pg_advisory_xact_lock(1)`)
+	require.NoError(t, err)
+	return func() { require.NoError(t, holder.Rollback()) }
+}
