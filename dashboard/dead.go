@@ -88,8 +88,11 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
 	query := r.URL.Query()
-	data := deadData{Search: cut(query.Get("q"), maxSearch), May: access.Of(r).May(), Did: p.did(r), First: query.Get("after") == ""}
+	data := deadData{Search: cut(query.Get("q"), maxSearch), May: access.Of(r).May(), First: query.Get("after") == ""}
 	letters, next, unread, err := p.box.Search(ctx, data.Search, parsePlace(query.Get("after")), deadPageSize)
+	if unread == nil {
+		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
+	}
 	if err == nil {
 		data.Total, err = p.box.Count(ctx)
 	}

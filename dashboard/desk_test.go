@@ -54,6 +54,7 @@ func people() []access.User {
 // desk is the servers that dashboards stand on, with counters in them.
 type desk struct {
 	config config.Config
+	url    string // of the database
 	redis  redis.UniversalClient
 	cache  *cache.Cache
 	store  *store.Store
@@ -72,12 +73,12 @@ func setupDesk(t *testing.T) *desk {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.redis.Close()) })
 	d.cache = cache.New(d.redis, cache.Options{Shards: 4, CleanTTL: time.Hour})
-	address := localtest.PostgresURL(t, migrate)
-	d.store, err = store.Open(address, store.Options{Logger: d.log, MaxConns: 8})
+	d.url = localtest.PostgresURL(t, migrate)
+	d.store, err = store.Open(d.url, store.Options{Logger: d.log, MaxConns: 8})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.store.Close() })
 	d.box = deadletter.New(deadletter.Options{Cache: d.cache, Store: d.store, Redis: d.redis, Logger: d.log})
-	d.db, err = sql.Open("postgres", address)
+	d.db, err = sql.Open("postgres", d.url)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.db.Close()) })
 	return d
@@ -332,6 +333,32 @@ func TestEachDiscardOfManyHasItsOwnNote(t *testing.T) {
 	}
 	for i, key := range keys {
 		require.Contains(t, dropped[key], "dropped "+strconv.Itoa(17+i)+" (version")
+	}
+}
+
+// While Postgres hangs, a page has to leave itself the time for what Redis has, and must not blame Redis.
+func TestPagesSayThatItIsPostgresThatHangs(t *testing.T) {
+	t.Parallel()
+	for _, page := range []string{"/dead?did=1", "/keys?key=a&did=1"} {
+		d := setupDesk(t)
+		d.bury(t, "a", 17, "no")
+		slow, err := store.Open(d.url, store.Options{Logger: d.log, MaxConns: 8, StatementTimeout: time.Hour})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, slow.Close()) })
+		patient := *d
+		patient.store = slow
+		olga := patient.serve(t, false, access.Options{})
+		lock, err := d.db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		_, err = lock.ExecContext(t.Context(), "LOCK TABLE counters, counters_actions IN ACCESS EXCLUSIVE MODE")
+		require.NoError(t, err)
+
+		got := olga.get(t, page)
+		require.Equal(t, http.StatusOK, got.status, page)
+		require.Contains(t, got.body, "Postgres does not answer", page)
+		require.NotContains(t, got.body, "Redis does not answer", page)
+		require.Contains(t, got.body, "17", page)
+		require.NoError(t, lock.Rollback())
 	}
 }
 

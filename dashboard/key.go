@@ -87,11 +87,14 @@ func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
-	data.Key, data.Shard, data.Did = key, p.cache.Shard(key), p.did(r)
+	data.Key, data.Shard = key, p.cache.Shard(key)
 	status := http.StatusOK
 	if err := p.look(ctx, &data); err != nil {
 		p.log.Warn("a counter cannot be looked up", "key", key, "error", err)
 		data.Seen, status = nil, http.StatusServiceUnavailable
+	}
+	if !data.Unread {
+		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
 	}
 	p.render(w, r, status, data)
 }
