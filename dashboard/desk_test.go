@@ -407,6 +407,37 @@ func TestACounterIsLookedUpAndFlushed(t *testing.T) {
 	require.Contains(t, invalid.body, "That is not a key: the key has a control character")
 }
 
+// An operator who has mended the cause does not want to wait for the retry.
+func TestACounterThatWaitsForARetryIsFlushedNow(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.write(t, "a", 17)
+	require.NoError(t, d.cache.Park(t.Context(), "a", time.Hour))
+	olga := d.serve(t, false, access.Options{})
+	require.Contains(t, olga.get(t, "/keys?key=a").body, ">waits for a retry<")
+	d.work(t)
+	after := olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))
+	require.Contains(t, after.body, "Postgres has it")
+	require.Contains(t, after.body, ">clean<")
+}
+
+func TestACounterThatIsRefusedAgainWaitsAgain(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	var err error
+	d.config, err = config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "4", "AFTERWRITE_RETRY_BACKOFF": "10m"})
+	require.NoError(t, err)
+	_, err = d.db.ExecContext(t.Context(), "ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10) NOT VALID")
+	require.NoError(t, err)
+	d.write(t, "a", 17)
+	require.NoError(t, d.cache.Park(t.Context(), "a", time.Hour))
+	d.work(t)
+	olga := d.serve(t, false, access.Options{})
+	after := olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))
+	require.Contains(t, after.body, "Postgres refused it, or its row is locked: it waits for another try")
+	require.Contains(t, after.body, "retry:a", "its worker has tried it, and sent its retry")
+}
+
 func TestNothingIsDoneThatCannotBeNoted(t *testing.T) {
 	t.Parallel()
 	d := setupDesk(t)

@@ -196,7 +196,7 @@ func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
 	return views, nil
 }
 
-// flushNow has a worker flush the counter.
+// flushNow has a worker flush the counter, also where that would wait for a retry: who asks may have mended the cause.
 func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return
@@ -206,14 +206,14 @@ func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, ok := p.do(w, r, "flush", listed(keys), func(ctx context.Context) (string, error) {
-		left, err := p.flusher.Flush(ctx, keys, flushBound)
+		left, err := p.flusher.FlushParked(ctx, keys, flushBound)
 		switch {
 		case err != nil:
 			return "", err
 		case left.Dead > 0:
 			return "it is dead: no flush brings it to Postgres", nil
 		case left.Retrying > 0:
-			return "Postgres refused it, so it waits for another try", nil
+			return "Postgres refused it, or its row is locked: it waits for another try", nil
 		case left.Dirty == 0:
 			return "Postgres has it", nil
 		}
