@@ -73,11 +73,11 @@ func newLetterView(l deadletter.Letter) letterView {
 	v := letterView{Letter: l, Age: time.Since(l.Since)}
 	switch {
 	case l.Redis.State == deadletter.StateUnknownBase:
-		v.Pending = fmt.Sprintf("%+d", l.Redis.Value)
+		v.Pending = signed(l.Redis.Value)
 	case l.Redis.State == deadletter.StateValue && l.Postgres.State != deadletter.StateUnknown:
 		pending := l.Redis.Value - l.Postgres.Value
 		if (pending > 0) == (l.Redis.Value > l.Postgres.Value) { // else it does not fit
-			v.Pending = fmt.Sprintf("%+d", pending)
+			v.Pending = signed(pending)
 		}
 	}
 	return v
@@ -140,7 +140,7 @@ func (p *deadPage) redrive(w http.ResponseWriter, r *http.Request) {
 
 func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string, error) {
 	done, err := p.box.Redrive(ctx, keys)
-	said := fmt.Sprintf("%d due again", len(done.Keys))
+	said := number(int64(len(done.Keys))) + " due again"
 	if len(done.NotDead) > 0 {
 		said += fmt.Sprintf(", %d not dead, so left alone", len(done.NotDead))
 	}
@@ -182,7 +182,7 @@ func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 	}
 	id, ok := p.do(w, r, "redrive", "all dead letters", func(ctx context.Context) (string, error) {
 		done, err := p.box.RedriveAll(ctx)
-		return fmt.Sprintf("%d due again", len(done)), err
+		return number(int64(len(done))) + " due again", err
 	})
 	if ok {
 		p.home(w, r, id)

@@ -299,6 +299,24 @@ func TestDiscardShowsWhatIsDroppedAndDropsExactlyThat(t *testing.T) {
 	require.Contains(t, after.body, "There are none.")
 }
 
+func TestLargeNumbersOfDeadLettersAreGrouped(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	_, err := d.store.Upsert(t.Context(), []counter.Row{{Key: "a", Value: 1_000_000, Version: 12_345}})
+	require.NoError(t, err)
+	d.bury(t, "a", 2_234_567, "no")
+	olga := d.serve(t, false, access.Options{})
+
+	list := olga.get(t, "/dead").body
+	require.Contains(t, list, "<strong>&#43;1,234,567</strong>")
+	require.Contains(t, list, "v12,345")
+	asked := olga.post(t, "/dead/discard", url.Values{"key": {"a"}})
+	require.Contains(t, asked.body, "(&#43;1,234,567 pending)")
+	shown := between(t, asked.body, `name="shown" value="`, `"`)
+	after := olga.follow(t, olga.post(t, "/dead/discard", url.Values{"key": {"a"}, "shown": {shown}, "confirm": {"yes"}}))
+	require.Contains(t, after.body, "dropped 2,234,567 (version 12,346); it is 1,000,000 (version 12,347)")
+}
+
 // What was dropped is nowhere else afterwards, however many there were.
 func TestEachDiscardOfManyHasItsOwnNote(t *testing.T) {
 	t.Parallel()

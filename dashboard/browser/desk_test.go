@@ -109,7 +109,7 @@ func TestOperatorsActAndViewersDoNot(t *testing.T) {
 	b.do(t, chromedp.Click(`button[aria-label="Discard video:big-buck-bunny:plays"]`), chromedp.WaitVisible(".danger.solid"))
 	b.readable(t, "the question before a discard")
 	b.do(t, chromedp.Click(".danger.solid"))
-	b.shows(t, ".notice.good", "dropped 2147483901")
+	b.shows(t, ".notice.good", "dropped 2,147,483,901")
 	require.Equal(t, int64(2_147_483_640), value(t, db, "video:big-buck-bunny:plays"))
 	b.visit(t, s.dashboard.url("/actions"))
 	require.Contains(t, b.text(t, ".stack"), "olga")
