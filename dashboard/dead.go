@@ -90,14 +90,14 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	data := deadData{Search: cut(query.Get("q"), maxSearch), May: access.Of(r).May(), First: query.Get("after") == ""}
 	letters, next, unread, err := p.box.Search(ctx, data.Search, parsePlace(query.Get("after")), deadPageSize)
-	if unread == nil {
-		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
-	}
 	if err == nil {
 		data.Total, err = p.box.Count(ctx)
 	}
 	if err == nil {
 		data.Workers, err = p.box.Workers()
+	}
+	if unread == nil {
+		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
 	}
 	if err != nil {
 		p.log.Warn("the dead letters cannot be read", "error", err)
