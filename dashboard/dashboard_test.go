@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -167,6 +168,28 @@ func TestShardsShowWhichOneHoldsWhatIsStuck(t *testing.T) {
 	require.Contains(t, page, `<li class="cell heat-3" title="Shard 07: 200 dirty keys, oldest 1 min`)
 	require.Contains(t, page, `<li class="cell heat-1" title="Shard 63: 1 dirty key,`)
 	require.Equal(t, 64, strings.Count(page, `<th scope="row">`))
+}
+
+func TestAShardWithAFewKeysThatAreStuckStandsOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.dirty(t, "07", 5, time.Now().Add(-3*time.Hour-time.Minute))
+	b.dirty(t, "09", 2, time.Now().Add(-2*time.Hour))
+	for _, shard := range []string{"01", "02", "63"} {
+		b.dirty(t, shard, 9, time.Now())
+	}
+	b.run(t)
+	require.Contains(t, b.get(t, "/shards").Body.String(), "holds what is stuck: shard 07 has waited longest, for 3 h 1 min.")
+}
+
+func TestNoShardStandsOutWhereAllWaitAlike(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	for i := range 64 {
+		b.dirty(t, fmt.Sprintf("%02d", i), 1+i%3, time.Now().Add(-10*time.Minute-time.Duration(i)*time.Second))
+	}
+	b.run(t)
+	require.Contains(t, b.get(t, "/shards").Body.String(), "None stands out.")
 }
 
 func TestEveryPageIsInTheNavigationOfEveryOther(t *testing.T) {

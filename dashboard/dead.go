@@ -73,11 +73,11 @@ func newLetterView(l deadletter.Letter) letterView {
 	v := letterView{Letter: l, Age: time.Since(l.Since)}
 	switch {
 	case l.Redis.State == deadletter.StateUnknownBase:
-		v.Pending = fmt.Sprintf("%+d", l.Redis.Value)
+		v.Pending = signed(l.Redis.Value)
 	case l.Redis.State == deadletter.StateValue && l.Postgres.State != deadletter.StateUnknown:
 		pending := l.Redis.Value - l.Postgres.Value
 		if (pending > 0) == (l.Redis.Value > l.Postgres.Value) { // else it does not fit
-			v.Pending = fmt.Sprintf("%+d", pending)
+			v.Pending = signed(pending)
 		}
 	}
 	return v
@@ -88,13 +88,16 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
 	query := r.URL.Query()
-	data := deadData{Search: cut(query.Get("q"), maxSearch), May: access.Of(r).May(), Did: p.did(r), First: query.Get("after") == ""}
+	data := deadData{Search: cut(query.Get("q"), maxSearch), May: access.Of(r).May(), First: query.Get("after") == ""}
 	letters, next, unread, err := p.box.Search(ctx, data.Search, parsePlace(query.Get("after")), deadPageSize)
 	if err == nil {
 		data.Total, err = p.box.Count(ctx)
 	}
 	if err == nil {
 		data.Workers, err = p.box.Workers()
+	}
+	if unread == nil {
+		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
 	}
 	if err != nil {
 		p.log.Warn("the dead letters cannot be read", "error", err)
@@ -137,7 +140,7 @@ func (p *deadPage) redrive(w http.ResponseWriter, r *http.Request) {
 
 func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string, error) {
 	done, err := p.box.Redrive(ctx, keys)
-	said := fmt.Sprintf("%d due again", len(done.Keys))
+	said := number(int64(len(done.Keys))) + " due again"
 	if len(done.NotDead) > 0 {
 		said += fmt.Sprintf(", %d not dead, so left alone", len(done.NotDead))
 	}
@@ -179,7 +182,7 @@ func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 	}
 	id, ok := p.do(w, r, "redrive", "all dead letters", func(ctx context.Context) (string, error) {
 		done, err := p.box.RedriveAll(ctx)
-		return fmt.Sprintf("%d due again", len(done)), err
+		return number(int64(len(done))) + " due again", err
 	})
 	if ok {
 		p.home(w, r, id)

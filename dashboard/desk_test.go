@@ -54,6 +54,7 @@ func people() []access.User {
 // desk is the servers that dashboards stand on, with counters in them.
 type desk struct {
 	config config.Config
+	url    string // of the database
 	redis  redis.UniversalClient
 	cache  *cache.Cache
 	store  *store.Store
@@ -72,12 +73,12 @@ func setupDesk(t *testing.T) *desk {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.redis.Close()) })
 	d.cache = cache.New(d.redis, cache.Options{Shards: 4, CleanTTL: time.Hour})
-	address := localtest.PostgresURL(t, migrate)
-	d.store, err = store.Open(address, store.Options{Logger: d.log, MaxConns: 8})
+	d.url = localtest.PostgresURL(t, migrate)
+	d.store, err = store.Open(d.url, store.Options{Logger: d.log, MaxConns: 8})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.store.Close() })
 	d.box = deadletter.New(deadletter.Options{Cache: d.cache, Store: d.store, Redis: d.redis, Logger: d.log})
-	d.db, err = sql.Open("postgres", address)
+	d.db, err = sql.Open("postgres", d.url)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.db.Close()) })
 	return d
@@ -298,6 +299,24 @@ func TestDiscardShowsWhatIsDroppedAndDropsExactlyThat(t *testing.T) {
 	require.Contains(t, after.body, "There are none.")
 }
 
+func TestLargeNumbersOfDeadLettersAreGrouped(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	_, err := d.store.Upsert(t.Context(), []counter.Row{{Key: "a", Value: 1_000_000, Version: 12_345}})
+	require.NoError(t, err)
+	d.bury(t, "a", 2_234_567, "no")
+	olga := d.serve(t, false, access.Options{})
+
+	list := olga.get(t, "/dead").body
+	require.Contains(t, list, "<strong>&#43;1,234,567</strong>")
+	require.Contains(t, list, "v12,345")
+	asked := olga.post(t, "/dead/discard", url.Values{"key": {"a"}})
+	require.Contains(t, asked.body, "(&#43;1,234,567 pending)")
+	shown := between(t, asked.body, `name="shown" value="`, `"`)
+	after := olga.follow(t, olga.post(t, "/dead/discard", url.Values{"key": {"a"}, "shown": {shown}, "confirm": {"yes"}}))
+	require.Contains(t, after.body, "dropped 2,234,567 (version 12,346); it is 1,000,000 (version 12,347)")
+}
+
 // What was dropped is nowhere else afterwards, however many there were.
 func TestEachDiscardOfManyHasItsOwnNote(t *testing.T) {
 	t.Parallel()
@@ -332,6 +351,37 @@ func TestEachDiscardOfManyHasItsOwnNote(t *testing.T) {
 	}
 	for i, key := range keys {
 		require.Contains(t, dropped[key], "dropped "+strconv.Itoa(17+i)+" (version")
+	}
+}
+
+// While Postgres hangs, a page has to leave itself the time for what Redis has, and must not blame Redis.
+func TestPagesSayThatItIsPostgresThatHangs(t *testing.T) {
+	t.Parallel()
+	for page, want := range map[string][]string{
+		"/dead?did=1":           {"Postgres does not answer", "17"},
+		"/keys?key=a&did=1":     {"Postgres does not answer", "17"},
+		"/dead?q=nothing&did=1": {"None holds “nothing”."}, // for which Postgres is asked nothing else
+	} {
+		d := setupDesk(t)
+		d.bury(t, "a", 17, "no")
+		slow, err := store.Open(d.url, store.Options{Logger: d.log, MaxConns: 8, StatementTimeout: time.Hour})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, slow.Close()) })
+		patient := *d
+		patient.store = slow
+		olga := patient.serve(t, false, access.Options{})
+		lock, err := d.db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		_, err = lock.ExecContext(t.Context(), "LOCK TABLE counters, counters_actions IN ACCESS EXCLUSIVE MODE")
+		require.NoError(t, err)
+
+		got := olga.get(t, page)
+		require.Equal(t, http.StatusOK, got.status, page)
+		for _, text := range want {
+			require.Contains(t, got.body, text, page)
+		}
+		require.NotContains(t, got.body, "Redis does not answer", page)
+		require.NoError(t, lock.Rollback())
 	}
 }
 
@@ -378,6 +428,37 @@ func TestACounterIsLookedUpAndFlushed(t *testing.T) {
 	invalid := olga.get(t, "/keys?key=a%00")
 	require.Equal(t, http.StatusBadRequest, invalid.status)
 	require.Contains(t, invalid.body, "That is not a key: the key has a control character")
+}
+
+// An operator who has mended the cause does not want to wait for the retry.
+func TestACounterThatWaitsForARetryIsFlushedNow(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.write(t, "a", 17)
+	require.NoError(t, d.cache.Park(t.Context(), "a", time.Hour))
+	olga := d.serve(t, false, access.Options{})
+	require.Contains(t, olga.get(t, "/keys?key=a").body, ">waits for a retry<")
+	d.work(t)
+	after := olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))
+	require.Contains(t, after.body, "Postgres has it")
+	require.Contains(t, after.body, ">clean<")
+}
+
+func TestACounterThatIsRefusedAgainWaitsAgain(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	var err error
+	d.config, err = config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "4", "AFTERWRITE_RETRY_BACKOFF": "10m"})
+	require.NoError(t, err)
+	_, err = d.db.ExecContext(t.Context(), "ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10) NOT VALID")
+	require.NoError(t, err)
+	d.write(t, "a", 17)
+	require.NoError(t, d.cache.Park(t.Context(), "a", time.Hour))
+	d.work(t)
+	olga := d.serve(t, false, access.Options{})
+	after := olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))
+	require.Contains(t, after.body, "Postgres refused it, or its row is locked: it waits for another try")
+	require.Contains(t, after.body, "retry:a", "its worker has tried it, and sent its retry")
 }
 
 func TestNothingIsDoneThatCannotBeNoted(t *testing.T) {

@@ -120,5 +120,5 @@ func (p *deadPage) dropOne(ctx context.Context, l letterView) (said string, err 
 		return "", err
 	}
 	p.log.Info("dead letter discarded", "key", l.Key, "dropped", l.Redis.String(), "now", returned.Now.String())
-	return fmt.Sprintf("dropped %s; it is %s", l.Redis, returned.Now), nil
+	return "dropped " + sideText(l.Redis) + "; it is " + sideText(returned.Now), nil
 }

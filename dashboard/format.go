@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/afterwrite/afterwrite/internal/deadletter"
 )
 
 // functions are what templates can call.
@@ -24,6 +26,28 @@ func number(n int64) string {
 		digits = digits[:i] + "," + digits[i:]
 	}
 	return digits
+}
+
+// signed writes 1234567 as +1,234,567.
+func signed(n int64) string {
+	if n < 0 {
+		return number(n)
+	}
+	return "+" + number(n)
+}
+
+// sideText is Side.String with numbers as they are everywhere here.
+func sideText(s deadletter.Side) string {
+	switch s.State {
+	case deadletter.StateValue:
+		return number(s.Value) + " (version " + number(s.Version) + ")"
+	case deadletter.StateDeleted:
+		return "deleted (version " + number(s.Version) + ")"
+	case deadletter.StateUnknownBase:
+		return number(s.Value) + " by " + number(s.Version) + " writes on an unknown base"
+	case deadletter.StateNone, deadletter.StateForeign, deadletter.StateUnknown:
+	}
+	return s.String()
 }
 
 // count writes how many there are of what.

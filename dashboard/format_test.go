@@ -1,10 +1,13 @@
 package dashboard
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/deadletter"
 )
 
 func TestNumberGroupsDigits(t *testing.T) {
@@ -13,6 +16,26 @@ func TestNumberGroupsDigits(t *testing.T) {
 		0: "0", 7: "7", 999: "999", 1000: "1,000", 123456: "123,456", 1234567: "1,234,567", -5: "-5", -123456: "-123,456",
 	} {
 		require.Equal(t, want, number(n))
+	}
+}
+
+func TestSignedSaysPlus(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int64]string{0: "+0", 1234567: "+1,234,567", -1234: "-1,234"} {
+		require.Equal(t, want, signed(n))
+	}
+}
+
+func TestNumbersOfASideAreGrouped(t *testing.T) {
+	t.Parallel()
+	for want, s := range map[string]deadletter.Side{
+		"12,345 (version 6,789)":                    {State: deadletter.StateValue, Value: 12345, Version: 6789},
+		"deleted (version 6,789)":                   {State: deadletter.StateDeleted, Version: 6789},
+		"-1,234 by 1,000 writes on an unknown base": {State: deadletter.StateUnknownBase, Value: -1234, Version: 1000},
+		"none": {State: deadletter.StateNone},
+	} {
+		require.Equal(t, want, sideText(s))
+		require.Equal(t, s.String(), strings.ReplaceAll(want, ",", ""), "but for the numbers it is what the command says")
 	}
 }
 

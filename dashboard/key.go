@@ -87,11 +87,14 @@ func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
-	data.Key, data.Shard, data.Did = key, p.cache.Shard(key), p.did(r)
+	data.Key, data.Shard = key, p.cache.Shard(key)
 	status := http.StatusOK
 	if err := p.look(ctx, &data); err != nil {
 		p.log.Warn("a counter cannot be looked up", "key", key, "error", err)
 		data.Seen, status = nil, http.StatusServiceUnavailable
+	}
+	if !data.Unread {
+		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
 	}
 	p.render(w, r, status, data)
 }
@@ -193,7 +196,7 @@ func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
 	return views, nil
 }
 
-// flushNow has a worker flush the counter.
+// flushNow has a worker flush the counter, also where that would wait for a retry: who asks may have mended the cause.
 func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return
@@ -203,14 +206,14 @@ func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, ok := p.do(w, r, "flush", listed(keys), func(ctx context.Context) (string, error) {
-		left, err := p.flusher.Flush(ctx, keys, flushBound)
+		left, err := p.flusher.FlushParked(ctx, keys, flushBound)
 		switch {
 		case err != nil:
 			return "", err
 		case left.Dead > 0:
 			return "it is dead: no flush brings it to Postgres", nil
 		case left.Retrying > 0:
-			return "Postgres refused it, so it waits for another try", nil
+			return "Postgres refused it, or its row is locked: it waits for another try", nil
 		case left.Dirty == 0:
 			return "Postgres has it", nil
 		}

@@ -24,6 +24,9 @@ const (
 	// began is looked at again. It ends earlier with its session, unless that was signed out at another dashboard.
 	streamFor = 10 * time.Minute
 
+	// reopenAfter is the pause that browsers are to make before they open the next stream, in ms. Theirs is of some seconds.
+	reopenAfter = 1000
+
 	// retryAfter is what those are told who find no room, in seconds.
 	retryAfter = "15"
 )
@@ -99,6 +102,7 @@ func (s *stream) run(w http.ResponseWriter, r *http.Request) {
 	defer over.Stop()
 	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
+	_, _ = fmt.Fprintf(w, "retry: %d\n\n", reopenAfter) // a viewer who has gone is noticed below
 	for {
 		frame, next := s.watch.latest()
 		if err := s.send(w, frame); err != nil {

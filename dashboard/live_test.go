@@ -105,6 +105,17 @@ func TestTwoViewersSeeTheSameSample(t *testing.T) {
 	}
 }
 
+// A stream lasts for some minutes: the page is not to be without one for longer than it takes to open the next.
+func TestAStreamSaysHowSoonToOpenTheNext(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.run(t)
+	v := watch(t, b.serve(t)+"/live?page=overview&every=1")
+	require.True(t, v.lines.Scan())
+	require.Equal(t, "retry: 1000", v.lines.Text())
+	require.NotNil(t, v.next(t))
+}
+
 func TestAViewerGetsTheHistoryOnceAndThenWhatIsNew(t *testing.T) {
 	t.Parallel()
 	b := setup(t, false)

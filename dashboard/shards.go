@@ -1,8 +1,11 @@
 package dashboard
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
+	"time"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -17,15 +20,18 @@ type shardsPage struct {
 
 // shardsData is what shards.html shows.
 type shardsData struct {
-	Shards  []shardRow
-	Dirty   int64
-	Dead    int64
-	Even    float64 // what each shard would have if all had as much
-	Failed  bool
-	Live    string
-	At      string
-	Highest string // the shard that stands out, "" where none does
+	Shards []shardRow
+	Dirty  int64
+	Dead   int64
+	Even   float64 // what each shard would have if all had as much
+	Failed bool
+	Live   string
+	At     string
+	Out    []outlier
 }
+
+// outlier is a shard that stands out, and by what.
+type outlier struct{ Name, Why string }
 
 // shardRow is one shard.
 type shardRow struct {
@@ -49,23 +55,37 @@ func (p *shardsPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // data implements livePage.
 func (*shardsPage) data(f *frame) any {
 	d := shardsData{Dirty: f.Dirty, Dead: f.Dead, Failed: f.Failed > 0, Live: "shards", At: clock(f)}
-	var most int64 = -1
 	for i, b := range f.Shards {
 		row := shardRow{Name: counter.Shard(i).String(), ShardBacklog: b, Heat: heat(b.Dirty)}
 		row.Title = fmt.Sprintf("Shard %s: %s, oldest %s, %s", row.Name, count(b.Dirty, "dirty key", "dirty keys"), age(b.Oldest),
 			count(b.Dead, "dead letter", "dead letters"))
-		if b.Dirty > most {
-			most, d.Highest = b.Dirty, row.Name
-		}
 		d.Shards = append(d.Shards, row)
 	}
 	if len(d.Shards) > 0 {
 		d.Even = float64(d.Dirty) / float64(len(d.Shards))
-	}
-	if float64(most) <= 2*d.Even+10 { // chance alone does as much
-		d.Highest = ""
+		d.Out = outliers(d.Shards, d.Even)
 	}
 	return d
+}
+
+// outliers are the shards that stand out: the one with the most keys, and the one whose oldest key has waited longest, each if it is
+// far from the others. A few keys that are stuck show by their age only.
+func outliers(rows []shardRow, even float64) []outlier {
+	var found []outlier
+	most := slices.MaxFunc(rows, func(x, y shardRow) int { return cmp.Compare(x.Dirty, y.Dirty) })
+	if float64(most.Dirty) > 2*even+10 { // chance alone does less
+		found = append(found, outlier{most.Name, "has the most"})
+	}
+	ages := make([]time.Duration, len(rows))
+	for i, row := range rows {
+		ages[i] = row.Oldest
+	}
+	slices.Sort(ages)
+	oldest := slices.MaxFunc(rows, func(x, y shardRow) int { return cmp.Compare(x.Oldest, y.Oldest) })
+	if oldest.Oldest > 2*ages[len(ages)/2]+lateAfter { // the median: several may be stuck
+		found = append(found, outlier{oldest.Name, "has waited longest, for " + age(oldest.Oldest)})
+	}
+	return found
 }
 
 // parts implements livePage.

@@ -111,6 +111,33 @@ func (b *tab) shows(t *testing.T, selector, text string) string {
 	return last
 }
 
+func (b *tab) title(t *testing.T) string {
+	t.Helper()
+	return evaluate[string](t, b, "document.title")
+}
+
+// titled waits until the page's title begins like that.
+func (b *tab) titled(t *testing.T, start string) {
+	t.Helper()
+	localtest.Eventually(t, patience, func() (bool, string) {
+		title := b.title(t)
+		return strings.HasPrefix(title, start), "the title is " + title + ", not " + start
+	})
+}
+
+// looks is how many streams the page has opened.
+func (b *tab) looks() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for _, url := range b.asked {
+		if strings.Contains(url, "/live?") {
+			n++
+		}
+	}
+	return n
+}
+
 // do is what a person does.
 func (b *tab) do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()

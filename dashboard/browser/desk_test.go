@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	_ "github.com/lib/pq"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/bcrypt"
@@ -108,7 +109,7 @@ func TestOperatorsActAndViewersDoNot(t *testing.T) {
 	b.do(t, chromedp.Click(`button[aria-label="Discard video:big-buck-bunny:plays"]`), chromedp.WaitVisible(".danger.solid"))
 	b.readable(t, "the question before a discard")
 	b.do(t, chromedp.Click(".danger.solid"))
-	b.shows(t, ".notice.good", "dropped 2147483901")
+	b.shows(t, ".notice.good", "dropped 2,147,483,901")
 	require.Equal(t, int64(2_147_483_640), value(t, db, "video:big-buck-bunny:plays"))
 	b.visit(t, s.dashboard.url("/actions"))
 	require.Contains(t, b.text(t, ".stack"), "olga")
@@ -127,6 +128,29 @@ func TestOperatorsActAndViewersDoNot(t *testing.T) {
 	require.Equal(t, 403, status)
 	b.forgive(t, 1) // the console has the refusal of our own fetch
 	b.letters(t, s, 2)
+	b.clean(t, s.dashboard)
+}
+
+// Enter in a form presses its first button: that must not be the one of a row that nobody has chosen.
+func TestEnterRedrivesTheChosenOne(t *testing.T) {
+	t.Parallel()
+	s := start(t, impatient()...)
+	db := s.bury(t)
+	b := open(t)
+	b.letters(t, s, 4)
+	_, err := db.ExecContext(t.Context(), "ALTER TABLE counters DROP CONSTRAINT pricing_is_frozen, DROP CONSTRAINT likes_not_negative, "+
+		"DROP CONSTRAINT fits_in_int4, DROP CONSTRAINT no_keys_of_users")
+	require.NoError(t, err)
+	b.visit(t, s.dashboard.url("/dead"))
+	last := evaluate[string](t, b, `[...document.querySelectorAll('.letters input')].at(-1).value`)
+	b.do(t, chromedp.Focus(`input[value="`+last+`"]`), chromedp.KeyEvent(" "), chromedp.KeyEvent(kb.Enter))
+	b.shows(t, ".notice.good", "redrive "+last)
+	b.shows(t, ".notice.good", "1 due again; 1 in Postgres now")
+	require.Equal(t, 3, evaluate[int](t, b, "document.querySelectorAll('.letters tbody').length"), "the others are left alone")
+
+	b.do(t, chromedp.Focus(".letters input"), chromedp.KeyEvent(kb.Enter))
+	b.shows(t, "main", "No counter was chosen: nothing was changed.")
+	b.forgive(t, 1) // the console has the refusal
 	b.clean(t, s.dashboard)
 }
 

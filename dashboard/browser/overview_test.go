@@ -13,6 +13,7 @@ import (
 const (
 	sentence   = ".state .sentence"
 	connection = "[data-connection]"
+	spoken     = "[data-said]" // by a screen reader
 )
 
 func TestOverviewFollowsAnOutageOfPostgres(t *testing.T) {
@@ -36,7 +37,7 @@ func TestOverviewFollowsAnOutageOfPostgres(t *testing.T) {
 	require.NoError(t, s.postgres.Stop(ctx))
 	b.shows(t, sentence, "Postgres has been down for")
 	require.Contains(t, b.text(t, ".state"), "Writes are safe in Redis")
-	require.Contains(t, evaluate[string](t, b, "document.title"), "Postgres has been down")
+	require.Contains(t, b.title(t), "Postgres has been down")
 
 	require.NoError(t, s.postgres.Start(ctx))
 	b.shows(t, sentence, "Keeping up:")
@@ -52,15 +53,80 @@ func TestAPageSaysThatItHasLostItsConnectionUntilItHasOneAgain(t *testing.T) {
 	b.shows(t, sentence, "Keeping up:")
 
 	s.dashboard.stop()
+	b.shows(t, connection, "connecting") // which is all that is to be said of the end of a stream
 	b.shows(t, connection, "no connection")
 	b.shows(t, sentence, "No connection since")
+	b.shows(t, spoken, "No connection since")
 	require.Contains(t, b.text(t, ".state"), "The numbers below are from then")
-	require.Contains(t, evaluate[string](t, b, "document.title"), "No connection since")
+	require.Contains(t, b.title(t), "No connection since")
 
 	s.run(t, s.dashboard)
 	b.shows(t, sentence, "Keeping up:")
 	b.shows(t, connection, "live")
-	require.NotContains(t, evaluate[string](t, b, "document.title"), "No connection")
+	require.NotContains(t, b.title(t), "No connection")
+	b.shows(t, spoken, "Keeping up:")
+}
+
+// What is as bad as what was before it is said aloud all the same; the same again, with other numbers, is not.
+func TestAnotherTroubleIsSaidAloudAndTheSameOnlyOnce(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := open(t)
+	b.visit(t, s.dashboard.url("/"))
+	b.shows(t, ".state.good .sentence", "Keeping up:")
+	evaluate[bool](t, b, `(window.spoken = []) && new MutationObserver(() => {
+		const text = document.querySelector('[data-said]').textContent;
+		if (text) window.spoken.push(text);
+	}).observe(document.querySelector('[data-said]'), {childList: true}) === undefined`)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	require.NoError(t, s.postgres.Stop(ctx))
+	s.set(t, "a", 1) // a worker notices when it has something to flush
+	b.shows(t, spoken, "Postgres has been down")
+	first := b.text(t, sentence)
+	localtest.Eventually(t, patience, func() (bool, string) {
+		now := b.text(t, sentence)
+		return now != first, "the numbers stay: " + now
+	})
+	require.NoError(t, s.redis.Stop(ctx))
+	b.shows(t, spoken, "Redis has not answered")
+
+	all := evaluate[[]string](t, b, "window.spoken")
+	require.Len(t, all, 2, "%q", all)
+}
+
+// Nobody sees the page, but its title, in the bar of tabs.
+func TestTheTitleOfATabInTheBackgroundStaysTrue(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	b := open(t)
+	b.visit(t, s.dashboard.url("/"))
+	b.shows(t, connection, "live")
+	b.shows(t, sentence, "Keeping up:")
+	evaluate[bool](t, b, `Object.defineProperty(document, 'hidden', {value: true, configurable: true}) === document
+		&& document.dispatchEvent(new Event('visibilitychange'))`)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, s.postgres.Stop(ctx))
+	s.set(t, "a", 1)
+	b.titled(t, "! Postgres has been down")
+	looks := b.looks()
+	s.dashboard.stop()
+	b.titled(t, "! No connection since")
+	s.run(t, s.dashboard)
+	b.titled(t, "! Postgres has been down")
+	require.GreaterOrEqual(t, b.looks(), looks+2, "each look has a stream of its own, which it closes")
+
+	evaluate[bool](t, b, `delete document.hidden && document.dispatchEvent(new Event('visibilitychange'))`)
+	b.shows(t, connection, "live")
+	looks = b.looks()
+	at := b.text(t, "[data-part=at]")
+	localtest.Eventually(t, patience, func() (bool, string) {
+		now := b.text(t, "[data-part=at]")
+		return now != at, "no event"
+	})
+	require.Equal(t, looks, b.looks(), "one stream brings all events")
 }
 
 func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
@@ -73,14 +139,19 @@ func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
 	b.shows(t, connection, "live")
 	b.do(t, chromedp.Click("[data-pause]"))
 	b.shows(t, connection, "paused")
-	b.do(t, chromedp.Click("[data-pause]"), chromedp.Click(`[data-every="5"]`))
+	require.Equal(t, "Paused: Overview · afterwrite", b.title(t))
+	require.Equal(t, "Go on", b.text(t, "[data-pause]"))
+	require.False(t, evaluate[bool](t, b, `document.querySelector('[data-pause]').hasAttribute('aria-pressed')`), "its name says it")
+	b.do(t, chromedp.Click("[data-pause]"))
+	b.titled(t, "Overview")
+	b.do(t, chromedp.Click(`[data-every="5"]`))
 	b.shows(t, connection, "live")
 	require.Equal(t, "true", evaluate[string](t, b, `document.querySelector('[data-every="5"]').getAttribute('aria-pressed')`))
 
 	// Reading a chart with the arrow keys.
 	evaluate[bool](t, b, "document.querySelector('.plot').focus() ?? true")
 	evaluate[bool](t, b, `document.querySelector('.plot').dispatchEvent(new KeyboardEvent('keydown', {key: 'End', bubbles: true}))`)
-	b.shows(t, ".plot .readout", "writes")
+	require.Regexp(t, `^\d\d:\d\d:\d\d UTC · writes`, b.shows(t, ".plot .readout", "writes"))
 
 	for _, path := range []string{"/", "/shards"} {
 		b.visit(t, s.dashboard.url(path))

@@ -10,6 +10,7 @@
   const HEIGHT = 200;
   const GAP = 3500;
   const AGAIN = 15000; // ms until the next try, when the server refused
+  const GLANCE = 15000; // ms between two looks while nobody sees the page, but its title perhaps
   const SILENCE = 10000; // ms without an event that is due, after which the page no longer says how things are
 
   const find = (selector, within = root) => within.querySelector(selector);
@@ -23,8 +24,10 @@
   let source = null;
   let timer = 0;
   let silence = 0;
+  let heard = new Date(); // when the last event came
+  let lost = false; // the page says that nobody knows how things are
   let points = [];
-  let level = find('[data-level]')?.dataset.level;
+  let said = find('[data-level]') && gist(find('[data-level]'));
 
   function stored(name) {
     try { return localStorage.getItem(name); } catch { return null; } // it may be forbidden
@@ -44,25 +47,39 @@
 
   function open() {
     close();
-    if (paused || document.hidden) {
+    if (paused) {
       expectNothing();
       return;
     }
     if (!silence) expect(); // a try after a failure does not begin the wait anew
     const since = points.length ? points[points.length - 1].t : 0;
     source = new EventSource(`/live?page=${root.dataset.live}&every=${every}&since=${since}`);
-    say('connecting', '');
+    sayTrying();
     source.addEventListener('frame', (event) => {
       say('live', 'good');
-      expect();
+      heard = new Date();
+      lost = false;
+      if (document.hidden) glanceAgain();
+      else expect();
       show(JSON.parse(event.data));
     });
     source.onerror = () => {
+      if (!source || source.readyState !== EventSource.CLOSED) { // the browser tries again by itself, as after each stream's end
+        sayTrying();
+        return;
+      }
       say('no connection', 'bad');
-      if (!source || source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
       timer = setTimeout(open, AGAIN);
       askWho();
     };
+  }
+
+  // A page that nobody sees takes no seat, and none of the few connections that a browser opens to one server. But whoever is on
+  // call sees its title: it looks from time to time, with one event for each. Browsers may make a minute of that time.
+  function glanceAgain() {
+    close();
+    expectNothing();
+    timer = setTimeout(open, GLANCE);
   }
 
   // Where the session is over, the page itself leads to the one that asks who it is.
@@ -76,9 +93,8 @@
   // The wait for the next event, which also ends where a connection is lost without an error.
 
   function expect() {
-    const heard = new Date();
     clearTimeout(silence);
-    silence = setTimeout(() => lose(heard), every * 1000 + SILENCE);
+    silence = setTimeout(lose, every * 1000 + SILENCE);
   }
 
   function expectNothing() {
@@ -87,10 +103,11 @@
   }
 
   // Says, in the place of what was so, that nobody knows how things are now.
-  function lose(heard) {
+  function lose() {
     const sentence = `No connection since ${heard.toISOString().slice(11, 19)} UTC.`;
     say('no connection', 'bad');
-    level = 'bad';
+    lost = true;
+    said = sentence;
     document.title = `! ${sentence}`;
     find('[data-said]').textContent = sentence;
     const part = find('[data-part="state"], [data-part="summary"]');
@@ -103,6 +120,11 @@
     box.append(text, 'The numbers below are from then.');
     part.replaceChildren(box);
     part.shown = undefined; // the next event brings back what the server says
+  }
+
+  function sayTrying() {
+    if (lost) say('no connection', 'bad');
+    else say('connecting', '');
   }
 
   function say(text, kind) {
@@ -132,12 +154,20 @@
     const state = find('[data-level]');
     if (!state) {
       document.title = title;
+      find('[data-said]').textContent = '';
       return;
     }
-    document.title = state.dataset.level === 'good' ? title : `! ${find('.sentence', state).textContent}`;
-    if (state.dataset.level === level) return;
-    level = state.dataset.level;
-    find('[data-said]').textContent = find('.sentence', state).textContent;
+    const sentence = find('.sentence', state).textContent;
+    document.title = state.dataset.level === 'good' ? title : `! ${sentence}`;
+    if (gist(state) === said) return;
+    said = gist(state);
+    find('[data-said]').textContent = sentence;
+  }
+
+  // What a state says apart from its numbers: its level, and its sentence up to what counts and measures.
+  function gist(state) {
+    const [claim] = find('.sentence', state).textContent.split(/[:;]/);
+    return `${state.dataset.level} ${claim.replace(/[\d.,]+( (s|min|h|d)\b)?/g, '').replace(/\s+/g, ' ')}`;
   }
 
   // The charts.
@@ -216,7 +246,7 @@
       const value = find('[data-now]', key);
       return `${key.firstChild.textContent.trim()} ${format(figure.dataset.chart, point[value.dataset.now])}`;
     });
-    out.textContent = `${new Date(point.t).toLocaleTimeString()} · ${values.join(' · ')}`;
+    out.textContent = `${new Date(point.t).toISOString().slice(11, 19)} UTC · ${values.join(' · ')}`;
     out.hidden = false;
   }
 
@@ -267,9 +297,10 @@
     paused = !paused;
     pause.textContent = paused ? 'Go on' : 'Pause';
     open();
-    if (paused) say('paused', 'warn');
+    if (!paused) return;
+    say('paused', 'warn');
+    document.title = `Paused: ${title}`; // what it said would soon be false
   });
-  // A page that nobody sees takes no seat, and none of the few connections that a browser opens to one server.
   document.addEventListener('visibilitychange', () => {
     if (!paused) open();
   });

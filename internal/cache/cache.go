@@ -4,8 +4,9 @@
 //   - Writer batches the operations of concurrent requests into one script call (apply.lua).
 //   - Cache.Hydrate brings in what Postgres has of cold keys (hydrate.lua).
 //   - Cache.Peek and Cache.PeekOldest read dirty entries for a flush (peek.lua), Cache.Ack clears their dirty marks after
-//     the commit (ack.lua), Cache.Park and Cache.Bury put those aside that Postgres refuses (park.lua), and
-//     Cache.Reconcile mends those of which Postgres has more than a Redis that lost its tail (reconcile.lua).
+//     the commit (ack.lua), Cache.Park and Cache.Bury put those aside that Postgres refuses (park.lua),
+//     Cache.Unpark and Cache.Redrive make them due again (unpark.lua, redrive.lua), and Cache.Reconcile mends those of which
+//     Postgres has more than a Redis that lost its tail (reconcile.lua).
 //
 // # Keys
 //

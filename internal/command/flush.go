@@ -60,7 +60,12 @@ func (f flushCommand) Run(w *world) error {
 	if f.Wait {
 		bound = f.Timeout
 	}
-	left, err := flush.New(settled, asynq.NewClientFromRedisClient(client)).Flush(w.ctx, keys, bound)
+	flusher := flush.New(settled, asynq.NewClientFromRedisClient(client))
+	ask := flusher.Flush
+	if keys != nil {
+		ask = flusher.FlushParked // whoever names them may have mended what kept them
+	}
+	left, err := ask(w.ctx, keys, bound)
 	if err != nil {
 		return err
 	}

@@ -69,5 +69,7 @@ func TestFlushWaitsUntilPostgresHasEverything(t *testing.T) {
 	b.succeeds(t, "flush", "--wait", "c", "a")
 	b.requireRows(t, "c")
 	require.Contains(t, b.fails(t, "flush", "--wait", "--timeout", "1s"), "not in postgres after 1s: 1")
+	b.succeeds(t, "flush", "--wait", "parked") // who names it may have mended what kept it
+	b.requireRows(t, "parked")
 	w.stop(t)
 }

@@ -3,6 +3,7 @@ package deadletter
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -18,7 +19,7 @@ func (b *Box) Each(ctx context.Context, show func([]Letter) error) (unread, err 
 		shard := counter.Shard(s)
 		err = b.cache.EachDead(ctx, shard, func(notes []cache.Note) error {
 			for part := range slices.Chunk(notes, page) {
-				letters, failed, err := b.letters(ctx, shard, part)
+				letters, failed, err := b.letters(ctx, part)
 				if err != nil {
 					return err
 				}
@@ -48,28 +49,34 @@ func (b *Box) Get(ctx context.Context, key counter.Key) (letter Letter, unread, 
 	if !found {
 		return Letter{}, nil, &NotDeadError{Key: key}
 	}
-	letters, unread, err := b.letters(ctx, b.cache.Shard(key), []cache.Note{{Key: key, Dead: dead}})
+	letters, unread, err := b.letters(ctx, []cache.Note{{Key: key, Dead: dead}})
 	if err != nil {
 		return Letter{}, nil, err
 	}
 	return letters[0], unread, nil
 }
 
-// letters adds to notes, of one shard and at most a page, what both sides have.
-func (b *Box) letters(ctx context.Context, shard counter.Shard, notes []cache.Note) (letters []Letter, unread, err error) {
+// letters adds to at most a page of notes what both sides have. Where ctx has a deadline, Postgres gets half of the time
+// that is left, so that there is something to show, and the time for it, while Postgres hangs.
+func (b *Box) letters(ctx context.Context, notes []cache.Note) (letters []Letter, unread, err error) {
 	keys := make([]counter.Key, len(notes))
+	byShard := make(map[counter.Shard][]counter.Key)
 	for i, n := range notes {
 		keys[i] = n.Key
+		shard := b.cache.Shard(n.Key)
+		byShard[shard] = append(byShard[shard], n.Key)
 	}
-	peeked, err := b.cache.Peek(ctx, shard, keys, true)
-	if err != nil {
-		return nil, nil, err
+	entries := make(map[counter.Key]cache.Entry, len(keys))
+	for shard, some := range byShard {
+		peeked, err := b.cache.Peek(ctx, shard, some, true)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range peeked.Entries {
+			entries[e.Key] = e
+		}
 	}
-	entries := make(map[counter.Key]cache.Entry, len(peeked.Entries))
-	for _, e := range peeked.Entries {
-		entries[e.Key] = e
-	}
-	rows, unread := b.store.Read(ctx, keys)
+	rows, unread := b.rows(ctx, keys)
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
@@ -80,7 +87,7 @@ func (b *Box) letters(ctx context.Context, shard counter.Shard, notes []cache.No
 			entry.Key, entry.Missing = n.Key, true
 		}
 		l := Letter{
-			Key: n.Key, Shard: shard, Reason: n.Reason, Attempts: n.Attempts, Since: n.Since,
+			Key: n.Key, Shard: b.cache.Shard(n.Key), Reason: n.Reason, Attempts: n.Attempts, Since: n.Since,
 			Redis: redisSide(entry), Postgres: Side{State: StateUnknown}, entry: entry,
 		}
 		if unread == nil {
@@ -90,4 +97,13 @@ func (b *Box) letters(ctx context.Context, shard counter.Shard, notes []cache.No
 		letters[i] = l
 	}
 	return letters, unread, nil
+}
+
+func (b *Box) rows(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error) {
+	if deadline, bounded := ctx.Deadline(); bounded {
+		half, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
+		ctx = half
+	}
+	return b.store.Read(ctx, keys)
 }

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 // testBundle is a write path, the dead letters, and a worker that is not running until run.
 type testBundle struct {
 	config    config.Config
+	url       string // of the database
 	redis     redis.UniversalClient
 	cache     *cache.Cache
 	store     *store.Store
@@ -62,8 +63,8 @@ func setup(t *testing.T) *testBundle {
 	t.Cleanup(func() { require.NoError(t, b.redis.Close()) })
 	b.cache = cache.New(b.redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	url := localtest.PostgresURL(t, migrate)
-	b.store, err = store.Open(url, store.Options{Logger: logger, MaxConns: 10})
+	b.url = localtest.PostgresURL(t, migrate)
+	b.store, err = store.Open(b.url, store.Options{Logger: logger, MaxConns: 10})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
 	loader := store.NewLoader(b.store, time.Second)
@@ -77,7 +78,7 @@ func setup(t *testing.T) *testBundle {
 	t.Cleanup(func() { b.worker.Close(context.Background()) })
 	b.inspector = asynq.NewInspectorFromRedisClient(b.redis)
 	b.box = deadletter.New(deadletter.Options{Cache: b.cache, Store: b.store, Redis: b.redis, Logger: logger})
-	b.db, err = sql.Open("postgres", url)
+	b.db, err = sql.Open("postgres", b.url)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.db.Close()) })
 	return b

@@ -24,7 +24,8 @@ type Place struct {
 // end. A key that is dead all the time is in exactly one page, whatever becomes of the others. While Postgres does not
 // answer, its side is StateUnknown, and unread is why.
 //
-// It blocks for one bounded call for each shard and 500 of its dead letters, and two more for each shard that is in the page.
+// It blocks for one bounded call for each shard and 500 of its dead letters, one more for each shard that is in the page, and
+// one to Postgres, for at most half of the time that ctx has left.
 func (b *Box) Page(ctx context.Context, after Place, limit int) (letters []Letter, next *Place, unread, err error) {
 	return b.Search(ctx, "", after, limit)
 }
@@ -33,28 +34,25 @@ func (b *Box) Page(ctx context.Context, after Place, limit int) (letters []Lette
 func (b *Box) Search(ctx context.Context, text string, after Place, limit int) (letters []Letter, next *Place, unread, err error) {
 	text = strings.ToLower(text)
 	limit = min(max(limit, 1), MaxPage)
-	for s := after.Shard; int(s) < b.cache.Shards(); s++ {
-		notes, err := b.notesAfter(ctx, s, text, after.Key, limit-len(letters)+1) // one more tells that there is more
+	var notes []cache.Note
+	for s := after.Shard; int(s) < b.cache.Shards() && len(notes) <= limit; s++ {
+		more, err := b.notesAfter(ctx, s, text, after.Key, limit-len(notes)+1) // one more tells that there is more
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		more := len(notes) > limit-len(letters)
-		notes = notes[:min(len(notes), limit-len(letters))]
-		if len(notes) > 0 {
-			part, failed, err := b.letters(ctx, s, notes)
-			if err != nil {
-				return nil, nil, nil, err
-			}
-			unread = cmp.Or(failed, unread)
-			letters = append(letters, part...)
-		}
-		if more {
-			last := letters[len(letters)-1]
-			return letters, &Place{Shard: last.Shard, Key: last.Key}, unread, nil
-		}
+		notes = append(notes, more...)
 		after.Key = ""
 	}
-	return letters, nil, unread, nil
+	if len(notes) > limit {
+		notes = notes[:limit]
+		last := notes[limit-1].Key
+		next = &Place{Shard: b.cache.Shard(last), Key: last}
+	}
+	letters, unread, err = b.letters(ctx, notes)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return letters, next, unread, nil
 }
 
 // notesAfter returns the first n notes of the shard that hold the text, by key, after a key. Redis has them in no order, so all

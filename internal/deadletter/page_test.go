@@ -2,15 +2,19 @@ package deadletter_test
 
 import (
 	"cmp"
+	"context"
+	"log/slog"
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/store"
 )
 
 func TestPagesHoldEachKeyOnceInOrder(t *testing.T) {
@@ -108,4 +112,31 @@ func TestSearchFindsByKeyAndByReason(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, next)
 	require.Len(t, letters, 1)
+}
+
+// A Postgres that hangs is not to take the time that the page itself needs, however many shards the letters are in.
+func TestPageIsThereInTimeWhilePostgresHangs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.buryMany(t, 20) // in all shards
+	slow, err := store.Open(b.url, store.Options{Logger: slog.New(slog.DiscardHandler), MaxConns: 1, StatementTimeout: time.Hour})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, slow.Close()) })
+	box := deadletter.New(deadletter.Options{Cache: b.cache, Store: slow, Redis: b.redis, Logger: slog.New(slog.DiscardHandler)})
+	lock, err := b.db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, lock.Rollback()) }()
+	_, err = lock.ExecContext(t.Context(), "LOCK TABLE counters IN ACCESS EXCLUSIVE MODE")
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	letters, next, unread, err := box.Page(ctx, deadletter.Place{}, 20)
+	require.NoError(t, err)
+	require.NoError(t, ctx.Err(), "there is time for more")
+	require.ErrorIs(t, unread, context.DeadlineExceeded)
+	require.Nil(t, next)
+	require.Len(t, letters, 20)
+	require.Equal(t, deadletter.StateUnknown, letters[19].Postgres.State)
+	require.Equal(t, deadletter.StateValue, letters[19].Redis.State)
 }

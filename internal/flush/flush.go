@@ -74,6 +74,15 @@ func (f *Flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Dura
 	}
 }
 
+// FlushParked is Flush for keys, and tries those now that wait for another try. It is for operators, who may have mended what
+// kept them: Postgres is asked as often as they ask. No attempt is counted. What Postgres refuses again waits for its retry.
+func (f *Flusher) FlushParked(ctx context.Context, keys []counter.Key, bound time.Duration) (Left, error) {
+	if err := f.cache.Unpark(ctx, keys); err != nil {
+		return Left{}, err
+	}
+	return f.Flush(ctx, keys, bound)
+}
+
 func (f *Flusher) unflushed(ctx context.Context, keys []counter.Key, before int64) (cache.Unflushed, error) {
 	if keys == nil {
 		return f.cache.Unflushed(ctx, before)
