@@ -122,6 +122,7 @@ func TestRedrivenKeysAreDueAndOnlyOnce(t *testing.T) {
 	peeked, err := b.cache.PeekOldest(t.Context(), 1, 10, 0, "me", time.Minute)
 	require.NoError(t, err)
 	require.Len(t, peeked.Entries, 2, "a drain finds them")
+	require.True(t, peeked.Entries[0].Parked, "when it became dirty is not known")
 	require.Equal(t, map[string]string{"v": "12", "n": "2"}, b.entry(t, keys[0]), "with what was written while it was dead")
 
 	redriven, err = b.cache.Redrive(t.Context(), 1, keys)

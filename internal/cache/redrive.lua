@@ -13,7 +13,8 @@ local call = redis.call
 local dirty = KEYS[1]
 local tag = string.sub(dirty, 1, (string.find(dirty, '}', 1, true)))
 local t = call('TIME')
-local now_ms = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+-- With half a millisecond, as in park.lua: when they became dirty is not known.
+local now_ms = string.format('%.1f', t[1] * 1000 + math.floor(t[2] / 1000) - 0.5)
 call('ZCARD', dirty) -- fails here, before the first write, if somebody has put something else there
 
 local redriven = {}

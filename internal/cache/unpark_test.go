@@ -40,5 +40,7 @@ func TestUnparkedKeysAreDueAndTheOthersAreLeftAlone(t *testing.T) {
 	require.Len(t, peeked.Entries, 2)
 	require.Equal(t, due, peeked.Entries[0].Key)
 	require.Equal(t, int64(since), peeked.Entries[0].DirtySince, "it keeps its age")
+	require.False(t, peeked.Entries[0].Parked)
 	require.Equal(t, parked, peeked.Entries[1].Key)
+	require.True(t, peeked.Entries[1].Parked, "when it became dirty is not known")
 }
