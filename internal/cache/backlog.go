@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -16,10 +17,12 @@ type Backlog struct {
 	Dirty  int64         // keys that Postgres does not have in their newest state, without the dead ones
 	Dead   int64         // keys that Postgres refused for good
 	Oldest time.Duration // since the first unsynced write of all dirty keys that are not dead or waiting for a retry
+
+	Uncounted int // shards that could not be asked, and are in none of the above
 }
 
 // Backlog counts all shards, in one round trip (on a cluster, one to each node): 3 commands of constant or logarithmic
-// time for each shard.
+// time for each shard. Where some cannot be asked it returns an error and what the others have.
 func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
 	pipe := c.client.Pipeline()
 	dirty := make([]*redis.IntCmd, c.shards)
@@ -31,34 +34,50 @@ func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
 		dead[i] = pipe.HLen(ctx, deadKey(s))
 		oldest[i] = pipe.ZRangeWithScores(ctx, dirtyKey(s), 0, 0)
 	}
-	now := pipe.Time(ctx)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return Backlog{}, fmt.Errorf("count dirty keys: %w", err)
+	clock := pipe.Time(ctx)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	now := time.Now()
+	if clock.Err() == nil { // else the node of a cluster that was asked for it is away: our own clock is better than none
+		now = clock.Val()
 	}
 	var b Backlog
+	var err error
 	for i := range c.shards {
+		if failed := cmp.Or(dirty[i].Err(), dead[i].Err(), oldest[i].Err()); failed != nil {
+			err = fmt.Errorf("count dirty keys: %w", failed)
+			b.Uncounted++
+			continue
+		}
 		b.Dirty += dirty[i].Val() - dead[i].Val()
 		b.Dead += dead[i].Val()
 		if first := oldest[i].Val(); len(first) > 0 {
-			b.Oldest = max(b.Oldest, time.Duration(now.Val().UnixMilli()-int64(first[0].Score))*time.Millisecond)
+			b.Oldest = max(b.Oldest, time.Duration(now.UnixMilli()-int64(first[0].Score))*time.Millisecond)
 		}
 	}
-	return b, nil
+	return b, err
 }
 
-// DirtyCount counts the keys that are dirty or dead, in one round trip of one command for each shard.
+// DirtyCount counts the keys that are dirty or dead, in one round trip of one command for each shard. A shard that cannot be asked
+// counts as 0, unless none can: then it is an error. Else the limit that goes by it would stand still while one node of a
+// cluster is away.
 func (c *Cache) DirtyCount(ctx context.Context) (int64, error) {
 	pipe := c.client.Pipeline()
 	counts := make([]*redis.IntCmd, c.shards)
 	for i := range c.shards {
 		counts[i] = pipe.ZCard(ctx, dirtyKey(counter.Shard(i)))
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return 0, fmt.Errorf("count dirty keys: %w", err)
-	}
+	_, err := pipe.Exec(ctx) // the first of the commands' errors
 	var sum int64
+	failed := 0
 	for _, n := range counts {
+		if n.Err() != nil {
+			failed++
+			continue
+		}
 		sum += n.Val()
+	}
+	if failed == c.shards {
+		return 0, fmt.Errorf("count dirty keys: %w", err)
 	}
 	return sum, nil
 }

@@ -113,14 +113,6 @@ func (c *Cache) Shards() int { return c.shards }
 // Shard is the shard of key.
 func (c *Cache) Shard(key counter.Key) counter.Shard { return key.Shard(c.shards) }
 
-// Ping returns nil when Redis answers. It blocks for as long as ctx allows.
-func (c *Cache) Ping(ctx context.Context) error {
-	if err := c.client.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("ping redis: %w", err)
-	}
-	return nil
-}
-
 // Now is the time of Redis's clock, in ms.
 func (c *Cache) Now(ctx context.Context) (int64, error) {
 	t, err := c.client.Time(ctx).Result()

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +41,98 @@ func cluster(t *testing.T, args ...string) (node redis.UniversalClient, clusterU
 		return err == nil && strings.HasPrefix(info, "cluster_state:ok"), info
 	})
 	return node, clusterURL
+}
+
+// two starts a cluster of two masters, which goes on with the slots of one. The second has but the slot of shard 00.
+func two(t *testing.T) (clusterURL string, second *local.Redis) {
+	t.Helper()
+	first := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"}})
+	second = localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"}})
+	a, b := setupOn(t, first.URL()).redis, setupOn(t, second.URL()).redis
+	at, err := url.Parse(first.URL())
+	require.NoError(t, err)
+	password, _ := at.User.Password()
+	require.NoError(t, b.ConfigSet(t.Context(), "requirepass", password).Err()) // the client has one for all nodes
+	slot := a.ClusterKeySlot(t.Context(), "{aw:00}").Val()
+	require.NoError(t, a.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, slot-1, slot+1, 16383).Err())
+	require.NoError(t, b.Do(t.Context(), "CLUSTER", "ADDSLOTS", slot).Err())
+	require.NoError(t, b.Do(t.Context(), "CLUSTER", "SET-CONFIG-EPOCH", 1).Err())
+	require.NoError(t, b.Do(t.Context(), "CLUSTER", "MEET", at.Hostname(), at.Port()).Err())
+	for _, node := range []redis.UniversalClient{a, b} {
+		localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+			info := node.ClusterInfo(t.Context()).Val()
+			return strings.HasPrefix(info, "cluster_state:ok") && strings.Contains(info, "cluster_slots_assigned:16384"), info
+		})
+	}
+	return strings.Replace(first.URL(), "redis://", "redis-cluster://", 1), second
+}
+
+func TestOneDeadMasterHidesTheBacklogOfItsShardsOnly(t *testing.T) {
+	t.Parallel()
+	clusterURL, second := two(t)
+	b := setupOn(t, clusterURL)
+	keys := make([]counter.Key, 0, testShards) // one of each shard
+	for i := 0; len(keys) < testShards; i++ {
+		if key := counter.Key("k" + strconv.Itoa(i)); int(b.cache.Shard(key)) == len(keys) {
+			keys = append(keys, key)
+		}
+	}
+	b.warm(t, keys...)
+	for _, key := range keys {
+		require.NoError(t, b.do(t, increment(key, 1))[0].Err)
+	}
+	require.NoError(t, b.redis.HSet(t.Context(), "{aw:01}:dead", string(keys[1]), "{}").Err())
+	seen := gauges(t, b.cache)
+	require.InDelta(t, 1, seen["afterwrite_redis_up"], 0)
+	require.InDelta(t, 0, seen["afterwrite_uncounted_shards"], 0)
+	require.InDelta(t, testShards-1, seen["afterwrite_dirty_keys"], 0)
+
+	require.NoError(t, syscall.Kill(second.Pid(), syscall.SIGSTOP))
+	soon, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	require.NoError(t, b.cache.Ping(soon), "it does not wait for the one that hangs")
+	require.NoError(t, soon.Err())
+
+	second.Kill()
+	require.Error(t, b.do(t, increment(keys[0], 1))[0].Err)
+	require.NoError(t, b.do(t, increment(keys[1], 1))[0].Err)
+
+	require.NoError(t, b.cache.Ping(t.Context()), "most writes are taken")
+	for range 10 { // the clock is asked of a node by chance
+		seen = gauges(t, b.cache)
+		require.Zero(t, seen["afterwrite_redis_up"])
+		require.InDelta(t, 1, seen["afterwrite_uncounted_shards"], 0)
+		require.InDelta(t, testShards-2, seen["afterwrite_dirty_keys"], 0)
+		require.InDelta(t, 1, seen["afterwrite_dead_keys"], 0)
+		require.Positive(t, seen["afterwrite_oldest_dirty_seconds"])
+		require.Less(t, seen["afterwrite_oldest_dirty_seconds"], 600.0)
+		require.Contains(t, seen, "afterwrite_redis_aof_enabled", "of the other")
+	}
+	backlog, err := b.cache.Backlog(t.Context())
+	require.Error(t, err, "whoever asks whether all is in Postgres must not take this for an answer")
+	require.Equal(t, 1, backlog.Uncounted)
+	dirty, err := b.cache.DirtyCount(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, testShards-1, dirty)
+}
+
+// A cluster that is down answers PING and INFO.
+func TestAClusterThatIsDownIsNotUp(t *testing.T) {
+	t.Parallel()
+	node, clusterURL := cluster(t)
+	b := setupOn(t, clusterURL)
+	require.NoError(t, b.cache.Ping(t.Context()))
+
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "DELSLOTS", 0).Err()) // none of ours: one is enough
+	require.NoError(t, b.redis.Ping(t.Context()).Err())
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		err := b.cache.Ping(t.Context())
+		return err != nil && strings.Contains(err.Error(), "CLUSTERDOWN"), fmt.Sprint(err)
+	})
+	seen := gauges(t, b.cache)
+	require.Zero(t, seen["afterwrite_redis_up"])
+	require.InDelta(t, testShards, seen["afterwrite_uncounted_shards"], 0)
+	require.NotContains(t, seen, "afterwrite_dirty_keys")
 }
 
 func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {

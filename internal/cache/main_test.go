@@ -8,13 +8,17 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-func TestMain(m *testing.M) { localtest.Main(m) }
+// The client looks for a node that was killed once a second, and sees only then that it was closed.
+func TestMain(m *testing.M) {
+	localtest.Main(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 // testBundle is a cache of a few shards on a Redis database of its own, with a writer.
 type testBundle struct {

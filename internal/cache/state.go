@@ -13,8 +13,6 @@ import (
 )
 
 var (
-	redisUpDesc = prometheus.NewDesc("afterwrite_redis_up",
-		"1 while Redis answers this process, else 0.", nil, nil)
 	usedDesc = prometheus.NewDesc("afterwrite_redis_memory_used_bytes",
 		"Memory that Redis uses; on a cluster, of the node that is nearest to its maxmemory.", nil, nil)
 	maxDesc = prometheus.NewDesc("afterwrite_redis_memory_max_bytes",
@@ -27,20 +25,20 @@ var (
 		"0 while the last rewrite of the append-only file of Redis, on a cluster of any node, has failed, else 1.", nil, nil)
 )
 
-// state is what Redis says about its memory and its append-only file.
+// state is what a node says about its memory and its append-only file.
 type state struct {
 	used, max                   int64 // bytes
+	told                        bool  // of its append-only file; while it loads, what it says of that is not so
 	aof, lastWrite, lastRewrite bool
 }
 
-// StateCollector exports how Redis itself is. It asks Redis at most once a second; while Redis does not answer it exports
-// afterwrite_redis_up alone.
+// StateCollector exports how Redis itself is. It asks Redis at most once a second. What Redis does not tell, because it is away
+// or an ACL forbids us to ask, is not exported; whether it is up is the Collector's.
 type StateCollector struct {
 	cache *Cache
 
 	mu    sync.Mutex
-	state state
-	err   error
+	nodes []state
 	at    time.Time
 }
 
@@ -49,66 +47,60 @@ func (c *Cache) NewStateCollector() *StateCollector { return &StateCollector{cac
 
 // Describe implements prometheus.Collector.
 func (*StateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{redisUpDesc, usedDesc, maxDesc, aofDesc, aofWriteDesc, aofRewriteDesc} {
+	for _, desc := range []*prometheus.Desc{usedDesc, maxDesc, aofDesc, aofWriteDesc, aofRewriteDesc} {
 		ch <- desc
 	}
 }
 
 // Collect implements prometheus.Collector. It blocks for at most two seconds.
 func (c *StateCollector) Collect(ch chan<- prometheus.Metric) {
-	s, err := c.sample()
-	gauge := func(desc *prometheus.Desc, value float64) {
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
-	}
-	gauge(redisUpDesc, number(err == nil))
-	if err != nil {
+	nodes := c.sample()
+	if len(nodes) == 0 {
 		return
 	}
-	gauge(usedDesc, float64(s.used))
-	gauge(maxDesc, float64(s.max))
-	gauge(aofDesc, number(s.aof))
-	gauge(aofWriteDesc, number(s.lastWrite))
-	gauge(aofRewriteDesc, number(s.lastRewrite))
-}
-
-func number(b bool) float64 {
-	if b {
-		return 1
+	s := worst(nodes)
+	gauge(ch, usedDesc, float64(s.used))
+	gauge(ch, maxDesc, float64(s.max))
+	if !s.told {
+		return
 	}
-	return 0
+	gauge(ch, aofDesc, number(s.aof))
+	gauge(ch, aofWriteDesc, number(s.lastWrite))
+	gauge(ch, aofRewriteDesc, number(s.lastRewrite))
 }
 
-func (c *StateCollector) sample() (state, error) {
+func (c *StateCollector) sample() []state {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if time.Since(c.at) >= sampleAge {
 		ctx, cancel := context.WithTimeout(context.Background(), sampleTimeout)
 		defer cancel()
-		c.state, c.err = c.cache.state(ctx)
+		c.nodes = c.cache.states(ctx)
 		c.at = time.Now()
 	}
-	return c.state, c.err
+	return c.nodes
 }
 
-// state asks Redis, on a cluster every master.
-func (c *Cache) state(ctx context.Context) (state, error) {
-	cluster, ok := c.client.(*redis.ClusterClient)
-	if !ok {
-		return nodeState(ctx, c.client)
-	}
+// states asks Redis, on a cluster every master, and returns what those say that answer.
+func (c *Cache) states(ctx context.Context) []state {
 	var mu sync.Mutex
 	var all []state
-	err := cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+	ask := func(ctx context.Context, node redis.Cmdable) error {
 		s, err := nodeState(ctx, node)
 		mu.Lock()
 		defer mu.Unlock()
-		all = append(all, s)
+		if err == nil {
+			all = append(all, s)
+		}
 		return err
-	})
-	if err != nil {
-		return state{}, err
 	}
-	return worst(all), nil
+	if cluster, ok := c.client.(*redis.ClusterClient); ok {
+		// It asks them all, also after an error.
+		_ = cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return ask(ctx, node) })
+	} else {
+		_ = ask(ctx, c.client)
+	}
+	return all
 }
 
 func nodeState(ctx context.Context, node redis.Cmdable) (state, error) {
@@ -119,6 +111,7 @@ func nodeState(ctx context.Context, node redis.Cmdable) (state, error) {
 	}
 	memory, persistence := info["Memory"], info["Persistence"]
 	s := state{
+		told:        persistence["aof_enabled"] != "" && persistence["loading"] != "1",
 		aof:         persistence["aof_enabled"] == "1",
 		lastWrite:   persistence["aof_last_write_status"] != "err",
 		lastRewrite: persistence["aof_last_bgrewrite_status"] != "err",
@@ -139,19 +132,19 @@ func integer(section map[string]string, name string) (int64, error) {
 	return n, nil
 }
 
-// worst is the state that a cluster is in: its memory is that of the fullest node.
+// worst is the state that a cluster of at least one node is in: its memory is that of the fullest node.
 func worst(nodes []state) state {
-	if len(nodes) == 0 {
-		return state{}
-	}
-	w := nodes[0]
-	for _, s := range nodes[1:] {
+	w := state{used: nodes[0].used, max: nodes[0].max, aof: true, lastWrite: true, lastRewrite: true}
+	for _, s := range nodes {
 		if fullness(s) > fullness(w) {
 			w.used, w.max = s.used, s.max
 		}
-		w.aof = w.aof && s.aof
-		w.lastWrite = w.lastWrite && s.lastWrite
-		w.lastRewrite = w.lastRewrite && s.lastRewrite
+		if s.told {
+			w.told = true
+			w.aof = w.aof && s.aof
+			w.lastWrite = w.lastWrite && s.lastWrite
+			w.lastRewrite = w.lastRewrite && s.lastRewrite
+		}
 	}
 	return w
 }

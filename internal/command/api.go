@@ -50,7 +50,7 @@ func (apiCommand) Run(w *world) error {
 		return 0
 	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_dirty_keys_limit",
-		Help: "AFTERWRITE_MAX_DIRTY of this process: so many dirty keys, and clean ones get no writes.",
+		Help: "AFTERWRITE_MAX_DIRTY of this process: so many dirty and dead keys together, and clean ones get no writes.",
 	}, func() float64 { return float64(p.config.MaxDirty) }))
 	limit := writepath.NewLimit(p.cache, p.config.MaxDirty)
 	defer limit.Close()

@@ -48,7 +48,7 @@ func openDead(w *world) (*deadBox, error) {
 		return nil, err
 	}
 	settled := cache.New(b.redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
-	if err = awaitRedis(w.ctx, b.redis, c.RedisURL, 0, log); err == nil {
+	if err = awaitRedis(w.ctx, settled, c.RedisURL, 0, log); err == nil {
 		err = settled.CheckMeta(w.ctx)
 	}
 	if err == nil {

@@ -33,7 +33,9 @@ func (d doctorCommand) Run(w *world) error {
 	defer closeQuietly(postgres)
 
 	settled := cache.New(redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
-	findings := doctor.Run(w.ctx, doctor.Options{Redis: redis, Layout: settled.CheckMeta, Postgres: postgres})
+	findings := doctor.Run(w.ctx, doctor.Options{
+		Redis: redis, Ping: settled.Ping, Layout: settled.CheckMeta, Postgres: postgres,
+	})
 	write := doctor.Print
 	if d.JSON {
 		write = doctor.PrintJSON

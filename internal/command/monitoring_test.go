@@ -222,6 +222,22 @@ func TestMonitoringTheDashboardHasARowForEachQuestion(t *testing.T) {
 	require.Equal(t, []string{"Is it keeping up?", "How far behind is Postgres?", "What is stuck?", "Resources"}, rows)
 }
 
+func TestMonitoringThePanelOfTheLimitSaysWhatItsAlertSays(t *testing.T) {
+	t.Parallel()
+	shown := ""
+	for _, panel := range dashboardFile(t).Panels {
+		if panel.Title == "Of the limit" {
+			shown = panel.Targets[0].Expr
+		}
+	}
+	require.NotEmpty(t, shown)
+	for _, r := range alerts(t) {
+		if r.Alert == "AfterwriteBacklogNearLimit" {
+			require.Equal(t, shown+" > 0.8", r.Expr)
+		}
+	}
+}
+
 func TestMonitoringNoLabelHoldsAKey(t *testing.T) {
 	t.Parallel()
 	allowed := []string{"op", "reason", "le", "outcome", "queue", "state", "process", "version", "goversion", "quantile", "code", "cause"}

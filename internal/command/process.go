@@ -148,7 +148,7 @@ func (s *process) open(ctx context.Context) error {
 		}
 	}
 	for {
-		if err := awaitRedis(ctx, s.redis, s.config.RedisURL, redisPatience, s.log); err != nil {
+		if err := awaitRedis(ctx, s.cache, s.config.RedisURL, redisPatience, s.log); err != nil {
 			return err
 		}
 		err := doctor.Startup(ctx, s.examination(), s.log)
@@ -171,7 +171,7 @@ func (s *process) trace(ctx context.Context) (err error) {
 }
 
 func (s *process) examination() doctor.Options {
-	options := doctor.Options{Redis: s.redis, Layout: s.cache.CheckMeta}
+	options := doctor.Options{Redis: s.redis, Ping: s.cache.Ping, Layout: s.cache.CheckMeta}
 	if s.store != nil {
 		options.Postgres = s.store
 	}

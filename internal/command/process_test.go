@@ -87,6 +87,31 @@ func TestTheSchedulerExportsTheQueues(t *testing.T) {
 	p.stop(t)
 }
 
+func TestTheSchedulerSaysOnceThatItCannotExportTheQueues(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true})
+	p := start(t, append([]string{"REDIS_URL=" + server.URL()}, anywhere...), "scheduler")
+	url := p.url(t) + "/metrics"
+	exports := func() (bool, string) {
+		_, body := get(t, url)
+		return regexpQueues.MatchString(body), body
+	}
+	localtest.Eventually(t, patience, exports)
+
+	require.NoError(t, server.Stop(t.Context()))
+	for range 3 {
+		_, body := get(t, url)
+		require.NotContains(t, body, "asynq_")
+	}
+	require.NoError(t, server.Start(t.Context()))
+	localtest.Eventually(t, patience, exports)
+	p.stop(t)
+
+	require.Equal(t, 1, strings.Count(p.out.String(), "the queues are not among the metrics"))
+	require.Equal(t, 1, strings.Count(p.out.String(), "the queues are among the metrics again"))
+	require.NotContains(t, p.out.String(), "Failed to collect", "that is Asynq's, at each scrape")
+}
+
 func TestTheDashboardShowsItsPages(t *testing.T) {
 	t.Parallel()
 	p := start(t, servers(t), "dashboard")

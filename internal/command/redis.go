@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 )
 
@@ -19,12 +20,12 @@ const (
 	redisEvery    = 500 * time.Millisecond
 )
 
-// awaitRedis returns when Redis answers. It says once that it waits, and gives up after patience, or at once when Redis
+// awaitRedis returns when Redis serves counters. It says once that it waits, and gives up after patience, or at once when Redis
 // answers that it does not want us.
-func awaitRedis(ctx context.Context, client redis.UniversalClient, url string, patience time.Duration, log *slog.Logger) error {
+func awaitRedis(ctx context.Context, c *cache.Cache, url string, patience time.Duration, log *slog.Logger) error {
 	deadline := time.Now().Add(patience)
 	for said := false; ; {
-		err := client.Ping(ctx).Err()
+		err := c.Ping(ctx)
 		switch {
 		case err == nil:
 			if said {

@@ -26,16 +26,21 @@ func connect(t *testing.T, url string) redis.UniversalClient {
 	return client
 }
 
+func cacheAt(t *testing.T, url string) *cache.Cache {
+	t.Helper()
+	return cache.New(connect(t, url), cache.Options{Shards: 64, CleanTTL: time.Hour})
+}
+
 func TestAwaitRedisWaitsForARedisThatComesUp(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	require.NoError(t, server.Stop(t.Context()))
 	log := newSignalLog()
 
-	client := connect(t, server.URL())
+	c := cacheAt(t, server.URL())
 	result := make(chan error, 1)
 	go func() {
-		result <- awaitRedis(t.Context(), client, server.URL(), time.Minute, slog.New(slog.NewTextHandler(log, nil)))
+		result <- awaitRedis(t.Context(), c, server.URL(), time.Minute, slog.New(slog.NewTextHandler(log, nil)))
 	}()
 	<-log.logged // it has found that there is none
 	require.NoError(t, server.Start(t.Context()))
@@ -44,11 +49,32 @@ func TestAwaitRedisWaitsForARedisThatComesUp(t *testing.T) {
 	require.Equal(t, 1, strings.Count(log.String(), "waiting for redis"))
 }
 
+// A cluster that is down answers PING: a process that took that for Redis would begin to serve, and refuse every write.
+func TestAwaitRedisWaitsForAClusterThatIsDown(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
+	node := connect(t, server.URL())
+	// One slot is missing, and with it all of them.
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 1, 16383).Err())
+	url := strings.Replace(server.URL(), "redis://", "redis-cluster://", 1)
+	c := cacheAt(t, url)
+	log := newSignalLog()
+	result := make(chan error, 1)
+	go func() {
+		result <- awaitRedis(t.Context(), c, url, time.Minute, slog.New(slog.NewTextHandler(log, nil)))
+	}()
+	<-log.logged
+	require.Contains(t, log.String(), "CLUSTERDOWN")
+
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "ADDSLOTS", 0).Err())
+	require.NoError(t, <-result)
+}
+
 func TestAwaitRedisGivesUpWithOneLineThatHidesThePassword(t *testing.T) {
 	t.Parallel()
 	const url = "redis://me:hunter2@127.0.0.1:1/0"
 
-	err := awaitRedis(t.Context(), connect(t, url), url, 0, slog.New(slog.DiscardHandler))
+	err := awaitRedis(t.Context(), cacheAt(t, url), url, 0, slog.New(slog.DiscardHandler))
 
 	require.ErrorContains(t, err, "redis at redis://me:xxxxx@127.0.0.1:1/0 does not answer")
 	require.ErrorContains(t, err, "start it, or correct REDIS_URL")
@@ -60,7 +86,7 @@ func TestAwaitRedisDoesNotWaitForAPasswordToBecomeRight(t *testing.T) {
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	url := "redis://:wrong@" + server.Addr() + "/0"
 
-	err := awaitRedis(t.Context(), connect(t, url), url, time.Hour, slog.New(slog.DiscardHandler))
+	err := awaitRedis(t.Context(), cacheAt(t, url), url, time.Hour, slog.New(slog.DiscardHandler))
 
 	require.ErrorContains(t, err, "does not let us in")
 	require.ErrorContains(t, err, "WRONGPASS")
@@ -70,7 +96,7 @@ func TestAwaitRedisEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := awaitRedis(ctx, connect(t, "redis://127.0.0.1:1/0"), "redis://127.0.0.1:1/0", time.Hour, slog.New(slog.DiscardHandler))
+	err := awaitRedis(ctx, cacheAt(t, "redis://127.0.0.1:1/0"), "redis://127.0.0.1:1/0", time.Hour, slog.New(slog.DiscardHandler))
 	require.ErrorIs(t, err, context.Canceled)
 }
 

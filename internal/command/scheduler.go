@@ -2,7 +2,6 @@ package command
 
 import (
 	"github.com/hibiken/asynq"
-	"github.com/hibiken/asynq/x/metrics"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/afterwrite/afterwrite/internal/config"
@@ -27,7 +26,7 @@ func (schedulerCommand) Run(w *world) error {
 	defer p.close()
 
 	// The queues are the same seen from every process: one exports them.
-	p.registry.MustRegister(metrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(p.redis)))
+	p.registry.MustRegister(newQueues(p.redis, p.log))
 	defer p.beat(w.ctx)()
 	group, ctx := errgroup.WithContext(w.ctx)
 	group.Go(func() error {

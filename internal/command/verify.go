@@ -52,7 +52,7 @@ func (v verifyCommand) Run(w *world) error {
 	}
 	defer closeQuietly(client)
 	settled := cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
-	if err := awaitRedis(w.ctx, client, c.RedisURL, 0, log); err != nil {
+	if err := awaitRedis(w.ctx, settled, c.RedisURL, 0, log); err != nil {
 		return err
 	}
 	if err := settled.CheckMeta(w.ctx); err != nil {

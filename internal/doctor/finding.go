@@ -42,6 +42,8 @@ func (f Finding) String() string {
 type Options struct {
 	// Redis is required.
 	Redis redis.UniversalClient
+	// Ping says whether this Redis serves counters: cache.Cache.Ping. A cluster that is down answers PING. Nil: PING is all.
+	Ping func(ctx context.Context) error
 	// Layout compares the process's settings with those that this Redis was first used with: cache.Cache.CheckMeta. Its
 	// *cache.SettingsError is a refusal. Nil: not checked.
 	Layout func(ctx context.Context) error

@@ -18,7 +18,11 @@ import (
 const metaKey = "aw:meta"
 
 func checkRedis(ctx context.Context, options Options) []Finding {
-	if err := options.Redis.Ping(ctx).Err(); err != nil {
+	err := options.Redis.Ping(ctx).Err()
+	if err == nil && options.Ping != nil {
+		err = options.Ping(ctx)
+	}
+	if err != nil {
 		return []Finding{{
 			Name: "redis", Status: Refused, Detail: "does not answer (" + oneLine(err) + ")",
 			Fix: "start it, or correct REDIS_URL",

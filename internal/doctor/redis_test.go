@@ -32,7 +32,7 @@ func ownRedis(t *testing.T, args ...string) redis.UniversalClient {
 
 func withShards(client redis.UniversalClient, shards int) Options {
 	c := cache.New(client, cache.Options{Shards: shards, CleanTTL: time.Hour})
-	return Options{Redis: client, Layout: c.CheckMeta}
+	return Options{Redis: client, Ping: c.Ping, Layout: c.CheckMeta}
 }
 
 // find returns the finding of that name.
@@ -168,6 +168,20 @@ func TestARedisThatDoesNotAnswerIsRefused(t *testing.T) {
 	require.Equal(t, Refused, findings[0].Status)
 	require.Contains(t, findings[0].Fix, "REDIS_URL")
 	require.NotContains(t, findings[0].String(), "hunter2")
+}
+
+func TestAClusterThatIsDownIsRefused(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
+	// One slot is missing, and with it all of them.
+	require.NoError(t, connect(t, server.URL()).Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 1, 16383).Err())
+	client := connect(t, strings.Replace(server.URL(), "redis://", "redis-cluster://", 1))
+	require.NoError(t, client.Ping(t.Context()).Err())
+
+	f := find(t, Run(t.Context(), withShards(client, 64)), "redis")
+
+	require.Equal(t, Refused, f.Status)
+	require.Contains(t, f.Detail, "CLUSTERDOWN")
 }
 
 func TestAnOldRedisIsRefused(t *testing.T) {

@@ -1,0 +1,60 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// Ping returns nil when Redis serves counters, on a cluster those of one master or more: the others are then no reason to take no
+// writes. It asks for a key, because a Redis that loads its data answers INFO, and a cluster that is down PING too. It is one
+// command of constant time, on a cluster one to each master, side by side. It blocks for as long as ctx allows, and for 3 s at most.
+func (c *Cache) Ping(ctx context.Context) error {
+	cluster, ok := c.client.(*redis.ClusterClient)
+	if !ok {
+		return c.ask(ctx, 0)
+	}
+	shards, err := c.ofEachMaster(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	answers := make(chan error, len(shards))
+	for _, s := range shards {
+		go func() { answers <- c.ask(ctx, s) }()
+	}
+	for range shards {
+		if err = <-answers; err == nil {
+			return nil // those that hang are not waited for
+		}
+	}
+	return err
+}
+
+// ask asks for a key of the shard, with a command that every process needs anyway.
+func (c *Cache) ask(ctx context.Context, s counter.Shard) error {
+	if err := c.client.ZCard(ctx, dirtyKey(s)).Err(); err != nil {
+		return fmt.Errorf("ask redis for a key: %w", err)
+	}
+	return nil
+}
+
+// ofEachMaster returns one shard of each master that has any.
+func (c *Cache) ofEachMaster(ctx context.Context, cluster *redis.ClusterClient) ([]counter.Shard, error) {
+	seen := make(map[*redis.Client]bool)
+	var shards []counter.Shard
+	for i := range c.shards {
+		s := counter.Shard(i)
+		master, err := cluster.MasterForKey(ctx, dirtyKey(s))
+		if err != nil {
+			return nil, fmt.Errorf("ask redis for its masters: %w", err)
+		}
+		if !seen[master] {
+			seen[master] = true
+			shards = append(shards, s)
+		}
+	}
+	return shards, nil
+}
