@@ -12,7 +12,7 @@ type Sample struct {
 	At       int64   `json:"t"`   // ms by Redis's clock
 	Writes   float64 `json:"w"`   // operations accepted, 1/s
 	Rows     float64 `json:"r"`   // rows that Postgres took, 1/s
-	Rejected float64 `json:"x"`   // requests turned away for reasons that are ours, 1/s
+	Rejected float64 `json:"x"`   // requests that failed for reasons that are ours, 1/s
 	Dirty    int64   `json:"d"`   // keys that Postgres does not have in their newest state, without the dead ones
 	Dead     int64   `json:"k"`   // keys that Postgres refused for good
 	Retrying int64   `json:"p"`   // keys that Postgres refused, and that will be tried again
@@ -28,6 +28,10 @@ type Snapshot struct {
 	Shards    []cache.ShardBacklog
 	Processes []pulse.Pulse
 	Redis     Redis
+
+	// LagBound is the largest lag that is told from larger ones, in ms; 0: nothing was flushed. A percentile of so much is that
+	// much at least.
+	LagBound int64
 }
 
 // Redis is what it says of itself, some seconds old at most.

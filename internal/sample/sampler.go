@@ -54,7 +54,7 @@ func (s *Sampler) Take(ctx context.Context) (Snapshot, error) {
 	if err := pulse.Prune(ctx, s.redis, snapshot.Processes); err != nil {
 		return Snapshot{}, err
 	}
-	s.rates.add(&snapshot.Sample, snapshot.Processes)
+	s.rates.add(&snapshot, snapshot.Processes)
 	if s.taken%infoEvery == 0 {
 		text, err := s.redis.Info(ctx).Result()
 		_, refused := errors.AsType[redis.Error](err)
