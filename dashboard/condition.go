@@ -133,7 +133,7 @@ func (c condition) coalescing() float64 {
 	return writes / rows
 }
 
-// rejected is how many requests were turned away each second, in the last ten seconds.
+// rejected is how many requests failed each second, in the last ten seconds.
 func (c condition) rejected() float64 {
 	var sum float64
 	var n int

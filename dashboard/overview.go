@@ -97,7 +97,10 @@ func tiles(c condition, f fleet) []tile {
 	}
 	lag := tile{Label: "Sync lag", Value: "–", Note: "nothing was flushed in the last 10 s"}
 	if c.LagP50 >= 0 && c.At > 0 {
-		lag = tile{Label: "Sync lag", Value: age(duration(c.LagP50)), Note: "half of all; 99 of 100 within " + age(duration(c.LagP99))}
+		lag = tile{Label: "Sync lag", Value: c.lag(c.LagP50), Note: "half of all; 99 of 100 within " + age(duration(c.LagP99))}
+		if c.beyond(c.LagP99) {
+			lag.Note = "half of all; the slowest of 100 " + c.lag(c.LagP99)
+		}
 	}
 	return []tile{
 		{Label: "Writes", Value: rate(c.Writes), Unit: "/s", Note: "accepted by the api"},
@@ -109,6 +112,16 @@ func tiles(c condition, f fleet) []tile {
 		{Label: "Dead letters", Value: number(c.Dead), Note: "rows that Postgres refuses for good", Level: dead},
 		{Label: "Rejected", Value: rate(c.Rejected), Unit: "/s", Note: "answered 503, 504 or 500", Level: rejectedLevel(c.rejected())},
 	}
+}
+
+// beyond says whether a percentile of the sync lag is of those that are not told apart.
+func (c condition) beyond(ms int64) bool { return c.LagBound > 0 && ms >= c.LagBound }
+
+func (c condition) lag(ms int64) string {
+	if c.beyond(ms) {
+		return "over " + age(duration(ms))
+	}
+	return age(duration(ms))
 }
 
 func processRows(c condition, f fleet) []processRow {

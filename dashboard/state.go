@@ -152,9 +152,9 @@ func troubles(c condition, f fleet) []finding {
 		}
 	}
 	rejected := c.rejected()
-	add(rejected > 0, rejectedLevel(rejected), "Requests are turned away: "+rate(rejected)+" a second.",
-		"They are answered 503, 504 or 500; of those with 504 or 500 some may have been applied. "+
-			"The reasons are in afterwrite_rejected_total of each api.")
+	add(rejected > 0, rejectedLevel(rejected), "Requests fail: "+rate(rejected)+" a second.",
+		"They are answered 503, 504 or 500. None with 503 was applied, unless it says not_durable; "+
+			"of those with 504 or 500 some may have been. The reasons are in afterwrite_rejected_total of each api.")
 	full := c.Redis.Full()
 	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
 		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
@@ -168,7 +168,7 @@ func troubles(c condition, f fleet) []finding {
 	return found
 }
 
-// rejectedLevel judges how many requests are turned away each second: one in ten seconds is not yet a failure of the system.
+// rejectedLevel judges how many requests fail each second: one in ten seconds is not yet a failure of the system.
 func rejectedLevel(perSecond float64) string {
 	switch {
 	case perSecond >= 1:

@@ -147,7 +147,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"writes are refused": {
 			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
-			levelBad, "Requests are turned away: 12 a second.", "503, 504 or 500; of those with 504 or 500 some may have been applied",
+			levelBad, "Requests fail: 12 a second.", "None with 503 was applied, unless it says not_durable",
 			[]string{"Keeping up: 1.2 s behind."},
 		},
 		"one write was refused": {
@@ -158,7 +158,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 				c.History[4].Rejected = 1
 			},
 			levelWarn, "Keeping up: 1.2 s behind.", "",
-			[]string{"Requests are turned away: 0.1 a second."},
+			[]string{"Requests fail: 0.1 a second."},
 		},
 		"no append-only file": {
 			func(c *condition) { c.Redis.AOF = false },
@@ -281,6 +281,18 @@ func TestTheTileOfDirtyKeysSaysThatTheLimitIsForDeadLettersToo(t *testing.T) {
 	t.Parallel()
 	c := well()
 	require.Equal(t, "of 1,000,000 that may be, dead letters included", tiles(c, c.fleet())[3].Note)
+}
+
+func TestALagBeyondTheLastBoundIsNotSaidToBeExact(t *testing.T) {
+	t.Parallel()
+	lag := func(p50, p99 int64) tile {
+		c := well()
+		c.LagP50, c.LagP99, c.LagBound = p50, p99, 1_800_000
+		return tiles(c, c.fleet())[5]
+	}
+	require.Equal(t, tile{Label: "Sync lag", Value: "0.9 s", Note: "half of all; 99 of 100 within 1.2 s"}, lag(900, 1200))
+	require.Equal(t, tile{Label: "Sync lag", Value: "0.9 s", Note: "half of all; the slowest of 100 over 30 min"}, lag(900, 1_800_000))
+	require.Equal(t, "over 30 min", lag(1_800_000, 1_800_000).Value)
 }
 
 func TestAShardStandsOutOnlyIfChanceDoesNotExplainIt(t *testing.T) {
