@@ -25,6 +25,7 @@ type fleet struct {
 
 	Up, Down    int           // workers that reach Postgres, and that do not
 	PostgresFor time.Duration // for how long all workers have agreed; 0: they do not
+	Turned      bool          // one of them saw it turn to that; else it may have been so before they started
 
 	Swept                        time.Duration // since the last sweep; -1: none was sent
 	Scheduled                    time.Duration // for how long the oldest scheduler has run
@@ -32,9 +33,14 @@ type fleet struct {
 	MaxDirty                     int64 // the least of all apis; 0: not known
 }
 
+// firstContact is within what a worker that starts has asked Postgres for the first time, if there is anything to flush; one whose Postgres hangs waits for it. Until
+// then it takes Postgres to be up.
+const firstContact = 30 * time.Second
+
 func (c condition) fleet() fleet {
 	f := fleet{Alive: make(map[string]int), Swept: -1}
 	var states []time.Duration
+	var seen time.Duration // the longest outage whose beginning a worker saw
 	for _, p := range c.Processes {
 		if !p.Alive() {
 			f.Gone = append(f.Gone, p)
@@ -44,12 +50,16 @@ func (c condition) fleet() fleet {
 		f.add(p)
 		if p.Role == pulse.RoleWorker {
 			states = append(states, duration(p.PostgresFor)+p.Age)
+			if p.Uptime-p.PostgresFor > firstContact.Milliseconds() {
+				seen = max(seen, duration(p.PostgresFor)+p.Age)
+			}
 		}
 	}
 	switch {
 	case len(states) == 0:
 	case f.Up == 0: // it is down since the first noticed
 		f.PostgresFor = slices.Max(states)
+		f.Turned = seen == f.PostgresFor
 	case f.Down == 0: // it is up for all since the last noticed
 		f.PostgresFor = slices.Min(states)
 	}

@@ -164,6 +164,9 @@ func postgresFacts(c condition, f fleet) facts {
 	since := "–"
 	if f.PostgresFor > 0 {
 		since = age(f.PostgresFor)
+		if f.Up == 0 && !f.Turned {
+			since = "at least " + since
+		}
 	}
 	out.Pairs = [][2]string{
 		{"For", since},

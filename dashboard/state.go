@@ -78,8 +78,7 @@ func flow(c condition, f fleet) finding {
 			"Writes are safe in Redis." + room(c, f, trend) + " Start `afterwrite worker`; if one ends at once, its log says why.",
 		}
 	case f.Up == 0:
-		title := "Postgres has been down for " + age(f.PostgresFor) + "; " + waiting + "."
-		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
+		return finding{levelBad, c.outage(f, waiting), "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
 			" Start Postgres, or see in the log of a worker why it refuses."}
 	case late && c.catchingUp():
 		return finding{
@@ -101,6 +100,20 @@ func flow(c condition, f fleet) finding {
 	default:
 		return finding{levelGood, "Keeping up: " + age(duration(c.Oldest)) + " behind.", ""}
 	}
+}
+
+// outage says for how long Postgres has been down. Workers know only what they have seen since they started: where one
+// cannot have seen the beginning, or what waits is older than the outage, it has taken that long at least.
+func (c condition) outage(f fleet, waiting string) string {
+	since, oldest := age(f.PostgresFor), ""
+	older := duration(c.Oldest) > f.PostgresFor+f.FlushInterval+lateAfter
+	if older {
+		oldest = ", the oldest for " + age(duration(c.Oldest))
+	}
+	if older || !f.Turned {
+		since = "at least " + since
+	}
+	return "Postgres has been down for " + since + "; " + waiting + oldest + "."
 }
 
 // late says whether Postgres is further behind than flushes explain.

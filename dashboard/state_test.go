@@ -13,7 +13,7 @@ import (
 
 // process is a running one, by role.
 func process(role string) pulse.Pulse {
-	p := pulse.Pulse{ID: role, Role: role, SweptAgo: -1, Settings: pulse.Settings{
+	p := pulse.Pulse{ID: role, Role: role, Uptime: 7_200_000, SweptAgo: -1, Settings: pulse.Settings{
 		FlushInterval: 1000, SweepInterval: 5000, MaxDirty: 1_000_000,
 	}}
 	switch role {
@@ -84,6 +84,37 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelBad, "Postgres has been down for 3 min; 41,203 keys are waiting.",
 			"Writes are safe in Redis, and go to Postgres by themselves when it is back. " +
 				"There is room for 958,797 more keys, about 15 min at the present rate", nil,
+		},
+		"no postgres since before the worker started": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 41203, 10_800_000
+				worker(c).Postgres, worker(c).PostgresFor, worker(c).Uptime = pulse.PostgresDown, 3900, 4000
+			},
+			levelBad, "Postgres has been down for at least 3.9 s; 41,203 keys are waiting, the oldest for 3 h.", "Start Postgres", nil,
+		},
+		"no postgres since before the worker started, and nothing was written": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 0, 0
+				worker(c).Postgres, worker(c).PostgresFor, worker(c).Uptime = pulse.PostgresDown, 60_000, 62_000
+			},
+			levelBad, "Postgres has been down for at least 1 min; 0 keys are waiting.", "Start Postgres", nil,
+		},
+		"no postgres, and one worker has seen when it went": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 41203, 180_000
+				worker(c).Postgres, worker(c).PostgresFor = pulse.PostgresDown, 180_000
+				started := process(pulse.RoleWorker)
+				started.Postgres, started.PostgresFor, started.Uptime = pulse.PostgresDown, 4000, 4000
+				c.Processes = append(c.Processes, started)
+			},
+			levelBad, "Postgres has been down for 3 min; 41,203 keys are waiting.", "Start Postgres", nil,
+		},
+		"no postgres, after what waits had waited for workers": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 41203, 10_800_000
+				worker(c).Postgres, worker(c).PostgresFor = pulse.PostgresDown, 180_000
+			},
+			levelBad, "Postgres has been down for at least 3 min; 41,203 keys are waiting, the oldest for 3 h.", "Start Postgres", nil,
 		},
 		"one worker without postgres": {
 			func(c *condition) {
