@@ -15,15 +15,20 @@ type condition struct {
 
 	Failed   time.Duration   // Redis has not answered for so long; 0: it does
 	Starting bool            // there is no sample yet
+	Deaf     bool            // until just now Redis did not take what processes say
 	History  []sample.Sample // of the last 15 minutes, the oldest first, this one included
 }
+
+// unheard says whether processes that run may not have been able to say so: then nobody knows who does.
+func (c condition) unheard() bool { return c.Deaf || c.Refusal != "" }
 
 // fleet is what the processes say together. Those that are gone say nothing any more.
 type fleet struct {
 	Alive map[string]int // by role
-	Gone  []pulse.Pulse
 
-	Up, Down    int           // workers that reach Postgres, and that do not
+	Up, Down         int // workers that reach Postgres, and that do not
+	LastUp, LastDown int // likewise, of those that are silent, when they were not
+
 	PostgresFor time.Duration // for how long all workers have agreed; 0: they do not
 	Turned      bool          // one of them saw it turn to that; else it may have been so before they started
 
@@ -43,7 +48,7 @@ func (c condition) fleet() fleet {
 	var seen time.Duration // the longest outage whose beginning a worker saw
 	for _, p := range c.Processes {
 		if !p.Alive() {
-			f.Gone = append(f.Gone, p)
+			f.last(p)
 			continue
 		}
 		f.Alive[p.Role]++

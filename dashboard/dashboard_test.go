@@ -37,8 +37,13 @@ func migrate(url string) error { return store.MigrateURL(context.Background(), u
 
 func setup(t *testing.T, write bool) *testBundle {
 	t.Helper()
-	b := &testBundle{redis: localtest.Redis(t), log: new(lockedBuffer)}
-	log := slog.New(slog.NewTextHandler(b.log, nil))
+	return setupOn(t, localtest.Redis(t), write)
+}
+
+func setupOn(t *testing.T, client *redis.Client, write bool) *testBundle {
+	t.Helper()
+	b := &testBundle{redis: client, log: new(lockedBuffer)}
+	log := b.logger()
 	postgres, err := store.Open(localtest.PostgresURL(t, migrate), store.Options{Logger: log, MaxConns: 4})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, postgres.Close()) })
@@ -49,6 +54,8 @@ func setup(t *testing.T, write bool) *testBundle {
 	require.NoError(t, err)
 	return b
 }
+
+func (b *testBundle) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b.log, nil)) }
 
 // run takes samples until the test ends, or the returned function is called. It waits for the first.
 func (b *testBundle) run(t *testing.T) (stop func()) {

@@ -67,7 +67,7 @@ func (p *overviewPage) data(f *frame) any {
 	return overview{
 		State: judge(f.condition), Tiles: tiles(f.condition, fleet), Charts: charts(f.condition),
 		Processes: processRows(f.condition, fleet), Live: "overview",
-		Facts: []facts{postgresFacts(f.condition, fleet), redisFacts(f.condition), sweepFacts(fleet)},
+		Facts: []facts{postgresFacts(f.condition, fleet), redisFacts(f.condition), sweepFacts(f.condition, fleet)},
 		At:    clock(f),
 	}
 }
@@ -102,15 +102,27 @@ func tiles(c condition, f fleet) []tile {
 			lag.Note = "half of all; the slowest of 100 " + c.lag(c.LagP99)
 		}
 	}
+	writes := tile{Label: "Writes", Value: rate(c.Writes), Unit: "/s", Note: "accepted by the api"}
+	rejected := tile{
+		Label: "Rejected", Value: rate(c.Rejected), Unit: "/s", Note: "answered 503, 504 or 500", Level: rejectedLevel(c.rejected()),
+	}
+	if f.Alive[pulse.RoleAPI] == 0 && c.unheard() {
+		writes = tile{Label: "Writes", Value: "–", Note: "the apis could not say"}
+		rejected = tile{Label: "Rejected", Value: "–", Note: "the apis could not say"}
+	}
+	rows := tile{Label: "Rows", Value: rate(c.Rows), Unit: "/s", Note: "taken by Postgres"}
+	if f.Alive[pulse.RoleWorker] == 0 && c.unheard() {
+		rows = tile{Label: "Rows", Value: "–", Note: "the workers could not say"}
+	}
 	return []tile{
-		{Label: "Writes", Value: rate(c.Writes), Unit: "/s", Note: "accepted by the api"},
-		{Label: "Rows", Value: rate(c.Rows), Unit: "/s", Note: "taken by Postgres"},
+		writes,
+		rows,
 		coalesced,
 		{Label: "Dirty keys", Value: number(c.Dirty), Note: dirty},
 		{Label: "Oldest unsynced", Value: age(duration(c.Oldest)), Note: "since its first write"},
 		lag,
 		{Label: "Dead letters", Value: number(c.Dead), Note: "rows that Postgres refuses for good", Level: dead},
-		{Label: "Rejected", Value: rate(c.Rejected), Unit: "/s", Note: "answered 503, 504 or 500", Level: rejectedLevel(c.rejected())},
+		rejected,
 	}
 }
 
@@ -127,25 +139,32 @@ func (c condition) lag(ms int64) string {
 func processRows(c condition, f fleet) []processRow {
 	var rows []processRow
 	for _, role := range []string{pulse.RoleAPI, pulse.RoleWorker, pulse.RoleScheduler, pulse.RoleDashboard} {
-		if f.Alive[role] == 0 {
+		switch {
+		case f.Alive[role] > 0:
+		case c.unheard():
+			rows = append(rows, processRow{Role: role, Beat: "not known", Level: levelWarn, Missing: true})
+		default:
 			rows = append(rows, processRow{Role: role, Beat: "none is running", Level: levelBad, Missing: true})
 		}
 		for _, p := range c.Processes {
 			if p.Role == role {
-				rows = append(rows, newProcessRow(p))
+				rows = append(rows, newProcessRow(p, c.unheard()))
 			}
 		}
 	}
 	return rows
 }
 
-func newProcessRow(p pulse.Pulse) processRow {
+func newProcessRow(p pulse.Pulse, unheard bool) processRow {
 	row := processRow{
 		Role: p.Role, Place: fmt.Sprintf("%s · %d", p.Host, p.PID), Address: p.Address, Version: p.Version,
 		Uptime: age(duration(p.Uptime) + p.Age), Postgres: p.Postgres, Beat: age(p.Age) + " ago", Level: levelGood,
 	}
 	if !p.Alive() {
 		row.Level, row.Beat, row.Uptime, row.Postgres = levelBad, "gone for "+age(p.Age), "–", ""
+		if unheard {
+			row.Level, row.Beat = levelWarn, "silent for "+age(p.Age)
+		}
 	}
 	return row
 }
@@ -154,6 +173,8 @@ func postgresFacts(c condition, f fleet) facts {
 	workers := f.Up + f.Down
 	out := facts{Title: "Postgres", Level: levelGood, Word: "up"}
 	switch {
+	case workers == 0 && c.unheard():
+		out.Level, out.Word = levelWarn, "not known"
 	case workers == 0:
 		out.Level, out.Word = levelWarn, "nobody looks"
 	case f.Up == 0:
@@ -181,6 +202,8 @@ func redisFacts(c condition) facts {
 	out := facts{Title: "Redis", Level: levelGood, Word: "up"}
 	if c.Failed > 0 {
 		out.Level, out.Word = levelBad, "cannot be reached"
+	} else if c.Refusal != "" {
+		out.Level, out.Word = levelBad, "refuses writes"
 	}
 	limit := "no limit is set"
 	if r.Limit > 0 {
@@ -212,13 +235,15 @@ func redisFacts(c condition) facts {
 	return out
 }
 
-func sweepFacts(f fleet) facts {
+func sweepFacts(c condition, f fleet) facts {
 	out := facts{Title: "Sweeps", Level: levelGood, Word: "on time"}
 	last := "–"
 	if f.Swept >= 0 {
 		last = age(f.Swept) + " ago"
 	}
 	switch {
+	case f.Alive[pulse.RoleScheduler] == 0 && c.unheard():
+		out.Level, out.Word = levelWarn, "not known"
 	case f.Alive[pulse.RoleScheduler] == 0:
 		out.Level, out.Word = levelWarn, "no scheduler"
 	case f.unswept():

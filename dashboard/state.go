@@ -47,6 +47,9 @@ func judge(c condition) state {
 		return state{finding: finding{levelWarn, "Starting: the first sample is on its way.", "This takes a second or two."}}
 	}
 	f := c.fleet()
+	if c.Refusal != "" {
+		return state{finding: refused(c, f), Also: slices.Concat(besides(f), troubles(c, f), concerns(c, f))}
+	}
 	return conclude(flow(c, f), append(troubles(c, f), concerns(c, f)...))
 }
 
@@ -72,6 +75,11 @@ func flow(c condition, f fleet) finding {
 	trend := c.trend()
 	late := c.late(f)
 	switch {
+	case f.Alive[pulse.RoleWorker] == 0 && c.unheard():
+		return finding{
+			levelWarn, "Which workers run is not known; " + waiting + ".",
+			"They say so by writing to Redis, which did not take that until just now.",
+		}
 	case f.Alive[pulse.RoleWorker] == 0:
 		return finding{
 			levelBad, "Workers are not running; " + waiting + ".",
@@ -177,7 +185,9 @@ func troubles(c condition, f fleet) []finding {
 		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
 	add(c.Redis.Known && !c.Redis.AOF, levelWarn, "Redis keeps no append-only file.",
 		"Writes that Postgres does not have yet are lost if Redis ends. Set appendonly yes.")
-	add(f.Alive[pulse.RoleAPI] == 0, levelBad, "No api is running.", "Nobody can write. Start `afterwrite api`.")
+	add(c.Redis.Role == "slave" && !c.unheard(), levelBad, "Redis is a replica that takes writes.",
+		"What is written to it is lost when it syncs with its master again. Let REDIS_URL lead to the master.")
+	add(f.Alive[pulse.RoleAPI] == 0 && !c.unheard(), levelBad, "No api is running.", "Nobody can write. Start `afterwrite api`.")
 	return found
 }
 
@@ -210,7 +220,7 @@ func concerns(c condition, f fleet) []finding {
 	add(c.Retrying > 0, count(c.Retrying, "key waits", "keys wait")+" for a retry.",
 		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end.")
 	schedulers := f.Alive[pulse.RoleScheduler]
-	add(schedulers == 0, "No scheduler is running.",
+	add(schedulers == 0 && !c.unheard(), "No scheduler is running.",
 		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`.")
 	swept := "The last sweep was sent " + age(f.Swept) + " ago."
 	if f.Swept < 0 {

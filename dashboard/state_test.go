@@ -50,6 +50,13 @@ func aging(c *condition, before int64) {
 	}
 }
 
+// silent lets all processes have said nothing for a minute.
+func silent(c *condition) {
+	for i := range c.Processes {
+		c.Processes[i].Age = time.Minute
+	}
+}
+
 func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 	t.Parallel()
 	worker := func(c *condition) *pulse.Pulse { return &c.Processes[3] }
@@ -74,6 +81,57 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		"no redis": {
 			func(c *condition) { c.Failed = 12 * time.Second },
 			levelBad, "Redis has not answered for 12 s.", "Writes are refused", nil,
+		},
+		"redis has just begun to refuse writes": {
+			func(c *condition) { c.Refusal = "MISCONF" },
+			levelBad, "Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "Writes are answered 503. Its disk is full", nil,
+		},
+		"redis refuses writes, so that nobody can say that it runs": {
+			func(c *condition) { c.Refusal = "MISCONF"; silent(c) },
+			levelBad, "Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "Which processes run is not known", nil,
+		},
+		"redis refuses writes, cannot append, and there are dead letters": {
+			func(c *condition) { c.Refusal, c.Redis.AOFFailing, c.Dead = "MISCONF", true, 1; silent(c) },
+			levelBad, "Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "Do not restart it before that",
+			[]string{"Redis cannot write its append-only file.", "1 dead letter needs somebody."},
+		},
+		"redis refuses writes while postgres is down": {
+			func(c *condition) {
+				c.Refusal = "NOREPLICAS"
+				worker(c).Postgres = pulse.PostgresDown
+				silent(c)
+			},
+			levelBad, "Redis refuses writes, since it has too few replicas; 50 keys are waiting.", "min-replicas-to-write",
+			[]string{"Postgres was down too when workers said so last."},
+		},
+		"redis has become a replica": {
+			func(c *condition) { c.Refusal, c.Redis.Role = "READONLY", "slave"; silent(c) },
+			levelBad, "Redis refuses writes, since it is a replica; 50 keys are waiting.", "Find out which node is the master", nil,
+		},
+		"a replica that takes writes": {
+			func(c *condition) { c.Redis.Role = "slave" },
+			levelBad, "Redis is a replica that takes writes.", "lost when it syncs",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"redis takes writes again, and nobody has said yet that it runs": {
+			func(c *condition) { c.Deaf, c.Redis.Role = true, "slave"; silent(c) },
+			levelWarn, "Which workers run is not known; 50 keys are waiting.", "until just now", nil,
+		},
+		"redis takes writes again, and workers say that postgres is down": {
+			func(c *condition) {
+				silent(c)
+				c.Deaf, worker(c).Age, worker(c).Postgres, worker(c).PostgresFor = true, 0, pulse.PostgresDown, 60_000
+			},
+			levelBad, "Postgres has been down for 1 min; 50 keys are waiting.", "Start Postgres", nil,
+		},
+		"redis takes writes again, and no worker has come back": {
+			func(c *condition) { silent(c) },
+			levelBad, "Workers are not running; 50 keys are waiting.", "Start `afterwrite worker`",
+			[]string{"No api is running.", "No scheduler is running."},
+		},
+		"redis does not answer at all": {
+			func(c *condition) { c.Refusal, c.Failed = "MISCONF", time.Minute },
+			levelBad, "Redis has not answered for 1 min.", "Writes are refused", nil,
 		},
 		"no postgres": {
 			func(c *condition) {

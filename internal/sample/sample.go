@@ -29,6 +29,9 @@ type Snapshot struct {
 	Processes []pulse.Pulse
 	Redis     Redis
 
+	// Refusal is the word by which Redis refuses writes (see cache.Refusal); "": it has refused none.
+	Refusal string
+
 	// LagBound is the largest lag that is told from larger ones, in ms; 0: nothing was flushed. A percentile of so much is that
 	// much at least.
 	LagBound int64

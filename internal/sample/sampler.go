@@ -51,9 +51,11 @@ func (s *Sampler) Take(ctx context.Context) (Snapshot, error) {
 	if snapshot.Processes, err = pulse.Read(ctx, s.redis, now); err != nil {
 		return Snapshot{}, err
 	}
-	if err := pulse.Prune(ctx, s.redis, snapshot.Processes); err != nil {
+	err = pulse.Prune(ctx, s.redis, snapshot.Processes)
+	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused {
 		return Snapshot{}, err
 	}
+	snapshot.Refusal = cache.Refusal(err)
 	s.rates.add(&snapshot, snapshot.Processes)
 	if s.taken%infoEvery == 0 {
 		text, err := s.redis.Info(ctx).Result()
