@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/pulse"
 	"github.com/afterwrite/afterwrite/internal/sample"
 )
@@ -17,6 +18,13 @@ type condition struct {
 	Starting bool            // there is no sample yet
 	Deaf     bool            // until just now Redis did not take what processes say
 	History  []sample.Sample // of the last 15 minutes, the oldest first, this one included
+	Then     shardsAt        // the shards as the trend's window began
+}
+
+// shardsAt is what the shards had at one time.
+type shardsAt struct {
+	At     int64 // ms by Redis's clock; 0: not known
+	Shards []cache.ShardBacklog
 }
 
 // unheard says whether processes that run may not have been able to say so: then nobody knows who does.
@@ -31,6 +39,7 @@ type fleet struct {
 
 	PostgresFor time.Duration // for how long all workers have agreed; 0: they do not
 	Turned      bool          // one of them saw it turn to that; else it may have been so before they started
+	Flushing    time.Duration // for how long one of them at least can have flushed
 
 	Swept                        time.Duration // since the last sweep; -1: none was sent
 	Scheduled                    time.Duration // for how long the oldest scheduler has run
@@ -55,6 +64,9 @@ func (c condition) fleet() fleet {
 		f.add(p)
 		if p.Role == pulse.RoleWorker {
 			states = append(states, duration(p.PostgresFor)+p.Age)
+			if p.Postgres != pulse.PostgresDown {
+				f.Flushing = max(f.Flushing, duration(p.PostgresFor)+p.Age)
+			}
 			if p.Uptime-p.PostgresFor > firstContact.Milliseconds() {
 				seen = max(seen, duration(p.PostgresFor)+p.Age)
 			}
@@ -130,6 +142,26 @@ func (c condition) window() (then, now sample.Sample, ok bool) {
 		then = s
 	}
 	return then, now, now.At-then.At >= 3000
+}
+
+// shrinks says whether the backlog became less all through the window: each third of it has less than the one before. What only
+// wavers does so at times.
+func (c condition) shrinks() bool {
+	then, now, ok := c.window()
+	if !ok {
+		return false
+	}
+	var sum, n [3]int64
+	for _, s := range slices.Backward(c.History) {
+		if s.At < then.At {
+			break
+		}
+		third := min(2, 3*(s.At-then.At)/(now.At-then.At))
+		sum[third] += s.Dirty
+		n[third]++
+	}
+	mean := func(third int) float64 { return float64(sum[third]) / float64(max(n[third], 1)) }
+	return mean(0) > mean(1) && mean(1) > mean(2)
 }
 
 // coalescing is how many writes came to one row in the last minute; 0: no row was flushed.

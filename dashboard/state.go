@@ -88,7 +88,12 @@ func flow(c condition, f fleet) finding {
 	case f.Up == 0:
 		return finding{levelBad, c.outage(f, waiting), "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
 			" Start Postgres, or see in the log of a worker why it refuses."}
-	case late && c.catchingUp():
+	case late && f.Flushing < trendWindow:
+		return finding{
+			levelWarn, "Workers have just begun to flush; " + waiting + ".",
+			"They were started, or reach Postgres again. Whether they catch up shows in some seconds.",
+		}
+	case late && c.catchingUp(f):
 		return finding{
 			levelWarn, "Catching up: " + waiting + ", about " + age(c.left(trend)) + " to go.",
 			"Postgres takes more than is written. There is nothing to do.",
@@ -130,12 +135,24 @@ func (c condition) late(f fleet) bool { return duration(c.Oldest) > f.FlushInter
 // soon is how long a backlog may take at most if we are to say that it is being caught up with.
 const soon = time.Hour
 
-// catchingUp says whether both the backlog and its age become less, fast enough: a backlog also shrinks where most keys are
-// flushed and some are stuck.
-func (c condition) catchingUp() bool {
-	then, now, ok := c.window()
+// catchingUp says whether the backlog becomes less, fast enough and steadily, and what is late with it: a backlog also shrinks
+// where most keys are flushed and some are stuck.
+func (c condition) catchingUp(f fleet) bool {
 	trend := c.trend()
-	return ok && trend < 0 && now.Oldest < then.Oldest && c.left(trend) < soon
+	return trend < 0 && c.left(trend) < soon && c.shrinks() && c.moves(f)
+}
+
+// moves says whether what is late is worked off: in a shard at least the oldest late key has been flushed within the window. The
+// oldest of all says nothing of that. Workers empty one shard after the other, so it grows older until they come to its own.
+func (c condition) moves(f fleet) bool {
+	const stuck = time.Second // within that it is the same key, by the clocks of a cluster
+	passed := duration(c.At - c.Then.At)
+	for i, then := range c.Then.Shards {
+		if then.Oldest > f.FlushInterval+lateAfter && i < len(c.Shards) && c.Shards[i].Oldest < then.Oldest+passed-stuck {
+			return true
+		}
+	}
+	return false
 }
 
 // left is how long the backlog takes at the given trend, which is below 0.

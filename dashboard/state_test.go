@@ -43,11 +43,12 @@ func growing(c *condition, before int64) {
 	}
 }
 
-// aging sets the age of the oldest key in that history, from what it was before, in ms.
-func aging(c *condition, before int64) {
-	for i := range c.History {
-		c.History[i].Oldest = before + (c.Oldest-before)*int64(i)/15
+// moving adds a shard whose oldest key is younger by so many ms than the one of 15 s ago would be now.
+func moving(c *condition, younger int64) {
+	shards := func(oldest int64) []cache.ShardBacklog {
+		return []cache.ShardBacklog{{}, {Backlog: cache.Backlog{Oldest: duration(oldest)}}}
 	}
+	c.Shards, c.Then = shards(c.Oldest), shardsAt{c.At - 15_000, shards(c.Oldest + younger - 15_000)}
 }
 
 // silent lets all processes have said nothing for a minute.
@@ -204,16 +205,42 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
 		},
 		"catching up": {
-			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); aging(c, 55_000) },
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); moving(c, 5000) },
 			levelWarn, "Catching up: 9,000 keys are waiting, about 45 s to go.", "nothing to do", nil,
 		},
 		"fewer keys, and the oldest one is stuck": {
-			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); aging(c, 30_000) },
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); moving(c, 0) },
 			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
 		},
 		"fewer keys, but not soon": {
-			func(c *condition) { c.Dirty, c.Oldest = 900_000, 45_000; growing(c, 900_150); aging(c, 55_000) },
+			func(c *condition) { c.Dirty, c.Oldest = 900_000, 45_000; growing(c, 900_150); moving(c, 5000) },
 			levelBad, "Falling behind: 45 s, 900,000 keys are waiting.", "start more workers", nil,
+		},
+		"fewer keys than 15 s ago, but more than 5 s ago": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 9000, 45_000
+				growing(c, 12000)
+				moving(c, 5000)
+				for i := range c.History[:10] {
+					c.History[i].Dirty = 8000
+				}
+				c.History[0].Dirty = 12000
+			},
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
+		},
+		"postgres has just come back": {
+			func(c *condition) { c.Dirty, c.Oldest, worker(c).PostgresFor = 9000, 45_000, 3000; growing(c, 6000) },
+			levelWarn, "Workers have just begun to flush; 9,000 keys are waiting.", "in some seconds", nil,
+		},
+		"one of two workers has just been started": {
+			func(c *condition) {
+				started := process(pulse.RoleWorker)
+				started.PostgresFor = 3000
+				c.Processes = append(c.Processes, started)
+				c.Dirty, c.Oldest = 9000, 45_000
+				growing(c, 6000)
+			},
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
 		},
 		"dead letters": {
 			func(c *condition) { c.Dead, c.Retrying = 3, 1 },

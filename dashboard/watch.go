@@ -43,12 +43,13 @@ type watch struct {
 
 	// What only the goroutine of run uses.
 	history   []sample.Sample
-	loaded    bool      // the history of before this process
-	failing   time.Time // since when; zero: the last sample was fine
-	unwritten bool      // the last sample could not be recorded
-	taken     time.Time // when the last sample was
-	lossy     time.Time // since when beats have been lost; zero: they are not
-	deaf      time.Time // when so many were last that nobody knew who runs
+	shards    []shardsAt // of the trend's window, the oldest first
+	loaded    bool       // the history of before this process
+	failing   time.Time  // since when; zero: the last sample was fine
+	unwritten bool       // the last sample could not be recorded
+	taken     time.Time  // when the last sample was
+	lossy     time.Time  // since when beats have been lost; zero: they are not
+	deaf      time.Time  // when so many were last that nobody knew who runs
 }
 
 // frame is what all viewers see in one second. It does not change.
@@ -125,8 +126,7 @@ func (w *watch) step(ctx context.Context) {
 		}
 		c.Deaf = w.hears(taken, c.At, time.Now())
 		c.Starting, c.Failed, c.Snapshot = false, 0, taken
-		w.history = remember(w.history, taken.Sample)
-		c.History = w.history
+		w.keep(&c)
 	}
 	w.publish(&frame{condition: c})
 }
@@ -186,6 +186,16 @@ func (w *watch) take(ctx context.Context) (sample.Snapshot, error) {
 	w.unwritten = err != nil
 	taken.Refusal = cmp.Or(taken.Refusal, cache.Refusal(err))
 	return taken, nil
+}
+
+// keep adds the sample of c to what came before it, and that to c.
+func (w *watch) keep(c *condition) {
+	w.history = remember(w.history, c.Sample)
+	w.shards = append(w.shards, shardsAt{c.At, c.Shards})
+	w.shards = slices.DeleteFunc(w.shards, func(s shardsAt) bool {
+		return s.At > c.At || c.At-s.At > trendWindow.Milliseconds()
+	})
+	c.History, c.Then = w.history, w.shards[0]
 }
 
 // remember appends s, without what is older than 15 minutes, or later than s: the clock was set back. Frames share what is
