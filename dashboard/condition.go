@@ -28,7 +28,7 @@ type shardsAt struct {
 }
 
 // unheard says whether processes that run may not have been able to say so: then nobody knows who does.
-func (c condition) unheard() bool { return c.Deaf || c.Refusal != "" }
+func (c condition) unheard() bool { return c.Deaf || c.Unread || c.Refusal != "" }
 
 // fleet is what the processes say together. Those that are gone say nothing any more.
 type fleet struct {
@@ -136,7 +136,7 @@ func (c condition) window() (then, now sample.Sample, ok bool) {
 	now = c.History[len(c.History)-1]
 	then = now
 	for _, s := range slices.Backward(c.History) {
-		if now.At-s.At > trendWindow.Milliseconds() {
+		if now.At-s.At > trendWindow.Milliseconds() || s.Away != now.Away { // else shards that went look like keys that did
 			break
 		}
 		then = s
@@ -171,8 +171,8 @@ func (c condition) coalescing() float64 {
 		if c.At-s.At > time.Minute.Milliseconds() {
 			break
 		}
-		writes += s.Writes
-		rows += s.Rows
+		writes += max(0, s.Writes)
+		rows += max(0, s.Rows)
 	}
 	if rows == 0 {
 		return 0
@@ -188,7 +188,7 @@ func (c condition) rejected() float64 {
 		if c.At-s.At >= 10_000 {
 			break
 		}
-		sum += s.Rejected
+		sum += max(0, s.Rejected)
 		n++
 	}
 	return sum / float64(max(n, 1))

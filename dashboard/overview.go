@@ -91,6 +91,9 @@ func tiles(c condition, f fleet) []tile {
 	if f.MaxDirty > 0 {
 		dirty = "of " + number(f.MaxDirty) + " that may be, dead letters included" // backpressure counts both
 	}
+	if c.Away > 0 {
+		dirty = "without " + count(c.Away, "shard that does", "shards that do") + " not answer"
+	}
 	coalesced := tile{Label: "Coalescing", Value: "–", Note: "nothing was flushed in the last 10 s"}
 	if ratio := c.coalescing(); ratio > 0 && c.LagP50 >= 0 { // in an outage it would grow, and say nothing
 		coalesced = tile{Label: "Coalescing", Value: rate(ratio), Unit: "×", Note: "writes for each row, in the last minute"}
@@ -204,6 +207,8 @@ func redisFacts(c condition) facts {
 		out.Level, out.Word = levelBad, "cannot be reached"
 	} else if c.Refusal != "" {
 		out.Level, out.Word = levelBad, "refuses writes"
+	} else if c.Away > 0 {
+		out.Level, out.Word = levelBad, "partly away"
 	}
 	limit := "no limit is set"
 	if r.Limit > 0 {
@@ -222,8 +227,12 @@ func redisFacts(c condition) facts {
 		out.Pairs = [][2]string{{"Version", "not known yet"}}
 		return out
 	}
+	version := r.Version + ", " + r.Role
+	if r.Nodes > 0 {
+		version += ", " + count(int64(r.Nodes), "master answers", "masters answer")
+	}
 	out.Pairs = [][2]string{
-		{"Version", r.Version + ", " + r.Role},
+		{"Version", version},
 		{"Memory", size(r.Used)},
 		{"Maxmemory", limit},
 		{"Policy", r.Policy},

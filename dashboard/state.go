@@ -47,8 +47,9 @@ func judge(c condition) state {
 		return state{finding: finding{levelWarn, "Starting: the first sample is on its way.", "This takes a second or two."}}
 	}
 	f := c.fleet()
-	if c.Refusal != "" {
-		return state{finding: refused(c, f), Also: slices.Concat(besides(f), troubles(c, f), concerns(c, f))}
+	if c.Refusal != "" || c.Away > 0 {
+		found := append(withheld(c, f), slices.Concat(troubles(c, f), concerns(c, f))...)
+		return state{finding: found[0], Also: found[1:]}
 	}
 	return conclude(flow(c, f), append(troubles(c, f), concerns(c, f)...))
 }
@@ -76,10 +77,11 @@ func flow(c condition, f fleet) finding {
 	late := c.late(f)
 	switch {
 	case f.Alive[pulse.RoleWorker] == 0 && c.unheard():
-		return finding{
-			levelWarn, "Which workers run is not known; " + waiting + ".",
-			"They say so by writing to Redis, which did not take that until just now.",
+		why := "They say so by writing to Redis, which did not take that until just now."
+		if c.Unread {
+			why = "They say so in Redis, on a node that does not answer."
 		}
+		return finding{levelWarn, "Which workers run is not known; " + waiting + ".", why}
 	case f.Alive[pulse.RoleWorker] == 0:
 		return finding{
 			levelBad, "Workers are not running; " + waiting + ".",
@@ -148,7 +150,8 @@ func (c condition) moves(f fleet) bool {
 	const stuck = time.Second // within that it is the same key, by the clocks of a cluster
 	passed := duration(c.At - c.Then.At)
 	for i, then := range c.Then.Shards {
-		if then.Oldest > f.FlushInterval+lateAfter && i < len(c.Shards) && c.Shards[i].Oldest < then.Oldest+passed-stuck {
+		if then.Oldest > f.FlushInterval+lateAfter && i < len(c.Shards) && !c.Shards[i].Unknown &&
+			c.Shards[i].Oldest < then.Oldest+passed-stuck {
 			return true
 		}
 	}
@@ -193,14 +196,14 @@ func troubles(c condition, f fleet) []finding {
 	add(rejected > 0, rejectedLevel(rejected), "Requests fail: "+rate(rejected)+" a second.",
 		"They are answered 503, 504 or 500. None with 503 was applied, unless it says not_durable; "+
 			"of those with 504 or 500 some may have been. The reasons are in afterwrite_rejected_total of each api.")
-	full := c.Redis.Full()
-	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
+	full, redis := c.Redis.Full(), c.redis()
+	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("%s is %.0f%% full.", redis, 100*full),
 		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
-	add(strings.HasPrefix(c.Redis.Policy, "allkeys-"), levelBad, "Redis may throw away counters that Postgres does not have yet.",
+	add(strings.HasPrefix(c.Redis.Policy, "allkeys-"), levelBad, redis+" may throw away counters that Postgres does not have yet.",
 		"Its maxmemory-policy is "+c.Redis.Policy+", which takes any entry when memory runs out. Set maxmemory-policy noeviction.")
-	add(c.Redis.AOFFailing, levelBad, "Redis cannot write its append-only file.",
+	add(c.Redis.AOFFailing, levelBad, redis+" cannot write its append-only file.",
 		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
-	add(c.Redis.Known && !c.Redis.AOF, levelWarn, "Redis keeps no append-only file.",
+	add(c.Redis.Known && !c.Redis.AOF, levelWarn, redis+" keeps no append-only file.",
 		"Writes that Postgres does not have yet are lost if Redis ends. Set appendonly yes.")
 	add(c.Redis.Role == "slave" && !c.unheard(), levelBad, "Redis is a replica that takes writes.",
 		"What is written to it is lost when it syncs with its master again. Let REDIS_URL lead to the master.")

@@ -134,6 +134,60 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			func(c *condition) { c.Refusal, c.Failed = "MISCONF", time.Minute },
 			levelBad, "Redis has not answered for 1 min.", "Writes are refused", nil,
 		},
+		"a node of a cluster is away": {
+			func(c *condition) { c.Away = 21 },
+			levelBad, "21 shards do not answer.", "without it",
+			[]string{"The other shards keep up: 1.2 s behind."},
+		},
+		"a node of a cluster is away, and with it what processes say": {
+			func(c *condition) { c.Away, c.Unread, c.Processes = 21, true, nil },
+			levelBad, "21 shards do not answer.", "A node of Redis is away",
+			[]string{"Which workers run is not known; 50 keys are waiting."},
+		},
+		"a node of a cluster is away, and postgres is down": {
+			func(c *condition) {
+				c.Away, worker(c).Postgres, worker(c).PostgresFor = 21, pulse.PostgresDown, 180_000
+				c.History = []sample.Sample{{At: c.At, Rejected: 12}}
+			},
+			levelBad, "21 shards do not answer.", "Check that it runs",
+			[]string{"Postgres has been down for 3 min; 50 keys are waiting.", "Requests fail: 12 a second."},
+		},
+		"a node of a cluster is away, and workers are gone": {
+			func(c *condition) { c.Away, worker(c).Age = 1, time.Minute },
+			levelBad, "1 shard does not answer.", "A node of Redis is away",
+			[]string{"Workers are not running; 50 keys are waiting."},
+		},
+		"a node of a cluster is away, and another refuses writes": {
+			func(c *condition) { c.Away, c.Refusal, c.Redis.Nodes = 21, "MISCONF", 2 },
+			levelBad, "21 shards do not answer.", "A node of Redis is away",
+			[]string{
+				"A node of Redis refuses writes, since it cannot save its data; 50 keys are waiting.",
+				"The other shards keep up: 1.2 s behind.",
+			},
+		},
+		"a node of a cluster refuses writes": {
+			func(c *condition) { c.Refusal, c.Redis.Nodes = "MISCONF", 3 },
+			levelBad, "A node of Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "Writes to its counters",
+			[]string{"The other shards keep up: 1.2 s behind."},
+		},
+		"a node of a cluster is nearly full": {
+			func(c *condition) { c.Redis.Used, c.Redis.Nodes = 95, 3 },
+			levelBad, "A node of Redis is 95% full.", "maxmemory",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"the keys of a node that went are not those of a backlog that shrinks": {
+			func(c *condition) {
+				c.Dirty, c.Oldest, c.Away = 9000, 45_000, 21
+				growing(c, 12000)
+				moving(c, 5000)
+				for i := range c.History {
+					c.History[i].Away = min(21, 7*int64(i))
+				}
+				c.History = c.History[:5]
+			},
+			levelBad, "21 shards do not answer.", "without it",
+			[]string{"Falling behind: 45 s, 9,000 keys are waiting."},
+		},
 		"no postgres": {
 			func(c *condition) {
 				c.Dirty, c.Oldest = 41203, 180_000
@@ -391,6 +445,23 @@ func TestTheSummaryOfShardsDoesNotForgetDeadLetters(t *testing.T) {
 	t.Parallel()
 	require.Contains(t, summary(t, sharded(0, 0, 0)), "Postgres has everything.")
 	require.Contains(t, summary(t, sharded(1, 0, 0)), "Postgres has everything but 1 dead letter.")
+}
+
+func TestAShardThatDoesNotAnswerIsNotShownAsEmpty(t *testing.T) {
+	t.Parallel()
+	f := sharded(0, 0, 5)
+	f.Shards[0].Unknown, f.Away = true, 1
+	require.Contains(t, summary(t, f), "1 shard does not answer.</strong> The others have 5 dirty keys and 0 dead letters.")
+	p := &shardsPage{page: newPage(&shared{}, "/shards", "Shards", "shards.html")}
+	rows, err := p.part("rows", p.data(f))
+	require.NoError(t, err)
+	require.Contains(t, rows, `<tr><th scope="row">00</th><td colspan="4" class="bad">does not answer</td></tr>`)
+	require.Contains(t, rows, `<tr><th scope="row">01</th><td class="num">5</td>`)
+	heat, err := p.part("heat", p.data(f))
+	require.NoError(t, err)
+	require.Contains(t, heat, "Shard 00: does not answer")
+	c := f.condition
+	require.Equal(t, "without 1 shard that does not answer", tiles(c, c.fleet())[3].Note)
 }
 
 func TestTheTileOfDirtyKeysSaysThatTheLimitIsForDeadLettersToo(t *testing.T) {

@@ -145,7 +145,7 @@ func (w *watch) lose(now time.Time) {
 // gone. They may as well when the clock of Redis, by which they are old, has jumped since last: another one, with another
 // clock, has become the master perhaps.
 func (w *watch) hears(taken sample.Snapshot, last int64, now time.Time) (deaf bool) {
-	if taken.Refusal != "" {
+	if taken.Refusal != "" || taken.Unread {
 		w.lose(now)
 	} else {
 		w.lossy = time.Time{}
@@ -174,10 +174,7 @@ func (w *watch) take(ctx context.Context) (sample.Snapshot, error) {
 		return sample.Snapshot{}, err
 	}
 	if !w.loaded {
-		if w.history, err = sample.History(ctx, w.redis, taken.At); err != nil {
-			return sample.Snapshot{}, err
-		}
-		w.loaded = true
+		w.load(ctx, taken)
 	}
 	_, err = sample.Record(ctx, w.redis, taken.Sample)
 	if err != nil && !w.unwritten {
@@ -196,6 +193,19 @@ func (w *watch) keep(c *condition) {
 		return s.At > c.At || c.At-s.At > trendWindow.Milliseconds()
 	})
 	c.History, c.Then = w.history, w.shards[0]
+}
+
+// load takes the history of before this process. Where it is on a node of a cluster that is away, the next sample tries again.
+func (w *watch) load(ctx context.Context, taken sample.Snapshot) {
+	before, err := sample.History(ctx, w.redis, taken.At)
+	if err != nil {
+		return
+	}
+	w.loaded = true
+	if len(w.history) > 0 {
+		before = slices.DeleteFunc(before, func(s sample.Sample) bool { return s.At >= w.history[0].At })
+	}
+	w.history = append(before, w.history...)
 }
 
 // remember appends s, without what is older than 15 minutes, or later than s: the clock was set back. Frames share what is
