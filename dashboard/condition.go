@@ -47,8 +47,8 @@ type fleet struct {
 	MaxDirty                     int64 // the least of all apis; 0: not known
 }
 
-// firstContact is within what a worker that starts has asked Postgres for the first time, if there is anything to flush; one whose Postgres hangs waits for it. Until
-// then it takes Postgres to be up.
+// firstContact is within what a worker that starts has asked Postgres for the first time, if there is anything to flush; one
+// whose Postgres hangs waits for it. Until then it takes Postgres to be up.
 const firstContact = 30 * time.Second
 
 func (c condition) fleet() fleet {

@@ -203,12 +203,13 @@ func postgresFacts(c condition, f fleet) facts {
 func redisFacts(c condition) facts {
 	r := c.Redis
 	out := facts{Title: "Redis", Level: levelGood, Word: "up"}
-	if c.Failed > 0 {
+	switch {
+	case c.Failed > 0:
 		out.Level, out.Word = levelBad, "cannot be reached"
-	} else if c.Refusal != "" {
-		out.Level, out.Word = levelBad, "refuses writes"
-	} else if c.Away > 0 {
+	case c.Away > 0:
 		out.Level, out.Word = levelBad, "partly away"
+	case c.Refusal != "":
+		out.Level, out.Word = levelBad, "refuses writes"
 	}
 	limit := "no limit is set"
 	if r.Limit > 0 {

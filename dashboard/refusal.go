@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/afterwrite/afterwrite/internal/pulse"
@@ -39,9 +38,10 @@ func withheld(c condition, f fleet) []finding {
 	var found []finding
 	if c.Away > 0 {
 		found = append(found, finding{
-			levelBad, fmt.Sprintf("%s not answer.", count(c.Away, "shard does", "shards do")),
-			"A node of Redis is away: writes to its counters are answered 503 or 504, and what they have unsynced waits there. Check that " +
-				"it runs, or let a replica of it take over; `redis-cli cluster nodes` says who is who. The numbers below are without it.",
+			levelBad, count(c.Away, "shard does", "shards do") + " not answer.",
+			"A node of Redis is away: writes to its counters are answered 503 or 504, and what they have unsynced waits there. " +
+				"Check that it runs, or let a replica of it take over; `redis-cli cluster nodes` says who is who. " +
+				"The numbers below are without it.",
 		})
 	}
 	if c.Refusal != "" {

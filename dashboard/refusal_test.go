@@ -72,10 +72,12 @@ func TestARedisThatRefusesWritesIsNotTakenForWorkersThatAreGone(t *testing.T) {
 		"it cannot save": {
 			local.RedisOptions{Dir: dir, Args: []string{"--save", "3600 1000000", "--dbfilename", "taken"}},
 			func(t *testing.T, client *redis.Client) {
+				t.Helper()
 				require.NoError(t, os.MkdirAll(inTheWay, 0o700))
 				require.NoError(t, client.BgSave(t.Context()).Err())
 			},
 			func(t *testing.T, client *redis.Client) {
+				t.Helper()
 				require.NoError(t, os.RemoveAll(filepath.Dir(inTheWay)))
 				require.NoError(t, client.BgSave(t.Context()).Err())
 			},
@@ -84,9 +86,11 @@ func TestARedisThatRefusesWritesIsNotTakenForWorkersThatAreGone(t *testing.T) {
 		"it has become a replica": {
 			local.RedisOptions{},
 			func(t *testing.T, client *redis.Client) {
+				t.Helper()
 				require.NoError(t, client.ReplicaOf(t.Context(), "127.0.0.1", "1").Err())
 			},
 			func(t *testing.T, client *redis.Client) {
+				t.Helper()
 				require.NoError(t, client.ReplicaOf(t.Context(), "no", "one").Err())
 			},
 			"it is a replica",
@@ -94,9 +98,11 @@ func TestARedisThatRefusesWritesIsNotTakenForWorkersThatAreGone(t *testing.T) {
 		"it wants replicas": {
 			local.RedisOptions{},
 			func(t *testing.T, client *redis.Client) {
+				t.Helper()
 				require.NoError(t, client.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err())
 			},
 			func(t *testing.T, client *redis.Client) {
+				t.Helper()
 				require.NoError(t, client.ConfigSet(t.Context(), "min-replicas-to-write", "0").Err())
 			},
 			"it has too few replicas",

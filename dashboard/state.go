@@ -74,7 +74,6 @@ func conclude(flow finding, others []finding) state {
 func flow(c condition, f fleet) finding {
 	waiting := count(c.Dirty, "key is waiting", "keys are waiting")
 	trend := c.trend()
-	late := c.late(f)
 	switch {
 	case f.Alive[pulse.RoleWorker] == 0 && c.unheard():
 		why := "They say so by writing to Redis, which did not take that until just now."
@@ -88,24 +87,12 @@ func flow(c condition, f fleet) finding {
 			"Writes are safe in Redis." + room(c, f, trend) + " Start `afterwrite worker`; if one ends at once, its log says why.",
 		}
 	case f.Up == 0:
-		return finding{levelBad, c.outage(f, waiting), "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
-			" Start Postgres, or see in the log of a worker why it refuses."}
-	case late && f.Flushing < trendWindow:
 		return finding{
-			levelWarn, "Workers have just begun to flush; " + waiting + ".",
-			"They were started, or reach Postgres again. Whether they catch up shows in some seconds.",
+			levelBad, c.outage(f, waiting), "Writes are safe in Redis, and go to Postgres by themselves when it is back." +
+				room(c, f, trend) + " Start Postgres, or see in the log of a worker why it refuses.",
 		}
-	case late && c.catchingUp(f):
-		return finding{
-			levelWarn, "Catching up: " + waiting + ", about " + age(c.left(trend)) + " to go.",
-			"Postgres takes more than is written. There is nothing to do.",
-		}
-	case late:
-		return finding{
-			levelBad, "Falling behind: " + age(duration(c.Oldest)) + ", " + waiting + ".",
-			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
-				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
-		}
+	case c.late(f):
+		return behind(c, f, waiting)
 	case f.Down > 0:
 		return partly(f)
 	case c.Dirty == 0 && c.Dead > 0:
@@ -114,6 +101,32 @@ func flow(c condition, f fleet) finding {
 		return finding{levelGood, "Keeping up: Postgres has everything.", ""}
 	default:
 		return finding{levelGood, "Keeping up: " + age(duration(c.Oldest)) + " behind.", ""}
+	}
+}
+
+// endings is how many workers may have been killed in ten minutes before those that have just begun are no news.
+const endings = 2
+
+// behind says how it goes where Postgres is late.
+func behind(c condition, f fleet, waiting string) finding {
+	trend := c.trend()
+	switch {
+	case f.Flushing < trendWindow && f.LastUp+f.LastDown <= endings:
+		return finding{
+			levelWarn, "Workers have just begun to flush; " + waiting + ".",
+			"They were started, or reach Postgres again. Whether they catch up shows in some seconds.",
+		}
+	case c.catchingUp(f):
+		return finding{
+			levelWarn, "Catching up: " + waiting + ", about " + age(c.left(trend)) + " to go.",
+			"Postgres takes more than is written. There is nothing to do.",
+		}
+	default:
+		return finding{
+			levelBad, "Falling behind: " + age(duration(c.Oldest)) + ", " + waiting + ".",
+			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
+				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
+		}
 	}
 }
 

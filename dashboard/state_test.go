@@ -286,6 +286,18 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			func(c *condition) { c.Dirty, c.Oldest, worker(c).PostgresFor = 9000, 45_000, 3000; growing(c, 6000) },
 			levelWarn, "Workers have just begun to flush; 9,000 keys are waiting.", "in some seconds", nil,
 		},
+		"workers end again and again": {
+			func(c *condition) {
+				c.Dirty, c.Oldest, worker(c).PostgresFor = 9000, 45_000, 3000
+				for range 3 {
+					ended := process(pulse.RoleWorker)
+					ended.Age = time.Minute
+					c.Processes = append(c.Processes, ended)
+				}
+				growing(c, 6000)
+			},
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
+		},
 		"one of two workers has just been started": {
 			func(c *condition) {
 				started := process(pulse.RoleWorker)
