@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/pulse"
 	"github.com/afterwrite/afterwrite/internal/sample"
 )
@@ -15,16 +16,30 @@ type condition struct {
 
 	Failed   time.Duration   // Redis has not answered for so long; 0: it does
 	Starting bool            // there is no sample yet
+	Deaf     bool            // until just now Redis did not take what processes say
 	History  []sample.Sample // of the last 15 minutes, the oldest first, this one included
+	Then     shardsAt        // the shards as the trend's window began
 }
+
+// shardsAt is what the shards had at one time.
+type shardsAt struct {
+	At     int64 // ms by Redis's clock; 0: not known
+	Shards []cache.ShardBacklog
+}
+
+// unheard says whether processes that run may not have been able to say so: then nobody knows who does.
+func (c condition) unheard() bool { return c.Deaf || c.Unread || c.Refusal != "" }
 
 // fleet is what the processes say together. Those that are gone say nothing any more.
 type fleet struct {
 	Alive map[string]int // by role
-	Gone  []pulse.Pulse
 
-	Up, Down    int           // workers that reach Postgres, and that do not
+	Up, Down         int // workers that reach Postgres, and that do not
+	LastUp, LastDown int // likewise, of those that are silent, when they were not
+
 	PostgresFor time.Duration // for how long all workers have agreed; 0: they do not
+	Turned      bool          // one of them saw it turn to that; else it may have been so before they started
+	Flushing    time.Duration // for how long one of them at least can have flushed
 
 	Swept                        time.Duration // since the last sweep; -1: none was sent
 	Scheduled                    time.Duration // for how long the oldest scheduler has run
@@ -32,24 +47,36 @@ type fleet struct {
 	MaxDirty                     int64 // the least of all apis; 0: not known
 }
 
+// firstContact is within what a worker that starts has asked Postgres for the first time, if there is anything to flush; one
+// whose Postgres hangs waits for it. Until then it takes Postgres to be up.
+const firstContact = 30 * time.Second
+
 func (c condition) fleet() fleet {
 	f := fleet{Alive: make(map[string]int), Swept: -1}
 	var states []time.Duration
+	var seen time.Duration // the longest outage whose beginning a worker saw
 	for _, p := range c.Processes {
 		if !p.Alive() {
-			f.Gone = append(f.Gone, p)
+			f.last(p)
 			continue
 		}
 		f.Alive[p.Role]++
 		f.add(p)
 		if p.Role == pulse.RoleWorker {
 			states = append(states, duration(p.PostgresFor)+p.Age)
+			if p.Postgres != pulse.PostgresDown {
+				f.Flushing = max(f.Flushing, duration(p.PostgresFor)+p.Age)
+			}
+			if p.Uptime-p.PostgresFor > firstContact.Milliseconds() {
+				seen = max(seen, duration(p.PostgresFor)+p.Age)
+			}
 		}
 	}
 	switch {
 	case len(states) == 0:
 	case f.Up == 0: // it is down since the first noticed
 		f.PostgresFor = slices.Max(states)
+		f.Turned = seen == f.PostgresFor
 	case f.Down == 0: // it is up for all since the last noticed
 		f.PostgresFor = slices.Min(states)
 	}
@@ -109,12 +136,32 @@ func (c condition) window() (then, now sample.Sample, ok bool) {
 	now = c.History[len(c.History)-1]
 	then = now
 	for _, s := range slices.Backward(c.History) {
-		if now.At-s.At > trendWindow.Milliseconds() {
+		if now.At-s.At > trendWindow.Milliseconds() || s.Away != now.Away { // else shards that went look like keys that did
 			break
 		}
 		then = s
 	}
 	return then, now, now.At-then.At >= 3000
+}
+
+// shrinks says whether the backlog became less all through the window: each third of it has less than the one before. What only
+// wavers does so at times.
+func (c condition) shrinks() bool {
+	then, now, ok := c.window()
+	if !ok {
+		return false
+	}
+	var sum, n [3]int64
+	for _, s := range slices.Backward(c.History) {
+		if s.At < then.At {
+			break
+		}
+		third := min(2, 3*(s.At-then.At)/(now.At-then.At))
+		sum[third] += s.Dirty
+		n[third]++
+	}
+	mean := func(third int) float64 { return float64(sum[third]) / float64(max(n[third], 1)) }
+	return mean(0) > mean(1) && mean(1) > mean(2)
 }
 
 // coalescing is how many writes came to one row in the last minute; 0: no row was flushed.
@@ -124,8 +171,8 @@ func (c condition) coalescing() float64 {
 		if c.At-s.At > time.Minute.Milliseconds() {
 			break
 		}
-		writes += s.Writes
-		rows += s.Rows
+		writes += max(0, s.Writes)
+		rows += max(0, s.Rows)
 	}
 	if rows == 0 {
 		return 0
@@ -133,7 +180,7 @@ func (c condition) coalescing() float64 {
 	return writes / rows
 }
 
-// rejected is how many requests were turned away each second, in the last ten seconds.
+// rejected is how many requests failed each second, in the last ten seconds.
 func (c condition) rejected() float64 {
 	var sum float64
 	var n int
@@ -141,7 +188,7 @@ func (c condition) rejected() float64 {
 		if c.At-s.At >= 10_000 {
 			break
 		}
-		sum += s.Rejected
+		sum += max(0, s.Rejected)
 		n++
 	}
 	return sum / float64(max(n, 1))

@@ -38,8 +38,13 @@ func migrate(url string) error { return store.MigrateURL(context.Background(), u
 
 func setup(t *testing.T, write bool) *testBundle {
 	t.Helper()
-	b := &testBundle{redis: localtest.Redis(t), log: new(lockedBuffer)}
-	log := slog.New(slog.NewTextHandler(b.log, nil))
+	return setupOn(t, localtest.Redis(t), write)
+}
+
+func setupOn(t *testing.T, client *redis.Client, write bool) *testBundle {
+	t.Helper()
+	b := &testBundle{redis: client, log: new(lockedBuffer)}
+	log := b.logger()
 	postgres, err := store.Open(localtest.PostgresURL(t, migrate), store.Options{Logger: log, MaxConns: 4})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, postgres.Close()) })
@@ -50,6 +55,8 @@ func setup(t *testing.T, write bool) *testBundle {
 	require.NoError(t, err)
 	return b
 }
+
+func (b *testBundle) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b.log, nil)) }
 
 // run takes samples until the test ends, or the returned function is called. It waits for the first.
 func (b *testBundle) run(t *testing.T) (stop func()) {
@@ -152,6 +159,26 @@ func TestOverviewSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, b.get(t, "/").Code)
 	require.NotContains(t, page, "client is closed")
 	require.Equal(t, 1, strings.Count(b.log.String(), "no samples can be taken"), "it is logged once")
+}
+
+func TestAHistoryThatCannotBeReadHidesNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.dirty(t, "07", 3, time.Now())
+	require.NoError(t, b.redis.Set(t.Context(), "aw:history", "no list", 0).Err())
+	b.run(t)
+
+	require.Contains(t, b.get(t, "/").Body.String(), "3 keys are waiting")
+
+	require.NoError(t, b.redis.Del(t.Context(), "aw:history").Err())
+	old := time.Now().Add(-time.Minute).UnixMilli()
+	require.NoError(t, b.redis.RPush(t.Context(), "aw:history", fmt.Sprintf(`%d {"t":%d,"d":7}`, old/1000, old)).Err())
+	v := watch(t, b.serve(t)+"/live?page=overview&every=1")
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		e := v.next(t)
+		fresh := watch(t, b.serve(t)+"/live?page=overview&every=1").next(t)
+		return len(fresh.Points) > 1 && fresh.Points[0].T == old, e.Parts["state"]
+	})
 }
 
 func TestShardsShowWhichOneHoldsWhatIsStuck(t *testing.T) {

@@ -144,6 +144,9 @@ func (s *stream) send(w http.ResponseWriter, f *frame) error {
 	if err != nil {
 		return err
 	}
+	if f.At > 0 && f.At < s.since { // the clock was set back: the viewer drops what is later, and lacks what came since
+		s.since = 0
+	}
 	m := message{Parts: parts, Now: f.At, Points: f.since(s.since)}
 	s.since = max(s.since, f.At)
 	text, err := json.Marshal(m)

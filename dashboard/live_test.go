@@ -142,6 +142,18 @@ func TestAViewerGetsTheHistoryOnceAndThenWhatIsNew(t *testing.T) {
 	require.Equal(t, first.Points[0].T, e.Points[0].T)
 }
 
+func TestAViewerWhoIsAheadOfAClockThatWasSetBackGetsWhatIsNow(t *testing.T) {
+	t.Parallel()
+	b := setup(t, false)
+	b.run(t)
+	ahead := time.Now().Add(time.Hour).UnixMilli()
+	v := watch(t, fmt.Sprintf("%s/live?page=overview&every=1&since=%d", b.serve(t), ahead))
+	first := v.next(t)
+	require.NotEmpty(t, first.Points)
+	require.Equal(t, first.Now, first.Points[len(first.Points)-1].T)
+	require.Len(t, v.next(t).Points, 1, "what it has got is not sent again")
+}
+
 func copyHistory(t *testing.T, from, to *redis.Client) {
 	t.Helper()
 	for _, line := range from.LRange(t.Context(), "aw:history", 0, -1).Val() {

@@ -67,7 +67,7 @@ func (p *overviewPage) data(f *frame) any {
 	return overview{
 		State: judge(f.condition), Tiles: tiles(f.condition, fleet), Charts: charts(f.condition),
 		Processes: processRows(f.condition, fleet), Live: "overview",
-		Facts: []facts{postgresFacts(f.condition, fleet), redisFacts(f.condition), sweepFacts(fleet)},
+		Facts: []facts{postgresFacts(f.condition, fleet), redisFacts(f.condition), sweepFacts(f.condition, fleet)},
 		At:    clock(f),
 	}
 }
@@ -91,48 +91,83 @@ func tiles(c condition, f fleet) []tile {
 	if f.MaxDirty > 0 {
 		dirty = "of " + number(f.MaxDirty) + " that may be, dead letters included" // backpressure counts both
 	}
+	if c.Away > 0 {
+		dirty = "without " + count(c.Away, "shard that does", "shards that do") + " not answer"
+	}
 	coalesced := tile{Label: "Coalescing", Value: "–", Note: "nothing was flushed in the last 10 s"}
 	if ratio := c.coalescing(); ratio > 0 && c.LagP50 >= 0 { // in an outage it would grow, and say nothing
 		coalesced = tile{Label: "Coalescing", Value: rate(ratio), Unit: "×", Note: "writes for each row, in the last minute"}
 	}
 	lag := tile{Label: "Sync lag", Value: "–", Note: "nothing was flushed in the last 10 s"}
 	if c.LagP50 >= 0 && c.At > 0 {
-		lag = tile{Label: "Sync lag", Value: age(duration(c.LagP50)), Note: "half of all; 99 of 100 within " + age(duration(c.LagP99))}
+		lag = tile{Label: "Sync lag", Value: c.lag(c.LagP50), Note: "half of all; 99 of 100 within " + age(duration(c.LagP99))}
+		if c.beyond(c.LagP99) {
+			lag.Note = "half of all; the slowest of 100 " + c.lag(c.LagP99)
+		}
+	}
+	writes := tile{Label: "Writes", Value: rate(c.Writes), Unit: "/s", Note: "accepted by the api"}
+	rejected := tile{
+		Label: "Rejected", Value: rate(c.Rejected), Unit: "/s", Note: "answered 503, 504 or 500", Level: rejectedLevel(c.rejected()),
+	}
+	if f.Alive[pulse.RoleAPI] == 0 && c.unheard() {
+		writes = tile{Label: "Writes", Value: "–", Note: "the apis could not say"}
+		rejected = tile{Label: "Rejected", Value: "–", Note: "the apis could not say"}
+	}
+	rows := tile{Label: "Rows", Value: rate(c.Rows), Unit: "/s", Note: "taken by Postgres"}
+	if f.Alive[pulse.RoleWorker] == 0 && c.unheard() {
+		rows = tile{Label: "Rows", Value: "–", Note: "the workers could not say"}
 	}
 	return []tile{
-		{Label: "Writes", Value: rate(c.Writes), Unit: "/s", Note: "accepted by the api"},
-		{Label: "Rows", Value: rate(c.Rows), Unit: "/s", Note: "taken by Postgres"},
+		writes,
+		rows,
 		coalesced,
 		{Label: "Dirty keys", Value: number(c.Dirty), Note: dirty},
 		{Label: "Oldest unsynced", Value: age(duration(c.Oldest)), Note: "since its first write"},
 		lag,
 		{Label: "Dead letters", Value: number(c.Dead), Note: "rows that Postgres refuses for good", Level: dead},
-		{Label: "Rejected", Value: rate(c.Rejected), Unit: "/s", Note: "answered 503, 504 or 500", Level: rejectedLevel(c.rejected())},
+		rejected,
 	}
+}
+
+// beyond says whether a percentile of the sync lag is of those that are not told apart.
+func (c condition) beyond(ms int64) bool { return c.LagBound > 0 && ms >= c.LagBound }
+
+func (c condition) lag(ms int64) string {
+	if c.beyond(ms) {
+		return "over " + age(duration(ms))
+	}
+	return age(duration(ms))
 }
 
 func processRows(c condition, f fleet) []processRow {
 	var rows []processRow
 	for _, role := range []string{pulse.RoleAPI, pulse.RoleWorker, pulse.RoleScheduler, pulse.RoleDashboard} {
-		if f.Alive[role] == 0 {
+		switch {
+		case f.Alive[role] > 0:
+		case c.unheard():
+			rows = append(rows, processRow{Role: role, Beat: "not known", Level: levelWarn, Missing: true})
+		default:
 			rows = append(rows, processRow{Role: role, Beat: "none is running", Level: levelBad, Missing: true})
 		}
 		for _, p := range c.Processes {
 			if p.Role == role {
-				rows = append(rows, newProcessRow(p))
+				rows = append(rows, newProcessRow(p, c.unheard()))
 			}
 		}
 	}
 	return rows
 }
 
-func newProcessRow(p pulse.Pulse) processRow {
+func newProcessRow(p pulse.Pulse, unheard bool) processRow {
 	row := processRow{
 		Role: p.Role, Place: fmt.Sprintf("%s · %d", p.Host, p.PID), Address: p.Address, Version: p.Version,
 		Uptime: age(duration(p.Uptime) + p.Age), Postgres: p.Postgres, Beat: age(p.Age) + " ago", Level: levelGood,
 	}
 	if !p.Alive() {
 		row.Level, row.Beat, row.Uptime, row.Postgres = levelBad, "gone for "+age(p.Age), "–", ""
+		if unheard {
+			row.Level, row.Beat = levelWarn, "silent for "+age(p.Age)
+		}
 	}
 	return row
 }
@@ -141,6 +176,8 @@ func postgresFacts(c condition, f fleet) facts {
 	workers := f.Up + f.Down
 	out := facts{Title: "Postgres", Level: levelGood, Word: "up"}
 	switch {
+	case workers == 0 && c.unheard():
+		out.Level, out.Word = levelWarn, "not known"
 	case workers == 0:
 		out.Level, out.Word = levelWarn, "nobody looks"
 	case f.Up == 0:
@@ -151,6 +188,9 @@ func postgresFacts(c condition, f fleet) facts {
 	since := "–"
 	if f.PostgresFor > 0 {
 		since = age(f.PostgresFor)
+		if f.Up == 0 && !f.Turned {
+			since = "at least " + since
+		}
 	}
 	out.Pairs = [][2]string{
 		{"For", since},
@@ -163,8 +203,13 @@ func postgresFacts(c condition, f fleet) facts {
 func redisFacts(c condition) facts {
 	r := c.Redis
 	out := facts{Title: "Redis", Level: levelGood, Word: "up"}
-	if c.Failed > 0 {
+	switch {
+	case c.Failed > 0:
 		out.Level, out.Word = levelBad, "cannot be reached"
+	case c.Away > 0:
+		out.Level, out.Word = levelBad, "partly away"
+	case c.Refusal != "":
+		out.Level, out.Word = levelBad, "refuses writes"
 	}
 	limit := "no limit is set"
 	if r.Limit > 0 {
@@ -183,8 +228,12 @@ func redisFacts(c condition) facts {
 		out.Pairs = [][2]string{{"Version", "not known yet"}}
 		return out
 	}
+	version := r.Version + ", " + r.Role
+	if r.Nodes > 0 {
+		version += ", " + count(int64(r.Nodes), "master answers", "masters answer")
+	}
 	out.Pairs = [][2]string{
-		{"Version", r.Version + ", " + r.Role},
+		{"Version", version},
 		{"Memory", size(r.Used)},
 		{"Maxmemory", limit},
 		{"Policy", r.Policy},
@@ -196,13 +245,15 @@ func redisFacts(c condition) facts {
 	return out
 }
 
-func sweepFacts(f fleet) facts {
+func sweepFacts(c condition, f fleet) facts {
 	out := facts{Title: "Sweeps", Level: levelGood, Word: "on time"}
 	last := "–"
 	if f.Swept >= 0 {
 		last = age(f.Swept) + " ago"
 	}
 	switch {
+	case f.Alive[pulse.RoleScheduler] == 0 && c.unheard():
+		out.Level, out.Word = levelWarn, "not known"
 	case f.Alive[pulse.RoleScheduler] == 0:
 		out.Level, out.Word = levelWarn, "no scheduler"
 	case f.unswept():

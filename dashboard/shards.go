@@ -25,6 +25,7 @@ type shardsData struct {
 	Dead   int64
 	Even   float64 // what each shard would have if all had as much
 	Failed bool
+	Away   int64 // shards that do not answer
 	Live   string
 	At     string
 	Out    []outlier
@@ -54,16 +55,20 @@ func (p *shardsPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // data implements livePage.
 func (*shardsPage) data(f *frame) any {
-	d := shardsData{Dirty: f.Dirty, Dead: f.Dead, Failed: f.Failed > 0, Live: "shards", At: clock(f)}
+	d := shardsData{Dirty: f.Dirty, Dead: f.Dead, Failed: f.Failed > 0, Away: f.Away, Live: "shards", At: clock(f)}
 	for i, b := range f.Shards {
 		row := shardRow{Name: counter.Shard(i).String(), ShardBacklog: b, Heat: heat(b.Dirty)}
 		row.Title = fmt.Sprintf("Shard %s: %s, oldest %s, %s", row.Name, count(b.Dirty, "dirty key", "dirty keys"), age(b.Oldest),
 			count(b.Dead, "dead letter", "dead letters"))
+		if b.Unknown {
+			row.Title = "Shard " + row.Name + ": does not answer"
+		}
 		d.Shards = append(d.Shards, row)
 	}
-	if len(d.Shards) > 0 {
-		d.Even = float64(d.Dirty) / float64(len(d.Shards))
-		d.Out = outliers(d.Shards, d.Even)
+	answer := slices.DeleteFunc(slices.Clone(d.Shards), func(row shardRow) bool { return row.Unknown })
+	if len(answer) > 0 {
+		d.Even = float64(d.Dirty) / float64(len(answer))
+		d.Out = outliers(answer, d.Even)
 	}
 	return d
 }

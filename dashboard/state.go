@@ -48,6 +48,10 @@ func judge(c condition) state {
 		return state{finding: finding{levelWarn, "Starting: the first sample is on its way.", "This takes a second or two."}}
 	}
 	f := c.fleet()
+	if c.Refusal != "" || c.Away > 0 {
+		found := slices.Concat(withheld(c, f), troubles(c, f), pauses(c, f), concerns(c, f))
+		return state{finding: found[0], Also: found[1:]}
+	}
 	return conclude(flow(c, f), slices.Concat(troubles(c, f), pauses(c, f), concerns(c, f)))
 }
 
@@ -71,30 +75,27 @@ func conclude(flow finding, others []finding) state {
 func flow(c condition, f fleet) finding {
 	waiting := count(c.Dirty, "key is waiting", "keys are waiting")
 	trend := c.trend()
-	late := c.late(f)
 	switch {
+	case f.Alive[pulse.RoleWorker] == 0 && c.unheard():
+		why := "They say so by writing to Redis, which did not take that until just now."
+		if c.Unread {
+			why = "They say so in Redis, on a node that does not answer."
+		}
+		return finding{levelWarn, "Which workers run is not known; " + waiting + ".", why}
 	case f.Alive[pulse.RoleWorker] == 0:
 		return finding{
 			levelBad, "Workers are not running; " + waiting + ".",
 			"Writes are safe in Redis." + room(c, f, trend) + " Start `afterwrite worker`; if one ends at once, its log says why.",
 		}
 	case f.Up == 0:
-		title := "Postgres has been down for " + age(f.PostgresFor) + "; " + waiting + "."
-		return finding{levelBad, title, "Writes are safe in Redis, and go to Postgres by themselves when it is back." + room(c, f, trend) +
-			" Start Postgres, or see in the log of a worker why it refuses."}
+		return finding{
+			levelBad, c.outage(f, waiting), "Writes are safe in Redis, and go to Postgres by themselves when it is back." +
+				room(c, f, trend) + " Start Postgres, or see in the log of a worker why it refuses.",
+		}
 	case c.paused(tasks.QueueFlush):
 		return flushesPaused(waiting, room(c, f, trend))
-	case late && c.catchingUp():
-		return finding{
-			levelWarn, "Catching up: " + waiting + ", about " + age(c.left(trend)) + " to go.",
-			"Postgres takes more than is written. There is nothing to do.",
-		}
-	case late:
-		return finding{
-			levelBad, "Falling behind: " + age(duration(c.Oldest)) + ", " + waiting + ".",
-			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
-				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
-		}
+	case c.late(f):
+		return behind(c, f, waiting)
 	case f.Down > 0:
 		return partly(f)
 	case c.Dirty == 0 && c.Dead > 0:
@@ -106,18 +107,71 @@ func flow(c condition, f fleet) finding {
 	}
 }
 
+// endings is how many workers may have been killed in ten minutes before those that have just begun are no news.
+const endings = 2
+
+// behind says how it goes where Postgres is late.
+func behind(c condition, f fleet, waiting string) finding {
+	trend := c.trend()
+	switch {
+	case f.Flushing < trendWindow && f.LastUp+f.LastDown <= endings:
+		return finding{
+			levelWarn, "Workers have just begun to flush; " + waiting + ".",
+			"They were started, or reach Postgres again. Whether they catch up shows in some seconds.",
+		}
+	case c.catchingUp(f):
+		return finding{
+			levelWarn, "Catching up: " + waiting + ", about " + age(c.left(trend)) + " to go.",
+			"Postgres takes more than is written. There is nothing to do.",
+		}
+	default:
+		return finding{
+			levelBad, "Falling behind: " + age(duration(c.Oldest)) + ", " + waiting + ".",
+			"Writes are safe in Redis." + room(c, f, trend) + " Is Postgres slow (locks, disk, CPU)? " +
+				"If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
+		}
+	}
+}
+
+// outage says for how long Postgres has been down. Workers know only what they have seen since they started: where one
+// cannot have seen the beginning, or what waits is older than the outage, it has taken that long at least.
+func (c condition) outage(f fleet, waiting string) string {
+	since, oldest := age(f.PostgresFor), ""
+	older := duration(c.Oldest) > f.PostgresFor+f.FlushInterval+lateAfter
+	if older {
+		oldest = ", the oldest for " + age(duration(c.Oldest))
+	}
+	if older || !f.Turned {
+		since = "at least " + since
+	}
+	return "Postgres has been down for " + since + "; " + waiting + oldest + "."
+}
+
 // late says whether Postgres is further behind than flushes explain.
 func (c condition) late(f fleet) bool { return duration(c.Oldest) > f.FlushInterval+lateAfter }
 
 // soon is how long a backlog may take at most if we are to say that it is being caught up with.
 const soon = time.Hour
 
-// catchingUp says whether both the backlog and its age become less, fast enough: a backlog also shrinks where most keys are
-// flushed and some are stuck.
-func (c condition) catchingUp() bool {
-	then, now, ok := c.window()
+// catchingUp says whether the backlog becomes less, fast enough and steadily, and what is late with it: a backlog also shrinks
+// where most keys are flushed and some are stuck.
+func (c condition) catchingUp(f fleet) bool {
 	trend := c.trend()
-	return ok && trend < 0 && now.Oldest < then.Oldest && c.left(trend) < soon
+	return trend < 0 && c.left(trend) < soon && c.shrinks() && c.moves(f)
+}
+
+// moves says whether what is late is worked off: in a shard at least the oldest late key has been flushed within the window. The
+// oldest of all says nothing of that. Workers empty one shard after the other, so it grows older until they come to its own.
+func (c condition) moves(f fleet) bool {
+	const stuck = time.Second // within that it is the same key, by the clocks of a cluster
+	passed := duration(c.At - c.Then.At)
+	for i, then := range c.Then.Shards {
+		if then.Oldest > f.FlushInterval+lateAfter && i < len(c.Shards) && !c.Shards[i].Unknown &&
+			c.Shards[i].Oldest < then.Oldest+passed-stuck {
+			return true
+		}
+	}
+	return false
 }
 
 // left is how long the backlog takes at the given trend, which is below 0.
@@ -155,23 +209,25 @@ func troubles(c condition, f fleet) []finding {
 		}
 	}
 	rejected := c.rejected()
-	add(rejected > 0, rejectedLevel(rejected), "Requests are turned away: "+rate(rejected)+" a second.",
-		"They are answered 503, 504 or 500; of those with 504 or 500 some may have been applied. "+
-			"The reasons are in afterwrite_rejected_total of each api.")
-	full := c.Redis.Full()
-	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("Redis is %.0f%% full.", 100*full),
+	add(rejected > 0, rejectedLevel(rejected), "Requests fail: "+rate(rejected)+" a second.",
+		"They are answered 503, 504 or 500. None with 503 was applied, unless it says not_durable; "+
+			"of those with 504 or 500 some may have been. The reasons are in afterwrite_rejected_total of each api.")
+	full, redis := c.Redis.Full(), c.redis()
+	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("%s is %.0f%% full.", redis, 100*full),
 		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
-	add(strings.HasPrefix(c.Redis.Policy, "allkeys-"), levelBad, "Redis may throw away counters that Postgres does not have yet.",
+	add(strings.HasPrefix(c.Redis.Policy, "allkeys-"), levelBad, redis+" may throw away counters that Postgres does not have yet.",
 		"Its maxmemory-policy is "+c.Redis.Policy+", which takes any entry when memory runs out. Set maxmemory-policy noeviction.")
-	add(c.Redis.AOFFailing, levelBad, "Redis cannot write its append-only file.",
+	add(c.Redis.AOFFailing, levelBad, redis+" cannot write its append-only file.",
 		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
-	add(c.Redis.Known && !c.Redis.AOF, levelWarn, "Redis keeps no append-only file.",
+	add(c.Redis.Known && !c.Redis.AOF, levelWarn, redis+" keeps no append-only file.",
 		"Writes that Postgres does not have yet are lost if Redis ends. Set appendonly yes.")
-	add(f.Alive[pulse.RoleAPI] == 0, levelBad, "No api is running.", "Nobody can write. Start `afterwrite api`.")
+	add(c.Redis.Role == "slave" && !c.unheard(), levelBad, "Redis is a replica that takes writes.",
+		"What is written to it is lost when it syncs with its master again. Let REDIS_URL lead to the master.")
+	add(f.Alive[pulse.RoleAPI] == 0 && !c.unheard(), levelBad, "No api is running.", "Nobody can write. Start `afterwrite api`.")
 	return found
 }
 
-// rejectedLevel judges how many requests are turned away each second: one in ten seconds is not yet a failure of the system.
+// rejectedLevel judges how many requests fail each second: one in ten seconds is not yet a failure of the system.
 func rejectedLevel(perSecond float64) string {
 	switch {
 	case perSecond >= 1:
@@ -200,7 +256,7 @@ func concerns(c condition, f fleet) []finding {
 	add(c.Retrying > 0, count(c.Retrying, "key waits", "keys wait")+" for a retry.",
 		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end.")
 	schedulers := f.Alive[pulse.RoleScheduler]
-	add(schedulers == 0, "No scheduler is running.",
+	add(schedulers == 0 && !c.unheard(), "No scheduler is running.",
 		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`.")
 	swept := "The last sweep was sent " + age(f.Swept) + " ago."
 	if f.Swept < 0 {

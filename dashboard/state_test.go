@@ -14,7 +14,7 @@ import (
 
 // process is a running one, by role.
 func process(role string) pulse.Pulse {
-	p := pulse.Pulse{ID: role, Role: role, SweptAgo: -1, Settings: pulse.Settings{
+	p := pulse.Pulse{ID: role, Role: role, Uptime: 7_200_000, SweptAgo: -1, Settings: pulse.Settings{
 		FlushInterval: 1000, SweepInterval: 5000, MaxDirty: 1_000_000,
 	}}
 	switch role {
@@ -44,10 +44,18 @@ func growing(c *condition, before int64) {
 	}
 }
 
-// aging sets the age of the oldest key in that history, from what it was before, in ms.
-func aging(c *condition, before int64) {
-	for i := range c.History {
-		c.History[i].Oldest = before + (c.Oldest-before)*int64(i)/15
+// moving adds a shard whose oldest key is younger by so many ms than the one of 15 s ago would be now.
+func moving(c *condition, younger int64) {
+	shards := func(oldest int64) []cache.ShardBacklog {
+		return []cache.ShardBacklog{{}, {Backlog: cache.Backlog{Oldest: duration(oldest)}}}
+	}
+	c.Shards, c.Then = shards(c.Oldest), shardsAt{c.At - 15_000, shards(c.Oldest + younger - 15_000)}
+}
+
+// silent lets all processes have said nothing for a minute.
+func silent(c *condition) {
+	for i := range c.Processes {
+		c.Processes[i].Age = time.Minute
 	}
 }
 
@@ -76,6 +84,111 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			func(c *condition) { c.Failed = 12 * time.Second },
 			levelBad, "Redis has not answered for 12 s.", "Writes are refused", nil,
 		},
+		"redis has just begun to refuse writes": {
+			func(c *condition) { c.Refusal = "MISCONF" },
+			levelBad, "Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "Writes are answered 503. Its disk is full", nil,
+		},
+		"redis refuses writes, so that nobody can say that it runs": {
+			func(c *condition) { c.Refusal = "MISCONF"; silent(c) },
+			levelBad, "Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "Which processes run is not known", nil,
+		},
+		"redis refuses writes, cannot append, and there are dead letters": {
+			func(c *condition) { c.Refusal, c.Redis.AOFFailing, c.Dead = "MISCONF", true, 1; silent(c) },
+			levelBad, "Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "Do not restart it before that",
+			[]string{"Redis cannot write its append-only file.", "1 dead letter needs somebody."},
+		},
+		"redis refuses writes while postgres is down": {
+			func(c *condition) {
+				c.Refusal = "NOREPLICAS"
+				worker(c).Postgres = pulse.PostgresDown
+				silent(c)
+			},
+			levelBad, "Redis refuses writes, since it has too few replicas; 50 keys are waiting.", "min-replicas-to-write",
+			[]string{"Postgres was down too when workers said so last."},
+		},
+		"redis has become a replica": {
+			func(c *condition) { c.Refusal, c.Redis.Role = "READONLY", "slave"; silent(c) },
+			levelBad, "Redis refuses writes, since it is a replica; 50 keys are waiting.", "Find out which node is the master", nil,
+		},
+		"a replica that takes writes": {
+			func(c *condition) { c.Redis.Role = "slave" },
+			levelBad, "Redis is a replica that takes writes.", "lost when it syncs",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"redis takes writes again, and nobody has said yet that it runs": {
+			func(c *condition) { c.Deaf, c.Redis.Role = true, "slave"; silent(c) },
+			levelWarn, "Which workers run is not known; 50 keys are waiting.", "until just now", nil,
+		},
+		"redis takes writes again, and workers say that postgres is down": {
+			func(c *condition) {
+				silent(c)
+				c.Deaf, worker(c).Age, worker(c).Postgres, worker(c).PostgresFor = true, 0, pulse.PostgresDown, 60_000
+			},
+			levelBad, "Postgres has been down for 1 min; 50 keys are waiting.", "Start Postgres", nil,
+		},
+		"redis takes writes again, and no worker has come back": {
+			func(c *condition) { silent(c) },
+			levelBad, "Workers are not running; 50 keys are waiting.", "Start `afterwrite worker`",
+			[]string{"No api is running.", "No scheduler is running."},
+		},
+		"redis does not answer at all": {
+			func(c *condition) { c.Refusal, c.Failed = "MISCONF", time.Minute },
+			levelBad, "Redis has not answered for 1 min.", "Writes are refused", nil,
+		},
+		"a node of a cluster is away": {
+			func(c *condition) { c.Away = 21 },
+			levelBad, "21 shards do not answer.", "without it",
+			[]string{"The other shards keep up: 1.2 s behind."},
+		},
+		"a node of a cluster is away, and with it what processes say": {
+			func(c *condition) { c.Away, c.Unread, c.Processes = 21, true, nil },
+			levelBad, "21 shards do not answer.", "A node of Redis is away",
+			[]string{"Which workers run is not known; 50 keys are waiting."},
+		},
+		"a node of a cluster is away, and postgres is down": {
+			func(c *condition) {
+				c.Away, worker(c).Postgres, worker(c).PostgresFor = 21, pulse.PostgresDown, 180_000
+				c.History = []sample.Sample{{At: c.At, Rejected: 12}}
+			},
+			levelBad, "21 shards do not answer.", "Check that it runs",
+			[]string{"Postgres has been down for 3 min; 50 keys are waiting.", "Requests fail: 12 a second."},
+		},
+		"a node of a cluster is away, and workers are gone": {
+			func(c *condition) { c.Away, worker(c).Age = 1, time.Minute },
+			levelBad, "1 shard does not answer.", "A node of Redis is away",
+			[]string{"Workers are not running; 50 keys are waiting."},
+		},
+		"a node of a cluster is away, and another refuses writes": {
+			func(c *condition) { c.Away, c.Refusal, c.Redis.Nodes = 21, "MISCONF", 2 },
+			levelBad, "21 shards do not answer.", "A node of Redis is away",
+			[]string{
+				"A node of Redis refuses writes, since it cannot save its data; 50 keys are waiting.",
+				"The other shards keep up: 1.2 s behind.",
+			},
+		},
+		"a node of a cluster refuses writes": {
+			func(c *condition) { c.Refusal, c.Redis.Nodes = "MISCONF", 3 },
+			levelBad, "A node of Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "Writes to its counters",
+			[]string{"The other shards keep up: 1.2 s behind."},
+		},
+		"a node of a cluster is nearly full": {
+			func(c *condition) { c.Redis.Used, c.Redis.Nodes = 95, 3 },
+			levelBad, "A node of Redis is 95% full.", "maxmemory",
+			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"the keys of a node that went are not those of a backlog that shrinks": {
+			func(c *condition) {
+				c.Dirty, c.Oldest, c.Away = 9000, 45_000, 21
+				growing(c, 12000)
+				moving(c, 5000)
+				for i := range c.History {
+					c.History[i].Away = min(21, 7*int64(i))
+				}
+				c.History = c.History[:5]
+			},
+			levelBad, "21 shards do not answer.", "without it",
+			[]string{"Falling behind: 45 s, 9,000 keys are waiting."},
+		},
 		"no postgres": {
 			func(c *condition) {
 				c.Dirty, c.Oldest = 41203, 180_000
@@ -85,6 +198,37 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelBad, "Postgres has been down for 3 min; 41,203 keys are waiting.",
 			"Writes are safe in Redis, and go to Postgres by themselves when it is back. " +
 				"There is room for 958,797 more keys, about 15 min at the present rate", nil,
+		},
+		"no postgres since before the worker started": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 41203, 10_800_000
+				worker(c).Postgres, worker(c).PostgresFor, worker(c).Uptime = pulse.PostgresDown, 3900, 4000
+			},
+			levelBad, "Postgres has been down for at least 3.9 s; 41,203 keys are waiting, the oldest for 3 h.", "Start Postgres", nil,
+		},
+		"no postgres since before the worker started, and nothing was written": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 0, 0
+				worker(c).Postgres, worker(c).PostgresFor, worker(c).Uptime = pulse.PostgresDown, 60_000, 62_000
+			},
+			levelBad, "Postgres has been down for at least 1 min; 0 keys are waiting.", "Start Postgres", nil,
+		},
+		"no postgres, and one worker has seen when it went": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 41203, 180_000
+				worker(c).Postgres, worker(c).PostgresFor = pulse.PostgresDown, 180_000
+				started := process(pulse.RoleWorker)
+				started.Postgres, started.PostgresFor, started.Uptime = pulse.PostgresDown, 4000, 4000
+				c.Processes = append(c.Processes, started)
+			},
+			levelBad, "Postgres has been down for 3 min; 41,203 keys are waiting.", "Start Postgres", nil,
+		},
+		"no postgres, after what waits had waited for workers": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 41203, 10_800_000
+				worker(c).Postgres, worker(c).PostgresFor = pulse.PostgresDown, 180_000
+			},
+			levelBad, "Postgres has been down for at least 3 min; 41,203 keys are waiting, the oldest for 3 h.", "Start Postgres", nil,
 		},
 		"one worker without postgres": {
 			func(c *condition) {
@@ -116,16 +260,54 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
 		},
 		"catching up": {
-			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); aging(c, 55_000) },
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); moving(c, 5000) },
 			levelWarn, "Catching up: 9,000 keys are waiting, about 45 s to go.", "nothing to do", nil,
 		},
 		"fewer keys, and the oldest one is stuck": {
-			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); aging(c, 30_000) },
+			func(c *condition) { c.Dirty, c.Oldest = 9000, 45_000; growing(c, 12000); moving(c, 0) },
 			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
 		},
 		"fewer keys, but not soon": {
-			func(c *condition) { c.Dirty, c.Oldest = 900_000, 45_000; growing(c, 900_150); aging(c, 55_000) },
+			func(c *condition) { c.Dirty, c.Oldest = 900_000, 45_000; growing(c, 900_150); moving(c, 5000) },
 			levelBad, "Falling behind: 45 s, 900,000 keys are waiting.", "start more workers", nil,
+		},
+		"fewer keys than 15 s ago, but more than 5 s ago": {
+			func(c *condition) {
+				c.Dirty, c.Oldest = 9000, 45_000
+				growing(c, 12000)
+				moving(c, 5000)
+				for i := range c.History[:10] {
+					c.History[i].Dirty = 8000
+				}
+				c.History[0].Dirty = 12000
+			},
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
+		},
+		"postgres has just come back": {
+			func(c *condition) { c.Dirty, c.Oldest, worker(c).PostgresFor = 9000, 45_000, 3000; growing(c, 6000) },
+			levelWarn, "Workers have just begun to flush; 9,000 keys are waiting.", "in some seconds", nil,
+		},
+		"workers end again and again": {
+			func(c *condition) {
+				c.Dirty, c.Oldest, worker(c).PostgresFor = 9000, 45_000, 3000
+				for range 3 {
+					ended := process(pulse.RoleWorker)
+					ended.Age = time.Minute
+					c.Processes = append(c.Processes, ended)
+				}
+				growing(c, 6000)
+			},
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
+		},
+		"one of two workers has just been started": {
+			func(c *condition) {
+				started := process(pulse.RoleWorker)
+				started.PostgresFor = 3000
+				c.Processes = append(c.Processes, started)
+				c.Dirty, c.Oldest = 9000, 45_000
+				growing(c, 6000)
+			},
+			levelBad, "Falling behind: 45 s, 9,000 keys are waiting.", "start more workers", nil,
 		},
 		"dead letters": {
 			func(c *condition) { c.Dead, c.Retrying = 3, 1 },
@@ -148,7 +330,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		},
 		"writes are refused": {
 			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
-			levelBad, "Requests are turned away: 12 a second.", "503, 504 or 500; of those with 504 or 500 some may have been applied",
+			levelBad, "Requests fail: 12 a second.", "None with 503 was applied, unless it says not_durable",
 			[]string{"Keeping up: 1.2 s behind."},
 		},
 		"one write was refused": {
@@ -159,7 +341,7 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 				c.History[4].Rejected = 1
 			},
 			levelWarn, "Keeping up: 1.2 s behind.", "",
-			[]string{"Requests are turned away: 0.1 a second."},
+			[]string{"Requests fail: 0.1 a second."},
 		},
 		"no append-only file": {
 			func(c *condition) { c.Redis.AOF = false },
@@ -309,10 +491,39 @@ func TestTheSummaryOfShardsDoesNotForgetDeadLetters(t *testing.T) {
 	require.Contains(t, summary(t, sharded(1, 0, 0)), "Postgres has everything but 1 dead letter.")
 }
 
+func TestAShardThatDoesNotAnswerIsNotShownAsEmpty(t *testing.T) {
+	t.Parallel()
+	f := sharded(0, 0, 5)
+	f.Shards[0].Unknown, f.Away = true, 1
+	require.Contains(t, summary(t, f), "1 shard does not answer.</strong> The others have 5 dirty keys and 0 dead letters.")
+	p := &shardsPage{page: newPage(&shared{}, "/shards", "Shards", "shards.html")}
+	rows, err := p.part("rows", p.data(f))
+	require.NoError(t, err)
+	require.Contains(t, rows, `<tr><th scope="row">00</th><td colspan="4" class="bad">does not answer</td></tr>`)
+	require.Contains(t, rows, `<tr><th scope="row">01</th><td class="num">5</td>`)
+	heat, err := p.part("heat", p.data(f))
+	require.NoError(t, err)
+	require.Contains(t, heat, "Shard 00: does not answer")
+	c := f.condition
+	require.Equal(t, "without 1 shard that does not answer", tiles(c, c.fleet())[3].Note)
+}
+
 func TestTheTileOfDirtyKeysSaysThatTheLimitIsForDeadLettersToo(t *testing.T) {
 	t.Parallel()
 	c := well()
 	require.Equal(t, "of 1,000,000 that may be, dead letters included", tiles(c, c.fleet())[3].Note)
+}
+
+func TestALagBeyondTheLastBoundIsNotSaidToBeExact(t *testing.T) {
+	t.Parallel()
+	lag := func(p50, p99 int64) tile {
+		c := well()
+		c.LagP50, c.LagP99, c.LagBound = p50, p99, 1_800_000
+		return tiles(c, c.fleet())[5]
+	}
+	require.Equal(t, tile{Label: "Sync lag", Value: "0.9 s", Note: "half of all; 99 of 100 within 1.2 s"}, lag(900, 1200))
+	require.Equal(t, tile{Label: "Sync lag", Value: "0.9 s", Note: "half of all; the slowest of 100 over 30 min"}, lag(900, 1_800_000))
+	require.Equal(t, "over 30 min", lag(1_800_000, 1_800_000).Value)
 }
 
 func TestAShardStandsOutOnlyIfChanceDoesNotExplainIt(t *testing.T) {

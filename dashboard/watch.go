@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/sample"
 )
 
@@ -18,6 +20,15 @@ const (
 
 	// sampleTimeout bounds one sample. A Redis that takes longer counts as one that cannot be reached.
 	sampleTimeout = 2 * time.Second
+
+	// missable is for how long beats may be seen to be lost until processes that run may seem to be gone.
+	missable = time.Second
+
+	// clockJump is more than a clock and ours differ from one sample to the next, unless it was set.
+	clockJump = 3 * time.Second
+
+	// hearAgain is within what a process beats again when Redis takes it again.
+	hearAgain = 6 * time.Second
 )
 
 // watch takes a sample each second, and keeps the last frame for all viewers.
@@ -32,9 +43,13 @@ type watch struct {
 
 	// What only the goroutine of run uses.
 	history   []sample.Sample
-	loaded    bool      // the history of before this process
-	failing   time.Time // since when; zero: the last sample was fine
-	unwritten bool      // the last sample could not be recorded
+	shards    []shardsAt // of the trend's window, the oldest first
+	loaded    bool       // the history of before this process
+	failing   time.Time  // since when; zero: the last sample was fine
+	unwritten bool       // the last sample could not be recorded
+	taken     time.Time  // when the last sample was
+	lossy     time.Time  // since when beats have been lost; zero: they are not
+	deaf      time.Time  // when so many were last that nobody knew who runs
 }
 
 // frame is what all viewers see in one second. It does not change.
@@ -103,16 +118,44 @@ func (w *watch) step(ctx context.Context) {
 			w.log.Warn("no samples can be taken; trying again each second", "error", err)
 		}
 		c.Starting, c.Failed = false, max(time.Since(w.failing), time.Millisecond)
+		w.lose(time.Now())
 	default:
 		if !w.failing.IsZero() {
 			w.log.Info("samples are taken again")
 			w.failing = time.Time{}
 		}
+		c.Deaf = w.hears(taken, c.At, time.Now())
 		c.Starting, c.Failed, c.Snapshot = false, 0, taken
-		w.history = remember(w.history, taken.Sample)
-		c.History = w.history
+		w.keep(&c)
 	}
 	w.publish(&frame{condition: c})
+}
+
+// lose notes that beats are lost now.
+func (w *watch) lose(now time.Time) {
+	if w.lossy.IsZero() {
+		w.lossy = now
+	}
+	if now.Sub(w.lossy) >= missable {
+		w.deaf = now
+	}
+}
+
+// hears notes whether beats get through, and reports whether so many were lost lately that processes that run may seem to be
+// gone. They may as well when the clock of Redis, by which they are old, has jumped since last: another one, with another
+// clock, has become the master perhaps.
+func (w *watch) hears(taken sample.Snapshot, last int64, now time.Time) (deaf bool) {
+	if taken.Refusal != "" || taken.Unread {
+		w.lose(now)
+	} else {
+		w.lossy = time.Time{}
+	}
+	jump := duration(taken.At-last) - now.Sub(w.taken)
+	if !w.taken.IsZero() && jump.Abs() > clockJump {
+		w.deaf = now
+	}
+	w.taken = now
+	return !w.deaf.IsZero() && now.Sub(w.deaf) < hearAgain
 }
 
 func (w *watch) publish(f *frame) {
@@ -131,17 +174,38 @@ func (w *watch) take(ctx context.Context) (sample.Snapshot, error) {
 		return sample.Snapshot{}, err
 	}
 	if !w.loaded {
-		if w.history, err = sample.History(ctx, w.redis, taken.At); err != nil {
-			return sample.Snapshot{}, err
-		}
-		w.loaded = true
+		w.load(ctx, taken)
 	}
 	_, err = sample.Record(ctx, w.redis, taken.Sample)
 	if err != nil && !w.unwritten {
 		w.log.Warn("samples cannot be recorded: whoever starts the dashboard next will not see them", "error", err)
 	}
 	w.unwritten = err != nil
+	taken.Refusal = cmp.Or(taken.Refusal, cache.Refusal(err))
 	return taken, nil
+}
+
+// keep adds the sample of c to what came before it, and that to c.
+func (w *watch) keep(c *condition) {
+	w.history = remember(w.history, c.Sample)
+	w.shards = append(w.shards, shardsAt{c.At, c.Shards})
+	w.shards = slices.DeleteFunc(w.shards, func(s shardsAt) bool {
+		return s.At > c.At || c.At-s.At > trendWindow.Milliseconds()
+	})
+	c.History, c.Then = w.history, w.shards[0]
+}
+
+// load takes the history of before this process. Where it is on a node of a cluster that is away, the next sample tries again.
+func (w *watch) load(ctx context.Context, taken sample.Snapshot) {
+	before, err := sample.History(ctx, w.redis, taken.At)
+	if err != nil {
+		return
+	}
+	w.loaded = true
+	if len(w.history) > 0 {
+		before = slices.DeleteFunc(before, func(s sample.Sample) bool { return s.At >= w.history[0].At })
+	}
+	w.history = append(before, w.history...)
 }
 
 // remember appends s, without what is older than 15 minutes, or later than s: the clock was set back. Frames share what is

@@ -143,6 +143,7 @@
       }
     }
     announce();
+    points = points.filter((point) => !message.now || point.t <= message.now); // the clock may be set back
     const last = points.length ? points[points.length - 1].t : 0;
     for (const point of message.points || []) if (point.t > last) points.push(point);
     points = points.filter((point) => point.t > message.now - WIDTH * 1000);

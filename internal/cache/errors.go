@@ -51,20 +51,27 @@ var refusals = []string{
 
 // answered reports that Redis itself refused the call, so that nothing has been applied. Any other error of a running script
 // says nothing about what it had done before.
-func answered(err error) bool {
+func answered(err error) bool { return refusalOf(err, refusals) != "" }
+
+// Refusal returns the word by which a Redis that answers reads refuses every write: MISCONF (it cannot save its data),
+// READONLY (it is a replica) or NOREPLICAS (it has too few of them). It is "" where err is nil or anything else.
+func Refusal(err error) string { return refusalOf(err, []string{"MISCONF", "READONLY", "NOREPLICAS"}) }
+
+// refusalOf returns the one of words that Redis refused a call with, or "".
+func refusalOf(err error, words []string) string {
 	var e redis.Error
 	if !errors.As(err, &e) {
-		return false
+		return ""
 	}
 	message := e.Error()
-	for _, refusal := range refusals {
+	for _, refusal := range words {
 		// Redis 6.2 puts its own refusals into the script's error. One that a script passes on comes with ERR before it.
 		if strings.HasPrefix(message, refusal) || strings.HasPrefix(message, "ERR "+refusal+" ") ||
 			strings.Contains(message, "-"+refusal+" ") {
-			return true
+			return refusal
 		}
 	}
-	return false
+	return ""
 }
 
 // notSent reports that not one byte of the call left this process: no connection could be had.

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -16,6 +17,7 @@ type ShardBacklog struct {
 	Backlog
 
 	Retrying int64 // of the dirty keys: those that Postgres refused, and that wait for their next attempt
+	Unknown  bool  // the node of the cluster that has it does not answer; all else is 0
 }
 
 // retrySlack is what a retry must be ahead of us to be counted as one: keys that became dirty after the time was asked for are
@@ -23,7 +25,8 @@ type ShardBacklog struct {
 const retrySlack = 500 * time.Millisecond
 
 // BacklogByShard counts each shard. now is the time by Redis's clock, in ms (see Now). In one round trip (on a cluster, one
-// to each node): 4 commands of constant or logarithmic time for each shard.
+// to each node): 4 commands of constant or logarithmic time for each shard. Shards that cannot be asked are Unknown; if none
+// can, it is an error.
 func (c *Cache) BacklogByShard(ctx context.Context, now int64) ([]ShardBacklog, error) {
 	pipe := c.client.Pipeline()
 	dirty := make([]*redis.IntCmd, c.shards)
@@ -39,18 +42,27 @@ func (c *Cache) BacklogByShard(ctx context.Context, now int64) ([]ShardBacklog, 
 		oldest[i] = pipe.ZRangeWithScores(ctx, dirtyKey(s), 0, 0)
 	}
 	clock := pipe.Time(ctx)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, fmt.Errorf("count dirty keys by shard: %w", err)
+	_, err := pipe.Exec(ctx) // which is that of one command; each has its own
+	if clock.Err() == nil {
+		now = clock.Val().UnixMilli()
 	}
-	now = clock.Val().UnixMilli()
 	out := make([]ShardBacklog, c.shards)
+	unknown := 0
 	for i := range out {
 		b := &out[i]
+		if cmp.Or(dirty[i].Err(), dead[i].Err(), later[i].Err(), oldest[i].Err()) != nil {
+			b.Unknown = true
+			unknown++
+			continue
+		}
 		b.Dirty, b.Dead = dirty[i].Val()-dead[i].Val(), dead[i].Val()
 		b.Retrying = later[i].Val()
 		if first := oldest[i].Val(); len(first) > 0 {
 			b.Oldest = max(0, time.Duration(now-int64(first[0].Score))*time.Millisecond)
 		}
+	}
+	if unknown == c.shards {
+		return nil, fmt.Errorf("count dirty keys by shard: %w", err)
 	}
 	return out, nil
 }

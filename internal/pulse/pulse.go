@@ -109,7 +109,8 @@ func decode(id, text string) (Pulse, bool) {
 	return p, err == nil
 }
 
-// Prune forgets those of pulses that have been gone for ten minutes.
+// Prune forgets those of pulses that have been gone for ten minutes. Where none is of a process that runs it writes even if
+// there is nothing to forget: its error says why no beat arrives, if Redis takes none.
 func Prune(ctx context.Context, client redis.Cmdable, pulses []Pulse) error {
 	var old []string
 	for _, p := range pulses {
@@ -118,10 +119,13 @@ func Prune(ctx context.Context, client redis.Cmdable, pulses []Pulse) error {
 		}
 	}
 	if len(old) == 0 {
-		return nil
+		if len(pulses) == 0 || slices.ContainsFunc(pulses, Pulse.Alive) {
+			return nil
+		}
+		old = []string{""} // nobody's
 	}
 	if err := client.HDel(ctx, Key, old...).Err(); err != nil {
-		return fmt.Errorf("forget %d processes: %w", len(old), err)
+		return fmt.Errorf("forget processes: %w", err)
 	}
 	return nil
 }

@@ -236,3 +236,21 @@ func TestWhatCannotBeReadIsLeftOut(t *testing.T) {
 	require.Equal(t, "c", pulses[0].ID)
 	require.EqualValues(t, 5, pulses[0].At)
 }
+
+func TestPruneFindsOutWhyNobodyBeats(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	client, err := cache.Connect(server.URL(), 4)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	b := setup(t, client)
+	require.NoError(t, client.HSet(t.Context(), pulse.Key, "silent", "1 {}").Err())
+	pulses := []pulse.Pulse{{ID: "silent", Age: 6 * time.Second}}
+	require.NoError(t, pulse.Prune(t.Context(), client, pulses))
+
+	require.NoError(t, client.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err())
+
+	require.Equal(t, "NOREPLICAS", cache.Refusal(pulse.Prune(t.Context(), client, pulses)))
+	require.NoError(t, pulse.Prune(t.Context(), client, []pulse.Pulse{{ID: "silent", Age: time.Second}}), "it beats")
+	require.Len(t, b.read(t), 1)
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/pulse"
 	"github.com/afterwrite/afterwrite/internal/sample"
 	"github.com/afterwrite/afterwrite/tasks"
 )
@@ -104,4 +105,22 @@ func TestASnapshotNamesTheQueuesThatArePaused(t *testing.T) {
 	require.NoError(t, inspector.UnpauseQueue(tasks.QueueSweep))
 	require.NoError(t, client.Del(t.Context(), tasks.PausedKey(tasks.QueueFlush)).Err(), "as the dashboard says")
 	require.Empty(t, pausedNow())
+}
+
+func TestASampleIsTakenOfARedisThatRefusesToForgetWhoIsGone(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	client, err := cache.Connect(server.URL(), 4)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	require.NoError(t, client.HSet(t.Context(), pulse.Key, "long gone", "1 {}").Err())
+	require.NoError(t, client.ReplicaOf(t.Context(), "127.0.0.1", "1").Err())
+
+	snapshot, err := sample.NewSampler(cache.New(client, cache.Options{Shards: 64, CleanTTL: time.Hour}), client).Take(t.Context())
+
+	require.NoError(t, err)
+	require.Equal(t, "READONLY", snapshot.Refusal)
+	require.Equal(t, "slave", snapshot.Redis.Role)
+	_, err = sample.Record(t.Context(), client, snapshot.Sample)
+	require.Equal(t, "READONLY", cache.Refusal(err), "a script says so too")
 }

@@ -4,15 +4,21 @@ import (
 	"slices"
 	"time"
 
+	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/pulse"
 )
 
 // lagWindow is how many samples the percentiles of the sync lag are taken over: flushes come once in an interval.
 const lagWindow = 10
 
-// faults are the reasons of rejections that are ours, and not the client's (see the problems of package api). The last two,
-// answered 504 and 500, may have been applied; the others, answered 503, have not.
-var faults = []string{"backpressure", "overloaded", "cache_full", "cache_unavailable", "outcome_unknown", "internal"}
+// faults are the reasons of failures that are ours, and not the client's (see the problems of package api): all that are
+// answered 503, 504 or 500.
+var faults = []counter.Code{
+	counter.CodeBackpressure, counter.CodeOverloaded, counter.CodeCacheFull, counter.CodeCacheUnavailable, // not applied
+	counter.CodeDatabaseUnavailable,                  // a read
+	counter.CodeNotDurable,                           // applied
+	counter.CodeOutcomeUnknown, counter.CodeInternal, // may have been applied
+}
 
 // rates makes rates out of counts, from one beat of a process to its next. An ID belongs to one run of a process, so a restart
 // is another process, whose counts begin with its first beat that is seen.
@@ -36,7 +42,7 @@ type flushed struct {
 func newRates() *rates { return &rates{processes: make(map[string]*track)} }
 
 // add takes the last beats of all processes, and sets what follows from them in s.
-func (r *rates) add(s *Sample, pulses []pulse.Pulse) {
+func (r *rates) add(s *Snapshot, pulses []pulse.Pulse) {
 	var lag flushed
 	seen := make(map[string]bool, len(pulses))
 	for _, p := range pulses {
@@ -47,7 +53,7 @@ func (r *rates) add(s *Sample, pulses []pulse.Pulse) {
 			r.processes[p.ID] = t
 			continue
 		}
-		if p.At > t.last.At {
+		if p.Uptime > t.last.Uptime { // Redis's clock may be set back
 			lag.add(t.last.Counts, p.Counts)
 			t.advance(p)
 		}
@@ -64,11 +70,15 @@ func (r *rates) add(s *Sample, pulses []pulse.Pulse) {
 	}
 	r.window = append(r.window, lag)
 	r.window = slices.Delete(r.window, 0, max(0, len(r.window)-lagWindow))
-	s.LagP50, s.LagP99 = r.percentile(0.50), r.percentile(0.99)
+	sum := r.flushed()
+	s.LagP50, s.LagP99 = sum.percentile(0.50), sum.percentile(0.99)
+	if len(sum.bounds) > 0 {
+		s.LagBound = ms(sum.bounds[len(sum.bounds)-1])
+	}
 }
 
 func (t *track) advance(p pulse.Pulse) {
-	took := float64(p.At-t.last.At) / 1000
+	took := float64(p.Uptime-t.last.Uptime) / 1000
 	before, now := t.last.Counts, p.Counts
 	t.writes = float64(grown(before.Writes, now.Writes)) / took
 	t.rows = float64(grown(before.Rows, now.Rows)) / took
@@ -82,7 +92,7 @@ func grown(before, now int64) int64 { return max(0, now-before) }
 func rejections(c pulse.Counts) int64 {
 	var n int64
 	for _, reason := range faults {
-		n += c.Rejected[reason]
+		n += c.Rejected[string(reason)]
 	}
 	return n
 }
@@ -109,11 +119,9 @@ func (f *flushed) add(before, now pulse.Counts) {
 	}
 }
 
-// percentile returns the sync lag in ms that the part q of the keys had at most, by linear interpolation in the bucket, as
-// Prometheus's histogram_quantile does; -1 where nothing was flushed.
-func (r *rates) percentile(q float64) int64 {
+// flushed is the sum of the window.
+func (r *rates) flushed() flushed {
 	var sum flushed
-	var total int64
 	for _, f := range r.window {
 		if sum.bounds == nil && f.bounds != nil {
 			sum = flushed{bounds: f.bounds, keys: make([]int64, len(f.keys))}
@@ -123,28 +131,37 @@ func (r *rates) percentile(q float64) int64 {
 		}
 		for i, n := range f.keys {
 			sum.keys[i] += n
-			total += n
 		}
+	}
+	return sum
+}
+
+// percentile returns the sync lag in ms that the part q of the keys had at most, by linear interpolation in the bucket, as
+// Prometheus's histogram_quantile does; -1 where nothing was flushed.
+func (f *flushed) percentile(q float64) int64 {
+	var total int64
+	for _, n := range f.keys {
+		total += n
 	}
 	if total == 0 {
 		return -1
 	}
 	rank, below := q*float64(total), 0.0
-	for i, n := range sum.keys {
+	for i, n := range f.keys {
 		if below+float64(n) < rank || n == 0 {
 			below += float64(n)
 			continue
 		}
-		if i == len(sum.bounds) { // beyond the last bound nothing is known
-			return ms(sum.bounds[i-1])
+		if i == len(f.bounds) { // beyond the last bound nothing is known
+			return ms(f.bounds[i-1])
 		}
 		low := 0.0
 		if i > 0 {
-			low = sum.bounds[i-1]
+			low = f.bounds[i-1]
 		}
-		return ms(low + (sum.bounds[i]-low)*(rank-below)/float64(n))
+		return ms(low + (f.bounds[i]-low)*(rank-below)/float64(n))
 	}
-	return ms(sum.bounds[len(sum.bounds)-1])
+	return ms(f.bounds[len(f.bounds)-1])
 }
 
 func ms(seconds float64) int64 {

@@ -9,17 +9,17 @@ import (
 	"github.com/afterwrite/afterwrite/internal/pulse"
 )
 
-// beat is one of a process that has written and flushed so much.
+// beat is one of a process that has written and flushed so much, at a time by Redis's clock and its own.
 func beat(id string, at, writes, rows int64, lag ...int64) pulse.Pulse {
-	p := pulse.Pulse{ID: id, At: at, Counts: pulse.Counts{Writes: writes, Rows: rows}}
+	p := pulse.Pulse{ID: id, At: at, Uptime: at, Counts: pulse.Counts{Writes: writes, Rows: rows}}
 	if lag != nil {
 		p.Counts.LagBounds, p.Counts.Lag = []float64{1, 2, 4}, lag
 	}
 	return p
 }
 
-func add(r *rates, pulses ...pulse.Pulse) Sample {
-	var s Sample
+func add(r *rates, pulses ...pulse.Pulse) Snapshot {
+	var s Snapshot
 	r.add(&s, pulses)
 	return s
 }
@@ -71,6 +71,28 @@ func TestOnlyRejectionsOfOursCount(t *testing.T) {
 	require.InDelta(t, 5, add(r, now).Rejected, 0)
 }
 
+func TestWhatIsAnsweredWith503InAnOutageCounts(t *testing.T) {
+	t.Parallel()
+	r := newRates()
+	before, now := beat("a", 1000, 0, 0), beat("a", 2000, 0, 0)
+	now.Counts.Rejected = map[string]int64{"database_unavailable": 4, "not_durable": 2}
+	add(r, before)
+	require.InDelta(t, 6, add(r, now).Rejected, 0)
+}
+
+func TestAClockThatIsSetBackDoesNotFreezeRates(t *testing.T) {
+	t.Parallel()
+	r := newRates()
+	add(r, beat("a", 100_000, 0, 0))
+	require.InDelta(t, 10, add(r, beat("a", 101_000, 10, 0)).Writes, 0)
+	later := beat("a", 102_000, 10, 0)
+	later.At = 50_000
+	require.Zero(t, add(r, later).Writes, "the process has written nothing since")
+	later = beat("a", 103_000, 15, 0)
+	later.At = 51_000
+	require.InDelta(t, 5, add(r, later).Writes, 0)
+}
+
 func TestPercentilesAreOfWhatWasFlushedLately(t *testing.T) {
 	t.Parallel()
 	r := newRates()
@@ -79,9 +101,12 @@ func TestPercentilesAreOfWhatWasFlushedLately(t *testing.T) {
 	s := add(r, beat("a", 2000, 0, 0, 59, 109, 109, 109))
 	require.EqualValues(t, 1000, s.LagP50)
 	require.EqualValues(t, 1980, s.LagP99)
+	require.EqualValues(t, 4000, s.LagBound)
 	// One that took longer than the last bound says no more than that.
-	require.EqualValues(t, 4000, add(r, beat("a", 3000, 0, 0, 59, 109, 109, 1109)).LagP99)
-	var last Sample
+	s = add(r, beat("a", 3000, 0, 0, 59, 109, 109, 1109))
+	require.EqualValues(t, 4000, s.LagP99)
+	require.EqualValues(t, 4000, s.LagBound)
+	var last Snapshot
 	for i := range int64(lagWindow) {
 		last = add(r, beat("a", 4000+1000*i, 0, 0, 59, 109, 109, 1109))
 	}

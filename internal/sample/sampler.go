@@ -3,9 +3,6 @@ package sample
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -14,60 +11,70 @@ import (
 	"github.com/afterwrite/afterwrite/internal/pulse"
 )
 
-// infoEvery is how often Redis is asked about itself, in samples: its answer is 5 kB, and changes slowly.
-const infoEvery = 5
+const (
+	// infoEvery is how often Redis is asked about itself, in samples: its answer is 5 kB, and changes slowly.
+	infoEvery = 5
+
+	// patience bounds each step on a cluster: a node that hangs leaves time to ask the others, in the 2 s that a sample has.
+	patience = 350 * time.Millisecond
+
+	// clockTries is how many nodes of a cluster are asked for the time, one after the other.
+	clockTries = 3
+)
 
 // Sampler takes samples, one at a time.
 type Sampler struct {
-	cache *cache.Cache
-	redis redis.UniversalClient
-	rates *rates
-	info  Redis
-	taken int
+	cache   *cache.Cache
+	redis   redis.UniversalClient
+	cluster *redis.ClusterClient // the same; nil: it is none
+	rates   *rates
+	info    Redis
+	taken   int
 }
 
 // NewSampler returns a Sampler. The client stays the caller's to close.
 func NewSampler(c *cache.Cache, client redis.UniversalClient) *Sampler {
-	return &Sampler{cache: c, redis: client, rates: newRates()}
+	cluster, _ := client.(*redis.ClusterClient)
+	return &Sampler{cache: c, redis: client, cluster: cluster, rates: newRates()}
 }
 
 // Take returns what is now. Rates are of the time between beats that this Sampler has seen, so they are 0 at the first
-// call. It makes four to seven round trips, within ctx.
+// call. It makes four to seven round trips, within ctx. A cluster of which one node answers is enough.
 func (s *Sampler) Take(ctx context.Context) (Snapshot, error) {
-	now, err := s.cache.Now(ctx)
+	now, err := s.now(ctx)
 	if err != nil {
 		return Snapshot{}, err
 	}
 	snapshot := Snapshot{Sample: Sample{At: now}}
-	if snapshot.Shards, err = s.cache.BacklogByShard(ctx, now); err != nil {
+	err = s.step(ctx, func(ctx context.Context) error {
+		snapshot.Shards, err = s.cache.BacklogByShard(ctx, now)
+		return err
+	})
+	if err != nil {
 		return Snapshot{}, err
 	}
 	for _, shard := range snapshot.Shards {
+		if shard.Unknown {
+			snapshot.Away++
+		}
 		snapshot.Dirty += shard.Dirty
 		snapshot.Dead += shard.Dead
 		snapshot.Retrying += shard.Retrying
 		snapshot.Oldest = max(snapshot.Oldest, shard.Oldest.Milliseconds())
 	}
-	if snapshot.Processes, err = pulse.Read(ctx, s.redis, now); err != nil {
+	if err := s.step(ctx, func(ctx context.Context) error { return s.hear(ctx, &snapshot) }); err != nil {
 		return Snapshot{}, err
 	}
-	if err := pulse.Prune(ctx, s.redis, snapshot.Processes); err != nil {
+	err = s.step(ctx, func(ctx context.Context) error {
+		snapshot.Paused, err = paused(ctx, s.redis)
+		return err
+	})
+	if err != nil && s.cluster == nil {
 		return Snapshot{}, err
 	}
-	if snapshot.Paused, err = paused(ctx, s.redis); err != nil {
-		return Snapshot{}, err
-	}
-	s.rates.add(&snapshot.Sample, snapshot.Processes)
 	if s.taken%infoEvery == 0 {
-		text, err := s.redis.Info(ctx).Result()
-		_, refused := errors.AsType[redis.Error](err)
-		switch {
-		case refused: // an ACL that does not let us ask hides no counter
-			s.info = Redis{}
-		case err != nil:
-			return Snapshot{}, fmt.Errorf("ask redis about itself: %w", err)
-		default:
-			s.info = parseInfo(text)
+		if err := s.step(ctx, s.inform); err != nil {
+			return Snapshot{}, err
 		}
 	}
 	s.taken++
@@ -75,25 +82,50 @@ func (s *Sampler) Take(ctx context.Context) (Snapshot, error) {
 	return snapshot, nil
 }
 
-// parseInfo reads the answer to INFO (https://redis.io/docs/latest/commands/info/).
-func parseInfo(text string) Redis {
-	fields := make(map[string]string)
-	for line := range strings.Lines(text) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-			fields[name] = value
+// step does a part of what Take does. On a cluster it does not wait for long.
+func (s *Sampler) step(ctx context.Context, do func(context.Context) error) error {
+	if s.cluster == nil {
+		return do(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return do(ctx)
+}
+
+// now returns the time by Redis's clock, in ms. A cluster's nodes are asked in turn, by the client.
+func (s *Sampler) now(ctx context.Context) (now int64, err error) {
+	tries := 1
+	if s.cluster != nil {
+		tries = clockTries
+	}
+	for range tries {
+		err = s.step(ctx, func(ctx context.Context) error {
+			now, err = s.cache.Now(ctx)
+			return err
+		})
+		if err == nil {
+			break
 		}
 	}
-	number := func(name string) int64 {
-		n, _ := strconv.ParseInt(fields[name], 10, 64) // 0 where it is not said
-		return n
+	return now, err
+}
+
+// hear reads what the processes say, and what follows from it.
+func (s *Sampler) hear(ctx context.Context, snapshot *Snapshot) (err error) {
+	snapshot.Processes, err = pulse.Read(ctx, s.redis, snapshot.At)
+	if err != nil && s.cluster != nil {
+		snapshot.Unread = true
+		snapshot.Writes, snapshot.Rows, snapshot.Rejected, snapshot.LagP50, snapshot.LagP99 = -1, -1, -1, -1, -1
+		return nil
 	}
-	failed := func(name string) bool { return fields[name] != "" && fields[name] != "ok" }
-	return Redis{
-		Version: fields["redis_version"], Role: fields["role"], Replicas: number("connected_slaves"),
-		Uptime: time.Duration(number("uptime_in_seconds")) * time.Second,
-		Used:   number("used_memory"), Limit: number("maxmemory"), Policy: fields["maxmemory_policy"],
-		AOF: fields["aof_enabled"] == "1", Rewriting: fields["aof_rewrite_in_progress"] == "1",
-		AOFFailing: fields["aof_enabled"] == "1" && (failed("aof_last_write_status") || failed("aof_last_bgrewrite_status")),
-		Ops:        number("instantaneous_ops_per_sec"), Known: true,
+	if err != nil {
+		return err
 	}
+	s.rates.add(snapshot, snapshot.Processes)
+	err = pulse.Prune(ctx, s.redis, snapshot.Processes)
+	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused && s.cluster == nil {
+		return err
+	}
+	snapshot.Refusal = cache.Refusal(err)
+	return nil
 }
