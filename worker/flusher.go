@@ -118,10 +118,10 @@ func (f *Flusher) flush(ctx context.Context, p cache.Peeked) (flushed, error) {
 // setOddAside deals with a dirty key whose entry somebody else has removed or replaced.
 func (f *Flusher) setOddAside(ctx context.Context, p cache.Peeked, e cache.Entry) (flushed, error) {
 	if e.Foreign {
-		f.logger.Error("a dirty counter's entry in redis was overwritten by something else", "key", e.Key)
+		f.logger.ErrorContext(ctx, "a dirty counter's entry in redis was overwritten by something else", "key", e.Key)
 		return flushed{settled: 1}, f.refusals.Refused(ctx, e.Row, errForeign)
 	}
-	f.logger.Error("a dirty counter's entry in redis was deleted by hand: its unsynced writes are lost", "key", e.Key)
+	f.logger.ErrorContext(ctx, "a dirty counter's entry in redis was deleted by hand: its unsynced writes are lost", "key", e.Key)
 	again, err := f.cache.Ack(ctx, p.Shard, p.At, []cache.Committed{{Key: e.Key, Missing: true}})
 	return flushed{settled: 1, again: again}, err
 }
@@ -326,7 +326,7 @@ func (f *Flusher) ack(ctx context.Context, b batch, ahead []counter.Row) (flushe
 	}
 	rows := len(b.entries) - len(ahead)
 	f.metrics.committed(rows, b)
-	f.logger.Debug("flushed", "shard", b.Shard, "keys", len(b.entries), "rows", rows, "again", len(again),
+	f.logger.DebugContext(ctx, "flushed", "shard", b.Shard, "keys", len(b.entries), "rows", rows, "again", len(again),
 		"took", time.Since(b.peeked))
 	return flushed{settled: len(b.entries), rows: int64(rows), again: again}, reconcileErr
 }

@@ -95,7 +95,7 @@ func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure er
 	if err := tasks.Send(ctx, h.sender, tasks.Drain(shard, outageDelay)); err != nil {
 		return errors.Join(failure, err)
 	}
-	h.logger.Debug("a flush failed; a drain will do its work", "shard", shard, "error", failure)
+	h.logger.DebugContext(ctx, "a flush failed; a drain will do its work", "shard", shard, "error", failure)
 	return nil
 }
 

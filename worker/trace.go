@@ -39,3 +39,11 @@ func traced(provider trace.TracerProvider) asynq.MiddlewareFunc {
 		})
 	}
 }
+
+// inTrace returns ctx in the trace that task is in, if it is in one, for a line about it outside of its span.
+func inTrace(ctx context.Context, task *asynq.Task) context.Context {
+	if causes := tasks.Traces(task); len(causes) > 0 {
+		return trace.ContextWithRemoteSpanContext(ctx, causes[0])
+	}
+	return ctx
+}

@@ -1,7 +1,10 @@
 package worker
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/afterwrite/afterwrite/internal/tracing"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
@@ -61,4 +65,18 @@ func TestATaskThatNoRequestCausedIsNoSpan(t *testing.T) {
 
 	require.Equal(t, 3, ran)
 	require.Empty(t, recorder.Started())
+}
+
+func TestTheLineAboutAFailedTaskNamesItsTrace(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	debug := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})
+	log := errorLog{slog.New(tracing.Identified(debug))}
+
+	log.HandleError(t.Context(), caused(), errors.New("nothing is well"))
+	require.Contains(t, out.String(), "trace_id=01000000000000000000000000000000\n")
+
+	out.Reset()
+	log.HandleError(t.Context(), tasks.Drain(0, 0), errors.New("nothing is well"))
+	require.NotContains(t, out.String(), "trace_id")
 }
