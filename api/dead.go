@@ -95,7 +95,7 @@ func (a *admin) discardDead(ctx context.Context, c echo.Context) error {
 	if err != nil {
 		return adminError(err)
 	}
-	a.log.Info("dead letter discarded", "request_id", answerID(c), "key", key, "dropped", letter.Redis.String(),
+	a.log.InfoContext(logContext(c), "dead letter discarded", "request_id", answerID(c), "key", key, "dropped", letter.Redis.String(),
 		"now", returned.Now.String())
 	answer := discarded{Key: key, Dropped: letter.Redis, Kept: letter.Postgres, Now: returned.Now, Written: returned.Written}
 	if returned.Refused != nil {
@@ -134,7 +134,7 @@ func (a *admin) redriveDead(ctx context.Context, c echo.Context) error {
 		answer.NotDead = append(answer.NotDead, done.NotDead...)
 	}
 	if answer.Redriven > 0 {
-		a.log.Info("dead letters redriven", "request_id", answerID(c), "keys", answer.Redriven)
+		a.log.InfoContext(logContext(c), "dead letters redriven", "request_id", answerID(c), "keys", answer.Redriven)
 	}
 	if err == nil {
 		answer.Workers, err = a.dead.Workers()
@@ -148,7 +148,8 @@ func (a *admin) redriveDead(ctx context.Context, c echo.Context) error {
 // unread logs why Postgres's side is shown as unknown.
 func (a *admin) unread(c echo.Context, unread error) {
 	if unread != nil && a.failures.limit.Allow() {
-		a.log.Warn("postgres did not answer, so its side is shown as unknown", "request_id", answerID(c), "error", unread)
+		a.log.WarnContext(logContext(c), "postgres did not answer, so its side is shown as unknown",
+			"request_id", answerID(c), "error", unread)
 	}
 }
 

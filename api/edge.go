@@ -48,7 +48,7 @@ func (s *server) recovered(c echo.Context, v any) error {
 	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(v) // net/http's own way to cut a connection
 	}
-	s.log.Error("panic", "request_id", answerID(c), "method", c.Request().Method, "route", c.Path(),
+	s.log.ErrorContext(logContext(c), "panic", "request_id", answerID(c), "method", c.Request().Method, "route", c.Path(),
 		"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	if c.Response().Committed {
 		panic(http.ErrAbortHandler)

@@ -48,7 +48,7 @@ func (l *failureLog) log(c echo.Context, e *counter.Error, operations int) {
 }
 
 func (l *failureLog) line(c echo.Context, level slog.Level, e *counter.Error, operations int) {
-	l.logger.Log(c.Request().Context(), level, "request failed",
+	l.logger.Log(logContext(c), level, "request failed",
 		"request_id", answerID(c), "method", c.Request().Method, "route", c.Path(),
 		"code", string(e.Code), "operations", operations, "error", e.Err, "unsaid", l.unsaid.Swap(0))
 }

@@ -2,7 +2,9 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -13,12 +15,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/tracing"
+	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
 func ask(handler http.Handler, method, path, id string) *httptest.ResponseRecorder {
@@ -97,4 +102,50 @@ func TestATracedFailureIsCountedOnce(t *testing.T) {
 	require.Equal(t, trace.SpanKindServer, recorder.Ended()[0].SpanKind())
 	page := ask(handler, http.MethodGet, "/metrics", "").Body.String()
 	require.Contains(t, page, `afterwrite_rejected_total{reason="invalid_body"} 1`)
+}
+
+// From the ID of a request to its trace, and back: the ID is on the span, the trace in each line about the request.
+func TestATraceIsFoundByTheIDOfItsRequest(t *testing.T) {
+	t.Parallel()
+	lost := &counter.Error{Code: counter.CodeOutcomeUnknown, Err: errors.New("the connection broke")}
+	panics := counters(func(context.Context, []counter.Operation, writepath.Options) []counter.Result { panic("a mistake") })
+	for name, test := range map[string]struct {
+		counters      api.Counters
+		method, given string
+		lines, status int
+	}{
+		"answered":         {always(known), http.MethodGet, "id-1", 1, http.StatusOK},
+		"without an ID":    {always(known), http.MethodGet, "", 1, http.StatusOK},
+		"refused":          {always(known), http.MethodPut, "id-1", 1, http.StatusBadRequest},
+		"failed in a call": {always(counter.Result{Err: lost}), http.MethodGet, "id-1", 2, http.StatusGatewayTimeout},
+		"panicked":         {panics, http.MethodGet, "id-1", 1, http.StatusInternalServerError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			debug := tracing.Identified(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			recorder := tracetest.NewSpanRecorder()
+			provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
+			handler := api.New(test.counters, api.Options{Logger: slog.New(debug), Tracing: provider})
+
+			answer := ask(handler, test.method, "/v1/counters/a", test.given)
+			require.Equal(t, test.status, answer.Code)
+			id := answer.Header().Get("X-Request-ID")
+			if test.given != "" {
+				require.Equal(t, test.given, id)
+			}
+
+			require.Len(t, recorder.Ended(), 1)
+			span := recorder.Ended()[0]
+			require.Contains(t, span.Attributes(), attribute.StringSlice("http.response.header.x-request-id", []string{id}))
+			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+			require.Len(t, lines, test.lines)
+			for _, text := range lines {
+				var line map[string]any
+				require.NoError(t, json.Unmarshal([]byte(text), &line))
+				require.Equal(t, id, line["request_id"], text)
+				require.Equal(t, span.SpanContext().TraceID().String(), line["trace_id"], text)
+			}
+		})
+	}
 }

@@ -118,10 +118,10 @@ func (f *Flusher) flush(ctx context.Context, p cache.Peeked) (flushed, error) {
 // setOddAside deals with a dirty key whose entry somebody else has removed or replaced.
 func (f *Flusher) setOddAside(ctx context.Context, p cache.Peeked, e cache.Entry) (flushed, error) {
 	if e.Foreign {
-		f.logger.Error("a dirty counter's entry in redis was overwritten by something else", "key", e.Key)
+		f.logger.ErrorContext(ctx, "a dirty counter's entry in redis was overwritten by something else", "key", e.Key)
 		return flushed{settled: 1}, f.refusals.Refused(ctx, e.Row, errForeign)
 	}
-	f.logger.Error("a dirty counter's entry in redis was deleted by hand: its unsynced writes are lost", "key", e.Key)
+	f.logger.ErrorContext(ctx, "a dirty counter's entry in redis was deleted by hand: its unsynced writes are lost", "key", e.Key)
 	again, err := f.cache.Ack(ctx, p.Shard, p.At, []cache.Committed{{Key: e.Key, Missing: true}})
 	return flushed{settled: 1, again: again}, err
 }
@@ -304,7 +304,7 @@ func (f *Flusher) commitUnlocked(ctx context.Context, b batch, locked error) (fl
 // setHinderedAside parks the keys for a while. Nothing is wrong with them, so no attempt is counted.
 func (f *Flusher) setHinderedAside(ctx context.Context, b batch, why string) (flushed, error) {
 	f.metrics.hindered.Add(float64(len(b.entries)))
-	f.logger.Warn(why+"; it is tried again later", "rows", len(b.entries), "first", b.entries[0].Key, "in", hinderedDelay)
+	f.logger.WarnContext(ctx, why+"; it is tried again later", "rows", len(b.entries), "first", b.entries[0].Key, "in", hinderedDelay)
 	var failed error
 	for _, e := range b.entries {
 		failed = errors.Join(failed, f.cache.Park(ctx, e.Key, hinderedDelay))
@@ -327,7 +327,7 @@ func (f *Flusher) ack(ctx context.Context, b batch, ahead []counter.Row) (flushe
 	}
 	rows := len(b.entries) - len(ahead)
 	f.metrics.committed(rows, b)
-	f.logger.Debug("flushed", "shard", b.Shard, "keys", len(b.entries), "rows", rows, "again", len(again),
+	f.logger.DebugContext(ctx, "flushed", "shard", b.Shard, "keys", len(b.entries), "rows", rows, "again", len(again),
 		"took", time.Since(b.peeked))
 	return flushed{settled: len(b.entries), rows: int64(rows), again: again}, reconcileErr
 }

@@ -95,7 +95,7 @@ func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure er
 	if err := tasks.Send(ctx, h.sender, tasks.Drain(shard, outageDelay)); err != nil {
 		return errors.Join(failure, err)
 	}
-	h.logger.Debug("a flush failed; a drain will do its work", "shard", shard, "error", failure)
+	h.logger.DebugContext(ctx, "a flush failed; a drain will do its work", "shard", shard, "error", failure)
 	return nil
 }
 
@@ -162,7 +162,7 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 		}
 		return nil
 	}
-	if err := h.cache.CheckMeta(ctx); err != nil { // also notes it again in a Redis that was emptied
+	if err := h.checkMeta(ctx); err != nil {
 		return err
 	}
 	h.metrics.lastSweep.SetToCurrentTime()
@@ -185,6 +185,20 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 		}
 	}
 	return failed
+}
+
+// checkMeta checks the settings, notes them again in a Redis that was emptied, and says that it was.
+func (h *handlers) checkMeta(ctx context.Context) error {
+	emptied, err := h.cache.Emptied(ctx)
+	if err != nil {
+		return err
+	}
+	if emptied {
+		h.metrics.emptied.Inc()
+		h.logger.Error("redis was emptied, or came back without its data: writes that postgres did not have are lost; " +
+			"counters go on from postgres")
+	}
+	return nil
 }
 
 // purge removes old tombstones, in batches.

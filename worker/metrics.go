@@ -22,6 +22,7 @@ type metrics struct {
 	hindered prometheus.Counter
 
 	reconciled prometheus.Counter
+	emptied    prometheus.Counter
 	selfDrains prometheus.Counter
 	lastSweep  prometheus.Gauge
 }
@@ -69,6 +70,10 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		Name: "afterwrite_reconciled_keys_total",
 		Help: "Keys that Redis had lost writes of, which Postgres had, and that were mended.",
 	})
+	m.emptied = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "afterwrite_redis_emptied_total",
+		Help: "Times that Redis was found without the data it had, each counted by one of the workers that knew it before.",
+	})
 	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_postgres_up", Help: "1 while this process's last contact with Postgres was good, else 0.",
 	}, func() float64 {
@@ -77,7 +82,8 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.hindered, m.reconciled, m.selfDrains, m.lastSweep, up)
+	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.hindered, m.reconciled, m.emptied, m.selfDrains,
+		m.lastSweep, up)
 	return m
 }
 

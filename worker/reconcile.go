@@ -37,7 +37,7 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (
 		switch done[i] {
 		case cache.Reconciled:
 			if mended++; mended <= maxReconcileLogs {
-				f.logger.Warn("redis came back without writes that postgres has: its counter was mended",
+				f.logger.WarnContext(ctx, "redis came back without writes that postgres has: its counter was mended",
 					"key", c.Entry.Key, "redis_version", c.Entry.Version, "redis_base", c.Entry.Base, "redis_value", c.Entry.Value,
 					"postgres_version", c.Row.Version, "postgres_value", c.Row.Value)
 			}
@@ -49,7 +49,7 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (
 		}
 	}
 	if mended > maxReconcileLogs {
-		f.logger.Warn("redis came back without writes that postgres has, of more counters than those named", "shard", b.Shard,
+		f.logger.WarnContext(ctx, "redis came back without writes that postgres has, of more counters than those named", "shard", b.Shard,
 			"counters", mended)
 	}
 	f.metrics.reconciled.Add(float64(mended))

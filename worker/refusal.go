@@ -34,7 +34,7 @@ type retries struct {
 // found by a sweep when its time has come.
 func (r *retries) Refused(ctx context.Context, row counter.Row, reason error) error {
 	r.metrics.refused.Inc()
-	r.logger.Warn("postgres refused a row; it will be tried again on its own", "key", row.Key, "value", row.Value,
+	r.logger.WarnContext(ctx, "postgres refused a row; it will be tried again on its own", "key", row.Key, "value", row.Value,
 		"version", row.Version, "reason", reason)
 	if err := r.park(ctx, row.Key, 0); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (r *retries) attempt(ctx context.Context, f *Flusher, key counter.Key, atte
 		return err
 	}
 	r.metrics.buried.Inc()
-	r.logger.Error("a counter became a dead letter: it takes writes, but postgres does not get them", "key", key,
+	r.logger.ErrorContext(ctx, "a counter became a dead letter: it takes writes, but postgres does not get them", "key", key,
 		"attempts", attempt, "reason", v.reason)
 	return fmt.Errorf("%w: %w", refused, asynq.SkipRetry)
 }

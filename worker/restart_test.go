@@ -86,6 +86,26 @@ func TestLateFlushOfABlindLifeBetweenRebaseAndUpsert(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 102, Version: 3})
 }
 
+// An operator finds the data of a Redis that was emptied, after counters went on from Postgres without it. What of it was not flushed
+// reaches Postgres, but not over a counter that was written since: of two histories, that one stays.
+func TestDataThatIsFoundAgainIsFlushedWhereNothingCameSince(t *testing.T) {
+	t.Parallel()
+	b, restart := restartable(t)
+	b.do(t, set("idle", 100), set("busy", 100))
+	b.drainAll(t)
+	b.do(t, increment("idle", 5), increment("busy", 5)) // not flushed before the loss
+	require.NoError(t, b.redis.Save(context.Background()).Err())
+	require.NoError(t, b.redis.FlushDB(context.Background()).Err())
+	b.do(t, increment("busy", 3))
+	b.clean(t)
+
+	b = restart()
+	b.clean(t)
+
+	b.requireRow(t, counter.Row{Key: "idle", Value: 105, Version: 2})
+	b.requireRow(t, counter.Row{Key: "busy", Value: 103, Version: 2})
+}
+
 // Blind entries without a life were written by an afterwrite that did not know lives yet.
 func TestBlindEntryWithoutALifeKeepsItsWrites(t *testing.T) {
 	t.Parallel()

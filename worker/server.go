@@ -160,7 +160,7 @@ func (l errorLog) HandleError(ctx context.Context, task *asynq.Task, err error) 
 		message = "task failed for the last time; it is archived"
 	}
 	id, _ := asynq.GetTaskID(ctx)
-	l.logger.Log(ctx, level, message, "task", task.Type(), "id", id, "error", err)
+	l.logger.Log(inTrace(ctx, task), level, message, "task", task.Type(), "id", id, "error", err)
 }
 
 // asynqLogger hands Asynq's own messages to slog.

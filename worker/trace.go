@@ -11,25 +11,24 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// traced makes a span of each task. It is in the trace of the first request that caused it, so that the sampling is the request's, and
-// linked to those of the others.
+// traced makes a span of each task that a traced request caused. It is in the trace of the first of them, so that the sampling is the
+// request's, and linked to those of the others. A task that none caused, a sweep or a drain, is no span, and so are its commands:
+// each would be a trace of its own, dozens a second, in which nobody's request is.
 func traced(provider trace.TracerProvider) asynq.MiddlewareFunc {
 	tracer := provider.Tracer("github.com/afterwrite/afterwrite/worker")
 	return func(next asynq.Handler) asynq.Handler {
 		return asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error {
-			options := []trace.SpanStartOption{
-				trace.WithSpanKind(trace.SpanKindConsumer),
-				trace.WithAttributes(attribute.String("messaging.system", "asynq"), attribute.String("afterwrite.task", task.Type())),
+			causes := tasks.Traces(task)
+			if len(causes) == 0 {
+				return next.ProcessTask(ctx, task)
 			}
-			if causes := tasks.Traces(task); len(causes) > 0 {
-				ctx = trace.ContextWithRemoteSpanContext(ctx, causes[0])
-				links := make([]trace.Link, 0, len(causes)-1)
-				for _, cause := range causes[1:] {
-					links = append(links, trace.Link{SpanContext: cause})
-				}
-				options = append(options, trace.WithLinks(links...))
+			links := make([]trace.Link, 0, len(causes)-1)
+			for _, cause := range causes[1:] {
+				links = append(links, trace.Link{SpanContext: cause})
 			}
-			ctx, span := tracer.Start(ctx, "task "+task.Type(), options...)
+			ctx, span := tracer.Start(trace.ContextWithRemoteSpanContext(ctx, causes[0]), "task "+task.Type(),
+				trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...),
+				trace.WithAttributes(attribute.String("messaging.system", "asynq"), attribute.String("afterwrite.task", task.Type())))
 			defer span.End()
 			err := next.ProcessTask(ctx, task)
 			if err != nil {
@@ -39,4 +38,12 @@ func traced(provider trace.TracerProvider) asynq.MiddlewareFunc {
 			return err
 		})
 	}
+}
+
+// inTrace returns ctx in the trace that task is in, if it is in one, for a line about it outside of its span.
+func inTrace(ctx context.Context, task *asynq.Task) context.Context {
+	if causes := tasks.Traces(task); len(causes) > 0 {
+		return trace.ContextWithRemoteSpanContext(ctx, causes[0])
+	}
+	return ctx
 }

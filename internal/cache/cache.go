@@ -18,7 +18,7 @@
 //	{aw:07}:gen       string  changes with every ack; guards Hydrate against what was read before it
 //	{aw:07}:i:<ID>..  string  what an operation with an ID was and what was answered, with a TTL
 //	{aw:07}:drain     string  who drains the shard now, with a TTL
-//	aw:meta           hash    shards, layout
+//	aw:meta           hash    shards, layout; which data it is, and who noticed that it began anew
 //	aw:acks           channel a shard's tag, when keys of it have reached Postgres
 //
 // A dirty entry has no TTL, a clean one has. All times are of Redis's own clock.
@@ -27,9 +27,11 @@ package cache
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	_ "embed"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -89,6 +91,9 @@ type Cache struct {
 	cleanTTL time.Duration
 	cluster  bool
 
+	name  string                 // of this Cache; no other has the same
+	birth atomic.Pointer[string] // of the Redis that it knows; nil: none yet
+
 	recordTTL string   // ms
 	prefixes  []string // of the entries, by shard: made once, since every operation needs one
 }
@@ -101,7 +106,7 @@ func New(client redis.UniversalClient, options Options) *Cache {
 		prefixes[i] = tag(counter.Shard(i)) + ":c:"
 	}
 	return &Cache{
-		client: client, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster,
+		client: client, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster, name: rand.Text(),
 		recordTTL: ms(cmp.Or(options.RecordTTL, defaultRecordTTL)),
 		prefixes:  prefixes,
 	}

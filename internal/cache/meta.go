@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strconv"
 )
@@ -14,6 +15,12 @@ const (
 	layout = "2"
 
 	layoutName = "layout"
+
+	// birthName is of a random text that is noted when the settings are: a Redis that was emptied gets another.
+	birthName = "birth"
+
+	// witnessName is of the Cache that was the first to notice that this Redis has succeeded one with another birth.
+	witnessName = "witness"
 )
 
 // SettingsError is returned by CheckMeta when this Redis was written with other settings.
@@ -32,18 +39,56 @@ func (e *SettingsError) Error() string {
 // CheckMeta compares the settings that decide where entries are with those that this Redis was first used with, and
 // notes them if it is new. An *SettingsError says what differs.
 func (c *Cache) CheckMeta(ctx context.Context) error {
+	_, err := c.checkMeta(ctx)
+	return err
+}
+
+// checkMeta is CheckMeta, and returns the birth of this Redis. The first that it finds is the one this Cache knows.
+func (c *Cache) checkMeta(ctx context.Context) (birth string, err error) {
 	want := map[string]string{"AFTERWRITE_SHARDS": strconv.Itoa(c.shards), layoutName: layout}
 	for name, here := range want {
-		if err := c.client.HSetNX(ctx, metaKey, name, here).Err(); err != nil {
-			return fmt.Errorf("note settings in redis: %w", err)
-		}
-		there, err := c.client.HGet(ctx, metaKey, name).Result()
+		there, err := c.note(ctx, name, here)
 		if err != nil {
-			return fmt.Errorf("read settings from redis: %w", err)
+			return "", err
 		}
 		if there != here {
-			return &SettingsError{Name: name, Here: here, There: there}
+			return "", &SettingsError{Name: name, Here: here, There: there}
 		}
 	}
-	return nil
+	if birth, err = c.note(ctx, birthName, rand.Text()); err != nil {
+		return "", err
+	}
+	c.birth.CompareAndSwap(nil, &birth)
+	return birth, nil
+}
+
+// Emptied is CheckMeta, and reports whether this Redis has lost everything since this Cache first looked, or since Emptied last said
+// so. Of all that notice, in any process, one is told. Who has never looked before cannot notice. Of a cluster it sees the master that
+// has aw:meta.
+func (c *Cache) Emptied(ctx context.Context) (bool, error) {
+	birth, err := c.checkMeta(ctx)
+	if err != nil {
+		return false, err
+	}
+	known := c.birth.Load()
+	if birth == *known {
+		return false, nil
+	}
+	witness, err := c.note(ctx, witnessName, c.name)
+	if err != nil {
+		return false, err // the next call notices it again
+	}
+	return c.birth.CompareAndSwap(known, &birth) && witness == c.name, nil
+}
+
+// note returns what is noted under name, and notes value before where that is nothing.
+func (c *Cache) note(ctx context.Context, name, value string) (string, error) {
+	if err := c.client.HSetNX(ctx, metaKey, name, value).Err(); err != nil {
+		return "", fmt.Errorf("note settings in redis: %w", err)
+	}
+	noted, err := c.client.HGet(ctx, metaKey, name).Result()
+	if err != nil {
+		return "", fmt.Errorf("read settings from redis: %w", err)
+	}
+	return noted, nil
 }

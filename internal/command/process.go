@@ -159,7 +159,7 @@ func (s *process) open(ctx context.Context) error {
 	}
 }
 
-// trace begins to send traces, where they are wanted.
+// trace begins to send traces, where they are wanted, and to name them in the log.
 func (s *process) trace(ctx context.Context) (err error) {
 	s.tracing, err = tracing.Start(ctx, tracing.Options{
 		Endpoint: s.config.OTLPEndpoint, Process: s.name, Version: programVersion(), Logger: s.log,
@@ -167,6 +167,7 @@ func (s *process) trace(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.log = s.tracing.Logger(s.log)
 	return s.tracing.Redis(s.redis)
 }
 

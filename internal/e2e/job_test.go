@@ -73,6 +73,7 @@ func TestEmptiedRedisGoesOnFromPostgres(t *testing.T) {
 	c.must(t, http.MethodPut, "/v1/counters/a", `{"value":41}`)
 	c.must(t, http.MethodPut, "/v1/counters/b", `{"value":7}`)
 	s.eventuallyClean(t, 10*time.Second)
+	require.Zero(t, metric(t, "afterwrite_redis_emptied_total", s.workers...), "a new Redis is not one that was emptied")
 	require.NoError(t, s.redis.FlushAll(context.Background()).Err())
 
 	// The api gives Postgres 100 ms for the value of a cold counter. On a machine that is busy it may take longer: then the
@@ -91,6 +92,16 @@ func TestEmptiedRedisGoesOnFromPostgres(t *testing.T) {
 	require.Equal(t, int64(2), *c.must(t, http.MethodGet, "/v1/counters/a", "").Version)
 	s.eventuallyClean(t, 4*sweepInterval)
 	require.Equal(t, map[string]int64{"a": 42, "b": 7}, s.rows(t))
+	localtest.Eventually(t, 4*sweepInterval, func() (bool, string) {
+		n := metric(t, "afterwrite_redis_emptied_total", s.workers...)
+		return n == 1, fmt.Sprintf("noticed %v times", n)
+	})
+	var said strings.Builder
+	for _, w := range s.workers {
+		w.stop(t)
+		said.Write(w.out.Bytes())
+	}
+	require.Equal(t, 1, strings.Count(said.String(), "redis was emptied"), said.String())
 }
 
 func TestRefusedRowsAreDeadAndTheOthersLand(t *testing.T) {

@@ -2,7 +2,7 @@
 // OTEL_EXPORTER_OTLP_ENDPOINT is set.
 //
 //	traces, err := tracing.Start(ctx, tracing.Options{Endpoint: config.OTLPEndpoint, Process: "api", Logger: log})
-//	err = traces.Redis(client)
+//	log, err = traces.Logger(log), traces.Redis(client)
 //	defer traces.Close(ctx)
 //
 // A nil *Tracing is one that is off: all of its methods do nothing.
