@@ -47,31 +47,27 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 	s := start(t)
 	c := s.client()
 	defer c.close()
+	stop, done := make(chan struct{}), make(chan *ledger, 1)
+	go func() { done <- c.load(10, 300, forever, stop) }()
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		n := len(s.rows(t))
+		return n == 300, fmt.Sprintf("%d keys are warm; a cold one would be read from the table", n)
+	})
 	lock, err := s.db.Begin()
 	require.NoError(t, err)
 	_, err = lock.Exec(`LOCK TABLE counters IN ACCESS EXCLUSIVE MODE`)
 	require.NoError(t, err)
-	// Warm keys only: a cold one would be read from the table.
-	l := c.load(10, 300, 300, nil)
-	pid := 0
+	// A worker has 6 connections at most (workerPlan): with one more, each of the two is in the middle of a flush.
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		servers, err := s.inspector.Servers()
-		if err != nil {
-			return false, err.Error()
-		}
-		for _, server := range servers {
-			if len(server.ActiveWorkers) > 0 {
-				pid = server.PID
-			}
-		}
-		return pid != 0, "no worker is flushing"
+		var n int
+		require.NoError(t, s.db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
+			WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO counters%'`).Scan(&n))
+		return n > 6, fmt.Sprintf("%d flushes are under way", n)
 	})
-	for _, worker := range s.workers {
-		if worker.cmd.Process.Pid == pid {
-			worker.kill(t)
-		}
-	}
+	s.workers[0].kill(t)
 	require.NoError(t, lock.Rollback())
+	close(stop)
+	l := <-done
 
 	took := s.eventuallyClean(t, 3*sweepInterval)
 	t.Logf("postgres had everything %v after the kill: %s", took, l)
