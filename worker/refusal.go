@@ -48,6 +48,15 @@ func (r *retries) park(ctx context.Context, key counter.Key, attempts int) error
 	return r.cache.Park(ctx, key, r.delay(attempts)+2*r.sweepInterval)
 }
 
+// parkUntil is park until a retry that has been sent.
+func (r *retries) parkUntil(ctx context.Context, key counter.Key, at time.Time) error {
+	wait := min(time.Until(at), maxBackoff)
+	if wait <= r.delay(0) {
+		return nil // it is parked for as long
+	}
+	return r.cache.Park(ctx, key, wait+2*r.sweepInterval)
+}
+
 // delay is the wait after so many attempts.
 func (r *retries) delay(attempts int) time.Duration {
 	d := r.backoff
@@ -65,8 +74,11 @@ func (r *retries) send(ctx context.Context, key counter.Key) error {
 	_, err := r.sender.EnqueueContext(ctx, task)
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		info, infoErr := r.inspector.GetTaskInfo(tasks.QueueRetry, tasks.RetryID(key))
-		if infoErr != nil || info.State != asynq.TaskStateArchived {
-			return nil //nolint:nilerr // a retry is there, or was a moment ago
+		switch {
+		case infoErr != nil:
+			return nil //nolint:nilerr // a retry was there a moment ago
+		case info.State != asynq.TaskStateArchived: // somebody had it tried before its retry, which goes on waiting
+			return r.parkUntil(ctx, key, info.NextProcessAt)
 		}
 		if err := r.inspector.DeleteTask(tasks.QueueRetry, tasks.RetryID(key)); err != nil {
 			return fmt.Errorf("remove the archived retry of %q: %w", key, err)

@@ -93,6 +93,23 @@ func TestRefusedRowThatWasMendedLandsAtItsRetry(t *testing.T) {
 	})
 }
 
+// Somebody has a refused row tried before its retry is due: that must not make it be tried more often from then on.
+func TestRowThatIsRefusedAgainBeforeItsRetryWaitsForIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10)`)
+	retry := time.Now().Add(5 * time.Minute)
+	_, err := b.sender.Enqueue(tasks.Retry("a", b.config.MaxAttempts, time.Until(retry)))
+	require.NoError(t, err)
+	b.do(t, set("a", 10))
+	b.drainAll(t)
+
+	peeked, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, true)
+	require.NoError(t, err)
+	require.Len(t, peeked.Entries, 1)
+	require.Greater(t, peeked.Entries[0].DirtySince, retry.UnixMilli())
+}
+
 // An archived retry of an earlier time holds its ID for ever: the next refusal of that key must get through all the same.
 func TestRefusalAfterAnEarlierDeadLetterIsRetriedAgain(t *testing.T) {
 	t.Parallel()

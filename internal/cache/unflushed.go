@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -17,19 +18,22 @@ type Unflushed struct {
 	Dead     int64 // keys that Postgres refused for good
 
 	Shards []counter.Shard // that have due keys
+
+	At int64 // when this was so, ms of Redis's clock
 }
 
 // deadScore is where park.lua puts dead keys.
 const deadScore = 1 << 52
 
-// Unflushed counts the keys that have been dirty since before the given time of Redis's clock, ms, in all shards: keys that
-// were written again since it began are counted until all of what came before is in Postgres. In two round trips of 3 commands
-// for each shard.
+// Unflushed counts the keys that have been dirty since before the given time of Redis's clock, ms (0: now), in all shards: keys
+// that were written again since it began are counted until all of what came before is in Postgres. One that waited for another
+// try counts by when its time comes, so where some wait, ask with 0 the next time. In two round trips of 3 commands for each shard.
 func (c *Cache) Unflushed(ctx context.Context, before int64) (Unflushed, error) {
 	now, err := c.Now(ctx)
 	if err != nil {
 		return Unflushed{}, err
 	}
+	before = cmp.Or(before, now)
 	pipe := c.client.Pipeline()
 	due := make([]*redis.IntCmd, c.shards)
 	later := make([]*redis.IntCmd, c.shards)
@@ -43,7 +47,7 @@ func (c *Cache) Unflushed(ctx context.Context, before int64) (Unflushed, error) 
 	if _, err := pipe.Exec(ctx); err != nil {
 		return Unflushed{}, fmt.Errorf("count dirty keys: %w", err)
 	}
-	var u Unflushed
+	u := Unflushed{At: now}
 	for i := range c.shards {
 		u.add(counter.Shard(i), due[i].Val())
 		u.Retrying += later[i].Val()
@@ -58,6 +62,7 @@ func (c *Cache) UnflushedOf(ctx context.Context, keys []counter.Key, before int6
 	if err != nil {
 		return Unflushed{}, err
 	}
+	before = cmp.Or(before, now)
 	members := make(map[counter.Shard][]string)
 	for _, key := range keys {
 		members[c.Shard(key)] = append(members[c.Shard(key)], string(key))
@@ -70,7 +75,7 @@ func (c *Cache) UnflushedOf(ctx context.Context, keys []counter.Key, before int6
 	if _, err := pipe.Exec(ctx); err != nil {
 		return Unflushed{}, fmt.Errorf("look at %d keys: %w", len(keys), err)
 	}
-	var u Unflushed
+	u := Unflushed{At: now}
 	for shard, found := range scores {
 		due := int64(0)
 		for _, score := range found.Val() {

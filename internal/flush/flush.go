@@ -1,6 +1,7 @@
 package flush
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -43,18 +44,19 @@ func New(c *cache.Cache, sender tasks.Sender) *Flusher {
 // written before is in Postgres, dead, or bound has passed. What is written meanwhile does not keep it. A bound of 0 only
 // asks. The error is one of Redis; what was asked for before it is done all the same.
 func (f *Flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (Left, error) {
-	before, err := f.cache.Now(ctx)
-	if err != nil {
-		return Left{}, err
-	}
 	deadline := time.Now().Add(bound)
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	asked := make(map[counter.Shard]time.Time)
+	var before int64 // 0: the moment of the look
 	for {
 		u, err := f.unflushed(ctx, keys, before)
 		if err != nil {
 			return Left{}, err
+		}
+		before = cmp.Or(before, u.At)
+		if u.Retrying > 0 {
+			before = 0 // what is due at the next look may be one of these, and is not told from what is written meanwhile
 		}
 		left := Left{Dirty: u.Due + u.Retrying, Retrying: u.Retrying, Dead: u.Dead}
 		if left.Dirty == 0 {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,9 +22,9 @@ const (
 	// jitter once, so that many processes do not probe a Postgres that is starting up at the same moments.
 	openFor    = time.Second
 	openJitter = 250 * time.Millisecond
-	// settle is how long a probe that succeeds does not outweigh a call that failed: a full disk, say, fails writes only. It is
-	// longer than a process with work to do goes without a call.
-	settle = 3 * time.Second
+	// settle is how long a probe that succeeds does not outweigh a call that failed for what probes do not notice. It is longer
+	// than a process with work to do goes without a call: tasks are tried again within 30 s.
+	settle = time.Minute
 )
 
 // errUncounted is what a probe says to gobreaker when its success is not to count.
@@ -34,7 +36,10 @@ type breaker struct {
 	inner  *gobreaker.CircuitBreaker[struct{}]
 	logger *slog.Logger
 	last   atomic.Pointer[failure] // nil: Postgres is fine, as far as is known
-	heard  atomic.Int64            // when a call last said how Postgres is, ns since 1970; 0: never
+
+	began   time.Time
+	heard   atomic.Int64 // when a call last said how Postgres is, ns after began
+	waiting atomic.Int64 // calls that are under way
 }
 
 // failure is the last call that met an outage.
@@ -45,7 +50,8 @@ type failure struct {
 }
 
 func newBreaker(logger *slog.Logger) *breaker {
-	b := &breaker{logger: logger}
+	b := &breaker{logger: logger, began: time.Now()}
+	b.heard.Store(math.MinInt64 / 2) // never
 	b.inner = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        "postgres",
 		MaxRequests: 1,
@@ -62,6 +68,8 @@ func newBreaker(logger *slog.Logger) *breaker {
 // run calls call, or returns ErrUnavailable without calling it.
 func (b *breaker) run(call func() error) error {
 	return b.execute(func() error {
+		b.waiting.Add(1)
+		defer b.waiting.Add(-1)
 		err := call()
 		b.note(err, false)
 		return err
@@ -99,15 +107,30 @@ func (b *breaker) note(err error, probe bool) {
 	if saysNothing(err) {
 		return
 	}
-	b.heard.Store(time.Now().UnixNano())
+	b.heard.Store(int64(time.Since(b.began)))
 	last := b.last.Load()
 	switch {
 	case isOutage(err):
 		b.last.Store(&failure{err: err, at: time.Now(), probe: probe})
-	case last != nil && probe && !last.probe && time.Since(last.at) < settle:
+	case last != nil && probe && !last.probe && unnoticed(last.err) && time.Since(last.at) < settle:
 	default:
 		b.last.CompareAndSwap(last, nil)
 	}
+}
+
+// unnoticed reports that err may be what a probe does not meet: a full disk or too little memory, an error of the disk, or
+// one inside the server.
+func unnoticed(err error) bool {
+	code := sqlState(err)
+	return strings.HasPrefix(code, "53") || strings.HasPrefix(code, "58") || strings.HasPrefix(code, "XX")
+}
+
+// quiet returns for how long no call has said how Postgres is; 0 while one is under way, which will.
+func (b *breaker) quiet() time.Duration {
+	if b.waiting.Load() > 0 {
+		return 0
+	}
+	return time.Since(b.began) - time.Duration(b.heard.Load())
 }
 
 // saysNothing reports that err tells neither good nor bad of Postgres: a caller that left, or the table of actions, which the

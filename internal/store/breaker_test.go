@@ -23,13 +23,13 @@ func TestAProbeThatSucceedsDoesNotHideThatCallsFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logBuffer{}
 		b := newBreaker(log.logger())
-		for range 60 { // a call a second, and probes in between, for a minute of the bubble's time
+		for range 60 { // a call in five seconds, and probes in between, for five minutes of the bubble's time
 			require.Error(t, b.run(full))
 			require.False(t, b.up())
-			for range 3 {
+			for range 5 {
 				_ = b.probe(fine)
 				require.False(t, b.up())
-				time.Sleep(time.Second / 3)
+				time.Sleep(time.Second)
 			}
 		}
 		require.Equal(t, 1, log.count("postgres is unavailable"))
@@ -77,7 +77,10 @@ func TestQuietIsSinceTheLastCallThatSaidAnything(t *testing.T) {
 			time.Sleep(time.Second)
 			require.Equal(t, time.Second, s.Quiet())
 		}
-		_ = s.breaker.run(func() error { return context.Canceled })
+		_ = s.breaker.run(func() error {
+			require.Zero(t, s.Quiet(), "it will say")
+			return context.Canceled
+		})
 		require.Equal(t, time.Second, s.Quiet(), "its caller left")
 	})
 }

@@ -92,11 +92,13 @@ func (s *Store) Close() error {
 func (s *Store) Available() bool { return s.breaker.available() }
 
 // Up reports whether the last call reached a working Postgres, for a gauge; true before the first call. A Ping that gets
-// through ends what another call has met only when there has been no such call for three seconds. It does not block.
+// through ends an outage, but for what it would not notice, like a full disk: then only when no call has met that for a minute. It
+// does not block.
 func (s *Store) Up() bool { return s.breaker.up() }
 
-// Quiet returns for how long no call has said how Postgres is; a very long time before the first call. It does not block.
-func (s *Store) Quiet() time.Duration { return time.Since(time.Unix(0, s.breaker.heard.Load())) }
+// Quiet returns for how long no call has said how Postgres is: a very long time before the first, 0 while one is under way. It
+// does not block.
+func (s *Store) Quiet() time.Duration { return s.breaker.quiet() }
 
 // Ping asks Postgres for what this process needs of it: an upsert of no rows where Options.Writes, else a read of none. So it
 // fails for a table, a permission or a writable server that is not there, too. A full disk it does not notice.

@@ -28,12 +28,12 @@ func (r *run) confirm(ctx context.Context, confirmed []finding) error {
 	if len(groups) == 0 {
 		return nil
 	}
-	dirty, err := r.Cache.DirtyCount(ctx)
+	backlog, err := r.Cache.Backlog(ctx) // fails where it is not of all shards
 	if err != nil {
 		return err
 	}
 	// An api that finds MaxDirty dirty keys refuses writes: the half of it is left to them.
-	room := r.MaxDirty/2 - dirty
+	room := r.MaxDirty/2 - backlog.Dirty - backlog.Dead
 	for g, found := range groups {
 		if g.how == cache.MarkAgain {
 			if room -= int64(len(found)); room < 0 {
