@@ -9,6 +9,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/tasks"
 )
 
 // shardsPage is /shards.
@@ -68,29 +69,41 @@ func (*shardsPage) data(f *frame) any {
 	answer := slices.DeleteFunc(slices.Clone(d.Shards), func(row shardRow) bool { return row.Unknown })
 	if len(answer) > 0 {
 		d.Even = float64(d.Dirty) / float64(len(answer))
-		d.Out = outliers(answer, d.Even)
+		d.Out = append(fullest(answer, d.Even), oldest(answer, f.condition)...)
 	}
 	return d
 }
 
-// outliers are the shards that stand out: the one with the most keys, and the one whose oldest key has waited longest, each if it is
-// far from the others. A few keys that are stuck show by their age only.
-func outliers(rows []shardRow, even float64) []outlier {
-	var found []outlier
+// fullest is the shard with the most keys, if it has far more than the others.
+func fullest(rows []shardRow, even float64) []outlier {
 	most := slices.MaxFunc(rows, func(x, y shardRow) int { return cmp.Compare(x.Dirty, y.Dirty) })
-	if float64(most.Dirty) > 2*even+10 { // chance alone does less
-		found = append(found, outlier{most.Name, "has the most"})
+	if float64(most.Dirty) <= 2*even+10 { // chance alone does as much
+		return nil
 	}
-	ages := make([]time.Duration, len(rows))
-	for i, row := range rows {
-		ages[i] = row.Oldest
+	return []outlier{{most.Name, "has the most"}}
+}
+
+// oldest is the shard whose oldest key has waited longest, if that is far longer than in the others, and than a flush takes to
+// come: a few keys that are stuck show by their age only. A shard without dirty keys is one of the others only while workers
+// flush. Else nobody wrote to it, and what waits in the rest is not stuck for that.
+func oldest(rows []shardRow, c condition) []outlier {
+	f := c.fleet()
+	flushing := f.Up > 0 && f.Flushing >= trendWindow && !c.paused(tasks.QueueFlush)
+	var ages []time.Duration
+	for _, row := range rows {
+		if row.Dirty > 0 || flushing {
+			ages = append(ages, row.Oldest)
+		}
+	}
+	if len(ages) == 0 {
+		return nil
 	}
 	slices.Sort(ages)
-	oldest := slices.MaxFunc(rows, func(x, y shardRow) int { return cmp.Compare(x.Oldest, y.Oldest) })
-	if oldest.Oldest > 2*ages[len(ages)/2]+lateAfter { // the median: several may be stuck
-		found = append(found, outlier{oldest.Name, "has waited longest, for " + age(oldest.Oldest)})
+	first := slices.MaxFunc(rows, func(x, y shardRow) int { return cmp.Compare(x.Oldest, y.Oldest) })
+	if first.Oldest <= 2*ages[len(ages)/2]+f.FlushInterval+lateAfter { // the median: several may be stuck
+		return nil
 	}
-	return found
+	return []outlier{{first.Name, "has waited longest, for " + age(first.Oldest)}}
 }
 
 // parts implements livePage.

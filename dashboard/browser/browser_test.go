@@ -2,7 +2,9 @@ package browser_test
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -136,6 +138,30 @@ func (b *tab) looks() int {
 		}
 	}
 	return n
+}
+
+// listen notes what is said aloud from now on.
+func (b *tab) listen(t *testing.T) {
+	t.Helper()
+	evaluate[bool](t, b, `(window.spoken = []) && new MutationObserver(() => {
+		const text = document.querySelector('[data-said]').textContent;
+		if (text) window.spoken.push(text);
+	}).observe(document.querySelector('[data-said]'), {childList: true}) === undefined`)
+}
+
+// heard is what has been said aloud since listen.
+func (b *tab) heard(t *testing.T) []string {
+	t.Helper()
+	return evaluate[[]string](t, b, "window.spoken")
+}
+
+// keepsNoStream waits until each of window.streams is closed for good. One that the browser itself opens again is not.
+func (b *tab) keepsNoStream(t *testing.T) {
+	t.Helper()
+	localtest.Eventually(t, patience, func() (bool, string) {
+		states := evaluate[[]int](t, b, "window.streams.map((stream) => stream.readyState)")
+		return len(states) > 0 && !slices.ContainsFunc(states, func(state int) bool { return state != 2 }), fmt.Sprint("streams: ", states)
+	})
 }
 
 // do is what a person does.

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/tasks"
 )
 
 const (
@@ -74,10 +75,7 @@ func TestAnotherTroubleIsSaidAloudAndTheSameOnlyOnce(t *testing.T) {
 	b := open(t)
 	b.visit(t, s.dashboard.url("/"))
 	b.shows(t, ".state.good .sentence", "Keeping up:")
-	evaluate[bool](t, b, `(window.spoken = []) && new MutationObserver(() => {
-		const text = document.querySelector('[data-said]').textContent;
-		if (text) window.spoken.push(text);
-	}).observe(document.querySelector('[data-said]'), {childList: true}) === undefined`)
+	b.listen(t)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
@@ -92,8 +90,69 @@ func TestAnotherTroubleIsSaidAloudAndTheSameOnlyOnce(t *testing.T) {
 	require.NoError(t, s.redis.Stop(ctx))
 	b.shows(t, spoken, "Redis has not answered")
 
-	all := evaluate[[]string](t, b, "window.spoken")
+	all := b.heard(t)
 	require.Len(t, all, 2, "%q", all)
+}
+
+// What is to be looked after while Postgres keeps up is said aloud, and in the title, as what it is; a second one too.
+func TestATroubleThatIsAWarningIsSaidAloud(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	redis := s.client(t)
+	b := open(t)
+	b.visit(t, s.dashboard.url("/"))
+	b.shows(t, ".state.good .sentence", "Keeping up:")
+	b.listen(t)
+
+	require.NoError(t, redis.Set(t.Context(), tasks.PausedKey(tasks.QueueRetry), 1, 0).Err())
+	b.shows(t, ".state.warn .sentence", "Keeping up:")
+	b.titled(t, "! The queue aw-retry is paused.")
+	require.NoError(t, redis.Set(t.Context(), tasks.PausedKey(tasks.QueueSweep), 1, 0).Err())
+	b.shows(t, ".state.warn li:nth-child(2)", "The queue aw-sweep is paused.")
+	require.NoError(t, redis.Del(t.Context(), tasks.PausedKey(tasks.QueueSweep)).Err())
+	localtest.Eventually(t, patience, func() (bool, string) {
+		second := b.text(t, ".state.warn li:nth-child(2)")
+		return second == "", second
+	})
+	require.NoError(t, redis.Del(t.Context(), tasks.PausedKey(tasks.QueueRetry)).Err())
+	b.shows(t, ".state.good .sentence", "Keeping up:")
+
+	b.shows(t, spoken, "Keeping up:")
+	b.titled(t, "Overview")
+	all := b.heard(t)
+	require.Len(t, all, 3, "%q", all)
+	require.Equal(t, []string{"The queue aw-retry is paused.", "The queue aw-sweep is paused."}, all[:2])
+}
+
+func TestAPageWithoutASeatLoadsItsNumbersAnew(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.write(t)
+	leave := s.fillSeats(t)
+	b := open(t)
+	b.visit(t, s.dashboard.url("/"))
+	b.shows(t, connection, "no live updates")
+	b.shows(t, sentence, "Keeping up:")
+	b.listen(t)
+	line := `document.querySelector('[data-line="w"]').getAttribute('d')`
+	before := evaluate[string](t, b, line)
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, s.postgres.Stop(ctx))
+	b.titled(t, "! Postgres has been down")
+	b.shows(t, connection, "no live updates")
+	b.shows(t, sentence, "Postgres has been down")
+	require.NotEqual(t, before, evaluate[string](t, b, line), "the chart stands still")
+
+	leave()
+	localtest.Eventually(t, patience, func() (bool, string) {
+		text := b.text(t, connection)
+		return text == "live", text
+	})
+	all := b.heard(t)
+	require.Len(t, all, 1, "%q", all)
+	require.Contains(t, all[0], "Postgres has been down")
 }
 
 // Nobody sees the page, but its title, in the bar of tabs.
@@ -104,23 +163,29 @@ func TestTheTitleOfATabInTheBackgroundStaysTrue(t *testing.T) {
 	b.visit(t, s.dashboard.url("/"))
 	b.shows(t, connection, "live")
 	b.shows(t, sentence, "Keeping up:")
-	evaluate[bool](t, b, `Object.defineProperty(document, 'hidden', {value: true, configurable: true}) === document
+	evaluate[bool](t, b, `(window.streams = []) && (window.EventSource = class extends EventSource {
+		constructor(url) {
+			super(url);
+			window.streams.push(this);
+		}
+	}) && Object.defineProperty(document, 'hidden', {value: true, configurable: true}) === document
 		&& document.dispatchEvent(new Event('visibilitychange'))`)
+	b.keepsNoStream(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.postgres.Stop(ctx))
 	s.set(t, "a", 1)
 	b.titled(t, "! Postgres has been down")
-	looks := b.looks()
+	b.keepsNoStream(t)
 	s.dashboard.stop()
 	b.titled(t, "! No connection since")
 	s.run(t, s.dashboard)
 	b.titled(t, "! Postgres has been down")
-	require.GreaterOrEqual(t, b.looks(), looks+2, "each look has a stream of its own, which it closes")
+	b.keepsNoStream(t)
 
 	evaluate[bool](t, b, `delete document.hidden && document.dispatchEvent(new Event('visibilitychange'))`)
 	b.shows(t, connection, "live")
-	looks = b.looks()
+	looks := b.looks()
 	at := b.text(t, "[data-part=at]")
 	localtest.Eventually(t, patience, func() (bool, string) {
 		now := b.text(t, "[data-part=at]")

@@ -196,13 +196,39 @@ func (s *system) send(ctx context.Context, operations string) string {
 	return response.Status
 }
 
-// endSessions signs everybody out, as when their time is over.
-func (s *system) endSessions(ctx context.Context, t *testing.T) {
+// client is one of the system's Redis, which is closed with the test.
+func (s *system) client(t *testing.T) *redis.Client {
 	t.Helper()
 	options, err := redis.ParseURL(s.redis.URL())
 	require.NoError(t, err)
 	client := redis.NewClient(options)
-	defer client.Close()
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	return client
+}
+
+// fillSeats takes every seat of the dashboard for streams, until the returned function is called or the test ends.
+func (s *system) fillSeats(t *testing.T) (leave func()) {
+	t.Helper()
+	ctx, leave := context.WithCancel(context.Background())
+	t.Cleanup(leave)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.dashboard.url("/live?page=shards&every=15"), http.NoBody)
+	require.NoError(t, err)
+	for range 1000 { // which is more than there are
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = response.Body.Close() })
+		if response.StatusCode == http.StatusServiceUnavailable {
+			return leave
+		}
+	}
+	require.Fail(t, "there is always another seat")
+	return leave
+}
+
+// endSessions signs everybody out, as when their time is over.
+func (s *system) endSessions(ctx context.Context, t *testing.T) {
+	t.Helper()
+	client := s.client(t)
 	keys, err := client.Keys(ctx, "aw:session:*").Result()
 	require.NoError(t, err)
 	require.NotEmpty(t, keys)

@@ -27,7 +27,7 @@
   let heard = new Date(); // when the last event came
   let lost = false; // the page says that nobody knows how things are
   let points = [];
-  let said = find('[data-level]') && gist(find('[data-level]'));
+  let said = gists(claims()); // what is not said again
 
   function stored(name) {
     try { return localStorage.getItem(name); } catch { return null; } // it may be forbidden
@@ -68,9 +68,8 @@
         sayTrying();
         return;
       }
-      say('no connection', 'bad');
       timer = setTimeout(open, AGAIN);
-      askWho();
+      ask(source);
     };
   }
 
@@ -82,12 +81,38 @@
     timer = setTimeout(open, GLANCE);
   }
 
-  // Where the session is over, the page itself leads to the one that asks who it is.
-  async function askWho() {
+  // Asks for the page itself, where the given stream was refused. If the session is over, it leads to the one that asks who it
+  // is; if only the stream has no seat, it shows how things are until the next try.
+  async function ask(refused) {
     try {
-      const answer = await fetch(location.href, { headers: { Accept: 'text/html' }, cache: 'no-store' });
+      const answer = await fetch(location.href, {
+        headers: { Accept: 'text/html' }, cache: 'no-store', signal: AbortSignal.timeout(AGAIN),
+      });
       if (answer.redirected && new URL(answer.url).pathname === '/signin') location.reload();
-    } catch { /* nobody answers: the page says so already */ }
+      const text = await answer.text();
+      if (source !== refused) return; // paused meanwhile, or trying again
+      if (take(new DOMParser().parseFromString(text, 'text/html'))) return;
+    } catch { /* nobody answers */ }
+    if (source === refused) say('no connection', 'bad');
+  }
+
+  // Takes what changes from a page that was loaded, and returns false where that is another one, of a proxy perhaps.
+  function take(page) {
+    const changing = '[data-part], [data-line], [data-now], [data-top], [data-half]';
+    const ours = all(changing);
+    const theirs = all(changing, page);
+    if (ours.length !== theirs.length) return false;
+    say('no live updates', 'warn');
+    heard = new Date();
+    lost = false;
+    expectNothing();
+    ours.forEach((element, i) => {
+      if (element.hasAttribute('d')) element.setAttribute('d', theirs[i].getAttribute('d'));
+      else element.innerHTML = theirs[i].innerHTML;
+      element.shown = undefined; // the next event may bring what was there before
+    });
+    announce();
+    return true;
   }
 
   // The wait for the next event, which also ends where a connection is lost without an error.
@@ -107,7 +132,7 @@
     const sentence = `No connection since ${heard.toISOString().slice(11, 19)} UTC.`;
     say('no connection', 'bad');
     lost = true;
-    said = sentence;
+    said = [sentence];
     document.title = `! ${sentence}`;
     find('[data-said]').textContent = sentence;
     const part = find('[data-part="state"], [data-part="summary"]');
@@ -150,25 +175,38 @@
     for (const figure of all('[data-chart]')) draw(figure, message.now);
   }
 
-  // Says aloud, and in the tab's title, when the state changes, and not each time that a number does.
+  // Says aloud, and in the tab's title, when the state changes or has one trouble more, and not each time that a number does.
   function announce() {
-    const state = find('[data-level]');
-    if (!state) {
+    const [headline, ...beside] = claims();
+    if (!headline) {
       document.title = title;
       find('[data-said]').textContent = '';
       return;
     }
-    const sentence = find('.sentence', state).textContent;
-    document.title = state.dataset.level === 'good' ? title : `! ${sentence}`;
-    if (gist(state) === said) return;
-    said = gist(state);
-    find('[data-said]').textContent = sentence;
+    document.title = headline.level === 'good' ? title : `! ${headline.text}`;
+    const news = beside.filter((claim) => !said.includes(gist(claim)));
+    if (gist(headline) !== said[0]) news.unshift(headline);
+    said = gists([headline, ...beside]);
+    if (news.length) find('[data-said]').textContent = [...new Set(news.map((claim) => claim.text))].join(' ');
   }
 
-  // What a state says apart from its numbers: its level, and its sentence up to what counts and measures.
-  function gist(state) {
-    const [claim] = find('.sentence', state).textContent.split(/[:;]/);
-    return `${state.dataset.level} ${claim.replace(/[\d.,]+( (s|min|h|d)\b)?/g, '').replace(/\s+/g, ' ')}`;
+  // What the state claims: its news first, which may be of one of the troubles that follow.
+  function claims() {
+    const state = find('[data-level]');
+    if (!state) return [];
+    const beside = all('li:not(.good)', state).map((item) => ({ level: item.className, text: find('strong', item).textContent }));
+    return [{ level: state.dataset.level, text: state.dataset.news }, ...beside];
+  }
+
+  function gists(list) {
+    return list.map(gist);
+  }
+
+  // What a claim says apart from its numbers: its level, and its sentence up to what counts and measures, of one or of many.
+  function gist(claim) {
+    const [words] = claim.text.split(/[:;]/);
+    const plain = words.replace(/[\d.,]+( (s|min|h|d)\b)?/g, '').replace(/s\b/g, '').replace(/\s+/g, ' ');
+    return `${claim.level} ${plain}`;
   }
 
   // The charts.
