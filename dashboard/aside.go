@@ -15,7 +15,7 @@ func aside(c condition) []finding {
 			levelWarn, fmt.Sprintf("Rows in Postgres are locked by somebody else, or slow: %s put aside in the last %d s.",
 				count(c.Hindered, "was", "were"), sample.HinderedWindow),
 			"Their counters take writes, and the others are flushed. They are tried again every few seconds for as long as it lasts, " +
-				"and never become dead letters. Look in pg_stat_activity for an old transaction, and end it; the log of a worker names a key.",
+				"and never become dead letters. Look in pg_stat_activity for an old transaction, and end it; a worker's log names a key.",
 		})
 	}
 	refused := c.Retrying - c.Hindered

@@ -585,6 +585,8 @@ func TestWhatNobodyCouldSayIsNotKnown(t *testing.T) {
 	}
 	require.Equal(t, [][2]string{{"For", "–"}, {"Reached by", "–"}, {"Rows taken", "–"}}, postgresFacts(c, f).Pairs)
 	require.Equal(t, [][2]string{{"Last one sent", "–"}, {"Every", "–"}, {"Flush interval", "–"}}, sweepFacts(c, f).Pairs)
+	c.Unread, c.Refusal = false, "MISCONF"
+	require.Empty(t, flow(c, c.fleet()).Advice, "it refuses still, and not until just now")
 	c = well()
 	require.Equal(t, [][2]string{{"Last one sent", "2.0 s ago"}, {"Every", "5.0 s"}, {"Flush interval", "1.0 s"}}, sweepFacts(c, c.fleet()).Pairs)
 }
