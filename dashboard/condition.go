@@ -14,9 +14,11 @@ import (
 type condition struct {
 	sample.Snapshot
 
-	Failed   time.Duration   // Redis has not answered for so long; 0: it does
+	Failed   time.Duration   // Redis has not answered, or not served, for so long; 0: it does
+	Denial   string          // the word by which it refuses to serve (see cache.Denial); "": it says nothing
 	Starting bool            // there is no sample yet
 	Deaf     bool            // until just now Redis did not take what processes say
+	Back     bool            // Redis does all again, and until less than the trend's window ago it did not
 	History  []sample.Sample // of the last 15 minutes, the oldest first, this one included
 	Then     shardsAt        // the shards as the trend's window began
 }

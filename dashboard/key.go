@@ -142,7 +142,8 @@ func stateOf(seen cache.Seen, row counter.Row, found, unread bool, now int64) ke
 	case seen.Dirty && seen.DirtySince > now:
 		return keyState{
 			Class: "warn", Word: "waits for a retry", Flushable: true,
-			Text: "Postgres refused it, or its row was locked: it is tried again, later each time.",
+			Text: "Postgres refused it, and it is tried again, later each time; " +
+				"or its row was locked or slow, and it is tried again every few seconds.",
 		}
 	case seen.Dirty && seen.Missing:
 		return keyState{

@@ -116,6 +116,8 @@ func tiles(c condition, f fleet) []tile {
 	rows := tile{Label: "Rows", Value: rate(c.Rows), Unit: "/s", Note: "taken by Postgres"}
 	if f.Alive[pulse.RoleWorker] == 0 && c.unheard() {
 		rows = tile{Label: "Rows", Value: "–", Note: "the workers could not say"}
+		coalesced = tile{Label: "Coalescing", Value: "–", Note: "the workers could not say"}
+		lag = tile{Label: "Sync lag", Value: "–", Note: "the workers could not say"}
 	}
 	return []tile{
 		writes,
@@ -192,11 +194,11 @@ func postgresFacts(c condition, f fleet) facts {
 			since = "at least " + since
 		}
 	}
-	out.Pairs = [][2]string{
-		{"For", since},
-		{"Reached by", fmt.Sprintf("%d of %d workers", f.Up, workers)},
-		{"Rows taken", rate(c.Rows) + "/s"},
+	reached, rows := fmt.Sprintf("%d of %d workers", f.Up, workers), rate(c.Rows)+"/s"
+	if workers == 0 && c.unheard() {
+		reached, rows = "–", "–"
 	}
+	out.Pairs = [][2]string{{"For", since}, {"Reached by", reached}, {"Rows taken", rows}}
 	return out
 }
 
@@ -204,6 +206,8 @@ func redisFacts(c condition) facts {
 	r := c.Redis
 	out := facts{Title: "Redis", Level: levelGood, Word: "up"}
 	switch {
+	case c.Failed > 0 && c.Denial != "":
+		out.Level, out.Word = levelBad, "does not serve"
 	case c.Failed > 0:
 		out.Level, out.Word = levelBad, "cannot be reached"
 	case c.Away > 0:
@@ -259,6 +263,13 @@ func sweepFacts(c condition, f fleet) facts {
 	case f.unswept():
 		out.Level, out.Word = levelWarn, "late"
 	}
-	out.Pairs = [][2]string{{"Last one sent", last}, {"Every", age(f.SweepInterval)}, {"Flush interval", age(f.FlushInterval)}}
+	every, interval := "–", "–" // nobody says how long they are
+	if f.Alive[pulse.RoleScheduler] > 0 {
+		every = age(f.SweepInterval)
+	}
+	if f.Alive[pulse.RoleWorker] > 0 {
+		interval = age(f.FlushInterval)
+	}
+	out.Pairs = [][2]string{{"Last one sent", last}, {"Every", every}, {"Flush interval", interval}}
 	return out
 }

@@ -72,7 +72,7 @@ func TestTheEndOfALongOutageIsNotFallingBehindUntilSomethingIsStuck(t *testing.T
 	}
 	require.Equal(t, levelGood, judge(r.next()).Level)
 
-	// Five keys of one shard cannot be flushed, by somebody's lock perhaps, and the backlog of the others wavers.
+	// Five keys of one shard are never flushed, and not put aside either, and the backlog of the others wavers.
 	r.since[9] = outage
 	for second := range int64(300) {
 		for i := range r.dirty {

@@ -24,6 +24,42 @@ var refusals = map[string]struct{ why, advice string }{
 	},
 }
 
+// denials are what the words mean by which Redis refuses to serve us at all, and what to do then.
+var denials = map[string]struct{ what, advice string }{
+	"LOADING": {
+		"Redis is loading its data",
+		"Writes are refused until it has. Wait: it reads some hundred megabytes a second, and its own log says how far it is.",
+	},
+	"CLUSTERDOWN": {
+		"The cluster of Redis is down",
+		"Writes are refused until it is up. Some slots have no master, and then it serves none of them unless " +
+			"cluster-require-full-coverage is no: `redis-cli cluster nodes` says which. Start that master, or let a replica take over.",
+	},
+	"MASTERDOWN": {
+		"Redis is a replica that has lost its master",
+		"Find out which node is the master, and let REDIS_URL lead there (MASTERDOWN).",
+	},
+	"NOAUTH":    {"Redis wants a password", "Put it into REDIS_URL, here and for every process that lacks it (NOAUTH)."},
+	"WRONGPASS": {"Redis does not take our password", "Mend the user and the password in REDIS_URL, everywhere (WRONGPASS)."},
+	"NOPERM": {
+		"Redis does not permit us what we need",
+		"Its ACL lacks commands or keys for the user of REDIS_URL (NOPERM): `redis-cli acl log` says which.",
+	},
+}
+
+// unserved says for how long Redis has not answered, or refused to serve, and why.
+func unserved(c condition) finding {
+	const before = " The numbers below are from before."
+	if known, ok := denials[c.Denial]; ok {
+		return finding{levelBad, known.what + ", and has not served us for " + age(c.Failed) + ".", known.advice + before}
+	}
+	return finding{
+		levelBad, "Redis has not answered for " + age(c.Failed) + ".",
+		"Writes are refused until it answers. Check that it runs and that the network lets us through; " +
+			"`afterwrite doctor` says more." + before,
+	}
+}
+
 // redis is what Redis is called where not all of a cluster need be meant.
 func (c condition) redis() string {
 	if c.Redis.Nodes > 1 {

@@ -155,8 +155,27 @@ func TestWorkersThatSayNothingWhileRedisIsAwayAreNotTakenForGone(t *testing.T) {
 	v := watch(t, b.serve(t)+"/live?page=overview&every=1")
 	v.until(t, "state", "Keeping up")
 
+	b.dirty(t, "00", 300, time.Now().Add(-time.Minute)) // nobody flushes them
 	server.Kill()
 	v.until(t, "state", "Redis has not answered for 7")
 	require.NoError(t, server.Start(t.Context()))
+	v.until(t, "state", "Redis is back; 300 keys are waiting.")
+	require.NoError(t, b.redis.Del(t.Context(), "{aw:00}:dirty").Err())
 	v.until(t, "state", "Keeping up")
+}
+
+func TestARedisThatDoesNotLetUsInIsNotSaidToBeAway(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	client, err := cache.Connect(server.URL(), 8)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	b := setupOn(t, client.(*redis.Client), false)
+	b.run(t)
+	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "-zcard").Err())
+	b.eventually(t, "/", func(page string) bool {
+		return strings.Contains(page, "Redis does not permit us what we need, and has not served us for") && strings.Contains(page, "does not serve")
+	})
+	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "+zcard").Err())
+	b.eventually(t, "/", func(page string) bool { return !strings.Contains(page, "does not permit") })
 }

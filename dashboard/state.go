@@ -39,11 +39,7 @@ type state struct {
 func judge(c condition) state {
 	switch {
 	case c.Failed > 0:
-		return state{finding: finding{
-			levelBad, "Redis has not answered for " + age(c.Failed) + ".",
-			"Writes are refused until it answers. Check that it runs and that the network lets us through; " +
-				"`afterwrite doctor` says more. The numbers below are from before.",
-		}}
+		return state{finding: unserved(c)}
 	case c.Starting:
 		return state{finding: finding{levelWarn, "Starting: the first sample is on its way.", "This takes a second or two."}}
 	}
@@ -78,8 +74,11 @@ func flow(c condition, f fleet) finding {
 	switch {
 	case f.Alive[pulse.RoleWorker] == 0 && c.unheard():
 		why := "They say so by writing to Redis, which did not take that until just now."
-		if c.Unread {
+		switch {
+		case c.Unread:
 			why = "They say so in Redis, on a node that does not answer."
+		case c.Refusal != "":
+			why = "" // what says that Redis refuses writes says this too
 		}
 		return finding{levelWarn, "Which workers run is not known; " + waiting + ".", why}
 	case f.Alive[pulse.RoleWorker] == 0:
@@ -114,6 +113,11 @@ const endings = 2
 func behind(c condition, f fleet, waiting string) finding {
 	trend := c.trend()
 	switch {
+	case c.Back:
+		return finding{
+			levelWarn, "Redis is back; " + waiting + ".",
+			"It was away or refused writes, and so they are late. Whether workers catch up shows in some seconds.",
+		}
 	case f.Flushing < trendWindow && f.LastUp+f.LastDown <= endings:
 		return finding{
 			levelWarn, "Workers have just begun to flush; " + waiting + ".",
@@ -200,7 +204,7 @@ func room(c condition, f fleet, trend float64) string {
 	return text + "; after that new keys are refused."
 }
 
-// troubles are what can lose or refuse writes.
+// troubles are what can lose or refuse writes: first what makes requests fail, then that they do.
 func troubles(c condition, f fleet) []finding {
 	var found []finding
 	add := func(ok bool, level, title, advice string) {
@@ -208,21 +212,21 @@ func troubles(c condition, f fleet) []finding {
 			found = append(found, finding{level, title, advice})
 		}
 	}
+	full, redis := c.Redis.Full(), c.redis()
+	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("%s is %.0f%% full.", redis, 100*full),
+		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
+	add(c.Redis.AOFFailing, levelBad, redis+" cannot write its append-only file.",
+		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
+	add(c.Redis.Role == "slave" && !c.unheard(), levelBad, "Redis is a replica that takes writes.",
+		"What is written to it is lost when it syncs with its master again. Let REDIS_URL lead to the master.")
 	rejected := c.rejected()
 	add(rejected > 0, rejectedLevel(rejected), "Requests fail: "+rate(rejected)+" a second.",
 		"They are answered 503, 504 or 500. None with 503 was applied, unless it says not_durable; "+
 			"of those with 504 or 500 some may have been. The reasons are in afterwrite_rejected_total of each api.")
-	full, redis := c.Redis.Full(), c.redis()
-	add(full >= 0.9 && c.Redis.Policy == "noeviction", levelBad, fmt.Sprintf("%s is %.0f%% full.", redis, 100*full),
-		"A full Redis refuses writes, until clean entries expire. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.")
 	add(strings.HasPrefix(c.Redis.Policy, "allkeys-"), levelBad, redis+" may throw away counters that Postgres does not have yet.",
 		"Its maxmemory-policy is "+c.Redis.Policy+", which takes any entry when memory runs out. Set maxmemory-policy noeviction.")
-	add(c.Redis.AOFFailing, levelBad, redis+" cannot write its append-only file.",
-		"What it holds would be lost with it. Look for a full disk, and at Redis's own log.")
 	add(c.Redis.Known && !c.Redis.AOF, levelWarn, redis+" keeps no append-only file.",
 		"Writes that Postgres does not have yet are lost if Redis ends. Set appendonly yes.")
-	add(c.Redis.Role == "slave" && !c.unheard(), levelBad, "Redis is a replica that takes writes.",
-		"What is written to it is lost when it syncs with its master again. Let REDIS_URL lead to the master.")
 	add(f.Alive[pulse.RoleAPI] == 0 && !c.unheard(), levelBad, "No api is running.", "Nobody can write. Start `afterwrite api`.")
 	return found
 }
@@ -253,8 +257,7 @@ func concerns(c condition, f fleet) []finding {
 	add(c.Dead > 0, count(c.Dead, "dead letter needs", "dead letters need")+" somebody.",
 		"Postgres refuses their rows for good; every other counter goes on. See the page Dead letters, "+
 			"mend the cause, then redrive or discard them.")
-	add(c.Retrying > 0, count(c.Retrying, "key waits", "keys wait")+" for a retry.",
-		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end.")
+	found = append(found, aside(c)...)
 	schedulers := f.Alive[pulse.RoleScheduler]
 	add(schedulers == 0 && !c.unheard(), "No scheduler is running.",
 		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`.")

@@ -131,6 +131,32 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelBad, "Workers are not running; 50 keys are waiting.", "Start `afterwrite worker`",
 			[]string{"No api is running.", "No scheduler is running."},
 		},
+		"redis is back, and what waited for it is late": {
+			func(c *condition) { c.Dirty, c.Oldest, c.Deaf, c.Back = 300, 65_000, true, true },
+			levelWarn, "Redis is back; 300 keys are waiting.", "Whether workers catch up", nil,
+		},
+		"redis is back, and nothing is late": {
+			func(c *condition) { c.Deaf, c.Back = true, true },
+			levelGood, "Keeping up: 1.2 s behind.", "", nil,
+		},
+		"redis is back, and postgres is down": {
+			func(c *condition) {
+				c.Oldest, c.Back, worker(c).Postgres, worker(c).PostgresFor = 65_000, true, pulse.PostgresDown, 60_000
+			},
+			levelBad, "Postgres has been down for 1 min; 50 keys are waiting.", "Start Postgres", nil,
+		},
+		"redis loads its data": {
+			func(c *condition) { c.Denial, c.Failed = "LOADING", 12*time.Second },
+			levelBad, "Redis is loading its data, and has not served us for 12 s.", "Wait", nil,
+		},
+		"a cluster is down": {
+			func(c *condition) { c.Denial, c.Failed = "CLUSTERDOWN", 12*time.Second },
+			levelBad, "The cluster of Redis is down, and has not served us for 12 s.", "let a replica take over", nil,
+		},
+		"redis does not know us": {
+			func(c *condition) { c.Denial, c.Failed = "NOAUTH", 12*time.Second },
+			levelBad, "Redis wants a password, and has not served us for 12 s.", "REDIS_URL", nil,
+		},
 		"redis does not answer at all": {
 			func(c *condition) { c.Refusal, c.Failed = "MISCONF", time.Minute },
 			levelBad, "Redis has not answered for 1 min.", "Writes are refused", nil,
@@ -143,6 +169,11 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 		"a node of a cluster is away, and with it what processes say": {
 			func(c *condition) { c.Away, c.Unread, c.Processes = 21, true, nil },
 			levelBad, "21 shards do not answer.", "A node of Redis is away",
+			[]string{"Which workers run is not known; 50 keys are waiting."},
+		},
+		"the node of a cluster with what processes say refuses writes": {
+			func(c *condition) { c.Refusal, c.Redis.Nodes = "MISCONF", 3; silent(c) },
+			levelBad, "A node of Redis refuses writes, since it cannot save its data; 50 keys are waiting.", "they say so by writing",
 			[]string{"Which workers run is not known; 50 keys are waiting."},
 		},
 		"a node of a cluster is away, and postgres is down": {
@@ -314,6 +345,24 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			levelWarn, "Keeping up: 1.2 s behind.", "",
 			[]string{"3 dead letters need somebody.", "1 key waits for a retry."},
 		},
+		"rows that somebody holds locked": {
+			func(c *condition) { c.Retrying, c.Hindered = 5, 15 },
+			levelWarn, "Keeping up: 1.2 s behind.", "",
+			[]string{"Rows in Postgres are locked by somebody else, or slow: 15 were put aside in the last 30 s."},
+		},
+		"rows that somebody holds locked, and that are tried just now": {
+			func(c *condition) { c.Hindered = 1 },
+			levelWarn, "Keeping up: 1.2 s behind.", "",
+			[]string{"Rows in Postgres are locked by somebody else, or slow: 1 was put aside in the last 30 s."},
+		},
+		"rows that somebody holds locked, and some that postgres refused": {
+			func(c *condition) { c.Retrying, c.Hindered = 9, 6 },
+			levelWarn, "Keeping up: 1.2 s behind.", "",
+			[]string{
+				"Rows in Postgres are locked by somebody else, or slow: 6 were put aside in the last 30 s.",
+				"At least 3 keys wait for a retry.",
+			},
+		},
 		"redis nearly full": {
 			func(c *condition) { c.Redis.Used = 95 },
 			levelBad, "Redis is 95% full.", "maxmemory",
@@ -332,6 +381,18 @@ func TestStateIsOneSentenceThatSaysHowThingsAre(t *testing.T) {
 			func(c *condition) { c.History = []sample.Sample{{At: c.At, Rejected: 12}} },
 			levelBad, "Requests fail: 12 a second.", "None with 503 was applied, unless it says not_durable",
 			[]string{"Keeping up: 1.2 s behind."},
+		},
+		"writes are refused since redis is full": {
+			func(c *condition) {
+				c.Redis.Used, c.History = 99, []sample.Sample{{At: c.At, Rejected: 400}}
+			},
+			levelBad, "Redis is 99% full.", "Raise maxmemory",
+			[]string{"Keeping up: 1.2 s behind.", "Requests fail: 400 a second."},
+		},
+		"writes are refused since redis cannot append": {
+			func(c *condition) { c.Redis.AOFFailing, c.History = true, []sample.Sample{{At: c.At, Rejected: 400}} },
+			levelBad, "Redis cannot write its append-only file.", "full disk",
+			[]string{"Keeping up: 1.2 s behind.", "Requests fail: 400 a second."},
 		},
 		"one write was refused": {
 			func(c *condition) {
@@ -506,6 +567,41 @@ func TestAShardThatDoesNotAnswerIsNotShownAsEmpty(t *testing.T) {
 	require.Contains(t, heat, "Shard 00: does not answer")
 	c := f.condition
 	require.Equal(t, "without 1 shard that does not answer", tiles(c, c.fleet())[3].Note)
+}
+
+func TestWhatNobodyCouldSayIsNotKnown(t *testing.T) {
+	t.Parallel()
+	c := well()
+	c.Away, c.Unread, c.Processes = 21, true, nil
+	c.Writes, c.Rows, c.Rejected, c.LagP50, c.LagP99 = -1, -1, -1, -1, -1
+	f := c.fleet()
+	for _, shown := range tiles(c, f) {
+		switch shown.Label {
+		case "Writes", "Rejected":
+			require.Equal(t, "the apis could not say", shown.Note)
+		case "Rows", "Coalescing", "Sync lag":
+			require.Equal(t, tile{Label: shown.Label, Value: "–", Note: "the workers could not say"}, shown)
+		}
+	}
+	require.Equal(t, [][2]string{{"For", "–"}, {"Reached by", "–"}, {"Rows taken", "–"}}, postgresFacts(c, f).Pairs)
+	require.Equal(t, [][2]string{{"Last one sent", "–"}, {"Every", "–"}, {"Flush interval", "–"}}, sweepFacts(c, f).Pairs)
+	c.Unread, c.Refusal = false, "MISCONF"
+	require.Empty(t, flow(c, c.fleet()).Advice, "it refuses still, and not until just now")
+	c = well()
+	require.Equal(t, [][2]string{{"Last one sent", "2.0 s ago"}, {"Every", "5.0 s"}, {"Flush interval", "1.0 s"}}, sweepFacts(c, c.fleet()).Pairs)
+}
+
+func TestWhyKeysWaitIsNotSaidWhereItIsNotKnown(t *testing.T) {
+	t.Parallel()
+	c := well()
+	c.Retrying = 5
+	require.Contains(t, aside(c)[0].Advice, "become dead letters")
+	c.Unread = true
+	require.Contains(t, aside(c)[0].Advice, "not known now")
+	require.NotContains(t, aside(c)[0].Advice, "dead letters")
+	c.Unread, c.Hindered = false, 5
+	require.Len(t, aside(c), 1)
+	require.Contains(t, aside(c)[0].Advice, "pg_stat_activity")
 }
 
 func TestTheTileOfDirtyKeysSaysThatTheLimitIsForDeadLettersToo(t *testing.T) {

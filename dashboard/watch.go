@@ -3,6 +3,7 @@ package dashboard
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -50,6 +51,8 @@ type watch struct {
 	taken     time.Time  // when the last sample was
 	lossy     time.Time  // since when beats have been lost; zero: they are not
 	deaf      time.Time  // when so many were last that nobody knew who runs
+	short     time.Time  // when Redis was away, refused writes or lacked shards last
+	once      bool       // the last sample was the first of which a part was missing
 }
 
 // frame is what all viewers see in one second. It does not change.
@@ -112,20 +115,24 @@ func (w *watch) step(ctx context.Context) {
 	switch {
 	case ctx.Err() != nil:
 		return
+	case errors.Is(err, errOnce):
+		return // the last frame stands
 	case err != nil:
 		if w.failing.IsZero() {
 			w.failing = time.Now()
 			w.log.Warn("no samples can be taken; trying again each second", "error", err)
 		}
-		c.Starting, c.Failed = false, max(time.Since(w.failing), time.Millisecond)
+		c.Starting, c.Failed, c.Denial = false, max(time.Since(w.failing), time.Millisecond), cache.Denial(err)
 		w.lose(time.Now())
 	default:
 		if !w.failing.IsZero() {
 			w.log.Info("samples are taken again")
 			w.failing = time.Time{}
 		}
-		c.Deaf = w.hears(taken, c.At, time.Now())
-		c.Starting, c.Failed, c.Snapshot = false, 0, taken
+		now := time.Now()
+		c.Deaf = w.hears(taken, c.At, now)
+		c.Back = w.back(taken, now)
+		c.Starting, c.Failed, c.Denial, c.Snapshot = false, 0, "", taken
 		w.keep(&c)
 	}
 	w.publish(&frame{condition: c})
@@ -137,7 +144,7 @@ func (w *watch) lose(now time.Time) {
 		w.lossy = now
 	}
 	if now.Sub(w.lossy) >= missable {
-		w.deaf = now
+		w.deaf, w.short = now, now
 	}
 }
 
@@ -158,6 +165,16 @@ func (w *watch) hears(taken sample.Snapshot, last int64, now time.Time) (deaf bo
 	return !w.deaf.IsZero() && now.Sub(w.deaf) < hearAgain
 }
 
+// back reports whether Redis does all that it should, and did not until a short while ago: what is late may be so for that reason,
+// and no trend is known yet.
+func (w *watch) back(taken sample.Snapshot, now time.Time) bool {
+	whole := taken.Away == 0 && !taken.Unread && taken.Refusal == ""
+	if taken.Away > 0 {
+		w.short = now
+	}
+	return whole && !w.short.IsZero() && now.Sub(w.short) < trendWindow
+}
+
 func (w *watch) publish(f *frame) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -166,12 +183,27 @@ func (w *watch) publish(f *frame) {
 	w.next = make(chan struct{})
 }
 
+// errOnce says that a part of a sample is missing, for the first time.
+var errOnce = errors.New("a node was late once")
+
+// lateOnce reports whether a part of the sample is missing and none was of that before: a node of a cluster that forks or writes to
+// its disk is late once, and not away. Where it is away, the next sample says so, a second later.
+func (w *watch) lateOnce(taken sample.Snapshot) bool {
+	missing := taken.Away > 0 || taken.Unread
+	known := w.current.Away > 0 || w.current.Unread || !w.failing.IsZero() || w.once
+	w.once = missing && !known
+	return w.once
+}
+
 func (w *watch) take(ctx context.Context) (sample.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	taken, err := w.sampler.Take(ctx)
 	if err != nil {
 		return sample.Snapshot{}, err
+	}
+	if w.lateOnce(taken) {
+		return sample.Snapshot{}, errOnce
 	}
 	if !w.loaded {
 		w.load(ctx, taken)

@@ -48,6 +48,43 @@ func TestNobodyIsTakenForGoneUntilItCouldSayThatItRuns(t *testing.T) {
 	require.True(t, h.hears(25, 1_025_000, ""), "Redis did not answer")
 }
 
+func TestRedisIsBackForAWhile(t *testing.T) {
+	t.Parallel()
+	whole, start := sample.Snapshot{}, time.Now()
+	at := func(second int) time.Time { return start.Add(time.Duration(second) * time.Second) }
+	var away, part watch
+	require.False(t, away.back(whole, at(0)))
+	away.lose(at(1))
+	away.lose(at(3))
+	require.True(t, away.back(whole, at(4)))
+	require.True(t, away.back(whole, at(17)))
+	require.False(t, away.back(whole, at(18)))
+
+	require.False(t, part.back(sample.Snapshot{Sample: sample.Sample{Away: 1}}, at(1)), "it lacks shards")
+	require.True(t, part.back(whole, at(2)))
+	require.False(t, part.back(sample.Snapshot{Unread: true}, at(3)))
+	require.False(t, part.back(sample.Snapshot{Refusal: "MISCONF"}, at(4)))
+	require.False(t, part.back(whole, at(16)))
+}
+
+func TestANodeThatIsLateOnceIsNotAway(t *testing.T) {
+	t.Parallel()
+	whole, part, silent := sample.Snapshot{}, sample.Snapshot{Sample: sample.Sample{Away: 21}}, sample.Snapshot{Unread: true}
+	w := newWatch(nil, nil, nil)
+	for _, s := range []sample.Snapshot{part, silent} {
+		require.False(t, w.lateOnce(whole))
+		require.True(t, w.lateOnce(s))
+		require.False(t, w.lateOnce(whole), "the next is as it should be")
+		require.True(t, w.lateOnce(s))
+		require.False(t, w.lateOnce(s), "the second in a row")
+		w.publish(&frame{condition: condition{Snapshot: s}})
+		require.False(t, w.lateOnce(s))
+		w.publish(&frame{condition: condition{Snapshot: whole}})
+	}
+	w.failing = time.Now()
+	require.False(t, w.lateOnce(part), "it is not the first that is wrong")
+}
+
 func TestNobodyIsTakenForGoneSinceTheClockJumped(t *testing.T) {
 	t.Parallel()
 	for _, at := range []int64{1_061_000, 941_000} {

@@ -73,7 +73,7 @@ func (a *application) runByShard() (reached bool) {
 		keys, args := part.encode()
 		calls[shard] = applyScript.EvalSha(ctx, pipe, keys, args...)
 	}
-	_, _ = pipe.Exec(ctx) // each call has its own error
+	_ = send(ctx, pipe) // each call has its own error
 	for shard, part := range parts {
 		reply, err := calls[shard].Text()
 		if redis.HasErrorPrefix(err, "NOSCRIPT") { // this node has not seen it yet

@@ -35,7 +35,7 @@ func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
 		oldest[i] = pipe.ZRangeWithScores(ctx, dirtyKey(s), 0, 0)
 	}
 	clock := pipe.Time(ctx)
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	_ = send(ctx, pipe) // each command has its own error
 	now := time.Now()
 	if clock.Err() == nil { // else the node of a cluster that was asked for it is away: our own clock is better than none
 		now = clock.Val()
@@ -66,7 +66,7 @@ func (c *Cache) DirtyCount(ctx context.Context) (int64, error) {
 	for i := range c.shards {
 		counts[i] = pipe.ZCard(ctx, dirtyKey(counter.Shard(i)))
 	}
-	_, err := pipe.Exec(ctx) // the first of the commands' errors
+	err := send(ctx, pipe) // the first of the commands' errors
 	var sum int64
 	failed := 0
 	for _, n := range counts {
@@ -103,7 +103,7 @@ func (c *Cache) DirtyFor(ctx context.Context, age time.Duration) ([]int64, error
 		ahead[i] = pipe.ZCount(ctx, dirtyKey(counter.Shard(i)), beyond, dead)
 		drains[i] = pipe.Exists(ctx, drainKey(counter.Shard(i)))
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	_ = send(ctx, pipe) // each command has its own error
 	out := make([]int64, c.shards)
 	failed := 0
 	for i, n := range counts {

@@ -57,6 +57,12 @@ func answered(err error) bool { return refusalOf(err, refusals) != "" }
 // READONLY (it is a replica) or NOREPLICAS (it has too few of them). It is "" where err is nil or anything else.
 func Refusal(err error) string { return refusalOf(err, []string{"MISCONF", "READONLY", "NOREPLICAS"}) }
 
+// Denial returns the word by which a Redis that runs refuses to serve us at all: LOADING (its data), CLUSTERDOWN, MASTERDOWN (a replica
+// that lost its master), NOAUTH, WRONGPASS or NOPERM. It is "" where err is nil or anything else.
+func Denial(err error) string {
+	return refusalOf(err, []string{"LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "WRONGPASS", "NOPERM"})
+}
+
 // refusalOf returns the one of words that Redis refused a call with, or "".
 func refusalOf(err error, words []string) string {
 	var e redis.Error

@@ -42,7 +42,8 @@ func (c *Cache) BacklogByShard(ctx context.Context, now int64) ([]ShardBacklog, 
 		oldest[i] = pipe.ZRangeWithScores(ctx, dirtyKey(s), 0, 0)
 	}
 	clock := pipe.Time(ctx)
-	_, err := pipe.Exec(ctx) // which is that of one command; each has its own
+	err := send(ctx, pipe) // which is that of one command; each has its own
+	var denied error       // that of a node which says why it does not serve
 	if clock.Err() == nil {
 		now = clock.Val().UnixMilli()
 	}
@@ -50,8 +51,11 @@ func (c *Cache) BacklogByShard(ctx context.Context, now int64) ([]ShardBacklog, 
 	unknown := 0
 	for i := range out {
 		b := &out[i]
-		if cmp.Or(dirty[i].Err(), dead[i].Err(), later[i].Err(), oldest[i].Err()) != nil {
+		if e := cmp.Or(dirty[i].Err(), dead[i].Err(), later[i].Err(), oldest[i].Err()); e != nil {
 			b.Unknown = true
+			if denied == nil && Denial(e) != "" {
+				denied = e
+			}
 			unknown++
 			continue
 		}
@@ -62,7 +66,7 @@ func (c *Cache) BacklogByShard(ctx context.Context, now int64) ([]ShardBacklog, 
 		}
 	}
 	if unknown == c.shards {
-		return nil, fmt.Errorf("count dirty keys by shard: %w", err)
+		return nil, fmt.Errorf("count dirty keys by shard: %w", cmp.Or(denied, err))
 	}
 	return out, nil
 }

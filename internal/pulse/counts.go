@@ -12,6 +12,7 @@ type Counts struct {
 	Writes   int64            `json:"writes,omitempty"`   // operations that were accepted
 	Rejected map[string]int64 `json:"rejected,omitempty"` // requests that were answered with a problem, by its code
 	Rows     int64            `json:"rows,omitempty"`     // that Postgres took
+	Hindered int64            `json:"hindered,omitempty"` // rows put aside since they were locked or slow, each time counted
 	Sweeps   int64            `json:"sweeps,omitempty"`   // that a scheduler sent
 
 	// Lag counts flushed keys by their sync lag: Lag[i] those of LagBounds[i] seconds at most, cumulative, and its last
@@ -33,6 +34,8 @@ func count(gatherer prometheus.Gatherer) (Counts, error) {
 			c.Writes = sum(family)
 		case "afterwrite_flushed_rows_total":
 			c.Rows = sum(family)
+		case "afterwrite_hindered_rows_total":
+			c.Hindered = sum(family)
 		case "afterwrite_sweeps_enqueued_total":
 			c.Sweeps = sum(family)
 		case "afterwrite_rejected_total":

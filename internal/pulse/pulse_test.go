@@ -90,6 +90,9 @@ func TestAProcessSaysWhatItHasCountedUntilItEnds(t *testing.T) {
 	b := setup(t, localtest.Redis(t))
 	b.writes.WithLabelValues("increment").Add(3)
 	b.writes.WithLabelValues("set").Add(2)
+	hindered := prometheus.NewCounter(prometheus.CounterOpts{Name: "afterwrite_hindered_rows_total", Help: "Rows."})
+	hindered.Add(4)
+	b.options.Counted.(*prometheus.Registry).MustRegister(hindered)
 	stop := b.run(t)
 
 	var p pulse.Pulse
@@ -103,6 +106,7 @@ func TestAProcessSaysWhatItHasCountedUntilItEnds(t *testing.T) {
 	require.True(t, p.Alive())
 	require.Equal(t, pulse.RoleAPI, p.Role)
 	require.EqualValues(t, 5, p.Counts.Writes)
+	require.EqualValues(t, 4, p.Counts.Hindered)
 	require.EqualValues(t, 7, p.Settings.MaxDirty)
 	require.EqualValues(t, -1, p.SweptAgo)
 	require.Empty(t, p.Postgres)

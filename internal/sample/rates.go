@@ -8,8 +8,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/pulse"
 )
 
-// lagWindow is how many samples the percentiles of the sync lag are taken over: flushes come once in an interval.
-const lagWindow = 10
+const (
+	// lagWindow is how many samples the percentiles of the sync lag are taken over: flushes come once in an interval.
+	lagWindow = 10
+
+	// HinderedWindow is how many samples rows that were put aside are counted over: the next sweep after 5 s tries them again, and one
+	// that is slow takes 10 s then.
+	HinderedWindow = 30
+)
 
 // faults are the reasons of failures that are ours, and not the client's (see the problems of package api): all that are
 // answered 503, 504 or 500.
@@ -25,6 +31,7 @@ var faults = []counter.Code{
 type rates struct {
 	processes map[string]*track
 	window    []flushed // of the last samples, the newest last
+	hindered  []int64   // likewise: rows that were put aside
 }
 
 // track is what is known of one process.
@@ -44,6 +51,7 @@ func newRates() *rates { return &rates{processes: make(map[string]*track)} }
 // add takes the last beats of all processes, and sets what follows from them in s.
 func (r *rates) add(s *Snapshot, pulses []pulse.Pulse) {
 	var lag flushed
+	var hindered int64
 	seen := make(map[string]bool, len(pulses))
 	for _, p := range pulses {
 		seen[p.ID] = true
@@ -55,6 +63,7 @@ func (r *rates) add(s *Snapshot, pulses []pulse.Pulse) {
 		}
 		if p.Uptime > t.last.Uptime { // Redis's clock may be set back
 			lag.add(t.last.Counts, p.Counts)
+			hindered += grown(t.last.Counts.Hindered, p.Counts.Hindered)
 			t.advance(p)
 		}
 		if p.Alive() {
@@ -70,6 +79,11 @@ func (r *rates) add(s *Snapshot, pulses []pulse.Pulse) {
 	}
 	r.window = append(r.window, lag)
 	r.window = slices.Delete(r.window, 0, max(0, len(r.window)-lagWindow))
+	r.hindered = append(r.hindered, hindered)
+	r.hindered = slices.Delete(r.hindered, 0, max(0, len(r.hindered)-HinderedWindow))
+	for _, n := range r.hindered {
+		s.Hindered += n
+	}
 	sum := r.flushed()
 	s.LagP50, s.LagP99 = sum.percentile(0.50), sum.percentile(0.99)
 	if len(sum.bounds) > 0 {

@@ -93,6 +93,26 @@ func TestAClockThatIsSetBackDoesNotFreezeRates(t *testing.T) {
 	require.InDelta(t, 5, add(r, later).Writes, 0)
 }
 
+func TestRowsThatWerePutAsideAreThoseOfTheLastSamples(t *testing.T) {
+	t.Parallel()
+	r := newRates()
+	put := func(id string, at, hindered int64) pulse.Pulse {
+		p := beat(id, at, 0, 0)
+		p.Counts.Hindered = hindered
+		return p
+	}
+	require.Zero(t, add(r, put("a", 1000, 500), put("b", 1000, 0)).Hindered, "nobody knows when")
+	require.EqualValues(t, 7, add(r, put("a", 2000, 505), put("b", 2000, 2)).Hindered)
+	require.EqualValues(t, 10, add(r, put("a", 3000, 508), put("b", 3000, 2)).Hindered)
+	var last Snapshot
+	for i := range int64(HinderedWindow - 1) {
+		last = add(r, put("a", 4000+1000*i, 508), put("b", 4000+1000*i, 2))
+	}
+	require.EqualValues(t, 3, last.Hindered)
+	require.Zero(t, add(r, put("a", 90_000, 508), put("b", 90_000, 2)).Hindered)
+	require.Len(t, r.hindered, HinderedWindow)
+}
+
 func TestPercentilesAreOfWhatWasFlushedLately(t *testing.T) {
 	t.Parallel()
 	r := newRates()

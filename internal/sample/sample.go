@@ -15,7 +15,7 @@ type Sample struct {
 	Rejected float64 `json:"x"`   // requests that failed for reasons that are ours, 1/s; -1: not known
 	Dirty    int64   `json:"d"`   // keys that Postgres does not have in their newest state, without the dead ones
 	Dead     int64   `json:"k"`   // keys that Postgres refused for good
-	Retrying int64   `json:"p"`   // keys that Postgres refused, and that will be tried again
+	Retrying int64   `json:"p"`   // keys that were put aside, and that will be tried again: Postgres refused them, or they were locked
 	Oldest   int64   `json:"o"`   // ms since the first unsynced write of the keys that are neither dead nor retried
 	LagP50   int64   `json:"l50"` // ms from the first unsynced write to the commit, of the last 10 s; -1: nothing was flushed
 	LagP99   int64   `json:"l99"` // likewise
@@ -36,6 +36,10 @@ type Snapshot struct {
 
 	// Refusal is the word by which Redis refuses writes (see cache.Refusal); "": it has refused none.
 	Refusal string
+
+	// Hindered is how many rows were put aside in the last HinderedWindow samples, each time counted, since somebody else held them
+	// locked or they were slow. It is 0 where Unread.
+	Hindered int64
 
 	// LagBound is the largest lag that is told from larger ones, in ms; 0: nothing was flushed. A percentile of so much is that
 	// much at least.
