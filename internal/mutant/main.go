@@ -122,8 +122,14 @@ func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
 	return noticed, os.WriteFile(path, content, 0o600) //nolint:gosec // in the copy
 }
 
-// verdict is rapid's line about a failure.
-var verdict = regexp.MustCompile(`\[rapid\] (failed after \d+ tests|panic after \d+ tests): (.*)`)
+var (
+	// verdict is rapid's line about a failure.
+	verdict = regexp.MustCompile(`\[rapid\] (failed after \d+ tests|panic after \d+ tests): (.*)`)
+
+	// once is what rapid says of a failure that the same steps did not meet again: the servers are real, and what happens between
+	// two steps takes the time that it takes. It is a failure all the same.
+	once = regexp.MustCompile(`(?s)\[rapid\] flaky test, can not (reproduce) a failure.*?Original traceback \((.*?)\):\n`)
+)
 
 // test runs the machine. An error is one that has nothing to do with the rules: it does not compile, for example.
 func (t tree) test(ctx context.Context, checks int) (noticed, report string, err error) {
@@ -138,6 +144,11 @@ func (t tree) test(ctx context.Context, checks int) (noticed, report string, err
 		return "", "", nil
 	}
 	found := verdict.FindStringSubmatch(string(out))
+	if found == nil {
+		if found = once.FindStringSubmatch(string(out)); found != nil {
+			found[1] = "failed once"
+		}
+	}
 	if found == nil {
 		return "", string(out), fmt.Errorf("the test did not get to a verdict: %w", err)
 	}
