@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/hibiken/asynq/x/metrics"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/tasks"
@@ -19,10 +21,11 @@ import (
 const queuesTimeout = 2 * time.Second
 
 // queues exports Asynq's queues by Asynq's own collector, which writes a line to the log at each scrape that fails, and waits for
-// as long as the client does: it is asked only while Redis answers for the queues.
+// as long as the client does: it is asked only while Redis answers for the queues. Two of its gauges end in _total, which
+// Prometheus keeps for counters: here they do without.
 type queues struct {
 	redis redis.UniversalClient
-	inner prometheus.Collector
+	inner prometheus.Gatherer
 	log   *slog.Logger
 
 	mu      sync.Mutex
@@ -30,21 +33,47 @@ type queues struct {
 }
 
 func newQueues(client redis.UniversalClient, log *slog.Logger) *queues {
-	inner := metrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(client))
+	inner := prometheus.NewRegistry()
+	inner.MustRegister(undescribed{metrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(client))})
 	return &queues{redis: client, inner: inner, log: log}
 }
 
-// Describe implements prometheus.Collector. It says nothing, which makes the registry check what comes at each scrape: Asynq's asks
-// Redis for it, which has no queue at first.
+// undescribed is a collector that is not asked what it has before it is asked for it: Asynq's would ask Redis.
+type undescribed struct{ prometheus.Collector }
+
+// Describe implements prometheus.Collector.
+func (undescribed) Describe(chan<- *prometheus.Desc) {}
+
+// Describe implements prometheus.Collector. It says nothing, which makes the registry check what comes at each scrape.
 func (*queues) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (q *queues) Collect(ch chan<- prometheus.Metric) {
 	err := q.probe()
-	q.report(err)
 	if err == nil {
-		q.inner.Collect(ch)
+		err = q.collect(ch)
 	}
+	q.report(err)
+}
+
+// collect hands on what Asynq's collector has, which is counters and gauges only.
+func (q *queues) collect(ch chan<- prometheus.Metric) error {
+	families, err := q.inner.Gather()
+	for _, family := range families {
+		name, kind := family.GetName(), prometheus.CounterValue
+		if family.GetType() == dto.MetricType_GAUGE {
+			name, kind = strings.TrimSuffix(name, "_total"), prometheus.GaugeValue
+		}
+		for _, m := range family.GetMetric() {
+			var names, values []string
+			for _, label := range m.GetLabel() {
+				names, values = append(names, label.GetName()), append(values, label.GetValue())
+			}
+			desc := prometheus.NewDesc(name, family.GetHelp(), names, nil)
+			ch <- prometheus.MustNewConstMetric(desc, kind, m.GetCounter().GetValue()+m.GetGauge().GetValue(), values...)
+		}
+	}
+	return err
 }
 
 // probe asks for a key of each slot that Asynq has on a cluster, in one round trip.
