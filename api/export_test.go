@@ -81,19 +81,19 @@ func ServeImpatiently(ctx context.Context, handler http.Handler, listener net.Li
 	return serve(ctx, handler, listener, l)
 }
 
+// Inside is how many bodies are in each lane.
+type Inside struct{ Small, Large int }
+
 // NewNarrow is New with room for few batches, and how many bodies are in it.
-func NewNarrow(counters Counters, small, large int, grace time.Duration) (handler http.Handler, inside func() int) {
+func NewNarrow(counters Counters, small, large int, grace time.Duration) (handler http.Handler, inside func() Inside) {
 	s := newServer(counters, Options{})
 	s.intake = newIntake(small, large, grace)
-	return s.router(), func() int {
-		n := 0
-		for _, l := range []*lane{s.intake.small, s.intake.large} {
-			l.mu.Lock()
-			n += len(l.inside)
-			l.mu.Unlock()
-		}
-		return n
+	count := func(l *lane) int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.inside)
 	}
+	return s.router(), func() Inside { return Inside{count(s.intake.small), count(s.intake.large)} }
 }
 
 // NewHasty is New with another bound on each admin request.

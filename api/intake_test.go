@@ -21,7 +21,7 @@ import (
 )
 
 // narrow serves with room for few batches.
-func narrow(t *testing.T, service api.Counters, small, large int, grace time.Duration) (b *bundle, inside func() int) {
+func narrow(t *testing.T, service api.Counters, small, large int, grace time.Duration) (b *bundle, inside func() api.Inside) {
 	t.Helper()
 	handler, inside := api.NewNarrow(service, small, large, grace)
 	return &bundle{addr: start(t, func(ctx context.Context, l net.Listener) error {
@@ -198,22 +198,18 @@ func TestTooManyBatchesAtOnceAreRefused(t *testing.T) {
 	b, inside := narrow(t, always(counter.Result{}), 2, 1, time.Hour) // nobody is slow
 	first := b.slow(t, large)
 	require.NoError(t, first.send(len(large)-1))
-	refused := b.slow(t, large)
-	localtest.Eventually(t, patience, func() (bool, string) { // until the first has the only place for a large one
-		require.NoError(t, refused.send(len(large)))
-		a := refused.answer(t)
-		if a.StatusCode == http.StatusOK {
-			refused = b.slow(t, large)
-			return false, "the first is not large yet"
-		}
-		require.Equal(t, "overloaded", a.problem(t).Code)
-		require.Contains(t, a.problem(t).Detail, "large batches")
-		require.Equal(t, "1", a.Header.Get("Retry-After"))
-		return true, ""
+	localtest.Eventually(t, patience, func() (bool, string) {
+		return inside().Large == 1, "the first has not the only place for a large one"
 	})
+	refused := b.slow(t, large)
+	require.NoError(t, refused.send(len(large)))
+	a := refused.answer(t)
+	require.Equal(t, "overloaded", a.problem(t).Code)
+	require.Contains(t, a.problem(t).Detail, "large batches")
+	require.Equal(t, "1", a.Header.Get("Retry-After"))
 
 	second, third := b.slow(t, tiny), b.slow(t, tiny)
-	a := b.send(t, http.MethodPost, batch, tiny)
+	a = b.send(t, http.MethodPost, batch, tiny)
 	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
 	require.Equal(t, "overloaded", a.problem(t).Code)
 	require.Contains(t, a.problem(t).Detail, "too many batches")
