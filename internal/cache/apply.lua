@@ -1,280 +1,201 @@
--- apply.lua runs a batch of operations on counters, in order, and marks what they change as dirty. One atomic step: an
--- entry never changes without its dirty mark. It reads all entries with one command and writes them with one.
+-- apply.lua carries out a batch of operations on counters and puts the keys that they change into the open epochs of their
+-- shards. One atomic step: an entry never changes without that. It reads all entries with one command and writes them with one.
 --
--- KEYS[i]    the entry that operation i is about: {aw:07}:c:<key>. Its shard's other keys have the same hash tag and
---            are derived from it. On a cluster two more follow, the shard's dirty and gen: they must be where the entries
---            are while slots move, and Redis only looks at the keys that it is told of. Last come the records of those
---            operations that have an ID: {aw:07}:i:<ID>, a NUL, and <key>.
+-- KEYS       the entries {aw:07}:c:<key>, each once, those of one shard after the other; then for each shard two: meta and
+--            open; then the records of operations that have an ID: {aw:07}:i:<ID>, a NUL, and <key>
 -- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already
 -- ARGV[2]    how long records are kept, ms
--- ARGV[3]    how many operations there are
--- ARGV[4]    the operations, separated by spaces: a letter and its amount: g get, i5 increment by 5, s7 set to 7, d delete. A
---            capital letter (I5) takes the operation although the base is unknown, instead of answering c or w. "#9:" before
---            it says that KEYS[9] is its record.
+-- ARGV[3]    how many of the entries each shard has, separated by spaces
+-- ARGV[4]    for each entry, separated by spaces, its operations, separated by commas: 5 or i5 increment by 5, 5*3 by 5 in
+--            sum, for three callers; s7 set to 7, d delete, g get. A capital letter (I5) takes the operation although the
+--            base is unknown, instead of answering c or w. "#9:" before it says that KEYS[9] is its record. Amounts without
+--            a letter have 13 digits at most.
 --
--- Reply: one string, a line for each operation:
---   a <value> <version> <backlog>   applied. backlog is the number of dirty keys of the shard after the batch if the key has
---                                   just become dirty, 0 if it was dirty before
---   u <backlog>                     applied to an unknown base
---   k <value> <version> <synced>    not changed; as it stands. synced is 1 if the key is not dirty
---   n <version> <synced>            not changed; deleted, or never written (version 0)
---   c <generation>                  not applied: there is no entry. Bring the base with hydrate.lua and this generation
---   w <generation>                  not applied: the same, but there are blind writes that wait for the base
---   o                               not applied: the sum would overflow
---   b                               not applied: too many dirty keys
---   e                               not applied: the entry is not what it should be (somebody else wrote there)
---   t                               not applied: the entry cannot be read now
---   r <line>                        not applied again: an operation with this ID was, and this was answered
---   m                               not applied: another operation with this ID was
+-- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>, its epochs in base 36 (see
+-- entry.lua) and how many keys are in the open one, 0 if none was added. Then a line for each operation:
+--   <entry>                   applied, as the entry is now. If its base b is the version before these operations, and there is
+--                             no l, its key has just become dirty
+--   a <value> <version>[ +]   applied; +: its key has just become dirty
+--   u[ +]                     applied to an unknown base
+--   k <value> <version> <synced>   not changed; as it stands. synced is 1 if the entry is not dirty
+--   n <version> <synced>      not changed; deleted, or never written (version 0)
+--   c                         not applied: there is no entry. Bring the base with hydrate.lua
+--   w                         not applied: the same, but there are blind writes that wait for the base
+--   d                         not applied: added up, it might overflow unseen, or comes after one of these. Send them one by one
+--   o                         not applied: the sum would overflow
+--   b                         not applied: too many dirty keys
+--   e                         not applied: the entry is not what it should be (somebody else wrote there)
+--   r <line>                  not applied again: an operation with this ID was, and this was answered
+--   m                         not applied: another operation with this ID was
 --
--- A dirty entry has a life (its letter e): which Redis its unsynced writes were made in, and a number that is drawn at the
--- first of them. The first write after a restart or a failover begins a new life, so what such a Redis has lost can be told
--- from what it has got since (see reconcile.lua). Its earlier lives are kept in p: ";number,value,version" as they were at the
--- end of each, with "set" for the value if it was set or deleted since. b and w are version and value as they were before the
--- first of its lives, without w if the value was set or deleted since: a state that Postgres has had.
+-- An error of any kind comes before the first entry is written: nothing has been applied then.
 
 local may_dirty = ARGV[1] == '1'
-local alive = ' e' .. incarnation()   -- what follows the version of an entry that is dirty, of this Redis, and nothing special
-
-local entries = {}  -- by name: those that the batch is about, as they become
-local changed = {}  -- those of them to be written
-local marks = {}    -- by tag: those that become dirty
-local waiting = {}  -- by operation: the tag whose backlog its line has to be given
-
--- The entry of an operation. It has v, n and rest, as split returns them, or no v if there is none in Redis.
-local function entry(name, text)
-  local e = { name = name, rest = '' }
-  if text then
-    e.v, e.n, e.rest = split(text)
-    if e.v then
-      e.alive = sub(e.rest, 1, 10) == alive
-    else
-      e.foreign = true
-    end
-  end
-  entries[name] = e
-  return e
+local counts, total = {}, 0
+for count in gmatch(ARGV[3], '%d+') do
+  counts[#counts + 1] = tonumber(count)
+  total = total + count
 end
 
--- Its shard's tag and its key.
-local function home(e)
-  if not e.tag then
-    local close = find(e.name, '}', 1, true)
-    e.tag, e.key = sub(e.name, 1, close), sub(e.name, close + 4)
-  end
-  return e.tag, e.key
-end
+local writes = {}            -- names and texts for MSET
+local records, recorded = {}, {} -- to be written, in order; by name
 
--- Whether the key of an entry is dirty. Without a life it may be, when its mark was made by hand or by mend.lua.
-local function is_dirty(e, of)
-  if of.e then return true end
-  local tag, key = home(e)
-  return pcall('ZSCORE', tag .. ':dirty', key) and true
-end
-
--- The generation of a shard changes with every ack, see hydrate.lua. It is made here when it is missing so that "no
--- generation" never compares equal. "-": there is none, since Redis is full or something else is in its place.
-local function generation(tag)
-  local gen = pcall('GET', tag .. ':gen')
-  if type(gen) == 'table' then return '-' end
-  if not gen then
-    gen = microseconds()
-    if pcall('SET', tag .. ':gen', gen).err then return '-' end
-  end
-  return gen
-end
-
-local function change(e, v, n)
-  e.v, e.n = v, n
-  if not e.changed then
-    e.changed = true
-    changed[#changed + 1] = e
-  end
-end
-
--- Marks the key of e as dirty, at the end of the script and before anything is written.
-local function mark(e)
-  local tag = home(e)
-  local shard = marks[tag]
-  if not shard then
-    shard = { tag .. ':dirty', 'NX' }
-    marks[tag] = shard
-  end
-  shard[#shard + 1] = now()
-  shard[#shard + 1] = e.key
-  return tag
-end
-
--- The life of the entry from this write on, and what it began from where it begins now. of has the letters of e.
-local function live(e, of, kind)
+-- The run of unsynced writes that this write of kind belongs to, and what it began from where it begins now.
+local function live(s, e, dirty, kind)
   local v, n = e.v, e.n
-  local tag
-  if not of.e then
-    tag = mark(e)
-    of.e, of.b, of.w = new_life(), n or '0', v or '0'
-  elseif sub(of.e, 1, 8) ~= incarnation() then -- the base stays: Postgres need not have what the earlier life wrote
-    tag = mark(e)
-    of.p = fmt('%s;%s,%s,%s', of.p or '', sub(of.e, 9), v, n)
-    of.e = new_life()
+  if not dirty then
+    e.l, e.b, e.w, e.p = s.open, n or '0', v or '0', nil
+  elseif number(e.l) < s.first then -- the base stays: Postgres need not have what the earlier run wrote
+    e.p = fmt('%s;%s,%s,%s', e.p or '', e.l, v, n)
+    e.l = s.open
   end
   if kind ~= 'i' and v then
-    of.w = nil
-    if of.p then of.p = string.gsub(of.p, ',[^,;]+,', ',set,') end
+    e.w = nil
+    if e.p then e.p = string.gsub(e.p, ',[^,;]+,', ',set,') end
   end
-  return tag
 end
 
--- Carries out one operation of any kind on an entry in any state. Returns the line to answer, whether it changed the entry,
--- and the tag of the shard whose backlog it is to be given.
-local function operate(e, op, by)
-  local kind = string.lower(op)
-  if e.foreign then return 'e' end
-  local of = {}
-  for letter, what in gmatch(e.rest, ' (%l)(%S*)') do of[letter] = what end
-  local v, u = e.v, of.u
-  -- MGET is silent about what is no string.
-  if not v and call('EXISTS', e.name) == 1 then return 'e' end
-  if not may_dirty and kind ~= 'g' and not is_dirty(e, of) then
+-- Carries out one operation of any kind on an entry in any state. Returns the line to answer, and whether it has been applied.
+local function operate(s, e, op)
+  if e.corrupt then return 'e' end
+  if e.split then return 'd' end -- what comes after one that is sent again is sent again, too
+  local letter, by, count = match(op, '^(%a?)(%-?%d*)%*?(%d*)$')
+  local kind = letter == '' and 'i' or string.lower(letter)
+  local dirty = e.v and is_dirty(s, e)
+  if not may_dirty and kind ~= 'g' and not dirty then
     return 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
   end
-  if (not v or u) and op == kind then return (v and 'w ' or 'c ') .. generation((home(e))) end
-  if kind == 'g' or (kind == 'd' and of.x) then
-    if u then return 'u', true end
-    local synced = is_dirty(e, of) and 0 or 1
-    return of.x and fmt('n %s %d', e.n, synced) or fmt('k %s %s %d', v, e.n, synced)
+  local unknown = not e.v or e.u
+  if unknown and letter ~= string.upper(kind) then return e.v and 'w' or 'c' end
+  if kind == 'g' or (kind == 'd' and e.x) then
+    if e.u then return 'u', true end
+    local synced = dirty and 0 or 1
+    return e.x and fmt('n %s %d', e.n, synced) or fmt('k %s %s %d', e.v, e.n, synced), false
   end
 
-  local value, n = by, sum(e.n or '0', '1')
+  local several = count ~= ''
+  if several and e.v and #e.v > 18 then
+    e.split = true
+    return 'd'
+  end
+  local value, n = by, sum(e.n or '0', several and count or '1')
   if not n then return 'e' end -- no counter has been written that often
   if kind == 'i' then
-    value = sum(v or '0', by)
+    value = sum(e.v or '0', by)
     if not value then return 'o' end
   elseif kind == 'd' then
     value = '0'
   end
-  local tag = live(e, of, kind)
-  of.x = kind == 'd' and '' or nil
-  local based = v and not u
-  -- u: the base is unknown; 1 for value and version, 2 for the version only.
-  if not based then of.u = (kind ~= 'i' or u == '2') and '2' or '1' end
-  change(e, value, n)
-  e.rest = encode_rest(of)
-  e.alive = sub(e.rest, 1, 10) == alive
-  return based and fmt('a %s %s', value, e.n) or 'u', true, tag
+  live(s, e, dirty, kind)
+  -- u: the base is unknown for value and version; s: for the version only.
+  if unknown then e.u = (kind ~= 'i' or e.u == 's') and 's' or 'u' end
+  if not e.a and e.epoch ~= s.open then e.joins = true end
+  e.v, e.n, e.epoch, e.x, e.changed = value, n, s.open, kind == 'd' or nil, true
+  local line = unknown and 'u' or fmt('a %s %s', value, n)
+  return dirty and line or line .. ' +', true
 end
 
--- What an operation with an ID answers that is not carried out, because one with this ID was.
-local function replay(record, op)
+-- What an operation with an ID answers that is not carried out, because one with this ID was; nil if there was none.
+local function replay(record, what)
   local kept = pcall('GET', record)
   if not kept then return nil end
-  if type(kept) == 'table' then return find(kept.err, 'WRONGTYPE', 1, true) and 'e' or 't' end
+  if type(kept) == 'table' then
+    if find(kept.err, 'WRONGTYPE', 1, true) then return 'e' end
+    error(kept.err, 0)
+  end
   local was, answer = match(kept, '^([^|]*)|(.*)$')
-  if was ~= op then return 'm' end
+  if was ~= what then return 'm' end
   return 'r ' .. answer
 end
 
-local out = {}
-local records = {} -- to be written: three for each, with the operation's number and what it was
-local recorded = {} -- by name: operations of this batch with an ID, which come again in it
-
--- Carries out operation i, which has an ID.
-local function once(i, e, op)
+-- Carries out an operation that has an ID.
+local function once(s, e, op)
   local at = find(op, ':', 1, true)
   local record = KEYS[tonumber(sub(op, 2, at - 1))]
   op = sub(op, at + 1)
   local what = string.lower(op)
   local before = recorded[record]
-  if before then
-    out[i] = before.what == what and before or 'm'
-    return
-  end
+  if before then return before.what == what and 'r ' .. before.line or 'm' end
   local line = replay(record, what)
-  if line then
-    out[i] = line
-    return
-  end
-  local done, tag
-  line, done, tag = operate(e, sub(op, 1, 1), sub(op, 2))
-  out[i], waiting[i] = line, tag
-  if done or byte(line) == 110 then -- n: deleted already
-    -- A replay has no backlog: its key has not just become dirty.
-    recorded[record] = { what = what, line = done and line .. ' 0' or line, of = e }
+  if line then return line end
+  local applied
+  line, applied = operate(s, e, op)
+  if applied or byte(line) == 110 then -- n: deleted already
+    recorded[record] = { what = what, line = match(line, '^(.-) ?%+?$') } -- a replay has not just made its key dirty
     records[#records + 1] = record
-    if done and not tag then out[i] = line .. ' 0' end
   end
+  return line
 end
 
-local operations = tonumber(ARGV[3])
-local texts = pcall('MGET', unpack(KEYS, 1, operations))
-if texts.err then return string.sub(string.rep('t\n', operations), 1, -2) end
+-- The entry of any operation that the fast way below does not take: decoded, nothing in it where there is none.
+local function open_entry(name, text)
+  local e = text and decode(text)
+  if e then return e end
+  -- MGET is silent about what is no string.
+  return { corrupt = text or call('EXISTS', name) == 1 }
+end
 
-local i = 0
-for op in gmatch(ARGV[4], '%S+') do
-  i = i + 1
-  local name = KEYS[i]
-  local e = entries[name] or entry(name, texts[i])
-  local letter = byte(op)
-  local by = sub(op, 2)
-  local short = e.v and #by <= 14 and #e.v <= 14 and #e.n <= 14
-  -- The way of nearly all: an increment of a counter that is there and not deleted, and dirty already, or not yet.
-  if short and (letter == 105 or letter == 73) and (e.alive or e.rest == '' and may_dirty) then -- i, I
-    local v, n = fmt('%.0f', e.v + by), fmt('%.0f', e.n + 1)
-    local line = 'a ' .. v .. ' ' .. n
-    if e.alive then
-      line = line .. ' 0'
+local texts = call('MGET', unpack(KEYS, 1, total))
+local heads, out, lines = {}, {}, 0
+local next_ops = gmatch(ARGV[4], '%S+')
+local last = 0
+for shard = 1, #counts do
+  local meta = KEYS[total + 2 * shard - 1]
+  local s = epochs(meta)
+  local open, watermark, key_at = s.open, s.watermark, #meta - 1 -- {aw:07}:meta, {aw:07}:c:<key>
+  local joining, wrote = {}, false
+  for i = last + 1, last + counts[shard] do
+    local ops, text = next_ops(), texts[i]
+    local by, count = tonumber(ops), 1
+    if not by then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
+    local v, n, epoch, rest
+    if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)(.*)$') end
+    -- The way of nearly all: an increment of a plain counter that is in the open epoch, or clean. Up to 14 digits Lua
+    -- writes a number as an integer.
+    local short = v and #v <= 13 and #n <= 13
+    if short and epoch == open then
+      text = (v + by) .. ' ' .. (n + count) .. ' ' .. epoch .. rest
+    elseif short and may_dirty and (tonumber(epoch, 36) or math.huge) <= watermark then
+      text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' b' .. n .. ' w' .. v
+      joining[#joining + 1] = sub(KEYS[i], key_at)
     else
-      waiting[i] = mark(e)
-      e.rest, e.alive = fmt(' e%s b%s w%s', new_life(), e.n, e.v), true
+      local e = open_entry(KEYS[i], text)
+      for op in gmatch(ops, '[^,]+') do
+        lines = lines + 1
+        if byte(op) == 35 then -- #
+          out[lines] = once(s, e, op)
+        else
+          out[lines] = operate(s, e, op)
+        end
+      end
+      if e.joins then joining[#joining + 1] = sub(KEYS[i], key_at) end
+      text = nil
+      if e.changed then
+        wrote = true
+        writes[#writes + 1] = KEYS[i]
+        writes[#writes + 1] = encode(e)
+      end
     end
-    out[i] = line
-    change(e, v, n)
-  elseif letter == 35 then -- #
-    once(i, e, op)
-  else
-    local line, done, tag = operate(e, sub(op, 1, 1), by)
-    if done and not tag then line = line .. ' 0' end
-    out[i], waiting[i] = line, tag
+    if text then
+      lines = lines + 1
+      out[lines], wrote = text, true
+      local at = #writes
+      writes[at + 1], writes[at + 2] = KEYS[i], text
+    end
   end
+  last = last + counts[shard]
+  local keys = 0
+  if wrote then keep(s) end
+  if #joining > 0 then
+    join(s, KEYS[total + 2 * shard], joining)
+    keys = call('SCARD', KEYS[total + 2 * shard])
+  end
+  heads[shard] = open .. ' ' .. base36(watermark) .. ' ' .. base36(s.first) .. ' ' .. keys
 end
 
--- Marks come before writes: where that cannot be done, because somebody has put something else in the place of the dirty set,
--- nothing is written in that shard.
-local backlogs, failed = {}, false
-for tag, shard in pairs(marks) do
-  local added = pcall('ZADD', unpack(shard))
-  if type(added) ~= 'table' then
-    backlogs[tag] = added > 0 and call('ZCARD', shard[1]) or 0
-  elseif find(added.err, 'WRONGTYPE', 1, true) then
-    backlogs[tag], failed = 'e', true
-  else
-    error(added.err, 0) -- Redis is full: it says so before the first write of a call, so nothing is half-done
-  end
-end
-local function refused(e) return failed and e.changed and backlogs[(home(e))] == 'e' end
-
-local writes = {}
-for j = 1, #changed do
-  local e = changed[j]
-  if not refused(e) then
-    local at = #writes
-    writes[at + 1], writes[at + 2] = e.name, e.v .. ' ' .. e.n .. e.rest
-  end
-end
 if #writes > 0 then call('MSET', unpack(writes)) end
-for j = 1, #records do
-  local record = recorded[records[j]]
-  if not refused(record.of) then call('SET', records[j], record.what .. '|' .. record.line, 'PX', ARGV[2]) end
+for i = 1, #records do
+  local record = recorded[records[i]]
+  call('SET', records[i], record.what .. '|' .. record.line, 'PX', ARGV[2])
 end
-
-for j = 1, operations do
-  local line, tag = out[j], waiting[j]
-  if refused(entries[KEYS[j]]) then
-    line = 'e'
-  elseif type(line) == 'table' then
-    line = 'r ' .. line.line
-  elseif tag then
-    line = line .. ' ' .. backlogs[tag]
-  end
-  out[j] = line
-end
-return table.concat(out, '\n')
+return table.concat(heads, '\n') .. '\n' .. table.concat(out, '\n')

@@ -121,7 +121,7 @@ func (b *Barrier) line(ctx context.Context, shard counter.Shard) (*line, error) 
 		client = c
 	case *redis.ClusterClient:
 		var err error
-		if client, err = c.MasterForKey(ctx, dirtyKey(shard)); err != nil {
+		if client, err = c.MasterForKey(ctx, metaKey(shard)); err != nil {
 			return nil, fmt.Errorf("find the primary of shard %s: %w", shard, err)
 		}
 	default:

@@ -1,34 +1,39 @@
-// Package cache is the Redis side of afterwrite: the entries that hold counters, the dirty sets that say which of them
-// Postgres does not have yet, and the Lua scripts that change both in one atomic step.
+// Package cache is the Redis side of afterwrite: the entries that hold counters, the epochs that say which of them Postgres
+// does not have yet, and the Lua scripts that change both in one atomic step.
 //
 //   - Writer batches the operations of concurrent requests into one script call (apply.lua).
 //   - Cache.Hydrate brings in what Postgres has of cold keys (hydrate.lua).
-//   - Cache.Peek and Cache.PeekOldest read dirty entries for a flush (peek.lua), Cache.Ack clears their dirty marks after
-//     the commit (ack.lua), Cache.Park and Cache.Bury put those aside that Postgres refuses (park.lua),
-//     Cache.Unpark and Cache.Redrive make them due again (unpark.lua, redrive.lua), and Cache.Reconcile mends those of which
-//     Postgres has more than a Redis that lost its tail (reconcile.lua).
+//   - Cache.Seal takes a shard for a flush and seals its open epoch (seal.lua), Cache.EpochKeys and Cache.Read read it, and
+//     Cache.Commit moves the watermark when Postgres has all of it (commit.lua).
+//   - Cache.SetAside, Cache.Bury, Cache.Settle and Cache.Requeue are about keys that Postgres refused (aside.lua, settle.lua,
+//     requeue.lua), and Cache.Reconcile repairs those of which Postgres has more than a Redis that lost its tail (reconcile.lua).
+//   - Cache.EvictIdle removes entries that are clean and have not been written for long (evict.lua).
 //
 // # Keys
 //
 // Every key of a shard carries the shard's hash tag, so that a script on one shard works on Redis Cluster too.
 //
-//	{aw:07}:c:<key>   string  value and version, and what else there is to say of it (see entry.lua)
-//	{aw:07}:dirty     zset    key -> ms of its first unsynced write; later than now: waits for a retry; 2^52: dead
+//	{aw:07}:c:<key>   string  the entry: value, version, epoch of the last write, and rarely more (see entry.lua)
+//	{aw:07}:open      set     keys written in the open epoch
+//	{aw:07}:sealed    set     keys of the epoch that is being flushed
+//	{aw:07}:meta      hash    open, open_since: the open epoch's ID and when its first key was written, ms; sealed and
+//	                          sealed_since; watermark: the last epoch that Postgres has all of; first: the first epoch of this
+//	                          incarnation of Redis, and incarnation, which names it; requeued: the last epoch that keys
+//	                          joined which had been set aside
+//	{aw:07}:retry     zset    key -> ms when a flush may take it up again
 //	{aw:07}:dead      hash    key -> Dead as JSON
-//	{aw:07}:gen       string  changes with every ack; guards Hydrate against what was read before it
 //	{aw:07}:i:<ID>..  string  what an operation with an ID was and what was answered, with a TTL
-//	{aw:07}:drain     string  who drains the shard now, with a TTL
+//	{aw:07}:drain     string  who flushes the shard now, with a TTL
 //	aw:meta           hash    shards, layout; which data it is, and who noticed that it began anew
 //	aw:acks           channel a shard's tag, when keys of it have reached Postgres
 //
-// A dirty entry has no TTL, a clean one has. All times are of Redis's own clock.
+// An epoch's ID is Redis's clock in microseconds, and greater than any before it. All times are of Redis's own clock.
 package cache
 
 import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -39,36 +44,6 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-var (
-	//go:embed apply.lua
-	applySource string
-	//go:embed hydrate.lua
-	hydrateSource string
-	//go:embed peek.lua
-	peekSource string
-	//go:embed ack.lua
-	ackSource string
-	//go:embed park.lua
-	parkSource string
-	//go:embed progress.lua
-	progressSource string
-	//go:embed release.lua
-	releaseSource string
-	//go:embed entry.lua
-	entrySource string
-	//go:embed reconcile.lua
-	reconcileSource string
-
-	applyScript     = redis.NewScript(entrySource + applySource)
-	hydrateScript   = redis.NewScript(entrySource + hydrateSource)
-	peekScript      = redis.NewScript(entrySource + peekSource)
-	ackScript       = redis.NewScript(entrySource + ackSource)
-	parkScript      = redis.NewScript(parkSource)
-	progressScript  = redis.NewScript(entrySource + progressSource)
-	releaseScript   = redis.NewScript(releaseSource)
-	reconcileScript = redis.NewScript(entrySource + reconcileSource)
-)
-
 // absentTTL is how long the entry of a key that Postgres does not have either is kept when no write follows: long
 // enough for the write it was made for, short enough that it costs nothing.
 const absentTTL = 10 * time.Second
@@ -76,7 +51,7 @@ const absentTTL = 10 * time.Second
 // Options are the settings of a Cache.
 type Options struct {
 	Shards   int           // 1 to counter.MaxShards
-	CleanTTL time.Duration // of an entry after its flush
+	CleanTTL time.Duration // how long an entry is kept after its last write, once Postgres has it
 
 	// RecordTTL is how long the answer to an operation with an ID is kept; 0 takes 24 h.
 	RecordTTL time.Duration
@@ -129,11 +104,13 @@ func (c *Cache) Now(ctx context.Context) (int64, error) {
 
 // The names of a shard's keys.
 
-func tag(s counter.Shard) string      { return "{aw:" + s.String() + "}" }
-func dirtyKey(s counter.Shard) string { return tag(s) + ":dirty" }
-func deadKey(s counter.Shard) string  { return tag(s) + ":dead" }
-func drainKey(s counter.Shard) string { return tag(s) + ":drain" }
-func genKey(s counter.Shard) string   { return tag(s) + ":gen" }
+func tag(s counter.Shard) string       { return "{aw:" + s.String() + "}" }
+func metaKey(s counter.Shard) string   { return tag(s) + ":meta" }
+func openKey(s counter.Shard) string   { return tag(s) + ":open" }
+func sealedKey(s counter.Shard) string { return tag(s) + ":sealed" }
+func retryKey(s counter.Shard) string  { return tag(s) + ":retry" }
+func deadKey(s counter.Shard) string   { return tag(s) + ":dead" }
+func drainKey(s counter.Shard) string  { return tag(s) + ":drain" }
 
 func (c *Cache) entryKey(key counter.Key) string {
 	return c.prefixes[c.Shard(key)] + string(key)

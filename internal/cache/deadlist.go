@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
@@ -71,34 +69,36 @@ const (
 	IsDead                   // Postgres refused it for good
 )
 
-// Conditions returns where keys, all of one shard, stand: one for each, in their order. In one round trip.
+// Conditions returns where keys, all of one shard, stand: one for each, in their order. In one round trip, or two.
 func (c *Cache) Conditions(ctx context.Context, shard counter.Shard, keys []counter.Key) ([]Condition, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	fields := make([]string, len(keys))
-	for i, k := range keys {
-		fields[i] = string(k)
-	}
-	var notes *redis.SliceCmd
-	var scores *redis.FloatSliceCmd
-	// In this order, and not as a transaction, which a Redis that is full refuses: a key that dies in between is Pending.
-	_, err := c.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		notes = pipe.HMGet(ctx, deadKey(shard), fields...)
-		scores = pipe.ZMScore(ctx, dirtyKey(shard), fields...)
-		return nil
-	})
+	// In this order: a key that dies in between is Pending.
+	notes, err := c.client.HMGet(ctx, deadKey(shard), texts(keys)...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("look at %d keys of shard %s: %w", len(keys), shard, err)
 	}
+	snapshot, err := c.Read(ctx, shard, keys)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]Condition, len(keys))
 	for i := range keys {
-		switch {
-		case notes.Val()[i] != nil:
+		switch e := &snapshot.Entries[i]; {
+		case notes[i] != nil:
 			out[i] = IsDead
-		case scores.Val()[i] != 0: // no score is 0: they are ms since 1970
+		case e.Corrupt || e.Dirty(snapshot.Watermark):
 			out[i] = Pending
 		}
 	}
 	return out, nil
+}
+
+func texts(keys []counter.Key) []string {
+	out := make([]string, len(keys))
+	for i, key := range keys {
+		out[i] = string(key)
+	}
+	return out
 }

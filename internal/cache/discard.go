@@ -2,19 +2,10 @@ package cache
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"strconv"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/afterwrite/afterwrite/internal/counter"
-)
-
-var (
-	//go:embed discard.lua
-	discardSource string
-	discardScript = redis.NewScript(entrySource + discardSource)
 )
 
 // Discarded says what Rewind or Remove did.
@@ -28,7 +19,7 @@ const (
 )
 
 // Rewind replaces the entry of a dead key by row, if it still is the one shown (which must be there: neither Missing nor
-// Foreign). The key stays dirty and dead. The version of row must be higher than any that a flush under way may have of
+// Corrupt). The key stays dirty and dead. The version of row must be higher than any that a flush under way may have of
 // the key. In one round trip.
 func (c *Cache) Rewind(ctx context.Context, shown Entry, row counter.Row) (Discarded, error) {
 	value, deleted := row.Value, "0"
@@ -38,7 +29,7 @@ func (c *Cache) Rewind(ctx context.Context, shown Entry, row counter.Row) (Disca
 	return c.discard(ctx, shown, "rewind", strconv.FormatInt(value, 10), strconv.FormatInt(row.Version, 10), deleted)
 }
 
-// Remove takes a dead key out of Redis, if its entry still is the one shown: the entry, the dirty mark and the note. The
+// Remove takes a dead key out of Redis, if its entry still is the one shown: the entry and the note. The
 // next to need the counter reads Postgres; what was read before is too old to hydrate from. In one round trip.
 func (c *Cache) Remove(ctx context.Context, shown Entry) (Discarded, error) {
 	return c.discard(ctx, shown, "remove")
@@ -46,7 +37,9 @@ func (c *Cache) Remove(ctx context.Context, shown Entry) (Discarded, error) {
 
 func (c *Cache) discard(ctx context.Context, shown Entry, args ...any) (Discarded, error) {
 	args = append([]any{string(shown.Key), shown.state()}, args...)
-	reply, err := discardScript.Run(ctx, c.client, []string{dirtyKey(c.Shard(shown.Key))}, args...).Text()
+	shard := c.Shard(shown.Key)
+	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), deadKey(shard), c.entryKey(shown.Key)}
+	reply, err := discardScript.Run(ctx, c.client, keys, args...).Text()
 	if err == nil && len(reply) != 1 {
 		err = fmt.Errorf("redis answered %q", reply)
 	}
@@ -59,7 +52,7 @@ func (c *Cache) discard(ctx context.Context, shown Entry, args ...any) (Discarde
 // state is the entry as discard.lua compares it.
 func (e Entry) state() string {
 	switch {
-	case e.Foreign:
+	case e.Corrupt:
 		return "e"
 	case e.Missing:
 		return "m"

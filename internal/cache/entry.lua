@@ -1,54 +1,72 @@
--- entry.lua stands before the scripts that read or change entries. It says what an entry is made of.
+-- entry.lua stands before the scripts that read or change entries: the format of an entry, and the epochs of a shard.
 --
--- An entry is one string: "<value> <version>", and then what else there is to say, each with its letter before it and in this
--- order. A clean counter has none of it, but x.
---   x             deleted
---   u1, u2        the base is unknown. 1: value and version are counted from it; 2: only the version is
---   e<life>       which Redis its unsynced writes were made in, 8 digits, and the number of this run of them (see apply.lua)
---   b<version>    the version, and
---   w<value>      the value before the first of its lives; no value if it was set or deleted since
---   c<version>,<life>   what Postgres has of it, and of which life that is
---   p;<number>,<value>,<version>;...   its earlier lives
+-- An entry is one string of fields separated by single spaces:
+--   <value> <version> <epoch>[:<flags>]   then, each with its letter, what a dirty entry also needs:
+--   l<life>       the epoch in which its run of unsynced writes began; absent: the same as <epoch>
+--   b<version>    the version before that run, and
+--   w<value>      the value before it; absent if the value was set or deleted since
+--   p;<life>,<value>,<version>;...   runs that a restart of Redis ended, as they were then; "set" for a value that was set
+--                 or deleted since
+-- <epoch> is the epoch of the last write; 0: none since the entry came from Postgres. Flags: x deleted; u the base is
+-- unknown, value and version count from it; s the same, but the value was set or deleted since; a set aside (retry, dead).
+-- Epochs and lives are microseconds of Redis's clock in base 36.
 --
--- One string, because Redis reads and writes all strings of a batch in one command each, and a plain SET takes away the TTL.
+-- An entry is dirty if its epoch is newer than the shard's watermark, or if it is set aside. Nothing marks it clean: what
+-- l, b, w and p say of a clean entry is out of date, and the next write replaces it.
 
 local call, pcall = redis.call, redis.pcall
 local byte, sub, find, match, gmatch = string.byte, string.sub, string.find, string.match, string.gmatch
 local fmt, floor = string.format, math.floor
 
--- The most elements that are handed to one command: Lua's stack is bounded.
+-- The most elements handed to one command: Lua's stack is bounded.
 local CHUNK = 1000
 
--- Splits an entry into value, version and the rest; nil if text is none.
-local function split(text)
-  local v, n, rest = match(text, '^(%-?%d+) (%d+)(.*)$')
-  if not v or #v > 20 or #n > 19 or (#n == 19 and n > '9223372036854775807') then return nil end
-  if rest ~= '' and byte(rest) ~= 32 then return nil end
-  return v, n, rest
-end
-
--- Reads an entry into a table of its letters, with v and n for value and version; nil if text is none.
+-- Reads an entry into a table; nil if text is none.
 local function decode(text)
-  local v, n, rest = split(text)
-  if not v then return nil end
-  local e = { v = v, n = n }
+  local v, n, epoch, flags, rest = match(text, '^(%-?%d+) (%d+) (%w+):?(%l*)(.*)$')
+  if not v or #v > 20 or #n > 19 or (#n == 19 and n > '9223372036854775807') then return nil end
+  if #epoch > 10 or (rest ~= '' and byte(rest) ~= 32) then return nil end
+  local e = { v = v, n = n, epoch = epoch, l = epoch }
+  if flags ~= '' then
+    e.x, e.a = find(flags, 'x', 1, true) and true, find(flags, 'a', 1, true) and true
+    e.u = match(flags, '[us]')
+  end
   for letter, what in gmatch(rest, ' (%l)(%S*)') do e[letter] = what end
   return e
 end
 
--- What comes after value and version.
-local function encode_rest(e)
-  local rest = e.x and ' x' or ''
-  if e.u then rest = rest .. ' u' .. e.u end
-  if e.e then rest = rest .. ' e' .. e.e end
-  if e.b then rest = rest .. ' b' .. e.b end
-  if e.w then rest = rest .. ' w' .. e.w end
-  if e.c then rest = rest .. ' c' .. e.c end
-  if e.p then rest = rest .. ' p' .. e.p end
-  return rest
+local function encode(e)
+  local text = e.v .. ' ' .. e.n .. ' ' .. e.epoch
+  if e.x or e.u or e.a then text = text .. ':' .. (e.x and 'x' or '') .. (e.u or '') .. (e.a and 'a' or '') end
+  if e.l ~= e.epoch then text = text .. ' l' .. e.l end
+  if e.b then text = text .. ' b' .. e.b end
+  if e.w then text = text .. ' w' .. e.w end
+  if e.p then text = text .. ' p' .. e.p end
+  return text
 end
 
-local function encode(e) return e.v .. ' ' .. e.n .. encode_rest(e) end
+-- The entry under a name. Returns it, or nil; and whether something else is there instead.
+local function load(name)
+  local text = pcall('GET', name)
+  if not text then return nil, false end
+  if type(text) == 'table' then
+    if not find(text.err, 'WRONGTYPE', 1, true) then error(text.err, 0) end
+    return nil, true
+  end
+  local e = decode(text)
+  return e, not e, text
+end
+
+-- Replaces an entry, also in a Redis that is full: Redis asks for room before the first write of a script only, and not
+-- for DEL. ttl is in ms; without one the entry stays.
+local function put(name, e, ttl)
+  call('DEL', name)
+  if ttl then
+    call('SET', name, encode(e), 'PX', ttl)
+  else
+    call('SET', name, encode(e))
+  end
+end
 
 -- A decimal number as two that doubles hold exactly: billions, and what is left; both with its sign.
 local function halves(s)
@@ -81,42 +99,88 @@ local function sum(a, b, c)
   return fmt('%.0f%09.0f', high, low < 0 and -low or low)
 end
 
-local clock = {}
+-- The number of an epoch or a life: exact, since doubles hold microseconds until the year 2255.
+local function number(id) return tonumber(id, 36) end
 
--- The time, in ms, as a string.
-local function now()
-  if not clock.ms then
-    local t = call('TIME')
-    clock.ms = fmt('%.0f', t[1] * 1000 + floor(t[2] / 1000))
-  end
-  return clock.ms
+local function base36(n)
+  local digits = '0123456789abcdefghijklmnopqrstuvwxyz'
+  local s = ''
+  repeat
+    local d = n % 36
+    s = sub(digits, d + 1, d + 1) .. s
+    n = (n - d) / 36
+  until n == 0
+  return s
 end
 
+local now_us, now_run
+
+-- Redis's clock, microseconds.
 local function microseconds()
-  local t = call('TIME')
-  return fmt('%.0f', t[1] * 1000000 + t[2])
+  if not now_us then
+    local t = call('TIME')
+    now_us = t[1] * 1000000 + t[2]
+  end
+  return now_us
 end
 
--- 8 digits that name this incarnation of Redis: a restart and a promotion make new ones.
+-- The same in ms, as a string.
+local function milliseconds() return fmt('%.0f', floor(microseconds() / 1000)) end
+
+-- Names this incarnation of Redis, 8 digits: a restart and a promotion make another.
 local function incarnation()
-  clock.run = clock.run or match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
-  return clock.run
+  now_run = now_run or match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
+  return now_run
 end
 
--- The life of writes that begin now.
-local function new_life()
-  clock.life = clock.life or incarnation() .. microseconds()
-  return clock.life
+-- An epoch's ID that no epoch of the shard has had: the clock's, or the one after the last where the clock is behind.
+local function id_after(last) return base36(math.max(last and number(last) + 1 or 0, microseconds())) end
+
+-- The epochs of a shard: open, the ID of the epoch that writes join; watermark and first as numbers: the last epoch that
+-- Postgres has all of, and the first epoch of this incarnation of Redis. stale: they have to be saved by keep() before
+-- anything of the shard is written, since this is the first script after a restart or a promotion.
+local function epochs(meta)
+  local m = call('HMGET', meta, 'open', 'watermark', 'first', 'incarnation', 'open_since')
+  local s = { meta = meta, open = m[1], watermark = number(m[2] or '0'), since = m[5] }
+  if m[1] and m[3] and m[4] == incarnation() then
+    s.first = number(m[3])
+  else
+    s.open = id_after(m[1])
+    s.first, s.stale = number(s.open), true
+  end
+  return s
 end
 
--- Replaces an entry, also in a Redis that is full: that is asked before the first write of a script only, and not for DEL.
-local function put(name, e)
-  call('DEL', name)
-  call('SET', name, encode(e))
+local function keep(s)
+  if s.stale then call('HSET', s.meta, 'open', s.open, 'first', s.open, 'incarnation', incarnation()) end
+  s.stale = false
 end
 
--- Makes a new generation for a shard (see hydrate.lua). Deleting it serves as well, since the next to need one makes another.
-local function renew_generation(tag)
-  if pcall('SET', tag .. ':gen', microseconds()).err then call('DEL', tag .. ':gen') end
+-- epochs() for scripts that have to get through in a Redis that is full: HDEL is not refused, nor what follows it.
+local function enter(meta)
+  local s = epochs(meta)
+  call('HDEL', meta, '')
+  keep(s)
+  return s
+end
+
+-- Ends the ID of the open epoch; its keys stay where they are.
+local function renew(s)
+  s.open = id_after(s.open)
+  call('HSET', s.meta, 'open', s.open)
+end
+
+local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end
+
+-- Puts keys into the open epoch. shard_open is the name of its set.
+local function join(s, shard_open, keys)
+  if #keys == 0 then return end
+  for from = 1, #keys, CHUNK do
+    call('SADD', shard_open, unpack(keys, from, math.min(from + CHUNK - 1, #keys)))
+  end
+  if not s.since then
+    s.since = milliseconds()
+    call('HSET', s.meta, 'open_since', s.since)
+  end
 end
 

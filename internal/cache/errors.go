@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"time"
@@ -18,6 +19,8 @@ const retryAfter = time.Second
 // writeError says what an error of a script call means for the operations in it.
 func writeError(err error) *counter.Error {
 	switch {
+	case isWrongType(err):
+		return &counter.Error{Code: counter.CodeInternal, Err: fmt.Errorf("%w: %w", errEntry, err)}
 	case isFull(err):
 		return &counter.Error{
 			Code: counter.CodeCacheFull, Err: err, RetryAfter: retryAfter,
@@ -41,6 +44,12 @@ func writeError(err error) *counter.Error {
 func isFull(err error) bool {
 	var e redis.Error
 	return errors.As(err, &e) && strings.Contains(e.Error(), "OOM ")
+}
+
+// isWrongType reports that a key holds another type than it should. Scripts find that out before they write.
+func isWrongType(err error) bool {
+	var e redis.Error
+	return errors.As(err, &e) && strings.Contains(e.Error(), "WRONGTYPE ")
 }
 
 // refusals are the errors by which Redis refuses a call as a whole, or a script before its first write.

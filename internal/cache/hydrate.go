@@ -3,21 +3,21 @@ package cache
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 // Base is what Postgres has of a key, on its way into the key's entry.
 type Base struct {
-	Key        counter.Key
-	Row        counter.Row // meaningless without Found
-	Found      bool
-	Generation string // of the shard, from before Postgres was asked: Outcome.Generation or Peeked.Generation
+	Key   counter.Key
+	Row   counter.Row // meaningless without Found
+	Found bool
+	Token string // of the shard, from before Postgres was asked: Outcome.Token or Snapshot.Token
 }
-
-// NoGeneration is the generation of a shard that has none, because Redis is full. Hydrate takes it for Stale.
-const NoGeneration = "-"
 
 // Hydration says what Hydrate did with one Base.
 type Hydration byte
@@ -27,71 +27,105 @@ const (
 	Hydrated     Hydration = 'y' // the entry is complete
 	Stale        Hydration = 's' // a flush was completed meanwhile: ask Postgres again
 	BaseOverflow Hydration = 'o' // base and unsynced operations do not add up to a 64-bit integer
-	ForeignEntry Hydration = 'e' // the key holds something that is not an entry
+	CorruptEntry Hydration = 'e' // the key holds something that is not an entry
 )
 
-// Hydrate brings bases into their entries, in one call of one round trip (on a cluster, one call for each shard), and
-// answers one letter for each. Entries that are complete are left alone, so it may be done twice.
+// maxHydrate bounds one call of hydrate.lua: Redis does nothing else meanwhile, and each rebased entry takes it 5 to 8 µs.
+const maxHydrate = 200
+
+// Hydrate brings bases into their entries, and answers for each. Entries that are complete are left alone, so it may be done
+// twice. It blocks for one round trip for each shard and 200 of its keys, side by side.
 func (c *Cache) Hydrate(ctx context.Context, bases []Base) ([]Hydration, error) {
-	if !c.cluster || len(bases) == 0 {
-		return c.hydrate(ctx, bases)
+	done, _, err := c.hydrate(ctx, bases)
+	return done, err
+}
+
+// Rebase is Hydrate for bases of one shard, and returns those entries that it has given their base, as they are now.
+func (c *Cache) Rebase(ctx context.Context, bases []Base) (done []Hydration, rebased []Entry, err error) {
+	return c.hydrate(ctx, bases)
+}
+
+// hydration is one call of hydrate.lua: bases of one shard with the same token.
+type hydration struct {
+	places []int
+	keys   []string
+	args   []any
+	reply  *redis.Cmd
+}
+
+func (c *Cache) hydrate(ctx context.Context, bases []Base) ([]Hydration, []Entry, error) {
+	if len(bases) == 0 {
+		return nil, nil, nil
 	}
-	at := make(map[counter.Shard][]int)
-	for i, b := range bases {
-		at[c.Shard(b.Key)] = append(at[c.Shard(b.Key)], i)
+	calls := c.hydrations(bases)
+	pipe := c.client.Pipeline()
+	for _, h := range calls {
+		h.reply = hydrateScript.EvalSha(ctx, pipe, h.keys, h.args...)
 	}
-	out := make([]Hydration, len(bases))
-	for _, places := range at {
-		part := make([]Base, len(places))
-		for i, place := range places {
-			part[i] = bases[place]
+	_ = send(ctx, pipe) // each call has its own error
+	done := make([]Hydration, len(bases))
+	var rebased []Entry
+	for _, h := range calls {
+		reply, err := h.reply.StringSlice()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			reply, err = hydrateScript.Eval(ctx, c.client, h.keys, h.args...).StringSlice()
 		}
-		done, err := c.hydrate(ctx, part)
+		if err == nil && len(reply) != len(h.places) {
+			err = fmt.Errorf("redis answered for %d", len(reply))
+		}
 		if err != nil {
-			return nil, err
+			return nil, nil, fmt.Errorf("hydrate %d keys: %w", len(h.places), err)
 		}
-		for i, place := range places {
-			out[place] = done[i]
-		}
-	}
-	return out, nil
-}
-
-// declared are the keys of key's shard that a script on entries reads and writes beside them: a cluster has to be told, so
-// that it runs no script of which a part of the keys has moved to another node.
-func (c *Cache) declared(key counter.Key) []string {
-	s := c.Shard(key)
-	return []string{dirtyKey(s), genKey(s)}
-}
-
-// shardKeys is how many keys declared returns.
-const shardKeys = 2
-
-func (c *Cache) hydrate(ctx context.Context, bases []Base) ([]Hydration, error) {
-	keys := make([]string, len(bases), len(bases)+shardKeys)
-	args := make([]any, 0, 2+5*len(bases))
-	args = append(args, ms(c.cleanTTL), ms(absentTTL))
-	for i, b := range bases {
-		keys[i] = c.entryKey(b.Key)
-		state, value, version, lineage := "-", int64(0), int64(0), int64(0)
-		if b.Found {
-			state, value, version, lineage = "r", b.Row.Value, b.Row.Version, b.Row.Lineage
-			if b.Row.Deleted {
-				state, value = "x", 0
+		for i, place := range h.places {
+			if len(reply[i]) == 1 {
+				done[place] = Hydration(reply[i][0])
+				continue
 			}
+			done[place] = Hydrated
+			rebased = append(rebased, decodeEntry(bases[place].Key, reply[i]))
 		}
-		args = append(args, b.Generation, strconv.FormatInt(value, 10), strconv.FormatInt(version, 10), state,
-			strconv.FormatInt(lineage, 10))
 	}
-	if c.cluster {
-		keys = append(keys, c.declared(bases[0].Key)...)
-	}
-	reply, err := hydrateScript.Run(ctx, c.client, keys, args...).Text()
-	if err != nil {
-		return nil, fmt.Errorf("hydrate %d keys: %w", len(bases), err)
-	}
-	if len(reply) != len(bases) {
-		return nil, fmt.Errorf("hydrate %d keys: redis answered for %d", len(bases), len(reply))
-	}
-	return []Hydration(reply), nil
+	return done, rebased, nil
 }
+
+// hydrations sorts bases into calls.
+func (c *Cache) hydrations(bases []Base) []*hydration {
+	type group struct {
+		shard counter.Shard
+		token string
+	}
+	places := make(map[group][]int)
+	for i, b := range bases {
+		g := group{c.Shard(b.Key), b.Token}
+		places[g] = append(places[g], i)
+	}
+	var calls []*hydration
+	for g, all := range places {
+		for part := range slices.Chunk(all, maxHydrate) {
+			h := &hydration{places: part, keys: []string{metaKey(g.shard), openKey(g.shard)}}
+			h.args = append(make([]any, 0, 3+4*len(part)), g.token, ms(c.cleanTTL), ms(absentTTL))
+			for _, place := range part {
+				h.keys = append(h.keys, c.entryKey(bases[place].Key))
+				h.args = appendRow(h.args, &bases[place])
+			}
+			calls = append(calls, h)
+		}
+	}
+	return calls
+}
+
+// appendRow appends the four arguments of a base.
+func appendRow(args []any, b *Base) []any {
+	if !b.Found {
+		return append(args, "0", "0", "-", "0")
+	}
+	value, state := b.Row.Value, "r"
+	if b.Row.Deleted {
+		value, state = 0, "x"
+	}
+	return append(args, strconv.FormatInt(value, 10), strconv.FormatInt(b.Row.Version, 10), state,
+		strconv.FormatInt(b.Row.Lineage, 10))
+}
+
+// IsFull reports that Redis had no room for a call, which it refused as a whole.
+func IsFull(err error) bool { return isFull(err) }

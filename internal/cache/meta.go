@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	metaKey = "aw:meta"
+	settingsKey = "aw:meta"
 
 	// layout is the version of the layout of keys and entries. Change it with every change that older processes would
 	// misread.
-	layout = "2"
+	layout = "3"
 
 	layoutName = "layout"
 
@@ -83,10 +83,10 @@ func (c *Cache) Emptied(ctx context.Context) (bool, error) {
 
 // note returns what is noted under name, and notes value before where that is nothing.
 func (c *Cache) note(ctx context.Context, name, value string) (string, error) {
-	if err := c.client.HSetNX(ctx, metaKey, name, value).Err(); err != nil {
+	if err := c.client.HSetNX(ctx, settingsKey, name, value).Err(); err != nil {
 		return "", fmt.Errorf("note settings in redis: %w", err)
 	}
-	noted, err := c.client.HGet(ctx, metaKey, name).Result()
+	noted, err := c.client.HGet(ctx, settingsKey, name).Result()
 	if err != nil {
 		return "", fmt.Errorf("read settings from redis: %w", err)
 	}

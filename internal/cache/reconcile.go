@@ -3,19 +3,17 @@ package cache
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 // Conflict is an entry of which Postgres has more than Redis: it is of a Redis that lost its tail.
 type Conflict struct {
-	Entry Entry // as it was peeked
+	Entry Entry // as it was read
 	Row   counter.Row
 
 	// Adopt: Postgres's row is a later state of the very same writes, so it replaces the entry, which becomes clean. Else
-	// what the entry's life has written goes on top of the row, and the key stays dirty, unless all of it was before the
-	// restart, and is in the row.
+	// what the entry's life has written goes on top of the row, and the key stays dirty.
 	Adopt bool
 }
 
@@ -25,39 +23,40 @@ type Reconciliation byte
 // What Reconcile may answer.
 const (
 	Reconciled       Reconciliation = 'y'
-	Superseded       Reconciliation = 'w' // the entry has moved on since it was peeked: nothing changed
+	Superseded       Reconciliation = 'w' // the entry has moved on since it was read: nothing changed
 	ConflictOverflow Reconciliation = 'o' // row and unsynced operations do not add up to a 64-bit integer: nothing changed
 )
 
-// Reconcile mends entries of one shard, in one atomic step, and answers one letter for each. It may be done twice: the
-// second time it finds that they have moved on.
+// MaxConflicts bounds one call of Reconcile.
+const MaxConflicts = 200
+
+// Reconcile repairs up to MaxConflicts entries of one shard, in one atomic step, and answers one letter for each. It may be
+// done twice: the second time it finds that they have moved on.
 func (c *Cache) Reconcile(ctx context.Context, shard counter.Shard, conflicts []Conflict) ([]Reconciliation, error) {
 	if len(conflicts) == 0 {
 		return nil, nil
 	}
-	keys := make([]string, 1, 1+len(conflicts))
-	keys[0] = dirtyKey(shard)
-	args := make([]any, 1, 1+7*len(conflicts))
-	args[0] = ms(c.cleanTTL)
-	for _, conflict := range conflicts {
+	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), retryKey(shard), deadKey(shard)}
+	args := append(make([]any, 0, 1+8*len(conflicts)), ms(c.cleanTTL))
+	for i := range conflicts {
+		e, row := &conflicts[i].Entry, &conflicts[i].Row
 		what, deleted := "m", "0"
-		if conflict.Adopt {
+		if conflicts[i].Adopt {
 			what = "a"
 		}
-		if conflict.Row.Deleted {
+		if row.Deleted {
 			deleted = "1"
 		}
-		keys = append(keys, c.entryKey(conflict.Entry.Key))
-		args = append(args, what, conflict.Entry.Life, strconv.FormatInt(conflict.Entry.Base, 10),
-			strconv.FormatInt(conflict.Row.Value, 10), strconv.FormatInt(conflict.Row.Version, 10), deleted,
-			strconv.FormatInt(conflict.Row.Lineage, 10))
+		keys = append(keys, c.entryKey(e.Key))
+		args = append(args, string(e.Key), what, formatID(e.Lineage), itoa(e.Base), itoa(row.Value), itoa(row.Version), deleted,
+			itoa(row.Lineage))
 	}
 	reply, err := reconcileScript.Run(ctx, c.client, keys, args...).Text()
+	if err == nil && len(reply) != len(conflicts) {
+		err = fmt.Errorf("redis answered for %d", len(reply))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reconcile %d keys of shard %s: %w", len(conflicts), shard, err)
-	}
-	if len(reply) != len(conflicts) {
-		return nil, fmt.Errorf("reconcile %d keys: redis answered for %d", len(conflicts), len(reply))
 	}
 	return []Reconciliation(reply), nil
 }

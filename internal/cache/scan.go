@@ -2,27 +2,14 @@ package cache
 
 import (
 	"context"
-	_ "embed"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
-)
-
-var (
-	//go:embed look.lua
-	lookSource string
-	//go:embed mend.lua
-	mendSource string
-
-	lookScript = redis.NewScript(entrySource + lookSource)
-	mendScript = redis.NewScript(entrySource + mendSource)
 )
 
 // ScanPage bounds the keys of one page, and is about how many one SCAN visits: Redis does nothing else meanwhile.
@@ -101,135 +88,141 @@ func (c *Cache) KeyCount(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// EachMark calls page with the dirty keys of the shard, some hundred at a time, dead ones included. What EachEntry says of
-// entries that come or go holds for them as well.
-func (c *Cache) EachMark(ctx context.Context, shard counter.Shard, page func(keys []counter.Key) error) error {
-	for cursor := uint64(0); ; {
-		found, next, err := c.client.ZScan(ctx, dirtyKey(shard), cursor, "", ScanPage).Result()
-		if err != nil {
-			return fmt.Errorf("scan the dirty keys of shard %s: %w", shard, err)
-		}
-		keys := make([]counter.Key, 0, len(found)/2)
+// EachMember calls page with the keys of the shard that are in its open or its sealed epoch, or set aside, some hundred at a
+// time. What EachEntry says of entries that come or go holds for them as well; a key may be in more than once.
+func (c *Cache) EachMember(ctx context.Context, shard counter.Shard, page func(keys []counter.Key) error) error {
+	type scan func(cursor uint64) (found []string, next uint64, err error)
+	pairs := func(found []string, next uint64, err error) ([]string, uint64, error) {
+		var keys []string
 		for i := 0; i+1 < len(found); i += 2 {
-			keys = append(keys, counter.Key(found[i]))
+			keys = append(keys, found[i])
 		}
-		for part := range slices.Chunk(keys, ScanPage) {
-			if err := page(part); err != nil {
-				return err
+		return keys, next, err
+	}
+	for _, scan := range []scan{
+		func(at uint64) ([]string, uint64, error) { return c.client.SScan(ctx, openKey(shard), at, "", ScanPage).Result() },
+		func(at uint64) ([]string, uint64, error) { return c.client.SScan(ctx, sealedKey(shard), at, "", ScanPage).Result() },
+		func(at uint64) ([]string, uint64, error) {
+			return pairs(c.client.ZScan(ctx, retryKey(shard), at, "", ScanPage).Result())
+		},
+		func(at uint64) ([]string, uint64, error) {
+			return pairs(c.client.HScan(ctx, deadKey(shard), at, "", ScanPage).Result())
+		},
+	} {
+		for cursor := uint64(0); ; {
+			found, next, err := scan(cursor)
+			if err != nil {
+				return fmt.Errorf("scan the dirty keys of shard %s: %w", shard, err)
+			}
+			for part := range slices.Chunk(found, ScanPage) {
+				keys := make([]counter.Key, len(part))
+				for i, key := range part {
+					keys[i] = counter.Key(key)
+				}
+				if err := page(keys); err != nil {
+					return err
+				}
+			}
+			if cursor = next; cursor == 0 {
+				break
 			}
 		}
-		if cursor = next; cursor == 0 {
-			return nil
-		}
 	}
+	return nil
 }
 
-// Seen is an entry, dirty or clean, as Look saw it.
-type Seen struct {
+// Inspected is an entry, dirty or clean, and where its key stands.
+type Inspected struct {
 	Entry
 
-	Dirty bool // also when it waits for a retry, or is dead
-	Dead  bool
+	Dirty    bool // also when it waits for a retry, or is dead
+	Dead     bool
+	Stranded bool // it is dirty, but in no epoch, nor set aside: somebody removed it there by hand, and no flush finds it
 }
 
-// Look reads entries as they are, up to ScanPage of them, one for each key in their order, in one atomic call (on a cluster,
-// one for each shard).
-func (c *Cache) Look(ctx context.Context, keys []counter.Key) ([]Seen, error) {
-	if !c.cluster || len(keys) == 0 {
-		return c.look(ctx, keys)
-	}
+// Inspect reads entries and where their keys stand, up to ScanPage of them, one for each key in their order. It blocks for one round
+// trip for each of their shards, or two.
+func (c *Cache) Inspect(ctx context.Context, keys []counter.Key) ([]Inspected, error) {
 	at := make(map[counter.Shard][]int)
 	for i, key := range keys {
 		at[c.Shard(key)] = append(at[c.Shard(key)], i)
 	}
-	out := make([]Seen, len(keys))
-	for _, places := range at {
+	out := make([]Inspected, len(keys))
+	for shard, places := range at {
 		part := make([]counter.Key, len(places))
 		for i, place := range places {
 			part[i] = keys[place]
 		}
-		seen, err := c.look(ctx, part)
+		inspected, err := c.inspect(ctx, shard, part)
 		if err != nil {
 			return nil, err
 		}
 		for i, place := range places {
-			out[place] = seen[i]
+			out[place] = inspected[i]
 		}
 	}
 	return out, nil
 }
 
-// lookFields is how many strings the reply of look.lua has for each entry.
-const lookFields = entryFields + 1
-
-func (c *Cache) look(ctx context.Context, keys []counter.Key) ([]Seen, error) {
-	if len(keys) == 0 {
-		return nil, nil
+func (c *Cache) inspect(ctx context.Context, shard counter.Shard, keys []counter.Key) ([]Inspected, error) {
+	snapshot, err := c.Read(ctx, shard, keys)
+	if err != nil {
+		return nil, err
 	}
-	names := make([]string, len(keys), len(keys)+shardKeys)
+	members := make([]any, len(keys))
 	for i, key := range keys {
-		names[i] = c.entryKey(key)
+		members[i] = string(key)
 	}
-	if c.cluster {
-		names = append(names, dirtyKey(c.Shard(keys[0])), deadKey(c.Shard(keys[0])))
+	pipe := c.client.Pipeline()
+	open := pipe.SMIsMember(ctx, openKey(shard), members...) // before sealed: that is where its keys go
+	sealed := pipe.SMIsMember(ctx, sealedKey(shard), members...)
+	retry := pipe.ZMScore(ctx, retryKey(shard), texts(keys)...)
+	dead := pipe.HMGet(ctx, deadKey(shard), texts(keys)...)
+	if err := send(ctx, pipe); err != nil {
+		return nil, fmt.Errorf("look at %d keys of shard %s: %w", len(keys), shard, err)
 	}
-	reply, err := lookScript.Run(ctx, c.client, names, len(keys)).StringSlice()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("look at %d entries: %w", len(keys), err)
+	out := make([]Inspected, len(keys))
+	for i, e := range snapshot.Entries {
+		in := Inspected{Entry: e, Dead: dead.Val()[i] != nil}
+		member := open.Val()[i] || sealed.Val()[i] || retry.Val()[i] != 0 || in.Dead
+		in.Dirty = e.Dirty(snapshot.Watermark) || (member && (e.Missing || e.Corrupt))
+		in.Stranded = in.Dirty && !member
+		out[i] = in
 	}
-	if len(reply) != lookFields*len(keys) {
-		return nil, fmt.Errorf("look at %d entries: a reply of %d strings", len(keys), len(reply))
-	}
-	seen := make([]Seen, len(keys))
-	for i := range seen {
-		f := reply[i*lookFields : (i+1)*lookFields]
-		e, err := decodeEntry(f[0], f[1], f[2])
-		if err != nil {
-			return nil, fmt.Errorf("look at %q: %w", f[0], err)
-		}
-		seen[i] = Seen{Entry: e, Dirty: e.DirtySince != 0, Dead: f[entryFields] == "1"}
-	}
-	return seen, nil
+	return out, nil
 }
 
-// Mending is what Mend does to an entry.
-type Mending string
+// Repairing is what Repair does to an entry.
+type Repairing string
 
-// What Mend can do.
+// What Repair can do.
 const (
-	MarkAgain Mending = "mark" // makes it dirty, so that a flush brings it to Postgres
-	DropStale Mending = "drop" // removes it, so that the next to need it reads Postgres
+	MarkAgain Repairing = "mark" // puts it into the open epoch, so that a flush brings it to Postgres
+	DropStale Repairing = "drop" // removes it, so that the next to need it reads Postgres
 )
 
-// Mend changes those of entries, all of one shard and up to ScanPage of them, that are still as seen and clean, in one atomic
-// step, and says which it has changed. It may be done twice.
-func (c *Cache) Mend(ctx context.Context, shard counter.Shard, how Mending, entries []Seen) ([]bool, error) {
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	names := []string{dirtyKey(shard), genKey(shard)}
-	args := []any{string(how)}
-	for _, e := range entries {
-		flags := ""
-		if e.Deleted {
-			flags = "x"
+// maxRepair bounds one call of repair.lua.
+const maxRepair = 200
+
+// Repair changes those of entries, all of one shard, that are still as they were read, and says which it has changed: one atomic
+// step for each 200. It may be done twice.
+func (c *Cache) Repair(ctx context.Context, shard counter.Shard, how Repairing, entries []Inspected) ([]bool, error) {
+	done := make([]bool, 0, len(entries))
+	for part := range slices.Chunk(entries, maxRepair) {
+		names, args := []string{metaKey(shard), openKey(shard)}, []any{string(how)}
+		for i := range part {
+			names, args = append(names, c.entryKey(part[i].Key)), append(args, string(part[i].Key), part[i].text)
 		}
-		if e.BaseUnknown {
-			flags += "u"
+		reply, err := repairScript.Run(ctx, c.client, names, args...).Text()
+		if err == nil && len(reply) != len(part) {
+			err = fmt.Errorf("redis answered for %d", len(reply))
 		}
-		names = append(names, c.entryKey(e.Key))
-		args = append(args, strconv.FormatInt(e.Value, 10), strconv.FormatInt(e.Version, 10), flags, e.Life)
-	}
-	reply, err := mendScript.Run(ctx, c.client, names, args...).Text()
-	if err == nil && len(reply) != len(entries) {
-		err = fmt.Errorf("redis answered for %d", len(reply))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("mend %d entries of shard %s: %w", len(entries), shard, err)
-	}
-	done := make([]bool, len(entries))
-	for i := range done {
-		done[i] = reply[i] == 'y'
+		if err != nil {
+			return nil, fmt.Errorf("repair %d entries of shard %s: %w", len(part), shard, err)
+		}
+		for _, letter := range []byte(reply) {
+			done = append(done, letter == 'y')
+		}
 	}
 	return done, nil
 }

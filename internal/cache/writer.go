@@ -12,8 +12,8 @@ import (
 
 const (
 	// MaxWrites is the most operations that one Do takes. A script call holds fewer than twice as many: Redis does
-	// nothing else meanwhile, and 1,000 take it 2 to 4 ms.
-	MaxWrites = 500
+	// nothing else meanwhile, and 500 take it up to 2 ms.
+	MaxWrites = 250
 
 	// maxQueued is the most operations that may wait for Redis. Past it, a caller is told so at once: at 50,000
 	// operations a second these are 2 s of work, and who waits longer has left.
@@ -41,14 +41,22 @@ type Outcome struct {
 	// Replayed is true when the operation was not carried out because one with its ID was: the rest is what was answered.
 	Replayed bool
 
-	// Cold is true when the operation was not applied because the base of its key is unknown. Generation is then what
+	// Cold is true when the operation was not applied because the base of its key is unknown. Token is then what
 	// Hydrate needs, and BlindWrites says that there is an entry, of writes that wait for the base.
 	Cold        bool
 	BlindWrites bool
-	Generation  string
+	Token       string
 
-	// Backlog is the number of dirty keys of the shard, as this call leaves it, if this operation has made its key dirty, else 0.
+	// Epoch is the shard's open epoch when the operation was carried out, and First the first epoch of that incarnation of
+	// Redis. Postgres has what it did when the shard's watermark has reached Epoch and First is still the same, unless the key
+	// has been set aside.
+	Epoch, First int64
+
+	// Backlog is the number of keys in the shard's open epoch, as this call leaves it, if this operation has made its key
+	// dirty, else 0.
 	Backlog int64
+
+	split bool // it was added up with others and has to be sent again, alone
 }
 
 // Writer sends the operations of concurrent callers to Redis: what has queued while one script call was in flight goes

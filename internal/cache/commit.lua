@@ -1,0 +1,29 @@
+-- commit.lua drops a sealed epoch after Postgres has committed a state of each of its keys, or the key was set aside; or, with
+-- keys, drops these from it, so that a later flush has less to repeat.
+--
+-- It names the epoch AND the incarnation of Redis under which it was read. A Redis that came back with the same epoch still
+-- sealed does not know what the flush did meanwhile (entries reconciled, keys set aside), so dropping it would lose them.
+--
+-- KEYS[1]  {aw:07}:meta
+-- KEYS[2]  {aw:07}:sealed
+-- ARGV[1]  ID of the epoch, base 36
+-- ARGV[2]  first, from the same reply of seal.lua
+-- ARGV[i]  keys to drop; none: all
+--
+-- Reply: 1, or 0 if another epoch is sealed, or Redis is another incarnation. Those who wait for a watermark are told on a
+-- channel that they may look.
+
+local s = enter(KEYS[1])
+local sealed = call('HGET', KEYS[1], 'sealed')
+if sealed ~= ARGV[1] or base36(s.first) ~= ARGV[2] then return 0 end
+if #ARGV > 2 then
+  for from = 3, #ARGV, CHUNK do
+    call('SREM', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK - 1, #ARGV)))
+  end
+  return 1
+end
+call('UNLINK', KEYS[2])
+call('HSET', KEYS[1], 'watermark', sealed)
+call('HDEL', KEYS[1], 'sealed', 'sealed_since')
+pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6))
+return 1

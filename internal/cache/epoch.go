@@ -1,0 +1,205 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// SealState says what Seal found.
+type SealState string
+
+// What Seal may find.
+const (
+	Sealed  SealState = "sealed" // it has sealed the open epoch
+	Found   SealState = "found"  // an epoch was sealed before, and has not been flushed
+	Nothing SealState = "none"   // no key is dirty, but for those that are set aside
+	Early   SealState = "early"  // the open epoch is younger than was asked for
+	Busy    SealState = "busy"   // another flushes the shard
+)
+
+// Epoch is a sealed epoch of a shard, taken for a flush.
+type Epoch struct {
+	Shard counter.Shard
+	State SealState // with any but Sealed and Found there is nothing to flush
+
+	At    int64 // when it was looked at, ms of Redis's clock
+	Since int64 // when its first key was written, likewise
+	Keys  int
+	Due   int // keys that were set aside and whose time has come
+
+	id, first string // as commit.lua takes them
+}
+
+// Taking says how Seal takes a shard.
+type Taking struct {
+	Owner  string        // who flushes; of two, the later finds the shard busy
+	Lease  time.Duration // how long the shard is the owner's
+	MinAge time.Duration // a younger open epoch is left alone,
+	Keys   int           // unless it has so many keys; 0: these do not matter
+}
+
+// Seal takes the shard for a flush: of the sealed epoch if there is one, or else of the open one, which it seals. In one round
+// trip of constant time.
+func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch, error) {
+	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), retryKey(shard), drainKey(shard)}
+	reply, err := sealScript.Run(ctx, c.client, keys, t.Owner, ms(t.Lease), ms(t.MinAge), t.Keys).Slice()
+	if err == nil && len(reply) != 7 {
+		err = fmt.Errorf("a reply of %d", len(reply))
+	}
+	if err != nil {
+		return Epoch{}, fmt.Errorf("seal shard %s: %w", shard, err)
+	}
+	text := func(i int) string { return fmt.Sprint(reply[i]) }
+	e := Epoch{Shard: shard, State: SealState(text(0)), id: text(2), first: text(3)}
+	var f fields
+	e.At, e.Since, e.Keys, e.Due = f.parse(text(1)), f.parse(text(4)), int(f.parse(text(5))), int(f.parse(text(6)))
+	if f.err != nil {
+		return Epoch{}, fmt.Errorf("seal shard %s: %w", shard, f.err)
+	}
+	return e, nil
+}
+
+// EpochKeys returns some keys of a sealed epoch, limit at least unless it has fewer, and the cursor of the next call, 0 at
+// the end; the first cursor is 0. Every key is in one call or more. In one round trip.
+func (c *Cache) EpochKeys(ctx context.Context, e *Epoch, cursor uint64, limit int) (keys []counter.Key, next uint64, err error) {
+	var found []string
+	if cursor == 0 && e.Keys <= limit {
+		found, err = c.client.SMembers(ctx, sealedKey(e.Shard)).Result()
+	} else {
+		found, next, err = c.client.SScan(ctx, sealedKey(e.Shard), cursor, "", int64(limit)).Result()
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the epoch of shard %s: %w", e.Shard, err)
+	}
+	keys = make([]counter.Key, len(found))
+	for i, key := range found {
+		keys[i] = counter.Key(key)
+	}
+	return keys, next, nil
+}
+
+// Snapshot is entries of one shard, as they were read at a moment.
+type Snapshot struct {
+	Shard     counter.Shard
+	Entries   []Entry // one for each key, in their order
+	Watermark int64   // of the shard, from before the entries were read
+	Token     string  // for Hydrate, likewise
+}
+
+// Read reads the entries of keys, all of one shard, with plain commands: in one round trip, and another if some are not there.
+func (c *Cache) Read(ctx context.Context, shard counter.Shard, keys []counter.Key) (Snapshot, error) {
+	snapshot := Snapshot{Shard: shard}
+	if len(keys) == 0 {
+		return snapshot, nil
+	}
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = c.prefixes[shard] + string(key)
+	}
+	pipe := c.client.Pipeline()
+	meta := pipe.HMGet(ctx, metaKey(shard), "watermark", "open")
+	texts := pipe.MGet(ctx, names...)
+	if err := send(ctx, pipe); err != nil {
+		return snapshot, fmt.Errorf("read %d entries of shard %s: %w", len(keys), shard, err)
+	}
+	var err error
+	if snapshot.Watermark, snapshot.Token, err = decodeMeta(meta.Val()); err != nil {
+		return snapshot, fmt.Errorf("read the meta of shard %s: %w", shard, err)
+	}
+	snapshot.Entries = make([]Entry, len(keys))
+	var missing []int
+	for i, key := range keys {
+		if text, ok := texts.Val()[i].(string); ok {
+			snapshot.Entries[i] = decodeEntry(key, text)
+			continue
+		}
+		snapshot.Entries[i] = Entry{Row: counter.Row{Key: key}, Missing: true}
+		missing = append(missing, i)
+	}
+	return snapshot, c.findCorrupt(ctx, snapshot.Entries, names, missing)
+}
+
+// findCorrupt tells keys that hold something else than a string from those that hold nothing: MGET does not.
+func (c *Cache) findCorrupt(ctx context.Context, entries []Entry, names []string, missing []int) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	pipe := c.client.Pipeline()
+	types := make([]*redis.StatusCmd, len(missing))
+	for i, place := range missing {
+		types[i] = pipe.Type(ctx, names[place])
+	}
+	if err := send(ctx, pipe); err != nil {
+		return fmt.Errorf("look for %d missing entries: %w", len(missing), err)
+	}
+	for i, place := range missing {
+		if kind := types[i].Val(); kind != "none" && kind != "string" { // a string: it has just been written
+			entries[place].Missing, entries[place].Corrupt = false, true
+		}
+	}
+	return nil
+}
+
+// decodeMeta reads watermark and open of a shard's meta.
+func decodeMeta(meta []any) (watermark int64, token string, err error) {
+	mark, open := "0", ""
+	if text, ok := meta[0].(string); ok {
+		mark = text
+	}
+	if text, ok := meta[1].(string); ok {
+		open = text
+	}
+	watermark, err = parseID(mark)
+	return watermark, mark + ":" + open, err
+}
+
+// Commit drops a sealed epoch, after Postgres has a state of each of its keys, or the key was set aside: the shard's watermark
+// is its ID then. It reports false, and does nothing, if another epoch is sealed, or Redis is another incarnation: then
+// what is sealed has to be flushed again. In one round trip of constant time. It may be done twice.
+func (c *Cache) Commit(ctx context.Context, e *Epoch) (bool, error) { return c.commit(ctx, e) }
+
+// Drop takes keys of which Postgres has a state out of a sealed epoch, so that a later flush has less to repeat. What
+// Commit says holds for it, too.
+func (c *Cache) Drop(ctx context.Context, e *Epoch, keys []counter.Key) (bool, error) {
+	if len(keys) == 0 {
+		return true, nil
+	}
+	args := make([]any, len(keys))
+	for i, key := range keys {
+		args[i] = string(key)
+	}
+	return c.commit(ctx, e, args...)
+}
+
+func (c *Cache) commit(ctx context.Context, e *Epoch, keys ...any) (bool, error) {
+	args := append([]any{e.id, e.first}, keys...)
+	done, err := commitScript.Run(ctx, c.client, []string{metaKey(e.Shard), sealedKey(e.Shard)}, args...).Int()
+	if err != nil {
+		return false, fmt.Errorf("commit the epoch of shard %s: %w", e.Shard, err)
+	}
+	return done == 1, nil
+}
+
+// Extend gives owner's taking of the shard more time.
+func (c *Cache) Extend(ctx context.Context, shard counter.Shard, lease time.Duration) error {
+	if err := c.client.PExpire(ctx, drainKey(shard), lease).Err(); err != nil {
+		return fmt.Errorf("extend the lease of shard %s: %w", shard, err)
+	}
+	return nil
+}
+
+// Release ends what Seal took, if it still is owner's.
+func (c *Cache) Release(ctx context.Context, shard counter.Shard, owner string) error {
+	if err := releaseScript.Run(ctx, c.client, []string{drainKey(shard)}, owner).Err(); err != nil {
+		return fmt.Errorf("release shard %s: %w", shard, err)
+	}
+	return nil
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
