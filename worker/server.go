@@ -29,6 +29,10 @@ const (
 	// script calls for each queue.
 	delayedTaskCheckInterval = 250 * time.Millisecond
 
+	// janitorInterval is how often Asynq deletes the sweeps and purges that are done, after their retention. There are at most 60
+	// in a minute, of some hundred bytes.
+	janitorInterval = time.Minute
+
 	// shutdownTimeout is how long running tasks may go on after a SIGTERM. What they leave is still dirty.
 	shutdownTimeout = 8 * time.Second
 )
@@ -83,6 +87,7 @@ func New(o Options) *Worker {
 		Queues:                   tasks.Queues(),
 		TaskCheckInterval:        taskCheckInterval,
 		DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		JanitorInterval:          janitorInterval,
 		// A key that is written all the time enqueues no second task, so the group must not close after a second of
 		// silence: the grace period is the whole interval.
 		GroupGracePeriod: c.FlushInterval,
