@@ -163,7 +163,8 @@ func (p *part) settle(at int, o cache.Outcome) {
 	if o.Backlog > 0 {
 		p.hints.Offer(key, p.cache.Shard(key), o.Backlog)
 	}
-	if p.marks != nil && kind != counter.Get && !o.Replayed {
+	// A replayed operation was in an earlier epoch, and the delete of what is deleted already is in none. Their entry tells.
+	if p.marks != nil && kind != counter.Get && !o.Replayed && o.Exists {
 		p.marks[at] = mark{epoch: o.Epoch, first: o.First}
 	}
 	p.results[at] = counter.Result{
