@@ -81,7 +81,9 @@ func TestOneDeadMasterHidesTheBacklogOfItsShardsOnly(t *testing.T) {
 	for _, key := range keys {
 		require.NoError(t, b.do(t, increment(key, 1))[0].Err)
 	}
-	require.NoError(t, b.redis.HSet(t.Context(), "{aw:01}:dead", string(keys[1]), "{}").Err())
+	e := b.seal(t, keys[1])
+	require.NoError(t, b.cache.Bury(t.Context(), keys[1], cache.Dead{}))
+	require.True(t, b.commit(t, e))
 	seen := gauges(t, b.cache)
 	require.InDelta(t, 1, seen["afterwrite_redis_up"], 0)
 	require.InDelta(t, 0, seen["afterwrite_uncounted_shards"], 0)
@@ -146,7 +148,7 @@ func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {
 	for i := range keys {
 		keys[i] = counter.Key("k" + strconv.Itoa(i))
 		ops = append(ops, increment(keys[i], 1), increment(keys[i], int64(i)))
-		bases[i] = cache.Base{Key: keys[i], Row: counter.Row{Value: int64(i)}, Found: true, Generation: b.generation(t, keys[i])}
+		bases[i] = cache.Base{Key: keys[i], Row: counter.Row{Value: int64(i)}, Found: true, Token: b.token(t, keys[i])}
 	}
 	done, err := b.cache.Hydrate(t.Context(), bases)
 	require.NoError(t, err)
@@ -156,14 +158,28 @@ func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {
 		require.Equal(t, cache.Hydrated, done[i])
 		require.NoError(t, got[2*i+1].Err)
 		require.Equal(t, int64(2*i+1), got[2*i+1].Value)
-		require.Empty(t, b.ack(t, key))
+		require.True(t, b.dirty(t, key))
+	}
+	for s := range testShards {
+		e := b.take(t, counter.Shard(s), cache.Taking{})
+		require.Equal(t, cache.Sealed, e.State)
+		aside := b.keysOf(t, e)[:2]
+		b.setAside(t, 0, aside...)
+		require.True(t, b.commit(t, e))
+		b.settle(t, b.read(t, aside[0]))
+		require.Equal(t, aside[1:], b.requeueDue(t, counter.Shard(s)))
+		b.flush(t, aside[1])
 	}
 	backlog, err := b.cache.Backlog(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, backlog.Dirty)
+	for _, key := range keys {
+		require.False(t, b.dirty(t, key))
+	}
 }
 
-// While a slot moves, a node has a part of its keys. A write must not be carried out where its dirty mark cannot be set.
+// While a slot moves, a node has a part of its keys. A write must not be carried out where its key cannot be put into the open
+// epoch.
 func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	t.Parallel()
 	node, clusterURL := cluster(t)
@@ -176,15 +192,14 @@ func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	b := setupOn(t, clusterURL)
 	b.warm(t, "k")
 	b.do(t, increment("k", 1))
-	e, at := b.peek(t, "k")
-	require.Empty(t, b.ack(t, "k"))
+	b.flush(t, "k")
 	slot := node.ClusterKeySlot(t.Context(), b.entryKey("k")).Val()
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		err := node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "MIGRATING", id).Err()
 		return err == nil, fmt.Sprint(err)
 	})
 
-	// The dirty set is not there: as far as the node knows, it may have moved already.
+	// The open epoch is not there: as far as the node knows, it may have moved already.
 	o := b.do(t, increment("k", 1))[0]
 	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(o.Err))
 	require.Equal(t, "1", localtest.EntryFields(node.Get(t.Context(), b.entryKey("k")).Val())["v"], "nothing was applied")
@@ -192,13 +207,14 @@ func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "STABLE").Err())
 	require.Equal(t, int64(2), b.do(t, increment("k", 1))[0].Value)
 
-	// The entry has moved, its dirty mark has not: that is no dead letter.
+	// The entry has moved, the epoch that it is in has not: that is no dead letter.
+	e := b.seal(t, "k")
 	require.NoError(t, node.Del(t.Context(), b.entryKey("k")).Err())
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "MIGRATING", id).Err())
-	_, err = b.cache.Peek(t.Context(), b.cache.Shard("k"), []counter.Key{"k"}, true)
-	require.Error(t, err, "neither missing nor foreign")
-	again, err := b.cache.Ack(t.Context(), b.cache.Shard("k"), at, []cache.Committed{{Key: "k", Version: 2, Life: e.Life}})
-	require.True(t, err != nil || len(again) == 1, "it stays dirty")
+	require.Equal(t, []counter.Key{"k"}, b.keysOf(t, e))
+	_, err = b.cache.Read(t.Context(), b.cache.Shard("k"), []counter.Key{"k"})
+	require.Error(t, err, "neither missing nor corrupt")
+	require.Error(t, b.cache.SetAside(t.Context(), b.cache.Shard("k"), []counter.Key{"k"}, time.Minute))
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "STABLE").Err())
 	require.True(t, b.dirty(t, "k"))
 }
