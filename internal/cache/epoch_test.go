@@ -37,7 +37,10 @@ func TestCommitMakesTheWholeEpochCleanAndNothingElse(t *testing.T) {
 	b.do(t, increment(keys[1], 1), increment(keys[3], 1)) // written during its flush
 	require.Equal(t, keys[:3], b.keysOf(t, e))
 
-	require.True(t, b.commit(t, e))
+	left, done, err := b.cache.Commit(t.Context(), e)
+	require.NoError(t, err)
+	require.True(t, done)
+	require.Equal(t, int64(2), left, "they were written meanwhile")
 
 	for i, want := range []bool{false, true, false, true} {
 		require.Equal(t, want, b.dirty(t, keys[i]), keys[i])

@@ -172,7 +172,7 @@ func (b *testBundle) keysOf(t *testing.T, e *cache.Epoch) []counter.Key {
 // commit commits an epoch, and returns whether it was the one.
 func (b *testBundle) commit(t *testing.T, e *cache.Epoch) bool {
 	t.Helper()
-	done, err := b.cache.Commit(t.Context(), e)
+	_, done, err := b.cache.Commit(t.Context(), e)
 	require.NoError(t, err)
 	return done
 }
