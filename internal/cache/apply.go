@@ -264,7 +264,7 @@ func (a *application) settle(reply string, err error) (answer bool) {
 		for _, o := range a.outcomes {
 			*o = Outcome{Err: problem}
 		}
-		return answered(err)
+		return isReply(err)
 	}
 	var heads []head
 	line := ""
