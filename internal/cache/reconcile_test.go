@@ -122,6 +122,8 @@ func TestMergePutsWhatTheRowDoesNotHaveOnTopOfIt(t *testing.T) {
 		"ended, the row does not have it":           {"15 12 4 b10 w10", row(30, 11, 3), "35 13 NEW b11 w30 p;4,35,13"},
 		"ended and set, the row does not have it":   {"15 12 4 b10", row(30, 11, 3), "15 13 NEW b11 p;4,15,13"},
 		"ended, the row went on from it":            {"15 12 4 b10 w10", row(40, 20, 6), "40 20 NEW b20 w40"},
+		"ended, the row was deleted after it":       {"15 12 4 b10 w10", tombstone(20, 6), "0 20 NEW:x b20 w0"},
+		"ended and deleted, the row went on":        {"0 12 4:x b10", row(40, 20, 6), "40 20 NEW b20 w40"},
 		"ended, the row is it before its end":       {"15 12 4 b10 w10", row(13, 11, 4), "15 12 NEW b11 w13 p;4,15,12"},
 		"ended and set, the row is it before":       {"15 12 4 b10", row(13, 11, 4), "15 12 NEW b11 p;4,15,12"},
 		"went on, the row does not have the ended":  {"17 14 NOW b10 w10 p;4,15,12", row(30, 11, 3), "37 15 NEW b11 w30 p;4,35,13"},
@@ -323,6 +325,7 @@ func lostTails() map[string]lostTail {
 				"a lost delete":           {lost: []counter.Operation{del("")}, after: plus(3), want: rows(3, 5)},
 				"nothing lost, three":     {after: plus(3), want: rows(103, 4)},
 				"nothing more":            {lost: plus(5), want: rows(105, 6)},
+				"nothing more, a delete":  {lost: []counter.Operation{del("")}, want: deleted(2)},
 				"nothing more, back":      {lost: []counter.Operation{del(""), increment("", 4)}, want: rows(4, 3)},
 				"nothing more, increased": {lost: []counter.Operation{set("", 7)}, want: rows(7, 2)},
 			} {
