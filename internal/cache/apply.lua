@@ -149,7 +149,7 @@ for shard = 1, #counts do
     local by, count = tonumber(ops), 1
     if not by then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
     local v, n, epoch, rest
-    if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)(.*)$') end
+    if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)([^\n]*)$') end
     -- The way of nearly all: an increment of a plain counter that is in the open epoch, or clean. Up to 14 digits Lua
     -- writes a number as an integer.
     local short = v and #v <= 13 and #n <= 13

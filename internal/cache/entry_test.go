@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"fmt"
 	"math"
 	"math/big"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
 // prelude returns a script that does what follows entry.lua in it.
@@ -77,4 +80,48 @@ func TestSumsOfLuaAreThoseOfIntegers(t *testing.T) {
 		require.NoError(rt, err)
 		require.Equal(rt, text, got)
 	})
+}
+
+// What one of them takes for an entry and the other does not is neither flushed nor answered.
+func TestLuaAndGoAgreeOnWhatIsAnEntry(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	script := prelude(t, `local e = decode(ARGV[1]) return e and encode(e) or 'corrupt'`)
+	words := func(words ...string) *rapid.Generator[string] { return rapid.SampledFrom(words) }
+	life := []string{"0", "1q", "zzzzzzzzzz", "zzzzzzzzzzz", "zzzzzzzzzzzzzzz", "", "-1", "_", "1.5", "A1"}
+	numbers := []string{"0", "7", "-7", "1000000000000000", "9223372036854775807", "9223372036854775808", "-9223372036854775808",
+		"-9223372036854775809", "99999999999999999999", "", "x", "1.5", "+1", "0x1"}
+	rapid.Check(t, func(rt *rapid.T) {
+		text := words(numbers...).Draw(rt, "value") + " " + words(numbers...).Draw(rt, "version") + " " + words(life...).Draw(rt, "epoch")
+		if flags := words("", "", ":x", ":u", ":s", ":a", ":xa", ":ua", ":xua", ":", ":q", ":1").Draw(rt, "flags"); flags != "" {
+			text += flags
+		}
+		for _, letter := range words("", "", "l", "b", "w", "lbw", "bwp", "lp", "q").Draw(rt, "fields") {
+			switch letter {
+			case 'l':
+				text += " l" + words(life...).Draw(rt, "l")
+			case 'p':
+				text += " p" + words(";1q,5,1", ";1q,set,1;1r,-7,2", "", "x", ";1q,5", ";1q,x,1", ";_,5,1", ";1q,5,1;", "1q,5,1", ";1q,5,-1",
+					";zzzzzzzzzzzz,5,1", ";1q,9223372036854775808,1", ";1q,5,9223372036854775808", ";a;b,5,1,set,1").Draw(rt, "p")
+			default:
+				text += fmt.Sprintf(" %c%s", letter, words(numbers...).Draw(rt, "number"))
+			}
+		}
+		text += words("", "", "", "", " ", "\n", " x", "  b1").Draw(rt, "end")
+		lua, err := script.Run(t.Context(), b.redis, nil, text).Text()
+		require.NoError(rt, err)
+		require.NoError(rt, b.redis.Set(t.Context(), b.entryKey("k"), text, 0).Err())
+		entry := b.read(t, "k")
+
+		require.Equal(rt, entry.Corrupt, lua == "corrupt", "%q", text)
+		if !entry.Corrupt {
+			require.NoError(rt, b.redis.Set(t.Context(), b.entryKey("k"), lua, 0).Err())
+			require.Equal(rt, bareEntry(entry), bareEntry(b.read(t, "k")), "%q, written again as %q", text, lua)
+		}
+	})
+}
+
+// bareEntry is what an entry says, not how.
+func bareEntry(e cache.Entry) cache.Entry {
+	return cache.Entry{Row: e.Row, Epoch: e.Epoch, Missing: e.Missing, Corrupt: e.Corrupt, BaseUnknown: e.BaseUnknown, Aside: e.Aside}
 }

@@ -49,6 +49,13 @@ func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 		"it is empty":          "",
 		"a line within it":     "1\na 1 1 0 1",
 		"blind, value is text": "abc 1 0:u",
+		"life is no number":    "1 1 zzzzzzzzzz l_",
+		"base is no number":    "1 1 zzzzzzzzzz:u lzzzzzzzzz bx",
+		"was is no number":     "1 1 zzzzzzzzzz wx",
+		"earlier life is none": "1 1 zzzzzzzzzz p;1q,x,1",
+		"a flag is unknown":    "1 1 zzzzzzzzzz:q",
+		"a field is unknown":   "1 1 zzzzzzzzzz q1",
+		"a blank follows":      "1 1 zzzzzzzzzz ",
 		"it is no string":      "a hash",
 	} {
 		b.warm(t, "good")
@@ -147,5 +154,25 @@ func TestDirtyEntryThatIsNoCountersIsCorruptAndNotMissing(t *testing.T) {
 		require.True(t, b.read(t, "k").Corrupt, text)
 		seen := b.inspect(t, "k")
 		require.True(t, seen[0].Corrupt && seen[0].Dirty, text)
+	}
+}
+
+// Its first fields are those of a counter that is in the open epoch.
+func TestALineBreakInAnEntryConfusesNoAnswers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := b.alike(3)
+	b.warm(t, keys...)
+	b.do(t, increment(keys[0], 10), increment(keys[1], 20), increment(keys[2], 30))
+	for _, rest := range []string{"\nx", " b0\nx", "\n", " b0 w0\na 5 5"} {
+		require.NoError(t, b.redis.Set(t.Context(), b.entryKey(keys[0]), "10 1 "+b.meta(t, keys[0])["open"]+rest, 0).Err())
+		before := b.do(t, get(keys[2]))[0].Value
+
+		got := b.do(t, increment(keys[0], 1), increment(keys[1], 1), increment(keys[2], 1))
+
+		require.Equal(t, counter.CodeInternal, counter.CodeOf(got[0].Err), "%q", rest)
+		require.NoError(t, got[1].Err)
+		require.NoError(t, got[2].Err)
+		require.Equal(t, before+1, got[2].Value)
 	}
 }

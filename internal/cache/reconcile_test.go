@@ -683,3 +683,20 @@ func TestAPromotedReplicaIsAnotherIncarnation(t *testing.T) {
 	b.drain(t, p)
 	require.Equal(t, int64(2), p["k"].Value)
 }
+
+// A clock that was in the next century for a moment must not make entries that cannot be read.
+func TestEpochsOfTheNextCenturyAreRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "k")
+	b.do(t, increment("k", 1))
+	ahead := time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+	require.NoError(t, b.redis.HSet(t.Context(), b.tag("k")+":meta", "open", strconv.FormatInt(ahead, 36)).Err())
+	for _, op := range []counter.Operation{increment("k", 1), set("k", 7), increment("k", 1), del("k"), increment("k", 3)} {
+		require.NoError(t, b.do(t, op)[0].Err)
+	}
+	require.Equal(t, int64(3), b.do(t, get("k"))[0].Value)
+	require.Equal(t, ahead, b.dirtyEntry(t, "k").Epoch)
+	b.flush(t, "k")
+	require.False(t, b.dirty(t, "k"))
+}
