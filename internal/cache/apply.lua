@@ -187,8 +187,7 @@ for shard = 1, #counts do
   local keys = 0
   if wrote then keep(s) end
   if #joining > 0 then
-    join(s, KEYS[total + 2 * shard], joining)
-    keys = call('SCARD', KEYS[total + 2 * shard])
+    keys = join(s, KEYS[total + 2 * shard], joining)
   end
   heads[shard] = open .. ' ' .. base36(watermark) .. ' ' .. base36(s.first) .. ' ' .. keys
 end

@@ -127,3 +127,20 @@ func TestUnflushedIsWhatWasWrittenBeforeTheMoment(t *testing.T) {
 	b.flush(t, keys[1])
 	require.Zero(t, unflushed(nil).Due)
 }
+
+// A key that leaves the open epoch in another way than by a flush may leave it empty: the next key begins anew.
+func TestAnEpochThatWasEmptiedIsAsOldAsItsNextWrite(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	b.do(t, increment("a", 1))
+	b.age(t, "a", "open_since")
+	b.setAside(t, time.Minute, "a")
+	b.settle(t, b.read(t, "a"))
+	require.Empty(t, b.in(t, "a"))
+
+	b.do(t, increment("a", 1))
+
+	require.Empty(t, b.overdue(t, time.Minute))
+	require.Equal(t, cache.Early, b.take(t, b.cache.Shard("a"), cache.Taking{MinAge: time.Minute}).State)
+}

@@ -193,15 +193,16 @@ end
 
 local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end
 
--- Puts keys into the open epoch. shard_open is the name of its set.
+-- Puts keys into the open epoch, and returns how many it has then. shard_open is the name of its set.
 local function join(s, shard_open, keys)
-  if #keys == 0 then return end
+  local added = 0
   for from = 1, #keys, CHUNK do
-    call('SADD', shard_open, unpack(keys, from, math.min(from + CHUNK - 1, #keys)))
+    added = added + call('SADD', shard_open, unpack(keys, from, math.min(from + CHUNK - 1, #keys)))
   end
-  if not s.since then
+  local has = call('SCARD', shard_open)
+  if not s.since or (added > 0 and has == added) then -- its first; of others before it, which have left, the time is still there
     s.since = milliseconds()
     call('HSET', s.meta, 'open_since', s.since)
   end
+  return has
 end
-
