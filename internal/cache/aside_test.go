@@ -327,6 +327,23 @@ func TestAnEntryDeletedByHandWhileItIsSetAsideIsSettled(t *testing.T) {
 	require.Empty(t, b.in(t, "a"))
 }
 
+// Somebody deleted the entry, and it was brought in from Postgres again: Postgres has it, and there is nothing to try again.
+func TestACleanEntryThatIsDueForARetryStaysClean(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	b.do(t, increment("a", 1))
+	b.flushAside(t, "a")
+	require.NoError(t, b.redis.Del(t.Context(), b.entryKey("a")).Err())
+	b.hydrate(t, cache.Base{Key: "a", Found: true, Row: counter.Row{Value: 7, Version: 3}}, cache.Hydrated)
+
+	require.NoError(t, b.cache.Requeue(t.Context(), []counter.Key{"a"}))
+
+	require.Equal(t, map[string]string{"v": "7", "n": "3", "e": "0"}, b.whole(t, "a"))
+	require.Empty(t, b.in(t, "a"))
+	require.False(t, b.dirty(t, "a"))
+}
+
 func TestManyKeysAreSetAsideAndSettled(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -9,7 +9,8 @@
 --            whose time has come, without names
 -- ARGV[i]    from 2 on: key
 --
--- Reply: the keys that were requeued. Done again, it does nothing.
+-- Reply: the keys that were requeued. Done again, it does nothing. A clean entry stays clean: somebody deleted the one that was
+-- set aside, and it came from Postgres again.
 --
 -- On a cluster the entries, whose names are made here, have the tag of the keys that are declared.
 
@@ -27,11 +28,11 @@ for _, key in ipairs(keys) do
   if removed == 1 then
     local name = entries .. key
     local e = load(name)
-    if e then
+    if not e or is_dirty(s, e) then done[#done + 1] = key end
+    if e and is_dirty(s, e) then
       e.a, e.epoch = nil, s.open
       put(name, e)
     end
-    done[#done + 1] = key
   end
 end
 if #done > 0 then
