@@ -282,3 +282,94 @@ func loseAnswer(listener net.Listener, target string, armed *atomic.Bool) {
 		go pass(out, in, func([]byte) bool { return cut.Load() })
 	}
 }
+
+// Nor may a script of a flush, which deletes or empties what it then writes again.
+func TestSlotThatMovesLosesNoEntry(t *testing.T) {
+	t.Parallel()
+	node, clusterURL := cluster(t)
+	other, _ := clusterNode(t)
+	address, err := url.Parse(clusterURL)
+	require.NoError(t, err)
+	require.NoError(t, other.Do(t.Context(), "CLUSTER", "MEET", address.Hostname(), address.Port()).Err())
+	id, err := other.Do(t.Context(), "CLUSTER", "MYID").Text()
+	require.NoError(t, err)
+	b := setupOn(t, clusterURL)
+	keys := b.alike(8)
+	slot := node.ClusterKeySlot(t.Context(), b.entryKey(keys[0])).Val()
+	move := func(to ...any) {
+		localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+			err := node.Do(t.Context(), append([]any{"CLUSTER", "SETSLOT", slot}, to...)...).Err()
+			return err == nil, fmt.Sprint(err)
+		})
+	}
+	b.warm(t, keys...)
+	sealed, open, retry, written, dead, alone := keys[0], keys[1], keys[2], keys[3], keys[4], keys[5]
+	b.do(t, increment(retry, 1), increment(written, 1), increment(dead, 1))
+	e := b.seal(t, retry)
+	b.setAside(t, 0, retry, written)
+	require.NoError(t, b.cache.Bury(t.Context(), dead, cache.Dead{}))
+	require.True(t, b.commit(t, e))
+	before := map[counter.Key]cache.Entry{written: b.read(t, written), retry: b.read(t, retry)}
+	b.do(t, increment(sealed, 1), increment(written, 1))
+	b.seal(t, sealed)
+	b.do(t, increment(open, 1), increment(alone, 1))
+	b.blind(t, increment(keys[6], 1))
+	all := b.snapshot(t)
+	for name, step := range map[string]func() error{
+		"aside": func() error {
+			return b.cache.SetAside(t.Context(), 1, []counter.Key{open}, 0)
+		},
+		"settle": func() error {
+			return b.cache.Settle(t.Context(), 1, []cache.Entry{before[written], before[retry]})
+		},
+		"requeue": func() error { return b.cache.Requeue(t.Context(), []counter.Key{retry, written}) },
+		"requeue one that is away": func() error {
+			require.NoError(t, node.Del(t.Context(), b.entryKey(retry)).Err())
+			return b.cache.Requeue(t.Context(), []counter.Key{retry})
+		},
+		"redrive": func() error {
+			_, err := b.cache.Redrive(t.Context(), 1, []counter.Key{dead})
+			return err
+		},
+		"merge": func() error {
+			row := counter.Row{Key: open, Value: 9, Version: 9, Lineage: 3}
+			_, err := b.cache.Reconcile(t.Context(), 1, []cache.Conflict{{Entry: b.read(t, open), Row: row}})
+			return err
+		},
+		"adopt": func() error {
+			var conflicts []cache.Conflict
+			for _, key := range []counter.Key{sealed, open, retry} {
+				entry := b.read(t, key)
+				row := counter.Row{Key: key, Value: 9, Version: 9, Lineage: entry.Lineage}
+				conflicts = append(conflicts, cache.Conflict{Entry: entry, Row: row, Adopt: true})
+			}
+			_, err := b.cache.Reconcile(t.Context(), 1, conflicts)
+			return err
+		},
+		"rebase": func() error {
+			_, err := b.cache.Hydrate(t.Context(), []cache.Base{{Key: keys[6], Token: b.token(t, keys[6])}})
+			return err
+		},
+		"rewind": func() error {
+			_, err := b.cache.Rewind(t.Context(), b.read(t, dead), counter.Row{Key: dead, Value: 1, Version: 9})
+			return err
+		},
+	} {
+		b.rollback(t, all)
+		move("MIGRATING", id)
+		err := step()
+		move("STABLE")
+		t.Logf("%s: %v", name, err)
+		if name == "requeue one that is away" {
+			require.Error(t, err)
+			require.Equal(t, []string{"retry"}, b.in(t, retry), "it stays where its retry finds it")
+		}
+		for _, key := range keys {
+			if name != "requeue one that is away" || key != retry {
+				require.NotEmpty(t, b.text(t, key), "%s: %q is lost", name, key)
+			}
+			b.dirty(t, key) // it is where a flush finds it, if it is
+		}
+		require.True(t, b.dirty(t, retry) || name == "settle" || name == "adopt", name)
+	}
+}

@@ -31,10 +31,12 @@ local function encode(e)
   return text
 end
 
--- Replaces an entry, also in a Redis that is full: Redis asks for room before the first write of a script only, and not
--- for DEL. ttl is in ms; without one the entry stays.
+-- Lets what follows get through in a Redis that is full: Redis asks for room before the first write of a script only, and not
+-- for HDEL. (Nor for DEL of an entry; but while its slot moves to another node of a cluster, what is deleted cannot be set again.)
+local function free(meta) call('HDEL', meta, '') end
+
+-- Replaces an entry. ttl is in ms; without one the entry stays.
 local function put(name, e, ttl)
-  call('DEL', name)
   if ttl then
     call('SET', name, encode(e), 'PX', ttl)
   else
@@ -177,10 +179,10 @@ local function keep(s)
   s.stale = false
 end
 
--- epochs() for scripts that have to get through in a Redis that is full: HDEL is not refused, nor what follows it.
+-- epochs() for scripts that have to get through in a Redis that is full.
 local function enter(meta)
   local s = epochs(meta)
-  call('HDEL', meta, '')
+  free(meta)
   keep(s)
   return s
 end
@@ -193,12 +195,18 @@ end
 
 local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end
 
+-- Calls a command with many elements, some at a time, and returns the sum of its answers.
+local function all(command, name, elements)
+  local n = 0
+  for from = 1, #elements, CHUNK do
+    n = n + call(command, name, unpack(elements, from, math.min(from + CHUNK - 1, #elements)))
+  end
+  return n
+end
+
 -- Puts keys into the open epoch, and returns how many it has then. shard_open is the name of its set.
 local function join(s, shard_open, keys)
-  local added = 0
-  for from = 1, #keys, CHUNK do
-    added = added + call('SADD', shard_open, unpack(keys, from, math.min(from + CHUNK - 1, #keys)))
-  end
+  local added = all('SADD', shard_open, keys)
   local has = call('SCARD', shard_open)
   if not s.since or (added > 0 and has == added) then -- its first; of others before it, which have left, the time is still there
     s.since = milliseconds()

@@ -60,6 +60,7 @@ local function rebase(name, e, value, version, state, lineage)
   if untouched and last == e.l then e.x = state == 'x' or nil end -- the row is what this entry has become
   e.p = later(e.p or '', lineage, value, version, had, had_n, counts)
   e.v, e.n, e.u, e.b, e.w = v, n, nil, version, counts and value or nil
+  free(KEYS[1])
   put(name, e)
   return encode(e)
 end

@@ -51,21 +51,21 @@ local function merge(name, key, e, value, version, deleted, lineage)
   end
   renew(s)
   e.v, e.n, e.b, e.l, e.epoch = v, n, version, s.open, s.open
-  put(name, e)
   if not e.a then
     join(s, KEYS[2], { key })
     call('HSET', KEYS[1], 'requeued', s.open)
   end
+  put(name, e)
   return 'y'
 end
 
 local function adopt(name, key, value, version, deleted)
+  renew(s) -- it becomes clean without a commit: its next life needs another number
+  put(name, { v = value, n = version, epoch = '0', l = '0', x = deleted == '1' or nil }, ARGV[1])
   call('SREM', KEYS[2], key)
   call('SREM', KEYS[3], key)
   call('ZREM', KEYS[4], key)
   call('HDEL', KEYS[5], key)
-  put(name, { v = value, n = version, epoch = '0', l = '0', x = deleted == '1' or nil }, ARGV[1])
-  renew(s) -- it became clean without a commit: its next life needs another number
   return 'y'
 end
 

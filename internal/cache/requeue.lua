@@ -21,17 +21,21 @@ if ARGV[1] == 'due' then
 else
   for i = 2, #ARGV do keys[i - 1] = ARGV[i] end
 end
-local done = {}
+
+-- Everything is read before the first write, and a key leaves the place where it was last: an error on the way strands none.
+local dead = ARGV[1] == 'dead'
+local removed, done, names, changed, seen = {}, {}, {}, {}, {}
 for _, key in ipairs(keys) do
-  local removed
-  if ARGV[1] == 'dead' then removed = call('HDEL', KEYS[4], key) else removed = call('ZREM', KEYS[3], key) end
-  if removed == 1 then
-    local name = entries .. key
-    local e = load(name)
+  local listed
+  if dead then listed = call('HEXISTS', KEYS[4], key) == 1 else listed = call('ZSCORE', KEYS[3], key) end
+  if listed and not seen[key] then
+    seen[key] = true
+    removed[#removed + 1] = key
+    local e = load(entries .. key)
     if not e or is_dirty(s, e) then done[#done + 1] = key end
     if e and is_dirty(s, e) then
       e.a, e.epoch = nil, s.open
-      put(name, e)
+      names[#names + 1], changed[#changed + 1] = entries .. key, e
     end
   end
 end
@@ -39,4 +43,6 @@ if #done > 0 then
   join(s, KEYS[2], done)
   call('HSET', KEYS[1], 'requeued', s.open)
 end
+for i = 1, #names do put(names[i], changed[i]) end
+if dead then all('HDEL', KEYS[4], removed) else all('ZREM', KEYS[3], removed) end
 return done
