@@ -102,17 +102,21 @@ func TestCommitOfAnotherEpochDoesNothing(t *testing.T) {
 	b.do(t, increment(keys[0], 1))
 	old := b.seal(t, keys[0])
 	require.True(t, b.commit(t, old))
-	before := b.meta(t, keys[0])
-	require.False(t, b.commit(t, old), "a late commit, while nothing is sealed")
-	require.Equal(t, before, b.meta(t, keys[0]))
+	before := b.contents(t)
+	require.True(t, b.commit(t, old), "it may be done twice")
+	require.True(t, b.drop(t, old, keys...))
+	require.Equal(t, before, b.contents(t))
 
 	b.do(t, increment(keys[0], 1), increment(keys[1], 1))
 	now := b.seal(t, keys[0])
-	require.False(t, b.commit(t, old))
-	require.False(t, b.drop(t, old, keys...))
-	require.True(t, b.dirty(t, keys[0]) && b.dirty(t, keys[1]))
+	before = b.contents(t)
+	b.commit(t, old)
+	b.drop(t, old, keys...)
+	require.Equal(t, before, b.contents(t), "it drops nothing of another")
 	require.Equal(t, keys, b.keysOf(t, now))
 	require.True(t, b.commit(t, now))
+	require.False(t, b.commit(t, old))
+	require.False(t, b.drop(t, old, keys...))
 }
 
 func TestCommitLeavesTheEpochOfAnotherIncarnation(t *testing.T) {
@@ -346,7 +350,7 @@ func TestLateCommitLeavesABlindWriteDirty(t *testing.T) {
 	require.NoError(t, b.redis.Del(context.Background(), b.entryKey("a")).Err())
 	b.blind(t, increment("a", 5))
 
-	require.False(t, b.commit(t, late))
+	b.commit(t, late)
 	require.True(t, b.dirty(t, "a"))
 }
 
@@ -399,4 +403,26 @@ func TestWhoWaitsIsToldOfACommit(t *testing.T) {
 	require.False(t, progress().Aside)
 	acks.Close()
 	<-ended
+}
+
+// The worker that dropped them died before its commit, and nothing is written any more.
+func TestAnEpochOfWhichAllKeysWereDroppedIsDone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := b.alike(2)
+	b.warm(t, keys...)
+	b.do(t, increment(keys[0], 1), increment(keys[1], 1))
+	e := b.seal(t, keys[0])
+	require.True(t, b.drop(t, e, keys[0]))
+	require.True(t, b.dirty(t, keys[1]))
+	require.True(t, b.drop(t, e, keys[1]))
+
+	require.False(t, b.dirty(t, keys[0]) || b.dirty(t, keys[1]))
+	require.True(t, b.do(t, get(keys[0]))[0].Synced)
+	require.True(t, b.commit(t, e), "whoever dropped them may go on to commit")
+	require.Equal(t, cache.Nothing, b.take(t, 1, cache.Taking{}).State)
+	b.do(t, increment(keys[0], 1))
+	require.True(t, b.commit(t, e))
+	require.True(t, b.dirty(t, keys[0]))
+	b.flush(t, keys[0])
 }
