@@ -10,6 +10,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
 // entries counts how often EachEntry lists each key.
@@ -136,6 +137,33 @@ func TestEntryThatMovedOnIsNotRepaired(t *testing.T) {
 		require.False(t, b.repair(t, how, seen))
 		require.Equal(t, before, b.whole(t, "k"))
 		require.False(t, b.dirty(t, "k"))
+	}
+}
+
+// Between the reads that Inspect makes, a flush may be completed.
+func TestAKeyThatIsFlushedMeanwhileIsNotStranded(t *testing.T) {
+	t.Parallel()
+	for name, step := range map[string]func(t *testing.T, b *testBundle){
+		"committed": func(t *testing.T, b *testBundle) {
+			t.Helper()
+			require.True(t, b.commit(t, b.seal(t, "k")))
+		},
+		"settled": func(t *testing.T, b *testBundle) {
+			t.Helper()
+			b.flushAside(t, "k")
+			b.settle(t, b.read(t, "k"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := localtest.RedisURL(t)
+			b := setupOn(t, url)
+			b.warm(t, "k")
+			b.do(t, increment("k", 1))
+			b.redis.AddHook(&afterRead{do: func() { step(t, setupOn(t, url)) }})
+			require.False(t, b.inspect(t, "k")[0].Stranded)
+			require.False(t, b.inspect(t, "k")[0].Dirty)
+		})
 	}
 }
 
