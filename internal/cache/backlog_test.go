@@ -1,7 +1,7 @@
 package cache_test
 
 import (
-	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +23,7 @@ func (b *testBundle) age(t *testing.T, key counter.Key, which string) {
 	t.Helper()
 	now, err := b.cache.Now(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, b.redis.HSet(context.Background(), b.tag(key)+":meta", which, now-time.Hour.Milliseconds()-1).Err())
+	b.setMeta(t, key, which, strconv.FormatInt(now-time.Hour.Milliseconds()-1, 10))
 }
 
 func TestShardsAreOverdueByTheirOldestEpoch(t *testing.T) {
@@ -36,7 +36,7 @@ func TestShardsAreOverdueByTheirOldestEpoch(t *testing.T) {
 
 	require.Empty(t, b.overdue(t, time.Minute))
 	require.Equal(t, []counter.Shard{shard}, b.overdue(t, 0))
-	b.age(t, "a", "open_since")
+	b.age(t, "a", "since")
 	require.Equal(t, []counter.Shard{shard}, b.overdue(t, time.Minute))
 	backlog, err := b.cache.Backlog(t.Context())
 	require.NoError(t, err)
@@ -134,7 +134,7 @@ func TestAnEpochThatWasEmptiedIsAsOldAsItsNextWrite(t *testing.T) {
 	b := setup(t)
 	b.warm(t, "a")
 	b.do(t, increment("a", 1))
-	b.age(t, "a", "open_since")
+	b.age(t, "a", "since")
 	b.setAside(t, time.Minute, "a")
 	b.settle(t, b.read(t, "a"))
 	require.Empty(t, b.in(t, "a"))

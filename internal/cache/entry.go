@@ -101,6 +101,8 @@ func (f *fields) word() (word string) {
 
 func (f *fields) int() int64 { return f.parse(f.word()) }
 
+func (f *fields) nextID() int64 { return f.id(f.word()) }
+
 func (f *fields) parse(word string) int64 { return f.number(word, decimal) }
 
 // natural reads a number without a sign.

@@ -271,7 +271,7 @@ func TestAYoungEpochIsLeftAloneUnlessItIsLarge(t *testing.T) {
 
 	b.do(t, increment(keys[0], 1))
 	since := early.At - 2*time.Hour.Milliseconds()
-	require.NoError(t, b.redis.HSet(t.Context(), b.tag(keys[0])+":meta", "open_since", since).Err())
+	b.setMeta(t, keys[0], "since", strconv.FormatInt(since, 10))
 	old := b.take(t, 1, cache.Taking{MinAge: time.Hour})
 	require.Equal(t, cache.Sealed, old.State)
 	require.Equal(t, since, old.Since)
@@ -284,9 +284,9 @@ func TestAnEpochIsAsOldAsItsFirstWrite(t *testing.T) {
 	b := setup(t)
 	keys := b.alike(2)
 	b.warm(t, keys...)
-	require.Empty(t, b.meta(t, keys[0])["open_since"])
+	require.Empty(t, b.meta(t, keys[0])["since"])
 	b.do(t, increment(keys[0], 1))
-	first := b.meta(t, keys[0])["open_since"]
+	first := b.meta(t, keys[0])["since"]
 	require.NotEmpty(t, first)
 	now, err := b.cache.Now(t.Context())
 	require.NoError(t, err)
@@ -296,13 +296,13 @@ func TestAnEpochIsAsOldAsItsFirstWrite(t *testing.T) {
 		return later > now, "redis's clock stands still"
 	})
 	b.do(t, increment(keys[1], 1))
-	require.Equal(t, first, b.meta(t, keys[0])["open_since"])
+	require.Equal(t, first, b.meta(t, keys[0])["since"])
 
 	e := b.seal(t, keys[0])
 	require.Equal(t, first, strconv.FormatInt(e.Since, 10))
-	require.Empty(t, b.meta(t, keys[0])["open_since"])
+	require.Empty(t, b.meta(t, keys[0])["since"])
 	b.do(t, increment(keys[1], 1))
-	require.Greater(t, b.meta(t, keys[0])["open_since"], first)
+	require.Greater(t, b.meta(t, keys[0])["since"], first)
 }
 
 func TestSealSaysHowManySetAsideKeysAreDue(t *testing.T) {
@@ -361,7 +361,7 @@ func TestAnEpochWhoseIDIsGoneGetsOne(t *testing.T) {
 	b.warm(t, "a")
 	b.do(t, increment("a", 1))
 	b.seal(t, "a")
-	require.NoError(t, b.redis.HDel(t.Context(), b.tag("a")+":meta", "sealed", "sealed_since").Err())
+	b.setMeta(t, "a", "sealed", "0")
 	b.flush(t, "a")
 	require.False(t, b.dirty(t, "a"))
 }

@@ -34,17 +34,27 @@ type afterRead struct{ do func() }
 
 func (*afterRead) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (*afterRead) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (a *afterRead) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		a.then(cmd)
+		return err
+	}
+}
 
 func (a *afterRead) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := next(ctx, cmds)
-		if a.do != nil && slices.ContainsFunc(cmds, func(c redis.Cmder) bool { return c.Name() == "mget" }) {
-			do := a.do
-			a.do = nil
-			do()
-		}
+		a.then(cmds...)
 		return err
+	}
+}
+
+func (a *afterRead) then(cmds ...redis.Cmder) {
+	if a.do != nil && slices.ContainsFunc(cmds, func(c redis.Cmder) bool { return c.Name() == "mget" }) {
+		do := a.do
+		a.do = nil
+		do()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -199,7 +200,6 @@ func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	pipe := b.redis.Pipeline()
 	open, sealed := pipe.SIsMember(ctx, tag+":open", name), pipe.SIsMember(ctx, tag+":sealed", name)
 	retry, dead := pipe.ZScore(ctx, tag+":retry", name), pipe.HExists(ctx, tag+":dead", name)
-	watermark := pipe.HGet(ctx, tag+":meta", "watermark")
 	if _, err := pipe.Exec(ctx); err != nil {
 		require.ErrorIs(t, err, redis.Nil)
 	}
@@ -211,7 +211,7 @@ func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	case e["a"] != "":
 		require.True(t, aside, "%q says that it is set aside, but is not", key)
 		return true
-	case number36(t, e["e"]) > number36(t, watermark.Val()):
+	case number36(t, e["e"]) > number36(t, b.meta(t, key)["watermark"]):
 		require.True(t, member, "%q is dirty, but no flush finds it", key)
 		return true
 	}
@@ -256,12 +256,37 @@ func (b *testBundle) text(t *testing.T, key counter.Key) string {
 	return text
 }
 
-// meta returns what a shard notes of its epochs.
+// metaFields are what a shard notes of its epochs, in their order.
+var metaFields = []string{"open", "since", "watermark", "first", "incarnation", "sealed", "sealed since", "requeued"}
+
+// meta returns what a shard notes of its epochs, without what there is none of.
 func (b *testBundle) meta(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
-	meta, err := b.redis.HGetAll(context.Background(), b.tag(key)+":meta").Result()
+	text, err := b.redis.Get(context.Background(), b.tag(key)+":meta").Result()
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
 	require.NoError(t, err)
+	meta := make(map[string]string)
+	words := strings.Split(text, " ")
+	require.Len(t, words, len(metaFields))
+	for i, word := range words {
+		if word != "0" {
+			meta[metaFields[i]] = word
+		}
+	}
 	return meta
+}
+
+// setMeta changes what the shard of a key notes, by hand.
+func (b *testBundle) setMeta(t *testing.T, key counter.Key, field, value string) {
+	t.Helper()
+	name := b.tag(key) + ":meta"
+	text, err := b.redis.Get(t.Context(), name).Result()
+	require.NoError(t, err)
+	words := strings.Split(text, " ")
+	words[slices.Index(metaFields, field)] = value
+	require.NoError(t, b.redis.Set(t.Context(), name, strings.Join(words, " "), 0).Err())
 }
 
 func (b *testBundle) tag(key counter.Key) string { return "{aw:" + b.cache.Shard(key).String() + "}" }
@@ -294,10 +319,14 @@ func (b *testBundle) empty(t *testing.T) {
 // restart makes the scripts believe that Redis was restarted: another incarnation has noted the epochs of each shard.
 func (b *testBundle) restart(t *testing.T) {
 	t.Helper()
-	for s := range b.cache.Shards() {
-		meta := "{aw:" + counter.Shard(s).String() + "}:meta"
-		if b.redis.HExists(t.Context(), meta, "incarnation").Val() {
-			require.NoError(t, b.redis.HSet(t.Context(), meta, "incarnation", "before").Err())
+	seen := make(map[counter.Shard]bool)
+	for i := 0; len(seen) < b.cache.Shards(); i++ {
+		key := counter.Key(strconv.Itoa(i))
+		if shard := b.cache.Shard(key); !seen[shard] {
+			seen[shard] = true
+			if b.meta(t, key) != nil {
+				b.setMeta(t, key, "incarnation", "before")
+			}
 		}
 	}
 }

@@ -16,7 +16,8 @@
 --
 -- Reply: a letter for each key: y done, w not: it has moved on since it was read; o not: the sum would overflow.
 
-local s = enter(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
+free(KEYS[5])
 
 -- What the row has of the entry: value ("set" where the value was set since) and version at the end of its last life that the
 -- row has, or before the first. The present life is over if it is from before a restart; else the row cannot have it.
@@ -51,16 +52,15 @@ local function merge(name, key, e, value, version, deleted, lineage)
   end
   renew(s)
   e.v, e.n, e.b, e.l, e.epoch = v, n, version, s.open, s.open
-  if not e.a then
-    join(s, KEYS[2], { key })
-    call('HSET', KEYS[1], 'requeued', s.open)
-  end
+  if not e.a then rejoin(s, KEYS[2], { key }) end
+  save(s) -- first: an error must not leave an entry in an epoch that is unknown
   put(name, e)
   return 'y'
 end
 
 local function adopt(name, key, value, version, deleted)
   renew(s) -- it becomes clean without a commit: its next life needs another number
+  save(s)
   put(name, { v = value, n = version, epoch = '0', l = '0', x = deleted == '1' or nil }, ARGV[1])
   call('SREM', KEYS[2], key)
   call('SREM', KEYS[3], key)
@@ -85,4 +85,5 @@ for i = 1, #KEYS - 5 do
     out[i] = 'w'
   end
 end
+save(s)
 return table.concat(out)

@@ -604,8 +604,7 @@ func TestAClockThatIsBehindDoesNotMakeOlderEpochs(t *testing.T) {
 	b.warm(t, keys...)
 	b.do(t, increment(keys[0], 1))
 	ahead := time.Now().Add(20 * 365 * 24 * time.Hour).UnixMicro()
-	meta := b.tag(keys[0]) + ":meta"
-	require.NoError(t, b.redis.HSet(t.Context(), meta, "open", strconv.FormatInt(ahead, 36)).Err())
+	b.setMeta(t, keys[0], "open", strconv.FormatInt(ahead, 36))
 
 	require.Equal(t, ahead, b.do(t, increment(keys[1], 1))[0].Epoch)
 	e := b.seal(t, keys[0])
@@ -672,8 +671,7 @@ func TestAPromotedReplicaIsAnotherIncarnation(t *testing.T) {
 	first := a.do(t, increment("k", 1))[0].First
 	e := a.seal(t, "k")
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		sealed := b.redis.HGet(t.Context(), b.tag("k")+":meta", "sealed").Val()
-		return sealed != "", "the replica has no sealed epoch yet"
+		return b.meta(t, "k")["sealed"] != "", "the replica has no sealed epoch yet"
 	})
 	require.NoError(t, b.redis.Do(t.Context(), "REPLICAOF", "NO", "ONE").Err())
 
@@ -691,7 +689,7 @@ func TestEpochsOfTheNextCenturyAreRead(t *testing.T) {
 	b.warm(t, "k")
 	b.do(t, increment("k", 1))
 	ahead := time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
-	require.NoError(t, b.redis.HSet(t.Context(), b.tag("k")+":meta", "open", strconv.FormatInt(ahead, 36)).Err())
+	b.setMeta(t, "k", "open", strconv.FormatInt(ahead, 36))
 	for _, op := range []counter.Operation{increment("k", 1), set("k", 7), increment("k", 1), del("k"), increment("k", 3)} {
 		require.NoError(t, b.do(t, op)[0].Err)
 	}

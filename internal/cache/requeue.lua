@@ -14,7 +14,7 @@
 --
 -- On a cluster the entries, whose names are made here, have the tag of the keys that are declared.
 
-local s = enter(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local keys, entries = {}, sub(KEYS[1], 1, -5) .. 'c:'
 if ARGV[1] == 'due' then
   keys = call('ZRANGEBYSCORE', KEYS[3], '-inf', milliseconds(), 'LIMIT', 0, ARGV[2])
@@ -39,10 +39,9 @@ for _, key in ipairs(keys) do
     end
   end
 end
-if #done > 0 then
-  join(s, KEYS[2], done)
-  call('HSET', KEYS[1], 'requeued', s.open)
-end
+free(KEYS[4])
+rejoin(s, KEYS[2], done)
+save(s)
 for i = 1, #names do put(names[i], changed[i]) end
 if dead then all('HDEL', KEYS[4], removed) else all('ZREM', KEYS[3], removed) end
 return done

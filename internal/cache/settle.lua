@@ -17,7 +17,7 @@
 -- Everything is read before the first write, and a key leaves the place where a retry finds it last: an error on the way (a slot
 -- that moves to another node of a cluster) strands none.
 
-local s = enter(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local settled, clean, joining, names, entries = {}, {}, {}, {}, {}
 for i = 1, #KEYS - 5 do
   local key, name = ARGV[2 * i], KEYS[i + 5]
@@ -36,11 +36,10 @@ for i = 1, #KEYS - 5 do
 end
 if #settled == 0 then return 0 end
 
-if #joining > 0 then
-  join(s, KEYS[2], joining)
-  call('HSET', KEYS[1], 'requeued', s.open)
-end
+free(KEYS[5])
+rejoin(s, KEYS[2], joining)
 if #clean > 0 then renew(s) end
+save(s)
 for i = 1, #names do put(names[i], entries[i], entries[i].epoch == '0' and ARGV[1] or nil) end
 all('SREM', KEYS[2], clean)
 all('SREM', KEYS[3], clean)

@@ -325,7 +325,7 @@ func TestAKeyIsNewlyDirtyOnceUntilItIsCleanAgain(t *testing.T) {
 func TestUnexpectedTypesOfAShardCostOnlyThatShard(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]struct{ set, kind string }{
-		"open is a string": {"open", "string"}, "open is a list": {"open", "list"}, "meta is a string": {"meta", "string"},
+		"open is a string": {"open", "string"}, "open is a list": {"open", "list"}, "meta is a string": {"meta", "string"}, "meta is a list": {"meta", "list"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
