@@ -366,6 +366,23 @@ func TestAnEpochWhoseIDIsGoneGetsOne(t *testing.T) {
 	require.False(t, b.dirty(t, "a"))
 }
 
+func TestAShardThatWasNeverWrittenHasNoProgress(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	p, err := b.cache.Progress(t.Context(), 0)
+	require.NoError(t, err)
+	require.Equal(t, cache.Progress{}, p)
+	backlog, err := b.cache.Backlog(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, cache.Backlog{}, backlog)
+	require.Empty(t, b.overdue(t, 0))
+	u, err := b.cache.Unflushed(t.Context(), nil)
+	require.NoError(t, err)
+	require.Zero(t, u.Due)
+	require.Equal(t, cache.Nothing, b.take(t, 0, cache.Taking{}).State)
+	require.True(t, b.read(t, "a").Missing)
+}
+
 func TestWhoWaitsIsToldOfACommit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
