@@ -35,9 +35,6 @@ const (
 
 func formatID(id int64) string { return strconv.FormatInt(id, idBase) }
 
-// parseID reads an epoch or a life.
-func parseID(s string) (int64, error) { return strconv.ParseInt(s, idBase, 64) }
-
 // decodeEntry reads the text of key's entry, see entry.lua.
 func decodeEntry(key counter.Key, text string) Entry {
 	e := Entry{Row: counter.Row{Key: key}, text: text}

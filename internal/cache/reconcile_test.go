@@ -624,7 +624,7 @@ func TestAClockThatIsBehindDoesNotMakeOlderEpochs(t *testing.T) {
 	require.Equal(t, ";"+strconv.FormatInt(ahead+1, 36)+",2,2", b.whole(t, keys[0])["p"])
 	b.flush(t, keys[0])
 	require.False(t, b.dirty(t, keys[0]) || b.dirty(t, keys[1]))
-	require.Equal(t, localtest.EntryFields(b.text(t, keys[1]))["v"], "3")
+	require.Equal(t, "3", b.entry(t, keys[1])["v"])
 }
 
 func TestARealRestartIsAnotherIncarnation(t *testing.T) {

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,7 +53,7 @@ func TestWhatQueuesBehindARefusedCallIsSent(t *testing.T) {
 			group.Wait()
 
 			require.Error(t, write.Err)
-			require.False(t, strings.Contains(write.Err.Error(), string(counter.CodeCacheUnavailable)))
+			require.NotEqual(t, counter.CodeCacheUnavailable, counter.CodeOf(write.Err))
 			require.NoError(t, read.Err)
 			require.Equal(t, int64(7), read.Value)
 		})

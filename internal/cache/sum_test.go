@@ -74,6 +74,7 @@ func (m *model) apply(w cache.Write, mayDirty bool) cache.Outcome {
 		}
 	case counter.Delete:
 		value = 0
+	case counter.Get, counter.Set:
 	}
 	return m.write(w.Kind, value)
 }
@@ -176,8 +177,8 @@ func TestABatchIsWhatItsOperationsAreOneByOne(t *testing.T) {
 				require.Equal(rt, plainly(want), plainly(got[i]), "%d, in a batch: %v", i, w)
 			}
 			for _, key := range keys {
-				requireModel(rt, t, models[key], key, together)
-				requireModel(rt, t, models[key], key, one)
+				requireModel(t, rt, models[key], key, together)
+				requireModel(t, rt, models[key], key, one)
 			}
 			if rapid.IntRange(0, 2).Draw(rt, "flush") == 0 {
 				for _, b := range []*testBundle{one, together} {
@@ -202,7 +203,7 @@ func (b *testBundle) commitAll(t *testing.T) {
 }
 
 // requireModel compares an entry with the model.
-func requireModel(rt *rapid.T, t *testing.T, m *model, key counter.Key, b *testBundle) {
+func requireModel(t *testing.T, rt *rapid.T, m *model, key counter.Key, b *testBundle) {
 	t.Helper()
 	if !m.there {
 		require.Empty(rt, b.whole(t, key))
