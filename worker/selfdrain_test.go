@@ -137,7 +137,6 @@ func TestDirtyKeysLandWithoutASchedulerAndWithoutAnyOfAsynqsKeys(t *testing.T) {
 	b := setup(t, brisk())
 	var log syncBuffer
 	registry := prometheus.NewRegistry()
-	b.worker.Close(t.Context())
 	b.worker = worker.New(worker.Options{
 		Config: b.config, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: registry,
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),
