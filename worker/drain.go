@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,9 @@ func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, 
 			break
 		}
 	}
+	if d.unsent != nil {
+		return d.done, fmt.Errorf("drain shard %s: %w", shard, d.unsent)
+	}
 	return d.done, nil
 }
 
@@ -73,6 +77,8 @@ type drain struct {
 
 	taken    bool
 	extended time.Time // when the lease was
+
+	unsent error // the first retry that could not be sent
 
 	rows, writes int64 // of what Postgres has got: entries, and writes since the beginnings of their lives
 }
@@ -208,7 +214,9 @@ func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left 
 		d.again(done.deferred)
 	}
 	for _, r := range done.refused {
-		err = errors.Join(err, d.retries.refused(ctx, r))
+		unsent, refusedErr := d.retries.refused(ctx, r)
+		err = errors.Join(err, refusedErr)
+		d.unsent = cmp.Or(d.unsent, unsent)
 	}
 	if err != nil {
 		return err
