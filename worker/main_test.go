@@ -42,6 +42,8 @@ type testBundle struct {
 	inspector *asynq.Inspector
 	sender    *asynq.Client
 	db        *sql.DB
+
+	redisURL, postgresURL string
 }
 
 // none drops every hint: the worker's are what is tested, or the sweep.
@@ -60,7 +62,7 @@ func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]
 	t.Helper()
 	c, err := config.FromMap(environment)
 	require.NoError(t, err)
-	b := &testBundle{config: c, registry: prometheus.NewRegistry()}
+	b := &testBundle{config: c, registry: prometheus.NewRegistry(), redisURL: redisURL, postgresURL: postgresURL}
 	b.redis, err = cache.Connect(redisURL, 40)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.redis.Close()) })
