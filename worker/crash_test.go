@@ -183,18 +183,18 @@ type mortalStore struct {
 	m *mortal
 }
 
-func (s mortalStore) Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error) {
+func (s mortalStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error) {
 	stepErr := s.m.step(stepUpsert, func() error {
 		s.m.mu.Lock()
 		s.m.upserts += len(rows)
 		s.m.mu.Unlock()
-		ahead, err = s.Store.Upsert(ctx, rows)
+		ahead, locked, err = s.Store.UpsertUnlocked(ctx, rows)
 		return err
 	})
 	if stepErr != nil {
-		return nil, stepErr
+		return nil, nil, stepErr
 	}
-	return ahead, err
+	return ahead, locked, err
 }
 
 // death is one way for a flush to end before its time.
