@@ -321,7 +321,8 @@ func TestLargeEpochIsDroppedBatchByBatch(t *testing.T) {
 	require.ErrorIs(t, err, errDied)
 	require.Greater(t, rows, int64(50))
 	left := b.redis.SCard(t.Context(), b.name("k0", "sealed")).Val()
-	require.InDelta(t, keys-rows, left, 0, "what Postgres has is not in the epoch any more")
+	const page = 20 // of which Postgres may have a part; and what a scan returned twice counts twice
+	require.InDelta(t, keys-rows, left, page, "what Postgres has is not in the epoch any more")
 	require.NoError(t, b.redis.Del(t.Context(), b.name("k0", "drain")).Err()) // its lease ends
 	b.do(t, many(keys)...)
 
