@@ -12,6 +12,7 @@
 -- "0") and lineage (decimal) of Postgres's row. What to do:
 --   "m"  merge: the row has writes that this entry does not know. The value becomes that of the row and what was added since
 --        the last life that the row has, or what was set since; likewise the version. It begins a new life and stays dirty.
+--        But an entry that was not written since a restart, and whose lives the row has all of, is adopted.
 --   "a"  adopt: the row is a later state of this very life, so the entry becomes the row, and clean.
 --
 -- Reply: a letter for each key: y done, w not: it has moved on since it was read; o not: the sum would overflow.
@@ -75,12 +76,13 @@ for i = 1, #KEYS - 5 do
   local key, what, life, base = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local value, version, deleted, lineage = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8])
   local e = load(name)
+  local part = e and number(e.l) < s.first and number(e.l) <= lineage
   if not e or e.u or e.l ~= life or e.b ~= base then
     out[i] = 'w'
+  elseif (what == 'a' or part) and tonumber(e.n) < tonumber(version) then
+    out[i] = adopt(name, key, value, version, deleted)
   elseif what == 'm' then
     out[i] = merge(name, key, e, value, version, deleted, lineage)
-  elseif tonumber(e.n) < tonumber(version) then
-    out[i] = adopt(name, key, value, version, deleted)
   else
     out[i] = 'w'
   end
