@@ -157,7 +157,7 @@ for shard = 1, #counts do
     local by, count = tonumber(ops), 1
     if not by then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
     local v, n, epoch, rest
-    if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)(.*)$') end
+    if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)([^\n]*)$') end
     -- The way of nearly all: a read, or an increment of a plain counter that is in the open epoch, or clean.
     local short = v and #v <= 13 and #n <= 13
     if ops == 'g' and is_line(text) then
@@ -194,11 +194,7 @@ for shard = 1, #counts do
     end
   end
   last = last + counts[shard]
-  local keys = 0
-  if #joining > 0 then
-    join(s, KEYS[meta_at + 1], joining)
-    keys = call('SCARD', KEYS[meta_at + 1])
-  end
+  local keys = join(s, KEYS[meta_at + 1], joining)
   if wrote and s.changed then
     writes[#writes + 1] = meta
     writes[#writes + 1] = meta_text(s)

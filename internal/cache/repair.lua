@@ -42,6 +42,6 @@ if #dropped > 0 then
   renew(s)
 end
 join(s, KEYS[2], joining)
-if #marked > 0 then call('MSET', unpack(marked)) end
 save(s)
+if #marked > 0 then call('MSET', unpack(marked)) end
 return table.concat(out)
