@@ -103,7 +103,10 @@ func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options
 
 // doPart carries out up to cache.MaxWrites operations, which reach Redis in one call.
 func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result, marks []mark) {
-	p := part{Service: s, hints: s.hints, results: results, marks: marks, writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops))}
+	p := part{
+		Service: s, hints: s.hints, results: results, marks: marks,
+		writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops)),
+	}
 	for i, op := range ops {
 		p.writes[i] = cache.Write{Operation: op, Blind: options.Minimal && op.Kind != counter.Get}
 		p.waiting[i] = i

@@ -371,7 +371,7 @@ func (w *waiters) read(ctx context.Context, shard counter.Shard, targets []*targ
 	}
 	rows, err := w.bases.Read(ctx, missing)
 	if err != nil {
-		return entries, nil //nolint:nilerr // the next look asks again for these, and tells of the others now
+		return entries, nil // the next look asks again for these
 	}
 	for key, row := range rows {
 		entries[key].row, entries[key].stored = row, true
