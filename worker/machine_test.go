@@ -15,11 +15,16 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// maxFlights bounds what is in flight at once: more would seldom meet on so few keys.
-const maxFlights = 4
+const (
+	// maxFlights bounds what is in flight at once: more would seldom meet on so few keys.
+	maxFlights = 4
 
-// lastAmount is the last power of four of which the sum of all before it still fits into 63 bits.
-const lastAmount = 30
+	// maxOperations is the most of one batch: some are of the same key then.
+	maxOperations = 5
+
+	// lastAmount is the last power of four of which the sum of all before it still fits into 63 bits.
+	lastAmount = 30
+)
 
 // Whatever is done in whatever order: a row never goes back, no operation counts twice, and nothing is lost but what Redis
 // lost before Postgres got it.
@@ -40,14 +45,18 @@ func TestMachine(t *testing.T) {
 			"land":        m.land,
 			"drain":       m.drain,
 			"retry":       m.retry,
-			"redrive":     m.redrive,
+			"requeue":     m.requeue,
+			"discard":     m.discard,
 			"late call":   m.lateCall,
 			"evict":       m.evict,
+			"expire":      m.expire,
+			"repair":      m.repair,
 			"snapshot":    m.snapshot,
 			"restart":     m.restartOnly,
 			"rollback":    m.loseTail,
 			"outage":      m.toggleOutage,
 			"refuse":      m.toggleRefusal,
+			"lock":        m.toggleLock,
 		})
 		m.settleDown(t)
 	})
@@ -74,12 +83,23 @@ func (m *machine) check(t *rapid.T, attempts []attempt) {
 			t.Fatalf("%s: %s", key, problem)
 		}
 	}
+	for _, f := range m.flights {
+		for key := range f.reading {
+			f.read[key] = append(f.read[key], m.keys[key].entry.ops)
+		}
+		clear(f.reading)
+	}
 }
 
 func drawKey(t *rapid.T) counter.Key { return rapid.SampledFrom(machineKeys).Draw(t, "key") }
 
-// operation draws an operation with an amount that no other has.
+// operation draws an operation with an amount that no other has; or one that was sent before, with its ID.
 func (m *machine) operation(t *rapid.T) counter.Operation {
+	const withID, again = 1, 2 // of 6
+	id := rapid.IntRange(0, 5).Draw(t, "ID")
+	if id == again && len(m.ids) > 0 {
+		return rapid.SampledFrom(m.ids).Draw(t, "again")
+	}
 	kinds := []counter.Kind{
 		counter.Increment, counter.Increment, counter.Increment, counter.Increment, counter.Set, counter.Delete, counter.Get,
 	}
@@ -89,6 +109,10 @@ func (m *machine) operation(t *rapid.T) counter.Operation {
 		if op.Amount == 0 {
 			op.Kind = counter.Get
 		}
+	}
+	if id == withID && op.Kind != counter.Get {
+		op.ID = fmt.Sprint("id", len(m.ids))
+		m.ids = append(m.ids, op)
 	}
 	return op
 }
@@ -106,18 +130,28 @@ func (m *machine) amount(key counter.Key) int64 {
 	return amount
 }
 
+// attempts notes what was answered to operations, and to those with an ID for good.
 func (m *machine) attempts(ops []counter.Operation, results []counter.Result) []attempt {
 	attempts := make([]attempt, len(ops))
 	for i, op := range ops {
 		m.number++
 		attempts[i] = attempt{op: op, result: results[i], number: m.number}
+		if op.ID == "" {
+			continue
+		}
+		id := string(op.Key) + op.ID
+		if answer, found := m.answers[id]; found {
+			attempts[i].before = &answer
+		} else if results[i].Err == nil {
+			m.answers[id] = results[i].Counter
+		}
 	}
 	return attempts
 }
 
 // write carries out some operations in one go.
 func (m *machine) write(t *rapid.T) {
-	ops := make([]counter.Operation, rapid.IntRange(1, 3).Draw(t, "operations"))
+	ops := make([]counter.Operation, rapid.IntRange(1, maxOperations).Draw(t, "operations"))
 	for i := range ops {
 		ops[i] = m.operation(t)
 		if i > 0 && ops[i].Kind == counter.Get {
@@ -167,7 +201,7 @@ func (m *machine) landed(t *rapid.T, f *flight) {
 	if m.failure != "" {
 		t.Fatal(m.failure)
 	}
-	if f.at != "" {
+	if f.at != nil {
 		m.check(t, nil)
 		return
 	}
@@ -180,26 +214,31 @@ func (m *machine) landed(t *rapid.T, f *flight) {
 		return
 	}
 	m.check(t, nil)
-	refused := store.Classify(f.err) == store.Refused || isFailure(f.err)
-	if f.err != nil && !f.hindered && !errors.Is(f.err, store.ErrUnavailable) && !refused {
+	if f.err != nil && !f.hindered && !expected(f.err) {
 		t.Fatalf("%s: %v", f.name, f.err)
 	}
 }
 
-// flush starts a flush of some keys of a shard.
+// expected reports that a flight may end with an error although none of its calls was made to fail.
+func expected(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, errUnsettled) || store.Classify(err) == store.Refused || isFailure(err)
+}
+
+func (m *machine) drawShard(t *rapid.T) counter.Shard { return m.cache.Shard(drawKey(t)) }
+
+// flush starts a drain of a shard. The lease of any other is over, as when its worker was paused for long.
 func (m *machine) flush(t *rapid.T) {
 	m.room(t)
-	first := drawKey(t)
-	shard := m.cache.Shard(first)
-	keys := []counter.Key{first}
-	for _, key := range machineKeys {
-		if key != first && m.cache.Shard(key) == shard && rapid.Bool().Draw(t, "also "+string(key)) {
-			keys = append(keys, key)
-		}
-	}
-	m.landed(t, m.launch(fmt.Sprint("flush ", keys), func(ctx context.Context, f *flight) {
-		f.err = m.flusher.FlushKeys(ctx, shard, keys)
-	}))
+	m.landed(t, m.launchDrain(t, m.drawShard(t)))
+}
+
+func (m *machine) launchDrain(t *rapid.T, shard counter.Shard) *flight {
+	require.NoError(t, m.server.Del(context.Background(), "{aw:"+shard.String()+"}:drain").Err())
+	m.number++
+	name := fmt.Sprint("drain ", m.number)
+	return m.launch(name, func(ctx context.Context, f *flight) {
+		_, f.err = m.flusher.Drain(ctx, shard, name, 0)
+	})
 }
 
 // retry starts an attempt at a key on its own, as after a refusal.
@@ -215,14 +254,12 @@ func (m *machine) retry(t *rapid.T) {
 // drain drains all shards, undisturbed.
 func (m *machine) drain(t *rapid.T) {
 	for shard := range counter.Shard(machineShards) {
-		m.finish(t, m.launch("drain", func(ctx context.Context, f *flight) {
-			_, f.err = m.flusher.Drain(ctx, shard, "drain")
-		}))
+		m.finish(t, m.launchDrain(t, shard))
 	}
 }
 
 func (m *machine) finish(t *rapid.T, f *flight) {
-	for f.at != "" {
+	for f.at != nil {
 		m.step(f, proceed)
 		m.landed(t, f)
 	}
@@ -235,7 +272,7 @@ func (m *machine) carryOn(t *rapid.T) {
 		proceed, proceed, proceed, proceed, proceed, proceed, proceed, proceed, repeat, refuse, loseAnswer, delay, crash,
 	}
 	what := rapid.SampledFrom(fates).Draw(t, "fate")
-	t.Logf("%s: %s", f.name, f.at)
+	t.Logf("%s: %s", f.name, f.at.name)
 	m.step(f, what)
 	m.landed(t, f)
 }
@@ -263,52 +300,10 @@ func (m *machine) lateCall(t *rapid.T) {
 	m.check(t, nil)
 }
 
-func (m *machine) redrive(t *rapid.T) {
-	key := drawKey(t)
-	_, err := m.cache.Redrive(context.Background(), m.cache.Shard(key), []counter.Key{key})
-	require.NoError(t, err)
-}
-
-// evict removes a clean entry, as Redis does when memory is short or its TTL is over.
-func (m *machine) evict(t *rapid.T) {
-	key := drawKey(t)
-	if o := m.look(t)[key]; !o.present || o.dirty {
-		t.Skip("not clean")
-	}
-	require.NoError(t, m.server.Del(context.Background(), "{aw:"+m.cache.Shard(key).String()+"}:c:"+string(key)).Err())
-	m.keys[key].entry = cell{}
-}
-
-func (m *machine) snapshot(t *rapid.T) { m.save(t) }
-
-// restartOnly is a restart that loses nothing.
-func (m *machine) restartOnly(t *rapid.T) { m.restart(t) }
-
-// loseTail is a restart from a snapshot; or, with the empty one that each run begins with, perhaps a FLUSHALL.
-func (m *machine) loseTail(t *rapid.T) {
-	to := rapid.IntRange(0, len(m.snapshots)-1).Draw(t, "snapshot")
-	m.rollback(t, to)
-	if to > 0 || rapid.Bool().Draw(t, "restart") {
-		m.restart(t)
-	}
-}
-
-func (m *machine) toggleOutage(*rapid.T) { m.outage = !m.outage }
-
-// toggleRefusal makes Postgres refuse a key's row, or take it again.
-func (m *machine) toggleRefusal(t *rapid.T) {
-	key := drawKey(t)
-	if m.refusing[key] {
-		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
-	} else {
-		m.exec(t, `INSERT INTO refused VALUES ($1)`, string(key))
-	}
-	m.refusing[key] = !m.refusing[key]
-}
-
 // settleDown lets everything come to its end, and requires that both sides have the same then.
 func (m *machine) settleDown(t *rapid.T) {
 	m.outage = false
+	clear(m.locked)
 	m.exec(t, `DELETE FROM refused`)
 	for len(m.flights) > 0 {
 		m.finish(t, m.flights[0])
@@ -319,7 +314,7 @@ func (m *machine) settleDown(t *rapid.T) {
 	}
 	m.flushAll(t)
 	if m.lossy {
-		// A clean entry that is older than its row is mended at its next write.
+		// A clean entry that is older than its row is repaired at its next write.
 		for _, key := range machineKeys {
 			m.keys[key].used = min(m.keys[key].used, lastAmount)
 			m.do(t, []counter.Operation{{Key: key, Kind: counter.Increment, Amount: m.amount(key)}}, false)
@@ -329,29 +324,30 @@ func (m *machine) settleDown(t *rapid.T) {
 	for _, key := range machineKeys {
 		k := m.keys[key]
 		if k.entry.present {
-			require.Equal(t, k.must.String(), k.entry.ops.String(), key)
+			require.True(t, k.must.same(k.entry.ops), "%s: redis has %v, of %v", key, k.entry, k.must)
 		}
-		require.Equal(t, k.must.String(), k.row.String(), key)
+		require.True(t, k.must.same(k.row), "%s: postgres has %v, of %v", key, k.row, k.must)
 	}
 }
 
-// flushAll flushes until nothing is dirty, also what was put aside or is dead.
+// flushAll flushes until nothing is dirty, also what was set aside or is dead.
 func (m *machine) flushAll(t *rapid.T) {
 	const rounds = 6
 	for range rounds {
-		dirty := false
-		for key, o := range m.look(t) {
-			if !o.dirty {
-				continue
-			}
-			dirty = true
-			m.finish(t, m.launch("last flush "+string(key), func(ctx context.Context, f *flight) {
-				f.err = m.flusher.flushKeys(ctx, m.cache.Shard(key), []counter.Key{key}, true)
-			}))
-		}
-		if !dirty {
+		m.takeUp(t, machineKeys...)
+		m.drain(t)
+		if m.clean(t) {
 			return
 		}
 	}
-	t.Fatalf("still dirty after %d flushes of each key: %+v", rounds, m.look(t))
+	t.Fatalf("still dirty after %d drains: %+v", rounds, m.look(t))
+}
+
+func (m *machine) clean(t *rapid.T) bool {
+	for _, o := range m.look(t) {
+		if o.dirty() || o.open || o.sealed || o.retry || o.dead {
+			return false
+		}
+	}
+	return true
 }
