@@ -31,7 +31,7 @@ func entryOf(name any) (counter.Key, bool) {
 }
 
 // look reads what Redis has of each key.
-func (m *machine) look(t *rapid.T) map[counter.Key]observed {
+func (m *machine) look(t rapid.TB) map[counter.Key]observed {
 	ctx := context.Background()
 	var finish []func()
 	out := make(map[counter.Key]observed)
@@ -65,7 +65,7 @@ func (m *machine) look(t *rapid.T) map[counter.Key]observed {
 	return out
 }
 
-func decodeShard(t *rapid.T, meta []any) observedShard {
+func decodeShard(t rapid.TB, meta []any) observedShard {
 	id := func(field any) int64 {
 		text, _ := field.(string)
 		return decodeID(t, text)
@@ -74,7 +74,7 @@ func decodeShard(t *rapid.T, meta []any) observedShard {
 }
 
 // decodeID reads an epoch; 0 where there is none.
-func decodeID(t *rapid.T, text string) int64 {
+func decodeID(t rapid.TB, text string) int64 {
 	if text == "" {
 		return 0
 	}
@@ -84,7 +84,7 @@ func decodeID(t *rapid.T, text string) int64 {
 }
 
 // decodeObserved reads the text of an entry; "" for none.
-func decodeObserved(t *rapid.T, text string) observed {
+func decodeObserved(t rapid.TB, text string) observed {
 	words := strings.Fields(text)
 	if len(words) < len([]string{"value", "version", "epoch"}) {
 		require.Empty(t, text)

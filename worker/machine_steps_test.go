@@ -29,7 +29,7 @@ func (m *machine) requeue(t *rapid.T) {
 }
 
 // takeUp requeues keys, whether they wait or are dead.
-func (m *machine) takeUp(t *rapid.T, keys ...counter.Key) {
+func (m *machine) takeUp(t rapid.TB, keys ...counter.Key) {
 	ctx := context.Background()
 	require.NoError(t, m.cache.Requeue(ctx, keys))
 	for _, key := range keys {

@@ -32,7 +32,7 @@ func TestMachine(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	rapid.Check(t, func(t *rapid.T) {
-		m.reset(t)
+		m.reset(t, rapid.SampledFrom([]int{machineBatch, machineBatch, 1}).Draw(t, "batch"))
 		defer m.end()
 		t.Repeat(map[string]func(*rapid.T){
 			"":            func(t *rapid.T) { m.check(t, nil) },
@@ -43,7 +43,7 @@ func TestMachine(t *testing.T) {
 			"step":        m.carryOn,
 			"step again":  m.carryOn,
 			"land":        m.land,
-			"drain":       m.drain,
+			"drain":       func(t *rapid.T) { m.drain(t) },
 			"retry":       m.retry,
 			"requeue":     m.requeue,
 			"discard":     m.discard,
@@ -63,7 +63,7 @@ func TestMachine(t *testing.T) {
 }
 
 // check takes note of what a step has done, and requires that every rule holds.
-func (m *machine) check(t *rapid.T, attempts []attempt) {
+func (m *machine) check(t rapid.TB, attempts []attempt) {
 	if m.failure != "" {
 		t.Fatal(m.failure)
 	}
@@ -165,7 +165,7 @@ func (m *machine) write(t *rapid.T) {
 	m.do(t, ops, rapid.Bool().Draw(t, "minimal"))
 }
 
-func (m *machine) do(t *rapid.T, ops []counter.Operation, minimal bool) {
+func (m *machine) do(t rapid.TB, ops []counter.Operation, minimal bool) {
 	results := m.service.Do(context.Background(), ops, writepath.Options{Minimal: minimal})
 	attempts := m.attempts(ops, results)
 	t.Logf("%v", attempts)
@@ -197,7 +197,7 @@ func (m *machine) room(t *rapid.T) {
 }
 
 // landed takes note of a flight that may have come to its end.
-func (m *machine) landed(t *rapid.T, f *flight) {
+func (m *machine) landed(t rapid.TB, f *flight) {
 	if m.failure != "" {
 		t.Fatal(m.failure)
 	}
@@ -232,7 +232,7 @@ func (m *machine) flush(t *rapid.T) {
 	m.landed(t, m.launchDrain(t, m.drawShard(t)))
 }
 
-func (m *machine) launchDrain(t *rapid.T, shard counter.Shard) *flight {
+func (m *machine) launchDrain(t rapid.TB, shard counter.Shard) *flight {
 	require.NoError(t, m.server.Del(context.Background(), "{aw:"+shard.String()+"}:drain").Err())
 	m.number++
 	name := fmt.Sprint("drain ", m.number)
@@ -252,13 +252,13 @@ func (m *machine) retry(t *rapid.T) {
 }
 
 // drain drains all shards, undisturbed.
-func (m *machine) drain(t *rapid.T) {
+func (m *machine) drain(t rapid.TB) {
 	for shard := range counter.Shard(machineShards) {
 		m.finish(t, m.launchDrain(t, shard))
 	}
 }
 
-func (m *machine) finish(t *rapid.T, f *flight) {
+func (m *machine) finish(t rapid.TB, f *flight) {
 	for f.at != nil {
 		m.step(f, proceed)
 		m.landed(t, f)
@@ -301,7 +301,7 @@ func (m *machine) lateCall(t *rapid.T) {
 }
 
 // settleDown lets everything come to its end, and requires that both sides have the same then.
-func (m *machine) settleDown(t *rapid.T) {
+func (m *machine) settleDown(t rapid.TB) {
 	m.outage = false
 	clear(m.locked)
 	m.exec(t, `DELETE FROM refused`)
@@ -331,7 +331,7 @@ func (m *machine) settleDown(t *rapid.T) {
 }
 
 // flushAll flushes until nothing is dirty, also what was set aside or is dead.
-func (m *machine) flushAll(t *rapid.T) {
+func (m *machine) flushAll(t rapid.TB) {
 	const rounds = 6
 	for range rounds {
 		m.takeUp(t, machineKeys...)
@@ -343,7 +343,7 @@ func (m *machine) flushAll(t *rapid.T) {
 	t.Fatalf("still dirty after %d drains: %+v", rounds, m.look(t))
 }
 
-func (m *machine) clean(t *rapid.T) bool {
+func (m *machine) clean(t rapid.TB) bool {
 	for _, o := range m.look(t) {
 		if o.dirty() || o.open || o.sealed || o.retry || o.dead {
 			return false

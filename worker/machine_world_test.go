@@ -148,8 +148,8 @@ func (m *machine) exec(t require.TestingT, statement string, args ...any) {
 	require.NoError(t, err)
 }
 
-// reset begins a run with empty servers.
-func (m *machine) reset(t *rapid.T) {
+// reset begins a run with empty servers. batch is how many rows go into one statement.
+func (m *machine) reset(t rapid.TB, batch int) {
 	require.NoError(t, m.server.FlushDB(context.Background()).Err())
 	m.exec(t, `DELETE FROM counters`)
 	m.exec(t, `DELETE FROM refused`)
@@ -164,7 +164,7 @@ func (m *machine) reset(t *rapid.T) {
 	m.number, m.failure = 0, ""
 	m.flusher.deferred = newDeferrals()
 	m.flusher.batching.limit, m.flusher.batching.slow = 0, false
-	m.flusher.batching.size = rapid.SampledFrom([]int{machineBatch, machineBatch, 1}).Draw(t, "batch")
+	m.flusher.batching.size = batch
 	m.save(t)
 }
 
@@ -193,7 +193,7 @@ type dump struct {
 	ttl   time.Duration
 }
 
-func (m *machine) save(t *rapid.T) {
+func (m *machine) save(t rapid.TB) {
 	ctx := context.Background()
 	s := snapshot{dumps: make(map[string]dump), entries: make(map[counter.Key]cell), answers: maps.Clone(m.answers)}
 	names, err := m.server.Keys(ctx, "{aw:*").Result()
@@ -221,7 +221,7 @@ func (m *machine) save(t *rapid.T) {
 
 // restart gives Redis what a restart and a promotion give it: another master_replid. (A replica that is made a primary
 // draws one; it never gets to speak to the one that it is told to follow.)
-func (m *machine) restart(t *rapid.T) {
+func (m *machine) restart(t rapid.TB) {
 	ctx := context.Background()
 	before := m.incarnation(t)
 	require.NoError(t, m.server.Do(ctx, "REPLICAOF", "127.0.0.1", "1").Err())
@@ -229,7 +229,7 @@ func (m *machine) restart(t *rapid.T) {
 	require.NotEqual(t, before, m.incarnation(t))
 }
 
-func (m *machine) incarnation(t *rapid.T) string {
+func (m *machine) incarnation(t rapid.TB) string {
 	info, err := m.server.Info(context.Background(), "replication").Result()
 	require.NoError(t, err)
 	_, id, found := strings.Cut(info, "master_replid:")
@@ -238,7 +238,7 @@ func (m *machine) incarnation(t *rapid.T) string {
 }
 
 // rollback brings a snapshot back. Those that were made after it are of a time that has never been, now.
-func (m *machine) rollback(t *rapid.T, to int) {
+func (m *machine) rollback(t rapid.TB, to int) {
 	ctx := context.Background()
 	s := m.snapshots[to]
 	_, err := m.server.Pipelined(ctx, func(pipe redis.Pipeliner) error {
