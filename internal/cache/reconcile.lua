@@ -20,8 +20,8 @@ local s = enter(KEYS[1])
 
 -- What the row has of the entry: value ("set" where the value was set since) and version at the end of its last life that the
 -- row has, or before the first. The present life is over if it is from before a restart; else the row cannot have it.
-local function merge(name, key, e, value, version, lineage)
-  local had, had_n, lives = e.w or 'set', e.b, e.p or ''
+local function merge(name, key, e, value, version, deleted, lineage)
+  local had, had_n, last, lives = e.w or 'set', e.b, nil, e.p or ''
   if number(e.l) < s.first then lives = fmt('%s;%s,%s,%s', lives, e.l, e.v, e.n) end
   local kept, v, n = {}, e.v, e.n
   for life, with, with_n in gmatch(lives, ';(%w+),([^,;]+),(%d+)') do
@@ -29,9 +29,10 @@ local function merge(name, key, e, value, version, lineage)
       had = nil -- the row is that life before its end: not ahead, so it may be replaced
       break
     end
-    if number(life) <= lineage then had, had_n = with, with_n end
+    if number(life) <= lineage then had, had_n, last = with, with_n, life end
   end
   if had then
+    if last == e.l then e.x = deleted == '1' or nil end -- the row is what this entry has become
     if had ~= 'set' then v = sum(v, value, had) end
     n = sum(n, version, had_n)
     if not v or not n then return 'o' end
@@ -77,7 +78,7 @@ for i = 1, #KEYS - 5 do
   if not e or e.u or e.l ~= life or e.b ~= base then
     out[i] = 'w'
   elseif what == 'm' then
-    out[i] = merge(name, key, e, value, version, lineage)
+    out[i] = merge(name, key, e, value, version, deleted, lineage)
   elseif tonumber(e.n) < tonumber(version) then
     out[i] = adopt(name, key, value, version, deleted)
   else
