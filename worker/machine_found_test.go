@@ -3,6 +3,7 @@ package worker
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -27,6 +28,17 @@ func TestMachineFound(t *testing.T) {
 			m.rollback(t, len(m.snapshots)-1)
 			m.restart(t)
 			m.drain(t)
+		}},
+		{"an epoch whose last key was dropped by a worker that died is over", func(t rapid.TB) {
+			m.do(t, m.ops("a", counter.Increment), false)
+			f := m.launchByKey(t, m.cache.Shard("a"))
+			for calls := []string{"seal", "smembers", "hmget", "upsert", "commit"}; len(calls) > 0; calls = calls[1:] {
+				require.Equal(t, calls[0], f.at.name)
+				m.step(f, proceed)
+				m.landed(t, f)
+			}
+			require.Equal(t, "commit", f.at.name)
+			m.step(f, crash)
 		}},
 	} {
 		t.Run(found.claim, func(t *testing.T) {

@@ -38,7 +38,7 @@ func (m *machine) look(t rapid.TB) map[counter.Key]observed {
 	_, err := m.server.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, key := range machineKeys {
 			tag := machineTag(m, key)
-			meta := pipe.HMGet(ctx, tag+":meta", "watermark", "first", "requeued")
+			meta := pipe.HMGet(ctx, tag+":meta", "watermark", "first", "requeued", "sealed")
 			aside := pipe.Exists(ctx, tag+":retry", tag+":dead")
 			entry, ttl := pipe.Get(ctx, tag+":c:"+string(key)), pipe.PTTL(ctx, tag+":c:"+string(key))
 			open, sealed := pipe.SIsMember(ctx, tag+":open", string(key)), pipe.SIsMember(ctx, tag+":sealed", string(key))
@@ -70,7 +70,7 @@ func decodeShard(t rapid.TB, meta []any) observedShard {
 		text, _ := field.(string)
 		return decodeID(t, text)
 	}
-	return observedShard{watermark: id(meta[0]), first: id(meta[1]), requeued: id(meta[2])}
+	return observedShard{watermark: id(meta[0]), first: id(meta[1]), requeued: id(meta[2]), sealed: id(meta[3])}
 }
 
 // decodeID reads an epoch; 0 where there is none.
@@ -90,7 +90,7 @@ func decodeObserved(t rapid.TB, text string) observed {
 		require.Empty(t, text)
 		return observed{}
 	}
-	o := observed{present: true}
+	o := observed{present: true, text: text}
 	var err error
 	o.value, err = strconv.ParseInt(words[0], 10, 64)
 	require.NoError(t, err)
@@ -121,6 +121,7 @@ func (m *machine) noteRows(rows []counter.Row, flown map[counter.Key][]history) 
 		if row == k.seen {
 			continue
 		}
+		m.logRow(row)
 		if problem := k.become(row, flown[given.Key]); problem != "" {
 			m.failf("the row of %s: %s", given.Key, problem)
 		}
@@ -234,3 +235,9 @@ func (s gatedStore) Locked(_ context.Context, keys []counter.Key) ([]counter.Key
 
 func (gatedStore) Available() bool { return true }
 func (gatedStore) Up() bool        { return true }
+
+// logRow notes a row for the log of a run that failed.
+func (m *machine) logRow(row counter.Row) {
+	lineage := strconv.FormatInt(row.Lineage, 36)
+	m.rowLog = append(m.rowLog, fmt.Sprintf("%s: row %d %d l%s, deleted %v", row.Key, row.Value, row.Version, lineage, row.Deleted))
+}

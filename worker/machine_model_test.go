@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -112,6 +113,7 @@ type modelKey struct {
 	seen   counter.Row         // row, as it was read last
 	flown  map[int64][]history // what was sent to Postgres, by lineage
 	used   int                 // amounts given out
+	shown  observed            // as it was logged last
 }
 
 // observed is what the servers really have of a key.
@@ -119,7 +121,8 @@ type observed struct {
 	present, blind, deleted, aside bool
 	value, version                 int64
 	epoch                          int64
-	ttl                            int64 // ms; -1 none, -2 no entry
+	text                           string // all of the entry
+	ttl                            int64  // ms; -1 none, -2 no entry
 
 	open, sealed, retry, dead bool // where the key is
 	shard                     observedShard
@@ -128,7 +131,21 @@ type observed struct {
 // observedShard is what Redis has of a key's shard.
 type observedShard struct {
 	watermark, first, requeued int64
-	aside                      bool // some keys are
+	sealed                     int64 // ID of the sealed epoch, 0: there is none
+	aside                      bool  // some keys are
+}
+
+// String is for the log of a run that failed.
+func (o observed) String() string {
+	text := o.text
+	for name, is := range map[string]bool{"open": o.open, "sealed": o.sealed, "retry": o.retry, "dead": o.dead} {
+		if is {
+			text += " " + strings.ToUpper(name)
+		}
+	}
+	id := func(n int64) string { return strconv.FormatInt(n, 36) }
+	return fmt.Sprintf("%s TTL %d; watermark %s, sealed %s, first %s, requeued %s", text, min(o.ttl, 1), id(o.shard.watermark),
+		id(o.shard.sealed), id(o.shard.first), id(o.shard.requeued))
 }
 
 func (o observed) dirty() bool { return o.present && (o.aside || o.epoch > o.shard.watermark) }
@@ -298,7 +315,9 @@ func (k *modelKey) broken(o observed, lossy bool) string {
 	case !lossy && k.entry.present && !k.entry.blind && !k.entry.ops.same(k.must):
 		return fmt.Sprintf("a read misses something: redis has %v of %v", k.entry, k.must)
 	}
-	if problem := o.misplaced(); problem != "" {
+	// What Postgres has got of a sealed epoch may leave it before the whole is committed.
+	done := o.epoch <= o.shard.sealed && k.entry.ops.within(k.row)
+	if problem := o.misplaced(); problem != "" && !done {
 		return problem
 	}
 	return k.unsynced(o)

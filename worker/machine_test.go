@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
@@ -43,6 +45,8 @@ func TestMachine(t *testing.T) {
 			"step":        m.carryOn,
 			"step again":  m.carryOn,
 			"land":        m.land,
+			"stumble":     m.stumble,
+			"flush part":  m.flushByKey,
 			"drain":       func(t *rapid.T) { m.drain(t) },
 			"retry":       m.retry,
 			"requeue":     m.requeue,
@@ -64,12 +68,20 @@ func TestMachine(t *testing.T) {
 
 // check takes note of what a step has done, and requires that every rule holds.
 func (m *machine) check(t rapid.TB, attempts []attempt) {
+	for _, line := range m.rowLog {
+		t.Log(line)
+	}
+	m.rowLog = nil
 	if m.failure != "" {
 		t.Fatal(m.failure)
 	}
 	seen := m.look(t)
 	for _, key := range machineKeys {
 		k := m.keys[key]
+		if o := seen[key]; o != k.shown {
+			t.Logf("%s: %s", key, o.String())
+			k.shown = o
+		}
 		var own []attempt
 		for _, a := range attempts {
 			if a.op.Key == key {
@@ -233,12 +245,58 @@ func (m *machine) flush(t *rapid.T) {
 }
 
 func (m *machine) launchDrain(t rapid.TB, shard counter.Shard) *flight {
+	return m.drainFlight(t, shard, func(ctx context.Context, owner string) error {
+		_, err := m.flusher.Drain(ctx, shard, owner, 0)
+		return err
+	})
+}
+
+func (m *machine) drainFlight(t rapid.TB, shard counter.Shard, drain func(ctx context.Context, owner string) error) *flight {
 	require.NoError(t, m.server.Del(context.Background(), "{aw:"+shard.String()+"}:drain").Err())
 	m.number++
 	name := fmt.Sprint("drain ", m.number)
-	return m.launch(name, func(ctx context.Context, f *flight) {
-		_, f.err = m.flusher.Drain(ctx, shard, name, 0)
+	return m.launch(name, func(ctx context.Context, f *flight) { f.err = drain(ctx, name) })
+}
+
+// flushByKey starts a drain as that of a large epoch is: what is done is dropped from it bit by bit.
+func (m *machine) flushByKey(t *rapid.T) {
+	m.room(t)
+	m.landed(t, m.launchByKey(t, m.drawShard(t)))
+}
+
+func (m *machine) launchByKey(t rapid.TB, shard counter.Shard) *flight {
+	return m.drainFlight(t, shard, func(ctx context.Context, owner string) error {
+		d := drain{
+			Flusher: m.flusher, shard: shard, deadline: time.Now().Add(maxDrain), extended: time.Now(),
+			taking: cache.Taking{Owner: owner, Lease: drainLease},
+		}
+		epoch, err := m.cache.Seal(ctx, shard, d.taking)
+		if err != nil || (epoch.State != cache.Sealed && epoch.State != cache.Found) {
+			return err
+		}
+		keys, _, err := m.cache.EpochKeys(ctx, &epoch, 0, len(machineKeys))
+		for part := range slices.Chunk(keys, 1) {
+			if err == nil {
+				err = m.flushAndDrop(ctx, &d, &epoch, part)
+			}
+		}
+		if err == nil {
+			_, _, err = m.cache.Commit(ctx, &epoch)
+		}
+		return err
 	})
+}
+
+func (m *machine) flushAndDrop(ctx context.Context, d *drain, epoch *cache.Epoch, keys []counter.Key) error {
+	snapshot, err := m.cache.Read(ctx, d.shard, keys)
+	if err != nil {
+		return err
+	}
+	if err := d.flushPage(ctx, epoch, page{snapshot, keys}, 1); err != nil {
+		return err
+	}
+	_, err = m.cache.Drop(ctx, epoch, keys)
+	return err
 }
 
 // retry starts an attempt at a key on its own, as after a refusal.
@@ -279,6 +337,26 @@ func (m *machine) carryOn(t *rapid.T) {
 
 // land carries something in flight on to its end.
 func (m *machine) land(t *rapid.T) { m.finish(t, m.drawFlight(t)) }
+
+// stumble carries something in flight on for a while, and then something bad becomes of its next call.
+func (m *machine) stumble(t *rapid.T) {
+	const longest = 12 // calls of a drain, about
+	f := m.drawFlight(t)
+	for range rapid.IntRange(0, longest).Draw(t, "calls") {
+		if f.at == nil {
+			return
+		}
+		m.step(f, proceed)
+		m.landed(t, f)
+	}
+	if f.at == nil {
+		return
+	}
+	what := rapid.SampledFrom([]fate{crash, crash, delay, delay, loseAnswer, repeat}).Draw(t, "fate")
+	t.Logf("%s: %s", f.name, f.at.name)
+	m.step(f, what)
+	m.landed(t, f)
+}
 
 func (m *machine) drawFlight(t *rapid.T) *flight {
 	if len(m.flights) == 0 {

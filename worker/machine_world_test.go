@@ -60,6 +60,7 @@ type machine struct {
 	lossy     bool // Redis has lost something in this run
 	number    int
 	failure   string
+	rowLog    []string // what became of rows, to be logged
 }
 
 type noHints struct{}
@@ -161,7 +162,7 @@ func (m *machine) reset(t rapid.TB, batch int) {
 	m.answers, m.ids = make(map[string]counter.Counter), nil
 	m.outage, m.lossy = false, false
 	m.refusing, m.locked = make(map[counter.Key]bool), make(map[counter.Key]bool)
-	m.number, m.failure = 0, ""
+	m.number, m.failure, m.rowLog = 0, "", nil
 	m.flusher.deferred = newDeferrals()
 	m.flusher.batching.limit, m.flusher.batching.slow = 0, false
 	m.flusher.batching.size = batch
