@@ -124,9 +124,6 @@ func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 		minAge = 0
 	}
 	drained, err := h.flusher.Drain(ctx, shard.Shard, id, minAge)
-	if errors.Is(err, errDrainTooLong) {
-		drained.Again, err = time.Millisecond, nil
-	}
 	if err != nil || drained.Again == 0 {
 		return err
 	}

@@ -12,6 +12,7 @@
 -- "0") and lineage (decimal) of Postgres's row. What to do:
 --   "m"  merge: the row has writes that this entry does not know. The value becomes that of the row and what was added since
 --        the last life that the row has, or what was set since; likewise the version. It begins a new life and stays dirty.
+--        But an entry that was not written since a restart, and whose lives the row has all of, is adopted.
 --   "a"  adopt: the row is a later state of this very life, so the entry becomes the row, and clean.
 --
 -- Reply: a letter for each key: y done, w not: it has moved on since it was read; o not: the sum would overflow.
@@ -21,8 +22,8 @@ free(KEYS[5])
 
 -- What the row has of the entry: value ("set" where the value was set since) and version at the end of its last life that the
 -- row has, or before the first. The present life is over if it is from before a restart; else the row cannot have it.
-local function merge(name, key, e, value, version, deleted, lineage)
-  local had, had_n, last, lives = e.w or 'set', e.b, nil, e.p or ''
+local function merge(name, key, e, value, version, lineage)
+  local had, had_n, lives = e.w or 'set', e.b, e.p or ''
   if number(e.l) < s.first then lives = fmt('%s;%s,%s,%s', lives, e.l, e.v, e.n) end
   local kept, v, n = {}, e.v, e.n
   for life, with, with_n in gmatch(lives, ';(%w+),([^,;]+),(%d+)') do
@@ -30,10 +31,9 @@ local function merge(name, key, e, value, version, deleted, lineage)
       had = nil -- the row is that life before its end: not ahead, so it may be replaced
       break
     end
-    if number(life) <= lineage then had, had_n, last = with, with_n, life end
+    if number(life) <= lineage then had, had_n = with, with_n end
   end
   if had then
-    if last == e.l then e.x = deleted == '1' or nil end -- the row is what this entry has become
     if had ~= 'set' then v = sum(v, value, had) end
     n = sum(n, version, had_n)
     if not v or not n then return 'o' end
@@ -73,12 +73,13 @@ for i = 1, #KEYS - 5 do
   local key, what, life, base = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local value, version, deleted, lineage = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8])
   local e = load(name)
+  local part = e and number(e.l) < s.first and number(e.l) <= lineage
   if not e or e.u or e.l ~= life or e.b ~= base then
     out[i] = 'w'
-  elseif what == 'm' then
-    out[i] = merge(name, key, e, value, version, deleted, lineage)
-  elseif tonumber(e.n) < tonumber(version) then
+  elseif (what == 'a' or part) and tonumber(e.n) < tonumber(version) then
     out[i] = adopt(name, key, value, version, deleted)
+  elseif what == 'm' then
+    out[i] = merge(name, key, e, value, version, lineage)
   else
     out[i] = 'w'
   end
