@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/lib/pq"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -38,7 +37,7 @@ func (m *machine) look(t rapid.TB) map[counter.Key]observed {
 	_, err := m.server.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, key := range machineKeys {
 			tag := machineTag(m, key)
-			meta := pipe.HMGet(ctx, tag+":meta", "watermark", "first", "requeued", "sealed")
+			meta := pipe.Get(ctx, tag+":meta")
 			aside := pipe.Exists(ctx, tag+":retry", tag+":dead")
 			entry, ttl := pipe.Get(ctx, tag+":c:"+string(key)), pipe.PTTL(ctx, tag+":c:"+string(key))
 			open, sealed := pipe.SIsMember(ctx, tag+":open", string(key)), pipe.SIsMember(ctx, tag+":sealed", string(key))
@@ -65,12 +64,16 @@ func (m *machine) look(t rapid.TB) map[counter.Key]observed {
 	return out
 }
 
-func decodeShard(t rapid.TB, meta []any) observedShard {
-	id := func(field any) int64 {
-		text, _ := field.(string)
-		return decodeID(t, text)
+// decodeShard reads a shard's epochs; "" for none.
+func decodeShard(t rapid.TB, text string) observedShard {
+	words := strings.Fields(text)
+	if text == "" {
+		return observedShard{}
 	}
-	return observedShard{watermark: id(meta[0]), first: id(meta[1]), requeued: id(meta[2]), sealed: id(meta[3])}
+	require.Len(t, words, 8)
+	return observedShard{
+		watermark: decodeID(t, words[2]), first: decodeID(t, words[3]), sealed: decodeID(t, words[5]), requeued: decodeID(t, words[7]),
+	}
 }
 
 // decodeID reads an epoch; 0 where there is none.
@@ -186,29 +189,40 @@ func (s gatedStore) Read(ctx context.Context, keys []counter.Key) (rows map[coun
 }
 
 func (s gatedStore) Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error) {
+	ahead, locked, err := s.UpsertUnlocked(ctx, rows)
+	if len(locked) > 0 {
+		return nil, store.ErrUnavailable
+	}
+	return ahead, err
+}
+
+func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error) {
 	var read map[counter.Key][]history
 	if f := flightOf(ctx); f != nil {
 		read = f.read
 	}
 	gateErr := s.m.gate(ctx, "upsert", func(bool) error {
-		ahead = nil
+		if s.m.outage {
+			return store.ErrUnavailable
+		}
+		var unlocked []counter.Row
+		locked = nil
 		for _, row := range rows {
-			switch {
-			case s.m.outage:
-				return store.ErrUnavailable
-			case s.m.locked[row.Key]:
-				return &pq.Error{Code: "55P03", Message: "the machine has locked " + string(row.Key)}
+			if s.m.locked[row.Key] {
+				locked = append(locked, row.Key)
+			} else {
+				unlocked = append(unlocked, row)
 			}
 		}
 		var err error
-		ahead, err = s.Store.Upsert(context.WithoutCancel(ctx), rows)
+		ahead, _, err = s.Store.UpsertUnlocked(context.WithoutCancel(ctx), unlocked)
 		s.m.noteRows(rows, s.m.flown(rows, read))
 		return err
 	})
 	if gateErr != nil {
-		return nil, gateErr
+		return nil, nil, gateErr
 	}
-	return ahead, nil
+	return ahead, locked, nil
 }
 
 // flown is what a flight has read of the rows that it sends; or, in a discard, what the entries are.
@@ -221,16 +235,6 @@ func (m *machine) flown(rows []counter.Row, read map[counter.Key][]history) map[
 		flown[row.Key] = []history{m.keys[row.Key].entry.ops}
 	}
 	return flown
-}
-
-func (s gatedStore) Locked(_ context.Context, keys []counter.Key) ([]counter.Key, error) {
-	var locked []counter.Key
-	for _, key := range keys {
-		if s.m.locked[key] {
-			locked = append(locked, key)
-		}
-	}
-	return locked, nil
 }
 
 func (gatedStore) Available() bool { return true }
