@@ -77,7 +77,7 @@ func (b *ShardBacklog) fill(n *shardCounts, now int64) {
 // oldest is when the first key of the oldest epoch was written, ms; 0: there is none.
 func (s *shardState) oldest() int64 {
 	switch {
-	case s.inSealed > 0 && s.sealedSince > 0:
+	case s.sealedSince > 0: // also without a key that is left: it has to be committed
 		return s.sealedSince
 	case s.inOpen > 0:
 		return s.since

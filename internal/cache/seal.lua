@@ -27,6 +27,11 @@ local due = call('ZCOUNT', KEYS[4], '-inf', now)
 local state = 'found'
 local keys = call('SCARD', KEYS[3])
 if keys == 0 then
+  if s.sealed ~= '0' then -- all of its keys were dropped, or settled, and whoever flushed it died before the commit
+    s.watermark_id, s.sealed, s.sealed_since, s.changed = s.sealed, '0', '0', true
+    save(s)
+    pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6))
+  end
   keys = call('SCARD', KEYS[2])
   if keys == 0 then return { 'none', now, '0', s.first_id, '0', 0, due } end
   local age, most = s.since ~= '0' and now - s.since or math.huge, tonumber(ARGV[4])
