@@ -265,7 +265,7 @@ func (f *Flusher) putOff(ctx context.Context, b batch, why string) (flushed, err
 	groups := f.deferred.next(b.entries, time.Now())
 	done := flushed{}
 	for delay, keys := range groups {
-		if err := f.cache.SetAside(ctx, b.shard, keys, delay); err != nil {
+		if err := f.cache.SetAside(ctx, b.shard, keys, delay); err != nil { // step: put off
 			return done, err
 		}
 		done.deferred = sooner(done.deferred, delay)

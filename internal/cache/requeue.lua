@@ -29,12 +29,12 @@ for _, key in ipairs(keys) do
     local name = entries .. key
     local e = load(name)
     if e then
-      e.a, e.epoch = nil, s.open
+      e.a, e.epoch = nil, s.open -- step: epoch
       put(name, e)
     end
     done[#done + 1] = key
   end
 end
-rejoin(s, KEYS[2], done)
+rejoin(s, KEYS[2], done) -- step: join
 save(s)
 return done

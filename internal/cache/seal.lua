@@ -26,7 +26,8 @@ save(s)
 local due = call('ZCOUNT', KEYS[4], '-inf', now)
 local state = 'found'
 local keys = call('SCARD', KEYS[3])
-if keys == 0 then
+if keys == 0 then -- step: found
+  -- step: left
   if s.sealed ~= '0' then -- all of its keys were dropped, or settled, and whoever flushed it died before the commit
     s.watermark_id, s.sealed, s.sealed_since, s.changed = s.sealed, '0', '0', true
     save(s)
@@ -40,7 +41,7 @@ if keys == 0 then
   end
   call('RENAME', KEYS[2], KEYS[3])
   s.sealed, s.sealed_since, s.since = s.open, s.since ~= '0' and s.since or now, '0'
-  renew(s)
+  renew(s) -- step: renew
   state = 'sealed'
 elseif s.sealed == '0' then -- somebody has removed it: any ID will do that is not older than the epochs of the keys
   s.sealed, s.sealed_since = s.open, now

@@ -23,20 +23,20 @@ for i = 1, #KEYS - 5 do
   if not corrupt and (not e or e.a) then
     call('ZREM', KEYS[4], key)
     call('HDEL', KEYS[5], key)
-    if e and text == ARGV[2 * i + 1] then
+    if e and text == ARGV[2 * i + 1] then -- step: compare
       call('SREM', KEYS[2], key)
       call('SREM', KEYS[3], key)
-      put(name, { v = e.v, n = e.n, x = e.x, epoch = '0', l = '0' }, ARGV[1])
+      put(name, { v = e.v, n = e.n, x = e.x, epoch = '0', l = '0' }, ARGV[1]) -- step: clean
       clean = clean + 1
     elseif e then
-      e.a, e.epoch = nil, s.open
+      e.a, e.epoch = nil, s.open -- step: written
       put(name, e)
       joining[#joining + 1] = key
     end
   end
 end
 rejoin(s, KEYS[2], joining)
-if clean > 0 then renew(s) end
+if clean > 0 then renew(s) end -- step: renew
 save(s)
 if clean > 0 then pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6)) end
 return clean
