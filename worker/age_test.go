@@ -2,6 +2,8 @@ package worker_test
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,5 +17,10 @@ func (b *testBundle) age(t *testing.T, key counter.Key, by time.Duration) {
 	t.Helper()
 	ctx := context.Background()
 	require.True(t, b.redis.SIsMember(ctx, b.name(key, "open"), string(key)).Val(), "%q is not in the open epoch", key)
-	require.NoError(t, b.redis.HIncrBy(ctx, b.name(key, "meta"), "open_since", -by.Milliseconds()).Err())
+	meta := strings.Fields(b.redis.Get(ctx, b.name(key, "meta")).Val()) // <open> <since> ...
+	require.Greater(t, len(meta), 1)
+	since, err := strconv.ParseInt(meta[1], 10, 64)
+	require.NoError(t, err)
+	meta[1] = strconv.FormatInt(since-by.Milliseconds(), 10)
+	require.NoError(t, b.redis.Set(ctx, b.name(key, "meta"), strings.Join(meta, " "), 0).Err())
 }

@@ -183,18 +183,18 @@ type mortalStore struct {
 	m *mortal
 }
 
-func (s mortalStore) Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error) {
+func (s mortalStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error) {
 	stepErr := s.m.step(stepUpsert, func() error {
 		s.m.mu.Lock()
 		s.m.upserts += len(rows)
 		s.m.mu.Unlock()
-		ahead, err = s.Store.Upsert(ctx, rows)
+		ahead, locked, err = s.Store.UpsertUnlocked(ctx, rows)
 		return err
 	})
 	if stepErr != nil {
-		return nil, stepErr
+		return nil, nil, stepErr
 	}
-	return ahead, err
+	return ahead, locked, err
 }
 
 // death is one way for a flush to end before its time.
@@ -321,7 +321,8 @@ func TestLargeEpochIsDroppedBatchByBatch(t *testing.T) {
 	require.ErrorIs(t, err, errDied)
 	require.Greater(t, rows, int64(50))
 	left := b.redis.SCard(t.Context(), b.name("k0", "sealed")).Val()
-	require.InDelta(t, keys-rows, left, 0, "what Postgres has is not in the epoch any more")
+	const page = 20 // of which Postgres may have a part; and what a scan returned twice counts twice
+	require.InDelta(t, keys-rows, left, page, "what Postgres has is not in the epoch any more")
 	require.NoError(t, b.redis.Del(t.Context(), b.name("k0", "drain")).Err()) // its lease ends
 	b.do(t, many(keys)...)
 
