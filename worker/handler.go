@@ -125,7 +125,7 @@ func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 	}
 	drained, err := h.flusher.Drain(ctx, shard.Shard, id, minAge)
 	if drained.Deferred > 0 {
-		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, drained.Deferred)))
+		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, id, drained.Deferred)))
 	}
 	if drained.Again > 0 {
 		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainMore(shard.Shard, id, drained.Again)))
