@@ -189,7 +189,7 @@ func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 		failed = err
 	}
 	if failed != nil {
-		return failed
+		return failed // step: failed
 	}
 	written, committed, err := d.cache.Commit(ctx, epoch)
 	if err != nil {

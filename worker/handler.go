@@ -124,6 +124,9 @@ func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 		minAge = 0
 	}
 	drained, err := h.flusher.Drain(ctx, shard.Shard, id, minAge)
+	if err != nil {
+		return err
+	}
 	if drained.Deferred > 0 {
 		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, id, drained.Deferred)))
 	}

@@ -38,7 +38,7 @@ func (r *retries) refused(ctx context.Context, refused refusal) (unsent, err err
 	r.metrics.refused.Inc()
 	r.logger.WarnContext(ctx, "postgres refused a row; it will be tried again on its own", "key", row.Key, "value", row.Value,
 		"version", row.Version, "reason", refused.reason)
-	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil {
+	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil { // step: set aside
 		return nil, err
 	}
 	return r.send(ctx, row.Key), nil

@@ -28,6 +28,7 @@ local due = call('ZCOUNT', KEYS[4], '-inf', now)
 local next_due = call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2] or '0'
 local state = 'found'
 local keys = call('SCARD', KEYS[3])
+-- step: found
 if keys == 0 and s.sealed == '0' then -- a sealed epoch all of whose keys have been dropped is still to be committed
   keys = call('SCARD', KEYS[2])
   if keys == 0 then return { 'none', now, '0', s.first_id, '0', 0, due, next_due } end
@@ -37,7 +38,7 @@ if keys == 0 and s.sealed == '0' then -- a sealed epoch all of whose keys have b
   end
   call('RENAME', KEYS[2], KEYS[3])
   s.sealed, s.sealed_since, s.since = s.open, s.since ~= '0' and s.since or now, '0'
-  renew(s)
+  renew(s) -- step: renew
   state = 'sealed'
 elseif s.sealed == '0' then -- somebody has removed it: any ID will do that is not older than the epochs of the keys
   s.sealed, s.sealed_since = s.open, now
