@@ -187,6 +187,9 @@ func (f *Flusher) commitInParts(ctx context.Context, b batch) (flushed, error) {
 		to := min(from+f.batching.rows(), len(b.entries))
 		part, err := f.commit(ctx, b.part(from, to))
 		done.add(&part)
+		if store.TooSlow(err) && to-from > 1 {
+			continue // with fewer rows. If Postgres is slow as a whole, the breaker opens before long
+		}
 		failed = errors.Join(failed, err)
 		if class := store.Classify(err); class == store.Outage || class == store.Operator || class == store.Canceled {
 			return done, failed // the next would meet the same

@@ -77,13 +77,12 @@ for i = 1, #KEYS - 5 do
   local key, what, life, base = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local value, version, deleted, lineage = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8])
   local e = load(name)
-  local part = e and number(e.l) < s.first and number(e.l) <= lineage
   if not e or e.u or e.l ~= life or e.b ~= base then -- step: compare
     out[i] = 'w'
-  elseif (what == 'a' or part) and tonumber(e.n) < tonumber(version) then -- step: adopted
-    out[i] = adopt(name, key, value, version, deleted)
   elseif what == 'm' then
     out[i] = merge(name, key, e, value, version, deleted, lineage)
+  elseif tonumber(e.n) < tonumber(version) then -- step: adopted
+    out[i] = adopt(name, key, value, version, deleted)
   else
     out[i] = 'w'
   end
