@@ -46,7 +46,7 @@ type keyData struct {
 	Key     counter.Key
 	Shard   counter.Shard
 	State   keyState
-	Seen    *cache.Seen // nil: Redis does not answer
+	Seen    *cache.Inspected // nil: Redis does not answer
 	Since   time.Duration
 	Row     *counter.Row
 	Unread  bool // Postgres does not answer
@@ -101,7 +101,7 @@ func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // look reads Redis first: what it has is never older than the row that is read then, but for what the state says.
 func (p *keyPage) look(ctx context.Context, data *keyData) error {
-	seen, err := p.cache.Look(ctx, []counter.Key{data.Key})
+	seen, err := p.cache.Inspect(ctx, []counter.Key{data.Key})
 	if err != nil {
 		return err
 	}
@@ -127,28 +127,28 @@ func (p *keyPage) look(ctx context.Context, data *keyData) error {
 		data.Row = &row
 	}
 	data.Seen = &seen[0]
-	if seen[0].Dirty && !seen[0].Dead && !seen[0].Parked && seen[0].DirtySince <= now {
-		data.Since = time.Duration(now-seen[0].DirtySince) * time.Millisecond
+	if since := seen[0].Lineage / 1000; seen[0].Dirty && !seen[0].Aside && since > 0 { // an epoch's ID is its beginning, µs
+		data.Since = time.Duration(now-since) * time.Millisecond
 	}
-	data.State = stateOf(seen[0], row, found, data.Unread, now)
+	data.State = stateOf(seen[0], row, found, data.Unread)
 	return nil
 }
 
 // stateOf says how a counter stands.
-func stateOf(seen cache.Seen, row counter.Row, found, unread bool, now int64) keyState {
+func stateOf(seen cache.Inspected, row counter.Row, found, unread bool) keyState {
 	switch {
 	case seen.Dead:
 		return keyState{Class: "bad", Word: "dead", Text: "Postgres refused it until the attempts were used up. It goes on taking writes."}
-	case seen.Dirty && seen.DirtySince > now:
+	case seen.Aside, seen.RetryAt > 0:
 		return keyState{
 			Class: "warn", Word: "waits for a retry", Flushable: true,
 			Text: "Postgres refused it, and it is tried again, later each time; " +
-				"or its row was locked or slow, and it is tried again every few seconds.",
+				"or its row was locked or slow, and it is tried again within seconds.",
 		}
 	case seen.Dirty && seen.Missing:
 		return keyState{
-			Class: "warn", Word: "mark without an entry", Flushable: true,
-			Text: "Somebody deleted its entry by hand: a flush clears the mark.",
+			Class: "warn", Word: "dirty without an entry", Flushable: true,
+			Text: "Somebody deleted its entry by hand: the next flush forgets it.",
 		}
 	case seen.Dirty:
 		return keyState{

@@ -1,5 +1,5 @@
 // Package scheduler sends the periodic tasks: a sweep, which finds the dirty keys whose tasks were lost, at every
-// boundary of the sweep interval, and every hour a purge of old tombstones.
+// boundary of the sweep interval, every hour a purge of old tombstones, and now and then an eviction of idle entries.
 //
 // Any number of schedulers may run. A task's ID holds the number of its interval, so that all of them together make
 // one task for each; the first one wins, and another one is there when it dies. That is why this is a loop of our own and

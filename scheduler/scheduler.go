@@ -20,7 +20,12 @@ const (
 	// purgeInterval is short against the days that a tombstone is kept, and long against what a purge costs.
 	purgeInterval = time.Hour
 
-	// sendTimeout bounds one call to Redis; there are at most four in a tick.
+	// An eviction goes through all entries four times in CLEAN_TTL, but no more often than shortestEviction, and once in
+	// longestEviction at least.
+	shortestEviction, longestEviction = time.Minute, time.Hour
+	evictionsInTTL                    = 4
+
+	// sendTimeout bounds one call to Redis; there are at most five in a tick.
 	sendTimeout = 2 * time.Second
 
 	// queuesKey is where Asynq keeps the names of all queues (base.AllQueues in its source).
@@ -44,12 +49,14 @@ type Options struct {
 	// SweepInterval is the time between two sweeps: whole milliseconds, 1 s at least (Asynq keeps finished tasks, and so
 	// their IDs, for whole seconds).
 	SweepInterval time.Duration
-	Logger        *slog.Logger
+	// CleanTTL is how long clean entries stay in Redis.
+	CleanTTL time.Duration
+	Logger   *slog.Logger
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
 }
 
-// Run sends a sweep and a purge at once and then at each boundary of their intervals, until ctx is done; then it returns
+// Run sends a sweep, a purge and an eviction at once and then at each boundary of their intervals, until ctx is done; then it returns
 // nil. Errors of Redis do not end it: they are counted, logged when they begin and when they end, and the next boundary
 // tries again.
 func Run(ctx context.Context, options Options) error {
@@ -92,6 +99,7 @@ type scheduler struct {
 	metrics metrics
 
 	purged   int64 // the last bucket whose purge was sent
+	evicted  int64 // the last bucket whose eviction was sent
 	failing  bool  // the last tick failed: its end is still to be logged
 	skipping bool  // the last tick sent nothing because too much waits: likewise
 }
@@ -100,7 +108,7 @@ func newScheduler(options Options) (*scheduler, error) {
 	if options.SweepInterval < time.Second {
 		return nil, fmt.Errorf("sweep interval %s: it takes a second at least", options.SweepInterval)
 	}
-	s := &scheduler{Options: options, metrics: newMetrics(options.Registerer), purged: -1}
+	s := &scheduler{Options: options, metrics: newMetrics(options.Registerer), purged: -1, evicted: -1}
 	for _, queue := range slices.Sorted(maps.Keys(tasks.Queues())) {
 		s.queues = append(s.queues, queue)
 	}
@@ -114,7 +122,7 @@ func (s *scheduler) tick(ctx context.Context, now time.Time) {
 	if s.skipping {
 		s.metrics.skipped.Inc()
 	} else {
-		errs = append(errs, s.sweep(ctx, now), s.purge(ctx, now))
+		errs = append(errs, s.sweep(ctx, now), s.purge(ctx, now), s.evict(ctx, now))
 	}
 	if ctx.Err() != nil {
 		return // the process is stopping: that is no news
@@ -161,6 +169,20 @@ func (s *scheduler) purge(ctx context.Context, now time.Time) error {
 		return err
 	}
 	s.purged = bucket
+	return nil
+}
+
+// evict is purge for evictions.
+func (s *scheduler) evict(ctx context.Context, now time.Time) error {
+	interval := min(max(s.CleanTTL/evictionsInTTL, shortestEviction), longestEviction)
+	bucket := tasks.Bucket(now, interval)
+	if bucket == s.evicted {
+		return nil
+	}
+	if err := s.send(ctx, tasks.Evict(now, interval)); err != nil {
+		return err
+	}
+	s.evicted = bucket
 	return nil
 }
 

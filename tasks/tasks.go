@@ -18,6 +18,7 @@ const (
 	TypeRetry = "retry"
 	TypeSweep = "sweep"
 	TypePurge = "purge"
+	TypeEvict = "evict"
 )
 
 // Queues. Their names carry a prefix because Asynq's keys are shared by all that use the same Redis database.
@@ -44,6 +45,9 @@ const (
 
 	// taskTimeout bounds one run of a flush, drain or retry. A drain that needs longer ends early and sends another.
 	taskTimeout = 60 * time.Second
+
+	// evictTimeout bounds one pass over all entries: 36,000,000 at the pace of an eviction.
+	evictTimeout = 30 * time.Minute
 )
 
 // Keys is the payload of a flush and of a retry.
@@ -56,6 +60,8 @@ type Shard struct {
 	Shard counter.Shard `json:"shard"`
 	// Swept is true when a sweep sent it: it is not retried, since the next sweep would send another.
 	Swept bool `json:"swept,omitempty"`
+	// Now is true when somebody waits for it: the open epoch is not left to gather more.
+	Now bool `json:"now,omitempty"`
 }
 
 // Flush is the hint that key has become dirty. Workers aggregate the flushes of one shard.
@@ -95,7 +101,7 @@ func Drain(shard counter.Shard, delay time.Duration) *asynq.Task {
 
 // DrainNow is the drain that somebody waits for. Its ID is its own, since Drain's may be that of one that is to run later.
 func DrainNow(shard counter.Shard) *asynq.Task {
-	return drain(Shard{Shard: shard}, "drain:"+shard.String()+":now")
+	return drain(Shard{Shard: shard, Now: true}, "drain:"+shard.String()+":now")
 }
 
 // DrainMore is what a drain sends, to run after delay, when keys became dirty while it ran. own is the TaskID of the
@@ -149,15 +155,21 @@ func Purge(now time.Time, interval time.Duration) *asynq.Task {
 	return periodic(TypePurge, now, interval)
 }
 
-func periodic(typename string, now time.Time, interval time.Duration) *asynq.Task {
+// Evict is Sweep for the removal of idle entries. It may take longer than others.
+func Evict(now time.Time, interval time.Duration) *asynq.Task {
+	return periodic(TypeEvict, now, interval, asynq.Timeout(evictTimeout))
+}
+
+func periodic(typename string, now time.Time, interval time.Duration, more ...asynq.Option) *asynq.Task {
 	bucket := Bucket(now, interval)
-	return asynq.NewTask(typename, encode(Tick{Bucket: bucket, IntervalMS: interval.Milliseconds()}),
-		asynq.TaskID(typename+":"+strconv.FormatInt(bucket, 10)),
+	options := append([]asynq.Option{
+		asynq.TaskID(typename + ":" + strconv.FormatInt(bucket, 10)),
 		asynq.Queue(QueueSweep),
 		asynq.MaxRetry(uncounted),
 		asynq.Timeout(taskTimeout),
-		asynq.Retention(2*interval),
-	)
+		asynq.Retention(2 * interval),
+	}, more...)
+	return asynq.NewTask(typename, encode(Tick{Bucket: bucket, IntervalMS: interval.Milliseconds()}), options...)
 }
 
 // Tick is the payload of a periodic task: the number of its interval, and how long that is in the settings of the

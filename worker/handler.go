@@ -30,6 +30,7 @@ type handlers struct {
 	store         Store
 	flusher       *Flusher
 	retries       *retries
+	evictor       *evictor
 	sender        tasks.Sender
 	logger        *slog.Logger
 	flushInterval time.Duration
@@ -49,25 +50,23 @@ func (h *handlers) mux() *asynq.ServeMux {
 	mux.HandleFunc(tasks.TypeRetry, h.retry)
 	mux.HandleFunc(tasks.TypeSweep, h.sweep)
 	mux.HandleFunc(tasks.TypePurge, h.purge)
+	mux.HandleFunc(tasks.TypeEvict, h.evict)
 	return mux
 }
 
-// flush handles an aggregate of flush tasks. They are of one group and so of one shard, unless somebody enqueued by hand.
+// flush handles an aggregate of flush tasks: it drains their shard. They are of one group and so of one shard, unless somebody
+// enqueued by hand.
 func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
 	keys, err := tasks.DecodeKeys(task.Payload())
 	if err != nil {
 		return h.unreadable(task, err)
 	}
-	byShard := make(map[counter.Shard][]counter.Key, 1)
+	byShard := make(map[counter.Shard]struct{}, 1)
 	for _, key := range keys {
-		shard := h.cache.Shard(key)
-		byShard[shard] = append(byShard[shard], key)
+		byShard[h.cache.Shard(key)] = struct{}{}
 	}
-	for shard, keys := range byShard {
-		if err = h.outage(); err == nil {
-			err = h.flusher.FlushKeys(ctx, shard, keys)
-		}
-		if err != nil {
+	for shard := range byShard {
+		if err := h.drainShard(ctx, tasks.Shard{Shard: shard}); err != nil {
 			if err = h.coalesce(ctx, shard, err); err != nil {
 				return err
 			}
@@ -99,39 +98,39 @@ func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure er
 	return nil
 }
 
-// drain handles a drain task. Keys that became dirty while it ran may have found its ID taken, and so have no task:
-// they get one now.
+// drain handles a drain task.
 func (h *handlers) drain(ctx context.Context, task *asynq.Task) error {
 	payload, err := tasks.DecodeShard(task.Payload(), h.cache.Shards())
 	if err != nil {
 		return h.unreadable(task, err)
 	}
-	id, _ := asynq.GetTaskID(ctx)
-	var drained Drained
-	if err = h.outage(); err == nil {
-		drained, err = h.flusher.Drain(ctx, payload.Shard, id)
-	}
-	if err != nil {
-		if payload.Swept {
-			h.logger.Debug("a swept drain failed; the next sweep sends another", "shard", payload.Shard, "error", err)
-			return nil
-		}
-		return err
-	}
-	if drained.Busy {
+	err = h.drainShard(ctx, payload)
+	if err != nil && payload.Swept {
+		h.logger.Debug("a swept drain failed; the next sweep sends another", "shard", payload.Shard, "error", err)
 		return nil
 	}
-	keys, more, err := h.flusher.Leftover(ctx, payload.Shard)
-	if err != nil {
+	return err
+}
+
+// drainShard drains a shard, and sends the next drain where there is more to do: keys that were written meanwhile may have found
+// their tasks' IDs taken, and so have no task.
+func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
+	if err := h.outage(); err != nil {
 		return err
 	}
-	if more {
-		return tasks.Send(ctx, h.sender, tasks.DrainMore(payload.Shard, id, 0))
+	id, _ := asynq.GetTaskID(ctx)
+	minAge := h.flusher.batching.pause() / 2
+	if shard.Now || shard.Swept {
+		minAge = 0
 	}
-	for _, key := range keys {
-		h.flusher.hints.Offer(key, payload.Shard, 1)
+	drained, err := h.flusher.Drain(ctx, shard.Shard, id, minAge)
+	if errors.Is(err, errDrainTooLong) {
+		drained.Again, err = time.Millisecond, nil
 	}
-	return nil
+	if err != nil || drained.Again == 0 {
+		return err
+	}
+	return tasks.Send(ctx, h.sender, tasks.DrainMore(shard.Shard, id, drained.Again))
 }
 
 func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {
@@ -169,17 +168,13 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	if !h.store.Available() {
 		return nil
 	}
-	overdue, err := h.cache.DirtyFor(ctx, 2*h.flushInterval)
+	overdue, err := h.cache.Overdue(ctx, 2*h.flushInterval)
 	if err != nil {
 		return err
 	}
 	var failed error
-	for i, keys := range overdue {
-		if keys == 0 {
-			continue
-		}
-		shard := counter.Shard(i)
-		h.logger.Debug("sweep found overdue keys", "shard", shard, "keys", keys)
+	for _, shard := range overdue {
+		h.logger.Debug("sweep found overdue keys", "shard", shard)
 		if err := tasks.Send(ctx, h.sender, tasks.SweptDrain(shard, tick.Bucket)); err != nil {
 			failed = errors.Join(failed, err)
 		}
@@ -214,6 +209,9 @@ func (h *handlers) purge(ctx context.Context, _ *asynq.Task) error {
 	}
 	return nil
 }
+
+// evict removes entries that are clean and idle. A second one beside it would only repeat its work; one ID keeps it away.
+func (h *handlers) evict(ctx context.Context, _ *asynq.Task) error { return h.evictor.idle(ctx) }
 
 // unreadable drops a task whose payload is not ours: nothing depends on it, and it would never become readable.
 func (h *handlers) unreadable(task *asynq.Task, err error) error {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
 // The outcomes of an upsert.
@@ -16,7 +18,7 @@ type metrics struct {
 	rows     prometheus.Counter
 	batches  prometheus.Histogram
 	duration *prometheus.HistogramVec
-	lag      prometheus.Histogram
+	syncLag  prometheus.Histogram
 	refused  prometheus.Counter
 	buried   prometheus.Counter
 	hindered prometheus.Counter
@@ -24,6 +26,7 @@ type metrics struct {
 	reconciled prometheus.Counter
 	emptied    prometheus.Counter
 	selfDrains prometheus.Counter
+	evicted    prometheus.Counter
 	lastSweep  prometheus.Gauge
 }
 
@@ -40,8 +43,8 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 			Name: "afterwrite_flush_duration_seconds", Help: "Duration of one upsert, by outcome: ok or error.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"outcome"}),
-		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "afterwrite_sync_lag_seconds", Help: "From the first unsynced write of a counter to its commit in Postgres.",
+		syncLag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "afterwrite_sync_lag_seconds", Help: "From the first write of an epoch to the commit of each of its rows in Postgres.",
 			Buckets: []float64{.1, .25, .5, .75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1800},
 		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
@@ -57,11 +60,15 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 	}
 	m.hindered = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "afterwrite_hindered_rows_total",
-		Help: "Rows put aside for 5 s, each time counted: somebody else held them locked, or one took longer than the statement timeout.",
+		Help: "Rows put off for a while, each time counted: another transaction held them locked, or one took longer than the statement timeout.",
 	})
 	for _, outcome := range []string{outcomeOK, outcomeError} { // a series that is 0 can be alerted on
 		m.duration.WithLabelValues(outcome)
 	}
+	m.evicted = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "afterwrite_evicted_entries_total",
+		Help: "Entries that were clean and idle, and that this worker removed from Redis.",
+	})
 	m.lastSweep = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "afterwrite_last_sweep_timestamp_seconds",
 		Help: "When this worker began its last sweep, in seconds since 1970; 0: it has run none.",
@@ -82,7 +89,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.lag, m.refused, m.buried, m.hindered, m.reconciled, m.emptied, m.selfDrains,
+	r.MustRegister(m.rows, m.batches, m.duration, m.syncLag, m.refused, m.buried, m.hindered, m.reconciled, m.emptied, m.selfDrains, m.evicted,
 		m.lastSweep, up)
 	return m
 }
@@ -96,13 +103,10 @@ func (m *metrics) flush(keys int, took time.Duration, err error) {
 	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
 }
 
-// committed counts rows of a batch that has just been committed.
-func (m *metrics) committed(rows int, b batch) {
-	m.rows.Add(float64(rows))
-	now := b.At + time.Since(b.peeked).Milliseconds()
-	for _, e := range b.entries {
-		if !e.Parked && e.DirtySince <= b.At {
-			m.lag.Observe(float64(now-e.DirtySince) / 1000)
-		}
+// lag observes the lag of rows that were just committed: from when the first key of their epoch was written.
+func (m *metrics) lag(rows int, epoch *cache.Epoch) {
+	lag := float64(epoch.At-epoch.Since)/1000 + time.Since(epoch.Read).Seconds()
+	for range rows {
+		m.syncLag.Observe(lag)
 	}
 }

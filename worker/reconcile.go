@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -15,45 +16,48 @@ const maxReconcileLogs = 10
 var errTwoStates = errors.New("postgres has another state of the same version: somebody else writes to its row")
 
 // reconcile looks at the rows that kept entries of b out of Postgres. Nearly always that is a flush that ran twice or late.
-// But where the row has writes that the entry does not know, Redis lost its tail and the entry is mended: it stays dirty,
-// and its next flush goes through. It returns the keys that must not be acked.
-func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row) (map[counter.Key]bool, error) {
-	aside := make(map[counter.Key]bool)
+// But where the row has writes that the entry does not know, Redis lost its tail and the entry is repaired: it stays dirty,
+// and its next flush goes through. It returns the keys of entries that Postgres does not have, and adds what it refuses to done.
+func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, done *flushed) (map[counter.Key]bool, error) {
+	unsettled := make(map[counter.Key]bool)
 	if len(ahead) == 0 {
-		return aside, nil
+		return unsettled, nil
 	}
 	conflicts, strange := compare(b, ahead)
-	var failed error
 	for _, row := range strange {
-		aside[row.Key] = true
-		failed = errors.Join(failed, f.refusals.Refused(ctx, row, errTwoStates))
+		unsettled[row.Key] = true
+		done.refused = append(done.refused, refusal{row, errTwoStates})
 	}
-	done, err := f.cache.Reconcile(ctx, b.Shard, conflicts)
-	if err != nil {
-		return aside, errors.Join(failed, err)
-	}
-	mended := 0
-	for i, c := range conflicts {
-		switch done[i] {
-		case cache.Reconciled:
-			if mended++; mended <= maxReconcileLogs {
-				f.logger.WarnContext(ctx, "redis came back without writes that postgres has: its counter was mended",
-					"key", c.Entry.Key, "redis_version", c.Entry.Version, "redis_base", c.Entry.Base, "redis_value", c.Entry.Value,
-					"postgres_version", c.Row.Version, "postgres_value", c.Row.Value)
+	repaired := 0
+	for part := range slices.Chunk(conflicts, cache.MaxConflicts) {
+		answers, err := f.cache.Reconcile(ctx, b.shard, part)
+		if err != nil {
+			return unsettled, err
+		}
+		for i, c := range part {
+			unsettled[c.Entry.Key] = true
+			switch answers[i] {
+			case cache.Reconciled:
+				if repaired++; repaired <= maxReconcileLogs {
+					f.logger.WarnContext(ctx, "redis came back without writes that postgres has: its counter was repaired",
+						"key", c.Entry.Key, "redis_version", c.Entry.Version, "redis_base", c.Entry.Base, "redis_value", c.Entry.Value,
+						"postgres_version", c.Row.Version, "postgres_value", c.Row.Value)
+				}
+			case cache.ConflictOverflow:
+				reason := fmt.Errorf("%w (postgres has %d)", errBaseOverflow, c.Row.Value)
+				done.refused = append(done.refused, refusal{c.Entry.Row, reason})
+			case cache.Superseded:
+				// It was written since, and is in the open epoch; or a later flush of the same writes was faster.
+				unsettled[c.Entry.Key] = !c.Adopt
 			}
-		case cache.ConflictOverflow:
-			aside[c.Entry.Key] = true
-			reason := fmt.Errorf("%w (postgres has %d)", errBaseOverflow, c.Row.Value)
-			failed = errors.Join(failed, f.refusals.Refused(ctx, c.Entry.Row, reason))
-		case cache.Superseded:
 		}
 	}
-	if mended > maxReconcileLogs {
-		f.logger.WarnContext(ctx, "redis came back without writes that postgres has, of more counters than those named", "shard", b.Shard,
-			"counters", mended)
+	if repaired > maxReconcileLogs {
+		f.logger.WarnContext(ctx, "redis came back without writes that postgres has, of more counters than those named", "shard", b.shard,
+			"counters", repaired)
 	}
-	f.metrics.reconciled.Add(float64(mended))
-	return aside, failed
+	f.metrics.reconciled.Add(float64(repaired))
+	return unsettled, nil
 }
 
 // compare returns the conflicts between the entries of b and the rows that kept them out, and the entries of which Postgres
@@ -66,7 +70,7 @@ func compare(b batch, ahead []counter.Row) (conflicts []cache.Conflict, strange 
 	for _, row := range ahead {
 		e := flushed[row.Key]
 		switch {
-		case e.Lineage != 0 && e.Lineage != row.Lineage:
+		case e.Lineage != row.Lineage:
 			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row})
 		case row.Version > e.Version:
 			// A later flush of the same writes, mostly; then the entry is not older than the row now, and nothing changes.

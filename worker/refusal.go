@@ -30,31 +30,32 @@ type retries struct {
 	pace          pace
 }
 
-// Refused puts the row's key aside and sends its retry. The order matters: if the process dies in between, the key is
+// refused sets the row's key aside and sends its retry. The order matters: if the process dies in between, the key is
 // found by a sweep when its time has come.
-func (r *retries) Refused(ctx context.Context, row counter.Row, reason error) error {
+func (r *retries) refused(ctx context.Context, refused refusal) error {
+	row := refused.row
 	r.metrics.refused.Inc()
 	r.logger.WarnContext(ctx, "postgres refused a row; it will be tried again on its own", "key", row.Key, "value", row.Value,
-		"version", row.Version, "reason", reason)
-	if err := r.park(ctx, row.Key, 0); err != nil {
+		"version", row.Version, "reason", refused.reason)
+	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil {
 		return err
 	}
 	return r.send(ctx, row.Key)
 }
 
-// park puts key aside until its next attempt and somewhat longer, so that sweeps leave it to its retry, but take it up
+// setAside sets key aside until its next attempt and somewhat longer, so that flushes leave it to its retry, but take it up
 // if that was lost.
-func (r *retries) park(ctx context.Context, key counter.Key, attempts int) error {
-	return r.cache.Park(ctx, key, r.delay(attempts)+2*r.sweepInterval)
+func (r *retries) setAside(ctx context.Context, key counter.Key, wait time.Duration) error {
+	return r.cache.SetAside(ctx, r.cache.Shard(key), []counter.Key{key}, wait+2*r.sweepInterval)
 }
 
-// parkUntil is park until a retry that has been sent.
-func (r *retries) parkUntil(ctx context.Context, key counter.Key, at time.Time) error {
+// setAsideUntil is setAside until a retry that has been sent.
+func (r *retries) setAsideUntil(ctx context.Context, key counter.Key, at time.Time) error {
 	wait := min(time.Until(at), maxBackoff)
 	if wait <= r.delay(0) {
-		return nil // it is parked for as long
+		return nil // it is set aside for as long
 	}
-	return r.cache.Park(ctx, key, wait+2*r.sweepInterval)
+	return r.setAside(ctx, key, wait)
 }
 
 // delay is the wait after so many attempts.
@@ -78,7 +79,7 @@ func (r *retries) send(ctx context.Context, key counter.Key) error {
 		case infoErr != nil:
 			return nil //nolint:nilerr // a retry was there a moment ago
 		case info.State != asynq.TaskStateArchived: // somebody had it tried before its retry, which goes on waiting
-			return r.parkUntil(ctx, key, info.NextProcessAt)
+			return r.setAsideUntil(ctx, key, info.NextProcessAt)
 		}
 		if err := r.inspector.DeleteTask(tasks.QueueRetry, tasks.RetryID(key)); err != nil {
 			return fmt.Errorf("remove the archived retry of %q: %w", key, err)
@@ -97,40 +98,70 @@ type refusedError struct{ reason error }
 func (e *refusedError) Error() string { return "postgres refused the row: " + e.reason.Error() }
 func (e *refusedError) Unwrap() error { return e.reason }
 
-// verdict catches the refusal of a row that is flushed on its own.
-type verdict struct{ reason error }
+// maxAttemptRounds bounds how often one attempt reads the entry again, because it was reconciled or written meanwhile.
+const maxAttemptRounds = 3
 
-func (v *verdict) Refused(_ context.Context, _ counter.Row, reason error) error {
-	v.reason = reason
-	return nil
-}
-
-// attempt tries a refused row again: the attempt-th time. After the last one it becomes a dead letter, first in the
+// attempt tries a row again that was refused: the attempt-th time. After the last one it becomes a dead letter, first in the
 // shard's dead hash, which is never trimmed, then, by the error it returns, in Asynq's archive.
 func (r *retries) attempt(ctx context.Context, f *Flusher, key counter.Key, attempt int) error {
-	var v verdict
-	own := *f
-	own.refusals = &v
-	if err := own.flushKeys(ctx, f.cache.Shard(key), []counter.Key{key}, true); err != nil {
-		return err
+	for range maxAttemptRounds {
+		over, reason, err := r.try(ctx, f, key)
+		switch {
+		case err != nil:
+			return err
+		case reason != nil:
+			return r.refusedAgain(ctx, key, attempt, reason)
+		case over:
+			return nil
+		}
 	}
-	if v.reason == nil {
-		return nil
+	return errUnsettled
+}
+
+// try flushes an entry that is set aside on its own, and reports that it need not be tried again now, or why Postgres refuses it.
+func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bool, reason, err error) {
+	shard := r.cache.Shard(key)
+	snapshot, err := r.cache.Read(ctx, shard, []counter.Key{key})
+	if err != nil {
+		return false, nil, err
 	}
+	e := snapshot.Entries[0]
+	if e.Missing {
+		return true, nil, r.cache.Settle(ctx, shard, snapshot.Entries)
+	}
+	if !e.Aside && !e.Corrupt {
+		return true, nil, nil // a flush has it, or is about to
+	}
+	done, err := f.flush(ctx, snapshot, true, 1)
+	switch {
+	case err != nil:
+		return false, nil, err
+	case len(done.refused) > 0:
+		return true, done.refused[0].reason, nil
+	case done.deferred > 0:
+		return true, nil, nil // a flush takes it up when its time has come
+	case len(done.committed) == 0:
+		return false, nil, nil // it has been reconciled, and stays aside
+	}
+	return true, nil, r.cache.Settle(ctx, shard, done.committed)
+}
+
+// refusedAgain sets the key aside for longer, or makes it a dead letter.
+func (r *retries) refusedAgain(ctx context.Context, key counter.Key, attempt int, reason error) error {
 	r.metrics.refused.Inc()
-	refused := &refusedError{reason: v.reason}
+	refused := &refusedError{reason: reason}
 	if attempt < r.maxAttempts {
-		if err := r.park(ctx, key, attempt); err != nil {
+		if err := r.setAside(ctx, key, r.delay(attempt)); err != nil {
 			return err
 		}
 		return refused
 	}
-	dead := cache.Dead{Reason: v.reason.Error(), Since: time.Now().UTC(), Attempts: attempt}
+	dead := cache.Dead{Reason: reason.Error(), Since: time.Now().UTC(), Attempts: attempt}
 	if err := r.cache.Bury(ctx, key, dead); err != nil {
 		return err
 	}
 	r.metrics.buried.Inc()
 	r.logger.ErrorContext(ctx, "a counter became a dead letter: it takes writes, but postgres does not get them", "key", key,
-		"attempts", attempt, "reason", v.reason)
+		"attempts", attempt, "reason", reason)
 	return fmt.Errorf("%w: %w", refused, asynq.SkipRetry)
 }

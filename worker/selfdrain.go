@@ -49,14 +49,7 @@ func leaseOwner() string {
 // run looks once in an interval until ctx ends. A look ends before the next begins.
 func (s *selfDrain) run(ctx context.Context) {
 	failing := false
-	for {
-		timer := time.NewTimer(jittered(s.interval))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
+	for waitFor(ctx, jittered(s.interval)) {
 		err := s.look(ctx)
 		if ctx.Err() != nil {
 			return
@@ -74,7 +67,7 @@ func (s *selfDrain) look(ctx context.Context) error {
 		s.wasUp = false
 		return nil
 	}
-	shards, err := s.overdue(ctx)
+	shards, err := s.cache.Overdue(ctx, s.age)
 	if err != nil {
 		return err
 	}
@@ -86,7 +79,7 @@ func (s *selfDrain) look(ctx context.Context) error {
 	if !s.ready() {
 		// Old keys are no sign of lost tasks now. But if there are none at all, nobody else finds out that Postgres is back.
 		if !s.store.Up() {
-			_, err = s.flusher.Drain(ctx, shards[0], s.owner)
+			_, err = s.flusher.Drain(ctx, shards[0], s.owner, 0)
 		}
 		if !s.store.Available() {
 			return nil // the breaker logs that
@@ -104,20 +97,6 @@ func (s *selfDrain) ready() bool {
 	return before && s.wasUp
 }
 
-func (s *selfDrain) overdue(ctx context.Context) ([]counter.Shard, error) {
-	counts, err := s.cache.DirtyFor(ctx, s.age)
-	if err != nil {
-		return nil, err
-	}
-	var shards []counter.Shard
-	for i, keys := range counts {
-		if keys > 0 {
-			shards = append(shards, counter.Shard(i))
-		}
-	}
-	return shards, nil
-}
-
 // drain drains shards, some at once, and returns the first error. One that fails does not keep the others from being
 // tried, unless it is Postgres that is away.
 func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
@@ -128,7 +107,7 @@ func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
 			if ctx.Err() != nil || !s.store.Available() {
 				return ctx.Err()
 			}
-			drained, err := s.flusher.Drain(ctx, shard, s.owner)
+			drained, err := s.flusher.Drain(ctx, shard, s.owner, 0)
 			if drained.Rows == 0 {
 				return err // somebody else was faster: it is not known yet that tasks do not arrive
 			}

@@ -48,7 +48,6 @@ type Options struct {
 type Worker struct {
 	server   *asynq.Server
 	handlers *handlers
-	enqueuer *tasks.Enqueuer
 	own      *selfDrain
 }
 
@@ -57,21 +56,18 @@ func New(o Options) *Worker {
 	c := o.Config
 	client := asynq.NewClientFromRedisClient(o.Redis)
 	m := newMetrics(o.Registerer, o.Store.Up)
-	enqueuer := tasks.NewEnqueuer(client, tasks.EnqueuerOptions{
-		Shards: c.Shards, FlushBatch: c.FlushBatch, FlushInterval: c.FlushInterval,
-		Logger: o.Logger, Registerer: o.Registerer,
-	})
 	r := &retries{
 		cache: o.Cache, sender: client, inspector: asynq.NewInspectorFromRedisClient(o.Redis),
 		metrics: m, logger: o.Logger,
 		maxAttempts: c.MaxAttempts, backoff: c.RetryBackoff, sweepInterval: c.SweepInterval,
 	}
 	f := &Flusher{
-		cache: o.Cache, store: o.Store, hints: enqueuer, refusals: r, metrics: m, logger: o.Logger, batch: c.FlushBatch,
-		rowLimit: new(rowLimit),
+		cache: o.Cache, store: o.Store, retries: r, metrics: m, logger: o.Logger,
+		batching: newBatching(c.FlushBatch, c.FlushInterval, o.Registerer), deferred: newDeferrals(),
 	}
+	e := &evictor{cache: o.Cache, metrics: m, logger: o.Logger, cleanTTL: c.CleanTTL}
 	h := &handlers{
-		cache: o.Cache, store: o.Store, flusher: f, retries: r, sender: client, logger: o.Logger,
+		cache: o.Cache, store: o.Store, flusher: f, retries: r, evictor: e, sender: client, logger: o.Logger,
 		flushInterval: c.FlushInterval, tombstoneTTL: c.TombstoneTTL, metrics: m, tracing: o.Tracing,
 	}
 	own := &selfDrain{
@@ -96,22 +92,17 @@ func New(o Options) *Worker {
 		LogLevel:         asynq.WarnLevel,
 		ShutdownTimeout:  shutdownTimeout,
 	})
-	return &Worker{server: server, handlers: h, enqueuer: enqueuer, own: own}
+	return &Worker{server: server, handlers: h, own: own}
 }
 
-// Run works until ctx ends, then lets running tasks end, within shutdownTimeout, and returns. The Worker is closed then,
-// also after an error.
+// Run works until ctx ends, then lets running tasks end, within shutdownTimeout, and returns.
 func (w *Worker) Run(ctx context.Context) error {
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		w.enqueuer.Close(closing)
-	}()
 	if err := w.server.Start(w.handlers.mux()); err != nil {
 		return fmt.Errorf("start the task server: %w", err)
 	}
 	var own sync.WaitGroup
 	own.Go(func() { w.own.run(ctx) }) // its drains end with ctx: what they leave is still dirty
+	own.Go(func() { w.handlers.evictor.watch(ctx) })
 	<-ctx.Done()
 	w.server.Shutdown()
 	own.Wait()
@@ -123,9 +114,6 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) DrainAll(ctx context.Context, owner string) (rows, left int64, err error) {
 	return w.handlers.flusher.DrainAll(ctx, owner)
 }
-
-// Close ends a Worker that was not Run.
-func (w *Worker) Close(ctx context.Context) { w.enqueuer.Close(ctx) }
 
 // isFailure tells Asynq which errors count: only that Postgres refused a row. Anything else, an outage, a worker that
 // died, a bug, must never use up the retries of a task, because Asynq archives it then.

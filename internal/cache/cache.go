@@ -19,7 +19,7 @@
 //	{aw:07}:meta      hash    open, open_since: the open epoch's ID and when its first key was written, ms; sealed and
 //	                          sealed_since; watermark: the last epoch that Postgres has all of; first: the first epoch of this
 //	                          incarnation of Redis, and incarnation, which names it; requeued: the last epoch that keys
-//	                          joined which had been set aside
+//	                          joined again whose writes are older: they had been set aside, or were reconciled
 //	{aw:07}:retry     zset    key -> ms when a flush may take it up again
 //	{aw:07}:dead      hash    key -> Dead as JSON
 //	{aw:07}:i:<ID>..  string  what an operation with an ID was and what was answered, with a TTL

@@ -6,24 +6,25 @@
 --
 -- KEYS[1]  {aw:07}:meta
 -- KEYS[2]  {aw:07}:sealed
+-- KEYS[3]  {aw:07}:open
 -- ARGV[1]  ID of the epoch, base 36
 -- ARGV[2]  first, from the same reply of seal.lua
 -- ARGV[i]  keys to drop; none: all
 --
--- Reply: 1, or 0 if another epoch is sealed, or Redis is another incarnation. Those who wait for a watermark are told on a
--- channel that they may look.
+-- Reply: how many keys are in the open epoch, or -1 if another epoch is sealed, or Redis is another incarnation: nothing was
+-- done. Those who wait for a watermark are told on a channel that they may look.
 
 local s = enter(KEYS[1])
 local sealed = call('HGET', KEYS[1], 'sealed')
-if sealed ~= ARGV[1] or base36(s.first) ~= ARGV[2] then return 0 end
+if sealed ~= ARGV[1] or base36(s.first) ~= ARGV[2] then return -1 end
 if #ARGV > 2 then
   for from = 3, #ARGV, CHUNK do
     call('SREM', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK - 1, #ARGV)))
   end
-  return 1
+  return call('SCARD', KEYS[3])
 end
 call('UNLINK', KEYS[2])
 call('HSET', KEYS[1], 'watermark', sealed)
 call('HDEL', KEYS[1], 'sealed', 'sealed_since')
 pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6))
-return 1
+return call('SCARD', KEYS[3])

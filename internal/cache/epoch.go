@@ -28,7 +28,8 @@ type Epoch struct {
 	Shard counter.Shard
 	State SealState // with any but Sealed and Found there is nothing to flush
 
-	At    int64 // when it was looked at, ms of Redis's clock
+	Read  time.Time // when it was looked at, and by Redis's clock, ms
+	At    int64
 	Since int64 // when its first key was written, likewise
 	Keys  int
 	Due   int // keys that were set aside and whose time has come
@@ -56,7 +57,7 @@ func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch,
 		return Epoch{}, fmt.Errorf("seal shard %s: %w", shard, err)
 	}
 	text := func(i int) string { return fmt.Sprint(reply[i]) }
-	e := Epoch{Shard: shard, State: SealState(text(0)), id: text(2), first: text(3)}
+	e := Epoch{Shard: shard, Read: time.Now(), State: SealState(text(0)), id: text(2), first: text(3)}
 	var f fields
 	e.At, e.Since, e.Keys, e.Due = f.parse(text(1)), f.parse(text(4)), int(f.parse(text(5))), int(f.parse(text(6)))
 	if f.err != nil {
@@ -160,13 +161,14 @@ func decodeMeta(meta []any) (watermark int64, token string, err error) {
 }
 
 // Commit drops a sealed epoch, after Postgres has a state of each of its keys, or the key was set aside: the shard's watermark
-// is its ID then. It reports false, and does nothing, if another epoch is sealed, or Redis is another incarnation: then
-// what is sealed has to be flushed again. In one round trip of constant time. It may be done twice.
-func (c *Cache) Commit(ctx context.Context, e *Epoch) (bool, error) { return c.commit(ctx, e) }
+// is its ID then. left is how many keys were written meanwhile. It reports false, and does nothing, if another epoch is sealed,
+// or Redis is another incarnation: then what is sealed has to be flushed again. In one round trip of constant time. It may be
+// done twice.
+func (c *Cache) Commit(ctx context.Context, e *Epoch) (left int64, done bool, err error) { return c.commit(ctx, e) }
 
 // Drop takes keys of which Postgres has a state out of a sealed epoch, so that a later flush has less to repeat. What
 // Commit says holds for it, too.
-func (c *Cache) Drop(ctx context.Context, e *Epoch, keys []counter.Key) (bool, error) {
+func (c *Cache) Drop(ctx context.Context, e *Epoch, keys []counter.Key) (done bool, err error) {
 	if len(keys) == 0 {
 		return true, nil
 	}
@@ -174,16 +176,17 @@ func (c *Cache) Drop(ctx context.Context, e *Epoch, keys []counter.Key) (bool, e
 	for i, key := range keys {
 		args[i] = string(key)
 	}
-	return c.commit(ctx, e, args...)
+	_, done, err = c.commit(ctx, e, args...)
+	return done, err
 }
 
-func (c *Cache) commit(ctx context.Context, e *Epoch, keys ...any) (bool, error) {
-	args := append([]any{e.id, e.first}, keys...)
-	done, err := commitScript.Run(ctx, c.client, []string{metaKey(e.Shard), sealedKey(e.Shard)}, args...).Int()
+func (c *Cache) commit(ctx context.Context, e *Epoch, keys ...any) (left int64, done bool, err error) {
+	names := []string{metaKey(e.Shard), sealedKey(e.Shard), openKey(e.Shard)}
+	left, err = commitScript.Run(ctx, c.client, names, append([]any{e.id, e.first}, keys...)...).Int64()
 	if err != nil {
-		return false, fmt.Errorf("commit the epoch of shard %s: %w", e.Shard, err)
+		return 0, false, fmt.Errorf("commit the epoch of shard %s: %w", e.Shard, err)
 	}
-	return done == 1, nil
+	return max(left, 0), left >= 0, nil
 }
 
 // Extend gives owner's taking of the shard more time.

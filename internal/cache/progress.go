@@ -18,26 +18,30 @@ const ackChannel = "aw:acks"
 type Progress struct {
 	Watermark int64 // the last epoch that Postgres has all of, but for keys that were set aside
 	First     int64 // the first epoch of this incarnation of Redis
-	Requeued  int64 // the last epoch that keys joined which had been set aside
+	Requeued  int64 // the last epoch that keys joined again whose writes are older
 	Aside     bool  // some keys are set aside now
 }
 
 // Progress returns how far the shard has got. In one round trip of constant time, whoever waits for it.
 func (c *Cache) Progress(ctx context.Context, shard counter.Shard) (Progress, error) {
+	// In this order: what the watermark passes over is set aside before, and what has been taken up again since is in requeued.
 	pipe := c.client.Pipeline()
-	meta := pipe.HMGet(ctx, metaKey(shard), "watermark", "first", "requeued")
-	aside := pipe.Exists(ctx, retryKey(shard), deadKey(shard)) // after the watermark: what it passes over is set aside before
+	meta := pipe.HMGet(ctx, metaKey(shard), "watermark", "first")
+	aside := pipe.Exists(ctx, retryKey(shard), deadKey(shard))
+	requeued := pipe.HMGet(ctx, metaKey(shard), "requeued")
 	if err := send(ctx, pipe); err != nil {
 		return Progress{}, fmt.Errorf("progress of shard %s: %w", shard, err)
 	}
 	var f fields
-	id := func(i int) int64 {
-		if text, ok := meta.Val()[i].(string); ok {
+	id := func(field any) int64 {
+		if text, ok := field.(string); ok {
 			return f.id(text)
 		}
 		return 0
 	}
-	p := Progress{Watermark: id(0), First: id(1), Requeued: id(2), Aside: aside.Val() > 0}
+	p := Progress{
+		Watermark: id(meta.Val()[0]), First: id(meta.Val()[1]), Requeued: id(requeued.Val()[0]), Aside: aside.Val() > 0,
+	}
 	if f.err != nil {
 		return Progress{}, fmt.Errorf("progress of shard %s: %w", shard, f.err)
 	}

@@ -51,7 +51,10 @@ local function merge(name, key, e, value, version, lineage)
   renew(s)
   e.v, e.n, e.b, e.l, e.epoch = v, n, version, s.open, s.open
   put(name, e)
-  if not e.a then join(s, KEYS[2], { key }) end
+  if not e.a then
+    join(s, KEYS[2], { key })
+    call('HSET', KEYS[1], 'requeued', s.open)
+  end
   return 'y'
 end
 

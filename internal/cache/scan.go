@@ -137,6 +137,7 @@ type Inspected struct {
 
 	Dirty    bool // also when it waits for a retry, or is dead
 	Dead     bool
+	RetryAt  int64 // when a flush may take up what was set aside, ms of Redis's clock; 0: it was not, or is dead
 	Stranded bool // it is dirty, but in no epoch, nor set aside: somebody removed it there by hand, and no flush finds it
 }
 
@@ -183,7 +184,7 @@ func (c *Cache) inspect(ctx context.Context, shard counter.Shard, keys []counter
 	}
 	out := make([]Inspected, len(keys))
 	for i, e := range snapshot.Entries {
-		in := Inspected{Entry: e, Dead: dead.Val()[i] != nil}
+		in := Inspected{Entry: e, Dead: dead.Val()[i] != nil, RetryAt: int64(retry.Val()[i])}
 		member := open.Val()[i] || sealed.Val()[i] || retry.Val()[i] != 0 || in.Dead
 		in.Dirty = e.Dirty(snapshot.Watermark) || (member && (e.Missing || e.Corrupt))
 		in.Stranded = in.Dirty && !member

@@ -103,6 +103,33 @@ func (c *Cache) states(ctx context.Context) []state {
 	return all
 }
 
+// MemoryUse is the part of its maxmemory that Redis uses, on a cluster the fullest master that answers; 0 where there is no
+// limit. One command to each master.
+func (c *Cache) MemoryUse(ctx context.Context) (float64, error) {
+	nodes, err := c.nodes(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var most float64
+	for _, node := range nodes {
+		info, askErr := node.InfoMap(ctx, "memory").Result()
+		if askErr != nil {
+			err = fmt.Errorf("ask redis for its memory: %w", askErr)
+			continue
+		}
+		var s state
+		if s.used, err = integer(info["Memory"], "used_memory"); err != nil {
+			return 0, err
+		}
+		s.max, _ = integer(info["Memory"], "maxmemory")
+		most = max(most, fullness(s))
+	}
+	if most > 0 {
+		return most, nil
+	}
+	return 0, err
+}
+
 func nodeState(ctx context.Context, node redis.Cmdable) (state, error) {
 	// All sections: before Redis 7 it takes one name at most.
 	info, err := node.InfoMap(ctx).Result()

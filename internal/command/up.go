@@ -70,10 +70,5 @@ func drain(ctx context.Context, c config.Config, log *slog.Logger) (rows, left i
 		Config: c, Redis: redis, Store: postgres, Registerer: prometheus.NewRegistry(), Logger: log,
 		Cache: cache.New(redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL}),
 	})
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		work.Close(closing)
-	}()
 	return work.DrainAll(ctx, "up")
 }

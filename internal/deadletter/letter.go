@@ -62,7 +62,7 @@ func (s Side) String() string {
 
 func redisSide(e cache.Entry) Side {
 	switch {
-	case e.Foreign:
+	case e.Corrupt:
 		return Side{State: StateForeign}
 	case e.Missing:
 		return Side{State: StateNone}

@@ -68,11 +68,11 @@ func (b *Box) letters(ctx context.Context, notes []cache.Note) (letters []Letter
 	}
 	entries := make(map[counter.Key]cache.Entry, len(keys))
 	for shard, some := range byShard {
-		peeked, err := b.cache.Peek(ctx, shard, some, true)
+		snapshot, err := b.cache.Read(ctx, shard, some)
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, e := range peeked.Entries {
+		for _, e := range snapshot.Entries {
 			entries[e.Key] = e
 		}
 	}

@@ -1,7 +1,6 @@
 package flush
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -48,15 +47,17 @@ func (f *Flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Dura
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	asked := make(map[counter.Shard]time.Time)
-	var before int64 // 0: the moment of the look
+	var before cache.Moment // nil: the moment of the look
 	for {
 		u, err := f.unflushed(ctx, keys, before)
 		if err != nil {
 			return Left{}, err
 		}
-		before = cmp.Or(before, u.At)
+		if before == nil {
+			before = u.At
+		}
 		if u.Retrying > 0 {
-			before = 0 // what is due at the next look may be one of these, and is not told from what is written meanwhile
+			before = nil // what is due at the next look may be one of these, and is not told from what is written meanwhile
 		}
 		left := Left{Dirty: u.Due + u.Retrying, Retrying: u.Retrying, Dead: u.Dead}
 		if left.Dirty == 0 {
@@ -79,13 +80,13 @@ func (f *Flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Dura
 // FlushParked is Flush for keys, and tries those now that wait for another try. It is for operators, who may have mended what
 // kept them: Postgres is asked as often as they ask. No attempt is counted. What Postgres refuses again waits for its retry.
 func (f *Flusher) FlushParked(ctx context.Context, keys []counter.Key, bound time.Duration) (Left, error) {
-	if err := f.cache.Unpark(ctx, keys); err != nil {
+	if err := f.cache.Requeue(ctx, keys); err != nil {
 		return Left{}, err
 	}
 	return f.Flush(ctx, keys, bound)
 }
 
-func (f *Flusher) unflushed(ctx context.Context, keys []counter.Key, before int64) (cache.Unflushed, error) {
+func (f *Flusher) unflushed(ctx context.Context, keys []counter.Key, before cache.Moment) (cache.Unflushed, error) {
 	if keys == nil {
 		return f.cache.Unflushed(ctx, before)
 	}

@@ -47,7 +47,7 @@ func (s *Sampler) Take(ctx context.Context) (Snapshot, error) {
 	}
 	snapshot := Snapshot{Sample: Sample{At: now}}
 	err = s.step(ctx, func(ctx context.Context) error {
-		snapshot.Shards, err = s.cache.BacklogByShard(ctx, now)
+		snapshot.Shards, err = s.cache.BacklogByShard(ctx)
 		return err
 	})
 	if err != nil {

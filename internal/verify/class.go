@@ -63,7 +63,7 @@ func (c Class) difference() bool {
 }
 
 // mending is what --repair does; "" where nothing.
-func (c Class) mending() cache.Mending {
+func (c Class) mending() cache.Repairing {
 	switch c {
 	case Ahead, Missing:
 		return cache.MarkAgain
@@ -75,9 +75,9 @@ func (c Class) mending() cache.Mending {
 }
 
 // compare classes an entry that was looked at before row was read. A deleted counter needs no row: tombstones are purged.
-func compare(e cache.Seen, row counter.Row, found bool) Class {
+func compare(e cache.Inspected, row counter.Row, found bool) Class {
 	switch {
-	case e.Foreign:
+	case e.Corrupt:
 		return Foreign
 	case e.Missing && e.Dirty:
 		return Orphan
@@ -85,15 +85,15 @@ func compare(e cache.Seen, row counter.Row, found bool) Class {
 		return gone
 	case e.Dirty && e.Dead:
 		return Dead
+	case e.Stranded:
+		return Ahead // no flush would find it
 	case e.Dirty:
 		return Dirty
-	case e.BaseUnknown, e.Life != "":
-		return Ahead // only a lost mark leaves such an entry clean
 	}
 	return compareClean(e, row, found)
 }
 
-func compareClean(e cache.Seen, row counter.Row, found bool) Class {
+func compareClean(e cache.Inspected, row counter.Row, found bool) Class {
 	switch {
 	case !found && e.Deleted:
 		return Equal
@@ -111,4 +111,4 @@ func compareClean(e cache.Seen, row counter.Row, found bool) Class {
 
 // Compare says how an entry that was looked at stands to its row, which was read afterwards. A difference may be a write and
 // its flush in between: look again before you believe it.
-func Compare(e cache.Seen, row counter.Row, found bool) Class { return compare(e, row, found) }
+func Compare(e cache.Inspected, row counter.Row, found bool) Class { return compare(e, row, found) }

@@ -10,7 +10,7 @@ import (
 // group is what one call mends.
 type group struct {
 	shard counter.Shard
-	how   cache.Mending
+	how   cache.Repairing
 }
 
 // confirm counts differences, and mends those that can be if it is asked to.
@@ -52,11 +52,11 @@ func (r *run) confirm(ctx context.Context, confirmed []finding) error {
 }
 
 func (r *run) mend(ctx context.Context, g group, found []finding) error {
-	entries := make([]cache.Seen, len(found))
+	entries := make([]cache.Inspected, len(found))
 	for i, f := range found {
 		entries[i] = f.seen
 	}
-	done, err := r.Cache.Mend(ctx, g.shard, g.how, entries)
+	done, err := r.Cache.Repair(ctx, g.shard, g.how, entries)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (r *run) differs(d Difference, mended bool) {
 
 func (f finding) difference() Difference {
 	d := Difference{Key: string(f.seen.Key), Class: f.class}
-	if !f.seen.Foreign && !f.seen.Missing {
+	if !f.seen.Corrupt && !f.seen.Missing {
 		d.Redis = &State{Value: f.seen.Value, Version: f.seen.Version, Deleted: f.seen.Deleted}
 	}
 	if f.row != nil {

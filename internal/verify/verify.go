@@ -85,7 +85,7 @@ type run struct {
 
 // suspect is an entry that differed when it was seen.
 type suspect struct {
-	seen  cache.Seen
+	seen  cache.Inspected
 	due   time.Time
 	looks int
 }
@@ -93,7 +93,7 @@ type suspect struct {
 // finding is a suspect that is a difference.
 type finding struct {
 	class Class
-	seen  cache.Seen
+	seen  cache.Inspected
 	row   *counter.Row
 }
 
@@ -143,11 +143,11 @@ func (r *run) entries(ctx context.Context) error {
 // marks finds dirty marks that have no entry.
 func (r *run) marks(ctx context.Context) error {
 	for s := range r.Cache.Shards() {
-		err := r.Cache.EachMark(ctx, counter.Shard(s), func(keys []counter.Key) error {
+		err := r.Cache.EachMember(ctx, counter.Shard(s), func(keys []counter.Key) error {
 			if err := r.limiter.WaitN(ctx, len(keys)); err != nil {
 				return err
 			}
-			seen, err := r.Cache.Look(ctx, keys)
+			seen, err := r.Cache.Inspect(ctx, keys)
 			for _, e := range seen {
 				if e.Missing && e.Dirty {
 					r.judge(finding{class: Orphan, seen: e}, 1)
@@ -170,7 +170,7 @@ func (r *run) compare(ctx context.Context, keys []counter.Key) ([]finding, error
 	if err := r.limiter.WaitN(ctx, len(keys)); err != nil {
 		return nil, err
 	}
-	seen, err := r.Cache.Look(ctx, keys)
+	seen, err := r.Cache.Inspect(ctx, keys)
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func (s *Service) doDurably(ctx context.Context, ops []counter.Operation, option
 		return failed(len(ops), err)
 	}
 	started := time.Now()
-	results := s.carryOut(ctx, ops, options)
+	results := s.carryOut(ctx, ops, options, nil)
 	ctx, cancel := context.WithDeadline(ctx, started.Add(options.Wait))
 	defer cancel()
 	if !anyApplied(results) {

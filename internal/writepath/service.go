@@ -81,22 +81,29 @@ func (s *Service) Do(ctx context.Context, ops []counter.Operation, options Optio
 	case options.Wait > 0:
 		return s.doAndWait(ctx, ops, options)
 	}
-	return s.carryOut(ctx, ops, options)
+	return s.carryOut(ctx, ops, options, nil)
 }
 
-// carryOut is Do without waiting for Postgres.
-func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
+// mark is what the watermark of a shard has to reach until Postgres has what an operation did; 0: not known.
+type mark struct{ epoch, first int64 }
+
+// carryOut is Do without waiting for Postgres. It notes a mark for each operation, where marks is not nil.
+func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options Options, marks []mark) []counter.Result {
 	results := make([]counter.Result, len(ops))
 	for start := 0; start < len(ops); start += cache.MaxWrites {
 		end := min(start+cache.MaxWrites, len(ops))
-		s.doPart(ctx, ops[start:end], options, results[start:end])
+		var part []mark
+		if marks != nil {
+			part = marks[start:end]
+		}
+		s.doPart(ctx, ops[start:end], options, results[start:end], part)
 	}
 	return results
 }
 
 // doPart carries out up to cache.MaxWrites operations, which reach Redis in one call.
-func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result) {
-	p := part{Service: s, hints: s.hints, results: results, writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops))}
+func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result, marks []mark) {
+	p := part{Service: s, hints: s.hints, results: results, marks: marks, writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops))}
 	for i, op := range ops {
 		p.writes[i] = cache.Write{Operation: op, Blind: options.Minimal && op.Kind != counter.Get}
 		p.waiting[i] = i
@@ -124,6 +131,7 @@ type part struct {
 	hints   Hints
 	writes  []cache.Write
 	results []counter.Result
+	marks   []mark          // nil: nobody wants them
 	waiting []int           // the writes that have no result yet, in order
 	cold    []cache.Outcome // of those that are waiting because they are cold
 }
@@ -155,6 +163,9 @@ func (p *part) settle(at int, o cache.Outcome) {
 	if o.Backlog > 0 {
 		p.hints.Offer(key, p.cache.Shard(key), o.Backlog)
 	}
+	if p.marks != nil && kind != counter.Get && !o.Replayed {
+		p.marks[at] = mark{epoch: o.Epoch, first: o.First}
+	}
 	p.results[at] = counter.Result{
 		Err: o.Err, Replayed: o.Replayed,
 		Counter: counter.Counter{
@@ -179,22 +190,26 @@ func (p *part) bring(ctx context.Context) bool {
 	bases := make([]cache.Base, 0, len(keys))
 	for _, key := range keys {
 		row, found := rows[key]
-		if !cold[key].needed && (!found || cold[key].generation == cache.NoGeneration) {
-			// Only read, and not there, or there is no room in Redis to keep it.
-			p.settleWaiting(key, cache.Outcome{
-				Value: row.Value, Version: row.Version, Exists: found && !row.Deleted, Known: true, Synced: true,
-			})
+		if !cold[key].needed && !found {
+			p.settleRead(key, row, found)
 			continue
 		}
-		bases = append(bases, cache.Base{Key: key, Row: row, Found: found, Generation: cold[key].generation})
+		bases = append(bases, cache.Base{Key: key, Row: row, Found: found, Token: cold[key].token})
 	}
-	p.hydrate(ctx, bases)
+	p.hydrate(ctx, bases, cold)
 	return true
 }
 
+// settleRead answers those who only read key with what Postgres has.
+func (p *part) settleRead(key counter.Key, row counter.Row, found bool) {
+	p.settleWaiting(key, cache.Outcome{
+		Value: row.Value, Version: row.Version, Exists: found && !row.Deleted, Known: true, Synced: true,
+	})
+}
+
 type coldKey struct {
-	generation string
-	needed     bool // also if Postgres has no row: it is written, or has been blindly
+	token  string
+	needed bool // also if Postgres has no row: it is written, or has been blindly
 }
 
 func (p *part) coldKeys() map[counter.Key]coldKey {
@@ -202,7 +217,7 @@ func (p *part) coldKeys() map[counter.Key]coldKey {
 	for i, at := range p.waiting {
 		w := p.writes[at]
 		c := cold[w.Key]
-		c.generation = p.cold[i].Generation
+		c.token = p.cold[i].Token
 		c.needed = c.needed || w.Kind != counter.Get || p.cold[i].BlindWrites
 		cold[w.Key] = c
 	}
@@ -210,13 +225,15 @@ func (p *part) coldKeys() map[counter.Key]coldKey {
 }
 
 // hydrate brings bases in and settles what can go no further.
-func (p *part) hydrate(ctx context.Context, bases []cache.Base) {
+func (p *part) hydrate(ctx context.Context, bases []cache.Base, cold map[counter.Key]coldKey) {
 	if len(bases) == 0 {
 		return
 	}
 	done, err := p.cache.Hydrate(ctx, bases)
 	for i, b := range bases {
 		switch {
+		case cache.IsFull(err) && !cold[b.Key].needed: // there is no room in Redis to keep it
+			p.settleRead(b.Key, b.Row, b.Found)
 		case err != nil:
 			p.settleWaiting(b.Key, cache.Outcome{Err: cache.Unapplied(err)})
 		case done[i] == cache.BaseOverflow:

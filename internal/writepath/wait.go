@@ -13,14 +13,15 @@ func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, option
 		return failed(len(ops), err)
 	}
 	defer release()
-	results := s.carryOut(ctx, ops, options)
+	marks := make([]mark, len(ops))
+	results := s.carryOut(ctx, ops, options, marks)
 	targets := make([]*target, 0, len(ops))
 	places := make([]int, 0, len(ops))
 	for i, r := range results {
 		if r.Counter.Synced {
 			results[i].Counter.SyncedVersion = r.Counter.Version
 		}
-		if t := toWait(ops[i], r, options); t != nil {
+		if t := toWait(ops[i], r, options, marks[i]); t != nil {
 			targets = append(targets, t)
 			places = append(places, i)
 		}
@@ -29,16 +30,19 @@ func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, option
 	for i, t := range targets {
 		place := places[i]
 		if ops[place].Kind == counter.Get {
-			results[place] = s.carryOut(ctx, ops[place:place+1], options)[0] // it may have been written since
+			results[place] = s.carryOut(ctx, ops[place:place+1], options, nil)[0] // it may have been written since
 		}
-		results[place].Counter.Synced = t.synced > 0
-		results[place].Counter.SyncedVersion = t.synced
+		results[place].Counter.Synced = t.synced
+		results[place].Counter.SyncedVersion = 0
+		if t.synced {
+			results[place].Counter.SyncedVersion = t.version
+		}
 	}
 	return results
 }
 
 // toWait returns what is to be waited for, nil if that is nothing.
-func toWait(op counter.Operation, r counter.Result, options Options) *target {
+func toWait(op counter.Operation, r counter.Result, options Options, m mark) *target {
 	version := r.Counter.Version
 	if op.Kind == counter.Get && options.Version > 0 {
 		version = options.Version
@@ -49,7 +53,7 @@ func toWait(op counter.Operation, r counter.Result, options Options) *target {
 	if r.Counter.Known && version == 0 {
 		return nil // there never was such a counter
 	}
-	return &target{key: op.Key, version: version, hint: op.Kind == counter.Get}
+	return &target{key: op.Key, version: version, mark: m, hint: op.Kind == counter.Get}
 }
 
 func failed(n int, err error) []counter.Result {

@@ -1,7 +1,9 @@
 package writepath
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,12 +14,11 @@ import (
 )
 
 const (
-	// maxWaited is the most operations that may be waited for at once. One takes some 300 bytes, and each look at Redis
-	// takes 4 µs for each key.
+	// maxWaited is the most operations that may be waited for at once. One takes some 300 bytes.
 	maxWaited = 100_000
 
-	// waitPoll is the time between two looks without a message: a subscription may lose some, and what reaches Postgres in
-	// other ways than by an ack sends none. One call for each shard that is waited for.
+	// waitPoll is the time between two looks without a message: a subscription may lose some. Two commands for each shard that
+	// is waited for.
 	waitPoll = time.Second
 
 	// looksAtOnce is how many shards are looked at together.
@@ -25,20 +26,22 @@ const (
 
 	// lookTimeout bounds one look.
 	lookTimeout = 3 * time.Second
+
+	// maxInspected bounds the entries that one call reads.
+	maxInspected = 1000
 )
 
 // target is an operation that is waited for until Postgres has it.
 type target struct {
 	key     counter.Key
 	version int64 // 0: not known yet, because its base was not
+	mark    mark  // no epoch: the entry tells, once it has the version
 	hint    bool  // nobody has told the workers of the key
 
-	wait        *wait
-	looked      bool
-	incarnation string // of Redis at the first look
-	life        string // of the entry then, if it had the version
-	synced      int64  // a version that Postgres has, at least the one that was waited for; 0: not yet
-	over        bool
+	wait   *wait
+	looked bool
+	synced bool // Postgres has the version, or a newer one
+	over   bool
 }
 
 // wait is the targets of one caller.
@@ -148,7 +151,7 @@ func (w *waiters) leave(call *wait) {
 }
 
 // settle ends the wait for one target. The lock is held.
-func (w *waiters) settle(t *target, synced int64) {
+func (w *waiters) settle(t *target, synced bool) {
 	if t.over {
 		return
 	}
@@ -244,56 +247,129 @@ func (w *waiters) lookAll(ctx context.Context) {
 	_ = group.Wait() // none fails
 }
 
-// look asks Redis once how far the keys of a shard have got that are waited for: all, or those that are new.
+// look asks Redis once how far a shard has got, for all that wait in it, or those that are new.
 func (w *waiters) look(ctx context.Context, shard counter.Shard, all bool) {
-	byKey := make(map[counter.Key][]*target)
+	var targets []*target
 	w.mu.Lock()
 	for t := range w.shards[shard] {
 		if all || !t.looked {
-			byKey[t.key] = append(byKey[t.key], t)
+			targets = append(targets, t)
 		}
 	}
 	w.mu.Unlock()
-	if len(byKey) == 0 {
+	if len(targets) == 0 {
 		return
-	}
-	keys := make([]counter.Key, 0, len(byKey))
-	for key := range byKey {
-		keys = append(keys, key)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	states, incarnation, err := w.cache.Progress(ctx, shard, keys)
+	p, err := w.cache.Progress(ctx, shard)
+	if err != nil {
+		return // the next look asks again
+	}
+	var unclear []*target
+	w.mu.Lock()
+	for _, t := range targets {
+		if !t.over && !w.judge(t, p) {
+			unclear = append(unclear, t)
+		}
+		t.looked = true
+	}
+	w.mu.Unlock()
+	w.inspect(ctx, shard, unclear)
+}
+
+// judge ends the wait for a target if the shard's progress says that Postgres has it, or that this cannot be known any more. It
+// reports false if the entry has to be looked at. The lock is held.
+func (w *waiters) judge(t *target, p cache.Progress) bool {
+	switch {
+	case t.mark.first != 0 && t.mark.first != p.First:
+		// Redis was restarted, or another has taken over: it may have lost the write, and given its version to another.
+		w.settle(t, false)
+	case t.mark.epoch == 0:
+		return false
+	case t.mark.epoch > p.Watermark:
+	case t.version == 0, p.Aside, p.Requeued > t.mark.epoch:
+		return false // which version that was, or whether its key was set aside meanwhile, the entry tells
+	default:
+		w.settle(t, true)
+	}
+	return true
+}
+
+// inspect looks at the entries of targets for which the shard's progress does not tell.
+func (w *waiters) inspect(ctx context.Context, shard counter.Shard, targets []*target) {
+	if len(targets) == 0 {
+		return
+	}
+	entries := make(map[counter.Key]cache.Entry)
+	keys := make([]counter.Key, 0, len(targets))
+	for _, t := range targets {
+		if _, found := entries[t.key]; !found {
+			entries[t.key] = cache.Entry{}
+			keys = append(keys, t.key)
+		}
+	}
+	var watermark int64
+	for part := range slices.Chunk(keys, maxInspected) {
+		snapshot, err := w.cache.Read(ctx, shard, part)
+		if err != nil {
+			return // the next look asks again
+		}
+		watermark = snapshot.Watermark
+		for _, e := range snapshot.Entries {
+			entries[e.Key] = e
+		}
+	}
+	// After the entries: a key that left its retry before they were read is in p.Requeued.
+	p, err := w.cache.Progress(ctx, shard)
 	if err != nil {
 		return
 	}
-	rows := w.expired(ctx, keys, states)
-
-	var hints []counter.Key
+	rows := w.evicted(ctx, entries)
+	offered := make(map[counter.Key]bool)
 	w.mu.Lock()
-	for i, key := range keys {
-		row, found := rows[key]
-		for _, t := range byKey[key] {
-			if first := !t.looked; first && t.hint && states[i].Dirty {
-				hints = append(hints, key)
-				t.hint = false
-			}
-			w.judge(t, states[i], incarnation, row, found)
+	for _, t := range targets {
+		e := entries[t.key]
+		if t.hint && e.Dirty(watermark) && !offered[t.key] {
+			offered[t.key], t.hint = true, false
+		}
+		if !t.over {
+			w.judgeEntry(t, &e, watermark, p, rows)
 		}
 	}
 	w.mu.Unlock()
-	for i, key := range hints {
-		if i == 0 || key != hints[i-1] { // those of one key follow each other
-			w.hints.Offer(key, shard, 1)
-		}
+	for key := range offered {
+		w.hints.Offer(key, shard, 1)
 	}
 }
 
-// expired reads the rows of those keys that are clean and not in Redis any more: only Postgres knows how far they got.
-func (w *waiters) expired(ctx context.Context, keys []counter.Key, states []cache.Progress) map[counter.Key]counter.Row {
+// judgeEntry is judge by the entry. The lock is held.
+func (w *waiters) judgeEntry(t *target, e *cache.Entry, watermark int64, p cache.Progress, rows map[counter.Key]counter.Row) {
+	passed := t.mark.epoch != 0 && t.mark.epoch <= watermark && t.mark.epoch >= p.Requeued
+	switch {
+	case e.Missing:
+		// Only a clean entry is evicted.
+		if row, found := rows[t.key]; found && row.Version >= t.version {
+			t.version = row.Version
+			w.settle(t, true)
+		}
+	case e.Corrupt, e.BaseUnknown, e.Version < t.version, e.Aside:
+	case !e.Dirty(watermark), passed && t.version == 0:
+		t.version = e.Version
+		w.settle(t, true)
+	case passed:
+		w.settle(t, true)
+	default:
+		t.version = cmp.Or(t.version, e.Version)
+		t.mark = mark{epoch: e.Epoch, first: p.First}
+	}
+}
+
+// evicted reads the rows of entries that are not in Redis any more.
+func (w *waiters) evicted(ctx context.Context, entries map[counter.Key]cache.Entry) map[counter.Key]counter.Row {
 	var gone []counter.Key
-	for i, key := range keys {
-		if !states[i].Entry && !states[i].Dirty {
+	for key, e := range entries {
+		if e.Missing {
 			gone = append(gone, key)
 		}
 	}
@@ -305,43 +381,4 @@ func (w *waiters) expired(ctx context.Context, keys []counter.Key, states []cach
 		return nil // the next look asks again
 	}
 	return rows
-}
-
-// judge ends the wait for a target if Postgres has it, or if that cannot be known any more. The lock is held.
-func (w *waiters) judge(t *target, p cache.Progress, incarnation string, row counter.Row, found bool) {
-	if t.over {
-		return
-	}
-	if !t.looked {
-		t.looked, t.incarnation = true, incarnation
-		if p.Version >= t.version {
-			t.life = p.Life
-		}
-	}
-	switch {
-	case t.incarnation != incarnation:
-		// Redis was restarted, or another has taken over: it may have lost the write, and given its version to another.
-		w.settle(t, 0)
-	case p.Entry && !p.BaseUnknown:
-		if t.version == 0 {
-			t.version = p.Version // the base has come: this is, or comes after, the version that was waited for
-		}
-		if has := t.committed(p); has >= t.version {
-			w.settle(t, has)
-		}
-	case !p.Entry && !p.Dirty && found && t.version > 0 && row.Version >= t.version:
-		w.settle(t, row.Version)
-	}
-}
-
-// committed is the newest version that Postgres is known to have of an entry whose base is known.
-func (t *target) committed(p cache.Progress) int64 {
-	switch {
-	case !p.Dirty:
-		return p.Version
-	case t.life != "" && p.Life != t.life:
-		return max(p.Committed, p.Base) // it has been clean, and written again: Redis has not been restarted meanwhile
-	default:
-		return p.Committed
-	}
 }
