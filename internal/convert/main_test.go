@@ -2,10 +2,12 @@ package convert_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +29,13 @@ func TestMain(m *testing.M) {
 }
 
 const patience = 30 * time.Second
+
+var testContext = context.Background() // of what outlives a test's own
+
+func sorted(texts []string) []string {
+	slices.Sort(texts)
+	return texts
+}
 
 // fixture is testdata/layout2.json: what the previous version left, and what it answered. See testdata/layout2.go.
 type fixture struct {

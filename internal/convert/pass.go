@@ -13,15 +13,19 @@ import (
 // pass goes over all keys once, and returns how many it has converted. It begins with those that are dirty or dead: their
 // entries may be gone.
 func (c *converter) pass(ctx context.Context) (changed int, err error) {
-	for i := range c.from {
-		n, err := c.dirtyKeys(ctx, counter.Shard(i))
+	dirty, dead, err := c.unsynced(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, shard := range dirty {
+		n, err := c.dirtyKeys(ctx, shard)
 		changed += n
 		if err != nil {
 			return changed, err
 		}
 	}
-	for i := range c.from {
-		n, err := c.deadKeys(ctx, counter.Shard(i))
+	for _, shard := range dead {
+		n, err := c.deadKeys(ctx, shard)
 		changed += n
 		if err != nil {
 			return changed, err
@@ -33,6 +37,27 @@ func (c *converter) pass(ctx context.Context) (changed int, err error) {
 		return err
 	})
 	return changed, err
+}
+
+// unsynced returns the old shards that have dirty keys, and those that have dead ones.
+func (c *converter) unsynced(ctx context.Context) (dirty, dead []counter.Shard, err error) {
+	pipe := c.Redis.Pipeline()
+	sets, hashes := make([]*redis.IntCmd, c.from), make([]*redis.IntCmd, c.from)
+	for i := range c.from {
+		sets[i], hashes[i] = pipe.ZCard(ctx, dirtyKey(counter.Shard(i))), pipe.HLen(ctx, deadKey(counter.Shard(i)))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, nil, fmt.Errorf("count the dirty keys of layout 2: %w", err)
+	}
+	for i := range c.from {
+		if sets[i].Val() > 0 {
+			dirty = append(dirty, counter.Shard(i))
+		}
+		if hashes[i].Val() > 0 {
+			dead = append(dead, counter.Shard(i))
+		}
+	}
+	return dirty, dead, nil
 }
 
 // dirtyKeys converts the keys that are dirty in an old shard. Each page takes its keys out of the set.
