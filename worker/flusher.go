@@ -12,20 +12,13 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-const (
-	// maxRebaseTries bounds how often the bases of entries are read again because a key became clean meanwhile.
-	maxRebaseTries = 3
-
-	// maxLockWaits bounds the statements of one flush that may run into a lock while the row is looked for: past it, it is the
-	// table that is locked.
-	maxLockWaits = 16
-)
+// maxRebaseTries bounds how often the bases of entries are read again because a key became clean meanwhile.
+const maxRebaseTries = 3
 
 // Store is the Postgres side, see package store.
 type Store interface {
-	Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error)
+	UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
-	Locked(ctx context.Context, keys []counter.Key) ([]counter.Key, error)
 	Purge(ctx context.Context, olderThan time.Duration, limit int) (removed int64, err error)
 	Available() bool
 	Up() bool
@@ -73,10 +66,9 @@ func sooner(a, b time.Duration) time.Duration {
 
 // batch is entries of one shard on their way to Postgres.
 type batch struct {
-	shard     counter.Shard
-	entries   []cache.Entry
-	backlog   int  // how many entries there are, these and others
-	lockWaits *int // statements that have run into a lock so far, in all parts of the batch
+	shard   counter.Shard
+	entries []cache.Entry
+	backlog int // how many entries there are, these and others
 }
 
 func (b batch) part(from, to int) batch {
@@ -105,7 +97,7 @@ func (f *Flusher) flush(ctx context.Context, s cache.Snapshot, aside bool, backl
 		}
 	}
 	rebased, rebaseErr := f.rebase(ctx, s, unknown, &done)
-	b := batch{shard: s.Shard, entries: append(known, rebased...), backlog: backlog, lockWaits: new(int)}
+	b := batch{shard: s.Shard, entries: append(known, rebased...), backlog: backlog}
 	committed, err := f.commitInParts(ctx, b)
 	done.add(&committed)
 	return done, errors.Join(err, rebaseErr)
@@ -211,20 +203,18 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 		rows[i] = b.entries[i].Row
 	}
 	started := time.Now()
-	ahead, err := f.store.Upsert(ctx, rows)
+	ahead, locked, err := f.store.UpsertUnlocked(ctx, rows)
 	took := time.Since(started)
 	f.metrics.flush(len(rows), took, err)
 	switch {
 	case err == nil:
 		f.batching.kept(len(rows), took, b.backlog)
-		return f.settle(ctx, b, ahead)
+		return f.settle(ctx, b, ahead, locked)
 	case store.TooSlow(err) && len(rows) > 1:
 		f.batching.missed(len(rows))
 		return flushed{}, err
 	case store.TooSlow(err):
 		return f.putOff(ctx, b, "a row takes postgres longer than the statement timeout")
-	case store.IsLocked(err):
-		return f.commitUnlocked(ctx, b, err)
 	case store.Classify(err) != store.Refused:
 		return flushed{}, err
 	case len(rows) == 1:
@@ -241,34 +231,11 @@ func (f *Flusher) commitHalves(ctx context.Context, b batch) (flushed, error) {
 	return done, errors.Join(err, restErr)
 }
 
-// commitUnlocked commits those entries whose rows nobody else holds locked, and puts the others off. locked is the error
-// of the upsert that ran into them. A row that somebody is inserting cannot be seen: it is found by halving.
-func (f *Flusher) commitUnlocked(ctx context.Context, b batch, locked error) (flushed, error) {
-	if *b.lockWaits++; *b.lockWaits > maxLockWaits {
-		return flushed{}, locked
-	}
-	keys := make([]counter.Key, len(b.entries))
-	for i := range b.entries {
-		keys[i] = b.entries[i].Key
-	}
-	held, err := f.store.Locked(ctx, keys)
-	switch {
-	case err != nil:
-		return flushed{}, errors.Join(locked, err)
-	case len(b.entries) == 1:
-		return f.putOff(ctx, b, lockedBySomebody)
-	case len(held) == 0:
-		return f.commitHalves(ctx, b)
-	}
-	free, stuck := b.split(held)
-	done, err := f.putOff(ctx, stuck, lockedBySomebody)
-	rest, restErr := f.commit(ctx, free)
-	done.add(&rest)
-	return done, errors.Join(err, restErr)
-}
-
 // split parts the entries by whether their keys are among held.
 func (b batch) split(held []counter.Key) (free, stuck batch) {
+	if len(held) == 0 {
+		return b, batch{}
+	}
 	aside := make(map[counter.Key]bool, len(held))
 	for _, key := range held {
 		aside[key] = true
@@ -285,10 +252,11 @@ func (b batch) split(held []counter.Key) (free, stuck batch) {
 	return free, stuck
 }
 
-const lockedBySomebody = "rows in postgres are locked by another transaction"
-
 // putOff sets the entries aside for a while, longer each time. Nothing is wrong with them, so no attempt is counted.
 func (f *Flusher) putOff(ctx context.Context, b batch, why string) (flushed, error) {
+	if len(b.entries) == 0 {
+		return flushed{}, nil
+	}
 	f.metrics.hindered.Add(float64(len(b.entries)))
 	groups := f.deferred.next(b.entries, time.Now())
 	done := flushed{}
@@ -298,12 +266,13 @@ func (f *Flusher) putOff(ctx context.Context, b batch, why string) (flushed, err
 		}
 		done.deferred = sooner(done.deferred, delay)
 	}
-	f.logger.WarnContext(ctx, why+"; they are tried again later", "rows", len(b.entries), "first", b.entries[0].Key, "in", done.deferred)
+	f.logger.WarnContext(ctx, why+"; it is tried again later", "rows", len(b.entries), "first", b.entries[0].Key, "in", done.deferred)
 	return done, nil
 }
 
-// settle looks at the rows that kept entries out, once Postgres has committed the batch.
-func (f *Flusher) settle(ctx context.Context, b batch, ahead []counter.Row) (flushed, error) {
+// settle looks at what kept entries out, once Postgres has committed the batch: rows that are ahead, or locked.
+func (f *Flusher) settle(ctx context.Context, b batch, ahead []counter.Row, locked []counter.Key) (flushed, error) {
+	b, stuck := b.split(locked)
 	done := flushed{rows: int64(len(b.entries) - len(ahead))}
 	unsettled, err := f.reconcile(ctx, b, ahead, &done)
 	for _, e := range b.entries {
@@ -313,5 +282,7 @@ func (f *Flusher) settle(ctx context.Context, b batch, ahead []counter.Row) (flu
 	}
 	f.deferred.forget(b.entries)
 	f.metrics.rows.Add(float64(done.rows))
-	return done, err
+	off, offErr := f.putOff(ctx, stuck, "a row in postgres is locked by another transaction")
+	done.add(&off)
+	return done, errors.Join(err, offErr)
 }

@@ -20,14 +20,18 @@ import (
 )
 
 const (
-	// taskCheckInterval is how long an idle worker waits before it looks for tasks again. The drains of the shards come one after
-	// the other (see tasks.Enqueuer): who looks seldom finds many at once, and the writes have to wait for them. Each look is
-	// a script call for each queue: 20 looks a second are 3 ms of Redis's time.
+	// taskCheckInterval is how long a worker without a task waits before it looks for one again. The drains of the shards come
+	// one after the other (see tasks.Enqueuer): who looks seldom finds many at once, and the writes have to wait for them. Each
+	// look is a script call for each queue: 20 looks a second are 3 ms of Redis's time. An idle worker asks less often: see backoff.
 	taskCheckInterval = 50 * time.Millisecond
 
 	// delayedTaskCheckInterval is the same for tasks that were delayed: retries, and drains to come. Each look is two
-	// commands for each queue.
+	// script calls for each queue.
 	delayedTaskCheckInterval = 250 * time.Millisecond
+
+	// janitorInterval is how often Asynq deletes the sweeps and purges that are done, after their retention. There are at most 60
+	// in a minute, of some hundred bytes.
+	janitorInterval = time.Minute
 
 	// shutdownTimeout is how long running tasks may go on after a SIGTERM. What they leave is still dirty.
 	shutdownTimeout = 8 * time.Second
@@ -74,11 +78,12 @@ func New(o Options) *Worker {
 		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),
 		interval: c.SweepInterval, age: 2*c.FlushInterval + 2*c.SweepInterval,
 	}
-	server := asynq.NewServerFromRedisClient(unhurried{o.Redis}, asynq.Config{
+	server := asynq.NewServerFromRedisClient(newBackoff(o.Redis), asynq.Config{
 		Concurrency:              c.WorkerConcurrency,
 		Queues:                   tasks.Queues(),
 		TaskCheckInterval:        taskCheckInterval,
 		DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		JanitorInterval:          janitorInterval,
 		// A key that is written all the time enqueues no second task, so the group must not close after a second of
 		// silence: the grace period is the whole interval.
 		GroupGracePeriod: c.FlushInterval,

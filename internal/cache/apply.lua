@@ -1,5 +1,6 @@
 -- apply.lua carries out a batch of operations on counters and puts the keys that they change into the open epochs of their
--- shards. One atomic step: an entry never changes without that. It reads all entries with one command and writes them with one.
+-- shards. One atomic step: an entry never changes without that. It reads all that it needs with one command, and writes all
+-- entries with one.
 --
 -- KEYS       the entries {aw:07}:c:<key>, each once, those of one shard after the other; then for each shard two: meta and
 --            open; then the records of operations that have an ID: {aw:07}:i:<ID>, a NUL, and <key>
@@ -135,13 +136,14 @@ local function open_entry(name, text)
   return { corrupt = text or call('EXISTS', name) == 1 }
 end
 
-local texts = call('MGET', unpack(KEYS, 1, total))
+local texts = call('MGET', unpack(KEYS, 1, total + 2 * #counts)) -- of the sets open it says nothing
 local heads, out, lines = {}, {}, 0
 local next_ops = gmatch(ARGV[4], '%S+')
 local last = 0
 for shard = 1, #counts do
-  local meta = KEYS[total + 2 * shard - 1]
-  local s = epochs(meta)
+  local meta_at = total + 2 * shard - 1
+  local meta = KEYS[meta_at]
+  local s = epochs(meta, texts[meta_at])
   local open, watermark, key_at = s.open, s.watermark, #meta - 1 -- {aw:07}:meta, {aw:07}:c:<key>
   local joining, wrote = {}, false
   for i = last + 1, last + counts[shard] do
@@ -150,13 +152,12 @@ for shard = 1, #counts do
     if not by then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
     local v, n, epoch, rest
     if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)(.*)$') end
-    -- The way of nearly all: an increment of a plain counter that is in the open epoch, or clean. Up to 14 digits Lua
-    -- writes a number as an integer.
+    -- The way of nearly all: an increment of a plain counter that is in the open epoch, or clean.
     local short = v and #v <= 13 and #n <= 13
     if short and epoch == open then
-      text = (v + by) .. ' ' .. (n + count) .. ' ' .. epoch .. rest
+      text = fmt('%d %d %s%s', v + by, n + count, epoch, rest)
     elseif short and may_dirty and (tonumber(epoch, 36) or math.huge) <= watermark then
-      text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' b' .. n .. ' w' .. v
+      text = fmt('%d %d %s b%s w%s', v + by, n + count, open, n, v)
       joining[#joining + 1] = sub(KEYS[i], key_at)
     else
       local e = open_entry(KEYS[i], text)
@@ -185,12 +186,15 @@ for shard = 1, #counts do
   end
   last = last + counts[shard]
   local keys = 0
-  if wrote then keep(s) end
   if #joining > 0 then
-    join(s, KEYS[total + 2 * shard], joining)
-    keys = call('SCARD', KEYS[total + 2 * shard])
+    join(s, KEYS[meta_at + 1], joining)
+    keys = call('SCARD', KEYS[meta_at + 1])
   end
-  heads[shard] = open .. ' ' .. base36(watermark) .. ' ' .. base36(s.first) .. ' ' .. keys
+  if wrote and s.changed then
+    writes[#writes + 1] = meta
+    writes[#writes + 1] = meta_text(s)
+  end
+  heads[shard] = open .. ' ' .. s.watermark_id .. ' ' .. s.first_id .. ' ' .. keys
 end
 
 if #writes > 0 then call('MSET', unpack(writes)) end

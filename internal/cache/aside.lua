@@ -11,7 +11,9 @@
 --
 -- Reply: how many were set aside. Keys that are clean, or have no entry, are left alone.
 
-local s = enter(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
+free(KEYS[3])
+save(s)
 local done = 0
 for i = 3, #ARGV do
   local key, name = ARGV[i], KEYS[i + 1]

@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,82 +35,60 @@ type ShardBacklog struct {
 
 // shardState is what Redis says of a shard's epochs.
 type shardState struct {
-	openID, sealedID, watermark int64
-	openSince, sealedSince      int64 // ms
-	opened, sealed              int64 // keys
-	due                         int64 // keys that were set aside and whose time has come
-	taken                       bool  // somebody flushes it
+	shardMeta
+
+	inOpen, inSealed int64 // keys
+	due              int64 // keys that were set aside and whose time has come
+	taken            bool  // somebody flushes it
 }
 
-// shardCounts are the commands of one shard.
+// shardCounts are the commands about one shard that has something to count.
 type shardCounts struct {
-	meta                        *redis.SliceCmd
-	opened, sealed, retry, dead *redis.IntCmd
-
-	due, taken *redis.IntCmd // nil: not asked for
+	opened, sealed, retry, dead, due, taken *redis.IntCmd
 }
 
-// countShard asks for a shard, and with now, ms, also for what is due then and whether somebody flushes it.
-func countShard(ctx context.Context, pipe redis.Pipeliner, s counter.Shard, now int64) shardCounts {
-	n := shardCounts{
-		meta:   pipe.HMGet(ctx, metaKey(s), "open", "sealed", "watermark", "open_since", "sealed_since"),
+// countShard asks for a shard, and what is due at a time, ms.
+func countShard(ctx context.Context, pipe redis.Pipeliner, s counter.Shard, at int64) *shardCounts {
+	return &shardCounts{
 		opened: pipe.SCard(ctx, openKey(s)),
 		sealed: pipe.SCard(ctx, sealedKey(s)),
 		retry:  pipe.ZCard(ctx, retryKey(s)),
 		dead:   pipe.HLen(ctx, deadKey(s)),
+		due:    pipe.ZCount(ctx, retryKey(s), "-inf", itoa(at)),
+		taken:  pipe.Exists(ctx, drainKey(s)),
 	}
-	if now > 0 {
-		n.due = pipe.ZCount(ctx, retryKey(s), "-inf", itoa(now))
-		n.taken = pipe.Exists(ctx, drainKey(s))
-	}
-	return n
 }
 
 func (n *shardCounts) err() error {
-	return cmp.Or(n.meta.Err(), n.opened.Err(), n.sealed.Err(), n.retry.Err(), n.dead.Err())
+	return cmp.Or(n.opened.Err(), n.sealed.Err(), n.retry.Err(), n.dead.Err(), n.due.Err(), n.taken.Err())
 }
 
-func (n *shardCounts) backlog(now int64) (ShardBacklog, error) {
-	var f fields
-	field := func(i int, base int) int64 {
-		text, ok := n.meta.Val()[i].(string)
-		if !ok {
-			return 0
-		}
-		return f.number(text, base)
-	}
-	var b ShardBacklog
-	b.state = shardState{
-		openID: field(0, idBase), sealedID: field(1, idBase), watermark: field(2, idBase),
-		openSince: field(3, decimal), sealedSince: field(4, decimal),
-		opened: n.opened.Val(), sealed: n.sealed.Val(),
-	}
-	if n.due != nil {
-		b.state.due, b.state.taken = n.due.Val(), n.taken.Val() > 0
-	}
+// fill adds what has been counted.
+func (b *ShardBacklog) fill(n *shardCounts, now int64) {
+	b.state.inOpen, b.state.inSealed = n.opened.Val(), n.sealed.Val()
+	b.state.due, b.state.taken = n.due.Val(), n.taken.Val() > 0
 	b.Retrying, b.Dead = n.retry.Val(), n.dead.Val()
-	b.Dirty = b.state.opened + b.state.sealed + b.Retrying
+	b.Dirty = b.state.inOpen + b.state.inSealed + b.Retrying
 	if oldest := b.state.oldest(); oldest > 0 {
 		b.Oldest = max(0, time.Duration(now-oldest)*time.Millisecond)
 	}
-	return b, f.err
 }
 
 // oldest is when the first key of the oldest epoch was written, ms; 0: there is none.
 func (s *shardState) oldest() int64 {
 	switch {
-	case s.sealed > 0 && s.sealedSince > 0:
+	case s.inSealed > 0 && s.sealedSince > 0:
 		return s.sealedSince
-	case s.opened > 0:
-		return s.openSince
+	case s.inOpen > 0:
+		return s.since
 	}
 	return 0
 }
 
-// Backlog counts all shards, in one round trip (on a cluster, one to each node): 5 commands of constant time for each shard. Where
-// some cannot be asked it returns an error and what the others have.
+// Backlog counts all shards, in two round trips (on a cluster, two to each node): two commands, and six of constant or logarithmic
+// time for each shard that has something to count. Where some cannot be asked it returns an error and what the others have.
 func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
-	shards, err := c.backlogs(ctx, 0)
+	shards, err := c.backlogs(ctx)
 	var sum Backlog
 	for i := range shards {
 		b := &shards[i]
@@ -126,7 +105,7 @@ func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
 
 // BacklogByShard counts each shard, as Backlog does. Shards that cannot be asked are Unknown; if none can, it is an error.
 func (c *Cache) BacklogByShard(ctx context.Context) ([]ShardBacklog, error) {
-	shards, err := c.backlogs(ctx, 0)
+	shards, err := c.backlogs(ctx)
 	for i := range shards {
 		if !shards[i].Unknown {
 			return shards, nil
@@ -145,34 +124,36 @@ func (c *Cache) DirtyCount(ctx context.Context) (int64, error) {
 	return sum.Dirty + sum.Dead, nil
 }
 
-// backlogs counts each shard, and with at, ms, what is due then. With an error, it is that of a node which says why it does
-// not serve, where there is one.
-func (c *Cache) backlogs(ctx context.Context, at int64) ([]ShardBacklog, error) {
-	pipe := c.client.Pipeline()
-	counts := make([]shardCounts, c.shards)
-	for i := range counts {
-		counts[i] = countShard(ctx, pipe, counter.Shard(i), at)
-	}
-	clock := pipe.Time(ctx)
-	err := send(ctx, pipe) // which is that of one command; each has its own
-	now := time.Now().UnixMilli()
-	if clock.Err() == nil { // else the node of a cluster that was asked for it is away: our own clock is better than none
-		now = clock.Val().UnixMilli()
-	}
+// backlogs counts each shard. With an error, it is that of a node which says why it does not serve, where there is one.
+func (c *Cache) backlogs(ctx context.Context) ([]ShardBacklog, error) {
+	states, now := c.overview(ctx)
 	out := make([]ShardBacklog, c.shards)
+	pipe := c.client.Pipeline()
+	counts := make([]*shardCounts, c.shards)
+	for i, s := range states {
+		out[i].state.shardMeta = s.meta
+		if s.err == nil && (s.meta.since > 0 || s.meta.sealed > 0 || s.aside) {
+			counts[i] = countShard(ctx, pipe, counter.Shard(i), now)
+		}
+	}
+	var err error
+	if pipe.Len() > 0 {
+		err = send(ctx, pipe) // which is that of one command; each has its own
+	}
 	var failed, denied error
-	for i := range counts {
-		e := counts[i].err()
-		if e == nil {
-			out[i], e = counts[i].backlog(now)
+	for i, n := range counts {
+		e := states[i].err
+		if n != nil {
+			e = n.err()
 		}
-		if e == nil {
-			continue
-		}
-		out[i] = ShardBacklog{Unknown: true}
-		failed = cmp.Or(failed, e)
-		if Denial(e) != "" {
-			denied = cmp.Or(denied, e)
+		if e != nil {
+			out[i] = ShardBacklog{Unknown: true}
+			failed = cmp.Or(failed, e)
+			if Denial(e) != "" {
+				denied = cmp.Or(denied, e)
+			}
+		} else if n != nil {
+			out[i].fill(n, now)
 		}
 	}
 	if failed != nil {
@@ -181,14 +162,70 @@ func (c *Cache) backlogs(ctx context.Context, at int64) ([]ShardBacklog, error) 
 	return out, nil
 }
 
+// shardOverview is what is known of a shard before it is counted.
+type shardOverview struct {
+	meta  shardMeta
+	aside bool // some key may be set aside
+	err   error
+}
+
+// overview asks for all shards' metas, whether anything is set aside, and the time, ms: three commands in one round trip; on a
+// cluster, two for each shard.
+func (c *Cache) overview(ctx context.Context) (shards []shardOverview, now int64) {
+	pipe := c.client.Pipeline()
+	clock := pipe.Time(ctx)
+	read := c.overviewOf(ctx, pipe)
+	_ = send(ctx, pipe) // each command has its own error
+	now = time.Now().UnixMilli()
+	if clock.Err() == nil { // else the node of a cluster that was asked for it is away: our own clock is better than none
+		now = clock.Val().UnixMilli()
+	}
+	shards = make([]shardOverview, c.shards)
+	for i := range shards {
+		var meta any
+		meta, shards[i].aside, shards[i].err = read(i)
+		if shards[i].err == nil {
+			shards[i].meta, shards[i].err = decodeMeta(meta)
+		}
+	}
+	return shards, now
+}
+
+// overviewOf queues the commands of overview, and returns what reads their answers about a shard.
+func (c *Cache) overviewOf(ctx context.Context, pipe redis.Pipeliner) func(shard int) (meta any, aside bool, err error) {
+	if c.cluster {
+		metas, asides := make([]*redis.StringCmd, c.shards), make([]*redis.IntCmd, c.shards)
+		for i := range c.shards {
+			s := counter.Shard(i)
+			metas[i] = pipe.Get(ctx, metaKey(s))
+			asides[i] = pipe.Exists(ctx, retryKey(s), deadKey(s))
+		}
+		return func(i int) (any, bool, error) {
+			if err := metas[i].Err(); errors.Is(err, redis.Nil) {
+				return nil, asides[i].Val() > 0, asides[i].Err()
+			}
+			return metas[i].Val(), asides[i].Val() > 0, cmp.Or(metas[i].Err(), asides[i].Err())
+		}
+	}
+	names, asideNames := make([]string, c.shards), make([]string, 0, 2*c.shards)
+	for i := range names {
+		s := counter.Shard(i)
+		names[i] = metaKey(s)
+		asideNames = append(asideNames, retryKey(s), deadKey(s))
+	}
+	metas, aside := pipe.MGet(ctx, names...), pipe.Exists(ctx, asideNames...)
+	return func(i int) (any, bool, error) {
+		if err := cmp.Or(metas.Err(), aside.Err()); err != nil {
+			return nil, false, err
+		}
+		return metas.Val()[i], aside.Val() > 0, nil
+	}
+}
+
 // Overdue returns the shards whose oldest epoch has been waiting for at least age, or of which keys that were set aside are due.
 // A shard that is being flushed is not among them, nor one that cannot be asked, unless none can: then it is an error.
 func (c *Cache) Overdue(ctx context.Context, age time.Duration) ([]counter.Shard, error) {
-	now, err := c.Now(ctx)
-	if err != nil {
-		return nil, err
-	}
-	shards, err := c.backlogs(ctx, now)
+	shards, err := c.backlogs(ctx)
 	var overdue []counter.Shard
 	unknown := 0
 	for i := range shards {
@@ -223,9 +260,9 @@ type Moment []int64
 
 // Unflushed counts the keys that have been dirty since before a moment, in all shards: what is written later does not count,
 // unless it is counted with the others of its epoch. One that waited for another try joins a later epoch when its time comes, so
-// where some wait, ask with nil the next time. In one round trip.
+// where some wait, ask with nil the next time.
 func (c *Cache) Unflushed(ctx context.Context, before Moment) (Unflushed, error) {
-	shards, err := c.backlogs(ctx, 0)
+	shards, err := c.backlogs(ctx)
 	if err != nil {
 		return Unflushed{}, err
 	}
@@ -247,10 +284,10 @@ func (c *Cache) Unflushed(ctx context.Context, before Moment) (Unflushed, error)
 // last is the newest epoch that has keys, 0: none.
 func (s *shardState) last() int64 {
 	switch {
-	case s.opened > 0:
-		return s.openID
-	case s.sealed > 0:
-		return s.sealedID
+	case s.inOpen > 0:
+		return s.open
+	case s.inSealed > 0:
+		return s.sealed
 	}
 	return 0
 }
@@ -260,10 +297,10 @@ func (s *shardState) dueBefore(mark int64) int64 {
 	switch {
 	case mark <= s.watermark:
 		return 0
-	case s.sealed > 0 && mark <= s.sealedID:
-		return s.sealed
+	case s.inSealed > 0 && mark <= s.sealed:
+		return s.inSealed
 	}
-	return s.sealed + s.opened
+	return s.inSealed + s.inOpen
 }
 
 // UnflushedOf is Unflushed for the given keys only, in one round trip for each of their shards and another for those set aside.

@@ -16,10 +16,7 @@
 //	{aw:07}:c:<key>   string  the entry: value, version, epoch of the last write, and rarely more (see entry.lua)
 //	{aw:07}:open      set     keys written in the open epoch
 //	{aw:07}:sealed    set     keys of the epoch that is being flushed
-//	{aw:07}:meta      hash    open, open_since: the open epoch's ID and when its first key was written, ms; sealed and
-//	                          sealed_since; watermark: the last epoch that Postgres has all of; first: the first epoch of this
-//	                          incarnation of Redis, and incarnation, which names it; requeued: the last epoch that keys
-//	                          joined again whose writes are older: they had been set aside, or were reconciled
+//	{aw:07}:meta      string  the IDs of its epochs, and since when they have keys (see entry.lua)
 //	{aw:07}:retry     zset    key -> ms when a flush may take it up again
 //	{aw:07}:dead      hash    key -> Dead as JSON
 //	{aw:07}:i:<ID>..  string  what an operation with an ID was and what was answered, with a TTL

@@ -7,6 +7,7 @@
 -- KEYS[1]  {aw:07}:meta
 -- KEYS[2]  {aw:07}:sealed
 -- KEYS[3]  {aw:07}:open
+-- KEYS[4]  {aw:07}:dead
 -- ARGV[1]  ID of the epoch, base 36
 -- ARGV[2]  first, from the same reply of seal.lua
 -- ARGV[i]  keys to drop; none: all
@@ -14,9 +15,10 @@
 -- Reply: how many keys are in the open epoch, or -1 if another epoch is sealed, or Redis is another incarnation: nothing was
 -- done. Those who wait for a watermark are told on a channel that they may look.
 
-local s = enter(KEYS[1])
-local sealed = call('HGET', KEYS[1], 'sealed')
-if sealed ~= ARGV[1] or base36(s.first) ~= ARGV[2] then return -1 end
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
+free(KEYS[4])
+save(s)
+if s.sealed ~= ARGV[1] or s.first_id ~= ARGV[2] then return -1 end
 if #ARGV > 2 then
   for from = 3, #ARGV, CHUNK do
     call('SREM', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK - 1, #ARGV)))
@@ -24,7 +26,7 @@ if #ARGV > 2 then
   return call('SCARD', KEYS[3])
 end
 call('UNLINK', KEYS[2])
-call('HSET', KEYS[1], 'watermark', sealed)
-call('HDEL', KEYS[1], 'sealed', 'sealed_since')
+s.watermark_id, s.sealed, s.sealed_since, s.changed = s.sealed, '0', '0', true
+save(s)
 pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6))
 return call('SCARD', KEYS[3])

@@ -23,14 +23,16 @@ local function state()
   return e and e.v .. ' ' .. e.n .. (e.u and ' u' or '') or 'm'
 end
 
-local s = enter(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local key = ARGV[1]
 if call('HEXISTS', KEYS[4], key) == 0 then return 'd' end
 if state() ~= ARGV[2] then return 'w' end
 
+free(KEYS[4])
+renew(s) -- what was read from Postgres before is too old to hydrate from, and what is written now needs a number of its own
+save(s)
 if ARGV[3] == 'rewind' then
   -- Without whatever else is noted there about the state that is given up. Its flush may replace any older version.
-  renew(s)
   put(KEYS[5], {
     v = ARGV[4], n = ARGV[5], x = ARGV[6] == '1' or nil, a = true, epoch = s.open, l = s.open, b = sum(ARGV[5], '0', '1'),
   })
@@ -41,5 +43,4 @@ call('DEL', KEYS[5])
 call('SREM', KEYS[2], key)
 call('SREM', KEYS[3], key)
 call('HDEL', KEYS[4], key)
-renew(s) -- what was read from Postgres before is too old to hydrate from
 return 'y'

@@ -49,9 +49,7 @@ func decodeEntry(key counter.Key, text string) Entry {
 func decodeState(e *Entry, text string) bool {
 	f := fields{rest: text}
 	e.Value, e.Version = f.int(), f.int()
-	var epoch string
-	epoch, f.rest, _ = strings.Cut(f.rest, " ")
-	epoch, flags, _ := strings.Cut(epoch, ":")
+	epoch, flags, _ := strings.Cut(f.word(), ":")
 	e.Epoch = f.id(epoch)
 	e.Lineage = e.Epoch
 	for _, flag := range flags {
@@ -67,8 +65,8 @@ func decodeState(e *Entry, text string) bool {
 		}
 	}
 	for f.rest != "" {
-		var field string
-		if field, f.rest, _ = strings.Cut(f.rest, " "); field == "" {
+		field := f.word()
+		if field == "" {
 			return false
 		}
 		switch field[0] {
@@ -90,11 +88,15 @@ type fields struct {
 	err  error
 }
 
-func (f *fields) int() int64 {
+func (f *fields) word() string {
 	var word string
 	word, f.rest, _ = strings.Cut(f.rest, " ")
-	return f.parse(word)
+	return word
 }
+
+func (f *fields) int() int64 { return f.parse(f.word()) }
+
+func (f *fields) nextID() int64 { return f.id(f.word()) }
 
 func (f *fields) parse(word string) int64 { return f.number(word, decimal) }
 

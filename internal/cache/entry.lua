@@ -57,10 +57,8 @@ local function load(name)
   return e, not e, text
 end
 
--- Replaces an entry, also in a Redis that is full: Redis asks for room before the first write of a script only, and not
--- for DEL. ttl is in ms; without one the entry stays.
+-- Replaces an entry. ttl is in ms; without one the entry stays.
 local function put(name, e, ttl)
-  call('DEL', name)
   if ttl then
     call('SET', name, encode(e), 'PX', ttl)
   else
@@ -136,39 +134,43 @@ end
 -- An epoch's ID that no epoch of the shard has had: the clock's, or the one after the last where the clock is behind.
 local function id_after(last) return base36(math.max(last and number(last) + 1 or 0, microseconds())) end
 
--- The epochs of a shard: open, the ID of the epoch that writes join; watermark and first as numbers: the last epoch that
--- Postgres has all of, and the first epoch of this incarnation of Redis. stale: they have to be saved by keep() before
--- anything of the shard is written, since this is the first script after a restart or a promotion.
-local function epochs(meta)
-  local m = call('HMGET', meta, 'open', 'watermark', 'first', 'incarnation', 'open_since')
-  local s = { meta = meta, open = m[1], watermark = number(m[2] or '0'), since = m[5] }
-  if m[1] and m[3] and m[4] == incarnation() then
-    s.first = number(m[3])
-  else
-    s.open = id_after(m[1])
-    s.first, s.stale = number(s.open), true
+-- The epochs of a shard, from the text under its name meta: "<open> <since> <watermark> <first> <incarnation> <sealed>
+-- <sealed since> <requeued>". open is the ID of the epoch that writes join, and since when its first key was written, ms;
+-- watermark the last epoch that Postgres has all of; first the first epoch of this incarnation of Redis; sealed the epoch that is
+-- being flushed; requeued the last one that keys joined again whose writes are older. "0": there is none. watermark and first
+-- are numbers, too. The first script after a restart or a promotion opens a new epoch. save() has to follow where anything of
+-- the shard is written and s.changed is set.
+local function epochs(meta, text)
+  local s = { meta = meta, watermark_id = '0', sealed = '0', sealed_since = '0', requeued = '0', since = '0' }
+  if text then
+    s.open, s.since, s.watermark_id, s.first_id, s.run, s.sealed, s.sealed_since, s.requeued =
+      match(text, '^(%w+) (%d+) (%w+) (%w+) (%w+) (%w+) (%d+) (%w+)$')
+    if not s.open then error('WRONGTYPE somebody else wrote to ' .. meta, 0) end
+  elseif call('EXISTS', meta) == 1 then
+    error('WRONGTYPE somebody else wrote to ' .. meta, 0)
   end
+  if s.run ~= incarnation() then
+    s.open = id_after(s.open)
+    s.first_id, s.run, s.changed = s.open, incarnation(), true
+  end
+  s.watermark, s.first = number(s.watermark_id), number(s.first_id)
   return s
 end
 
-local function keep(s)
-  if s.stale then call('HSET', s.meta, 'open', s.open, 'first', s.open, 'incarnation', incarnation()) end
-  s.stale = false
+local function meta_text(s)
+  return table.concat({ s.open, s.since, s.watermark_id, s.first_id, s.run, s.sealed, s.sealed_since, s.requeued }, ' ')
 end
 
--- epochs() for scripts that have to get through in a Redis that is full: HDEL is not refused, nor what follows it.
-local function enter(meta)
-  local s = epochs(meta)
-  call('HDEL', meta, '')
-  keep(s)
-  return s
+local function save(s)
+  if s.changed then call('SET', s.meta, meta_text(s)) end
+  s.changed = false
 end
+
+-- Lets a script get through in a Redis that is full: it asks for room before the first write only, and not for HDEL.
+local function free(dead) call('HDEL', dead, '') end
 
 -- Ends the ID of the open epoch; its keys stay where they are.
-local function renew(s)
-  s.open = id_after(s.open)
-  call('HSET', s.meta, 'open', s.open)
-end
+local function renew(s) s.open, s.changed = id_after(s.open), true end
 
 local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end
 
@@ -178,9 +180,13 @@ local function join(s, shard_open, keys)
   for from = 1, #keys, CHUNK do
     call('SADD', shard_open, unpack(keys, from, math.min(from + CHUNK - 1, #keys)))
   end
-  if not s.since then
-    s.since = milliseconds()
-    call('HSET', s.meta, 'open_since', s.since)
-  end
+  if s.since == '0' then s.since, s.changed = milliseconds(), true end
+end
+
+-- The same for keys that were written before.
+local function rejoin(s, shard_open, keys)
+  if #keys == 0 then return end
+  join(s, shard_open, keys)
+  s.requeued, s.changed = s.open, true
 end
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -48,7 +49,7 @@ type Taking struct {
 // Seal takes the shard for a flush: of the sealed epoch if there is one, or else of the open one, which it seals. In one round
 // trip of constant time.
 func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch, error) {
-	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), retryKey(shard), drainKey(shard)}
+	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), retryKey(shard), drainKey(shard), deadKey(shard)}
 	reply, err := sealScript.Run(ctx, c.client, keys, t.Owner, ms(t.Lease), ms(t.MinAge), t.Keys).Slice()
 	if err == nil && len(reply) != 7 {
 		err = fmt.Errorf("a reply of %d", len(reply))
@@ -93,37 +94,37 @@ type Snapshot struct {
 	Token     string  // for Hydrate, likewise
 }
 
-// Read reads the entries of keys, all of one shard, with plain commands: in one round trip, and another if some are not there.
+// Read reads the entries of keys, all of one shard, with one plain command, and another if some are not there.
 func (c *Cache) Read(ctx context.Context, shard counter.Shard, keys []counter.Key) (Snapshot, error) {
 	snapshot := Snapshot{Shard: shard}
 	if len(keys) == 0 {
 		return snapshot, nil
 	}
-	names := make([]string, len(keys))
-	for i, key := range keys {
-		names[i] = c.prefixes[shard] + string(key)
+	names := make([]string, 1, 1+len(keys))
+	names[0] = metaKey(shard)
+	for _, key := range keys {
+		names = append(names, c.prefixes[shard]+string(key))
 	}
-	pipe := c.client.Pipeline()
-	meta := pipe.HMGet(ctx, metaKey(shard), "watermark", "open")
-	texts := pipe.MGet(ctx, names...)
-	if err := send(ctx, pipe); err != nil {
+	texts, err := c.client.MGet(ctx, names...).Result()
+	if err != nil {
 		return snapshot, fmt.Errorf("read %d entries of shard %s: %w", len(keys), shard, err)
 	}
-	var err error
-	if snapshot.Watermark, snapshot.Token, err = decodeMeta(meta.Val()); err != nil {
+	meta, err := decodeMeta(texts[0])
+	if err != nil {
 		return snapshot, fmt.Errorf("read the meta of shard %s: %w", shard, err)
 	}
+	snapshot.Watermark, snapshot.Token = meta.watermark, meta.token
 	snapshot.Entries = make([]Entry, len(keys))
 	var missing []int
 	for i, key := range keys {
-		if text, ok := texts.Val()[i].(string); ok {
+		if text, ok := texts[i+1].(string); ok {
 			snapshot.Entries[i] = decodeEntry(key, text)
 			continue
 		}
 		snapshot.Entries[i] = Entry{Row: counter.Row{Key: key}, Missing: true}
 		missing = append(missing, i)
 	}
-	return snapshot, c.findCorrupt(ctx, snapshot.Entries, names, missing)
+	return snapshot, c.findCorrupt(ctx, snapshot.Entries, names[1:], missing)
 }
 
 // findCorrupt tells keys that hold something else than a string from those that hold nothing: MGET does not.
@@ -147,17 +148,30 @@ func (c *Cache) findCorrupt(ctx context.Context, entries []Entry, names []string
 	return nil
 }
 
-// decodeMeta reads watermark and open of a shard's meta.
-func decodeMeta(meta []any) (watermark int64, token string, err error) {
-	mark, open := "0", ""
-	if text, ok := meta[0].(string); ok {
-		mark = text
+// shardMeta is what a shard's meta says of its epochs, see entry.lua.
+type shardMeta struct {
+	open, watermark, first, sealed, requeued int64
+	since, sealedSince                       int64 // ms
+
+	token string // for Hydrate
+}
+
+// decodeMeta reads a shard's meta; nil: there is none yet.
+func decodeMeta(value any) (shardMeta, error) {
+	text, ok := value.(string)
+	if !ok {
+		return shardMeta{}, nil
 	}
-	if text, ok := meta[1].(string); ok {
-		open = text
-	}
-	watermark, err = parseID(mark)
-	return watermark, mark + ":" + open, err
+	f := fields{rest: text}
+	var m shardMeta
+	open, rest, _ := strings.Cut(text, " ")
+	_, rest, _ = strings.Cut(rest, " ")
+	watermark, _, _ := strings.Cut(rest, " ")
+	m.token = watermark + ":" + open
+	m.open, m.since, m.watermark, m.first = f.nextID(), f.int(), f.nextID(), f.nextID()
+	_ = f.word() // the incarnation
+	m.sealed, m.sealedSince, m.requeued = f.nextID(), f.int(), f.nextID()
+	return m, f.err
 }
 
 // Commit drops a sealed epoch, after Postgres has a state of each of its keys, or the key was set aside: the shard's watermark
@@ -181,7 +195,7 @@ func (c *Cache) Drop(ctx context.Context, e *Epoch, keys []counter.Key) (done bo
 }
 
 func (c *Cache) commit(ctx context.Context, e *Epoch, keys ...any) (left int64, done bool, err error) {
-	names := []string{metaKey(e.Shard), sealedKey(e.Shard), openKey(e.Shard)}
+	names := []string{metaKey(e.Shard), sealedKey(e.Shard), openKey(e.Shard), deadKey(e.Shard)}
 	left, err = commitScript.Run(ctx, c.client, names, append([]any{e.id, e.first}, keys...)...).Int64()
 	if err != nil {
 		return 0, false, fmt.Errorf("commit the epoch of shard %s: %w", e.Shard, err)

@@ -6,7 +6,7 @@
 --
 -- Reply: how many were removed.
 
-local watermark = number(call('HGET', KEYS[1], 'watermark') or '0')
+local watermark = epochs(KEYS[1], call('GET', KEYS[1])).watermark
 local removed = {}
 for i = 1, #ARGV do
   local text = ARGV[i]

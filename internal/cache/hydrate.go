@@ -102,7 +102,7 @@ func (c *Cache) hydrations(bases []Base) []*hydration {
 	var calls []*hydration
 	for g, all := range places {
 		for part := range slices.Chunk(all, maxHydrate) {
-			h := &hydration{places: part, keys: []string{metaKey(g.shard), openKey(g.shard)}}
+			h := &hydration{places: part, keys: []string{metaKey(g.shard), deadKey(g.shard)}}
 			h.args = append(make([]any, 0, 3+4*len(part)), g.token, ms(c.cleanTTL), ms(absentTTL))
 			for _, place := range part {
 				h.keys = append(h.keys, c.entryKey(bases[place].Key))

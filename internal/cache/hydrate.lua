@@ -10,7 +10,7 @@
 -- a life from before the restart has the writes of that life.
 --
 -- KEYS[1]    {aw:07}:meta
--- KEYS[2]    {aw:07}:open
+-- KEYS[2]    {aw:07}:dead
 -- KEYS[i+2]  entry {aw:07}:c:<key>
 -- ARGV[1]    token: <watermark>:<open>, as in the head of apply.lua's reply
 -- ARGV[2]    TTL of a created entry, ms
@@ -20,9 +20,9 @@
 -- Reply: for each key "y" created, or complete already; "s" stale token: read Postgres again; "o" the sum of base and unsynced
 -- operations would overflow: nothing changed; "e" not an entry; or the entry as it has been rebased.
 
-local s = epochs(KEYS[1])
-local fresh = not s.stale and ARGV[1] == base36(s.watermark) .. ':' .. s.open
-if s.stale then keep(s) end
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
+local fresh = not s.changed and ARGV[1] == s.watermark_id .. ':' .. s.open
+save(s)
 
 local function create(name, value, version, state)
   local e = { v = value, n = version, epoch = '0', l = '0', x = state ~= 'r' or nil }
@@ -43,7 +43,7 @@ local function later(lives, lineage, value, version, had, had_n, counts)
   return #kept > 0 and table.concat(kept) or nil
 end
 
-local function rebase(name, e, value, version, state, lineage)
+local function rebase(e, value, version, state, lineage)
   local lives, counts = e.p or '', e.u == 'u'
   -- Nothing was written to it since the restart; or since a copy of it came back that somebody had made. (A lower number
   -- alone proves nothing: after a failover it may come from a clock that is behind.)
@@ -60,24 +60,32 @@ local function rebase(name, e, value, version, state, lineage)
   if untouched and last == e.l then e.x = state == 'x' or nil end -- the row is what this entry has become
   e.p = later(e.p or '', lineage, value, version, had, had_n, counts)
   e.v, e.n, e.u, e.b, e.w = v, n, nil, version, counts and value or nil
-  put(name, e)
   return encode(e)
 end
 
-local out = {}
-for i = 1, #KEYS - 2 do
-  local name, at = KEYS[i + 2], 4 * i
-  local e, corrupt = load(name)
-  if corrupt then
+local texts = call('MGET', unpack(KEYS, 3))
+local out, rebased = {}, {}
+for i = 1, #texts do
+  local name, text, at = KEYS[i + 2], texts[i], 4 * i
+  local e = text and decode(text)
+  if text and not e or not text and call('EXISTS', name) == 1 then -- MGET is silent about what is no string
     out[i] = 'e'
   elseif e and not e.u then
     out[i] = 'y'
   elseif not fresh then
     out[i] = 's'
   elseif e then
-    out[i] = rebase(name, e, ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]))
+    out[i] = rebase(e, ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]))
+    if out[i] ~= 'o' then
+      rebased[#rebased + 1] = name
+      rebased[#rebased + 1] = out[i]
+    end
   else
     out[i] = create(name, ARGV[at], ARGV[at + 1], ARGV[at + 2])
   end
+end
+if #rebased > 0 then
+  free(KEYS[2]) -- flushing goes on in a Redis that is full
+  call('MSET', unpack(rebased))
 end
 return out

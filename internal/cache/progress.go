@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -26,25 +28,18 @@ type Progress struct {
 func (c *Cache) Progress(ctx context.Context, shard counter.Shard) (Progress, error) {
 	// In this order: what the watermark passes over is set aside before, and what has been taken up again since is in requeued.
 	pipe := c.client.Pipeline()
-	meta := pipe.HMGet(ctx, metaKey(shard), "watermark", "first")
+	before := pipe.Get(ctx, metaKey(shard))
 	aside := pipe.Exists(ctx, retryKey(shard), deadKey(shard))
-	requeued := pipe.HMGet(ctx, metaKey(shard), "requeued")
-	if err := send(ctx, pipe); err != nil {
+	after := pipe.Get(ctx, metaKey(shard))
+	if err := send(ctx, pipe); err != nil && !errors.Is(err, redis.Nil) {
 		return Progress{}, fmt.Errorf("progress of shard %s: %w", shard, err)
 	}
-	var f fields
-	id := func(field any) int64 {
-		if text, ok := field.(string); ok {
-			return f.id(text)
-		}
-		return 0
+	meta, err := decodeMeta(before.Val())
+	later, laterErr := decodeMeta(after.Val())
+	if err = cmp.Or(err, laterErr); err != nil {
+		return Progress{}, fmt.Errorf("progress of shard %s: %w", shard, err)
 	}
-	p := Progress{
-		Watermark: id(meta.Val()[0]), First: id(meta.Val()[1]), Requeued: id(requeued.Val()[0]), Aside: aside.Val() > 0,
-	}
-	if f.err != nil {
-		return Progress{}, fmt.Errorf("progress of shard %s: %w", shard, f.err)
-	}
+	p := Progress{Watermark: meta.watermark, First: meta.first, Requeued: later.requeued, Aside: aside.Val() > 0}
 	return p, nil
 }
 

@@ -16,7 +16,8 @@
 --
 -- Reply: a letter for each key: y done, w not: it has moved on since it was read; o not: the sum would overflow.
 
-local s = enter(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
+free(KEYS[5])
 
 -- What the row has of the entry: value ("set" where the value was set since) and version at the end of its last life that the
 -- row has, or before the first. The present life is over if it is from before a restart; else the row cannot have it.
@@ -51,10 +52,7 @@ local function merge(name, key, e, value, version, lineage)
   renew(s)
   e.v, e.n, e.b, e.l, e.epoch = v, n, version, s.open, s.open
   put(name, e)
-  if not e.a then
-    join(s, KEYS[2], { key })
-    call('HSET', KEYS[1], 'requeued', s.open)
-  end
+  if not e.a then rejoin(s, KEYS[2], { key }) end
   return 'y'
 end
 
@@ -84,4 +82,5 @@ for i = 1, #KEYS - 5 do
     out[i] = 'w'
   end
 end
+save(s)
 return table.concat(out)

@@ -12,7 +12,7 @@
 --
 -- SADD comes before the entries are written, so a Redis that is full refuses to mark, as a whole. It does not refuse to drop.
 
-local s = epochs(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local out, joining, marked, dropped = {}, {}, {}, {}
 for i = 1, #KEYS - 2 do
   local name, key = KEYS[i + 2], ARGV[2 * i]
@@ -39,12 +39,9 @@ end
 if #dropped > 0 then
   -- What was read from Postgres before may be as old as the entry was.
   call('UNLINK', unpack(dropped))
-  keep(s)
   renew(s)
 end
-if #joining > 0 then
-  keep(s)
-  join(s, KEYS[2], joining)
-  call('MSET', unpack(marked))
-end
+join(s, KEYS[2], joining)
+if #marked > 0 then call('MSET', unpack(marked)) end
+save(s)
 return table.concat(out)

@@ -13,7 +13,8 @@
 --
 -- On a cluster the entries, whose names are made here, have the tag of the keys that are declared.
 
-local s = enter(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
+free(KEYS[4])
 local keys, entries = {}, sub(KEYS[1], 1, -5) .. 'c:'
 if ARGV[1] == 'due' then
   keys = call('ZRANGEBYSCORE', KEYS[3], '-inf', milliseconds(), 'LIMIT', 0, ARGV[2])
@@ -34,8 +35,6 @@ for _, key in ipairs(keys) do
     done[#done + 1] = key
   end
 end
-if #done > 0 then
-  join(s, KEYS[2], done)
-  call('HSET', KEYS[1], 'requeued', s.open)
-end
+rejoin(s, KEYS[2], done)
+save(s)
 return done

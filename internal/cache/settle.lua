@@ -14,7 +14,8 @@
 --
 -- Reply: how many became clean.
 
-local s = enter(KEYS[1])
+local s = epochs(KEYS[1], call('GET', KEYS[1]))
+free(KEYS[5])
 local clean, joining = 0, {}
 for i = 1, #KEYS - 5 do
   local key, name = ARGV[2 * i], KEYS[i + 5]
@@ -34,12 +35,8 @@ for i = 1, #KEYS - 5 do
     end
   end
 end
-if #joining > 0 then
-  join(s, KEYS[2], joining)
-  call('HSET', KEYS[1], 'requeued', s.open)
-end
-if clean > 0 then
-  renew(s)
-  pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6))
-end
+rejoin(s, KEYS[2], joining)
+if clean > 0 then renew(s) end
+save(s)
+if clean > 0 then pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6)) end
 return clean

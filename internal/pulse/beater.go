@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,19 +51,21 @@ type Options struct {
 	Role    string
 	Version string
 	Address string
-	// Counted holds the process's own metrics. It is gathered once a second, so nothing in it may ask other servers.
+	// Counted holds the process's own metrics. It is gathered each second, so nothing in it may ask other servers.
 	Counted  prometheus.Gatherer
 	Postgres Postgres // nil: the process uses none
 	Settings Settings
 	Logger   *slog.Logger
 }
 
-// Beater says once a second that this process runs.
+// Beater says once a second that this process runs, and every other second while there is nothing else to say.
 type Beater struct {
-	options Options
-	pulse   Pulse
-	started time.Time
-	failing bool
+	options  Options
+	pulse    Pulse
+	started  time.Time
+	failing  bool
+	repeated bool // the last beat had the counts and the state of Postgres of the one before it
+	rested   bool // the last beat was left out
 
 	postgresSince time.Time
 	swept         time.Time // zero: never
@@ -99,13 +102,31 @@ func (b *Beater) Run(ctx context.Context) {
 	}
 }
 
-// beat is one of them.
+// beat is one of them, or none if it may rest.
 func (b *Beater) beat(ctx context.Context) error {
+	postgres := b.pulse.Postgres
 	b.lookAtPostgres(ctx)
 	counts, err := count(b.options.Counted)
 	if err != nil {
 		return err
 	}
+	if b.rest(postgres == b.pulse.Postgres && reflect.DeepEqual(counts, b.pulse.Counts)) {
+		return nil
+	}
+	return b.say(ctx, counts)
+}
+
+// rest reports whether a beat may be left out. same says that it would repeat the last one. The one that says so first is not left
+// out, since readers take rates from a beat to its next, and only it tells them that they are 0. Of two in a row one is made: a
+// process that is not heard of for aliveFor is taken for gone, and another beat may be late or lost.
+func (b *Beater) rest(same bool) bool {
+	b.rested = same && b.repeated && !b.rested && !b.failing
+	b.repeated = same
+	return b.rested
+}
+
+// say makes a beat.
+func (b *Beater) say(ctx context.Context, counts Counts) error {
 	now := time.Now()
 	if counts.Sweeps > b.pulse.Counts.Sweeps {
 		b.swept = now

@@ -16,7 +16,7 @@ const (
 	// Key is the hash that holds the pulses.
 	Key = "aw:pulse"
 
-	// Every is the time between two beats.
+	// Every is the time between two beats. Of those that say the same, every other one is left out.
 	Every = time.Second
 
 	// aliveFor is how old the last beat of a process may be that counts as running: some beats may be late or lost.

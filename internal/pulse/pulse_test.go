@@ -258,3 +258,46 @@ func TestPruneFindsOutWhyNobodyBeats(t *testing.T) {
 	require.NoError(t, pulse.Prune(t.Context(), client, []pulse.Pulse{{ID: "silent", Age: time.Second}}), "it beats")
 	require.Len(t, b.read(t), 1)
 }
+
+// beats counts the beats of which Redis hears.
+type beats struct{ n atomic.Int64 }
+
+func (*beats) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b *beats) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "evalsha" {
+			b.n.Add(1)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (*beats) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func TestAProcessWithNothingNewToSayBeatsHalfAsOften(t *testing.T) {
+	t.Parallel()
+	client := localtest.Redis(t)
+	b := setup(t, client)
+	heard := new(beats)
+	client.AddHook(heard)
+	began := time.Now()
+	b.run(t)
+	// The first two say what is new and that it stays so. Of the others every second one is left out: 5 beats take 7 s, not 4.
+	localtest.Eventually(t, patience, func() (bool, string) {
+		n := heard.n.Load()
+		return n >= 5, fmt.Sprintf("%d beats", n)
+	})
+	require.Greater(t, time.Since(began), 5500*time.Millisecond)
+	require.True(t, b.read(t)[0].Alive())
+
+	b.writes.WithLabelValues("increment").Inc()
+	told := heard.n.Load()
+	localtest.Eventually(t, patience, func() (bool, string) {
+		pulses := b.read(t)
+		return pulses[0].Counts.Writes == 1, fmt.Sprintf("%+v", pulses)
+	})
+	require.LessOrEqual(t, heard.n.Load(), told+1, "news is in the next beat")
+}

@@ -107,7 +107,7 @@ func classOfState(code string) Class {
 	return Refused
 }
 
-// IsLocked reports that err is a statement's that waited too long for a lock which somebody else holds (see Locked).
+// IsLocked reports that err is a statement's that waited too long for a lock which somebody else holds (see UpsertUnlocked).
 func IsLocked(err error) bool { return sqlState(err) == stateLockNotAvailable }
 
 // TooSlow reports that err is a statement's that ran into the statement timeout: fewer rows may get through.

@@ -1,10 +1,11 @@
 // Package store is the Postgres side: it writes batches of counter states, reads them back, purges tombstones and applies
 // the migrations.
 //
-//	s, err := store.Open(url, store.Options{})  // does not connect: Postgres may be down
-//	ahead, err := s.Upsert(ctx, rows)           // one statement for the batch; never takes a row back
-//	rows, err := s.Read(ctx, keys)              // one query
-//	switch store.Classify(err) { ... }          // whose fault is it, and is it worth another try
+//	s, err := store.Open(url, store.Options{})        // does not connect: Postgres may be down
+//	ahead, err := s.Upsert(ctx, rows)                 // one statement for the batch; never takes a row back
+//	ahead, locked, err := s.UpsertUnlocked(ctx, rows) // the same, but returns the keys of rows that others hold locked
+//	rows, err := s.Read(ctx, keys)                    // one query
+//	switch store.Classify(err) { ... }                // whose fault is it, and is it worth another try
 //
 // What it promises:
 //

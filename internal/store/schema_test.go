@@ -59,6 +59,9 @@ func TestPlansUseTheIndexesTheyNeed(t *testing.T) {
 	for _, n := range []int{1, 10, len(many)} {
 		require.Contains(t, plan(readSQL, keyArray(many[:n], rowKey)), "Index Scan using counters_pkey", "%d keys", n)
 	}
+	free := plan(upsertFreeSQL, append(upsertArgs(many), milliseconds(briefly))...)
+	require.Contains(t, free, "counters_pkey")
+	require.NotContains(t, free, "Seq Scan")
 	purge := plan(purgeSQL, time.Hour.Microseconds(), 10)
 	require.Contains(t, purge, "counters_deleted_at_idx")
 	require.Contains(t, purge, "counters_pkey")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -48,6 +49,9 @@ type Store struct {
 	bound   time.Duration // of one call
 	writes  bool
 	url     string
+
+	opened  time.Time
+	metLock atomic.Int64 // when UpsertUnlocked last met a lock, ns after opened; 0: never
 }
 
 // Open checks databaseURL, which is a postgres:// URL or lib/pq's key=value form, and returns a Store. It does not
@@ -77,6 +81,7 @@ func Open(databaseURL string, options Options) (*Store, error) {
 		bound:   bound,
 		writes:  options.Writes,
 		url:     databaseURL,
+		opened:  time.Now(),
 	}, nil
 }
 
