@@ -42,7 +42,16 @@ type SettingsError struct{ Name, Here, There string }
 
 // Error says what differs and what to do.
 func (e *SettingsError) Error() string {
-	return e.What() + ": " + e.Fix()
+	text := e.What() + ": " + e.Fix()
+	if e.Name == shardsName {
+		text += " (entries are stored by it, so it cannot be changed while there are any)"
+	}
+	return text
+}
+
+// NewLayoutError returns the error of CheckMeta for a Redis of another layout.
+func NewLayoutError(there string) *SettingsError {
+	return &SettingsError{Name: layoutName, Here: Layout, There: there}
 }
 
 // What says what differs.
@@ -63,7 +72,7 @@ func (e *SettingsError) What() string {
 func (e *SettingsError) Fix() string {
 	switch {
 	case e.Name != layoutName:
-		return fmt.Sprintf("set %s to %s (entries are stored by it, so it cannot be changed while there are any)", e.Name, e.There)
+		return fmt.Sprintf("set %s to %s", e.Name, e.There)
 	case e.There == ConvertingLayout:
 		return "run `afterwrite migrate`, which goes on with it, or waits for its end"
 	case e.There == PreviousLayout:
@@ -95,6 +104,19 @@ func ReadSettings(ctx context.Context, client redis.Cmdable) (layout string, sha
 		}
 	}
 	return layout, shards, nil
+}
+
+// ChooseShards returns how many shards a process is to use that is set to shards. If that is only a default, and set is false, it is
+// what this Redis is used with, if it is.
+func ChooseShards(ctx context.Context, client redis.Cmdable, shards int, set bool) (int, error) {
+	if set {
+		return shards, nil
+	}
+	layout, there, err := ReadSettings(ctx, client)
+	if err != nil || layout != Layout || there == 0 {
+		return shards, err
+	}
+	return there, nil
 }
 
 // CheckMeta compares the settings that decide where entries are with those that this Redis was first used with, and

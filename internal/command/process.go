@@ -39,6 +39,9 @@ type plan struct {
 	redisConns    func(config.Config) int
 	postgresConns func(config.Config) int
 	writes        bool // rows, to Postgres
+
+	// converts says that the process converts a Redis of the previous version, instead of waiting for one that does.
+	converts bool
 }
 
 // process is what every long-running process has.
@@ -132,6 +135,9 @@ func (s *process) open(ctx context.Context) error {
 		return err
 	}
 	if err = s.trace(ctx); err != nil {
+		return err
+	}
+	if err = s.settle(ctx); err != nil {
 		return err
 	}
 	s.cache = cache.New(s.redis, cache.Options{

@@ -191,7 +191,7 @@ func (c *converter) prepare(ctx context.Context) (err error) {
 	c.open = make([]string, c.to)
 	for i := range c.open {
 		shard := counter.Shard(i)
-		if c.open[i], err = prepareScript.Run(ctx, c.Redis, []string{metaKey(shard)}, c.token).Text(); err != nil {
+		if c.open[i], err = prepareScript.Run(ctx, c.Redis, []string{metaKey(shard), deadKey(shard), conversionKey(shard)}, c.token).Text(); err != nil {
 			return fmt.Errorf("prepare shard %s: %w", shard, err)
 		}
 	}
@@ -211,7 +211,7 @@ func (c *converter) finish(ctx context.Context) error {
 	}
 	// From here on nobody who lost the lease can write.
 	for i := range c.to {
-		if err := c.Redis.HDel(ctx, metaKey(counter.Shard(i)), "conversion").Err(); err != nil {
+		if err := c.Redis.Unlink(ctx, conversionKey(counter.Shard(i))).Err(); err != nil {
 			return fmt.Errorf("end the conversion of shard %s: %w", counter.Shard(i), err)
 		}
 	}

@@ -12,7 +12,7 @@
 -- then for each key eight: key; its entry, score and note as they were read ("" if there is none); its new entry ("!": as it
 --          is, whatever that is; "": it has none, or needs no change); TTL of that, ms (0: none); what becomes of the key ("clean",
 --          "open", "dead", or when its retry is due, ms); the note of a dead one
--- KEYS     move and put: meta, open, retry, dead of the new shard; move and drop: dirty, dead of the old shard; then for each
+-- KEYS     move and put: meta, open, retry, dead, conversion of the new shard; move and drop: dirty, dead of the old shard; then for each
 --          key: move and put its new name; then for each: move and drop its old name
 --
 -- Reply: a letter for each key: y done, w not: it has changed since it was read. An error "CONVERTED" if the conversion is over.
@@ -23,8 +23,8 @@ local KEY, WAS, SCORE, NOTE, BECOMES, TTL, MARK, REASON = 1, 2, 3, 4, 5, 6, 7, 8
 local FIELDS, HEAD = 8, 4
 local what, count = ARGV[1], (#ARGV - HEAD) / FIELDS
 local puts, drops = what ~= 'drop', what ~= 'put'
-local names = (puts and 4 or 0) + (drops and 2 or 0)
-local meta, shard_open, retry, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local names = (puts and 5 or 0) + (drops and 2 or 0)
+local meta, shard_open, retry, dead, conversion = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local old_dirty, old_dead = KEYS[names - 1], KEYS[names]
 
 local function arg(i, field) return ARGV[HEAD + (i - 1) * FIELDS + field] end
@@ -50,7 +50,7 @@ local function check()
   call('SCARD', shard_open)
   call('ZCARD', retry)
   call('HLEN', dead)
-  return call('HGET', meta, 'conversion') == ARGV[2]
+  return call('GET', conversion) == ARGV[2]
 end
 
 -- Whether an entry of layout 3 has this name: its third field is an epoch.
@@ -64,8 +64,8 @@ end
 local function outgrow(s)
   local life = tonumber(ARGV[4])
   if life < s.first then return end
-  s.open, s.first = base36(life + 1), life + 1
-  call('HSET', meta, 'open', s.open, 'first', s.open)
+  s.open, s.first, s.changed = base36(life + 1), life + 1, true
+  s.first_id = s.open
 end
 
 local function put_entry(i)
@@ -99,12 +99,13 @@ if puts and not check() then return redis.error_reply('CONVERTED the conversion 
 local same = drops and compare()
 local s, joining, out = nil, {}, {}
 if puts then
-  s = enter(meta)
+  s = epochs(meta, call('GET', meta))
+  free(dead)
   outgrow(s)
-  if ARGV[3] ~= '' and tonumber(ARGV[3]) < tonumber(s.since or '9e15') then
-    s.since = ARGV[3]
-    call('HSET', meta, 'open_since', s.since)
+  if ARGV[3] ~= '' and (s.since == '0' or tonumber(ARGV[3]) < tonumber(s.since)) then
+    s.since, s.changed = ARGV[3], true
   end
+  save(s)
 end
 for i = 1, count do
   out[i] = (puts and not drops or same[i]) and 'y' or 'w'
@@ -114,5 +115,8 @@ for i = 1, count do
     if puts then put_mark(i, joining) else call('UNLINK', old_name(i)) end
   end
 end
-if puts then join(s, shard_open, joining) end
+if puts then
+  join(s, shard_open, joining)
+  save(s)
+end
 return table.concat(out)

@@ -334,7 +334,7 @@ func TestKeysKeepTheirTTLAndNothingOldIsLeft(t *testing.T) {
 				require.InDelta(t, k.TTL, ttl.Milliseconds(), 30_000, k.Key)
 			}
 			for name := range b.dump(t) {
-				require.NotRegexp(t, `:(dirty|gen|drain)$|^\{aw:meta\}`, name)
+				require.NotRegexp(t, `:(dirty|gen|drain|conversion)$|^\{aw:meta\}`, name)
 				number, _, found := strings.Cut(strings.TrimPrefix(name, "{aw:"), "}")
 				require.True(t, found, name)
 				shard, err := strconv.Atoi(number)

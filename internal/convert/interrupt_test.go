@@ -166,10 +166,13 @@ func (s *stall) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// stalled runs a converter that stalls until another has done all of it, and returns its error.
-func (b *testBundle) stalled(t *testing.T, what string) error {
+func newStall(what string) *stall {
+	return &stall{arrived: make(chan struct{}), release: make(chan struct{}), what: what}
+}
+
+// runStalled runs a converter that stalls and loses its lease. Its error comes when it is released.
+func (b *testBundle) runStalled(t *testing.T, s *stall) <-chan error {
 	t.Helper()
-	s := &stall{arrived: make(chan struct{}), release: make(chan struct{}), what: what}
 	options := b.process(t, nil)
 	options.Redis.AddHook(s)
 	ended := make(chan error, 1)
@@ -179,18 +182,19 @@ func (b *testBundle) stalled(t *testing.T, what string) error {
 	}()
 	<-s.arrived
 	b.expire(t)
-	b.convert(t, cache.DefaultShards)
-	before := b.dump(t)
-	close(s.release)
-	err := <-ended
-	require.Equal(t, before, b.dump(t))
-	return err
+	return ended
 }
 
 func TestAConverterThatWakesUpAfterTheEndChangesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	require.ErrorContains(t, b.stalled(t, "move"), "CONVERTED")
+	s := newStall("move")
+	ended := b.runStalled(t, s)
+	b.convert(t, cache.DefaultShards)
+	before := b.dump(t)
+	close(s.release)
+	require.ErrorContains(t, <-ended, "CONVERTED")
+	require.Equal(t, before, b.dump(t))
 }
 
 func TestProcessesOfTheOldVersionAreNamedAndLeftAlone(t *testing.T) {

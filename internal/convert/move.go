@@ -211,7 +211,8 @@ func (m *moving) add(f found, to placed) {
 func (m *moving) run(ctx context.Context, client redis.UniversalClient, what string) (string, error) {
 	var keys []string
 	if what != "drop" {
-		keys = append(keys, metaKey(m.shards.to), openKey(m.shards.to), retryKey(m.shards.to), deadKey(m.shards.to))
+		keys = append(keys, metaKey(m.shards.to), openKey(m.shards.to), retryKey(m.shards.to), deadKey(m.shards.to),
+			conversionKey(m.shards.to))
 	}
 	if what != "put" {
 		keys = append(keys, dirtyKey(m.shards.from), deadKey(m.shards.from))

@@ -19,6 +19,9 @@ func dirtyKey(s counter.Shard) string { return tag(s) + ":dirty" } // layout 2
 func genKey(s counter.Shard) string   { return tag(s) + ":gen" }   // layout 2
 func drainKey(s counter.Shard) string { return tag(s) + ":drain" } // in both
 
+// conversionKey holds the token of the conversion in a new shard, while it lasts.
+func conversionKey(s counter.Shard) string { return tag(s) + ":conversion" }
+
 const (
 	entryPart  = ":c:"
 	recordPart = ":i:"

@@ -59,7 +59,7 @@ func (c *converter) moveRecords(ctx context.Context, p pair, records []name) (ch
 }
 
 func (c *converter) sendRecords(ctx context.Context, p pair, old, moved []string, args []any) error {
-	keys := append([]string{metaKey(p.to)}, moved...)
+	keys := append([]string{conversionKey(p.to), deadKey(p.to)}, moved...)
 	if !c.cluster || p.from == p.to {
 		return recordScript.Run(ctx, c.Redis, append(keys, old...), append([]any{"move", c.token}, args...)...).Err()
 	}

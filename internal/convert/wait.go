@@ -63,7 +63,7 @@ func (w *waiting) pause(ctx context.Context, s status) error {
 		w.idle = now
 	}
 	if w.patience > 0 && now.Sub(w.idle) > w.patience {
-		return fmt.Errorf("waited %s in vain: %w", w.patience, &cache.SettingsError{Name: "layout", Here: cache.Layout, There: s.layout})
+		return fmt.Errorf("waited %s in vain: %w", w.patience, cache.NewLayoutError(s.layout))
 	}
 	if now.Sub(w.said) > sayEvery {
 		w.said = now
