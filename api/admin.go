@@ -110,6 +110,6 @@ func answerJSON(c echo.Context, v any) error {
 	if err != nil {
 		return err //nolint:wrapcheck // it is a mistake of this package, and logged as one
 	}
-	write(c, http.StatusOK, echo.MIMEApplicationJSON, text)
+	write(c, http.StatusOK, jsonType, text)
 	return nil
 }

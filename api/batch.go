@@ -177,5 +177,5 @@ func answerResults(c echo.Context, status int, plan []planned, results []counter
 	}
 	b = append(b, `]}`...)
 	buffer.bytes = b
-	write(c, status, echo.MIMEApplicationJSON, b)
+	write(c, status, jsonType, b)
 }

@@ -169,7 +169,7 @@ func answerCounter(c echo.Context, value counter.Counter, waited bool) {
 	if (waited && !value.Synced) || (!waited && !value.Known) {
 		status = http.StatusAccepted
 	}
-	write(c, status, echo.MIMEApplicationJSON, b.bytes)
+	write(c, status, jsonType, b.bytes)
 }
 
 // answerDeleted answers 202: Postgres does not have it that the counter is deleted.
@@ -177,5 +177,5 @@ func answerDeleted(c echo.Context, value counter.Counter) {
 	b := getBuffer()
 	defer putBuffer(b)
 	b.bytes = appendDeleted(b.bytes, value)
-	write(c, http.StatusAccepted, echo.MIMEApplicationJSON, b.bytes)
+	write(c, http.StatusAccepted, jsonType, b.bytes)
 }

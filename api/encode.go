@@ -28,20 +28,33 @@ func putBuffer(b *buffer) {
 	}
 }
 
+// Values of headers that every answer has. net/http copies them before it sends them, so all answers can share them.
+var (
+	jsonType    = []string{echo.MIMEApplicationJSON}
+	problemType = []string{"application/problem+json"}
+	noStore     = []string{"no-store"}
+)
+
+// shortBodyBytes is a length up to which net/http says by itself how long a body is, and cheaper. What is over 2 KiB it would send
+// in chunks.
+const shortBodyBytes = 1 << 10
+
 // write sends a whole answer. An error means that the client has gone: nobody is left to tell.
-func write(c echo.Context, status int, contentType string, body []byte) {
+func write(c echo.Context, status int, contentType []string, body []byte) {
 	w := c.Response()
 	h := w.Header()
-	h.Set(echo.HeaderContentType, contentType)
-	h.Set(echo.HeaderCacheControl, "no-store")
-	h.Set(echo.HeaderContentLength, strconv.Itoa(len(body))) // else net/http would send what is over 2 KiB in chunks
+	h[echo.HeaderContentType] = contentType
+	h[echo.HeaderCacheControl] = noStore
+	if len(body) > shortBodyBytes {
+		h.Set(echo.HeaderContentLength, strconv.Itoa(len(body)))
+	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }
 
 // noContent answers 204.
 func noContent(c echo.Context) {
-	c.Response().Header().Set(echo.HeaderCacheControl, "no-store")
+	c.Response().Header()[echo.HeaderCacheControl] = noStore
 	c.Response().WriteHeader(http.StatusNoContent)
 }
 

@@ -62,7 +62,7 @@ func answerLeft(c echo.Context, left flush.Left) {
 	b := strconv.AppendInt([]byte(`{"dirty":`), left.Dirty, 10)
 	b = strconv.AppendInt(append(b, `,"retrying":`...), left.Retrying, 10)
 	b = strconv.AppendInt(append(b, `,"dead":`...), left.Dead, 10)
-	write(c, status, echo.MIMEApplicationJSON, append(b, '}'))
+	write(c, status, jsonType, append(b, '}'))
 }
 
 // readFlush reads which keys to flush; nil for all.

@@ -157,7 +157,7 @@ func writeProblem(c echo.Context, e *counter.Error) {
 	if status == http.StatusServiceUnavailable {
 		c.Response().Header().Set(echo.HeaderRetryAfter, retryAfter(e.RetryAfter))
 	}
-	write(c, status, "application/problem+json", b.bytes)
+	write(c, status, problemType, b.bytes)
 }
 
 // retryAfter rounds up to the whole seconds that the header takes, to at least one.

@@ -38,9 +38,10 @@ const (
 
 // Drained is what a drain achieved, also when it ended with an error.
 type Drained struct {
-	Rows  int64         // that Postgres took
-	Busy  bool          // another drain had the shard: nothing was done
-	Again time.Duration // when the shard should be drained again, since keys wait or were written meanwhile; 0: need not
+	Rows     int64         // that Postgres took
+	Busy     bool          // another drain had the shard: nothing was done
+	Again    time.Duration // when the shard should be drained again, since keys were written meanwhile; 0: need not
+	Deferred time.Duration // when the first of those keys is due whose rows were locked; 0: none was
 }
 
 // Drain flushes the sealed epoch of the shard, if there is one, and then the open one, unless it is younger than minAge and has
@@ -204,9 +205,7 @@ const maxPage = 2000
 func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left int) error {
 	done, err := d.flush(ctx, p.Snapshot, false, left)
 	d.done.Rows += done.rows
-	if done.deferred > 0 {
-		d.again(done.deferred)
-	}
+	d.done.Deferred = sooner(d.done.Deferred, done.deferred)
 	for _, r := range done.refused {
 		err = errors.Join(err, d.retries.refused(ctx, r))
 	}

@@ -127,10 +127,13 @@ func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 	if errors.Is(err, errDrainTooLong) {
 		drained.Again, err = time.Millisecond, nil
 	}
-	if err != nil || drained.Again == 0 {
-		return err
+	if drained.Deferred > 0 {
+		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, drained.Deferred)))
 	}
-	return tasks.Send(ctx, h.sender, tasks.DrainMore(shard.Shard, id, drained.Again))
+	if drained.Again > 0 {
+		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainMore(shard.Shard, id, drained.Again)))
+	}
+	return err
 }
 
 func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {

@@ -286,6 +286,11 @@ func (a *application) settle(reply string, err error) (answer bool) {
 
 // settleStep gives each write of a step its own outcome: those that were added up take turns.
 func (a *application) settleStep(s *step, line string, h *head) {
+	w := a.writes[s.write]
+	if w.Kind == counter.Get && isEntry(line) {
+		*a.outcomes[s.write] = decodeRead(w.Key, line, h)
+		return
+	}
 	o := decodeOutcome(line, s.writes, h)
 	if s.writes == 1 {
 		*a.outcomes[s.write] = o
@@ -307,7 +312,7 @@ var errEntry = errors.New("the entry in redis is not a counter's: something else
 
 // decodeOutcome reads one line of the reply of apply.lua, whose head lists them. writes is how many are added up in it.
 func decodeOutcome(line string, writes int32, h *head) Outcome {
-	if line != "" && line[0] <= '9' {
+	if isEntry(line) {
 		return decodeApplied(line, writes, h)
 	}
 	line, replayed := strings.CutPrefix(line, "r ")
@@ -341,6 +346,24 @@ func decodeOutcome(line string, writes int32, h *head) Outcome {
 		return Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
 	}
 	return Outcome{Err: unreadable(line, f.err)}
+}
+
+// isEntry tells an entry from the other lines, which begin with a letter.
+func isEntry(line string) bool { return line != "" && line[0] <= '9' }
+
+// decodeRead reads the entry that a read has found.
+func decodeRead(key counter.Key, line string, h *head) Outcome {
+	e := decodeEntry(key, line)
+	switch {
+	case e.Corrupt:
+		return Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
+	case e.BaseUnknown:
+		return Outcome{Cold: true, BlindWrites: true, Token: h.token}
+	}
+	return Outcome{
+		Value: e.Value, Version: e.Version, Exists: !e.Deleted, Known: true, Synced: !e.Dirty(h.watermark),
+		Epoch: h.epoch, First: h.first,
+	}
 }
 
 // decodeApplied reads the entry that plain increments have made.

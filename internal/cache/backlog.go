@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -303,33 +304,46 @@ func (s *shardState) dueBefore(mark int64) int64 {
 	return s.inSealed + s.inOpen
 }
 
-// UnflushedOf is Unflushed for the given keys only, in one round trip for each of their shards and another for those set aside.
+// maxUnflushed bounds the entries that are read at once.
+const maxUnflushed = 1000
+
+// UnflushedOf is Unflushed for the given keys only, in one round trip for each 1,000 of a shard and another for those set aside.
 func (c *Cache) UnflushedOf(ctx context.Context, keys []counter.Key, before Moment) (Unflushed, error) {
 	u := Unflushed{At: make(Moment, c.shards)}
-	for shard, part := range c.byShard(keys) {
-		snapshot, err := c.Read(ctx, shard, part)
-		if err != nil {
-			return Unflushed{}, err
-		}
-		due, aside := int64(0), []string(nil)
-		for i := range snapshot.Entries {
-			e := &snapshot.Entries[i]
-			switch {
-			case e.Corrupt, e.Aside:
-				aside = append(aside, string(e.Key))
-			case e.Epoch > snapshot.Watermark:
-				u.At[shard] = max(u.At[shard], e.Epoch)
-				if before == nil || snapshot.Watermark < before[shard] {
-					due++
-				}
+	for shard, all := range c.byShard(keys) {
+		due := int64(0)
+		for part := range slices.Chunk(all, maxUnflushed) {
+			n, err := c.unflushedOf(ctx, shard, part, before, &u)
+			if err != nil {
+				return Unflushed{}, err
 			}
+			due += n
 		}
 		u.add(shard, due)
-		if err := c.countAside(ctx, shard, aside, &u); err != nil {
-			return Unflushed{}, err
-		}
 	}
 	return u, nil
+}
+
+// unflushedOf counts some keys of a shard, and returns how many are due.
+func (c *Cache) unflushedOf(ctx context.Context, shard counter.Shard, keys []counter.Key, before Moment, u *Unflushed) (int64, error) {
+	snapshot, err := c.Read(ctx, shard, keys)
+	if err != nil {
+		return 0, err
+	}
+	due, aside := int64(0), []string(nil)
+	for i := range snapshot.Entries {
+		e := &snapshot.Entries[i]
+		switch {
+		case e.Corrupt, e.Aside:
+			aside = append(aside, string(e.Key))
+		case e.Epoch > snapshot.Watermark:
+			u.At[shard] = max(u.At[shard], e.Epoch)
+			if before == nil || snapshot.Watermark < before[shard] {
+				due++
+			}
+		}
+	}
+	return due, c.countAside(ctx, shard, aside, u)
 }
 
 // countAside counts keys that are set aside by whether they are dead.

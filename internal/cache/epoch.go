@@ -178,7 +178,9 @@ func decodeMeta(value any) (shardMeta, error) {
 // is its ID then. left is how many keys were written meanwhile. It reports false, and does nothing, if another epoch is sealed,
 // or Redis is another incarnation: then what is sealed has to be flushed again. In one round trip of constant time. It may be
 // done twice.
-func (c *Cache) Commit(ctx context.Context, e *Epoch) (left int64, done bool, err error) { return c.commit(ctx, e) }
+func (c *Cache) Commit(ctx context.Context, e *Epoch) (left int64, done bool, err error) {
+	return c.commit(ctx, e)
+}
 
 // Drop takes keys of which Postgres has a state out of a sealed epoch, so that a later flush has less to repeat. What
 // Commit says holds for it, too.

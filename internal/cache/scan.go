@@ -100,8 +100,12 @@ func (c *Cache) EachMember(ctx context.Context, shard counter.Shard, page func(k
 		return keys, next, err
 	}
 	for _, scan := range []scan{
-		func(at uint64) ([]string, uint64, error) { return c.client.SScan(ctx, openKey(shard), at, "", ScanPage).Result() },
-		func(at uint64) ([]string, uint64, error) { return c.client.SScan(ctx, sealedKey(shard), at, "", ScanPage).Result() },
+		func(at uint64) ([]string, uint64, error) {
+			return c.client.SScan(ctx, openKey(shard), at, "", ScanPage).Result()
+		},
+		func(at uint64) ([]string, uint64, error) {
+			return c.client.SScan(ctx, sealedKey(shard), at, "", ScanPage).Result()
+		},
 		func(at uint64) ([]string, uint64, error) {
 			return pairs(c.client.ZScan(ctx, retryKey(shard), at, "", ScanPage).Result())
 		},
@@ -138,7 +142,7 @@ type Inspected struct {
 	Dirty    bool // also when it waits for a retry, or is dead
 	Dead     bool
 	RetryAt  int64 // when a flush may take up what was set aside, ms of Redis's clock; 0: it was not, or is dead
-	Stranded bool // it is dirty, but in no epoch, nor set aside: somebody removed it there by hand, and no flush finds it
+	Stranded bool  // it is dirty, but in no epoch, nor set aside: somebody removed it there by hand, and no flush finds it
 }
 
 // Inspect reads entries and where their keys stand, up to ScanPage of them, one for each key in their order. It blocks for one round

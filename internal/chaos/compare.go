@@ -46,16 +46,20 @@ func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	return found, flush()
 }
 
-// decodeEntry reads value, version and x for deleted (see internal/cache/entry.lua). It reports false where there is none. One
-// that says more at the end, of what Postgres does not have or of a base that it waits for, is not equal to any row.
+// decodeEntry reads value, version, and after the epoch x for deleted (see internal/cache/entry.lua). It reports false where there is
+// none. One that waits for a base, or is set aside, is not equal to any row.
 func decodeEntry(text string) (row, bool) {
 	fields := strings.Fields(text)
 	if len(fields) == 0 {
 		return row{}, false
 	}
 	odd := row{reading: reading{value: -1, version: -1}}
-	deleted := len(fields) == 3 && fields[2] == "x"
-	if len(fields) != 2 && !deleted {
+	if len(fields) < 3 {
+		return odd, true
+	}
+	_, flags, _ := strings.Cut(fields[2], ":")
+	deleted := flags == "x"
+	if flags != "" && !deleted {
 		return odd, true
 	}
 	value, err := strconv.ParseInt(fields[0], 10, 64)
