@@ -72,7 +72,9 @@ func (s *process) serveNotReady(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	notYet := func(context.Context) error { return errors.New("this Redis is being converted to layout " + cache.Layout) }
+	notYet := func(context.Context) error {
+		return errors.New("this Redis is being converted to layout " + cache.Layout)
+	}
 	handler := ops.Handler(ops.HandlerOptions{
 		Registry: s.registry, Logger: s.log, Checks: []ops.Check{{Name: "redis", Required: true, Probe: notYet}},
 		Next: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

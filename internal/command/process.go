@@ -145,13 +145,8 @@ func (s *process) open(ctx context.Context) error {
 	})
 	s.sampler = s.cache.NewCollector()
 	s.registry.MustRegister(s.sampler, s.cache.NewStateCollector())
-	if s.postgresConns != nil {
-		s.store, err = store.Open(s.config.DatabaseURL, store.Options{
-			Logger: s.log, MaxConns: s.postgresConns(s.config), Writes: s.writes, OpenDB: s.tracing.OpenDB(),
-		})
-		if err != nil {
-			return err
-		}
+	if err = s.openStore(); err != nil {
+		return err
 	}
 	for {
 		if err := awaitRedis(ctx, s.cache, s.config.RedisURL, redisPatience, s.log); err != nil {
@@ -163,6 +158,17 @@ func (s *process) open(ctx context.Context) error {
 		}
 		s.log.Warn("redis went away while it was being examined", "error", err)
 	}
+}
+
+// openStore opens Postgres, where it is used.
+func (s *process) openStore() (err error) {
+	if s.postgresConns == nil {
+		return nil
+	}
+	s.store, err = store.Open(s.config.DatabaseURL, store.Options{
+		Logger: s.log, MaxConns: s.postgresConns(s.config), Writes: s.writes, OpenDB: s.tracing.OpenDB(),
+	})
+	return err
 }
 
 // trace begins to send traces, where they are wanted, and to name them in the log.

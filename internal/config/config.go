@@ -101,7 +101,7 @@ func FromMap(environment map[string]string) (Config, error) {
 
 func parse(options env.Options) (Config, error) {
 	var c Config
-	options.OnSet = func(name string, value any, isDefault bool) {
+	options.OnSet = func(name string, _ any, isDefault bool) {
 		if name == "AFTERWRITE_SHARDS" {
 			c.ShardsSet = !isDefault
 		}

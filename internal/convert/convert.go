@@ -160,6 +160,7 @@ func (c *converter) convert(ctx context.Context) (err error) {
 	if c.progress.Keys, err = c.size(ctx); err != nil {
 		return err
 	}
+	c.reported = time.Now()
 	c.Logger.Info("converting this Redis to layout "+cache.Layout, "keys", c.progress.Keys, "shards", c.from, "to_shards", c.to)
 	if err := c.prepare(ctx); err != nil {
 		return err
@@ -173,8 +174,10 @@ func (c *converter) convert(ctx context.Context) (err error) {
 			return c.finish(ctx)
 		}
 	}
-	return errors.New("keys of layout 2 keep coming: a process of the old version is still writing; stop it")
+	return errStillWriting
 }
+
+var errStillWriting = errors.New("a process of the old version is still writing: stop it")
 
 // size is how many keys there are.
 func (c *converter) size(ctx context.Context) (keys int64, err error) {
@@ -191,7 +194,8 @@ func (c *converter) prepare(ctx context.Context) (err error) {
 	c.open = make([]string, c.to)
 	for i := range c.open {
 		shard := counter.Shard(i)
-		if c.open[i], err = prepareScript.Run(ctx, c.Redis, []string{metaKey(shard), deadKey(shard), conversionKey(shard)}, c.token).Text(); err != nil {
+		keys := []string{metaKey(shard), deadKey(shard), conversionKey(shard)}
+		if c.open[i], err = prepareScript.Run(ctx, c.Redis, keys, c.token).Text(); err != nil {
 			return fmt.Errorf("prepare shard %s: %w", shard, err)
 		}
 	}

@@ -162,7 +162,7 @@ func TestARepeatedRequestGetsTheAnswerOfBefore(t *testing.T) {
 				require.True(t, got.Replayed, r.ID)
 				require.Equal(t, r.Answer.Status == 202, !got.Known, r.ID)
 				if r.Answer.Status == 200 {
-					require.Equal(t, r.Answer, answer{200, got.Value, got.Version, got.Synced})
+					require.Equal(t, answer{200, got.Value, got.Version, got.Synced}, r.Answer)
 				}
 				op.Kind, op.Amount = counter.Increment, 12345
 				require.Equal(t, counter.CodeIdempotencyKeyReused, counter.CodeOf(s.do(t, op, true).Err))

@@ -28,7 +28,7 @@ func parseEntry2(text string) (entry2, bool) {
 	var rest string
 	e.value, rest, _ = strings.Cut(text, " ")
 	e.version, rest, _ = strings.Cut(rest, " ")
-	if !isNumber(e.value) || !isNumber(e.version) {
+	if !isNumber(e.value) || !isNumber(e.version) || e.version[0] == '-' {
 		return entry2{}, false
 	}
 	life, hasBase := "", false

@@ -3,7 +3,6 @@ package convert
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -133,38 +132,21 @@ func parseScore(reply any) (*float64, error) {
 // place says what becomes of a key in a shard whose open epoch is given.
 func place(f *found, p pair, open string, now int64) placed {
 	s := readScore(f.score, now)
-	e, ok := parseEntry2(f.text)
-	corrupt := f.alien || (f.text != "" && !ok)
 	if f.text != "" && p.from == p.to && isLayout3(f.text) { // an earlier run has converted it
 		return placed{mark: markOpen, since: now, change: s.dirty}
 	}
-	to := placed{change: true, mark: markClean, life: e.lastLife()}
-	switch {
-	case s.dead, !s.dirty && f.note != "":
-		to.mark, to.note = markDead, f.note
-		if to.note == "" {
-			to.note = lostNote(now)
-		}
-	case s.waits && (ok || corrupt):
-		to.mark = strconv.FormatInt(s.ms, 10)
-	case s.dirty: // also where the entry is missing: the flush deals with that
-		to.mark, to.since = markOpen, s.ms
-		if s.waits {
-			to.since = now
-		}
-	case ok && e.dirty():
-		to.mark, to.since = markOpen, now
-	}
+	e, ok := parseEntry2(f.text)
+	to := f.mark(s, ok && e.dirty(), now)
 	inPlace := p.from == p.to && !s.dirty // where there is no entry to translate
 	switch {
-	case corrupt:
+	case !ok && f.exists():
 		to.entry, to.change = asItIs, !inPlace
 	case !ok:
 		to.change = to.mark != markClean && !inPlace
 	case to.mark != markClean:
-		to.entry = e.unsynced(open, to.mark != markOpen)
+		to.entry, to.life, to.change = e.unsynced(open, to.mark != markOpen), e.lastLife(), true
 	default:
-		to.entry = e.clean()
+		to.entry, to.change = e.clean(), true
 		if f.ttl >= 0 {
 			to.ttl = max(1, f.ttl.Milliseconds())
 		}
@@ -172,12 +154,34 @@ func place(f *found, p pair, open string, now int64) placed {
 	return to
 }
 
-// lostNote is the note of a dead key that has none.
+// exists reports that there is something under the name of the entry.
+func (f *found) exists() bool { return f.text != "" || f.alien }
+
+// mark says where the key goes: into the open epoch, or to those that are set aside. unsynced: the entry says that it is dirty.
+func (f *found) mark(s score2, unsynced bool, now int64) placed {
+	dead := s.dead || (!s.dirty && f.note != "")
+	switch {
+	case dead && f.note == "":
+		return placed{mark: markDead, note: lostNote(now)}
+	case dead:
+		return placed{mark: markDead, note: f.note}
+	case s.waits && f.exists():
+		return placed{mark: strconv.FormatInt(s.ms, 10)}
+	case s.waits: // the flush deals with an entry that is missing
+		return placed{mark: markOpen, since: now}
+	case s.dirty:
+		return placed{mark: markOpen, since: s.ms}
+	case unsynced: // somebody has removed its mark
+		return placed{mark: markOpen, since: now}
+	default:
+		return placed{mark: markClean}
+	}
+}
+
+// lostNote is the note of a dead key that has none, in the form of cache.Dead.
 func lostNote(now int64) string {
-	note, _ := json.Marshal(cache.Dead{ // strings and numbers
-		Reason: "(its note was lost before the conversion to layout 3)", Since: time.UnixMilli(now).UTC(),
-	})
-	return string(note)
+	return fmt.Sprintf(`{"reason":"(its note was lost before the conversion to layout 3)","since":%q,"attempts":0}`,
+		time.UnixMilli(now).UTC().Format(time.RFC3339))
 }
 
 // moving is one page on its way.

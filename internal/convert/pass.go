@@ -76,7 +76,7 @@ func (c *converter) dirtyKeys(ctx context.Context, from counter.Shard) (changed 
 			return changed, err
 		}
 		if n == 0 {
-			return changed, fmt.Errorf("the dirty keys of shard %s change all the time: a process of the old version is still writing", from)
+			return changed, fmt.Errorf("the dirty keys of shard %s change: %w", from, errStillWriting)
 		}
 	}
 }

@@ -144,7 +144,8 @@ func (c *converter) awaitEnd(ctx context.Context) error {
 		}
 		if !said {
 			said = true
-			c.Logger.WarnContext(ctx, "waiting for processes of the old version to end", "processes", len(alive), "for_at_most", endPatience)
+			c.Logger.WarnContext(ctx, "waiting for processes of the old version to end", "processes", len(alive),
+				"for_at_most", endPatience)
 		}
 		if err := c.renew(ctx); err != nil {
 			return err
