@@ -2,22 +2,25 @@ package worker_test
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// age makes dirty keys look as if their first unsynced write had been that much earlier.
+// age makes the open epoch of key's shard look as if its first write had been that much earlier.
 func (b *testBundle) age(t *testing.T, key counter.Key, by time.Duration) {
 	t.Helper()
-	dirty := "{aw:" + b.cache.Shard(key).String() + "}:dirty"
-	changed, err := b.redis.ZAddArgsIncr(context.Background(), dirty, redis.ZAddArgs{
-		XX: true, Members: []redis.Z{{Score: -float64(by.Milliseconds()), Member: string(key)}},
-	}).Result()
+	ctx := context.Background()
+	require.True(t, b.redis.SIsMember(ctx, b.name(key, "open"), string(key)).Val(), "%q is not in the open epoch", key)
+	meta := strings.Fields(b.redis.Get(ctx, b.name(key, "meta")).Val()) // <open> <since> ...
+	require.Greater(t, len(meta), 1)
+	since, err := strconv.ParseInt(meta[1], 10, 64)
 	require.NoError(t, err)
-	require.Positive(t, changed, "%q is not dirty", key)
+	meta[1] = strconv.FormatInt(since-by.Milliseconds(), 10)
+	require.NoError(t, b.redis.Set(ctx, b.name(key, "meta"), strings.Join(meta, " "), 0).Err())
 }

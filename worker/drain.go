@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,10 @@ const (
 	// dropFrom is how many batches an epoch has whose keys are dropped batch by batch, so that whoever goes on after this
 	// worker repeats less. It costs Redis 1 µs a key; repeating up to so many costs less.
 	dropFrom = 16
+
+	// dropUntil is how much time a drain has left when it begins to drop the keys of any epoch: one that Postgres is too slow
+	// for in the time of a drain is then done in several.
+	dropUntil = maxDrain * 2 / 3
 )
 
 // Drained is what a drain achieved, also when it ended with an error.
@@ -42,6 +47,7 @@ type Drained struct {
 	Busy     bool          // another drain had the shard: nothing was done
 	Again    time.Duration // when the shard should be drained again, since keys were written meanwhile; 0: need not
 	Deferred time.Duration // when the first of those keys is due whose rows were locked; 0: none was
+	More     bool          // that is at once: there was more to do than a drain may take
 }
 
 // Drain flushes the sealed epoch of the shard, if there is one, and then the open one, unless it is younger than minAge and has
@@ -51,14 +57,8 @@ func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, 
 		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(),
 	}, deadline: time.Now().Add(maxDrain)}
 	defer d.release(ctx)
-	for range maxRounds {
-		over, err := d.round(ctx)
-		if err != nil {
-			return d.done, fmt.Errorf("drain shard %s: %w", shard, err)
-		}
-		if over {
-			break
-		}
+	if err := d.rounds(ctx); err != nil {
+		return d.done, fmt.Errorf("drain shard %s: %w", shard, err)
 	}
 	return d.done, nil
 }
@@ -75,6 +75,8 @@ type drain struct {
 	taken    bool
 	extended time.Time // when the lease was
 
+	unsent error // the first retry that could not be sent
+
 	rows, writes int64 // of what Postgres has got: entries, and writes since the beginnings of their lives
 }
 
@@ -87,6 +89,23 @@ func (d *drain) writesPerRow() float64 {
 		return 0
 	}
 	return float64(d.writes) / float64(d.rows)
+}
+
+// rounds flushes one epoch after the other.
+func (d *drain) rounds(ctx context.Context) error {
+	for range maxRounds {
+		switch over, err := d.round(ctx); {
+		case errors.Is(err, errDrainTooLong):
+			d.more()
+			return d.unsent
+		case err != nil:
+			return err
+		case over:
+			return d.unsent
+		}
+	}
+	d.more()
+	return d.unsent
 }
 
 // round flushes one epoch, and reports that there is nothing more to do.
@@ -123,6 +142,12 @@ func (d *drain) again(after time.Duration) {
 	d.done.Again = sooner(d.done.Again, max(after, time.Millisecond))
 }
 
+// more has the shard drained again at once.
+func (d *drain) more() {
+	d.done.More = true
+	d.again(time.Millisecond)
+}
+
 // page is some keys of an epoch, each once, as they were read.
 type page struct {
 	cache.Snapshot
@@ -133,7 +158,9 @@ type page struct {
 // flushEpoch flushes all keys of a sealed epoch and commits it. While Postgres has one page, the next is being read.
 func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 	started := time.Now()
-	group, reading := errgroup.WithContext(ctx)
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	group, reading := errgroup.WithContext(reading)
 	pages := make(chan page, 1)
 	group.Go(func() error {
 		defer close(pages)
@@ -149,9 +176,15 @@ func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 		if failed == nil && time.Now().After(d.deadline) && left > 0 {
 			failed = errDrainTooLong
 		}
+		if failed != nil {
+			stop() // or a failure would read all that is left of the epoch
+		}
 	}
-	if err := errors.Join(failed, group.Wait()); err != nil {
-		return err
+	if err := group.Wait(); failed == nil {
+		failed = err
+	}
+	if failed != nil {
+		return failed // step: failed
 	}
 	written, committed, err := d.cache.Commit(ctx, epoch)
 	if err != nil {
@@ -169,7 +202,7 @@ func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 	return nil
 }
 
-// errDrainTooLong is no failure: what has been flushed is not in the epoch any more, and the next drain goes on.
+// errDrainTooLong is no failure: what has been dropped is not in the epoch any more, and the next drain goes on.
 var errDrainTooLong = errors.New("the epoch is too large for one drain")
 
 // readPages reads the epoch, a page for one statement at a time.
@@ -207,7 +240,9 @@ func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left 
 	d.done.Rows += done.rows
 	d.done.Deferred = sooner(d.done.Deferred, done.deferred)
 	for _, r := range done.refused {
-		err = errors.Join(err, d.retries.refused(ctx, r))
+		unsent, refusedErr := d.retries.refused(ctx, r)
+		err = errors.Join(err, refusedErr)
+		d.unsent = cmp.Or(d.unsent, unsent)
 	}
 	if err != nil {
 		return err
@@ -223,7 +258,7 @@ func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left 
 			return err
 		}
 	}
-	if epoch.Keys < dropFrom*d.batching.rows() {
+	if epoch.Keys < dropFrom*d.batching.rows() && time.Until(d.deadline) > dropUntil {
 		return nil
 	}
 	_, err = d.cache.Drop(ctx, epoch, p.keys)
@@ -267,7 +302,7 @@ func (f *Flusher) drainWhole(ctx context.Context, shard counter.Shard, owner str
 	for {
 		d, err := f.Drain(ctx, shard, owner, 0)
 		sum.Rows += d.Rows
-		if !errors.Is(err, errDrainTooLong) || ctx.Err() != nil {
+		if err != nil || !d.More {
 			return err
 		}
 	}

@@ -49,15 +49,13 @@ func TestDrainGoesOnBatchAfterBatch(t *testing.T) {
 	require.Zero(t, left)
 }
 
-// The worker dies after Postgres has committed and before the ack: the flush is run again, by whoever comes next.
-func TestFlushThatDiedBeforeItsAckIsRunAgainWithoutHarm(t *testing.T) {
+// The worker dies after Postgres has committed and before the epoch's commit: the flush is run again, by whoever comes next.
+func TestFlushThatDiedBeforeItsCommitIsRunAgainWithoutHarm(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, increment("a", 5))
-	peeked, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, false)
-	require.NoError(t, err)
-	_, err = b.store.Upsert(t.Context(), []counter.Row{peeked.Entries[0].Row}) // and no ack
-	require.NoError(t, err)
+	b.seal(t, b.cache.Shard("a"), "test")
+	b.upsert(t, b.read(t, "a")) // and no commit
 	require.Equal(t, int64(1), b.backlog(t).Dirty)
 
 	rows, left := b.drainAll(t)
@@ -68,18 +66,16 @@ func TestFlushThatDiedBeforeItsAckIsRunAgainWithoutHarm(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 6, Version: 2})
 }
 
-// A worker was stopped between its peek and its upsert, for as long as it took others to flush newer states.
+// A worker was stopped between its read and its upsert, for as long as it took others to flush newer states.
 func TestLateFlushDoesNotTakeTheRowBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, increment("a", 1))
-	late, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, false)
-	require.NoError(t, err)
+	late := b.read(t, "a")
 	b.do(t, increment("a", 1))
 	b.drainAll(t)
 
-	ahead, err := b.store.Upsert(t.Context(), []counter.Row{late.Entries[0].Row})
-	require.NoError(t, err)
+	ahead := b.upsert(t, late)
 	require.Len(t, ahead, 1)
 	require.Equal(t, int64(2), ahead[0].Version)
 	b.requireRow(t, counter.Row{Key: "a", Value: 2, Version: 2})
@@ -282,7 +278,7 @@ func TestDirtyKeyDeletedByHandDoesNotStayDirtyForEver(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, increment("a", 1), increment("b", 1))
-	require.NoError(t, b.redis.Del(context.Background(), "{aw:"+b.cache.Shard("a").String()+"}:c:a").Err())
+	require.NoError(t, b.redis.Del(context.Background(), b.name("a", "c:a")).Err())
 	_, left := b.drainAll(t)
 	require.Zero(t, left)
 	b.requireRow(t, counter.Row{Key: "b", Value: 1, Version: 1})

@@ -124,8 +124,8 @@ func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 		minAge = 0
 	}
 	drained, err := h.flusher.Drain(ctx, shard.Shard, id, minAge)
-	if errors.Is(err, errDrainTooLong) {
-		drained.Again, err = time.Millisecond, nil
+	if err != nil {
+		return err
 	}
 	if drained.Deferred > 0 {
 		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, drained.Deferred)))

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
@@ -54,7 +53,7 @@ func TestRowThatSomebodyElseHoldsLockedCostsOnlyItself(t *testing.T) {
 		return left == 0, "it is still put aside"
 	})
 	b.requireRow(t, counter.Row{Key: "locked", Value: 2, Version: 2})
-	require.Equal(t, lags, int(count(t, b.registry, "afterwrite_sync_lag_seconds")), "since when it was dirty is not known")
+	require.Equal(t, lags+1, int(count(t, b.registry, "afterwrite_sync_lag_seconds")), "of the epoch that took it, once")
 }
 
 func TestBatchThatTakesTooLongIsMadeSmaller(t *testing.T) {
@@ -180,14 +179,10 @@ func TestKeyThatIsDirtySinceTheFutureIsFlushed(t *testing.T) {
 	b := setup(t, nil)
 	b.do(t, increment("a", 1), increment("dead", 1))
 	require.NoError(t, b.cache.Bury(t.Context(), "dead", cache.Dead{Reason: "no"}))
-	now, err := b.cache.Now(t.Context())
+	b.age(t, "a", -24*time.Hour)
+	overdue, err := b.cache.Overdue(t.Context(), time.Minute)
 	require.NoError(t, err)
-	dirty := "{aw:" + b.cache.Shard("a").String() + "}:dirty"
-	tomorrow := redis.Z{Score: float64(now + (24 * time.Hour).Milliseconds()), Member: "a"}
-	require.NoError(t, b.redis.ZAdd(context.Background(), dirty, tomorrow).Err())
-	overdue, err := b.cache.DirtyFor(t.Context(), time.Minute)
-	require.NoError(t, err)
-	require.Equal(t, int64(1), overdue[b.cache.Shard("a")], "a sweep finds it")
+	require.Equal(t, []counter.Shard{b.cache.Shard("a")}, overdue, "a sweep finds it")
 
 	rows, _ := b.drainAll(t)
 
@@ -195,7 +190,7 @@ func TestKeyThatIsDirtySinceTheFutureIsFlushed(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 1, Version: 1})
 }
 
-// Somebody has put something else in the place of a shard's dirty set: the other shards' operations of the same call count.
+// Somebody has put something else in the place of a shard's open epoch: the other shards' operations of the same call count.
 func TestShardThatIsBrokenCostsOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -203,7 +198,7 @@ func TestShardThatIsBrokenCostsOnlyItself(t *testing.T) {
 	b.drainAll(t)
 	for _, key := range []counter.Key{"bad", "big"} {
 		require.NotEqual(t, b.cache.Shard("good"), b.cache.Shard(key))
-		require.NoError(t, b.redis.Set(context.Background(), "{aw:"+b.cache.Shard(key).String()+"}:dirty", "x", 0).Err())
+		require.NoError(t, b.redis.Set(context.Background(), b.name(key, "open"), "x", 0).Err())
 	}
 
 	r := b.service.Do(t.Context(), []counter.Operation{increment("good", 1), increment("bad", 1), increment("big", 1), increment("good", 1)},
@@ -214,11 +209,9 @@ func TestShardThatIsBrokenCostsOnlyItself(t *testing.T) {
 	require.Equal(t, counter.CodeInternal, counter.CodeOf(r[2].Err))
 	require.NoError(t, r[3].Err)
 	require.Equal(t, int64(3), r[3].Counter.Value)
-	bad := b.redis.Get(context.Background(), "{aw:"+b.cache.Shard("bad").String()+"}:c:bad").Val()
+	bad := b.redis.Get(context.Background(), b.name("bad", "c:bad")).Val()
 	require.Equal(t, "1", localtest.EntryFields(bad)["v"])
-	overdue, err := b.cache.DirtyFor(t.Context(), 0)
-	require.NoError(t, err)
-	require.Equal(t, int64(1), overdue[b.cache.Shard("good")], "the sweep finds the others' keys")
+	require.True(t, b.redis.SIsMember(context.Background(), b.name("good", "open"), "good").Val(), "a flush finds the others' keys")
 }
 
 // A full Redis cannot keep a cold counter, but it can be read.

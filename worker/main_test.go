@@ -42,6 +42,8 @@ type testBundle struct {
 	inspector *asynq.Inspector
 	sender    *asynq.Client
 	db        *sql.DB
+
+	redisURL, postgresURL string
 }
 
 // none drops every hint: the worker's are what is tested, or the sweep.
@@ -60,7 +62,7 @@ func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]
 	t.Helper()
 	c, err := config.FromMap(environment)
 	require.NoError(t, err)
-	b := &testBundle{config: c, registry: prometheus.NewRegistry()}
+	b := &testBundle{config: c, registry: prometheus.NewRegistry(), redisURL: redisURL, postgresURL: postgresURL}
 	b.redis, err = cache.Connect(redisURL, 40)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.redis.Close()) })
@@ -77,7 +79,6 @@ func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]
 	b.worker = worker.New(worker.Options{
 		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: b.registry, Logger: logger,
 	})
-	t.Cleanup(func() { b.worker.Close(context.Background()) })
 	b.inspector = asynq.NewInspectorFromRedisClient(b.redis)
 	b.sender = asynq.NewClientFromRedisClient(b.redis)
 	b.db, err = sql.Open("postgres", postgresURL)
@@ -155,7 +156,7 @@ func (b *testBundle) eventuallyWaiting(t *testing.T) {
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		var n int
 		err := b.db.QueryRow(`SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO counters%'`).Scan(&n)
+			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ~ '(INSERT INTO|UPDATE) counters'`).Scan(&n)
 		require.NoError(t, err)
 		return n > 0, "no upsert waits"
 	})
@@ -174,6 +175,35 @@ func (b *testBundle) eventuallyRow(t *testing.T, want counter.Row) {
 		row, _ := b.row(t, want.Key)
 		return row == want, "the row is still " + show(row)
 	})
+}
+
+// read reads key's entry as a flush does, which may then be late.
+func (b *testBundle) read(t *testing.T, key counter.Key) cache.Entry {
+	t.Helper()
+	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
+	require.NoError(t, err)
+	return snapshot.Entries[0]
+}
+
+// upsert brings an entry to Postgres, as a flush does, without a commit of its epoch.
+func (b *testBundle) upsert(t *testing.T, e cache.Entry) (ahead []counter.Row) {
+	t.Helper()
+	ahead, err := b.store.Upsert(t.Context(), []counter.Row{e.Row})
+	require.NoError(t, err)
+	return ahead
+}
+
+// seal takes a shard for a flush, and seals its open epoch.
+func (b *testBundle) seal(t *testing.T, shard counter.Shard, owner string) cache.Epoch {
+	t.Helper()
+	epoch, err := b.cache.Seal(t.Context(), shard, cache.Taking{Owner: owner, Lease: time.Minute})
+	require.NoError(t, err)
+	return epoch
+}
+
+// name is a shard's key in Redis.
+func (b *testBundle) name(key counter.Key, rest string) string {
+	return "{aw:" + b.cache.Shard(key).String() + "}:" + rest
 }
 
 func (b *testBundle) backlog(t *testing.T) cache.Backlog {

@@ -26,7 +26,7 @@ func (b *testBundle) schedule(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		done <- scheduler.Run(ctx, scheduler.Options{
-			Client: b.sender, Redis: b.redis, SweepInterval: b.config.SweepInterval,
+			Client: b.sender, Redis: b.redis, SweepInterval: b.config.SweepInterval, CleanTTL: b.config.CleanTTL,
 			Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		})
 	}()

@@ -214,13 +214,11 @@ func TestFlushallWithUnsyncedKeysLosesOnlyThose(t *testing.T) {
 	b.do(t, set("a", 100), set("b", 100))
 	b.drainAll(t)
 	b.do(t, increment("a", 5), increment("b", 5))
-	late, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, false)
-	require.NoError(t, err)
+	late := b.read(t, "a")
 	require.NoError(t, b.redis.FlushDB(context.Background()).Err())
 	require.Equal(t, int64(103), b.do(t, increment("a", 3))[0].Counter.Value)
 	require.Equal(t, int64(103), b.do(t, increment("b", 3))[0].Counter.Value)
-	_, err = b.store.Upsert(t.Context(), []counter.Row{late.Entries[0].Row})
-	require.NoError(t, err)
+	b.upsert(t, late)
 
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		_, left := b.drainAll(t)
@@ -241,17 +239,15 @@ func TestLateFlushOfALostTailDoesNotReplaceWhatCameAfterIt(t *testing.T) {
 	b.drainAll(t)
 	require.NoError(t, b.redis.Save(context.Background()).Err())
 	b.do(t, increment("a", 1), increment("a", 1), increment("a", 1))
-	late, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, false)
-	require.NoError(t, err)
+	late := b.read(t, "a")
 	server.Kill()
 	require.NoError(t, server.Start(t.Context()))
 	b = setupOn(t, server.URL(), postgres, nil)
 	b.do(t, increment("a", 10))
 	b.drainAll(t)
 
-	ahead, err := b.store.Upsert(t.Context(), []counter.Row{late.Entries[0].Row})
+	ahead := b.upsert(t, late)
 
-	require.NoError(t, err)
 	require.Len(t, ahead, 1)
 	b.requireRow(t, counter.Row{Key: "a", Value: 110, Version: 2})
 }

@@ -31,16 +31,17 @@ type retries struct {
 }
 
 // refused sets the row's key aside and sends its retry. The order matters: if the process dies in between, the key is
-// found by a sweep when its time has come.
-func (r *retries) refused(ctx context.Context, refused refusal) error {
+// found by a sweep when its time has come. So is one whose retry cannot be sent, because Redis is full for example: that is
+// unsent, and no reason not to commit the epoch.
+func (r *retries) refused(ctx context.Context, refused refusal) (unsent, err error) {
 	row := refused.row
 	r.metrics.refused.Inc()
 	r.logger.WarnContext(ctx, "postgres refused a row; it will be tried again on its own", "key", row.Key, "value", row.Value,
 		"version", row.Version, "reason", refused.reason)
-	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil {
-		return err
+	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil { // step: set aside
+		return nil, err
 	}
-	return r.send(ctx, row.Key)
+	return r.send(ctx, row.Key), nil
 }
 
 // setAside sets key aside until its next attempt and somewhat longer, so that flushes leave it to its retry, but take it up

@@ -84,7 +84,7 @@ func TestRefusedRowThatWasMendedLandsAtItsRetry(t *testing.T) {
 	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10)`)
 	b.do(t, set("a", 10))
 	b.drainAll(t)
-	b.do(t, increment("a", -5)) // it was parked as 10, and is mended by its client
+	b.do(t, increment("a", -5)) // it was set aside as 10, and is mended by its client
 	b.run(t)
 	b.eventuallyRow(t, counter.Row{Key: "a", Value: 5, Version: 2})
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
@@ -104,10 +104,9 @@ func TestRowThatIsRefusedAgainBeforeItsRetryWaitsForIt(t *testing.T) {
 	b.do(t, set("a", 10))
 	b.drainAll(t)
 
-	peeked, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, true)
+	inspected, err := b.cache.Inspect(t.Context(), []counter.Key{"a"})
 	require.NoError(t, err)
-	require.Len(t, peeked.Entries, 1)
-	require.Greater(t, peeked.Entries[0].DirtySince, retry.UnixMilli())
+	require.Greater(t, inspected[0].RetryAt, retry.UnixMilli())
 }
 
 // An archived retry of an earlier time holds its ID for ever: the next refusal of that key must get through all the same.
@@ -120,8 +119,7 @@ func TestRefusalAfterAnEarlierDeadLetterIsRetriedAgain(t *testing.T) {
 	b.drainAll(t)
 	b.eventuallyDead(t, "a")
 	// Someone empties our keys, not Asynq's.
-	shard := "{aw:" + b.cache.Shard("a").String() + "}"
-	require.NoError(t, b.redis.Del(context.Background(), shard+":dead", shard+":dirty", shard+":c:a").Err())
+	require.NoError(t, b.redis.Del(context.Background(), b.name("a", "dead"), b.name("a", "meta"), b.name("a", "c:a")).Err())
 	b.do(t, set("a", 11))
 	b.drainAll(t)
 	b.eventuallyDead(t, "a")

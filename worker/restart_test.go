@@ -10,7 +10,6 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
-	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
 // restartable is a bundle whose Redis can be restarted.
@@ -34,15 +33,12 @@ func (b *testBundle) clean(t *testing.T) {
 	require.Zero(t, b.backlog(t).Dirty)
 }
 
-// A part of a life is in Postgres, its ack came too late; then a restart without loss.
+// A part of a life is in Postgres, its commit came too late; then a restart without loss.
 func TestRestartAfterAPartOfALifeWasFlushed(t *testing.T) {
 	t.Parallel()
 	b, restart := restartable(t)
 	b.do(t, increment("a", 1), increment("a", 1))
-	p, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, true)
-	require.NoError(t, err)
-	_, err = b.store.Upsert(t.Context(), []counter.Row{p.Entries[0].Row})
-	require.NoError(t, err)
+	b.upsert(t, b.read(t, "a"))
 	b.do(t, increment("a", 1))
 	require.NoError(t, b.redis.Save(context.Background()).Err())
 	b = restart()
@@ -60,17 +56,16 @@ func TestLateFlushOfABlindLifeBetweenRebaseAndUpsert(t *testing.T) {
 	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) VALUES ('a', 100, 1, now())`)
 	shard := b.cache.Shard("a")
 	blind := []counter.Operation{increment("a", 1)}
-	rebase := func() counter.Row {
-		p, err := b.cache.Peek(t.Context(), shard, []counter.Key{"a"}, true)
+	rebase := func() cache.Entry {
+		snapshot, err := b.cache.Read(t.Context(), shard, []counter.Key{"a"})
 		require.NoError(t, err)
 		rows, err := b.store.Read(t.Context(), []counter.Key{"a"})
 		require.NoError(t, err)
-		done, err := b.cache.Hydrate(t.Context(), []cache.Base{{Key: "a", Row: rows["a"], Found: true, Generation: p.Generation}})
+		base := cache.Base{Key: "a", Row: rows["a"], Found: true, Token: snapshot.Token}
+		done, rebased, err := b.cache.Rebase(t.Context(), []cache.Base{base})
 		require.NoError(t, err)
 		require.Equal(t, cache.Hydrated, done[0])
-		p, err = b.cache.Peek(t.Context(), shard, []counter.Key{"a"}, true)
-		require.NoError(t, err)
-		return p.Entries[0].Row
+		return rebased[0]
 	}
 	b.write(t, true, blind)
 	require.NoError(t, b.redis.Save(context.Background()).Err())
@@ -78,8 +73,7 @@ func TestLateFlushOfABlindLifeBetweenRebaseAndUpsert(t *testing.T) {
 	b = restart()
 	b.write(t, true, blind)
 	rebase()
-	_, err := b.store.Upsert(t.Context(), []counter.Row{late})
-	require.NoError(t, err)
+	b.upsert(t, late)
 
 	b.clean(t)
 
@@ -106,24 +100,13 @@ func TestDataThatIsFoundAgainIsFlushedWhereNothingCameSince(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "busy", Value: 103, Version: 2})
 }
 
-// Blind entries without a life were written by an afterwrite that did not know lives yet.
-func TestBlindEntryWithoutALifeKeepsItsWrites(t *testing.T) {
+// The rows are of an afterwrite that did not know lineages yet.
+func TestBlindWritesOnRowsWithoutALineageAreKept(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) VALUES ('gone', 100, 1, now())`)
 	b.exec(t, `INSERT INTO counters (key, value, version, deleted_at, updated_at) VALUES ('back', 0, 2, now(), now())`)
-	for _, r := range b.service.Do(t.Context(), []counter.Operation{del("gone"), increment("back", 5)}, writepath.Options{Minimal: true}) {
-		require.NoError(t, r.Err)
-	}
-	for _, key := range []counter.Key{"gone", "back"} {
-		entry := "{aw:" + b.cache.Shard(key).String() + "}:c:" + string(key)
-		f := localtest.EntryFields(b.redis.Get(context.Background(), entry).Val())
-		text := f["v"] + " " + f["n"] + " u" + f["u"]
-		if f["x"] != "" {
-			text = f["v"] + " " + f["n"] + " x u" + f["u"]
-		}
-		require.NoError(t, b.redis.Set(context.Background(), entry, text, 0).Err())
-	}
+	b.write(t, true, []counter.Operation{del("gone"), increment("back", 5)})
 
 	b.clean(t)
 

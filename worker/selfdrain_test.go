@@ -28,7 +28,7 @@ func brisk() map[string]string {
 	return map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "1s", "AFTERWRITE_CLEAN_TTL": "1s"}
 }
 
-// count is the value of a counter metric, or of how many a histogram has seen; 0 if there is none.
+// count is the value of a counter metric or a gauge, or of how many a histogram has seen; 0 if there is none.
 func count(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -36,7 +36,7 @@ func count(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	for _, family := range families {
 		if family.GetName() == name {
 			metric := family.GetMetric()[0]
-			return metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+			return metric.GetCounter().GetValue() + metric.GetGauge().GetValue() + float64(metric.GetHistogram().GetSampleCount())
 		}
 	}
 	return 0
@@ -137,7 +137,6 @@ func TestDirtyKeysLandWithoutASchedulerAndWithoutAnyOfAsynqsKeys(t *testing.T) {
 	b := setup(t, brisk())
 	var log syncBuffer
 	registry := prometheus.NewRegistry()
-	b.worker.Close(t.Context())
 	b.worker = worker.New(worker.Options{
 		Config: b.config, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: registry,
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),

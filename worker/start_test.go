@@ -34,17 +34,17 @@ func TestAWorkerThatCannotStartLeavesNothingRunning(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, postgres.Close()) })
 	const label = "a worker that cannot start"
-	var w *Worker
-	pprof.Do(t.Context(), pprof.Labels("test", label), func(context.Context) {
-		w = New(Options{
-			Config: c, Redis: client, Cache: cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL}),
-			Store: postgres, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
-		})
+	w := New(Options{
+		Config: c, Redis: client, Cache: cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL}),
+		Store: postgres, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	})
-	require.Positive(t, goroutines(t, label))
 	require.NoError(t, w.server.Start(w.handlers.mux())) // so that Run cannot
 	defer w.server.Shutdown()
 
-	require.ErrorContains(t, w.Run(t.Context()), "already running")
+	pprof.Do(t.Context(), pprof.Labels("test", label), func(ctx context.Context) {
+		require.Positive(t, goroutines(t, label), "the profile shows labels: this goroutine has it")
+		require.ErrorContains(t, w.Run(ctx), "already running")
+	})
+
 	require.Zero(t, goroutines(t, label))
 }

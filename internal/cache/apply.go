@@ -76,9 +76,9 @@ func (a *application) run() (reached bool) {
 // finish settles the outcomes and sends again what has to be.
 func (a *application) finish(reply string, err error) (reached bool) {
 	reached = a.settle(reply, err)
-	a.runAgain(func(w *Write, o *Outcome) bool { return o.split }, true)
+	a.runAgain(func(_ *Write, o *Outcome) bool { return o.split }, true)
 	if isFull(err) { // it refuses reads together with writes
-		a.runAgain(func(w *Write, o *Outcome) bool { return w.Kind == counter.Get }, a.apart)
+		a.runAgain(func(w *Write, _ *Outcome) bool { return w.Kind == counter.Get }, a.apart)
 	}
 	return reached
 }
@@ -136,7 +136,7 @@ func (a *application) group() {
 			a.next[k.last], k.last = int32(i), int32(i)
 			continue
 		}
-		places[w.Key] = int32(len(a.keys))
+		places[w.Key] = int32(len(a.keys)) //nolint:gosec // MaxWrites bounds them
 		a.keys = append(a.keys, keyWrites{shard: a.cache.Shard(w.Key), first: int32(i), last: int32(i)})
 	}
 	slices.SortStableFunc(a.keys, func(x, y keyWrites) int { return int(x.shard) - int(y.shard) })
@@ -193,7 +193,7 @@ func (a *application) appendKey(ops []byte, k keyWrites, shard int32) []byte {
 	return ops
 }
 
-// adds adds the increment next to s, which begins with first, if that may be.
+// adds puts the increment next on top of s, which begins with first, if that may be.
 func (a *application) adds(s *step, first, next *Write) bool {
 	if a.apart || !first.plain() || !next.plain() || first.Blind != next.Blind {
 		return false
@@ -201,7 +201,7 @@ func (a *application) adds(s *step, first, next *Write) bool {
 	if !within(first.Amount, maxAddend) || !within(next.Amount, maxAddend) {
 		return false
 	}
-	s.sum += next.Amount
+	s.sum += next.Amount // step: sum
 	s.writes++
 	return true
 }
@@ -264,10 +264,10 @@ func (a *application) settle(reply string, err error) (answer bool) {
 		for _, o := range a.outcomes {
 			*o = Outcome{Err: problem}
 		}
-		return answered(err)
+		return isReply(err)
 	}
 	var heads []head
-	line := ""
+	var line string
 	for range a.steps[len(a.steps)-1].shard + 1 {
 		line, reply, _ = strings.Cut(reply, "\n")
 		h, err := decodeHead(line)
@@ -296,7 +296,7 @@ func (a *application) settleStep(s *step, line string, h *head) {
 		*a.outcomes[s.write] = o
 		return
 	}
-	value, version := o.Value-s.sum, o.Version-int64(s.writes)
+	value, version := o.Value-s.sum, o.Version-int64(s.writes) // step: split
 	for i, left := s.write, s.writes; left > 0; i, left = a.next[i], left-1 {
 		if o.Err == nil && o.Known {
 			value += a.writes[i].Amount

@@ -41,6 +41,8 @@ type shardState struct {
 	inOpen, inSealed int64 // keys
 	due              int64 // keys that were set aside and whose time has come
 	taken            bool  // somebody flushes it
+
+	ahead time.Duration // how far in the future its oldest epoch began, since Redis's clock has been set back
 }
 
 // shardCounts are the commands about one shard that has something to count.
@@ -72,13 +74,14 @@ func (b *ShardBacklog) fill(n *shardCounts, now int64) {
 	b.Dirty = b.state.inOpen + b.state.inSealed + b.Retrying
 	if oldest := b.state.oldest(); oldest > 0 {
 		b.Oldest = max(0, time.Duration(now-oldest)*time.Millisecond)
+		b.state.ahead = max(0, time.Duration(oldest-now)*time.Millisecond)
 	}
 }
 
 // oldest is when the first key of the oldest epoch was written, ms; 0: there is none.
 func (s *shardState) oldest() int64 {
 	switch {
-	case s.inSealed > 0 && s.sealedSince > 0:
+	case s.sealed > 0 && s.sealedSince > 0: // all of its keys may have been dropped: it is still to be committed
 		return s.sealedSince
 	case s.inOpen > 0:
 		return s.since
@@ -235,7 +238,7 @@ func (c *Cache) Overdue(ctx context.Context, age time.Duration) ([]counter.Shard
 		case b.Unknown:
 			unknown++
 		case b.state.taken:
-		case b.state.due > 0, b.state.oldest() > 0 && b.Oldest >= age:
+		case b.state.due > 0, b.state.oldest() > 0 && max(b.Oldest, b.state.ahead) >= age:
 			overdue = append(overdue, counter.Shard(i))
 		}
 	}

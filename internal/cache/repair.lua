@@ -17,7 +17,7 @@ local out, joining, marked, dropped = {}, {}, {}, {}
 for i = 1, #KEYS - 2 do
   local name, key = KEYS[i + 2], ARGV[2 * i]
   local e, _, text = load(name)
-  if not e or text ~= ARGV[2 * i + 1] or e.a then
+  if not e or text ~= ARGV[2 * i + 1] or e.a then -- step: compare
     out[i] = 'w'
   elseif ARGV[1] == 'drop' and is_dirty(s, e) then
     out[i] = 'w'
@@ -42,6 +42,6 @@ if #dropped > 0 then
   renew(s)
 end
 join(s, KEYS[2], joining)
-if #marked > 0 then call('MSET', unpack(marked)) end
 save(s)
+if #marked > 0 then call('MSET', unpack(marked)) end
 return table.concat(out)

@@ -145,8 +145,8 @@ type Inspected struct {
 	Stranded bool  // it is dirty, but in no epoch, nor set aside: somebody removed it there by hand, and no flush finds it
 }
 
-// Inspect reads entries and where their keys stand, up to ScanPage of them, one for each key in their order. It blocks for one round
-// trip for each of their shards, or two.
+// Inspect reads entries and where their keys stand, up to ScanPage of them, one for each key in their order. It blocks for two
+// round trips for each of their shards, or a few more.
 func (c *Cache) Inspect(ctx context.Context, keys []counter.Key) ([]Inspected, error) {
 	at := make(map[counter.Shard][]int)
 	for i, key := range keys {
@@ -194,7 +194,30 @@ func (c *Cache) inspect(ctx context.Context, shard counter.Shard, keys []counter
 		in.Stranded = in.Dirty && !member
 		out[i] = in
 	}
-	return out, nil
+	return out, c.readStrandedAgain(ctx, shard, out)
+}
+
+// readStrandedAgain tells keys that left their epoch since they were read, because a flush was completed or they were written,
+// from those that no flush finds: the latter have not changed.
+func (c *Cache) readStrandedAgain(ctx context.Context, shard counter.Shard, inspected []Inspected) error {
+	var keys []counter.Key
+	var places []int
+	for i := range inspected {
+		if inspected[i].Stranded {
+			keys, places = append(keys, inspected[i].Key), append(places, i)
+		}
+	}
+	again, err := c.Read(ctx, shard, keys)
+	if err != nil {
+		return err
+	}
+	for i, place := range places {
+		in, e := &inspected[place], again.Entries[i]
+		dirty := e.Dirty(again.Watermark)
+		in.Stranded = dirty && e.text == in.text
+		in.Entry, in.Dirty = e, dirty
+	}
+	return nil
 }
 
 // Repairing is what Repair does to an entry.

@@ -8,7 +8,8 @@
 -- KEYS[6]  {aw:07}:dead
 -- ARGV[1]  who flushes; another who began less than ARGV[2] ms ago is not disturbed
 -- ARGV[2]  ms that the shard is taken for, from now
--- ARGV[3]  the open epoch is left alone while its first key is younger than this, ms, unless it has ARGV[4] keys
+-- ARGV[3]  the open epoch is left alone while its first key is younger than this, ms, unless it has ARGV[4] keys, or Redis's
+--          clock has been set back since that key was written
 -- ARGV[4]  0: that many do not matter
 --
 -- Reply: state, now (ms), ID of the sealed epoch, first (both in base 36), since when it has keys (ms), how many, and how many
@@ -26,16 +27,17 @@ save(s)
 local due = call('ZCOUNT', KEYS[4], '-inf', now)
 local state = 'found'
 local keys = call('SCARD', KEYS[3])
-if keys == 0 then
+-- step: found
+if keys == 0 and s.sealed == '0' then -- a sealed epoch all of whose keys have been dropped is still to be committed
   keys = call('SCARD', KEYS[2])
   if keys == 0 then return { 'none', now, '0', s.first_id, '0', 0, due } end
   local age, most = s.since ~= '0' and now - s.since or math.huge, tonumber(ARGV[4])
-  if age < tonumber(ARGV[3]) and (most == 0 or keys < most) then
+  if age >= 0 and age < tonumber(ARGV[3]) and (most == 0 or keys < most) then
     return { 'early', now, '0', s.first_id, s.since, keys, due }
   end
   call('RENAME', KEYS[2], KEYS[3])
   s.sealed, s.sealed_since, s.since = s.open, s.since ~= '0' and s.since or now, '0'
-  renew(s)
+  renew(s) -- step: renew
   state = 'sealed'
 elseif s.sealed == '0' then -- somebody has removed it: any ID will do that is not older than the epochs of the keys
   s.sealed, s.sealed_since = s.open, now

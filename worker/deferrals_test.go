@@ -1,0 +1,86 @@
+package worker
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+func entries(keys ...counter.Key) []cache.Entry {
+	out := make([]cache.Entry, len(keys))
+	for i, key := range keys {
+		out[i].Key = key
+	}
+	return out
+}
+
+// delayOf is for how long key is put off now.
+func (d *deferrals) delayOf(t *testing.T, key counter.Key, now time.Time) time.Duration {
+	t.Helper()
+	groups := d.next(entries(key), now)
+	require.Len(t, groups, 1)
+	for delay, keys := range groups {
+		require.Equal(t, []counter.Key{key}, keys)
+		return delay
+	}
+	return 0
+}
+
+func TestDeferralsDoubleUpToFiveSeconds(t *testing.T) {
+	t.Parallel()
+	d, now := newDeferrals(), aMoment
+	for _, ms := range []time.Duration{250, 500, 1000, 2000, 4000, 5000, 5000} {
+		delay := d.delayOf(t, "a", now)
+		require.Equal(t, ms*time.Millisecond, delay)
+		now = now.Add(delay)
+	}
+	require.Equal(t, shortestDeferral, d.delayOf(t, "b", now), "each key has its own")
+}
+
+func TestDeferralsOfOneBatchAreGroupedByTheirDelay(t *testing.T) {
+	t.Parallel()
+	d := newDeferrals()
+	d.next(entries("a", "b"), aMoment)
+	d.next(entries("a"), aMoment)
+	require.Equal(t, map[time.Duration][]counter.Key{
+		250 * time.Millisecond: {"c"}, 500 * time.Millisecond: {"b"}, time.Second: {"a"},
+	}, d.next(entries("a", "b", "c"), aMoment))
+}
+
+func TestDeferralsBeginAnewWhenPostgresTookTheKeyOrAfterAWhile(t *testing.T) {
+	t.Parallel()
+	d := newDeferrals()
+	d.next(entries("taken", "old", "recent"), aMoment)
+	d.forget(entries("taken", "unknown"))
+	require.Equal(t, shortestDeferral, d.delayOf(t, "taken", aMoment))
+	require.Equal(t, 2*shortestDeferral, d.delayOf(t, "recent", aMoment.Add(deferralMemory-1)))
+	require.Equal(t, shortestDeferral, d.delayOf(t, "old", aMoment.Add(deferralMemory)))
+}
+
+func TestDeferralsAreBounded(t *testing.T) {
+	t.Parallel()
+	d := newDeferrals()
+	put := func(name string, n int, now time.Time) {
+		for i := range n {
+			d.next(entries(counter.Key(fmt.Sprintf("%s%d", name, i))), now)
+			require.LessOrEqual(t, len(d.keys), maxDeferrals)
+		}
+	}
+	put("old", maxDeferrals/2, aMoment)
+	later := aMoment.Add(deferralMemory)
+	put("new", maxDeferrals/2, later)
+	require.Len(t, d.keys, maxDeferrals)
+
+	put("another", 1, later)
+	require.Len(t, d.keys, maxDeferrals/2+1, "what is old made room")
+	require.Equal(t, 2*shortestDeferral, d.delayOf(t, "new0", later), "and what is not stayed")
+
+	put("flood", maxDeferrals, later)
+	require.LessOrEqual(t, len(d.keys), maxDeferrals)
+	require.NotEmpty(t, d.keys)
+}
