@@ -22,7 +22,7 @@ const (
 	lookEvery = 10 * time.Millisecond
 	// warmBatch is how many keys are brought into Redis at once.
 	warmBatch = 1000
-	shards    = 64
+	shards    = cache.DefaultShards
 	cleanTTL  = time.Hour
 )
 
