@@ -204,7 +204,7 @@ func pgbench(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	rate, err := load.PGBench(ctx, stage.DatabaseURL, pgbenchRows, pgbenchClients, b.duration())
+	rate, err := load.PGBenchUpsert(ctx, stage.DatabaseURL, pgbenchRows, pgbenchClients, b.duration())
 	if err != nil {
 		return err
 	}

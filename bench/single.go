@@ -244,7 +244,7 @@ func singleWebdis(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, process.Stop()) }()
-	spec := load.HTTPSpec{URL: process.URL, Keys: load.Uniform, Space: space, Connections: connections, Webdis: true}
+	spec := load.HTTPSpec{URL: process.URL, Keys: load.Uniform, Space: space, Connections: connections, Form: load.FormWebdis}
 	warm, result, err := b.both(ctx, spec, nothing)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func TestRedisBenchmarkNoticesCallsThatDoNothing(t *testing.T) {
 func TestPGBenchWritesEveryRow(t *testing.T) {
 	t.Parallel()
 	url := localtest.PostgresURL(t, migrated)
-	perSecond, err := load.PGBench(t.Context(), url, 100, 2, time.Second)
+	perSecond, err := load.PGBenchUpsert(t.Context(), url, 100, 2, time.Second)
 	require.NoError(t, err)
 	require.Positive(t, perSecond)
 
@@ -54,6 +54,29 @@ func TestPGBenchWritesEveryRow(t *testing.T) {
 		require.NoError(t, err)
 		return written >= perSecond*0.8 && written <= perSecond*1.2+400, "the rows written are not what pgbench says"
 	})
+	requireNoBatches(t, db)
+}
+
+func TestPGBenchInsertsEachRowOnce(t *testing.T) {
+	t.Parallel()
+	url := localtest.PostgresURL(t, migrated)
+	perSecond, err := load.PGBenchInsert(t.Context(), url, 100, 4, 20)
+	require.NoError(t, err)
+	require.Positive(t, perSecond)
+
+	db, err := sql.Open("postgres", url)
+	require.NoError(t, err)
+	defer db.Close()
+	var rows, ranges int
+	require.NoError(t, db.QueryRow(`
+SELECT count(*), count(DISTINCT right(key, 12)::bigint / 10000000000) FROM counters WHERE xmax = 0`).Scan(&rows, &ranges))
+	require.Equal(t, 2000, rows, "none was updated")
+	require.Equal(t, 100, ranges, "the keys are all over their space")
+	requireNoBatches(t, db)
+}
+
+func requireNoBatches(t *testing.T, db *sql.DB) {
+	t.Helper()
 	var left bool
 	require.NoError(t, db.QueryRow("SELECT to_regclass('bench_batch') IS NOT NULL").Scan(&left))
 	require.False(t, left)
