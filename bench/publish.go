@@ -77,9 +77,10 @@ func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string
 	t.WriteString(table)
 	t.WriteString(b.cpuTable())
 	fmt.Fprintf(&t, "\n%s: %d cores of %s, %d GB, Linux %s; Redis %s, PostgreSQL %s, Go %s, wrk %s, commit %s. "+
-		"Medians of %d rounds of %d s; everything, the load included, on this one machine. `%s` repeats it in %.0f minutes.\n",
+		"The previous version is commit %.7s. Medians of %d rounds of %d s, of at most %d for what takes long; "+
+		"everything, the load included, on this one machine. `make bench` repeats it in %.0f minutes.\n",
 		time.Now().UTC().Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGB, m.Kernel, m.Redis, m.Postgres, m.Go, m.WRK, m.Commit,
-		b.rounds, b.seconds, "make bench", took.Minutes())
+		previousCommit, b.rounds, b.seconds, some, took.Minutes())
 	return t.String(), nil
 }
 
@@ -185,8 +186,8 @@ var (
 	singleBars = []plotted{
 		{"no-op, uniform", "uniform/noop/rate"},
 		{"afterwrite, uniform", uniformRate},
-		{"afterwrite, zipf", "zipf/afterwrite/rate"},
-		{"afterwrite, one hot key", "hot/afterwrite/rate"},
+		{"afterwrite, zipf", zipfRate},
+		{"afterwrite, one hot key", hotRate},
 		{"webdis, uniform", "uniform/webdis/rate"},
 		{"naive until drained", "uniform/naive/sustained"},
 		{"write-through, uniform", "uniform/through/rate"},
@@ -195,9 +196,9 @@ var (
 	}
 	drainBars = []plotted{
 		{"pgbench's upsert alone", "pgbench/rate"},
-		{"afterwrite, steady", "million/steady"},
-		{"afterwrite, all of it", "million/drain"},
-		{"afterwrite, new keys", "inserts/drain"},
+		{"afterwrite, steady", "million/afterwrite/steady"},
+		{"afterwrite, all of it", drainRate},
+		{"the previous version", "million/previous/drain"},
 	}
 )
 
