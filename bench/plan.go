@@ -271,10 +271,18 @@ func laterGroups() [][]run {
 	}
 }
 
-// rotated is the runs in the order of that round.
+// rotated is the runs in the order of that round: each round begins with the next one, and every other goes backwards. So of two
+// runs that stand together, each is the first in turn.
 func rotated(runs []run, round int) []run {
-	at := round % len(runs)
-	return append(append([]run{}, runs[at:]...), runs[:at]...)
+	step := 1
+	if round%2 == 1 {
+		step = len(runs) - 1 // backwards, around the end
+	}
+	order := make([]run, 0, len(runs))
+	for i := range runs {
+		order = append(order, runs[(round+i*step)%len(runs)])
+	}
+	return order
 }
 
 func latencyName(percent int) string { return fmt.Sprintf("latency-%d", percent) }
