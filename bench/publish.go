@@ -77,11 +77,20 @@ func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string
 	t.WriteString(table)
 	t.WriteString(b.cpuTable())
 	fmt.Fprintf(&t, "\n%s: %d cores of %s, %d GB, Linux %s; Redis %s, PostgreSQL %s, Go %s, wrk %s, commit %s. "+
-		"The previous version is commit %.7s. Medians of %d rounds of %d s, of at most %d for what takes long; "+
+		"%sMedians of %d rounds of %d s, of at most %d for what takes long; "+
 		"everything, the load included, on this one machine. `make bench` repeats it in %.0f minutes.\n",
 		time.Now().UTC().Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGB, m.Kernel, m.Redis, m.Postgres, m.Go, m.WRK, m.Commit,
-		previousCommit, b.rounds, b.seconds, some, took.Minutes())
+		b.sayPrevious(), b.rounds, b.seconds, some, took.Minutes())
 	return t.String(), nil
+}
+
+// sayPrevious names the previous version where it was measured.
+func (b *bench) sayPrevious() string {
+	commit := b.previousOf(b.chosen())
+	if commit == "" {
+		return ""
+	}
+	return fmt.Sprintf("The previous version is commit %.7s. ", commit)
 }
 
 // cpuTable is the CPU time of each process, by how the keys are drawn.
