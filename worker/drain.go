@@ -46,8 +46,8 @@ type Drained struct {
 	Rows     int64         // that Postgres took
 	Busy     bool          // another drain had the shard: nothing was done
 	Again    time.Duration // when the shard should be drained again, since keys were written meanwhile; 0: need not
-	Deferred time.Duration // when the first of those keys is due whose rows were locked; 0: none was
 	More     bool          // that is at once: there was more to do than a drain may take
+	Deferred time.Duration // when the first of those keys is due that are set aside for a short time; 0: none is
 }
 
 // Drain flushes the sealed epoch of the shard, if there is one, and then the open one, unless it is younger than minAge and has
@@ -127,6 +127,11 @@ func (d *drain) round(ctx context.Context) (over bool, err error) {
 			return true, err
 		}
 	}
+	// Asynq rounds times down to whole seconds, so a drain that is to take up keys may be early: it must not be the last.
+	wait := time.Duration(epoch.NextDue-epoch.At) * time.Millisecond
+	if epoch.NextDue > 0 && wait > 0 && wait <= longestDeferral {
+		d.done.Deferred = sooner(d.done.Deferred, wait)
+	}
 	if epoch.Due > 0 {
 		if _, err := d.cache.RequeueDue(ctx, d.shard); err != nil {
 			return true, err
@@ -184,7 +189,7 @@ func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 		failed = err
 	}
 	if failed != nil {
-		return failed
+		return failed // step: failed
 	}
 	written, committed, err := d.cache.Commit(ctx, epoch)
 	if err != nil {

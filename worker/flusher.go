@@ -128,9 +128,13 @@ func (f *Flusher) rebase(ctx context.Context, s cache.Snapshot, unknown []cache.
 		}
 		unknown = unknown[:0]
 		for _, e := range s.Entries {
-			if e.BaseUnknown {
+			switch {
+			case e.Missing, e.Epoch == 0: // it is gone, or clean, by now
+			case e.Corrupt:
+				done.refused = append(done.refused, refusal{e.Row, errCorrupt})
+			case e.BaseUnknown:
 				unknown = append(unknown, e)
-			} else {
+			default:
 				out = append(out, e)
 			}
 		}
@@ -183,6 +187,9 @@ func (f *Flusher) commitInParts(ctx context.Context, b batch) (flushed, error) {
 		to := min(from+f.batching.rows(), len(b.entries))
 		part, err := f.commit(ctx, b.part(from, to))
 		done.add(&part)
+		if store.TooSlow(err) && to-from > 1 {
+			continue // with fewer rows. If Postgres is slow as a whole, the breaker opens before long
+		}
 		failed = errors.Join(failed, err)
 		if class := store.Classify(err); class == store.Outage || class == store.Operator || class == store.Canceled {
 			return done, failed // the next would meet the same
@@ -261,7 +268,7 @@ func (f *Flusher) putOff(ctx context.Context, b batch, why string) (flushed, err
 	groups := f.deferred.next(b.entries, time.Now())
 	done := flushed{}
 	for delay, keys := range groups {
-		if err := f.cache.SetAside(ctx, b.shard, keys, delay); err != nil {
+		if err := f.cache.SetAside(ctx, b.shard, keys, delay); err != nil { // step: put off
 			return done, err
 		}
 		done.deferred = sooner(done.deferred, delay)

@@ -4,15 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// A flight is a flush, or a request, that the machine has started and carries on one call to a server at a time: the code is
+// A flight is a drain, or a request, that the machine has started and carries on one call to a server at a time: the code is
 // the real one, and it stands still before each call until the machine says what becomes of it.
 
 // fate says what becomes of a call.
@@ -31,18 +31,25 @@ var errInjected = errors.New("the machine made this call fail")
 
 type flight struct {
 	name    string
-	arrived chan string // the call that it stands before
-	resume  chan fate
+	arrived chan *arrival
 	done    chan struct{}
-	at      string
+	at      *arrival // the call that it stands before; nil: it is over
 
 	crashed  bool
-	hindered bool                    // some call was made to fail
-	err      error                   // what the flush returned
-	results  []counter.Result        // what the request returned
-	ops      []counter.Operation     // of the request
-	absent   bool                    // the counter of the request did not exist when it began
-	peeked   map[counter.Key]history // what the entries were when they were peeked
+	hindered bool                      // some call was made to fail
+	err      error                     // what the drain returned
+	results  []counter.Result          // what the request returned
+	ops      []counter.Operation       // of the request
+	absent   bool                      // the counter of the request did not exist when it began
+	reading  map[counter.Key]bool      // whose entries its last call has read
+	read     map[counter.Key][]history // what the entries were that it has read
+}
+
+// arrival is a call that is about to be made.
+type arrival struct {
+	name string
+	fate chan fate
+	made chan struct{} // closed when the call has been made, or not
 }
 
 type flightKey struct{}
@@ -55,8 +62,8 @@ func flightOf(ctx context.Context) *flight {
 // launch starts run up to its first call.
 func (m *machine) launch(name string, run func(ctx context.Context, f *flight)) *flight {
 	f := &flight{
-		name: name, arrived: make(chan string), resume: make(chan fate), done: make(chan struct{}),
-		peeked: make(map[counter.Key]history),
+		name: name, arrived: make(chan *arrival), done: make(chan struct{}),
+		reading: make(map[counter.Key]bool), read: make(map[counter.Key][]history),
 	}
 	go func() {
 		defer close(f.done)
@@ -69,24 +76,33 @@ func (m *machine) launch(name string, run func(ctx context.Context, f *flight)) 
 
 // step carries the flight on to its next call, or its end.
 func (m *machine) step(f *flight, what fate) {
-	f.hindered = f.hindered || what != proceed && what != repeat
-	f.resume <- what
+	f.hindered = f.hindered || (what != proceed && what != repeat)
+	f.crashed = f.crashed || what == crash
+	f.at.decide(what)
 	m.await(f)
 }
 
+func (a *arrival) decide(what fate) {
+	a.fate <- what
+	<-a.made
+}
+
 func (m *machine) await(f *flight) {
-	select {
-	case f.at = <-f.arrived:
-	case <-f.done:
-		f.at = ""
-		for i, other := range m.flights {
-			if other == f {
-				m.flights = append(m.flights[:i], m.flights[i+1:]...)
-				break
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case f.at = <-f.arrived:
+			if !f.crashed {
+				return
 			}
+			f.at.decide(crash)
+		case <-f.done:
+			f.at = nil
+			m.flights = slices.DeleteFunc(m.flights, func(other *flight) bool { return other == f })
+			return
+		case <-timeout:
+			panic("flight " + f.name + " hangs")
 		}
-	case <-time.After(10 * time.Second):
-		panic("flight " + f.name + " hangs after " + f.at)
 	}
 }
 
@@ -96,11 +112,11 @@ func (m *machine) gate(ctx context.Context, name string, call func(late bool) er
 	if f == nil {
 		return call(false)
 	}
-	if f.crashed {
-		return errInjected
-	}
-	f.arrived <- name
-	switch <-f.resume {
+	a := &arrival{name: name, fate: make(chan fate), made: make(chan struct{})}
+	f.arrived <- a
+	what := <-a.fate
+	defer close(a.made)
+	switch what {
 	case proceed:
 		return call(false)
 	case repeat:
@@ -108,13 +124,9 @@ func (m *machine) gate(ctx context.Context, name string, call func(late bool) er
 		return call(false)
 	case loseAnswer:
 		_ = call(true)
-		return errInjected
 	case delay:
 		m.late = append(m.late, lateCall{name: f.name + " " + name, make: func() { _ = call(true) }})
-		return errInjected
-	case crash:
-		f.crashed = true
-	case refuse:
+	case crash, refuse:
 	}
 	return errInjected
 }
@@ -125,97 +137,65 @@ type lateCall struct {
 	make func()
 }
 
-// redisGates puts a gate before each command of a flight.
+// redisGates puts a gate before each command of a flight, and before each pipeline as a whole.
 type redisGates struct{ m *machine }
 
 func (redisGates) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (redisGates) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
 func (g redisGates) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		f := flightOf(ctx)
-		if f == nil {
-			return next(ctx, cmd)
-		}
-		name := cmd.Name()
-		if len(cmd.Args()) > 1 {
-			if script, ok := g.m.scripts[fmt.Sprint(cmd.Args()[1])]; ok {
-				name = script
-			}
-		}
-		return g.m.gate(ctx, name, func(late bool) error {
-			if late {
-				return next(context.WithoutCancel(ctx), redis.NewCmd(ctx, cmd.Args()...))
-			}
-			err := next(ctx, cmd)
-			if reply, ok := cmd.(*redis.Cmd); ok && name == "peek" && err == nil {
-				g.m.notePeek(f, reply)
-			}
-			return err
-		})
+		return g.pass(ctx, []redis.Cmder{cmd}, func(ctx context.Context, cmds []redis.Cmder) error { return next(ctx, cmds[0]) })
 	}
 }
 
-// notePeek notes what the entries of a reply of peek.lua are.
-func (m *machine) notePeek(f *flight, cmd *redis.Cmd) {
-	reply, err := cmd.StringSlice()
-	if err != nil {
-		m.failf("peek: %v", err)
-		return
-	}
-	const head, fields = 2, 3
-	for i := head; i+fields <= len(reply); i += fields {
-		key := counter.Key(reply[i])
-		f.peeked[key] = m.keys[key].entry.ops
-	}
+func (g redisGates) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { return g.pass(ctx, cmds, next) }
 }
 
-// gatedStore is the Postgres of the machine: the real one behind gates, and away during an outage.
-type gatedStore struct {
-	*store.Store
-
-	m *machine
-}
-
-func (s gatedStore) Read(ctx context.Context, keys []counter.Key) (rows map[counter.Key]counter.Row, err error) {
-	gateErr := s.m.gate(ctx, "read", func(bool) error {
-		if s.m.outage {
-			err = store.ErrUnavailable
-			return err
-		}
-		rows, err = s.Store.Read(context.WithoutCancel(ctx), keys)
-		return err
-	})
-	if gateErr != nil {
-		return nil, gateErr
-	}
-	return rows, nil
-}
-
-func (s gatedStore) Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error) {
+func (g redisGates) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
 	f := flightOf(ctx)
-	flown := make(map[counter.Key]history, len(rows))
-	for _, row := range rows {
-		flown[row.Key] = f.peeked[row.Key]
+	name := g.m.commandName(cmds[0])
+	if f == nil || slices.Contains(ungated, name) {
+		return next(ctx, cmds)
 	}
-	gateErr := s.m.gate(ctx, "upsert", func(bool) error {
-		if s.m.outage {
-			return store.ErrUnavailable
+	return g.m.gate(ctx, name, func(late bool) error {
+		made := cmds
+		if late {
+			ctx = context.WithoutCancel(ctx)
+			made = make([]redis.Cmder, len(cmds))
+			for i, cmd := range cmds {
+				made[i] = redis.NewCmd(ctx, cmd.Args()...)
+			}
 		}
-		var err error
-		ahead, err = s.Store.Upsert(context.WithoutCancel(ctx), rows)
-		s.m.noteRows(flown)
+		err := next(ctx, made)
+		for _, cmd := range made {
+			g.m.observe(f, cmd)
+		}
 		return err
 	})
-	if gateErr != nil {
-		return nil, gateErr
-	}
-	return ahead, nil
 }
 
-func (gatedStore) Locked(context.Context, []counter.Key) ([]counter.Key, error) { return nil, nil }
-func (gatedStore) Available() bool                                              { return true }
-func (gatedStore) Up() bool                                                     { return true }
+// ungated are commands before which nothing stands still: those of a new connection, and those that matter to nobody else.
+var ungated = []string{"hello", "client", "auth", "select", "time", "scan", "pexpire", "release", "type", "smismember", "hget"}
+
+// commandName is the name of a command; of a script its own.
+func (m *machine) commandName(cmd redis.Cmder) string {
+	if args := cmd.Args(); len(args) > 1 {
+		if script, ok := m.scripts[fmt.Sprint(args[1])]; ok {
+			return script
+		}
+	}
+	return cmd.Name()
+}
+
+// observe notes which entries a command has read.
+func (m *machine) observe(f *flight, cmd redis.Cmder) {
+	switch name := m.commandName(cmd); name {
+	case "mget", "hydrate":
+		for _, arg := range cmd.Args() {
+			if key, ok := entryOf(arg); ok {
+				f.reading[key] = true
+			}
+		}
+	}
+}

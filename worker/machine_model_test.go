@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -11,12 +12,15 @@ import (
 // The model of the machine: what a counter is, as a list of the operations that it is made of. Redis has one such list of
 // each key, Postgres another, and every rule is about how the two may change.
 
-// written is an operation that was acknowledged. Each has an amount of its own (see slot), so a value tells which
+// written is an operation that was acknowledged. Each has an amount of its own (see amount), so a value tells which
 // operations are in it, and how often.
 type written struct {
 	kind   counter.Kind
 	amount int64
-	number int // in the order of acknowledgement
+	number int  // in the order of acknowledgement
+	rewind bool // by a discard: it sets the counter, and gives up what was before it
+
+	epoch, first int64 // of the shard, when Redis had carried it out; 0: not known
 }
 
 // history is the operations that a state is made of, in order.
@@ -51,12 +55,27 @@ func (h history) union(other history) history {
 	return all
 }
 
-// within reports whether other has every operation of h.
+// within reports whether other has every operation of h, but for those that a discard in other gave up.
 func (h history) within(other history) bool {
-	return !slices.ContainsFunc(h, func(w *written) bool { return !slices.Contains(other, w) })
+	return !slices.ContainsFunc(h, func(w *written) bool { return !other.has(w) })
 }
 
-func (h history) same(other history) bool { return len(h) == len(other) && h.within(other) }
+func (h history) has(w *written) bool {
+	return slices.ContainsFunc(h, func(o *written) bool { return o == w || (o.rewind && o.number > w.number) })
+}
+
+// discarded reports whether there is a discard in h: it chooses a version of its own.
+func (h history) discarded() bool {
+	return slices.ContainsFunc(h, func(w *written) bool { return w.rewind })
+}
+
+// is reports whether the state of a counter that has seen h is the given one.
+func (h history) is(value, version int64, deleted bool) bool {
+	v, d := h.state()
+	return v == value && d == deleted && (version == int64(len(h)) || h.discarded())
+}
+
+func (h history) same(other history) bool { return h.within(other) && other.within(h) }
 
 func (h history) String() string {
 	words := make([]string, len(h))
@@ -90,27 +109,53 @@ type modelKey struct {
 	rows  []history // that Postgres has ever had, the empty one first
 	must  history   // what neither Redis nor Postgres may lose: whatever was acknowledged, and not lost by a rollback
 
-	seen counter.Row // row, as it was read last
-	used int         // amounts given out
+	rewind *written            // what a discard has just made of the entry
+	seen   counter.Row         // row, as it was read last
+	flown  map[int64][]history // what was sent to Postgres, by lineage
+	used   int                 // amounts given out
+	shown  observed            // as it was logged last
 }
 
 // observed is what the servers really have of a key.
 type observed struct {
-	present, blind, deleted, dirty bool
+	present, blind, deleted, aside bool
 	value, version                 int64
-	ttl                            int64 // ms; -1 none, -2 no entry
+	epoch                          int64
+	text                           string // all of the entry
+	ttl                            int64  // ms; -1 none, -2 no entry
+
+	open, sealed, retry, dead bool // where the key is
+	shard                     observedShard
 }
+
+// observedShard is what Redis has of a key's shard.
+type observedShard struct {
+	watermark, first, requeued int64
+	sealed                     int64 // ID of the sealed epoch, 0: there is none
+	aside                      bool  // some keys are
+}
+
+// String is for the log of a run that failed.
+func (o observed) String() string {
+	text := o.text
+	for name, is := range map[string]bool{"open": o.open, "sealed": o.sealed, "retry": o.retry, "dead": o.dead} {
+		if is {
+			text += " " + strings.ToUpper(name)
+		}
+	}
+	id := func(n int64) string { return strconv.FormatInt(n, 36) }
+	return fmt.Sprintf("%s TTL %d; watermark %s, sealed %s, first %s, requeued %s", text, min(o.ttl, 1), id(o.shard.watermark),
+		id(o.shard.sealed), id(o.shard.first), id(o.shard.requeued))
+}
+
+func (o observed) dirty() bool { return o.present && (o.aside || o.epoch > o.shard.watermark) }
 
 // is reports whether o is what c says.
 func (o observed) is(c cell) bool {
 	if o.present != c.present {
 		return false
 	}
-	if !c.present {
-		return true
-	}
-	value, deleted := c.ops.state()
-	return o.blind == c.blind && o.value == value && o.deleted == deleted && o.version == int64(len(c.ops))
+	return !c.present || (o.blind == c.blind && c.ops.is(o.value, o.version, o.deleted))
 }
 
 // attempt is an operation that was sent, and what was answered.
@@ -118,7 +163,8 @@ type attempt struct {
 	op     counter.Operation
 	result counter.Result
 	number int
-	slow   bool // it was under way for some steps, and when it began the counter did not exist
+	slow   bool             // it was under way for some steps, and when it began the counter did not exist
+	before *counter.Counter // what an operation with its ID was answered; nil: there was none
 }
 
 // missed reports a read that found nothing in Postgres, and did not look into Redis again. If there was nothing when it began,
@@ -128,15 +174,33 @@ func (a attempt) missed() bool {
 	return a.slow && a.op.Kind == counter.Get && got.Known && got.Version == 0
 }
 
+// replayed returns why the answer to an operation with an ID is not right, as far as that is about the ID.
+func (a attempt) replayed() string {
+	switch got := a.result.Counter; {
+	case a.result.Replayed != (a.before != nil):
+		return fmt.Sprintf("%v: replayed is %v, but the ID was answered %+v before", a.op, a.result.Replayed, a.before)
+	case a.before == nil:
+	case got.Known != a.before.Known, got.Value != a.before.Value, got.Version != a.before.Version, got.Exists != a.before.Exists:
+		return fmt.Sprintf("%v was answered %+v, and before %+v", a.op, got, *a.before)
+	}
+	return ""
+}
+
 // bases are the states that an entry may have had before the attempts of a step: what it had; or, since a step may bring the
-// base from Postgres or mend the entry, the union with what Postgres had at some time; or nothing but the attempts.
+// base from Postgres or repair the entry, the union with what Postgres had at some time; or nothing but the attempts.
 func (k *modelKey) bases() []cell {
+	if k.rewind != nil {
+		return []cell{{present: true, ops: append(k.entry.ops.union(k.row), k.rewind)}}
+	}
 	cells := []cell{k.entry}
 	if !k.entry.present {
 		cells = append(cells, cell{present: true, blind: true})
 	}
 	for _, row := range slices.Backward(k.rows) {
 		cells = append(cells, cell{present: true, ops: k.entry.ops.union(row)})
+	}
+	if k.entry.present && !k.entry.blind && k.entry.ops.within(k.row) {
+		cells = append(cells, cell{}) // it was evicted
 	}
 	return cells
 }
@@ -148,36 +212,61 @@ func (k *modelKey) after(base cell, attempts []attempt) (cell, string) {
 		if a.result.Err != nil || a.missed() {
 			continue // nothing may have changed
 		}
-		if a.result.Counter.Known && c.present && c.blind {
-			c = cell{present: true, ops: c.ops.union(k.row)} // it brought the base in
+		if problem := a.replayed(); problem != "" {
+			return c, problem
 		}
-		known := c.ops
-		if !c.present {
-			known = k.row // only a get leaves it so
+		if a.result.Replayed {
+			continue
 		}
-		_, deleted := known.state()
-		blindStart := c.blind && len(c.ops) == 0
-		if a.op.Kind != counter.Get && (a.op.Kind != counter.Delete || !deleted || blindStart) {
-			if !c.present {
-				return c, "a write left no entry"
-			}
-			c.ops = append(slices.Clone(c.ops), &written{kind: a.op.Kind, amount: a.op.Amount, number: a.number})
-			known = c.ops
-		}
-		got := a.result.Counter
-		if got.Known == c.blind {
-			return c, fmt.Sprintf("%v: known is %v", a.op, got.Known)
-		}
-		value, deleted := known.state()
-		exists := !deleted && a.op.Kind != counter.Delete
-		if got.Known && (got.Version != int64(len(known)) || got.Exists != exists || exists && got.Value != value) {
-			return c, fmt.Sprintf("%v was answered %+v; want value %d, version %d", a.op, got, value, len(known))
-		}
-		if got.Known && got.Synced && !known.within(k.row) {
-			return c, fmt.Sprintf("%v was answered as synced, but postgres has %v of %v", a.op, k.row, known)
+		var problem string
+		if c, problem = k.carryOut(c, a); problem != "" {
+			return c, problem
 		}
 	}
 	return c, ""
+}
+
+// carryOut returns the entry after one attempt, or why its answer does not fit.
+func (k *modelKey) carryOut(c cell, a attempt) (cell, string) {
+	got := a.result.Counter
+	if got.Known && c.present && c.blind {
+		c = cell{present: true, ops: c.ops.union(k.row)} // it brought the base in
+	}
+	known := c.ops
+	if !c.present {
+		known = k.row // only a get leaves it so
+	}
+	_, deleted := known.state()
+	blindStart := c.blind && len(c.ops) == 0
+	if a.op.Kind != counter.Get && (a.op.Kind != counter.Delete || !deleted || blindStart) {
+		if !c.present {
+			return c, "a write left no entry"
+		}
+		c.ops = append(slices.Clone(c.ops), &written{kind: a.op.Kind, amount: a.op.Amount, number: a.number})
+		known = c.ops
+	}
+	if got.Known == c.blind {
+		return c, fmt.Sprintf("%v: known is %v", a.op, got.Known)
+	}
+	return c, k.wrong(known, a)
+}
+
+// wrong returns why the answer to an attempt does not fit, when known is what the counter has seen then.
+func (k *modelKey) wrong(known history, a attempt) string {
+	got := a.result.Counter
+	if !got.Known {
+		return ""
+	}
+	value, deleted := known.state()
+	exists := !deleted && a.op.Kind != counter.Delete
+	version := got.Version == int64(len(known)) || known.discarded()
+	if !version || got.Exists != exists || (exists && got.Value != value) {
+		return fmt.Sprintf("%v was answered %+v; want value %d, version %d", a.op, got, value, len(known))
+	}
+	if got.Synced && !known.within(k.row) {
+		return fmt.Sprintf("%v was answered as synced, but postgres has %v of %v", a.op, k.row, known)
+	}
+	return ""
 }
 
 // settle finds out what a step has made of the entry, and returns why that must not be.
@@ -191,12 +280,22 @@ func (k *modelKey) settle(o observed, attempts []attempt) string {
 		}
 		if o.is(c) {
 			k.must = k.must.union(c.ops)
-			k.entry = c
+			k.entry, k.rewind = c, nil
+			k.date(o)
 			return ""
 		}
 	}
 	return fmt.Sprintf("redis has %+v, which is neither %v nor that and what postgres had (%v), with %v on top (%s)",
 		o, k.entry, k.rows, attempts, strings.Join(why, "; "))
+}
+
+// date notes the epoch in which the operations of this step were carried out.
+func (k *modelKey) date(o observed) {
+	for _, w := range k.entry.ops {
+		if w.epoch == 0 && o.present {
+			w.epoch, w.first = o.epoch, o.shard.first
+		}
+	}
 }
 
 // broken returns which rule the state of the key breaks. lossy: Redis has lost something before.
@@ -207,14 +306,44 @@ func (k *modelKey) broken(o observed, lossy bool) string {
 		return fmt.Sprintf("lost: redis has %v, postgres %v, of %v", k.entry, k.row, k.must)
 	case !have.within(k.must):
 		return fmt.Sprintf("came back: redis has %v, postgres %v, of %v", k.entry, k.row, k.must)
-	case o.dirty != (o.ttl == -1):
-		return fmt.Sprintf("dirty is %v, and the TTL %d ms", o.dirty, o.ttl)
-	case o.blind && !o.dirty:
+	case o.dirty() && o.ttl != -1:
+		return fmt.Sprintf("dirty, but it expires in %d ms", o.ttl)
+	case o.blind && !o.dirty():
 		return "blind writes, and not dirty"
-	case !o.dirty && !k.entry.ops.within(k.row):
+	case o.present && !o.dirty() && !k.entry.ops.within(k.row):
 		return fmt.Sprintf("clean, but redis has %v and postgres %v", k.entry, k.row)
 	case !lossy && k.entry.present && !k.entry.blind && !k.entry.ops.same(k.must):
 		return fmt.Sprintf("a read misses something: redis has %v of %v", k.entry, k.must)
+	}
+	// What Postgres has got of a sealed epoch may leave it before the whole is committed.
+	done := o.epoch <= o.shard.sealed && k.entry.ops.within(k.row)
+	if problem := o.misplaced(); problem != "" && !done {
+		return problem
+	}
+	return k.unsynced(o)
+}
+
+// misplaced returns why no flush would find the key although it is dirty.
+func (o observed) misplaced() string {
+	switch aside := o.retry || o.dead; {
+	case o.retry && o.dead:
+		return "it waits for a retry, and is dead"
+	case o.present && aside != o.aside:
+		return fmt.Sprintf("set aside is %v, but the key: %+v", o.aside, o)
+	case o.dirty() && !o.aside && !o.open && !o.sealed:
+		return fmt.Sprintf("dirty for ever: in no epoch: %+v", o)
+	}
+	return ""
+}
+
+// unsynced returns the operation that those who wait would call synced, by the rule of package writepath, although Postgres
+// does not have it.
+func (k *modelKey) unsynced(o observed) string {
+	for _, w := range k.must {
+		passed := w.epoch != 0 && w.first == o.shard.first && w.epoch <= o.shard.watermark
+		if passed && !o.shard.aside && o.shard.requeued <= w.epoch && !k.row.has(w) {
+			return fmt.Sprintf("synced: the watermark has passed operation %d (%+v), but postgres has %v", w.number, *w, k.row)
+		}
 	}
 	return ""
 }

@@ -6,20 +6,27 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// maxFlights bounds what is in flight at once: more would seldom meet on so few keys.
-const maxFlights = 4
+const (
+	// maxFlights bounds what is in flight at once: more would seldom meet on so few keys.
+	maxFlights = 4
 
-// lastAmount is the last power of four of which the sum of all before it still fits into 63 bits.
-const lastAmount = 30
+	// maxOperations is the most of one batch: some are of the same key then.
+	maxOperations = 5
+
+	// lastAmount is the last power of four of which the sum of all before it still fits into 63 bits.
+	lastAmount = 30
+)
 
 // Whatever is done in whatever order: a row never goes back, no operation counts twice, and nothing is lost but what Redis
 // lost before Postgres got it.
@@ -27,7 +34,7 @@ func TestMachine(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	rapid.Check(t, func(t *rapid.T) {
-		m.reset(t)
+		m.reset(t, rapid.SampledFrom([]int{machineBatch, machineBatch, 1}).Draw(t, "batch"))
 		defer m.end()
 		t.Repeat(map[string]func(*rapid.T){
 			"":            func(t *rapid.T) { m.check(t, nil) },
@@ -38,29 +45,43 @@ func TestMachine(t *testing.T) {
 			"step":        m.carryOn,
 			"step again":  m.carryOn,
 			"land":        m.land,
-			"drain":       m.drain,
+			"stumble":     m.stumble,
+			"flush part":  m.flushByKey,
+			"drain":       func(t *rapid.T) { m.drain(t) },
 			"retry":       m.retry,
-			"redrive":     m.redrive,
+			"requeue":     m.requeue,
+			"discard":     m.discard,
 			"late call":   m.lateCall,
 			"evict":       m.evict,
+			"expire":      m.expire,
+			"repair":      m.repair,
 			"snapshot":    m.snapshot,
 			"restart":     m.restartOnly,
 			"rollback":    m.loseTail,
 			"outage":      m.toggleOutage,
 			"refuse":      m.toggleRefusal,
+			"lock":        m.toggleLock,
 		})
 		m.settleDown(t)
 	})
 }
 
 // check takes note of what a step has done, and requires that every rule holds.
-func (m *machine) check(t *rapid.T, attempts []attempt) {
+func (m *machine) check(t rapid.TB, attempts []attempt) {
+	for _, line := range m.rowLog {
+		t.Log(line)
+	}
+	m.rowLog = nil
 	if m.failure != "" {
 		t.Fatal(m.failure)
 	}
 	seen := m.look(t)
 	for _, key := range machineKeys {
 		k := m.keys[key]
+		if o := seen[key]; o != k.shown {
+			t.Logf("%s: %s", key, o.String())
+			k.shown = o
+		}
 		var own []attempt
 		for _, a := range attempts {
 			if a.op.Key == key {
@@ -74,12 +95,23 @@ func (m *machine) check(t *rapid.T, attempts []attempt) {
 			t.Fatalf("%s: %s", key, problem)
 		}
 	}
+	for _, f := range m.flights {
+		for key := range f.reading {
+			f.read[key] = append(f.read[key], m.keys[key].entry.ops)
+		}
+		clear(f.reading)
+	}
 }
 
 func drawKey(t *rapid.T) counter.Key { return rapid.SampledFrom(machineKeys).Draw(t, "key") }
 
-// operation draws an operation with an amount that no other has.
+// operation draws an operation with an amount that no other has; or one that was sent before, with its ID.
 func (m *machine) operation(t *rapid.T) counter.Operation {
+	const withID, again = 1, 2 // of 6
+	id := rapid.IntRange(0, 5).Draw(t, "ID")
+	if id == again && len(m.ids) > 0 {
+		return rapid.SampledFrom(m.ids).Draw(t, "again")
+	}
 	kinds := []counter.Kind{
 		counter.Increment, counter.Increment, counter.Increment, counter.Increment, counter.Set, counter.Delete, counter.Get,
 	}
@@ -89,6 +121,10 @@ func (m *machine) operation(t *rapid.T) counter.Operation {
 		if op.Amount == 0 {
 			op.Kind = counter.Get
 		}
+	}
+	if id == withID && op.Kind != counter.Get {
+		op.ID = fmt.Sprint("id", len(m.ids))
+		m.ids = append(m.ids, op)
 	}
 	return op
 }
@@ -106,18 +142,28 @@ func (m *machine) amount(key counter.Key) int64 {
 	return amount
 }
 
+// attempts notes what was answered to operations, and to those with an ID for good.
 func (m *machine) attempts(ops []counter.Operation, results []counter.Result) []attempt {
 	attempts := make([]attempt, len(ops))
 	for i, op := range ops {
 		m.number++
 		attempts[i] = attempt{op: op, result: results[i], number: m.number}
+		if op.ID == "" {
+			continue
+		}
+		id := string(op.Key) + op.ID
+		if answer, found := m.answers[id]; found {
+			attempts[i].before = &answer
+		} else if results[i].Err == nil {
+			m.answers[id] = results[i].Counter
+		}
 	}
 	return attempts
 }
 
 // write carries out some operations in one go.
 func (m *machine) write(t *rapid.T) {
-	ops := make([]counter.Operation, rapid.IntRange(1, 3).Draw(t, "operations"))
+	ops := make([]counter.Operation, rapid.IntRange(1, maxOperations).Draw(t, "operations"))
 	for i := range ops {
 		ops[i] = m.operation(t)
 		if i > 0 && ops[i].Kind == counter.Get {
@@ -131,7 +177,7 @@ func (m *machine) write(t *rapid.T) {
 	m.do(t, ops, rapid.Bool().Draw(t, "minimal"))
 }
 
-func (m *machine) do(t *rapid.T, ops []counter.Operation, minimal bool) {
+func (m *machine) do(t rapid.TB, ops []counter.Operation, minimal bool) {
 	results := m.service.Do(context.Background(), ops, writepath.Options{Minimal: minimal})
 	attempts := m.attempts(ops, results)
 	t.Logf("%v", attempts)
@@ -163,11 +209,11 @@ func (m *machine) room(t *rapid.T) {
 }
 
 // landed takes note of a flight that may have come to its end.
-func (m *machine) landed(t *rapid.T, f *flight) {
+func (m *machine) landed(t rapid.TB, f *flight) {
 	if m.failure != "" {
 		t.Fatal(m.failure)
 	}
-	if f.at != "" {
+	if f.at != nil {
 		m.check(t, nil)
 		return
 	}
@@ -180,26 +226,77 @@ func (m *machine) landed(t *rapid.T, f *flight) {
 		return
 	}
 	m.check(t, nil)
-	refused := store.Classify(f.err) == store.Refused || isFailure(f.err)
-	if f.err != nil && !f.hindered && !errors.Is(f.err, store.ErrUnavailable) && !refused {
+	if f.err != nil && !f.hindered && !expected(f.err) {
 		t.Fatalf("%s: %v", f.name, f.err)
 	}
 }
 
-// flush starts a flush of some keys of a shard.
+// expected reports that a flight may end with an error although none of its calls was made to fail.
+func expected(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, errUnsettled) || store.Classify(err) == store.Refused || isFailure(err)
+}
+
+func (m *machine) drawShard(t *rapid.T) counter.Shard { return m.cache.Shard(drawKey(t)) }
+
+// flush starts a drain of a shard. The lease of any other is over, as when its worker was paused for long.
 func (m *machine) flush(t *rapid.T) {
 	m.room(t)
-	first := drawKey(t)
-	shard := m.cache.Shard(first)
-	keys := []counter.Key{first}
-	for _, key := range machineKeys {
-		if key != first && m.cache.Shard(key) == shard && rapid.Bool().Draw(t, "also "+string(key)) {
-			keys = append(keys, key)
+	m.landed(t, m.launchDrain(t, m.drawShard(t)))
+}
+
+func (m *machine) launchDrain(t rapid.TB, shard counter.Shard) *flight {
+	return m.drainFlight(t, shard, func(ctx context.Context, owner string) error {
+		_, err := m.flusher.Drain(ctx, shard, owner, 0)
+		return err
+	})
+}
+
+func (m *machine) drainFlight(t rapid.TB, shard counter.Shard, drain func(ctx context.Context, owner string) error) *flight {
+	require.NoError(t, m.server.Del(context.Background(), "{aw:"+shard.String()+"}:drain").Err())
+	m.number++
+	name := fmt.Sprint("drain ", m.number)
+	return m.launch(name, func(ctx context.Context, f *flight) { f.err = drain(ctx, name) })
+}
+
+// flushByKey starts a drain as that of a large epoch is: what is done is dropped from it bit by bit.
+func (m *machine) flushByKey(t *rapid.T) {
+	m.room(t)
+	m.landed(t, m.launchByKey(t, m.drawShard(t)))
+}
+
+func (m *machine) launchByKey(t rapid.TB, shard counter.Shard) *flight {
+	return m.drainFlight(t, shard, func(ctx context.Context, owner string) error {
+		d := drain{
+			Flusher: m.flusher, shard: shard, deadline: time.Now().Add(maxDrain), extended: time.Now(),
+			taking: cache.Taking{Owner: owner, Lease: drainLease},
 		}
+		epoch, err := m.cache.Seal(ctx, shard, d.taking)
+		if err != nil || (epoch.State != cache.Sealed && epoch.State != cache.Found) {
+			return err
+		}
+		keys, _, err := m.cache.EpochKeys(ctx, &epoch, 0, len(machineKeys))
+		for part := range slices.Chunk(keys, 1) {
+			if err == nil {
+				err = m.flushAndDrop(ctx, &d, &epoch, part)
+			}
+		}
+		if err == nil {
+			_, _, err = m.cache.Commit(ctx, &epoch)
+		}
+		return err
+	})
+}
+
+func (m *machine) flushAndDrop(ctx context.Context, d *drain, epoch *cache.Epoch, keys []counter.Key) error {
+	snapshot, err := m.cache.Read(ctx, d.shard, keys)
+	if err != nil {
+		return err
 	}
-	m.landed(t, m.launch(fmt.Sprint("flush ", keys), func(ctx context.Context, f *flight) {
-		f.err = m.flusher.FlushKeys(ctx, shard, keys)
-	}))
+	if err := d.flushPage(ctx, epoch, page{snapshot, keys}, 1); err != nil {
+		return err
+	}
+	_, err = m.cache.Drop(ctx, epoch, keys)
+	return err
 }
 
 // retry starts an attempt at a key on its own, as after a refusal.
@@ -213,16 +310,14 @@ func (m *machine) retry(t *rapid.T) {
 }
 
 // drain drains all shards, undisturbed.
-func (m *machine) drain(t *rapid.T) {
+func (m *machine) drain(t rapid.TB) {
 	for shard := range counter.Shard(machineShards) {
-		m.finish(t, m.launch("drain", func(ctx context.Context, f *flight) {
-			_, f.err = m.flusher.Drain(ctx, shard, "drain")
-		}))
+		m.finish(t, m.launchDrain(t, shard))
 	}
 }
 
-func (m *machine) finish(t *rapid.T, f *flight) {
-	for f.at != "" {
+func (m *machine) finish(t rapid.TB, f *flight) {
+	for f.at != nil {
 		m.step(f, proceed)
 		m.landed(t, f)
 	}
@@ -235,13 +330,33 @@ func (m *machine) carryOn(t *rapid.T) {
 		proceed, proceed, proceed, proceed, proceed, proceed, proceed, proceed, repeat, refuse, loseAnswer, delay, crash,
 	}
 	what := rapid.SampledFrom(fates).Draw(t, "fate")
-	t.Logf("%s: %s", f.name, f.at)
+	t.Logf("%s: %s", f.name, f.at.name)
 	m.step(f, what)
 	m.landed(t, f)
 }
 
 // land carries something in flight on to its end.
 func (m *machine) land(t *rapid.T) { m.finish(t, m.drawFlight(t)) }
+
+// stumble carries something in flight on for a while, and then something bad becomes of its next call.
+func (m *machine) stumble(t *rapid.T) {
+	const longest = 12 // calls of a drain, about
+	f := m.drawFlight(t)
+	for range rapid.IntRange(0, longest).Draw(t, "calls") {
+		if f.at == nil {
+			return
+		}
+		m.step(f, proceed)
+		m.landed(t, f)
+	}
+	if f.at == nil {
+		return
+	}
+	what := rapid.SampledFrom([]fate{crash, crash, delay, delay, loseAnswer, repeat}).Draw(t, "fate")
+	t.Logf("%s: %s", f.name, f.at.name)
+	m.step(f, what)
+	m.landed(t, f)
+}
 
 func (m *machine) drawFlight(t *rapid.T) *flight {
 	if len(m.flights) == 0 {
@@ -263,52 +378,10 @@ func (m *machine) lateCall(t *rapid.T) {
 	m.check(t, nil)
 }
 
-func (m *machine) redrive(t *rapid.T) {
-	key := drawKey(t)
-	_, err := m.cache.Redrive(context.Background(), m.cache.Shard(key), []counter.Key{key})
-	require.NoError(t, err)
-}
-
-// evict removes a clean entry, as Redis does when memory is short or its TTL is over.
-func (m *machine) evict(t *rapid.T) {
-	key := drawKey(t)
-	if o := m.look(t)[key]; !o.present || o.dirty {
-		t.Skip("not clean")
-	}
-	require.NoError(t, m.server.Del(context.Background(), "{aw:"+m.cache.Shard(key).String()+"}:c:"+string(key)).Err())
-	m.keys[key].entry = cell{}
-}
-
-func (m *machine) snapshot(t *rapid.T) { m.save(t) }
-
-// restartOnly is a restart that loses nothing.
-func (m *machine) restartOnly(t *rapid.T) { m.restart(t) }
-
-// loseTail is a restart from a snapshot; or, with the empty one that each run begins with, perhaps a FLUSHALL.
-func (m *machine) loseTail(t *rapid.T) {
-	to := rapid.IntRange(0, len(m.snapshots)-1).Draw(t, "snapshot")
-	m.rollback(t, to)
-	if to > 0 || rapid.Bool().Draw(t, "restart") {
-		m.restart(t)
-	}
-}
-
-func (m *machine) toggleOutage(*rapid.T) { m.outage = !m.outage }
-
-// toggleRefusal makes Postgres refuse a key's row, or take it again.
-func (m *machine) toggleRefusal(t *rapid.T) {
-	key := drawKey(t)
-	if m.refusing[key] {
-		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
-	} else {
-		m.exec(t, `INSERT INTO refused VALUES ($1)`, string(key))
-	}
-	m.refusing[key] = !m.refusing[key]
-}
-
 // settleDown lets everything come to its end, and requires that both sides have the same then.
-func (m *machine) settleDown(t *rapid.T) {
+func (m *machine) settleDown(t rapid.TB) {
 	m.outage = false
+	clear(m.locked)
 	m.exec(t, `DELETE FROM refused`)
 	for len(m.flights) > 0 {
 		m.finish(t, m.flights[0])
@@ -319,7 +392,7 @@ func (m *machine) settleDown(t *rapid.T) {
 	}
 	m.flushAll(t)
 	if m.lossy {
-		// A clean entry that is older than its row is mended at its next write.
+		// A clean entry that is older than its row is repaired at its next write.
 		for _, key := range machineKeys {
 			m.keys[key].used = min(m.keys[key].used, lastAmount)
 			m.do(t, []counter.Operation{{Key: key, Kind: counter.Increment, Amount: m.amount(key)}}, false)
@@ -329,29 +402,30 @@ func (m *machine) settleDown(t *rapid.T) {
 	for _, key := range machineKeys {
 		k := m.keys[key]
 		if k.entry.present {
-			require.Equal(t, k.must.String(), k.entry.ops.String(), key)
+			require.True(t, k.must.same(k.entry.ops), "%s: redis has %v, of %v", key, k.entry, k.must)
 		}
-		require.Equal(t, k.must.String(), k.row.String(), key)
+		require.True(t, k.must.same(k.row), "%s: postgres has %v, of %v", key, k.row, k.must)
 	}
 }
 
-// flushAll flushes until nothing is dirty, also what was put aside or is dead.
-func (m *machine) flushAll(t *rapid.T) {
+// flushAll flushes until nothing is dirty, also what was set aside or is dead.
+func (m *machine) flushAll(t rapid.TB) {
 	const rounds = 6
 	for range rounds {
-		dirty := false
-		for key, o := range m.look(t) {
-			if !o.dirty {
-				continue
-			}
-			dirty = true
-			m.finish(t, m.launch("last flush "+string(key), func(ctx context.Context, f *flight) {
-				f.err = m.flusher.flushKeys(ctx, m.cache.Shard(key), []counter.Key{key}, true)
-			}))
-		}
-		if !dirty {
+		m.takeUp(t, machineKeys...)
+		m.drain(t)
+		if m.clean(t) {
 			return
 		}
 	}
-	t.Fatalf("still dirty after %d flushes of each key: %+v", rounds, m.look(t))
+	t.Fatalf("still dirty after %d drains: %+v", rounds, m.look(t))
+}
+
+func (m *machine) clean(t rapid.TB) bool {
+	for _, o := range m.look(t) {
+		if o.dirty() || o.open || o.sealed || o.retry || o.dead {
+			return false
+		}
+	}
+	return true
 }

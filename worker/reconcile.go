@@ -20,7 +20,7 @@ var errTwoStates = errors.New("postgres has another state of the same version: s
 // and its next flush goes through. It returns the keys of entries that Postgres does not have, and adds what it refuses to done.
 func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, done *flushed) (map[counter.Key]bool, error) {
 	unsettled := make(map[counter.Key]bool)
-	if len(ahead) == 0 {
+	if len(ahead) == 0 { // step: reconcile
 		return unsettled, nil
 	}
 	conflicts, strange := compare(b, ahead)

@@ -38,7 +38,7 @@ func (r *retries) refused(ctx context.Context, refused refusal) (unsent, err err
 	r.metrics.refused.Inc()
 	r.logger.WarnContext(ctx, "postgres refused a row; it will be tried again on its own", "key", row.Key, "value", row.Value,
 		"version", row.Version, "reason", refused.reason)
-	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil {
+	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil { // step: set aside
 		return nil, err
 	}
 	return r.send(ctx, row.Key), nil
@@ -140,7 +140,7 @@ func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bo
 	case len(done.refused) > 0:
 		return true, done.refused[0].reason, nil
 	case done.deferred > 0: // a flush takes it up when its time has come
-		return true, nil, tasks.Send(ctx, r.sender, tasks.DrainDue(shard, done.deferred))
+		return true, nil, tasks.Send(ctx, r.sender, tasks.DrainDue(shard, "", done.deferred))
 	case len(done.committed) == 0:
 		return false, nil, nil // it has been reconciled, and stays aside
 	}

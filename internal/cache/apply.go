@@ -201,7 +201,7 @@ func (a *application) adds(s *step, first, next *Write) bool {
 	if !within(first.Amount, maxAddend) || !within(next.Amount, maxAddend) {
 		return false
 	}
-	s.sum += next.Amount
+	s.sum += next.Amount // step: sum
 	s.writes++
 	return true
 }
@@ -296,7 +296,7 @@ func (a *application) settleStep(s *step, line string, h *head) {
 		*a.outcomes[s.write] = o
 		return
 	}
-	value, version := o.Value-s.sum, o.Version-int64(s.writes)
+	value, version := o.Value-s.sum, o.Version-int64(s.writes) // step: split
 	for i, left := s.write, s.writes; left > 0; i, left = a.next[i], left-1 {
 		if o.Err == nil && o.Known {
 			value += a.writes[i].Amount

@@ -45,12 +45,13 @@ local records, recorded = {}, {} -- to be written, in order; by name
 local function live(s, e, dirty, kind)
   local v, n = e.v, e.n
   if not dirty then
-    e.l, e.b, e.w, e.p = s.open, n or '0', v or '0', nil
+    e.l, e.b, e.w, e.p = s.open, n or '0', v or '0', nil -- step: begin
+  -- step: end life
   elseif number(e.l) < s.first then -- the base stays: Postgres need not have what the earlier run wrote
     e.p = fmt('%s;%s,%s,%s', e.p or '', e.l, v, n)
     e.l = s.open
   end
-  if kind ~= 'i' and v then
+  if kind ~= 'i' and v then -- step: set
     e.w = nil
     if e.p then e.p = string.gsub(e.p, ',[^,;]+,', ',set,') end
   end
@@ -118,7 +119,7 @@ local function once(s, e, op)
   local before = recorded[record]
   if before then return before.what == what and 'r ' .. before.line or 'm' end
   local line = replay(record, what)
-  if line then return line end
+  if line then return line end -- step: replay
   local applied
   line, applied = operate(s, e, op)
   if applied or byte(line) == 110 then -- n: deleted already
@@ -178,7 +179,7 @@ for shard = 1, #counts do
           out[lines] = operate(s, e, op)
         end
       end
-      if e.joins then joining[#joining + 1] = sub(KEYS[i], key_at) end
+      if e.joins then joining[#joining + 1] = sub(KEYS[i], key_at) end -- step: join others
       text = nil
       if e.changed then
         wrote = true
@@ -194,7 +195,7 @@ for shard = 1, #counts do
     end
   end
   last = last + counts[shard]
-  local keys = join(s, KEYS[meta_at + 1], joining)
+  local keys = join(s, KEYS[meta_at + 1], joining) -- step: join
   if wrote and s.changed then
     writes[#writes + 1] = meta
     writes[#writes + 1] = meta_text(s)

@@ -26,7 +26,7 @@ for i = 3, #ARGV do
       call('ZADD', KEYS[2], fmt('%.0f', milliseconds() + ARGV[1]), key)
     end
     if e and not e.a then
-      e.a = true
+      e.a = true -- step: flag
       put(name, e)
     end
     if dead then call('ZREM', KEYS[2], key) else call('HDEL', KEYS[3], key) end

@@ -19,9 +19,9 @@
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 free(KEYS[4])
 save(s)
-if s.first_id ~= ARGV[2] then return -1 end
+if s.first_id ~= ARGV[2] then return -1 end -- step: incarnation
 if s.watermark_id == ARGV[1] then return call('SCARD', KEYS[3]) end -- it has been committed
-if s.sealed ~= ARGV[1] then return -1 end
+if s.sealed ~= ARGV[1] then return -1 end -- step: check
 if #ARGV > 2 then
   for from = 3, #ARGV, CHUNK do
     call('SREM', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK - 1, #ARGV)))
@@ -29,7 +29,7 @@ if #ARGV > 2 then
   if call('EXISTS', KEYS[2]) == 1 then return call('SCARD', KEYS[3]) end
 end
 call('UNLINK', KEYS[2])
-s.watermark_id, s.sealed, s.sealed_since, s.changed = s.sealed, '0', '0', true
+s.watermark_id, s.sealed, s.sealed_since, s.changed = s.sealed, '0', '0', true -- step: watermark
 save(s)
 pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6))
 return call('SCARD', KEYS[3])

@@ -26,9 +26,10 @@ end
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local key = ARGV[1]
 if call('HEXISTS', KEYS[4], key) == 0 then return 'd' end
-if state() ~= ARGV[2] then return 'w' end
+if state() ~= ARGV[2] then return 'w' end -- step: compare
 
 free(KEYS[4])
+-- step: renew
 renew(s) -- what was read from Postgres before is too old to hydrate from, and what is written now needs a number of its own
 save(s)
 if ARGV[3] == 'rewind' then

@@ -170,9 +170,9 @@ local function epochs(meta, text)
   elseif call('EXISTS', meta) == 1 then
     error('WRONGTYPE somebody else wrote to ' .. meta, 0)
   end
-  if s.run ~= incarnation() then
+  if s.run ~= incarnation() then -- step: restart
     s.open = id_after(s.open)
-    s.first_id, s.run, s.changed = s.open, incarnation(), true
+    s.first_id, s.run, s.changed = s.open, incarnation(), true -- step: first
   end
   s.watermark, s.first = number(s.watermark_id), number(s.first_id)
   return s
@@ -193,7 +193,7 @@ local function free(dead) call('HDEL', dead, '') end
 -- Ends the ID of the open epoch; its keys stay where they are.
 local function renew(s) s.open, s.changed = id_after(s.open), true end
 
-local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end
+local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end -- step: dirty
 
 -- Calls a command with many elements, some at a time, and returns the sum of its answers.
 local function all(command, name, elements)
@@ -218,6 +218,6 @@ end
 local function rejoin(s, shard_open, keys)
   if #keys == 0 then return end
   join(s, shard_open, keys)
-  s.requeued, s.changed = s.open, true
+  s.requeued, s.changed = s.open, true -- step: requeued
 end
 

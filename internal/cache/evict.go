@@ -59,7 +59,7 @@ func (c *Cache) evict(ctx context.Context, shard counter.Shard, keys []counter.K
 	for i := range snapshot.Entries {
 		e := &snapshot.Entries[i]
 		read := e.Epoch == 0 && !urgent // it has a TTL
-		if e.Missing || e.Corrupt || read || e.Dirty(snapshot.Watermark) || e.Epoch >= horizon {
+		if e.Missing || e.Corrupt || read || e.Dirty(snapshot.Watermark) || e.Epoch >= horizon { // step: dirty
 			continue
 		}
 		names, args = append(names, c.entryKey(e.Key)), append(args, e.text)

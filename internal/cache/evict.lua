@@ -11,7 +11,7 @@ local removed = {}
 for i = 1, #ARGV do
   local text = ARGV[i]
   local epoch, flags = match(text, '^%-?%d+ %d+ (%w+):?(%l*)')
-  if epoch and number(epoch) <= watermark and not find(flags, 'a', 1, true) and pcall('GET', KEYS[i + 1]) == text then
+  if epoch and number(epoch) <= watermark and not find(flags, 'a', 1, true) and pcall('GET', KEYS[i + 1]) == text then -- step: check
     removed[#removed + 1] = KEYS[i + 1]
   end
 end

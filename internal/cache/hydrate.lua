@@ -21,7 +21,7 @@
 -- operations would overflow: nothing changed; "e" not an entry; or the entry as it has been rebased.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
-local fresh = not s.changed and ARGV[1] == s.watermark_id .. ':' .. s.open
+local fresh = not s.changed and ARGV[1] == s.watermark_id .. ':' .. s.open -- step: fresh
 save(s)
 
 local function create(name, value, version, state)
@@ -51,14 +51,14 @@ local function rebase(e, value, version, state, lineage)
   if untouched then lives = fmt('%s;%s,%s,%s', lives, e.l, e.v, e.n) end
   local had, had_n, last = '0', '0', nil
   for life, with, with_n in gmatch(lives, ';(%w+),([^,;]+),(%d+)') do
-    if number(life) <= lineage then
+    if number(life) <= lineage then -- step: lives
       had, had_n, last, counts = with, with_n, life, with ~= 'set'
     end
   end
   local v, n = counts and sum(e.v, value, had) or not counts and e.v, sum(e.n, version, had_n)
   if not v or not n then return 'o' end
   if untouched and last == e.l then e.x = state == 'x' or nil end -- the row is what this entry has become
-  e.p = later(e.p or '', lineage, value, version, had, had_n, counts)
+  e.p = later(e.p or '', lineage, value, version, had, had_n, counts) -- step: keep
   e.v, e.n, e.u, e.b, e.w = v, n, nil, version, counts and value or nil
   return encode(e)
 end
@@ -72,7 +72,7 @@ for i = 1, #texts do
     out[i] = 'e'
   elseif e and not e.u then
     out[i] = 'y'
-  elseif not fresh then
+  elseif not fresh then -- step: token
     out[i] = 's'
   elseif e then
     out[i] = rebase(e, ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]))

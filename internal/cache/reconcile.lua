@@ -31,10 +31,10 @@ local function merge(name, key, e, value, version, deleted, lineage)
       had = nil -- the row is that life before its end: not ahead, so it may be replaced
       break
     end
-    if number(life) <= lineage then had, had_n, last = with, with_n, life end
+    if number(life) <= lineage then had, had_n, last = with, with_n, life end -- step: lives
   end
   if had then
-    if had ~= 'set' then v = sum(v, value, had) end
+    if had ~= 'set' then v = sum(v, value, had) end -- step: base
     n = sum(n, version, had_n)
     if not v or not n then return 'o' end
     -- A flush of a life that the row does not have may still come from before the restart.
@@ -44,7 +44,7 @@ local function merge(name, key, e, value, version, deleted, lineage)
         if with then kept[#kept + 1] = fmt(';%s,%s,%s', life, with, sum(with_n, version, had_n)) end
       end
     end
-    e.p = #kept > 0 and table.concat(kept) or nil
+    e.p = #kept > 0 and table.concat(kept) or nil -- step: keep
     e.w = had ~= 'set' and value or nil
     if last == e.l then e.x = deleted == '1' or nil end -- nothing was written since: it is what the row has become
   else
@@ -60,6 +60,7 @@ local function merge(name, key, e, value, version, deleted, lineage)
 end
 
 local function adopt(name, key, value, version, deleted)
+  -- step: adopt
   renew(s) -- it becomes clean without a commit: its next life needs another number
   save(s)
   put(name, { v = value, n = version, epoch = '0', l = '0', x = deleted == '1' or nil }, ARGV[1])
@@ -76,13 +77,12 @@ for i = 1, #KEYS - 5 do
   local key, what, life, base = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local value, version, deleted, lineage = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8])
   local e = load(name)
-  local part = e and number(e.l) < s.first and number(e.l) <= lineage
-  if not e or e.u or e.l ~= life or e.b ~= base then
+  if not e or e.u or e.l ~= life or e.b ~= base then -- step: compare
     out[i] = 'w'
-  elseif (what == 'a' or part) and tonumber(e.n) < tonumber(version) then
-    out[i] = adopt(name, key, value, version, deleted)
   elseif what == 'm' then
     out[i] = merge(name, key, e, value, version, deleted, lineage)
+  elseif tonumber(e.n) < tonumber(version) then -- step: adopted
+    out[i] = adopt(name, key, value, version, deleted)
   else
     out[i] = 'w'
   end

@@ -34,13 +34,13 @@ for _, key in ipairs(keys) do
     local e = load(entries .. key)
     if not e or is_dirty(s, e) then done[#done + 1] = key end
     if e and is_dirty(s, e) then
-      e.a, e.epoch = nil, s.open
+      e.a, e.epoch = nil, s.open -- step: epoch
       names[#names + 1], changed[#changed + 1] = entries .. key, e
     end
   end
 end
 free(KEYS[4])
-rejoin(s, KEYS[2], done)
+rejoin(s, KEYS[2], done) -- step: join
 save(s)
 for i = 1, #names do put(names[i], changed[i]) end
 if dead then all('HDEL', KEYS[4], removed) else all('ZREM', KEYS[3], removed) end

@@ -24,12 +24,12 @@ for i = 1, #KEYS - 5 do
   local e, corrupt, text = load(name)
   if not corrupt and (not e or e.a) then
     settled[#settled + 1] = key
-    if e and text == ARGV[2 * i + 1] then
+    if e and text == ARGV[2 * i + 1] then -- step: compare
       clean[#clean + 1] = key
-      e = { v = e.v, n = e.n, x = e.x, epoch = '0', l = '0' }
+      e = { v = e.v, n = e.n, x = e.x, epoch = '0', l = '0' } -- step: clean
     elseif e then
       joining[#joining + 1] = key
-      e.a, e.epoch = nil, s.open
+      e.a, e.epoch = nil, s.open -- step: written
     end
     if e then names[#names + 1], entries[#entries + 1] = name, e end
   end
@@ -38,7 +38,7 @@ if #settled == 0 then return 0 end
 
 free(KEYS[5])
 rejoin(s, KEYS[2], joining)
-if #clean > 0 then renew(s) end
+if #clean > 0 then renew(s) end -- step: renew
 save(s)
 for i = 1, #names do put(names[i], entries[i], entries[i].epoch == '0' and ARGV[1] or nil) end
 all('SREM', KEYS[2], clean)

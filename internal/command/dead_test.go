@@ -30,7 +30,7 @@ func setupDead(t *testing.T) *deadBundle {
 	client, err := cache.Connect(variables["REDIS_URL"], 4)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	b.cache = cache.New(client, cache.Options{Shards: 64, CleanTTL: time.Hour})
+	b.cache = cache.New(client, cache.Options{Shards: cache.DefaultShards, CleanTTL: time.Hour})
 	b.store, err = store.Open(variables["DATABASE_URL"], store.Options{MaxConns: 2})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
@@ -213,7 +213,7 @@ func TestDeadCommandsRefuseOtherSettings(t *testing.T) {
 	b.bury(t, "a")
 	require.NoError(t, b.cache.CheckMeta(t.Context()))
 	p := start(t, append([]string{"AFTERWRITE_SHARDS=8"}, b.env...), "dead", "list")
-	require.Contains(t, p.oneLine(t), "AFTERWRITE_SHARDS=64")
+	require.Contains(t, p.oneLine(t), "AFTERWRITE_SHARDS=16")
 	require.Contains(t, start(t, nil, "dead", "list").oneLine(t), "REDIS_URL is not set")
 }
 

@@ -41,7 +41,7 @@ FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[],
 ON CONFLICT (key) DO UPDATE
 SET value = EXCLUDED.value, version = EXCLUDED.version, deleted_at = EXCLUDED.deleted_at, updated_at = EXCLUDED.updated_at,
 	lineage = EXCLUDED.lineage, base = EXCLUDED.base
-WHERE counters.version < CASE WHEN counters.lineage = EXCLUDED.lineage THEN EXCLUDED.version ELSE EXCLUDED.base + 1 END`
+WHERE counters.version < CASE WHEN counters.lineage = EXCLUDED.lineage THEN EXCLUDED.version ELSE EXCLUDED.base + 1 END` // step: guard
 )
 
 const (

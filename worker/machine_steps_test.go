@@ -1,0 +1,176 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/verify"
+)
+
+// Steps of the machine beside writes and flushes: what operators, other processes and time do.
+
+// requeue has a key that was set aside taken up by the next drain: its time has come, or somebody asks for it.
+func (m *machine) requeue(t *rapid.T) {
+	ctx, key := context.Background(), drawKey(t)
+	if rapid.Bool().Draw(t, "due") {
+		aged := redis.Z{Member: string(key)}
+		require.NoError(t, m.server.ZAddXX(ctx, machineTag(m, key)+":retry", aged).Err())
+		return
+	}
+	m.takeUp(t, key)
+}
+
+// takeUp requeues keys, whether they wait or are dead.
+func (m *machine) takeUp(t rapid.TB, keys ...counter.Key) {
+	ctx := context.Background()
+	require.NoError(t, m.cache.Requeue(ctx, keys))
+	for _, key := range keys {
+		_, err := m.cache.Redrive(ctx, m.cache.Shard(key), []counter.Key{key})
+		require.NoError(t, err)
+	}
+	m.check(t, nil)
+}
+
+// discard gives up what a dead key has in Redis, or ends before or after Postgres has got that.
+func (m *machine) discard(t *rapid.T) {
+	ctx, key := context.Background(), drawKey(t)
+	o := m.look(t)[key]
+	if !o.dead || !o.present || m.outage || m.refusing[key] || m.locked[key] {
+		t.Skip("not now")
+	}
+	s := &discardStore{gatedStore: m.store, t: t, fate: rapid.SampledFrom([]fate{proceed, refuse, loseAnswer}).Draw(t, "fate")}
+	box := deadletter.New(deadletter.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
+	letter, unread, err := box.Get(ctx, key)
+	require.NoError(t, errors.Join(err, unread))
+	_, err = box.Discard(ctx, letter)
+	if s.fate == proceed {
+		require.NoError(t, err)
+	}
+	m.check(t, nil)
+	// A Redis that comes back from before a discard has undone it: nothing in it, or in the row, tells.
+	m.snapshots = m.snapshots[:1]
+}
+
+// discardStore is the Postgres of a discard. What it gets, the entry has become.
+type discardStore struct {
+	gatedStore
+
+	t    *rapid.T
+	fate fate
+}
+
+func (s *discardStore) Upsert(ctx context.Context, rows []counter.Row) ([]counter.Row, error) {
+	row := rows[0]
+	s.m.number++
+	rewind := &written{kind: counter.Set, amount: row.Value, number: s.m.number, rewind: true}
+	if row.Deleted {
+		rewind.kind = counter.Delete
+	}
+	s.m.keys[row.Key].rewind = rewind
+	s.m.check(s.t, nil)
+	if s.fate == refuse {
+		return nil, errInjected
+	}
+	ahead, err := s.gatedStore.Upsert(ctx, rows)
+	if s.fate == loseAnswer {
+		return nil, errInjected
+	}
+	return ahead, err
+}
+
+// evict starts an eviction of all that is clean.
+func (m *machine) evict(t *rapid.T) {
+	m.room(t)
+	m.landed(t, m.launch("evict", func(ctx context.Context, f *flight) {
+		_, f.err = m.cache.EvictIdle(ctx, cache.Eviction{
+			Idle: -time.Hour, Urgent: true, Pace: func(context.Context, int) error { return nil },
+		})
+	}))
+}
+
+// expire ends the time of an entry that has a TTL.
+func (m *machine) expire(t *rapid.T) {
+	key := drawKey(t)
+	if m.look(t)[key].ttl < 0 {
+		t.Skip("no TTL")
+	}
+	require.NoError(t, m.server.Del(context.Background(), machineTag(m, key)+":c:"+string(key)).Err())
+	m.check(t, nil)
+}
+
+// repair starts what `verify --repair` does for a key: it looks, and looks again, and changes what is still the same.
+func (m *machine) repair(t *rapid.T) {
+	m.room(t)
+	keys := []counter.Key{drawKey(t)}
+	m.landed(t, m.launch("repair", func(ctx context.Context, f *flight) {
+		before, first, err := m.compare(ctx, keys)
+		if err != nil {
+			return
+		}
+		seen, class, err := m.compare(ctx, keys)
+		if err != nil || class != first || seen != before {
+			return
+		}
+		how := map[verify.Class]cache.Repairing{
+			verify.Ahead: cache.MarkAgain, verify.Missing: cache.MarkAgain, verify.Behind: cache.DropStale,
+		}[class]
+		if how != "" {
+			_, f.err = m.cache.Repair(ctx, m.cache.Shard(keys[0]), how, []cache.Inspected{seen})
+		}
+	}))
+}
+
+func (m *machine) compare(ctx context.Context, keys []counter.Key) (cache.Inspected, verify.Class, error) {
+	seen, err := m.cache.Inspect(ctx, keys)
+	if err != nil {
+		return cache.Inspected{}, "", err
+	}
+	rows, err := m.store.Read(ctx, keys)
+	if err != nil {
+		return cache.Inspected{}, "", err
+	}
+	row, found := rows[keys[0]]
+	return seen[0], verify.Compare(seen[0], row, found), nil
+}
+
+func (m *machine) snapshot(t *rapid.T) { m.save(t) }
+
+// restartOnly is a restart that loses nothing.
+func (m *machine) restartOnly(t *rapid.T) { m.restart(t) }
+
+// loseTail is a restart from a snapshot; or, with the empty one that each run begins with, perhaps a FLUSHALL.
+func (m *machine) loseTail(t *rapid.T) {
+	last := len(m.snapshots) - 1
+	to := last - rapid.IntRange(0, last).Draw(t, "snapshots back")
+	m.rollback(t, to)
+	if to > 0 || rapid.Bool().Draw(t, "restart") {
+		m.restart(t)
+	}
+}
+
+func (m *machine) toggleOutage(*rapid.T) { m.outage = !m.outage }
+
+// toggleRefusal makes Postgres refuse a key's row, or take it again.
+func (m *machine) toggleRefusal(t *rapid.T) {
+	key := drawKey(t)
+	if m.refusing[key] {
+		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
+	} else {
+		m.exec(t, `INSERT INTO refused VALUES ($1)`, string(key))
+	}
+	m.refusing[key] = !m.refusing[key]
+}
+
+// toggleLock has somebody lock a key's row, or let go of it.
+func (m *machine) toggleLock(t *rapid.T) {
+	key := drawKey(t)
+	m.locked[key] = !m.locked[key]
+}
