@@ -54,7 +54,14 @@ func (b *deadBundle) bury(t *testing.T, keys ...counter.Key) {
 		_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Token: snapshot.Token}})
 		require.NoError(t, err)
 		note := cache.Dead{Reason: "violates\n\"small\"", Since: time.Unix(1_700_000_000, 0), Attempts: 8}
+		epoch, err := b.cache.Seal(t.Context(), b.cache.Shard(key), cache.Taking{Owner: "test", Lease: time.Minute})
+		require.NoError(t, err)
+		require.Equal(t, 1, epoch.Keys)
 		require.NoError(t, b.cache.Bury(t.Context(), key, note))
+		_, done, err := b.cache.Commit(t.Context(), &epoch)
+		require.NoError(t, err)
+		require.True(t, done)
+		require.NoError(t, b.cache.Release(t.Context(), b.cache.Shard(key), "test"))
 	}
 }
 
@@ -115,7 +122,7 @@ func TestDeadShowSaysEverything(t *testing.T) {
 	b := setupDead(t)
 	b.bury(t, "a")
 	text := b.succeeds(t, "dead", "show", "a")
-	for _, line := range []string{`key +a`, `shard +27`, `attempts +8`, `redis +10 \(version 1\)`, `postgres +none`, `task +none: .*`} {
+	for _, line := range []string{`key +a`, `shard +11`, `attempts +8`, `redis +10 \(version 1\)`, `postgres +none`, `task +none: .*`} {
 		require.Regexp(t, "(?m)^"+line+"$", text)
 	}
 	var shown deadletter.Shown
