@@ -241,7 +241,12 @@ func (m *machine) drawShard(t *rapid.T) counter.Shard { return m.cache.Shard(dra
 // flush starts a drain of a shard. The lease of any other is over, as when its worker was paused for long.
 func (m *machine) flush(t *rapid.T) {
 	m.room(t)
-	m.landed(t, m.launchDrain(t, m.drawShard(t)))
+	f := m.launchDrain(t, m.drawShard(t))
+	m.landed(t, f)
+	if rapid.Bool().Draw(t, "seals") {
+		m.step(f, proceed)
+		m.landed(t, f)
+	}
 }
 
 func (m *machine) launchDrain(t rapid.TB, shard counter.Shard) *flight {
@@ -338,22 +343,21 @@ func (m *machine) carryOn(t *rapid.T) {
 // land carries something in flight on to its end.
 func (m *machine) land(t *rapid.T) { m.finish(t, m.drawFlight(t)) }
 
-// stumble carries something in flight on for a while, and then something bad becomes of its next call.
+// stumble carries something in flight on until it stands before some call, and leaves it there, or something bad becomes of it.
 func (m *machine) stumble(t *rapid.T) {
-	const longest = 12 // calls of a drain, about
 	f := m.drawFlight(t)
-	for range rapid.IntRange(0, longest).Draw(t, "calls") {
-		if f.at == nil {
-			return
-		}
+	calls := []string{
+		"commit", "commit", "commit", "upsert", "upsert", "hydrate", "reconcile", "aside", "settle", "requeue", "evict", "repair", "mget",
+	}
+	call := rapid.SampledFrom(calls).Draw(t, "call")
+	for f.at != nil && f.at.name != call {
 		m.step(f, proceed)
 		m.landed(t, f)
 	}
-	if f.at == nil {
+	what := rapid.SampledFrom([]fate{proceed, crash, delay, delay, loseAnswer, repeat}).Draw(t, "fate")
+	if f.at == nil || what == proceed {
 		return
 	}
-	what := rapid.SampledFrom([]fate{crash, crash, delay, delay, loseAnswer, repeat}).Draw(t, "fate")
-	t.Logf("%s: %s", f.name, f.at.name)
 	m.step(f, what)
 	m.landed(t, f)
 }

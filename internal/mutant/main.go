@@ -1,21 +1,21 @@
-// Command mutant breaks the lines that the design relies on, one after the other, in a copy of the tree, and requires that the
-// state machine of package worker notices each.
+// Command mutant breaks the steps that the design relies on, one after the other, in a copy of the tree, and requires that the
+// state machine of package worker notices each. Steps are lines that a comment marks ("step: join"), see change.
 //
 //	go run ./internal/mutant                  all of them
 //	go run ./internal/mutant -only reconcile  those whose names contain it
 //
-// It ends with status 1 when one was not noticed, or when a line is not there any more: then the list is to be mended.
+// It ends with status 1 when one was not noticed, or when a step is not there any more: then the list is to be mended.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 )
@@ -31,9 +31,9 @@ func main() {
 	all := flag.Bool("all", false, "try every mutant, not only those that break a rule as a whole")
 	only := flag.String("only", "", "try the mutants with this in their names")
 	flag.Parse()
-	wanted := func(name string) bool { return slices.Contains(rules(), name) }
+	wanted := func(m mutant) bool { return m.rule }
 	if *all || *only != "" {
-		wanted = func(name string) bool { return strings.Contains(name, *only) }
+		wanted = func(m mutant) bool { return strings.Contains(m.name, *only) }
 	}
 	if err := run(context.Background(), wanted, tree{checks: *checks, steps: *steps, race: *race}); err != nil {
 		fmt.Fprintln(os.Stderr, "mutant:", err)
@@ -41,7 +41,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, wanted func(name string) bool, tree tree) error {
+func run(ctx context.Context, wanted func(mutant) bool, tree tree) error {
 	dir, err := os.MkdirTemp("", "afterwrite-mutant-")
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
@@ -53,14 +53,17 @@ func run(ctx context.Context, wanted func(name string) bool, tree tree) error {
 		}
 	}
 	tree.dir = dir
+	if err := tree.onlyMachine(); err != nil {
+		return fmt.Errorf("leave out the other tests: %w", err)
+	}
 
 	// The machine must be content with the tree as it is, or noticing means nothing.
-	if noticed, report, err := tree.test(ctx, tree.checks/20); err != nil || noticed != "" {
+	if noticed, report, err := tree.test(ctx, "", tree.checks/20); err != nil || noticed != "" {
 		return fmt.Errorf("the machine fails without a mutant: %w\n%s", err, report)
 	}
 	missed := 0
 	for _, m := range mutants() {
-		if !wanted(m.name) {
+		if !wanted(m) {
 			continue
 		}
 		started := time.Now()
@@ -72,7 +75,7 @@ func run(ctx context.Context, wanted func(name string) bool, tree tree) error {
 			noticed = "NOT NOTICED"
 			missed++
 		}
-		fmt.Fprintf(os.Stdout, "%-62s %5.1f s  %s\n", m.name, time.Since(started).Seconds(), noticed)
+		fmt.Fprintf(os.Stdout, "%-72s %5.1f s  %s\n", m.name, time.Since(started).Seconds(), noticed)
 	}
 	if missed > 0 {
 		return fmt.Errorf("%d mutants were not noticed", missed)
@@ -102,24 +105,44 @@ type tree struct {
 	race          bool
 }
 
-// try breaks one line, runs the machine, mends the line, and returns how the machine noticed; "" if it did not.
-func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
-	path := filepath.Join(t.dir, m.file)
-	content, err := os.ReadFile(path)
+// onlyMachine leaves no other tests in package worker than the machine: they would have to be compiled for each mutant.
+func (t tree) onlyMachine() error {
+	tests, err := filepath.Glob(filepath.Join(t.dir, "worker", "*_test.go"))
 	if err != nil {
-		return "", err
+		return err
 	}
-	if n := strings.Count(string(content), m.old); n != 1 {
-		return "", fmt.Errorf("%s has %q %d times, instead of once", m.file, m.old, n)
+	for _, test := range tests {
+		if !strings.HasPrefix(filepath.Base(test), "machine_") {
+			err = errors.Join(err, os.Remove(test))
+		}
 	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(content), m.old, m.new, 1)), 0o600); err != nil { //nolint:gosec // a copy
-		return "", err
+	const bundle = `package worker
+
+import (
+	"testing"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func TestMain(m *testing.M) { localtest.Main(m) }
+`
+	return errors.Join(err, os.WriteFile(filepath.Join(t.dir, "worker", "main_test.go"), []byte(bundle), 0o600))
+}
+
+// try makes the changes of a mutant, runs its test, undoes them, and returns how the test noticed; "" if it did not.
+func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
+	for _, c := range m.changes {
+		undo, failed := c.apply(t.dir)
+		if failed != nil {
+			return "", failed
+		}
+		defer func() { err = errors.Join(err, undo()) }()
 	}
-	noticed, report, err := t.test(ctx, t.checks)
+	noticed, report, err := t.test(ctx, m.test, max(t.checks, m.checks))
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, report)
 	}
-	return noticed, os.WriteFile(path, content, 0o600) //nolint:gosec // in the copy
+	return noticed, nil
 }
 
 var (
@@ -131,31 +154,48 @@ var (
 	once = regexp.MustCompile(`(?s)\[rapid\] flaky test, can not (reproduce) a failure.*?Original traceback \((.*?)\):\n`)
 )
 
-// test runs the machine. An error is one that has nothing to do with the rules: it does not compile, for example.
-func (t tree) test(ctx context.Context, checks int) (noticed, report string, err error) {
+// test runs the machine, or another test. An error is one that has nothing to do with the rules: it does not compile, for example.
+func (t tree) test(ctx context.Context, other string, checks int) (noticed, report string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", fmt.Sprintf("-race=%t", t.race), "-count=1", //nolint:gosec // numbers
-		"-run", "^TestMachine$", "./worker",
-		"-rapid.nofailfile", "-rapid.shrinktime=1ms", fmt.Sprintf("-rapid.checks=%d", checks), fmt.Sprintf("-rapid.steps=%d", t.steps))
+	args := []string{"test", fmt.Sprintf("-race=%t", t.race), "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", longest.String(), "-run"}
+	if other != "" {
+		args = append(args, "^"+other+"$", "./worker", "./internal/cache")
+	} else {
+		args = append(args, "^TestMachine$", "./worker", "-rapid.nofailfile", "-rapid.shrinktime=1ms",
+			fmt.Sprintf("-rapid.checks=%d", checks), fmt.Sprintf("-rapid.steps=%d", t.steps))
+	}
+	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // numbers, and names of tests
 	cmd.Dir = t.dir
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return "", "", nil
 	}
-	found := verdict.FindStringSubmatch(string(out))
+	if other != "" && strings.Contains(string(out), "--- FAIL: "+other) {
+		return other + " failed", string(out), nil
+	}
+	noticed = judge(string(out))
+	if noticed == "" {
+		return "", string(out), fmt.Errorf("the test did not get to a verdict: %w", err)
+	}
+	return noticed, string(out), nil
+}
+
+// judge reads from what the machine says that it failed, after how many runs, and why; "" if it does not say so.
+func judge(out string) string {
+	found := verdict.FindStringSubmatch(out)
 	if found == nil {
-		if found = once.FindStringSubmatch(string(out)); found != nil {
+		if found = once.FindStringSubmatch(out); found != nil {
 			found[1] = "failed once"
 		}
 	}
 	if found == nil {
-		return "", string(out), fmt.Errorf("the test did not get to a verdict: %w", err)
+		return ""
 	}
 	const width = 110
 	what := found[2]
 	if len(what) > width {
 		what = what[:width] + "..."
 	}
-	return found[1] + ": " + what, string(out), nil
+	return found[1] + ": " + what
 }
