@@ -4,9 +4,8 @@ package main
 type mutant struct {
 	name    string
 	changes []change
-	test    string // that has to notice; "": the state machine
-	checks  int    // runs of the machine that it takes longer to notice; 0: as many as the flag says
-	rule    bool   // CI tries it: a rule as a whole, which is noticed within some runs
+	checks  int  // runs of the machine, where it takes more than the flag says to notice
+	rule    bool // CI tries it: a rule as a whole, which is noticed within some runs
 }
 
 // change is what becomes of the line of a file that has a marker, which names a step:
