@@ -167,7 +167,7 @@ func TestRowThatTakesTooLongCostsOnlyItself(t *testing.T) {
 	b.exec(t, `CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON counters FOR EACH ROW EXECUTE FUNCTION slow()`)
 	b.do(t, many(50)...)
 
-	localtest.Eventually(t, 90*time.Second, func() (bool, string) { // the breaker opens several times before that row is alone
+	localtest.Eventually(t, 40*time.Second, func() (bool, string) {
 		_, left, err := b.worker.DrainAll(t.Context(), "test")
 		return left == 1, fmt.Sprint(left, " left: ", err)
 	})
