@@ -19,7 +19,7 @@ import (
 
 // requeue has a key that was set aside taken up by the next drain: its time has come, or somebody asks for it.
 func (m *machine) requeue(t *rapid.T) {
-	ctx, key := context.Background(), drawKey(t)
+	ctx, key := context.Background(), m.drawKey(t)
 	if rapid.Bool().Draw(t, "due") {
 		aged := redis.Z{Member: string(key)}
 		require.NoError(t, m.server.ZAddXX(ctx, machineTag(m, key)+":retry", aged).Err())
@@ -39,20 +39,39 @@ func (m *machine) takeUp(t rapid.TB, keys ...counter.Key) {
 	m.check(t, nil)
 }
 
-// discard gives up what a dead key has in Redis, or ends before or after Postgres has got that.
+// show has an operator look at a dead letter.
+func (m *machine) show(t *rapid.T) {
+	key := m.drawKey(t)
+	if !m.look(t)[key].dead || m.outage {
+		t.Skip("nothing to see")
+	}
+	letter, unread, err := m.box(nil).Get(context.Background(), key)
+	require.NoError(t, errors.Join(err, unread))
+	m.letters[key] = letter
+}
+
+func (m *machine) box(s deadletter.Store) *deadletter.Box {
+	if s == nil {
+		s = m.store
+	}
+	return deadletter.New(deadletter.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
+}
+
+// discard gives up what a dead key had in Redis when it was looked at, or ends before or after Postgres has got that.
 func (m *machine) discard(t *rapid.T) {
-	ctx, key := context.Background(), drawKey(t)
-	o := m.look(t)[key]
-	if !o.dead || !o.present || m.outage || m.refusing[key] || m.locked[key] {
+	key := m.drawKey(t)
+	letter, found := m.letters[key]
+	if !found || m.outage || m.refusing[key] || m.locked[key] {
 		t.Skip("not now")
 	}
+	delete(m.letters, key)
 	s := &discardStore{gatedStore: m.store, t: t, fate: rapid.SampledFrom([]fate{proceed, refuse, loseAnswer}).Draw(t, "fate")}
-	box := deadletter.New(deadletter.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
-	letter, unread, err := box.Get(ctx, key)
-	require.NoError(t, errors.Join(err, unread))
-	_, err = box.Discard(ctx, letter)
-	if s.fate == proceed {
-		require.NoError(t, err)
+	_, err := m.box(s).Discard(context.Background(), letter)
+	_, changed := errors.AsType[*deadletter.ChangedError](err)
+	_, alive := errors.AsType[*deadletter.NotDeadError](err)
+	_, failed := errors.AsType[*deadletter.StillDeadError](err)
+	if err != nil && !changed && !alive && !failed {
+		t.Fatalf("discard %s: %v", key, err)
 	}
 	m.check(t, nil)
 	// A Redis that comes back from before a discard has undone it: nothing in it, or in the row, tells.
@@ -86,19 +105,23 @@ func (s *discardStore) Upsert(ctx context.Context, rows []counter.Row) ([]counte
 	return ahead, err
 }
 
-// evict starts an eviction of all that is clean.
+// evict starts an eviction of all that is clean, and perhaps ends it.
 func (m *machine) evict(t *rapid.T) {
 	m.room(t)
-	m.landed(t, m.launch("evict", func(ctx context.Context, f *flight) {
+	f := m.launch("evict", func(ctx context.Context, f *flight) {
 		_, f.err = m.cache.EvictIdle(ctx, cache.Eviction{
 			Idle: -time.Hour, Urgent: true, Pace: func(context.Context, int) error { return nil },
 		})
-	}))
+	})
+	m.landed(t, f)
+	if rapid.Bool().Draw(t, "whole") {
+		m.finish(t, f)
+	}
 }
 
 // expire ends the time of an entry that has a TTL.
 func (m *machine) expire(t *rapid.T) {
-	key := drawKey(t)
+	key := m.drawKey(t)
 	if m.look(t)[key].ttl < 0 {
 		t.Skip("no TTL")
 	}
@@ -109,7 +132,7 @@ func (m *machine) expire(t *rapid.T) {
 // repair starts what `verify --repair` does for a key: it looks, and looks again, and changes what is still the same.
 func (m *machine) repair(t *rapid.T) {
 	m.room(t)
-	keys := []counter.Key{drawKey(t)}
+	keys := []counter.Key{m.drawKey(t)}
 	m.landed(t, m.launch("repair", func(ctx context.Context, f *flight) {
 		before, first, err := m.compare(ctx, keys)
 		if err != nil {
@@ -160,7 +183,7 @@ func (m *machine) toggleOutage(*rapid.T) { m.outage = !m.outage }
 
 // toggleRefusal makes Postgres refuse a key's row, or take it again.
 func (m *machine) toggleRefusal(t *rapid.T) {
-	key := drawKey(t)
+	key := m.drawKey(t)
 	if m.refusing[key] {
 		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
 	} else {
@@ -171,6 +194,6 @@ func (m *machine) toggleRefusal(t *rapid.T) {
 
 // toggleLock has somebody lock a key's row, or let go of it.
 func (m *machine) toggleLock(t *rapid.T) {
-	key := drawKey(t)
+	key := m.drawKey(t)
 	m.locked[key] = !m.locked[key]
 }

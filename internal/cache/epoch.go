@@ -95,6 +95,8 @@ type Snapshot struct {
 	Entries   []Entry // one for each key, in their order
 	Watermark int64   // of the shard, from before the entries were read
 	Token     string  // for Hydrate, likewise
+
+	open, requeued int64 // of the shard, likewise
 }
 
 // Read reads the entries of keys, all of one shard, with one plain command, and another if some are not there.
@@ -117,6 +119,7 @@ func (c *Cache) Read(ctx context.Context, shard counter.Shard, keys []counter.Ke
 		return snapshot, fmt.Errorf("read the meta of shard %s: %w", shard, err)
 	}
 	snapshot.Watermark, snapshot.Token = meta.watermark, meta.token
+	snapshot.open, snapshot.requeued = meta.open, meta.requeued
 	snapshot.Entries = make([]Entry, len(keys))
 	var missing []int
 	for i, key := range keys {

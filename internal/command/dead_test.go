@@ -46,12 +46,12 @@ func (b *deadBundle) bury(t *testing.T, keys ...counter.Key) {
 		op := counter.Operation{Key: key, Kind: counter.Set, Amount: 10}
 		outcome := writer.Do(t.Context(), []cache.Write{{Operation: op, Blind: true}})
 		require.NoError(t, outcome[0].Err)
-		peeked, err := b.cache.Peek(t.Context(), b.cache.Shard(key), []counter.Key{key}, true)
+		snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
 		require.NoError(t, err)
 		rows, err := b.store.Read(t.Context(), []counter.Key{key})
 		require.NoError(t, err)
 		row, found := rows[key]
-		_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Generation: peeked.Generation}})
+		_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Token: snapshot.Token}})
 		require.NoError(t, err)
 		note := cache.Dead{Reason: "violates\n\"small\"", Since: time.Unix(1_700_000_000, 0), Attempts: 8}
 		require.NoError(t, b.cache.Bury(t.Context(), key, note))
