@@ -104,6 +104,16 @@ func DrainNow(shard counter.Shard) *asynq.Task {
 	return drain(Shard{Shard: shard, Now: true}, "drain:"+shard.String()+":now")
 }
 
+// DrainDue is the drain of keys whose rows were locked, when they are due. It has two IDs of its own, since it may be later than
+// others, which take turns as those of DrainMore do. Asynq runs it up to a second too early.
+func DrainDue(shard counter.Shard, own string, delay time.Duration) *asynq.Task {
+	id := "drain:" + shard.String() + ":due"
+	if own == id {
+		id += ":more"
+	}
+	return drain(Shard{Shard: shard, Now: true}, id, asynq.ProcessIn(delay))
+}
+
 // DrainMore is what a drain sends, to run after delay, when keys became dirty while it ran. own is the TaskID of the
 // sender: that ID is taken while the sender runs, so the two IDs take turns, and there are never more than two.
 func DrainMore(shard counter.Shard, own string, delay time.Duration) *asynq.Task {

@@ -184,9 +184,12 @@ func (f *Flusher) commitInParts(ctx context.Context, b batch) (flushed, error) {
 	var done flushed
 	var failed error
 	for from := 0; from < len(b.entries); {
-		to := min(from+f.batching.rows(), len(b.entries))
+		to := min(from+f.batching.rows(b.shard), len(b.entries))
 		part, err := f.commit(ctx, b.part(from, to))
 		done.add(&part)
+		if store.TooSlow(err) && to-from > 1 {
+			continue // with fewer rows. If Postgres is slow as a whole, the breaker opens before long
+		}
 		failed = errors.Join(failed, err)
 		if class := store.Classify(err); class == store.Outage || class == store.Operator || class == store.Canceled {
 			return done, failed // the next would meet the same
@@ -212,12 +215,13 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	f.metrics.flush(len(rows), took, err)
 	switch {
 	case err == nil:
-		f.batching.kept(len(rows), took, b.backlog)
+		f.batching.kept(b.shard, len(rows), took, b.backlog)
 		return f.settle(ctx, b, ahead, locked)
 	case store.TooSlow(err) && len(rows) > 1:
-		f.batching.missed(len(rows))
+		f.batching.missed(b.shard, len(rows))
 		return flushed{}, err
 	case store.TooSlow(err):
+		f.batching.isolated(b.shard)
 		return f.putOff(ctx, b, "a row takes postgres longer than the statement timeout")
 	case store.Classify(err) != store.Refused:
 		return flushed{}, err

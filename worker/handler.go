@@ -124,10 +124,16 @@ func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 		minAge = 0
 	}
 	drained, err := h.flusher.Drain(ctx, shard.Shard, id, minAge)
-	if err != nil || drained.Again == 0 {
+	if err != nil {
 		return err
 	}
-	return tasks.Send(ctx, h.sender, tasks.DrainMore(shard.Shard, id, drained.Again))
+	if drained.Deferred > 0 {
+		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, id, drained.Deferred)))
+	}
+	if drained.Again > 0 {
+		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainMore(shard.Shard, id, drained.Again)))
+	}
+	return err
 }
 
 func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {

@@ -184,7 +184,8 @@ func (m *machine) reset(t rapid.TB, batch int) {
 	m.refusing, m.locked = make(map[counter.Key]bool), make(map[counter.Key]bool)
 	m.number, m.failure, m.rowLog = 0, "", nil
 	m.flusher.deferred = newDeferrals()
-	m.flusher.batching.limit, m.flusher.batching.slow = 0, false
+	clear(m.flusher.batching.limits)
+	m.flusher.batching.slow = false
 	m.flusher.batching.size = batch
 	m.save(t)
 }

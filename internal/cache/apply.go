@@ -76,9 +76,9 @@ func (a *application) run() (reached bool) {
 // finish settles the outcomes and sends again what has to be.
 func (a *application) finish(reply string, err error) (reached bool) {
 	reached = a.settle(reply, err)
-	a.runAgain(func(w *Write, o *Outcome) bool { return o.split }, true)
+	a.runAgain(func(_ *Write, o *Outcome) bool { return o.split }, true)
 	if isFull(err) { // it refuses reads together with writes
-		a.runAgain(func(w *Write, o *Outcome) bool { return w.Kind == counter.Get }, a.apart)
+		a.runAgain(func(w *Write, _ *Outcome) bool { return w.Kind == counter.Get }, a.apart)
 	}
 	return reached
 }
@@ -136,7 +136,7 @@ func (a *application) group() {
 			a.next[k.last], k.last = int32(i), int32(i)
 			continue
 		}
-		places[w.Key] = int32(len(a.keys))
+		places[w.Key] = int32(len(a.keys)) //nolint:gosec // MaxWrites bounds them
 		a.keys = append(a.keys, keyWrites{shard: a.cache.Shard(w.Key), first: int32(i), last: int32(i)})
 	}
 	slices.SortStableFunc(a.keys, func(x, y keyWrites) int { return int(x.shard) - int(y.shard) })
@@ -193,7 +193,7 @@ func (a *application) appendKey(ops []byte, k keyWrites, shard int32) []byte {
 	return ops
 }
 
-// adds adds the increment next to s, which begins with first, if that may be.
+// adds puts the increment next on top of s, which begins with first, if that may be.
 func (a *application) adds(s *step, first, next *Write) bool {
 	if a.apart || !first.plain() || !next.plain() || first.Blind != next.Blind {
 		return false
@@ -264,10 +264,10 @@ func (a *application) settle(reply string, err error) (answer bool) {
 		for _, o := range a.outcomes {
 			*o = Outcome{Err: problem}
 		}
-		return answered(err)
+		return isReply(err)
 	}
 	var heads []head
-	line := ""
+	var line string
 	for range a.steps[len(a.steps)-1].shard + 1 {
 		line, reply, _ = strings.Cut(reply, "\n")
 		h, err := decodeHead(line)
@@ -286,6 +286,11 @@ func (a *application) settle(reply string, err error) (answer bool) {
 
 // settleStep gives each write of a step its own outcome: those that were added up take turns.
 func (a *application) settleStep(s *step, line string, h *head) {
+	w := a.writes[s.write]
+	if w.Kind == counter.Get && isEntry(line) {
+		*a.outcomes[s.write] = decodeRead(w.Key, line, h)
+		return
+	}
 	o := decodeOutcome(line, s.writes, h)
 	if s.writes == 1 {
 		*a.outcomes[s.write] = o
@@ -307,7 +312,7 @@ var errEntry = errors.New("the entry in redis is not a counter's: something else
 
 // decodeOutcome reads one line of the reply of apply.lua, whose head lists them. writes is how many are added up in it.
 func decodeOutcome(line string, writes int32, h *head) Outcome {
-	if line != "" && line[0] <= '9' {
+	if isEntry(line) {
 		return decodeApplied(line, writes, h)
 	}
 	line, replayed := strings.CutPrefix(line, "r ")
@@ -341,6 +346,24 @@ func decodeOutcome(line string, writes int32, h *head) Outcome {
 		return Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
 	}
 	return Outcome{Err: unreadable(line, f.err)}
+}
+
+// isEntry tells an entry from the other lines, which begin with a letter.
+func isEntry(line string) bool { return line != "" && line[0] <= '9' }
+
+// decodeRead reads the entry that a read has found.
+func decodeRead(key counter.Key, line string, h *head) Outcome {
+	e := decodeEntry(key, line)
+	switch {
+	case e.Corrupt:
+		return Outcome{Err: &counter.Error{Code: counter.CodeInternal, Err: errEntry}}
+	case e.BaseUnknown:
+		return Outcome{Cold: true, BlindWrites: true, Token: h.token}
+	}
+	return Outcome{
+		Value: e.Value, Version: e.Version, Exists: !e.Deleted, Known: true, Synced: !e.Dirty(h.watermark),
+		Epoch: h.epoch, First: h.first,
+	}
 }
 
 // decodeApplied reads the entry that plain increments have made.

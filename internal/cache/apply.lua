@@ -14,8 +14,8 @@
 --
 -- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>, its epochs in base 36 (see
 -- entry.lua) and how many keys are in the open one, 0 if none was added. Then a line for each operation:
---   <entry>                   applied, as the entry is now. If its base b is the version before these operations, and there is
---                             no l, its key has just become dirty
+--   <entry>                   of g: the entry. Else applied, as the entry is now: if its base b is the version before these
+--                             operations, and there is no l, its key has just become dirty
 --   a <value> <version>[ +]   applied; +: its key has just become dirty
 --   u[ +]                     applied to an unknown base
 --   k <value> <version> <synced>   not changed; as it stands. synced is 1 if the entry is not dirty
@@ -137,6 +137,12 @@ local function open_entry(name, text)
   return { corrupt = text or call('EXISTS', name) == 1 }
 end
 
+-- Whether text can stand in the reply as it is: it looks like an entry, and is one line.
+local function is_line(text)
+  local first = text and byte(text)
+  return first and (first == 45 or first >= 48 and first <= 57) and not find(text, '\n', 1, true)
+end
+
 local texts = call('MGET', unpack(KEYS, 1, total + 2 * #counts)) -- of the sets open it says nothing
 local heads, out, lines = {}, {}, 0
 local next_ops = gmatch(ARGV[4], '%S+')
@@ -152,10 +158,13 @@ for shard = 1, #counts do
     local by, count = tonumber(ops), 1
     if not by then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
     local v, n, epoch, rest
-    if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)(.*)$') end
-    -- The way of nearly all: an increment of a plain counter that is in the open epoch, or clean.
+    if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)([^\n]*)$') end
+    -- The way of nearly all: a read, or an increment of a plain counter that is in the open epoch, or clean.
     local short = v and #v <= 13 and #n <= 13
-    if short and epoch == open then
+    if ops == 'g' and is_line(text) then
+      lines = lines + 1
+      out[lines], text = text, nil
+    elseif short and epoch == open then
       text = fmt('%d %d %s%s', v + by, n + count, epoch, rest)
     elseif short and may_dirty and (tonumber(epoch, 36) or math.huge) <= watermark then
       text = fmt('%d %d %s b%s w%s', v + by, n + count, open, n, v)
@@ -186,11 +195,7 @@ for shard = 1, #counts do
     end
   end
   last = last + counts[shard]
-  local keys = 0
-  if #joining > 0 then
-    join(s, KEYS[meta_at + 1], joining) -- step: join
-    keys = call('SCARD', KEYS[meta_at + 1])
-  end
+  local keys = join(s, KEYS[meta_at + 1], joining) -- step: join
   if wrote and s.changed then
     writes[#writes + 1] = meta
     writes[#writes + 1] = meta_text(s)

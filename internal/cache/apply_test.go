@@ -16,19 +16,19 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-func TestWritesCountAndMarkDirty(t *testing.T) {
+func TestWritesCountAndMakeDirty(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a", "b")
 
 	got := b.do(t, increment("a", 5), increment("a", -7), set("b", 42), get("a"), del("b"), get("b"))
 
-	require.Equal(t, cache.Outcome{Value: 5, Version: 1, Exists: true, Known: true, Backlog: 2}, got[0])
-	require.Equal(t, cache.Outcome{Value: -2, Version: 2, Exists: true, Known: true}, got[1])
+	require.Equal(t, cache.Outcome{Value: 5, Version: 1, Exists: true, Known: true, Backlog: 2}, bare(got[0]))
+	require.Equal(t, cache.Outcome{Value: -2, Version: 2, Exists: true, Known: true}, bare(got[1]))
 	require.Equal(t, int64(42), got[2].Value)
-	require.Equal(t, cache.Outcome{Value: -2, Version: 2, Exists: true, Known: true}, got[3])
+	require.Equal(t, cache.Outcome{Value: -2, Version: 2, Exists: true, Known: true}, bare(got[3]))
 	require.Equal(t, int64(2), got[4].Version)
-	require.Equal(t, cache.Outcome{Version: 2, Known: true}, got[5])
+	require.Equal(t, cache.Outcome{Version: 2, Known: true}, bare(got[5]))
 	require.True(t, b.dirty(t, "a"))
 	require.True(t, b.dirty(t, "b"))
 	require.Equal(t, map[string]string{"v": "0", "n": "2", "x": "1"}, b.entry(t, "b"))
@@ -42,7 +42,7 @@ func TestDeletedCounterStartsAgainAtZeroAndKeepsItsVersion(t *testing.T) {
 
 	got := b.do(t, del("a"), increment("a", 3))
 
-	require.Equal(t, cache.Outcome{Version: 2, Known: true}, got[0], "there is nothing to delete: no operation")
+	require.Equal(t, cache.Outcome{Version: 2, Known: true}, bare(got[0]), "there is nothing to delete: no operation")
 	require.Equal(t, int64(3), got[1].Value)
 	require.Equal(t, int64(3), got[1].Version)
 	require.Equal(t, map[string]string{"v": "3", "n": "3"}, b.entry(t, "a"))
@@ -54,7 +54,8 @@ func TestColdKeyIsNotAppliedUnlessBlind(t *testing.T) {
 
 	for _, o := range b.do(t, increment("a", 1), set("a", 7), del("a"), get("a")) {
 		require.True(t, o.Cold)
-		require.NotEmpty(t, o.Generation)
+		require.NotEmpty(t, o.Token)
+		require.False(t, o.BlindWrites)
 	}
 	require.Empty(t, b.entry(t, "a"))
 	require.False(t, b.dirty(t, "a"))
@@ -69,12 +70,12 @@ func TestBlindWritesNoteWhatTheyDoNotKnow(t *testing.T) {
 		"increments": {[]counter.Operation{increment("a", 2), increment("a", 3)}, map[string]string{"v": "5", "n": "2", "u": "1"}},
 		"set": {
 			[]counter.Operation{increment("a", 2), set("a", 9), increment("a", 1)},
-			map[string]string{"v": "10", "n": "3", "u": "2"},
+			map[string]string{"v": "10", "n": "3", "s": "1"},
 		},
-		"delete": {[]counter.Operation{increment("a", 2), del("a")}, map[string]string{"v": "0", "n": "2", "u": "2", "x": "1"}},
+		"delete": {[]counter.Operation{increment("a", 2), del("a")}, map[string]string{"v": "0", "n": "2", "s": "1", "x": "1"}},
 		"written after a delete": {
 			[]counter.Operation{del("a"), increment("a", 4)},
-			map[string]string{"v": "4", "n": "2", "u": "2"},
+			map[string]string{"v": "4", "n": "2", "s": "1"},
 		},
 	}
 	for name, c := range cases {
@@ -87,7 +88,8 @@ func TestBlindWritesNoteWhatTheyDoNotKnow(t *testing.T) {
 			}
 			require.Equal(t, c.want, b.entry(t, "a"))
 			require.True(t, b.dirty(t, "a"))
-			require.True(t, b.do(t, get("a"))[0].Cold, "its value is not known")
+			o := b.do(t, get("a"))[0]
+			require.True(t, o.Cold && o.BlindWrites, "its value is not known")
 		})
 	}
 }
@@ -182,7 +184,7 @@ func TestBackpressureSparesKeysThatAreDirtyAlready(t *testing.T) {
 	require.False(t, b.dirty(t, "clean"))
 }
 
-func TestForeignEntryCostsOnlyItself(t *testing.T) {
+func TestUnexpectedTypeCostsOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a", "c")
@@ -195,40 +197,27 @@ func TestForeignEntryCostsOnlyItself(t *testing.T) {
 	require.NoError(t, got[2].Err)
 }
 
-func TestDirtyEntryNeverExpires(t *testing.T) {
+func TestAWrittenEntryNeverExpires(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.warm(t, "a")
-	ttl := func() time.Duration {
-		d, err := b.redis.PTTL(context.Background(), b.entryKey("a")).Result()
+	b.hydrate(t, cache.Base{Key: "a", Found: true, Row: counter.Row{Value: 1, Version: 1}}, cache.Hydrated)
+	b.warm(t, "absent")
+	ttl := func(key counter.Key) time.Duration {
+		d, err := b.redis.PTTL(context.Background(), b.entryKey(key)).Result()
 		require.NoError(t, err)
 		return d
 	}
-	require.Positive(t, ttl(), "hydrated only")
-	b.do(t, increment("a", 1))
-	require.Equal(t, time.Duration(-1), ttl(), "dirty")
-	require.Empty(t, b.ack(t, "a"))
-	require.Greater(t, ttl(), 59*time.Minute, "clean")
-	b.do(t, increment("a", 1))
-	require.Equal(t, time.Duration(-1), ttl(), "dirty again")
-}
-
-func TestFullRedisRefusesWritesWholeAndLetsAcksThrough(t *testing.T) {
-	t.Parallel()
-	server := localtest.OwnRedis(t, local.RedisOptions{})
-	b := setupOn(t, server.URL())
-	b.warm(t, "a", "b", "big")
-	b.do(t, increment("a", 1), increment("b", 1), set("big", math.MaxInt64-100))
-	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "1").Err())
-
-	for _, o := range b.do(t, increment("big", 1), increment("a", 1), increment("b", 1)) {
-		require.Equal(t, counter.CodeCacheFull, counter.CodeOf(o.Err))
+	require.Greater(t, ttl("a"), 59*time.Minute, "hydrated only")
+	require.Positive(t, ttl("absent"))
+	require.LessOrEqual(t, ttl("absent"), 10*time.Second, "no write follows")
+	for range 2 {
+		b.do(t, increment("a", 1), increment("absent", 1))
+		require.Equal(t, time.Duration(-1), ttl("a"), "dirty")
+		require.Equal(t, time.Duration(-1), ttl("absent"), "dirty")
+		b.flush(t, "a")
+		require.False(t, b.dirty(t, "a"))
+		require.Equal(t, time.Duration(-1), ttl("a"), "clean: eviction takes it when it has been idle for long")
 	}
-	require.Empty(t, b.ack(t, "a"))
-	require.False(t, b.dirty(t, "a"))
-	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "0").Err())
-	require.Equal(t, "1", b.entry(t, "b")["v"], "nothing was half-written")
-	require.Equal(t, int64(2), b.do(t, increment("b", 1))[0].Value)
 }
 
 func TestDeadRedisSaysThatNothingWasApplied(t *testing.T) {

@@ -19,17 +19,17 @@ for i = 3, #ARGV do
   local key, name = ARGV[i], KEYS[i + 1]
   local e, corrupt = load(name)
   if corrupt or (e and is_dirty(s, e)) then
-    if ARGV[1] == 'dead' then
-      call('ZREM', KEYS[2], key)
+    local dead = ARGV[1] == 'dead'
+    if dead then
       call('HSET', KEYS[3], key, ARGV[2])
     else
-      call('HDEL', KEYS[3], key)
       call('ZADD', KEYS[2], fmt('%.0f', milliseconds() + ARGV[1]), key)
     end
     if e and not e.a then
       e.a = true -- step: flag
       put(name, e)
     end
+    if dead then call('ZREM', KEYS[2], key) else call('HDEL', KEYS[3], key) end
     done = done + 1
   end
 end

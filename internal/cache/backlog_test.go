@@ -1,70 +1,146 @@
 package cache_test
 
 import (
-	"context"
-	"slices"
-	"strings"
-	"sync/atomic"
+	"strconv"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// trips counts the round trips of a client that ask for the time or read a sorted set: others greet Redis at a connect.
-type trips struct{ n atomic.Int64 }
-
-func (t *trips) count(cmds ...redis.Cmder) {
-	if slices.ContainsFunc(cmds, func(c redis.Cmder) bool { return c.Name() == "time" || strings.HasPrefix(c.Name(), "z") }) {
-		t.n.Add(1)
-	}
+func (b *testBundle) overdue(t *testing.T, age time.Duration) []counter.Shard {
+	t.Helper()
+	shards, err := b.cache.Overdue(t.Context(), age)
+	require.NoError(t, err)
+	return shards
 }
 
-func (t *trips) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (t *trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		t.count(cmd)
-		return next(ctx, cmd)
-	}
-}
-
-func (t *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		t.count(cmds...)
-		return next(ctx, cmds)
-	}
-}
-
-func TestDueKeysAreListedOldestFirstInOneRoundTrip(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	dirty := "{aw:00}:dirty"
+// age makes the epoch that is open or sealed begin an hour ago.
+func (b *testBundle) age(t *testing.T, key counter.Key, which string) {
+	t.Helper()
 	now, err := b.cache.Now(t.Context())
 	require.NoError(t, err)
-	const dead = 1 << 52
-	require.NoError(t, b.redis.ZAdd(t.Context(), dirty,
-		redisZ("young", float64(now)), redisZ("oldest", 1), redisZ("old", 2),
-		redisZ("waits for a retry", float64(now+time.Hour.Milliseconds())), redisZ("dead", dead),
-	).Err())
-	var seen trips
-	b.redis.AddHook(&seen)
+	b.setMeta(t, key, which, strconv.FormatInt(now-time.Hour.Milliseconds()-1, 10))
+}
 
-	due, err := b.cache.Due(t.Context(), 0, 10)
-	require.NoError(t, err)
-	require.Equal(t, []counter.Key{"oldest", "old", "young"}, due)
-	require.Equal(t, int64(1), seen.n.Load())
+func TestShardsAreOverdueByTheirOldestEpoch(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	require.Empty(t, b.overdue(t, 0))
+	b.do(t, increment("a", 1))
+	shard := b.cache.Shard("a")
 
-	due, err = b.cache.Due(t.Context(), 0, 2)
+	require.Empty(t, b.overdue(t, time.Minute))
+	require.Equal(t, []counter.Shard{shard}, b.overdue(t, 0))
+	b.age(t, "a", "since")
+	require.Equal(t, []counter.Shard{shard}, b.overdue(t, time.Minute))
+	backlog, err := b.cache.Backlog(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, []counter.Key{"oldest", "old"}, due)
-	due, err = b.cache.Due(t.Context(), 1, 2)
+	require.Greater(t, backlog.Oldest, time.Hour)
+
+	e := b.seal(t, "a")
+	require.Empty(t, b.overdue(t, time.Minute), "it is being flushed")
+	require.NoError(t, b.cache.Release(t.Context(), shard, "test"))
+	require.Equal(t, []counter.Shard{shard}, b.overdue(t, time.Minute), "sealed, and its worker is gone")
+	b.do(t, increment("a", 1))
+	backlog, err = b.cache.Backlog(t.Context())
 	require.NoError(t, err)
-	require.Empty(t, due)
-	due, err = b.cache.Due(t.Context(), 0, 0)
+	require.Greater(t, backlog.Oldest, time.Hour, "it is as old as the older of the two")
+	require.True(t, b.commit(t, e))
+	require.Empty(t, b.overdue(t, time.Minute))
+}
+
+func TestShardsAreOverdueForKeysWhoseRetryIsDue(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	b.do(t, increment("a", 1))
+	b.flushAside(t, "a")
+	require.NoError(t, b.cache.Release(t.Context(), b.cache.Shard("a"), "test"))
+	require.Empty(t, b.overdue(t, 0))
+	b.setAside(t, 0, "a")
+	require.Equal(t, []counter.Shard{b.cache.Shard("a")}, b.overdue(t, time.Hour))
+	require.NoError(t, b.cache.Bury(t.Context(), "a", cache.Dead{}))
+	require.Empty(t, b.overdue(t, 0), "a dead key is not swept")
+}
+
+func TestBacklogIsThatOfEachShard(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := b.alike(4)
+	b.warm(t, keys...)
+	b.do(t, increment(keys[0], 1), increment(keys[1], 1))
+	e := b.seal(t, keys[0])
+	b.setAside(t, time.Hour, keys[1])
+	require.NoError(t, b.cache.Bury(t.Context(), keys[0], cache.Dead{}))
+	require.True(t, b.commit(t, e))
+	b.do(t, increment(keys[2], 1), increment(keys[3], 1))
+	b.seal(t, keys[0])
+	b.do(t, increment(keys[3], 1))
+
+	shards, err := b.cache.BacklogByShard(t.Context())
 	require.NoError(t, err)
-	require.Empty(t, due)
+	require.Len(t, shards, testShards)
+	require.Equal(t, int64(1), shards[1].Retrying)
+	require.Equal(t, int64(1), shards[1].Dead)
+	require.Equal(t, int64(4), shards[1].Dirty, "two that are sealed, one of them written since, and the one that waits")
+	require.Zero(t, shards[0].Dirty+shards[0].Dead+shards[0].Retrying)
+	n, err := b.cache.DirtyCount(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, int64(5), n)
+}
+
+func TestUnflushedIsWhatWasWrittenBeforeTheMoment(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := b.alike(3)
+	b.warm(t, keys...)
+	unflushed := func(before cache.Moment) cache.Unflushed {
+		all, err := b.cache.Unflushed(t.Context(), before)
+		require.NoError(t, err)
+		of, err := b.cache.UnflushedOf(t.Context(), keys[:2], before)
+		require.NoError(t, err)
+		require.Equal(t, all.Due, of.Due, "nothing else is dirty")
+		require.Equal(t, all.Shards, of.Shards)
+		return all
+	}
+	require.Zero(t, unflushed(nil).Due)
+	b.do(t, increment(keys[0], 1))
+	moment := unflushed(nil)
+	require.Equal(t, int64(1), moment.Due)
+	require.Equal(t, []counter.Shard{1}, moment.Shards)
+	require.Equal(t, int64(1), unflushed(moment.At).Due)
+
+	e := b.seal(t, keys[0])
+	require.Equal(t, int64(1), unflushed(moment.At).Due)
+	b.do(t, increment(keys[1], 1))
+	all, err := b.cache.Unflushed(t.Context(), moment.At)
+	require.NoError(t, err)
+	require.Equal(t, int64(1), all.Due, "what is written later does not count")
+	require.True(t, b.commit(t, e))
+	require.Zero(t, unflushed(moment.At).Due)
+	require.Equal(t, int64(1), unflushed(nil).Due)
+	b.flush(t, keys[1])
+	require.Zero(t, unflushed(nil).Due)
+}
+
+// A key that leaves the open epoch in another way than by a flush may leave it empty: the next key begins anew.
+func TestAnEpochThatWasEmptiedIsAsOldAsItsNextWrite(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	b.do(t, increment("a", 1))
+	b.age(t, "a", "since")
+	b.setAside(t, time.Minute, "a")
+	b.settle(t, b.read(t, "a"))
+	require.Empty(t, b.in(t, "a"))
+
+	b.do(t, increment("a", 1))
+
+	require.Empty(t, b.overdue(t, time.Minute))
+	require.Equal(t, cache.Early, b.take(t, b.cache.Shard("a"), cache.Taking{MinAge: time.Minute}).State)
 }

@@ -81,7 +81,9 @@ func TestOneDeadMasterHidesTheBacklogOfItsShardsOnly(t *testing.T) {
 	for _, key := range keys {
 		require.NoError(t, b.do(t, increment(key, 1))[0].Err)
 	}
-	require.NoError(t, b.redis.HSet(t.Context(), "{aw:01}:dead", string(keys[1]), "{}").Err())
+	e := b.seal(t, keys[1])
+	require.NoError(t, b.cache.Bury(t.Context(), keys[1], cache.Dead{}))
+	require.True(t, b.commit(t, e))
 	seen := gauges(t, b.cache)
 	require.InDelta(t, 1, seen["afterwrite_redis_up"], 0)
 	require.InDelta(t, 0, seen["afterwrite_uncounted_shards"], 0)
@@ -146,7 +148,7 @@ func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {
 	for i := range keys {
 		keys[i] = counter.Key("k" + strconv.Itoa(i))
 		ops = append(ops, increment(keys[i], 1), increment(keys[i], int64(i)))
-		bases[i] = cache.Base{Key: keys[i], Row: counter.Row{Value: int64(i)}, Found: true, Generation: b.generation(t, keys[i])}
+		bases[i] = cache.Base{Key: keys[i], Row: counter.Row{Value: int64(i)}, Found: true, Token: b.token(t, keys[i])}
 	}
 	done, err := b.cache.Hydrate(t.Context(), bases)
 	require.NoError(t, err)
@@ -156,14 +158,28 @@ func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {
 		require.Equal(t, cache.Hydrated, done[i])
 		require.NoError(t, got[2*i+1].Err)
 		require.Equal(t, int64(2*i+1), got[2*i+1].Value)
-		require.Empty(t, b.ack(t, key))
+		require.True(t, b.dirty(t, key))
+	}
+	for s := range testShards {
+		e := b.take(t, counter.Shard(s), cache.Taking{})
+		require.Equal(t, cache.Sealed, e.State)
+		aside := b.keysOf(t, e)[:2]
+		b.setAside(t, 0, aside...)
+		require.True(t, b.commit(t, e))
+		b.settle(t, b.read(t, aside[0]))
+		require.Equal(t, aside[1:], b.requeueDue(t, counter.Shard(s)))
+		b.flush(t, aside[1])
 	}
 	backlog, err := b.cache.Backlog(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, backlog.Dirty)
+	for _, key := range keys {
+		require.False(t, b.dirty(t, key))
+	}
 }
 
-// While a slot moves, a node has a part of its keys. A write must not be carried out where its dirty mark cannot be set.
+// While a slot moves, a node has a part of its keys. A write must not be carried out where its key cannot be put into the open
+// epoch.
 func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	t.Parallel()
 	node, clusterURL := cluster(t)
@@ -176,15 +192,14 @@ func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	b := setupOn(t, clusterURL)
 	b.warm(t, "k")
 	b.do(t, increment("k", 1))
-	e, at := b.peek(t, "k")
-	require.Empty(t, b.ack(t, "k"))
+	b.flush(t, "k")
 	slot := node.ClusterKeySlot(t.Context(), b.entryKey("k")).Val()
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		err := node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "MIGRATING", id).Err()
 		return err == nil, fmt.Sprint(err)
 	})
 
-	// The dirty set is not there: as far as the node knows, it may have moved already.
+	// The open epoch is not there: as far as the node knows, it may have moved already.
 	o := b.do(t, increment("k", 1))[0]
 	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(o.Err))
 	require.Equal(t, "1", localtest.EntryFields(node.Get(t.Context(), b.entryKey("k")).Val())["v"], "nothing was applied")
@@ -192,13 +207,14 @@ func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "STABLE").Err())
 	require.Equal(t, int64(2), b.do(t, increment("k", 1))[0].Value)
 
-	// The entry has moved, its dirty mark has not: that is no dead letter.
+	// The entry has moved, the epoch that it is in has not: that is no dead letter.
+	e := b.seal(t, "k")
 	require.NoError(t, node.Del(t.Context(), b.entryKey("k")).Err())
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "MIGRATING", id).Err())
-	_, err = b.cache.Peek(t.Context(), b.cache.Shard("k"), []counter.Key{"k"}, true)
-	require.Error(t, err, "neither missing nor foreign")
-	again, err := b.cache.Ack(t.Context(), b.cache.Shard("k"), at, []cache.Committed{{Key: "k", Version: 2, Life: e.Life}})
-	require.True(t, err != nil || len(again) == 1, "it stays dirty")
+	require.Equal(t, []counter.Key{"k"}, b.keysOf(t, e))
+	_, err = b.cache.Read(t.Context(), b.cache.Shard("k"), []counter.Key{"k"})
+	require.Error(t, err, "neither missing nor corrupt")
+	require.Error(t, b.cache.SetAside(t.Context(), b.cache.Shard("k"), []counter.Key{"k"}, time.Minute))
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "STABLE").Err())
 	require.True(t, b.dirty(t, "k"))
 }
@@ -264,5 +280,96 @@ func loseAnswer(listener net.Listener, target string, armed *atomic.Bool) {
 			return false
 		})
 		go pass(out, in, func([]byte) bool { return cut.Load() })
+	}
+}
+
+// Nor may a script of a flush, which deletes or empties what it then writes again.
+func TestSlotThatMovesLosesNoEntry(t *testing.T) {
+	t.Parallel()
+	node, clusterURL := cluster(t)
+	other, _ := clusterNode(t)
+	address, err := url.Parse(clusterURL)
+	require.NoError(t, err)
+	require.NoError(t, other.Do(t.Context(), "CLUSTER", "MEET", address.Hostname(), address.Port()).Err())
+	id, err := other.Do(t.Context(), "CLUSTER", "MYID").Text()
+	require.NoError(t, err)
+	b := setupOn(t, clusterURL)
+	keys := b.alike(8)
+	slot := node.ClusterKeySlot(t.Context(), b.entryKey(keys[0])).Val()
+	move := func(to ...any) {
+		localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+			err := node.Do(t.Context(), append([]any{"CLUSTER", "SETSLOT", slot}, to...)...).Err()
+			return err == nil, fmt.Sprint(err)
+		})
+	}
+	b.warm(t, keys...)
+	sealed, open, retry, written, dead, alone := keys[0], keys[1], keys[2], keys[3], keys[4], keys[5]
+	b.do(t, increment(retry, 1), increment(written, 1), increment(dead, 1))
+	e := b.seal(t, retry)
+	b.setAside(t, 0, retry, written)
+	require.NoError(t, b.cache.Bury(t.Context(), dead, cache.Dead{}))
+	require.True(t, b.commit(t, e))
+	before := map[counter.Key]cache.Entry{written: b.read(t, written), retry: b.read(t, retry)}
+	b.do(t, increment(sealed, 1), increment(written, 1))
+	b.seal(t, sealed)
+	b.do(t, increment(open, 1), increment(alone, 1))
+	b.blind(t, increment(keys[6], 1))
+	all := b.snapshot(t)
+	for name, step := range map[string]func() error{
+		"aside": func() error {
+			return b.cache.SetAside(t.Context(), 1, []counter.Key{open}, 0)
+		},
+		"settle": func() error {
+			return b.cache.Settle(t.Context(), 1, []cache.Entry{before[written], before[retry]})
+		},
+		"requeue": func() error { return b.cache.Requeue(t.Context(), []counter.Key{retry, written}) },
+		"requeue one that is away": func() error {
+			require.NoError(t, node.Del(t.Context(), b.entryKey(retry)).Err())
+			return b.cache.Requeue(t.Context(), []counter.Key{retry})
+		},
+		"redrive": func() error {
+			_, err := b.cache.Redrive(t.Context(), 1, []counter.Key{dead})
+			return err
+		},
+		"merge": func() error {
+			row := counter.Row{Key: open, Value: 9, Version: 9, Lineage: 3}
+			_, err := b.cache.Reconcile(t.Context(), 1, []cache.Conflict{{Entry: b.read(t, open), Row: row}})
+			return err
+		},
+		"adopt": func() error {
+			var conflicts []cache.Conflict
+			for _, key := range []counter.Key{sealed, open, retry} {
+				entry := b.read(t, key)
+				row := counter.Row{Key: key, Value: 9, Version: 9, Lineage: entry.Lineage}
+				conflicts = append(conflicts, cache.Conflict{Entry: entry, Row: row, Adopt: true})
+			}
+			_, err := b.cache.Reconcile(t.Context(), 1, conflicts)
+			return err
+		},
+		"rebase": func() error {
+			_, err := b.cache.Hydrate(t.Context(), []cache.Base{{Key: keys[6], Token: b.token(t, keys[6])}})
+			return err
+		},
+		"rewind": func() error {
+			_, err := b.cache.Rewind(t.Context(), b.read(t, dead), counter.Row{Key: dead, Value: 1, Version: 9})
+			return err
+		},
+	} {
+		b.rollback(t, all)
+		move("MIGRATING", id)
+		err := step()
+		move("STABLE")
+		t.Logf("%s: %v", name, err)
+		if name == "requeue one that is away" {
+			require.Error(t, err)
+			require.Equal(t, []string{"retry"}, b.in(t, retry), "it stays where its retry finds it")
+		}
+		for _, key := range keys {
+			if name != "requeue one that is away" || key != retry {
+				require.NotEmpty(t, b.text(t, key), "%s: %q is lost", name, key)
+			}
+			b.dirty(t, key) // it is where a flush finds it, if it is
+		}
+		require.True(t, b.dirty(t, retry) || name == "settle" || name == "adopt", name)
 	}
 }

@@ -10,20 +10,23 @@
 -- KEYS[4]  {aw:07}:dead
 -- ARGV[1]  ID of the epoch, base 36
 -- ARGV[2]  first, from the same reply of seal.lua
--- ARGV[i]  keys to drop; none: all
+-- ARGV[i]  keys to drop; none: all. With the last of them the epoch is done, as with all: else its keys would stay dirty, in no
+--          epoch, until another is committed
 --
--- Reply: how many keys are in the open epoch, or -1 if another epoch is sealed, or Redis is another incarnation: nothing was
--- done. Those who wait for a watermark are told on a channel that they may look.
+-- Reply: how many keys are in the open epoch, also if it has been committed before; or -1 if another epoch is sealed, or Redis is
+-- another incarnation: nothing was done. Those who wait for a watermark are told on a channel that they may look.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 free(KEYS[4])
 save(s)
-if s.sealed ~= ARGV[1] or s.first_id ~= ARGV[2] then return -1 end -- step: check
+if s.first_id ~= ARGV[2] then return -1 end -- step: incarnation
+if s.watermark_id == ARGV[1] then return call('SCARD', KEYS[3]) end -- it has been committed
+if s.sealed ~= ARGV[1] then return -1 end -- step: check
 if #ARGV > 2 then
   for from = 3, #ARGV, CHUNK do
     call('SREM', KEYS[2], unpack(ARGV, from, math.min(from + CHUNK - 1, #ARGV)))
   end
-  return call('SCARD', KEYS[3])
+  if call('EXISTS', KEYS[2]) == 1 then return call('SCARD', KEYS[3]) end
 end
 call('UNLINK', KEYS[2])
 s.watermark_id, s.sealed, s.sealed_since, s.changed = s.sealed, '0', '0', true -- step: watermark

@@ -1,7 +1,6 @@
 package cache_test
 
 import (
-	"strconv"
 	"testing"
 	"time"
 
@@ -44,17 +43,6 @@ func (b *testBundle) conditions(t *testing.T, shard counter.Shard, keys ...count
 	return conditions
 }
 
-// alike returns n keys of one shard.
-func (b *testBundle) alike(n int) []counter.Key {
-	var keys []counter.Key
-	for i := 0; len(keys) < n; i++ {
-		if key := counter.Key("k" + strconv.Itoa(i)); b.cache.Shard(key) == 1 {
-			keys = append(keys, key)
-		}
-	}
-	return keys
-}
-
 func TestEveryDeadKeyIsListedOnceAlsoWhileTheyAreRedriven(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -62,8 +50,7 @@ func TestEveryDeadKeyIsListedOnceAlsoWhileTheyAreRedriven(t *testing.T) {
 	keys := b.alike(3000)
 	for _, key := range keys {
 		// Without entries: only the notes count here.
-		require.NoError(t, b.redis.ZAdd(t.Context(), "{aw:01}:dirty", redisZ(key, 1)).Err())
-		require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: "no"}))
+		require.NoError(t, b.redis.HSet(t.Context(), "{aw:01}:dead", string(key), `{"reason":"no"}`).Err())
 	}
 	listed := b.dead(t)
 	require.Len(t, listed, len(keys))
@@ -119,10 +106,9 @@ func TestRedrivenKeysAreDueAndOnlyOnce(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, keys[:2], redriven)
 	require.Equal(t, []cache.Condition{cache.Pending, cache.Pending, cache.Clean}, b.conditions(t, 1, keys...))
-	peeked, err := b.cache.PeekOldest(t.Context(), 1, 10, 0, "me", time.Minute)
-	require.NoError(t, err)
-	require.Len(t, peeked.Entries, 2, "a drain finds them")
-	require.True(t, peeked.Entries[0].Parked, "when it became dirty is not known")
+	e := b.seal(t, keys[0])
+	require.Equal(t, keys[:2], b.keysOf(t, e), "a flush finds them")
+	require.False(t, b.read(t, keys[0]).Aside)
 	require.Equal(t, map[string]string{"v": "12", "n": "2"}, b.entry(t, keys[0]), "with what was written while it was dead")
 
 	redriven, err = b.cache.Redrive(t.Context(), 1, keys)
@@ -130,15 +116,35 @@ func TestRedrivenKeysAreDueAndOnlyOnce(t *testing.T) {
 	require.Empty(t, redriven)
 }
 
+// Somebody has given it a TTL, or taken it out of the sets by hand.
 func TestRedriveMakesAKeyDirtyThatSomebodyHasTakenOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	key := b.alike(1)[0]
 	b.bury(t, key)
-	require.NoError(t, b.redis.ZRem(t.Context(), "{aw:01}:dirty", string(key)).Err())
+	require.NoError(t, b.redis.Del(t.Context(), "{aw:01}:open", "{aw:01}:sealed").Err())
 	require.NoError(t, b.redis.Expire(t.Context(), b.entryKey(key), time.Hour).Err())
 	_, err := b.cache.Redrive(t.Context(), 1, []counter.Key{key})
 	require.NoError(t, err)
 	require.True(t, b.dirty(t, key))
+	require.Equal(t, []string{"open"}, b.in(t, key))
 	require.Equal(t, time.Duration(-1), b.redis.TTL(t.Context(), b.entryKey(key)).Val(), "what is dirty does not expire")
+}
+
+func TestARedrivenKeyKeepsTheLifeThatItHad(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	key := b.alike(1)[0]
+	b.hydrate(t, cache.Base{Key: key, Found: true, Row: counter.Row{Value: 7, Version: 3}}, cache.Hydrated)
+	b.do(t, increment(key, 1))
+	was := b.read(t, key)
+	e := b.seal(t, key)
+	require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: "no"}))
+	require.True(t, b.commit(t, e))
+	b.do(t, increment(key, 1))
+	_, err := b.cache.Redrive(t.Context(), 1, []counter.Key{key})
+	require.NoError(t, err)
+	is := b.dirtyEntry(t, key)
+	require.Equal(t, counter.Row{Key: key, Value: 9, Version: 5, Lineage: was.Lineage, Base: 3}, is.Row)
+	require.Greater(t, is.Epoch, was.Epoch)
 }

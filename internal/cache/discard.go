@@ -50,7 +50,7 @@ func (c *Cache) discard(ctx context.Context, shown Entry, args ...any) (Discarde
 }
 
 // state is the entry as discard.lua compares it.
-func (e Entry) state() string {
+func (e *Entry) state() string {
 	switch {
 	case e.Corrupt:
 		return "e"

@@ -30,22 +30,26 @@ func TestRewindReplacesWhatWasShownAndNothingElse(t *testing.T) {
 	b := setup(t)
 	key := b.alike(1)[0]
 	b.bury(t, key)
-	shown, _ := b.peek(t, key)
+	shown := b.dirtyEntry(t, key)
 	to := counter.Row{Key: key, Value: -3, Version: 9}
 
 	b.do(t, increment(key, 1))
 	b.rewind(t, shown, to, cache.DiscardWritten)
 	b.remove(t, shown, cache.DiscardWritten)
-	require.Equal(t, map[string]string{"v": "8", "n": "2"}, b.entry(t, key))
+	require.Equal(t, map[string]string{"v": "8", "n": "2", "a": "1"}, b.entry(t, key))
 
-	shown, _ = b.peek(t, key)
+	shown = b.dirtyEntry(t, key)
+	open := b.meta(t, key)["open"]
 	b.rewind(t, shown, to, cache.DiscardDone)
-	require.Equal(t, map[string]string{"v": "-3", "n": "9"}, b.entry(t, key))
+	require.Equal(t, map[string]string{"v": "-3", "n": "9", "a": "1"}, b.entry(t, key))
+	rewound := b.dirtyEntry(t, key)
+	require.Equal(t, int64(8), rewound.Base, "it may replace whatever older version Postgres has")
+	require.Greater(t, rewound.Lineage, number36(t, open), "no flush of before can have this life")
 	require.Equal(t, []cache.Condition{cache.IsDead}, b.conditions(t, 1, key), "until postgres has it")
 	b.rewind(t, shown, to, cache.DiscardWritten)
 
 	b.rewind(t, cache.Entry{Row: to}, counter.Row{Key: key, Version: 10, Deleted: true}, cache.DiscardDone)
-	require.Equal(t, map[string]string{"v": "0", "n": "10", "x": "1"}, b.entry(t, key))
+	require.Equal(t, map[string]string{"v": "0", "n": "10", "x": "1", "a": "1"}, b.entry(t, key))
 }
 
 func TestRewindSettlesAnUnknownBase(t *testing.T) {
@@ -53,10 +57,10 @@ func TestRewindSettlesAnUnknownBase(t *testing.T) {
 	b := setup(t)
 	b.blind(t, increment("a", 5))
 	require.NoError(t, b.cache.Bury(t.Context(), "a", cache.Dead{Reason: "overflow"}))
-	shown, _ := b.peek(t, "a")
+	shown := b.dirtyEntry(t, "a")
 	require.True(t, shown.BaseUnknown)
 	b.rewind(t, shown, counter.Row{Key: "a", Value: 1, Version: 4}, cache.DiscardDone)
-	require.Equal(t, map[string]string{"v": "1", "n": "4"}, b.entry(t, "a"))
+	require.Equal(t, map[string]string{"v": "1", "n": "4", "a": "1"}, b.entry(t, "a"))
 }
 
 func TestRemoveLeavesNothingAndOutdatesWhatWasReadBefore(t *testing.T) {
@@ -64,13 +68,14 @@ func TestRemoveLeavesNothingAndOutdatesWhatWasReadBefore(t *testing.T) {
 	b := setup(t)
 	key := b.alike(1)[0]
 	b.bury(t, key)
-	before := b.generation(t, key)
-	shown, _ := b.peek(t, key)
+	before := b.token(t, key)
+	shown := b.dirtyEntry(t, key)
 	b.remove(t, shown, cache.DiscardDone)
 
 	require.Empty(t, b.entry(t, key))
+	require.Empty(t, b.in(t, key), "it was in the open epoch, too")
 	require.Equal(t, []cache.Condition{cache.Clean}, b.conditions(t, 1, key))
-	b.hydrate(t, cache.Base{Key: key, Found: true, Row: counter.Row{Value: 1, Version: 1}, Generation: before}, cache.Stale)
+	b.hydrate(t, cache.Base{Key: key, Found: true, Row: counter.Row{Value: 1, Version: 1}, Token: before}, cache.Stale)
 	b.remove(t, shown, cache.DiscardNotDead)
 	b.rewind(t, shown, counter.Row{Key: key, Version: 9}, cache.DiscardNotDead)
 }
@@ -85,8 +90,8 @@ func TestRemoveTakesAwayWhatIsNotACounter(t *testing.T) {
 	require.NoError(t, b.redis.HSet(t.Context(), b.entryKey(keys[1]), "v", "7", "n", "1").Err())
 	require.NoError(t, b.redis.Del(t.Context(), b.entryKey(keys[2])).Err())
 	for _, key := range keys {
-		shown, _ := b.peek(t, key)
-		require.True(t, shown.Foreign || shown.Missing)
+		shown := b.read(t, key)
+		require.True(t, shown.Corrupt || shown.Missing)
 		b.remove(t, shown, cache.DiscardDone)
 		require.Zero(t, b.redis.Exists(t.Context(), b.entryKey(key)).Val())
 	}
@@ -100,9 +105,8 @@ func TestRedriveAndDiscardNeedNoMemory(t *testing.T) {
 	b := setupOn(t, server.URL())
 	keys := b.alike(2)
 	b.bury(t, keys...)
-	shown, _ := b.peek(t, keys[0])
-	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", "1").Err())
-	require.ErrorContains(t, b.redis.Set(t.Context(), "x", "y", 0).Err(), "OOM")
+	shown := b.dirtyEntry(t, keys[0])
+	b.fill(t)
 
 	row := counter.Row{Key: keys[0], Value: 1, Version: 2}
 	b.rewind(t, shown, row, cache.DiscardDone)

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -27,14 +28,12 @@ type Entry struct {
 func (e *Entry) Dirty(watermark int64) bool { return e.Epoch > watermark || e.Aside }
 
 const (
-	idBase  = 36 // of epochs and lives in Redis
-	decimal = 10
+	idBase      = 36 // of epochs and lives in Redis
+	maxIDDigits = 11 // until the year 6140
+	decimal     = 10
 )
 
 func formatID(id int64) string { return strconv.FormatInt(id, idBase) }
-
-// parseID reads an epoch or a life.
-func parseID(s string) (int64, error) { return strconv.ParseInt(s, idBase, 64) }
 
 // decodeEntry reads the text of key's entry, see entry.lua.
 func decodeEntry(key counter.Key, text string) Entry {
@@ -45,11 +44,12 @@ func decodeEntry(key counter.Key, text string) Entry {
 	return e
 }
 
-// decodeState reports false if text is not an entry.
+// decodeState reports false if text is not an entry: just where decode in entry.lua does.
 func decodeState(e *Entry, text string) bool {
 	f := fields{rest: text}
-	e.Value, e.Version = f.int(), f.int()
-	epoch, flags, _ := strings.Cut(f.word(), ":")
+	e.Value, e.Version = f.int(), f.natural(f.word())
+	epoch, rest, more := strings.Cut(f.rest, " ")
+	epoch, flags, _ := strings.Cut(epoch, ":")
 	e.Epoch = f.id(epoch)
 	e.Lineage = e.Epoch
 	for _, flag := range flags {
@@ -64,17 +64,20 @@ func decodeState(e *Entry, text string) bool {
 			return false
 		}
 	}
-	for f.rest != "" {
-		field := f.word()
-		if field == "" {
+	for more {
+		var field string
+		if field, rest, more = strings.Cut(rest, " "); field == "" {
 			return false
 		}
-		switch field[0] {
+		switch what := field[1:]; field[0] {
 		case 'l':
-			e.Lineage = f.id(field[1:])
+			e.Lineage = f.id(what)
 		case 'b':
-			e.Base = f.parse(field[1:])
-		case 'w', 'p':
+			e.Base = f.natural(what)
+		case 'w':
+			f.parse(what)
+		case 'p':
+			f.lives(what)
 		default:
 			return false
 		}
@@ -88,8 +91,7 @@ type fields struct {
 	err  error
 }
 
-func (f *fields) word() string {
-	var word string
+func (f *fields) word() (word string) {
 	word, f.rest, _ = strings.Cut(f.rest, " ")
 	return word
 }
@@ -100,12 +102,45 @@ func (f *fields) nextID() int64 { return f.id(f.word()) }
 
 func (f *fields) parse(word string) int64 { return f.number(word, decimal) }
 
-func (f *fields) id(word string) int64 { return f.number(word, idBase) }
+// natural reads a number without a sign.
+func (f *fields) natural(word string) int64 {
+	f.refuse(word, strings.HasPrefix(word, "-"))
+	return f.parse(word)
+}
+
+// id reads an epoch or a life. entry.lua takes no longer ones, which doubles do not hold.
+func (f *fields) id(word string) int64 {
+	f.refuse(word, strings.HasPrefix(word, "-") || len(word) > maxIDDigits)
+	return f.number(word, idBase)
+}
+
+// lives reads the runs that a restart ended, which nothing here needs: it only finds out whether they are some.
+func (f *fields) lives(list string) {
+	list, some := strings.CutPrefix(list, ";")
+	f.refuse(list, !some)
+	for life := range strings.SplitSeq(list, ";") {
+		id, rest, _ := strings.Cut(life, ",")
+		value, version, _ := strings.Cut(rest, ",")
+		f.id(id)
+		f.natural(version)
+		if value != "set" {
+			f.parse(value)
+		}
+	}
+}
 
 func (f *fields) number(word string, base int) int64 {
+	f.refuse(word, strings.HasPrefix(word, "+"))
 	n, err := strconv.ParseInt(word, base, 64)
 	if err != nil && f.err == nil {
 		f.err = err
 	}
 	return n
+}
+
+// refuse notes an error if word is not what it should be.
+func (f *fields) refuse(word string, refused bool) {
+	if refused && f.err == nil {
+		f.err = fmt.Errorf("%q: %w", word, strconv.ErrSyntax)
+	}
 }

@@ -21,20 +21,6 @@ local fmt, floor = string.format, math.floor
 -- The most elements handed to one command: Lua's stack is bounded.
 local CHUNK = 1000
 
--- Reads an entry into a table; nil if text is none.
-local function decode(text)
-  local v, n, epoch, flags, rest = match(text, '^(%-?%d+) (%d+) (%w+):?(%l*)(.*)$')
-  if not v or #v > 20 or #n > 19 or (#n == 19 and n > '9223372036854775807') then return nil end
-  if #epoch > 10 or (rest ~= '' and byte(rest) ~= 32) then return nil end
-  local e = { v = v, n = n, epoch = epoch, l = epoch }
-  if flags ~= '' then
-    e.x, e.a = find(flags, 'x', 1, true) and true, find(flags, 'a', 1, true) and true
-    e.u = match(flags, '[us]')
-  end
-  for letter, what in gmatch(rest, ' (%l)(%S*)') do e[letter] = what end
-  return e
-end
-
 local function encode(e)
   local text = e.v .. ' ' .. e.n .. ' ' .. e.epoch
   if e.x or e.u or e.a then text = text .. ':' .. (e.x and 'x' or '') .. (e.u or '') .. (e.a and 'a' or '') end
@@ -43,18 +29,6 @@ local function encode(e)
   if e.w then text = text .. ' w' .. e.w end
   if e.p then text = text .. ' p' .. e.p end
   return text
-end
-
--- The entry under a name. Returns it, or nil; and whether something else is there instead.
-local function load(name)
-  local text = pcall('GET', name)
-  if not text then return nil, false end
-  if type(text) == 'table' then
-    if not find(text.err, 'WRONGTYPE', 1, true) then error(text.err, 0) end
-    return nil, true
-  end
-  local e = decode(text)
-  return e, not e, text
 end
 
 -- Replaces an entry. ttl is in ms; without one the entry stays.
@@ -95,6 +69,53 @@ local function sum(a, b, c)
   if high < -9223372036 or (high == -9223372036 and low < -854775808) then return nil end
   if high == 0 then return fmt('%.0f', low) end
   return fmt('%.0f%09.0f', high, low < 0 and -low or low)
+end
+
+-- Whether a decimal number has 64 bits at most.
+local function fits(s) return #s <= 18 or (#s <= 20 and sum(s, '0')) end
+
+-- Whether p is runs that a restart ended.
+local function are_lives(p)
+  local read = 0
+  for life, v, n in gmatch(p, ';(%w+),([^,;]+),(%d+)') do
+    if #life > 11 or not (v == 'set' or (find(v, '^%-?%d+$') and fits(v))) or not fits(n) then return false end
+    read = read + #life + #v + #n + 3
+  end
+  return p ~= '' and read == #p
+end
+
+-- What the fields of an entry are made of.
+local FIELDS = { l = '^%w+$', b = '^%d+$', w = '^%-?%d+$', p = '^;' }
+
+-- Reads an entry into a table; nil if text is none. The Go side takes the same texts for entries (see entry.go).
+local function decode(text)
+  local v, n, epoch, flags, rest = match(text, '^(%-?%d+) (%d+) (%w+):?([xusa]*)(.*)$')
+  if not v then return nil end
+  local e = { v = v, n = n, epoch = epoch, l = epoch }
+  if flags ~= '' then
+    e.x, e.a = find(flags, 'x', 1, true) and true, find(flags, 'a', 1, true) and true
+    e.u = match(flags, '[us]')
+  end
+  local read = 0
+  for letter, what in gmatch(rest, ' (%l)(%S*)') do
+    if not FIELDS[letter] or not find(what, FIELDS[letter]) then return nil end
+    e[letter], read = what, read + #what + 2
+  end
+  if read ~= #rest or #epoch > 11 or #e.l > 11 then return nil end
+  if not (fits(v) and fits(n) and fits(e.b or '0') and fits(e.w or '0') and (not e.p or are_lives(e.p))) then return nil end
+  return e
+end
+
+-- The entry under a name. Returns it, or nil; and whether something else is there instead.
+local function load(name)
+  local text = pcall('GET', name)
+  if not text then return nil, false end
+  if type(text) == 'table' then
+    if not find(text.err, 'WRONGTYPE', 1, true) then error(text.err, 0) end
+    return nil, true
+  end
+  local e = decode(text)
+  return e, not e, text
 end
 
 -- The number of an epoch or a life: exact, since doubles hold microseconds until the year 2255.
@@ -174,13 +195,23 @@ local function renew(s) s.open, s.changed = id_after(s.open), true end
 
 local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end -- step: dirty
 
--- Puts keys into the open epoch. shard_open is the name of its set.
-local function join(s, shard_open, keys)
-  if #keys == 0 then return end
-  for from = 1, #keys, CHUNK do
-    call('SADD', shard_open, unpack(keys, from, math.min(from + CHUNK - 1, #keys)))
+-- Calls a command with many elements, some at a time, and returns the sum of its answers.
+local function all(command, name, elements)
+  local n = 0
+  for from = 1, #elements, CHUNK do
+    n = n + call(command, name, unpack(elements, from, math.min(from + CHUNK - 1, #elements)))
   end
-  if s.since == '0' then s.since, s.changed = milliseconds(), true end
+  return n
+end
+
+-- Puts keys into the open epoch, and returns how many it has then. shard_open is the name of its set.
+local function join(s, shard_open, keys)
+  if #keys == 0 then return 0 end
+  local added, has = all('SADD', shard_open, keys), call('SCARD', shard_open)
+  if s.since == '0' or (added > 0 and has == added) then -- its first; of others before it, which have left, the time is still there
+    s.since, s.changed = milliseconds(), true
+  end
+  return has
 end
 
 -- The same for keys that were written before.

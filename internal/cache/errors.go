@@ -58,6 +58,12 @@ var refusals = []string{
 	"NOAUTH", "WRONGPASS", "NOPERM", "NOSCRIPT", "BUSY", "UNBLOCKED", "ERR max number of clients",
 }
 
+// isReply reports that an error is what Redis replied: it was reached, and what queues behind the call may be sent.
+func isReply(err error) bool {
+	var e redis.Error
+	return errors.As(err, &e)
+}
+
 // answered reports that Redis itself refused the call, so that nothing has been applied. Any other error of a running script
 // says nothing about what it had done before.
 func answered(err error) bool { return refusalOf(err, refusals) != "" }

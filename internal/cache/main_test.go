@@ -3,6 +3,10 @@ package cache_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,6 +82,12 @@ func (b *testBundle) send(t *testing.T, blind bool, ops []counter.Operation) []c
 	return b.writer.Do(t.Context(), writes)
 }
 
+// bare is an outcome without the epochs of its shard.
+func bare(o cache.Outcome) cache.Outcome {
+	o.Epoch, o.First = 0, 0
+	return o
+}
+
 // warm makes entries for keys that Postgres does not have.
 func (b *testBundle) warm(t *testing.T, keys ...counter.Key) {
 	t.Helper()
@@ -86,11 +96,11 @@ func (b *testBundle) warm(t *testing.T, keys ...counter.Key) {
 	}
 }
 
-// hydrate brings one base in with the present generation.
+// hydrate brings one base in with the present token.
 func (b *testBundle) hydrate(t *testing.T, base cache.Base, want cache.Hydration) {
 	t.Helper()
-	if base.Generation == "" {
-		base.Generation = b.generation(t, base.Key)
+	if base.Token == "" {
+		base.Token = b.token(t, base.Key)
 	}
 	base.Row.Key = base.Key
 	got, err := b.cache.Hydrate(t.Context(), []cache.Base{base})
@@ -98,39 +108,132 @@ func (b *testBundle) hydrate(t *testing.T, base cache.Base, want cache.Hydration
 	require.Equal(t, []cache.Hydration{want}, got)
 }
 
-// generation of key's shard, as a flush would learn it.
-func (b *testBundle) generation(t *testing.T, key counter.Key) string {
+// token of key's shard, as a flush would learn it.
+func (b *testBundle) token(t *testing.T, key counter.Key) string {
 	t.Helper()
-	peeked, err := b.cache.Peek(t.Context(), b.cache.Shard(key), nil, false)
+	// The first script that changes a shard after a restart notes the epoch that the token names. This one changes nothing else.
+	_, err := b.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Token: "none"}})
 	require.NoError(t, err)
-	return peeked.Generation
+	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
+	require.NoError(t, err)
+	return snapshot.Token
 }
 
-// peek returns the entry of a key that must be dirty.
-func (b *testBundle) peek(t *testing.T, key counter.Key) (cache.Entry, int64) {
+// read returns the entry of a key, whatever it is.
+func (b *testBundle) read(t *testing.T, key counter.Key) cache.Entry {
 	t.Helper()
-	peeked, err := b.cache.Peek(t.Context(), b.cache.Shard(key), []counter.Key{key}, true)
+	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
 	require.NoError(t, err)
-	require.Len(t, peeked.Entries, 1, "%q is not dirty", key)
-	return peeked.Entries[0], peeked.At
+	require.Len(t, snapshot.Entries, 1)
+	return snapshot.Entries[0]
 }
 
-// dirty says whether the key is in its shard's dirty set, asked without any of our code.
+// dirtyEntry returns the entry of a key that must be dirty.
+func (b *testBundle) dirtyEntry(t *testing.T, key counter.Key) cache.Entry {
+	t.Helper()
+	require.True(t, b.dirty(t, key), "%q is not dirty", key)
+	return b.read(t, key)
+}
+
+// seal takes the shard of a key for a flush; there must be something to flush.
+func (b *testBundle) seal(t *testing.T, key counter.Key) *cache.Epoch {
+	t.Helper()
+	e := b.take(t, b.cache.Shard(key), cache.Taking{})
+	require.Contains(t, []cache.SealState{cache.Sealed, cache.Found}, e.State)
+	return e
+}
+
+func (b *testBundle) take(t *testing.T, shard counter.Shard, taking cache.Taking) *cache.Epoch {
+	t.Helper()
+	if taking.Owner == "" {
+		taking.Owner, taking.Lease = "test", time.Minute
+	}
+	e, err := b.cache.Seal(t.Context(), shard, taking)
+	require.NoError(t, err)
+	return &e
+}
+
+// keysOf returns the keys of a sealed epoch in order.
+func (b *testBundle) keysOf(t *testing.T, e *cache.Epoch) []counter.Key {
+	t.Helper()
+	const limit = 100
+	var keys []counter.Key
+	for cursor := uint64(0); ; {
+		page, next, err := b.cache.EpochKeys(t.Context(), e, cursor, limit)
+		require.NoError(t, err)
+		keys = append(keys, page...)
+		if cursor = next; cursor == 0 {
+			break
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// commit commits an epoch, and returns whether it was the one.
+func (b *testBundle) commit(t *testing.T, e *cache.Epoch) bool {
+	t.Helper()
+	_, done, err := b.cache.Commit(t.Context(), e)
+	require.NoError(t, err)
+	return done
+}
+
+func (b *testBundle) drop(t *testing.T, e *cache.Epoch, keys ...counter.Key) bool {
+	t.Helper()
+	done, err := b.cache.Drop(t.Context(), e, keys)
+	require.NoError(t, err)
+	return done
+}
+
+// flush does what a flush does to the shard of a dirty key, when Postgres takes all of it.
+func (b *testBundle) flush(t *testing.T, key counter.Key) {
+	t.Helper()
+	e := b.seal(t, key)
+	require.Contains(t, b.keysOf(t, e), key)
+	require.True(t, b.commit(t, e))
+}
+
+// dirty says whether Postgres lacks a state of the key, asked without any of our code. One that no flush would find fails the test.
 func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	t.Helper()
-	err := b.redis.ZScore(context.Background(), "{aw:"+b.cache.Shard(key).String()+"}:dirty", string(key)).Err()
-	if errors.Is(err, redis.Nil) {
-		return false
+	ctx, tag, name := context.Background(), b.tag(key), string(key)
+	pipe := b.redis.Pipeline()
+	open, sealed := pipe.SIsMember(ctx, tag+":open", name), pipe.SIsMember(ctx, tag+":sealed", name)
+	retry, dead := pipe.ZScore(ctx, tag+":retry", name), pipe.HExists(ctx, tag+":dead", name)
+	if _, err := pipe.Exec(ctx); err != nil {
+		require.ErrorIs(t, err, redis.Nil)
 	}
+	member, aside := open.Val() || sealed.Val(), retry.Err() == nil || dead.Val()
+	e := b.whole(t, key)
+	switch {
+	case len(e) == 0:
+		return member || aside
+	case e["a"] != "":
+		require.True(t, aside, "%q says that it is set aside, but is not", key)
+		return true
+	case number36(t, e["e"]) > number36(t, b.meta(t, key)["watermark"]):
+		require.True(t, member, "%q is dirty, but no flush finds it", key)
+		return true
+	}
+	return false
+}
+
+// number36 reads an epoch or a life; "" is 0.
+func number36(t *testing.T, text string) int64 {
+	t.Helper()
+	if text == "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(text, 36, 64)
 	require.NoError(t, err)
-	return true
+	return n
 }
 
 // entry returns the state in the entry of a key.
 func (b *testBundle) entry(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
 	m := b.whole(t, key)
-	for _, life := range []string{"e", "b", "w", "p"} {
+	for _, life := range []string{"e", "l", "b", "w", "p"} {
 		delete(m, life)
 	}
 	return m
@@ -139,23 +242,91 @@ func (b *testBundle) entry(t *testing.T, key counter.Key) map[string]string {
 // whole returns all that the entry of a key says.
 func (b *testBundle) whole(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
+	return localtest.EntryFields(b.text(t, key))
+}
+
+// text returns the entry of a key; "" if there is none.
+func (b *testBundle) text(t *testing.T, key counter.Key) string {
+	t.Helper()
 	text, err := b.redis.Get(context.Background(), b.entryKey(key)).Result()
 	if errors.Is(err, redis.Nil) {
-		return map[string]string{}
+		return ""
 	}
 	require.NoError(t, err)
-	return localtest.EntryFields(text)
+	return text
 }
 
-func (b *testBundle) entryKey(key counter.Key) string {
-	return "{aw:" + b.cache.Shard(key).String() + "}:c:" + string(key)
-}
+// metaFields are what a shard notes of its epochs, in their order.
+var metaFields = []string{"open", "since", "watermark", "first", "incarnation", "sealed", "sealed since", "requeued"}
 
-// ack acks the version that the entry has now.
-func (b *testBundle) ack(t *testing.T, key counter.Key) []counter.Key {
+// meta returns what a shard notes of its epochs, without what there is none of.
+func (b *testBundle) meta(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
-	e, at := b.peek(t, key)
-	again, err := b.cache.Ack(t.Context(), b.cache.Shard(key), at, []cache.Committed{e.Committed()})
+	text, err := b.redis.Get(context.Background(), b.tag(key)+":meta").Result()
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
 	require.NoError(t, err)
-	return again
+	meta := make(map[string]string)
+	words := strings.Split(text, " ")
+	require.Len(t, words, len(metaFields))
+	for i, word := range words {
+		if word != "0" {
+			meta[metaFields[i]] = word
+		}
+	}
+	return meta
+}
+
+// setMeta changes what the shard of a key notes, by hand.
+func (b *testBundle) setMeta(t *testing.T, key counter.Key, field, value string) {
+	t.Helper()
+	name := b.tag(key) + ":meta"
+	text, err := b.redis.Get(t.Context(), name).Result()
+	require.NoError(t, err)
+	words := strings.Split(text, " ")
+	words[slices.Index(metaFields, field)] = value
+	require.NoError(t, b.redis.Set(t.Context(), name, strings.Join(words, " "), 0).Err())
+}
+
+func (b *testBundle) tag(key counter.Key) string { return "{aw:" + b.cache.Shard(key).String() + "}" }
+
+func (b *testBundle) entryKey(key counter.Key) string { return b.tag(key) + ":c:" + string(key) }
+
+// alike returns n keys of shard 01, in order.
+func (b *testBundle) alike(n int) []counter.Key {
+	var keys []counter.Key
+	for i := 0; len(keys) < n; i++ {
+		if key := counter.Key(fmt.Sprintf("k%06d", i)); b.cache.Shard(key) == 1 {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// fill makes Redis refuse whatever needs memory, as one at its maxmemory does; empty ends that.
+func (b *testBundle) fill(t *testing.T) {
+	t.Helper()
+	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	require.ErrorContains(t, b.redis.Set(t.Context(), "x", "y", 0).Err(), "OOM")
+}
+
+func (b *testBundle) empty(t *testing.T) {
+	t.Helper()
+	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", "0").Err())
+}
+
+// restart makes the scripts believe that Redis was restarted: another incarnation has noted the epochs of each shard.
+func (b *testBundle) restart(t *testing.T) {
+	t.Helper()
+	seen := make(map[counter.Shard]bool)
+	for i := 0; len(seen) < b.cache.Shards(); i++ {
+		key := counter.Key(strconv.Itoa(i))
+		if shard := b.cache.Shard(key); !seen[shard] {
+			seen[shard] = true
+			if b.meta(t, key) != nil {
+				b.setMeta(t, key, "incarnation", "before")
+			}
+		}
+	}
 }

@@ -30,20 +30,32 @@ func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for name, text := range map[string]string{
-		"value is text":        "abc 1",
-		"value is fractional":  "1.5 1",
-		"long value is text":   "abcdefghijklmnopqrst 1",
-		"value is too long":    "123456789012345678901 1",
-		"version is text":      "1 abc",
-		"version is negative":  "1 -1",
-		"version is the last":  "1 9223372036854775807",
-		"version is too long":  "1 9223372036854775808",
-		"something follows":    "5 6abc",
+		"value is text":        "abc 1 0",
+		"value is fractional":  "1.5 1 0",
+		"long value is text":   "abcdefghijklmnopqrst 1 0",
+		"value is too long":    "123456789012345678901 1 0",
+		"version is text":      "1 abc 0",
+		"version is negative":  "1 -1 0",
+		"version is the last":  "1 9223372036854775807 0",
+		"version is too long":  "1 9223372036854775808 0",
+		"epoch is no number":   "1 1 a_b",
+		"epoch is too long":    "1 1 zzzzzzzzzzzz",
+		"something follows":    "5 6 0;abc",
+		"flag is no letter":    "5 6 0:1",
 		"it is the letter m":   "m",
 		"there is no version":  "1",
+		"there is no epoch":    "1 1",
+		"an older layout":      "1 1 e000000001790000000000000 b0",
 		"it is empty":          "",
 		"a line within it":     "1\na 1 1 0 1",
-		"blind, value is text": "abc 1 u1",
+		"blind, value is text": "abc 1 0:u",
+		"life is no number":    "1 1 zzzzzzzzzz l_",
+		"base is no number":    "1 1 zzzzzzzzzz:u lzzzzzzzzz bx",
+		"was is no number":     "1 1 zzzzzzzzzz wx",
+		"earlier life is none": "1 1 zzzzzzzzzz p;1q,x,1",
+		"a flag is unknown":    "1 1 zzzzzzzzzz:q",
+		"a field is unknown":   "1 1 zzzzzzzzzz q1",
+		"a blank follows":      "1 1 zzzzzzzzzz ",
 		"it is no string":      "a hash",
 	} {
 		b.warm(t, "good")
@@ -63,19 +75,19 @@ func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 		require.Equal(t, counter.CodeInternal, counter.CodeOf(out[1].Err), name)
 		require.Equal(t, counter.CodeInternal, counter.CodeOf(b.blind(t, increment("bad", 1))[0].Err), name)
 		done, err := b.cache.Hydrate(t.Context(), []cache.Base{
-			{Key: "bad", Generation: b.generation(t, "bad")}, {Key: "good", Generation: b.generation(t, "good")},
+			{Key: "bad", Token: b.token(t, "bad")}, {Key: "good", Token: b.token(t, "good")},
 		})
 		require.NoError(t, err, name)
 		require.Equal(t, cache.Hydrated, done[1], name)
 		if name == "version is the last" {
 			continue // it can be read
 		}
-		require.Equal(t, cache.ForeignEntry, done[0], name)
+		require.Equal(t, cache.CorruptEntry, done[0], name)
 		require.Equal(t, counter.CodeInternal, counter.CodeOf(b.do(t, get("bad"))[0].Err), name)
 	}
 }
 
-func TestEntryBroughtBackUnderADirtyMarkDoesNotExpire(t *testing.T) {
+func TestEntryBroughtBackWhileItsKeyIsDirtyDoesNotExpire(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "k")
@@ -92,7 +104,7 @@ func TestReadsPassAWriteThatAFullRedisRefuses(t *testing.T) {
 	b := setupOn(t, server.URL())
 	b.warm(t, "a", "b")
 	b.do(t, set("a", 7))
-	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "1").Err())
+	b.fill(t)
 
 	out := b.do(t, get("a"), increment("b", 1), get("b"))
 
@@ -100,8 +112,6 @@ func TestReadsPassAWriteThatAFullRedisRefuses(t *testing.T) {
 	require.Equal(t, int64(7), out[0].Value)
 	require.Equal(t, counter.CodeCacheFull, counter.CodeOf(out[1].Err))
 	require.NoError(t, out[2].Err)
-	require.NoError(t, b.cache.Park(t.Context(), "a", time.Minute), "putting aside needs no memory")
-	require.NoError(t, b.cache.Bury(t.Context(), "a", cache.Dead{Reason: "x"}))
 }
 
 func TestPastMaxDirtyAColdKeyIsNotAskedFor(t *testing.T) {
@@ -122,28 +132,47 @@ func TestBlindEntryThatComesBackIsNotAddedTwice(t *testing.T) {
 	dump := b.redis.Dump(context.Background(), b.entryKey("k")).Val()
 	base := cache.Base{Key: "k", Found: true, Row: counter.Row{Value: 100, Version: 10}}
 	b.hydrate(t, base, cache.Hydrated)
-	flushed, _ := b.peek(t, "k")
+	flushed := b.dirtyEntry(t, "k")
 	require.Equal(t, int64(105), flushed.Value)
 
 	require.NoError(t, b.redis.RestoreReplace(context.Background(), b.entryKey("k"), 0, dump).Err())
 	b.hydrate(t, cache.Base{Key: "k", Found: true, Row: flushed.Row}, cache.Hydrated)
 
-	again, _ := b.peek(t, "k")
+	again := b.dirtyEntry(t, "k")
 	require.Equal(t, int64(105), again.Value)
 	require.Equal(t, int64(11), again.Version)
 }
 
 // Marked by hand, or dirty before somebody wrote there.
-func TestDirtyEntryThatIsNoCountersIsForeignAndNotMissing(t *testing.T) {
+func TestDirtyEntryThatIsNoCountersIsCorruptAndNotMissing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "k")
 	b.do(t, increment("k", 1))
-	for _, text := range []string{"m", "e", "", "5 6abc", "1 9223372036854775808"} {
+	for _, text := range []string{"m", "e", "", "5 6", "5 6 0;abc", "1 9223372036854775808 0"} {
 		require.NoError(t, b.redis.Set(context.Background(), b.entryKey("k"), text, 0).Err())
-		e, _ := b.peek(t, "k")
-		require.True(t, e.Foreign, text)
-		seen := b.look(t, "k")
-		require.True(t, seen[0].Foreign, text)
+		require.True(t, b.read(t, "k").Corrupt, text)
+		seen := b.inspect(t, "k")
+		require.True(t, seen[0].Corrupt && seen[0].Dirty, text)
+	}
+}
+
+// Its first fields are those of a counter that is in the open epoch.
+func TestALineBreakInAnEntryConfusesNoAnswers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := b.alike(3)
+	b.warm(t, keys...)
+	b.do(t, increment(keys[0], 10), increment(keys[1], 20), increment(keys[2], 30))
+	for _, rest := range []string{"\nx", " b0\nx", "\n", " b0 w0\na 5 5"} {
+		require.NoError(t, b.redis.Set(t.Context(), b.entryKey(keys[0]), "10 1 "+b.meta(t, keys[0])["open"]+rest, 0).Err())
+		before := b.do(t, get(keys[2]))[0].Value
+
+		got := b.do(t, increment(keys[0], 1), increment(keys[1], 1), increment(keys[2], 1))
+
+		require.Equal(t, counter.CodeInternal, counter.CodeOf(got[0].Err), "%q", rest)
+		require.NoError(t, got[1].Err)
+		require.NoError(t, got[2].Err)
+		require.Equal(t, before+1, got[2].Value)
 	}
 }

@@ -18,6 +18,8 @@ const ackChannel = "aw:acks"
 
 // Progress says how far a shard has got on its way to Postgres.
 type Progress struct {
+	Open      int64 // the epoch that writes join
+	Sealed    int64 // the epoch that is being flushed, 0: none
 	Watermark int64 // the last epoch that Postgres has all of, but for keys that were set aside
 	First     int64 // the first epoch of this incarnation of Redis
 	Requeued  int64 // the last epoch that keys joined again whose writes are older
@@ -31,16 +33,28 @@ func (c *Cache) Progress(ctx context.Context, shard counter.Shard) (Progress, er
 	before := pipe.Get(ctx, metaKey(shard))
 	aside := pipe.Exists(ctx, retryKey(shard), deadKey(shard))
 	after := pipe.Get(ctx, metaKey(shard))
-	if err := send(ctx, pipe); err != nil && !errors.Is(err, redis.Nil) {
+	_ = send(ctx, pipe) // each command has its own error
+	meta, err := metaOf(before)
+	later, laterErr := metaOf(after)
+	if err = cmp.Or(err, aside.Err(), laterErr); err != nil {
 		return Progress{}, fmt.Errorf("progress of shard %s: %w", shard, err)
 	}
-	meta, err := decodeMeta(before.Val())
-	later, laterErr := decodeMeta(after.Val())
-	if err = cmp.Or(err, laterErr); err != nil {
-		return Progress{}, fmt.Errorf("progress of shard %s: %w", shard, err)
+	return Progress{
+		Open: meta.open, Sealed: meta.sealed, Watermark: meta.watermark, First: meta.first,
+		Requeued: later.requeued, Aside: aside.Val() > 0,
+	}, nil
+}
+
+// metaOf reads the answer to GET of a shard's meta.
+func metaOf(reply *redis.StringCmd) (shardMeta, error) {
+	text, err := reply.Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return shardMeta{}, nil
+	case err != nil:
+		return shardMeta{}, err
 	}
-	p := Progress{Watermark: meta.watermark, First: meta.first, Requeued: later.requeued, Aside: aside.Val() > 0}
-	return p, nil
+	return decodeMeta(text)
 }
 
 // Acks is a subscription to what commits say, one connection for all that is waited for in this process.

@@ -22,8 +22,8 @@ free(KEYS[5])
 
 -- What the row has of the entry: value ("set" where the value was set since) and version at the end of its last life that the
 -- row has, or before the first. The present life is over if it is from before a restart; else the row cannot have it.
-local function merge(name, key, e, value, version, lineage)
-  local had, had_n, lives = e.w or 'set', e.b, e.p or ''
+local function merge(name, key, e, value, version, deleted, lineage)
+  local had, had_n, lives, last = e.w or 'set', e.b, e.p or '', nil
   if number(e.l) < s.first then lives = fmt('%s;%s,%s,%s', lives, e.l, e.v, e.n) end
   local kept, v, n = {}, e.v, e.n
   for life, with, with_n in gmatch(lives, ';(%w+),([^,;]+),(%d+)') do
@@ -31,7 +31,7 @@ local function merge(name, key, e, value, version, lineage)
       had = nil -- the row is that life before its end: not ahead, so it may be replaced
       break
     end
-    if number(life) <= lineage then had, had_n = with, with_n end -- step: lives
+    if number(life) <= lineage then had, had_n, last = with, with_n, life end -- step: lives
   end
   if had then
     if had ~= 'set' then v = sum(v, value, had) end -- step: base
@@ -46,25 +46,28 @@ local function merge(name, key, e, value, version, lineage)
     end
     e.p = #kept > 0 and table.concat(kept) or nil -- step: keep
     e.w = had ~= 'set' and value or nil
+    if last == e.l then e.x = deleted == '1' or nil end -- nothing was written since: it is what the row has become
   else
     e.p = lives
     e.w = e.w and value
   end
   renew(s)
   e.v, e.n, e.b, e.l, e.epoch = v, n, version, s.open, s.open
-  put(name, e)
   if not e.a then rejoin(s, KEYS[2], { key }) end
+  save(s) -- first: an error must not leave an entry in an epoch that is unknown
+  put(name, e)
   return 'y'
 end
 
 local function adopt(name, key, value, version, deleted)
+  -- step: adopt
+  renew(s) -- it becomes clean without a commit: its next life needs another number
+  save(s)
+  put(name, { v = value, n = version, epoch = '0', l = '0', x = deleted == '1' or nil }, ARGV[1])
   call('SREM', KEYS[2], key)
   call('SREM', KEYS[3], key)
   call('ZREM', KEYS[4], key)
   call('HDEL', KEYS[5], key)
-  put(name, { v = value, n = version, epoch = '0', l = '0', x = deleted == '1' or nil }, ARGV[1])
-  -- step: adopt
-  renew(s) -- it became clean without a commit: its next life needs another number
   return 'y'
 end
 
@@ -74,13 +77,12 @@ for i = 1, #KEYS - 5 do
   local key, what, life, base = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local value, version, deleted, lineage = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8])
   local e = load(name)
-  local part = e and number(e.l) < s.first and number(e.l) <= lineage
   if not e or e.u or e.l ~= life or e.b ~= base then -- step: compare
     out[i] = 'w'
-  elseif (what == 'a' or part) and tonumber(e.n) < tonumber(version) then -- step: adopted
-    out[i] = adopt(name, key, value, version, deleted)
   elseif what == 'm' then
-    out[i] = merge(name, key, e, value, version, lineage)
+    out[i] = merge(name, key, e, value, version, deleted, lineage)
+  elseif tonumber(e.n) < tonumber(version) then -- step: adopted
+    out[i] = adopt(name, key, value, version, deleted)
   else
     out[i] = 'w'
   end

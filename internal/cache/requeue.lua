@@ -9,32 +9,39 @@
 --            whose time has come, without names
 -- ARGV[i]    from 2 on: key
 --
--- Reply: the keys that were requeued. Done again, it does nothing.
+-- Reply: the keys that were requeued. Done again, it does nothing. A clean entry stays clean: somebody deleted the one that was
+-- set aside, and it came from Postgres again.
 --
 -- On a cluster the entries, whose names are made here, have the tag of the keys that are declared.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
-free(KEYS[4])
 local keys, entries = {}, sub(KEYS[1], 1, -5) .. 'c:'
 if ARGV[1] == 'due' then
   keys = call('ZRANGEBYSCORE', KEYS[3], '-inf', milliseconds(), 'LIMIT', 0, ARGV[2])
 else
   for i = 2, #ARGV do keys[i - 1] = ARGV[i] end
 end
-local done = {}
+
+-- Everything is read before the first write, and a key leaves the place where it was last: an error on the way strands none.
+local dead = ARGV[1] == 'dead'
+local removed, done, names, changed, seen = {}, {}, {}, {}, {}
 for _, key in ipairs(keys) do
-  local removed
-  if ARGV[1] == 'dead' then removed = call('HDEL', KEYS[4], key) else removed = call('ZREM', KEYS[3], key) end
-  if removed == 1 then
-    local name = entries .. key
-    local e = load(name)
-    if e then
+  local listed
+  if dead then listed = call('HEXISTS', KEYS[4], key) == 1 else listed = call('ZSCORE', KEYS[3], key) end
+  if listed and not seen[key] then
+    seen[key] = true
+    removed[#removed + 1] = key
+    local e = load(entries .. key)
+    if not e or is_dirty(s, e) then done[#done + 1] = key end
+    if e and is_dirty(s, e) then
       e.a, e.epoch = nil, s.open -- step: epoch
-      put(name, e)
+      names[#names + 1], changed[#changed + 1] = entries .. key, e
     end
-    done[#done + 1] = key
   end
 end
+free(KEYS[4])
 rejoin(s, KEYS[2], done) -- step: join
 save(s)
+for i = 1, #names do put(names[i], changed[i]) end
+if dead then all('HDEL', KEYS[4], removed) else all('ZREM', KEYS[3], removed) end
 return done

@@ -100,8 +100,12 @@ func (c *Cache) EachMember(ctx context.Context, shard counter.Shard, page func(k
 		return keys, next, err
 	}
 	for _, scan := range []scan{
-		func(at uint64) ([]string, uint64, error) { return c.client.SScan(ctx, openKey(shard), at, "", ScanPage).Result() },
-		func(at uint64) ([]string, uint64, error) { return c.client.SScan(ctx, sealedKey(shard), at, "", ScanPage).Result() },
+		func(at uint64) ([]string, uint64, error) {
+			return c.client.SScan(ctx, openKey(shard), at, "", ScanPage).Result()
+		},
+		func(at uint64) ([]string, uint64, error) {
+			return c.client.SScan(ctx, sealedKey(shard), at, "", ScanPage).Result()
+		},
 		func(at uint64) ([]string, uint64, error) {
 			return pairs(c.client.ZScan(ctx, retryKey(shard), at, "", ScanPage).Result())
 		},
@@ -138,11 +142,11 @@ type Inspected struct {
 	Dirty    bool // also when it waits for a retry, or is dead
 	Dead     bool
 	RetryAt  int64 // when a flush may take up what was set aside, ms of Redis's clock; 0: it was not, or is dead
-	Stranded bool // it is dirty, but in no epoch, nor set aside: somebody removed it there by hand, and no flush finds it
+	Stranded bool  // it is dirty, but in no epoch, nor set aside: somebody removed it there by hand, and no flush finds it
 }
 
-// Inspect reads entries and where their keys stand, up to ScanPage of them, one for each key in their order. It blocks for one round
-// trip for each of their shards, or two.
+// Inspect reads entries and where their keys stand, up to ScanPage of them, one for each key in their order. It blocks for two
+// round trips for each of their shards, or a few more.
 func (c *Cache) Inspect(ctx context.Context, keys []counter.Key) ([]Inspected, error) {
 	at := make(map[counter.Shard][]int)
 	for i, key := range keys {
@@ -190,7 +194,30 @@ func (c *Cache) inspect(ctx context.Context, shard counter.Shard, keys []counter
 		in.Stranded = in.Dirty && !member
 		out[i] = in
 	}
-	return out, nil
+	return out, c.readStrandedAgain(ctx, shard, out)
+}
+
+// readStrandedAgain tells keys that left their epoch since they were read, because a flush was completed or they were written,
+// from those that no flush finds: the latter have not changed.
+func (c *Cache) readStrandedAgain(ctx context.Context, shard counter.Shard, inspected []Inspected) error {
+	var keys []counter.Key
+	var places []int
+	for i := range inspected {
+		if inspected[i].Stranded {
+			keys, places = append(keys, inspected[i].Key), append(places, i)
+		}
+	}
+	again, err := c.Read(ctx, shard, keys)
+	if err != nil {
+		return err
+	}
+	for i, place := range places {
+		in, e := &inspected[place], again.Entries[i]
+		dirty := e.Dirty(again.Watermark)
+		in.Stranded = dirty && e.text == in.text
+		in.Entry, in.Dirty = e, dirty
+	}
+	return nil
 }
 
 // Repairing is what Repair does to an entry.
@@ -210,7 +237,7 @@ const maxRepair = 200
 func (c *Cache) Repair(ctx context.Context, shard counter.Shard, how Repairing, entries []Inspected) ([]bool, error) {
 	done := make([]bool, 0, len(entries))
 	for part := range slices.Chunk(entries, maxRepair) {
-		names, args := []string{metaKey(shard), openKey(shard)}, []any{string(how)}
+		names, args := []string{metaKey(shard), openKey(shard), retryKey(shard), deadKey(shard)}, []any{string(how)}
 		for i := range part {
 			names, args = append(names, c.entryKey(part[i].Key)), append(args, string(part[i].Key), part[i].text)
 		}

@@ -13,30 +13,37 @@
 -- ID for the open epoch, so that its next life has another number. One that was written meanwhile joins the open epoch.
 --
 -- Reply: how many became clean.
+--
+-- Everything is read before the first write, and a key leaves the place where a retry finds it last: an error on the way (a slot
+-- that moves to another node of a cluster) strands none.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
-free(KEYS[5])
-local clean, joining = 0, {}
+local settled, clean, joining, names, entries = {}, {}, {}, {}, {}
 for i = 1, #KEYS - 5 do
   local key, name = ARGV[2 * i], KEYS[i + 5]
   local e, corrupt, text = load(name)
   if not corrupt and (not e or e.a) then
-    call('ZREM', KEYS[4], key)
-    call('HDEL', KEYS[5], key)
+    settled[#settled + 1] = key
     if e and text == ARGV[2 * i + 1] then -- step: compare
-      call('SREM', KEYS[2], key)
-      call('SREM', KEYS[3], key)
-      put(name, { v = e.v, n = e.n, x = e.x, epoch = '0', l = '0' }, ARGV[1]) -- step: clean
-      clean = clean + 1
+      clean[#clean + 1] = key
+      e = { v = e.v, n = e.n, x = e.x, epoch = '0', l = '0' } -- step: clean
     elseif e then
-      e.a, e.epoch = nil, s.open -- step: written
-      put(name, e)
       joining[#joining + 1] = key
+      e.a, e.epoch = nil, s.open -- step: written
     end
+    if e then names[#names + 1], entries[#entries + 1] = name, e end
   end
 end
+if #settled == 0 then return 0 end
+
+free(KEYS[5])
 rejoin(s, KEYS[2], joining)
-if clean > 0 then renew(s) end -- step: renew
+if #clean > 0 then renew(s) end -- step: renew
 save(s)
-if clean > 0 then pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6)) end
-return clean
+for i = 1, #names do put(names[i], entries[i], entries[i].epoch == '0' and ARGV[1] or nil) end
+all('SREM', KEYS[2], clean)
+all('SREM', KEYS[3], clean)
+all('ZREM', KEYS[4], settled)
+all('HDEL', KEYS[5], settled)
+if #clean > 0 then pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6)) end
+return #clean

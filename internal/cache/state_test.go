@@ -117,7 +117,7 @@ func TestARedisThatLoadsItsDataIsNotUp(t *testing.T) {
 		err := b.cache.Ping(t.Context())
 		return err != nil && strings.Contains(err.Error(), "LOADING"), fmt.Sprint(err)
 	})
-	_, err = b.cache.BacklogByShard(t.Context(), 0)
+	_, err = b.cache.BacklogByShard(t.Context())
 	require.Equal(t, "LOADING", cache.Denial(err))
 	seen := gauges(t, b.cache)
 	require.Contains(t, seen, "afterwrite_redis_memory_used_bytes", "it answers INFO")

@@ -12,6 +12,9 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
+// redrivePage is how many keys one call redrives: Redis does nothing else meanwhile, and takes some 6 µs for each.
+const redrivePage = 300
+
 // Redriven says what Redrive did.
 type Redriven struct {
 	Keys    []counter.Key // due now
@@ -20,7 +23,7 @@ type Redriven struct {
 
 // Redrive makes those of keys that are dead due again, removes their retries from Asynq's archive, and sends a flush for
 // each. What it has done before an error is in its result. Nothing is lost wherever it ends: from the first step on, which
-// is one atomic call for up to 500 keys of a shard, the key is due and a sweep finds it; the tasks only make it sooner.
+// is one atomic call for up to 300 keys of a shard, the key is due and a sweep finds it; the tasks only make it sooner.
 //
 // A worker has to run for anything to happen. It blocks for one bounded call for each shard that has some, and up to five
 // for each key.
@@ -34,7 +37,7 @@ func (b *Box) Redrive(ctx context.Context, keys []counter.Key) (Redriven, error)
 		}
 	}
 	for shard, keys := range byShard {
-		for part := range slices.Chunk(keys, page) {
+		for part := range slices.Chunk(keys, redrivePage) {
 			redriven, err := b.cache.Redrive(ctx, shard, part)
 			if err != nil {
 				return done, err
@@ -85,7 +88,7 @@ func (b *Box) RedriveAll(ctx context.Context) ([]counter.Key, error) {
 	for s := range b.cache.Shards() {
 		shard := counter.Shard(s)
 		err := b.cache.EachDead(ctx, shard, func(notes []cache.Note) error {
-			for part := range slices.Chunk(notes, page) {
+			for part := range slices.Chunk(notes, redrivePage) {
 				keys := make([]counter.Key, len(part))
 				for i, n := range part {
 					keys[i] = n.Key

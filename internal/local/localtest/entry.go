@@ -2,18 +2,22 @@ package localtest
 
 import "strings"
 
-// EntryFields splits the text of an entry (see internal/cache/entry.lua) into its letters, with v and n for value and version,
-// and "1" for what is only there or not. It is empty for no entry.
+// EntryFields splits the text of an entry (see internal/cache/entry.lua) into v, n and e for value, version and epoch, "1" for
+// each of its flags (x, u, s, a), and the other fields by their letters. It is empty for no entry.
 func EntryFields(text string) map[string]string {
 	fields := make(map[string]string)
 	for i, word := range strings.Fields(text) {
-		switch {
-		case i == 0:
+		switch i {
+		case 0:
 			fields["v"] = word
-		case i == 1:
+		case 1:
 			fields["n"] = word
-		case len(word) == 1:
-			fields[word] = "1"
+		case 2:
+			epoch, flags, _ := strings.Cut(word, ":")
+			fields["e"] = epoch
+			for _, flag := range flags {
+				fields[string(flag)] = "1"
+			}
 		default:
 			fields[word[:1]] = word[1:]
 		}
