@@ -45,15 +45,16 @@ func (m *machine) show(t *rapid.T) {
 	if !m.look(t)[key].dead || m.outage {
 		t.Skip("nothing to see")
 	}
-	letter, unread, err := m.box(nil).Get(context.Background(), key)
+	m.letters[key] = m.shown(t, key)
+}
+
+func (m *machine) shown(t rapid.TB, key counter.Key) deadletter.Letter {
+	letter, unread, err := m.box(m.store).Get(context.Background(), key)
 	require.NoError(t, errors.Join(err, unread))
-	m.letters[key] = letter
+	return letter
 }
 
 func (m *machine) box(s deadletter.Store) *deadletter.Box {
-	if s == nil {
-		s = m.store
-	}
 	return deadletter.New(deadletter.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
 }
 
@@ -65,13 +66,20 @@ func (m *machine) discard(t *rapid.T) {
 		t.Skip("not now")
 	}
 	delete(m.letters, key)
-	s := &discardStore{gatedStore: m.store, t: t, fate: rapid.SampledFrom([]fate{proceed, refuse, loseAnswer}).Draw(t, "fate")}
-	_, err := m.box(s).Discard(context.Background(), letter)
+	m.discardShown(t, key, letter, rapid.SampledFrom([]fate{proceed, refuse, loseAnswer}).Draw(t, "fate"))
+}
+
+func (m *machine) discardShown(t rapid.TB, key counter.Key, letter deadletter.Letter, what fate) {
+	version := m.look(t)[key].version
+	_, err := m.box(&discardStore{gatedStore: m.store, t: t, fate: what}).Discard(context.Background(), letter)
 	_, changed := errors.AsType[*deadletter.ChangedError](err)
 	_, alive := errors.AsType[*deadletter.NotDeadError](err)
 	_, failed := errors.AsType[*deadletter.StillDeadError](err)
 	if err != nil && !changed && !alive && !failed {
 		t.Fatalf("discard %s: %v", key, err)
+	}
+	if version != letter.Redis.Version && !changed && !alive {
+		t.Fatalf("discard %s: it was written since it was shown, and is given up: %v", key, err)
 	}
 	m.check(t, nil)
 	// A Redis that comes back from before a discard has undone it: nothing in it, or in the row, tells.
@@ -82,7 +90,7 @@ func (m *machine) discard(t *rapid.T) {
 type discardStore struct {
 	gatedStore
 
-	t    *rapid.T
+	t    rapid.TB
 	fate fate
 }
 
@@ -108,15 +116,20 @@ func (s *discardStore) Upsert(ctx context.Context, rows []counter.Row) ([]counte
 // evict starts an eviction of all that is clean, and perhaps ends it.
 func (m *machine) evict(t *rapid.T) {
 	m.room(t)
+	f := m.launchEviction(t)
+	if rapid.Bool().Draw(t, "whole") {
+		m.finish(t, f)
+	}
+}
+
+func (m *machine) launchEviction(t rapid.TB) *flight {
 	f := m.launch("evict", func(ctx context.Context, f *flight) {
 		_, f.err = m.cache.EvictIdle(ctx, cache.Eviction{
 			Idle: -time.Hour, Urgent: true, Pace: func(context.Context, int) error { return nil },
 		})
 	})
 	m.landed(t, f)
-	if rapid.Bool().Draw(t, "whole") {
-		m.finish(t, f)
-	}
+	return f
 }
 
 // expire ends the time of an entry that has a TTL.
@@ -132,8 +145,12 @@ func (m *machine) expire(t *rapid.T) {
 // repair starts what `verify --repair` does for a key: it looks, and looks again, and changes what is still the same.
 func (m *machine) repair(t *rapid.T) {
 	m.room(t)
-	keys := []counter.Key{m.drawKey(t)}
-	m.landed(t, m.launch("repair", func(ctx context.Context, f *flight) {
+	m.launchRepair(t, m.drawKey(t))
+}
+
+func (m *machine) launchRepair(t rapid.TB, key counter.Key) *flight {
+	keys := []counter.Key{key}
+	f := m.launch("repair", func(ctx context.Context, f *flight) {
 		before, first, err := m.compare(ctx, keys)
 		if err != nil {
 			return
@@ -146,9 +163,11 @@ func (m *machine) repair(t *rapid.T) {
 			verify.Ahead: cache.MarkAgain, verify.Missing: cache.MarkAgain, verify.Behind: cache.DropStale,
 		}[class]
 		if how != "" {
-			_, f.err = m.cache.Repair(ctx, m.cache.Shard(keys[0]), how, []cache.Inspected{seen})
+			_, f.err = m.cache.Repair(ctx, m.cache.Shard(key), how, []cache.Inspected{seen})
 		}
-	}))
+	})
+	m.landed(t, f)
+	return f
 }
 
 func (m *machine) compare(ctx context.Context, keys []counter.Key) (cache.Inspected, verify.Class, error) {
@@ -184,12 +203,16 @@ func (m *machine) toggleOutage(*rapid.T) { m.outage = !m.outage }
 // toggleRefusal makes Postgres refuse a key's row, or take it again.
 func (m *machine) toggleRefusal(t *rapid.T) {
 	key := m.drawKey(t)
-	if m.refusing[key] {
-		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
-	} else {
+	m.refuse(t, key, !m.refusing[key])
+}
+
+func (m *machine) refuse(t rapid.TB, key counter.Key, refused bool) {
+	if refused {
 		m.exec(t, `INSERT INTO refused VALUES ($1)`, string(key))
+	} else {
+		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
 	}
-	m.refusing[key] = !m.refusing[key]
+	m.refusing[key] = refused
 }
 
 // toggleLock has somebody lock a key's row, or let go of it.

@@ -314,11 +314,15 @@ func (m *machine) flushAndDrop(ctx context.Context, d *drain, epoch *cache.Epoch
 // retry starts an attempt at a key on its own, as after a refusal.
 func (m *machine) retry(t *rapid.T) {
 	m.room(t)
-	key := m.drawKey(t)
-	attempt := rapid.IntRange(1, 2).Draw(t, "attempt")
-	m.landed(t, m.launch("retry "+string(key), func(ctx context.Context, f *flight) {
+	m.launchRetry(t, m.drawKey(t), rapid.IntRange(1, 2).Draw(t, "attempt"))
+}
+
+func (m *machine) launchRetry(t rapid.TB, key counter.Key, attempt int) *flight {
+	f := m.launch("retry "+string(key), func(ctx context.Context, f *flight) {
 		f.err = m.retries.attempt(ctx, m.flusher, key, attempt)
-	}))
+	})
+	m.landed(t, f)
+	return f
 }
 
 // drain drains all shards, undisturbed.
@@ -381,7 +385,10 @@ func (m *machine) lateCall(t *rapid.T) {
 	if len(m.late) == 0 {
 		t.Skip("nothing is late")
 	}
-	i := rapid.IntRange(0, len(m.late)-1).Draw(t, "call")
+	m.makeLate(t, rapid.IntRange(0, len(m.late)-1).Draw(t, "call"))
+}
+
+func (m *machine) makeLate(t rapid.TB, i int) {
 	call := m.late[i]
 	m.late = slices.Delete(m.late, i, i+1)
 	t.Logf("late: %s", call.name)

@@ -213,7 +213,7 @@ func (t tree) binary() string { return filepath.Join(t.dir, "machine.test") }
 func (t tree) test(ctx context.Context, checks int, args ...string) (noticed, report string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	args = append(args, "-test.run=^TestMachine$", "-rapid.nofailfile", "-rapid.shrinktime=1ms",
+	args = append(args, "-test.run=^TestMachine(Sequences)?$", "-rapid.nofailfile", "-rapid.shrinktime=1ms",
 		fmt.Sprintf("-rapid.checks=%d", checks), fmt.Sprintf("-rapid.steps=%d", t.steps))
 	cmd := exec.CommandContext(ctx, t.binary(), args...) //nolint:gosec // what has just been compiled
 	cmd.Dir = filepath.Join(t.dir, "worker")
@@ -228,7 +228,11 @@ func (t tree) test(ctx context.Context, checks int, args ...string) (noticed, re
 	return noticed, string(out), nil
 }
 
-// judge reads from what the machine says that it failed, after how many runs, and why; "" if it does not say so.
+// sequence is a sequence of steps that was not as it should be.
+var sequence = regexp.MustCompile(`--- FAIL: TestMachineSequences/(\S+)`)
+
+// judge reads from what the machine says that its random runs failed, after how many, and why; or else which of its sequences
+// did. It is "" if neither is said.
 func judge(out string) string {
 	found := verdict.FindStringSubmatch(out)
 	if found == nil {
@@ -237,7 +241,10 @@ func judge(out string) string {
 		}
 	}
 	if found == nil {
-		return ""
+		if found = sequence.FindStringSubmatch(out); found == nil {
+			return ""
+		}
+		return "by a sequence: " + strings.ReplaceAll(found[1], "_", " ")
 	}
 	const width = 110
 	what := found[2]
