@@ -78,7 +78,7 @@ mutants-all: deps ## The same for every line that the guarantees rest on: some m
 BENCH ?= -readme
 
 .PHONY: bench
-bench: ## Measure afterwrite beside its peers, and write the table into README.md: about 16 minutes on 2 cores
+bench: ## Measure afterwrite beside its peers, and write the table into README.md: about 25 minutes on 2 cores
 	@deploy/setup.sh bench
 	go run ./bench $(BENCH)
 

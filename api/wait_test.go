@@ -17,18 +17,25 @@ import (
 func (b *realBundle) flush(t *testing.T) {
 	t.Helper()
 	for shard := range counter.Shard(b.service.cache.Shards()) {
-		p, err := b.service.cache.PeekOldest(t.Context(), shard, 10_000, 0, "test", time.Minute)
+		epoch, err := b.service.cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
 		require.NoError(t, err)
-		rows := make([]counter.Row, len(p.Entries))
-		acked := make([]cache.Committed, len(p.Entries))
-		for i, e := range p.Entries {
+		keys, _, err := b.service.cache.EpochKeys(t.Context(), &epoch, 0, 10_000)
+		require.NoError(t, err)
+		if len(keys) == 0 {
+			continue
+		}
+		snapshot, err := b.service.cache.Read(t.Context(), shard, keys)
+		require.NoError(t, err)
+		rows := make([]counter.Row, len(keys))
+		for i, e := range snapshot.Entries {
 			require.False(t, e.BaseUnknown)
-			rows[i], acked[i] = e.Row, cache.Committed{Key: e.Key, Version: e.Version, Life: e.Life}
+			rows[i] = e.Row
 		}
 		_, err = b.service.store.Upsert(t.Context(), rows)
 		require.NoError(t, err)
-		_, err = b.service.cache.Ack(t.Context(), shard, p.At, acked)
+		_, done, err := b.service.cache.Commit(t.Context(), &epoch)
 		require.NoError(t, err)
+		require.True(t, done)
 	}
 }
 

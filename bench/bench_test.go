@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -62,7 +64,62 @@ func TestOnlyWhatIsComparedIsRun(t *testing.T) {
 	require.ElementsMatch(t, []string{"uniform/afterwrite", "uniform/noop", "uniform/direct"}, names)
 }
 
-func TestEachRoundBeginsWithAnotherRun(t *testing.T) {
+func TestThePreviousVersionIsBuiltOnlyWhereItIsCompared(t *testing.T) {
+	t.Parallel()
+	b, _ := setup(t)
+	require.Empty(t, b.previousOf(b.chosen()))
+	b.only = regexp.MustCompile("")
+	require.Equal(t, previousCommit, b.previousOf(b.chosen()))
+	b.profile = true
+	require.Empty(t, b.previousOf(b.chosen()))
+}
+
+func TestFiguresThatNoComparisonShowsAreNotWanted(t *testing.T) {
+	t.Parallel()
+	b, _ := setup(t)
+	require.True(t, b.wanted("uniform/noop/rate"))
+	require.True(t, b.wanted(uniformRate))
+	require.False(t, b.wanted("million/afterwrite/row"))
+}
+
+func TestARunHasNoMoreRoundsThanItSays(t *testing.T) {
+	t.Parallel()
+	b, _ := setup(t)
+	done := 0
+	for b.round = range 5 {
+		require.NoError(t, b.carryOut(t.Context(), run{name: "x", rounds: some, do: func(context.Context, *bench) error {
+			done++
+			return nil
+		}}))
+	}
+	require.Equal(t, some, done)
+}
+
+func TestTheSlowestWriteOfABystanderCounts(t *testing.T) {
+	t.Parallel()
+	const stall = 100 * time.Millisecond
+	keys := make(chan string, 1000)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		keys <- r.URL.Path
+		if len(keys) == 5 {
+			time.Sleep(stall)
+		}
+	}))
+	defer server.Close()
+	client := &bystander{api: server.URL}
+	slowest, err := client.during(t.Context(), func(context.Context) error {
+		for len(keys) < 8 {
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, slowest, stall)
+	require.EqualValues(t, len(keys), client.written)
+	require.Equal(t, "/v1/counters/bystander:0000000000/increment", <-keys)
+}
+
+func TestEachRoundBeginsWithAnotherRunAndTurnsAround(t *testing.T) {
 	t.Parallel()
 	runs := []run{{name: "a"}, {name: "b"}, {name: "c"}}
 	order := func(round int) string {
@@ -72,7 +129,7 @@ func TestEachRoundBeginsWithAnotherRun(t *testing.T) {
 		}
 		return all.String()
 	}
-	require.Equal(t, []string{"abc", "bca", "cab", "abc"}, []string{order(0), order(1), order(2), order(3)})
+	require.Equal(t, []string{"abc", "bac", "cab", "acb"}, []string{order(0), order(1), order(2), order(3)})
 }
 
 func TestARunThatDoesNotAddUpHasNoFigureAnywhere(t *testing.T) {

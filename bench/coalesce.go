@@ -21,19 +21,19 @@ const (
 // coalesce sends a million increments on 100 keys within 10 s, evenly, and counts the rows that Postgres wrote for them, by
 // Postgres's own account.
 func coalesce(ctx context.Context, b *bench) error {
-	stage, sys, err := b.running(ctx, "coalesce", coalesceKeys)
+	stage, err := b.prepared(ctx, world.Present, "coalesce", coalesceKeys)
 	if err != nil {
 		return err
 	}
-	// The seeding itself shows in the statistics with some delay.
-	err = stage.Await(ctx, time.Minute, "postgres's statistics", func(ctx context.Context) (bool, error) {
-		seeded, err := rowsWritten(ctx, stage)
-		return seeded >= coalesceKeys, err
-	})
-	if err != nil {
+	// A server process of Postgres reports what it has done when it ends, at the latest: so does what has made the rows.
+	if err := stage.Await(ctx, time.Minute, "postgres's processes to end", unused(stage)); err != nil {
 		return err
 	}
 	before, err := rowsWritten(ctx, stage)
+	if err != nil {
+		return err
+	}
+	sys, err := start(ctx, stage)
 	if err != nil {
 		return err
 	}
@@ -47,18 +47,9 @@ func coalesce(ctx context.Context, b *bench) error {
 	if err := stage.Drained(ctx, drainPatience); err != nil {
 		return err
 	}
-	own, err := sys.counted(ctx)
-	if err != nil {
+	if err := b.settle(ctx, "coalesce", sys, report.Count{Load: million}, 0); err != nil {
 		return err
 	}
-	sum, _, err := stage.Sum(ctx)
-	if err != nil {
-		return err
-	}
-	if err := b.check("coalesce", own.of(report.Count{Stored: sum, Load: million})); err != nil {
-		return err
-	}
-	// A server process of Postgres reports what it has done when it ends, at the latest.
 	if err := stage.StopAll(); err != nil {
 		return err
 	}
@@ -73,10 +64,11 @@ func coalesce(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// unused reports whether nothing of afterwrite's is connected to Postgres any more.
+// unused reports whether nothing is connected to the stage's database but who asks.
 func unused(stage *world.Stage) func(context.Context) (bool, error) {
 	return func(ctx context.Context) (bool, error) {
-		const query = `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'afterwrite' AND datname = 'coalesce'`
+		const query = `
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`
 		var connected int
 		err := stage.DB.QueryRowContext(ctx, query).Scan(&connected)
 		return connected == 0, err
@@ -107,7 +99,7 @@ func sendEvenly(ctx context.Context, api string) (time.Duration, error) {
 			return 0, errors.Join(ctx.Err(), group.Wait())
 		case <-due.C:
 		}
-		group.Go(func() error { return postBatch(ctx, api, body) })
+		group.Go(func() error { return postBatch(ctx, api, body, "") })
 	}
 	err := group.Wait()
 	return time.Since(began), err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/bench/load"
 	"github.com/afterwrite/afterwrite/bench/report"
+	"github.com/afterwrite/afterwrite/bench/world"
 )
 
 const (
@@ -27,7 +28,7 @@ func latency(percent int) func(context.Context, *bench) error {
 		if err != nil {
 			return err
 		}
-		stage, sys, err := b.running(ctx, "single", space)
+		sys, err := b.running(ctx, world.Present)
 		if err != nil {
 			return err
 		}
@@ -39,7 +40,7 @@ func latency(percent int) func(context.Context, *bench) error {
 			return err
 		}
 		spec.Duration, spec.Seed = b.duration(), spec.Seed+1
-		lags := &probes{api: sys.api.URL, stage: stage}
+		lags := &probes{api: sys.api.URL, stage: sys.stage}
 		var result load.OpenResult
 		group, groupCtx := errgroup.WithContext(ctx)
 		group.Go(func() (err error) { result, err = load.Open(groupCtx, spec); return err })
@@ -47,7 +48,7 @@ func latency(percent int) func(context.Context, *bench) error {
 		if err := group.Wait(); err != nil {
 			return err
 		}
-		if err := stage.Drained(ctx, drainPatience); err != nil {
+		if err := sys.stage.Drained(ctx, drainPatience); err != nil {
 			return err
 		}
 		if failed := warm.Failed + result.Failed; failed > 0 {
@@ -56,19 +57,9 @@ func latency(percent int) func(context.Context, *bench) error {
 		if result.LateP99 > lateMax {
 			return fmt.Errorf("the load came %v late: what was measured is the load", result.LateP99)
 		}
-		own, err := sys.counted(ctx)
-		if err != nil {
-			return err
-		}
-		sum, _, err := stage.Sum(ctx)
-		if err != nil {
-			return err
-		}
+		probed := int64(len(lags.seen))
 		name := latencyName(percent)
-		err = b.check(name, own.of(report.Count{
-			Stored: sum, Load: warm.Sent + result.Sent + int64(len(lags.seen)),
-		}))
-		if err != nil {
+		if err := b.settle(ctx, name, sys, report.Count{Load: warm.Sent + result.Sent + probed}, probed); err != nil {
 			return err
 		}
 		b.noteLatency(name, spec.Rate, result, lags.seen)
@@ -89,16 +80,15 @@ func (b *bench) noteLatency(name string, rate float64, result load.OpenResult, l
 
 // maximum is what afterwrite has taken of uniform increments so far, as its median; where that is not measured, it is now.
 func (b *bench) maximum(ctx context.Context) (float64, error) {
-	const name = "uniform/afterwrite"
-	if len(b.notes.figures[name+"/rate"]) == 0 {
-		if err := singleAfterwrite(load.Uniform)(ctx, b); err != nil {
+	if len(b.notes.figures[uniformRate]) == 0 {
+		if err := singleAfterwrite(world.Present, load.Uniform)(ctx, b); err != nil {
 			return 0, fmt.Errorf("find the maximum rate: %w", err)
 		}
-		if err := b.stages["single"].StopAll(); err != nil {
+		if err := b.stopAll(); err != nil {
 			return 0, err
 		}
 	}
-	return report.Median(b.notes.figures[name+"/rate"]), nil
+	return report.Median(b.notes.figures[uniformRate]), nil
 }
 
 // percentile is the smallest of the values that at least that part of them does not exceed; 0 of none.

@@ -1,14 +1,19 @@
 // Command bench measures afterwrite beside its peers, on one machine and in one run, and prints a table of ratios.
 //
-//	go run ./bench                        five rounds of everything: about 12 minutes on 2 cores
+//	go run ./bench                        five rounds of everything: about 25 minutes on 2 cores
 //	go run ./bench -only single-uniform   the comparisons whose names match
 //
 // A round measures each system once, one after the other, and alone: the processes of the others do not run. The order changes
 // with the round, since some machines get slower as they get warm. Ratios are made within a round, and their median is what
 // counts, so what slows the whole machine for a while slows both sides.
 //
+// The previous version of afterwrite is measured in the same rounds: it is built from its commit, and each of its runs stands
+// beside the present one's. Both are known by their commands, HTTP API and metrics only.
+//
 //   - plan.go says what is compared, with the goals, and which runs that takes; rounds.go carries the runs out.
-//   - single.go, batch.go, million.go, coalesce.go, latency.go, memory.go, allocations.go and cpu.go measure.
+//   - system.go starts what is measured, and checks what it has written.
+//   - single.go, get.go, batch.go, million.go, cost.go, newkeys.go, coalesce.go, latency.go, memory.go, idle.go, allocations.go
+//     and cpu.go measure.
 //   - publish.go writes the table, the plots, and everything that was measured.
 //
 // Every run checks itself: when everything has drained, the sum of all counters has to be what was acknowledged. Where it is
@@ -76,7 +81,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.out, "out", "bench/results", "the folder for results.json and the plots")
 	flags.BoolVar(&s.readme, "readme", false, "write the table into README.md and docs/performance.md")
 	flags.BoolVar(&s.profile, "profile", false, "only take CPU profiles of api and worker, and show what costs most")
-	flags.BoolVar(&s.full, "full", false, "measure 10,000,000 keys and inserts as well: minutes and some GB more")
+	flags.BoolVar(&s.full, "full", false, "measure 10,000,000 keys as well: minutes and some GB more")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -16,183 +15,153 @@ const (
 	// drawn is the most keys that wrk draws from.
 	drawn = million
 
-	// Flushed rows cost too little to be seen in one flush of few, so several are measured, each of as many rows whatever
-	// the number of keys: it is the size of the table and of Redis that is to make the difference, not that of the flush.
-	costRows   = 10_000
-	costCycles = 3
-
-	pgbenchRows    = 1000 // AFTERWRITE_FLUSH_BATCH
-	pgbenchClients = 4
-
 	// roomy lets all keys be dirty at the same time.
 	roomy = "AFTERWRITE_MAX_DIRTY=20000000"
+	// drainWorkers is how many workers drain.
+	drainWorkers = 2
 )
 
-// keysOf measures what depends on the number of keys that exist, in a stage of that name, which later rounds go on with:
+// keysOf measures what depends on the number of keys that exist, in a stage of that name, which later rounds go on with. Its
+// figures begin with the name and the version:
 //
 //   - write: the CPU time of a single increment, of all processes, while all keys are dirty and nothing flushes;
 //   - drain and steady: how fast two workers bring all of them to Postgres, as updates of existing rows;
 //   - row: the CPU time of a flushed row, of all processes.
-func keysOf(name string, keys int) func(context.Context, *bench) error {
+//
+// What no comparison asks for is left out.
+func keysOf(stageName string, v world.Version, keys int) func(context.Context, *bench) error {
+	name := stageName + "/" + string(v)
 	return func(ctx context.Context, b *bench) error {
-		stage, err := b.seeded(ctx, name, keys)
+		stage, err := b.seeded(ctx, world.StageOptions{Name: stageName, Version: v, Large: true}, keys)
 		if err != nil {
 			return err
 		}
-		before, _, err := stage.Sum(ctx)
+		sys, err := on(ctx, stage, drainWorkers)
 		if err != nil {
 			return err
 		}
-		sys := &system{workers: make([]*world.Process, 2)}
-		if sys.api, err = stage.Start(ctx, "api", roomy); err != nil {
+		if err := sys.startAPI(ctx, roomy); err != nil {
 			return err
 		}
-		if err := fill(ctx, sys.api.URL, 1, keys); err != nil {
-			return err
+		var count report.Count
+		if b.wanted(name+"/write") || b.wanted(name+"/drain") || b.wanted(name+"/steady") {
+			if err := b.dirtyAndDrain(ctx, name, sys, keys, &count); err != nil {
+				return err
+			}
 		}
+		if b.wanted(name + "/row") {
+			flushed, err := b.costOfRow(ctx, name, sys, keys)
+			if err != nil {
+				return err
+			}
+			count.Load += int64(flushed)
+		}
+		return b.settle(ctx, name, sys, count, 0)
+	}
+}
+
+// seeded is a stage with so many rows, which Redis has too, as they are after a flush. Its first round makes them; before
+// each, the servers come to rest.
+func (b *bench) seeded(ctx context.Context, options world.StageOptions, keys int) (*world.Stage, error) {
+	_, known := b.stages[options]
+	stage, err := b.stage(ctx, options)
+	if err != nil || known {
+		return stage, err
+	}
+	if err := stage.Reset(ctx, keys); err != nil {
+		return nil, err
+	}
+	api, err := stage.Start(ctx, "api", roomy)
+	if err != nil {
+		return nil, err
+	}
+	if err := fill(ctx, api.URL, 1, keys); err != nil {
+		return nil, err
+	}
+	if err := stage.StopAll(); err != nil {
+		return nil, err
+	}
+	_, err = stage.Drain(ctx)
+	return stage, err
+}
+
+// dirtyAndDrain writes each key, measures writes meanwhile, and drains. It adds its writes to count.
+func (b *bench) dirtyAndDrain(ctx context.Context, name string, sys *system, keys int, count *report.Count) error {
+	if err := fill(ctx, sys.api.URL, 1, keys); err != nil {
+		return err
+	}
+	count.Load += int64(keys)
+	if b.wanted(name + "/write") {
 		warm, result, err := b.costOfWrite(ctx, name, sys, keys)
 		if err != nil {
 			return err
 		}
-		if err := b.drain(ctx, name, stage, sys); err != nil {
-			return err
-		}
-		flushed, err := b.costOfRow(ctx, name, stage, sys, keys)
-		if err != nil {
-			return err
-		}
-		own, err := sys.counted(ctx)
-		if err != nil {
-			return err
-		}
-		sum, _, err := stage.Sum(ctx)
-		if err != nil {
-			return err
-		}
-		return b.check(name, own.of(report.Count{
-			Stored: sum - before,
-			Load:   warm.Requests + result.Requests + int64(keys+flushed), Cut: 2 * connections,
-		}))
+		count.Load += warm.Requests + result.Requests
+		count.Cut += 2 * connections
 	}
-}
-
-// seeded is a stage with so many rows, which Redis has too. Its first round makes them; before each, the servers come to rest.
-func (b *bench) seeded(ctx context.Context, name string, keys int) (*world.Stage, error) {
-	_, known := b.stages[name]
-	stage, err := b.stage(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if known {
-		return stage, stage.Settle(ctx)
-	}
-	return stage, errors.Join(stage.Reset(ctx, keys), stage.Warm(ctx, keys))
-}
-
-// costOfWrite is the CPU time of a write to a key that is dirty already, by everything but the load.
-func (b *bench) costOfWrite(ctx context.Context, name string, sys *system, keys int) (warm, result load.HTTPResult, err error) {
-	only := &system{api: sys.api}
-	var before cpuTimes
-	spec := load.HTTPSpec{URL: sys.api.URL, Keys: load.Uniform, Space: min(keys, drawn), Connections: connections}
-	warm, result, err = b.both(ctx, spec, func() (err error) {
-		before, err = b.readCPU(only)
-		return err
-	})
-	if err != nil {
-		return warm, result, err
-	}
-	after, err := b.readCPU(only)
-	if err != nil {
-		return warm, result, err
-	}
-	b.note(name+"/write", after.since(before).sum().Seconds()*1e6/float64(result.Requests))
-	return warm, result, nil
-}
-
-// drain starts the workers and times the drain from when they are ready; what they had drained by then does not count.
-func (b *bench) drain(ctx context.Context, name string, stage *world.Stage, sys *system) error {
-	if err := stage.Settle(ctx); err != nil { // the fill has left a long file in Redis
-		return err
-	}
-	if err := sys.startFlushing(ctx, stage); err != nil {
-		return err
-	}
-	began := time.Now()
-	all, err := stage.Dirty(ctx)
+	began, err := sys.beginDrain(ctx)
 	if err != nil {
 		return err
 	}
-	var top, low time.Time // when 90 % and when 10 % were left
-	var atTop, atLow int64
-	err = stage.Await(ctx, drainPatience, "the drain", func(ctx context.Context) (bool, error) {
-		dirty, err := stage.Dirty(ctx)
-		if top.IsZero() && dirty <= all*9/10 {
-			top, atTop = time.Now(), dirty
-		}
-		if low.IsZero() && dirty <= all/10 {
-			low, atLow = time.Now(), dirty
-		}
-		return dirty == 0, err
-	})
+	drained, err := sys.endDrain(ctx, began, 0)
 	if err != nil {
 		return err
 	}
-	b.note(name+"/drain", float64(all)/time.Since(began).Seconds())
-	if middle := low.Sub(top).Seconds(); middle > 0 {
-		b.note(name+"/steady", float64(atTop-atLow)/middle)
-	}
-	for _, p := range append(sys.workers, sys.scheduler) {
-		err = errors.Join(err, p.Stop())
-	}
-	sys.workers, sys.scheduler = nil, nil
-	return err
+	b.note(name+"/drain", drained.rate)
+	b.note(name+"/steady", drained.steady)
+	return sys.stopFlushing()
 }
 
-// costOfRow is the CPU time of a flushed row: of a worker that only drains, and of the two servers meanwhile, less what the
-// same costs when nothing is dirty. It returns how many rows were flushed.
-func (b *bench) costOfRow(ctx context.Context, name string, stage *world.Stage, sys *system, keys int) (int, error) {
-	idle, err := b.oneDrain(ctx, stage)
-	if err != nil {
-		return 0, err
-	}
-	var used time.Duration
-	for range costCycles {
-		if err := fill(ctx, sys.api.URL, keys/costRows, costRows); err != nil {
-			return 0, err
-		}
-		cycle, err := b.oneDrain(ctx, stage)
-		if err != nil {
-			return 0, err
-		}
-		used += cycle - idle
-	}
-	const rows = costCycles * costRows
-	b.note(name+"/row", used.Seconds()*1e6/rows)
-	return rows, nil
+// drained is how fast a drain was, in rows per second.
+type drained struct {
+	rate   float64 // from when the workers were ready until nothing was dirty
+	steady float64 // between a tenth and nine tenths of the rows
 }
 
-// oneDrain drains everything and returns the CPU time that took.
-func (b *bench) oneDrain(ctx context.Context, stage *world.Stage) (time.Duration, error) {
-	before, err := b.readCPU(&system{})
-	if err != nil {
-		return 0, err
+// beginDrain starts the workers and the scheduler. It returns when they are ready: what they have drained by then does not count.
+func (sys *system) beginDrain(ctx context.Context) (began time.Time, err error) {
+	if err := sys.stage.Settle(ctx); err != nil { // the fill has left a long file in Redis
+		return time.Time{}, err
 	}
-	worker, err := stage.Drain(ctx)
-	if err != nil {
-		return 0, err
-	}
-	after, err := b.readCPU(&system{})
-	if err != nil {
-		return 0, err
-	}
-	return worker + after.since(before).sum(), nil
+	err = sys.startFlushing(ctx)
+	return time.Now(), err
 }
 
-// pgbench measures the statement of the flush alone, on a table like that of million: as many rows, which are all updated in
-// every round.
-func pgbench(ctx context.Context, b *bench) error {
-	_, known := b.stages["pgbench"]
-	stage, err := b.stage(ctx, "pgbench")
+// endDrain waits until no more than left keys are dirty, and works out how fast that was.
+func (sys *system) endDrain(ctx context.Context, began time.Time, left int64) (drained, error) {
+	dirty, err := sys.stage.DrainedTo(ctx, left, drainPatience)
+	if err != nil {
+		return drained{}, err
+	}
+	rows, err := sys.stage.FlushedSince(ctx, began)
+	if err != nil {
+		return drained{}, err
+	}
+	// Postgres says when it had the last row to the millisecond. If keys were dirty still after that, the drain went on.
+	ended := rows.Last
+	if dirty.After(ended) {
+		ended = dirty
+	}
+	middle := rows.Ninetieth.Sub(rows.Tenth).Seconds()
+	if rows.Rows == 0 || middle <= 0 {
+		return drained{}, fmt.Errorf("%w: the workers had drained all before they were ready", errSum)
+	}
+	return drained{
+		rate:   float64(rows.Rows) / ended.Sub(began).Seconds(),
+		steady: 0.8 * float64(rows.Rows) / middle,
+	}, nil
+}
+
+const (
+	pgbenchRows    = 1000 // AFTERWRITE_FLUSH_BATCH
+	pgbenchClients = 4
+)
+
+// pgbenchUpsert measures the flush's statement alone, on a table like that of million: as many rows, all of which exist.
+func pgbenchUpsert(ctx context.Context, b *bench) error {
+	options := world.StageOptions{Name: "pgbench-upsert"}
+	_, known := b.stages[options]
+	stage, err := b.stage(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -204,43 +173,10 @@ func pgbench(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	rate, err := load.PGBench(ctx, stage.DatabaseURL, pgbenchRows, pgbenchClients, b.duration())
+	rate, err := load.PGBenchUpsert(ctx, stage.DatabaseURL, pgbenchRows, pgbenchClients, b.duration())
 	if err != nil {
 		return err
 	}
 	b.note("pgbench/rate", rate)
 	return nil
-}
-
-// inserts measures the drain of a million keys that Postgres does not have.
-func inserts(ctx context.Context, b *bench) error {
-	stage, err := b.stage(ctx, "inserts")
-	if err != nil {
-		return err
-	}
-	if err := stage.Reset(ctx, 0); err != nil {
-		return err
-	}
-	sys := &system{workers: make([]*world.Process, 2)}
-	if sys.api, err = stage.Start(ctx, "api", roomy); err != nil {
-		return err
-	}
-	if err := fill(ctx, sys.api.URL, 1, million); err != nil {
-		return err
-	}
-	if err := b.drain(ctx, "inserts", stage, sys); err != nil {
-		return err
-	}
-	own, err := sys.counted(ctx)
-	if err != nil {
-		return err
-	}
-	sum, rows, err := stage.Sum(ctx)
-	if err == nil && rows != million {
-		err = fmt.Errorf("%w: there are %d rows", errSum, rows)
-	}
-	if err != nil {
-		return err
-	}
-	return b.check("inserts", own.of(report.Count{Stored: sum, Load: million}))
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -43,7 +41,7 @@ func (p *probes) run(ctx context.Context, duration time.Duration) error {
 		switch {
 		case now.Before(ends):
 			key := fmt.Sprintf("probe:%012d", i)
-			if err := p.send(ctx, key); err != nil {
+			if err := postIncrement(ctx, p.api, key); err != nil {
 				return err
 			}
 			sent[key] = time.Now()
@@ -56,25 +54,6 @@ func (p *probes) run(ctx context.Context, duration time.Duration) error {
 			return err
 		}
 	}
-}
-
-// send increments a key that nobody else does.
-func (p *probes) send(ctx context.Context, key string) error {
-	url := p.api + "/v1/counters/" + key + "/increment"
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(`{"by":1}`))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return fmt.Errorf("probe: %w", err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusAccepted {
-		return fmt.Errorf("probe: status %d", response.StatusCode)
-	}
-	return nil
 }
 
 // look notes which of those that were sent are in Postgres, and forgets them.

@@ -23,26 +23,26 @@ var profiledProcesses = []string{"api", "worker"}
 // takeProfiles takes CPU profiles of api and worker under uniform increments, writes them and the ten functions that cost most
 // into the folder of the results, and prints those.
 func (b *bench) takeProfiles(ctx context.Context) error {
-	stage, err := b.stage(ctx, "single")
+	stage, err := b.prepared(ctx, world.Present, singleStage, space)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(stage.Reset(ctx, space), stage.Warm(ctx, space)); err != nil {
+	sys, err := on(ctx, stage, 1)
+	if err != nil {
 		return err
 	}
 	const profiled = "AFTERWRITE_PPROF=true"
-	api, err := stage.Start(ctx, "api", profiled)
-	if err != nil {
+	if err := sys.startAPI(ctx, profiled); err != nil {
 		return err
 	}
-	if err := (&system{workers: make([]*world.Process, 1)}).startFlushing(ctx, stage, profiled); err != nil {
+	if err := sys.startFlushing(ctx, profiled); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(b.out, 0o755); err != nil { //nolint:gosec // it is to be read by all
 		return fmt.Errorf("make %s: %w", b.out, err)
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
-	spec := load.HTTPSpec{URL: api.URL, Keys: load.Uniform, Space: space, Connections: connections}
+	spec := singles(sys.api.URL, load.Uniform, load.FormIncrement)
 	_, _, err = b.both(ctx, spec, func() error { // the profiles take as long as the load does, and no warming up
 		for _, process := range profiledProcesses {
 			group.Go(func() error { return b.takeProfile(groupCtx, process) })

@@ -77,10 +77,20 @@ func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string
 	t.WriteString(table)
 	t.WriteString(b.cpuTable())
 	fmt.Fprintf(&t, "\n%s: %d cores of %s, %d GB, Linux %s; Redis %s, PostgreSQL %s, Go %s, wrk %s, commit %s. "+
-		"Medians of %d rounds of %d s; everything, the load included, on this one machine. `%s` repeats it in %.0f minutes.\n",
+		"%sMedians of %d rounds of %d s, of at most %d for what takes long; "+
+		"everything, the load included, on this one machine. `make bench` repeats it in %.0f minutes.\n",
 		time.Now().UTC().Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGB, m.Kernel, m.Redis, m.Postgres, m.Go, m.WRK, m.Commit,
-		b.rounds, b.seconds, "make bench", took.Minutes())
+		b.sayPrevious(), b.rounds, b.seconds, some, took.Minutes())
 	return t.String(), nil
+}
+
+// sayPrevious names the previous version where it was measured.
+func (b *bench) sayPrevious() string {
+	commit := b.previousOf(b.chosen())
+	if commit == "" {
+		return ""
+	}
+	return fmt.Sprintf("The previous version is commit %.7s. ", commit)
 }
 
 // cpuTable is the CPU time of each process, by how the keys are drawn.
@@ -185,8 +195,8 @@ var (
 	singleBars = []plotted{
 		{"no-op, uniform", "uniform/noop/rate"},
 		{"afterwrite, uniform", uniformRate},
-		{"afterwrite, zipf", "zipf/afterwrite/rate"},
-		{"afterwrite, one hot key", "hot/afterwrite/rate"},
+		{"afterwrite, zipf", zipfRate},
+		{"afterwrite, one hot key", hotRate},
 		{"webdis, uniform", "uniform/webdis/rate"},
 		{"naive until drained", "uniform/naive/sustained"},
 		{"write-through, uniform", "uniform/through/rate"},
@@ -195,9 +205,9 @@ var (
 	}
 	drainBars = []plotted{
 		{"pgbench's upsert alone", "pgbench/rate"},
-		{"afterwrite, steady", "million/steady"},
-		{"afterwrite, all of it", "million/drain"},
-		{"afterwrite, new keys", "inserts/drain"},
+		{"afterwrite, steady", "million/afterwrite/steady"},
+		{"afterwrite, all of it", drainRate},
+		{"the previous version", "million/previous/drain"},
 	}
 )
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +18,7 @@ type bench struct {
 	settings
 
 	world  *world.World
-	stages map[string]*world.Stage
+	stages map[world.StageOptions]*world.Stage
 	stdout io.Writer
 	round  int
 	notes  notes
@@ -50,7 +51,7 @@ func (b *bench) check(name string, count report.Count) error {
 func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	machine := describeMachine(ctx)
 	b := &bench{
-		settings: s, stdout: stdout, stages: make(map[string]*world.Stage), cpu: make(map[string]map[string][]float64),
+		settings: s, stdout: stdout, stages: make(map[world.StageOptions]*world.Stage), cpu: make(map[string]map[string][]float64),
 		notes: notes{
 			figures: make(map[string][]float64), counts: make(map[string][]report.Count), problems: make(map[string]string),
 		},
@@ -59,7 +60,7 @@ func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	if len(chosen) == 0 {
 		return errors.New("-only matches no comparison")
 	}
-	b.world, err = world.New(ctx)
+	b.world, err = world.New(ctx, b.previousOf(chosen))
 	defer func() { err = errors.Join(err, b.world.Close()) }()
 	if err != nil {
 		return err
@@ -74,6 +75,16 @@ func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	return b.publish(chosen, machine, time.Since(began))
 }
 
+// previousOf is the commit of the previous version, if one of the comparisons needs it. Without one, a clone will do that has only
+// the newest commit.
+func (b *bench) previousOf(chosen []comparison) string {
+	needs := func(c comparison) bool { return strings.Contains(c.peer, "/"+string(world.Previous)+"/") }
+	if b.profile || !slices.ContainsFunc(chosen, needs) {
+		return ""
+	}
+	return previousCommit
+}
+
 // chosen are the comparisons that -only matches.
 func (b *bench) chosen() []comparison {
 	var chosen []comparison
@@ -83,6 +94,11 @@ func (b *bench) chosen() []comparison {
 		}
 	}
 	return chosen
+}
+
+// wanted reports whether one of the comparisons shows a figure.
+func (b *bench) wanted(figure string) bool {
+	return slices.ContainsFunc(b.chosen(), func(c comparison) bool { return c.this == figure || c.peer == figure })
 }
 
 // everyRound carries out the runs that the comparisons need.
@@ -121,14 +137,11 @@ func needed(group []run, chosen []comparison, plots bool) []run {
 // carryOut does one run of one round. What went wrong with it stays in the notes: the others go on. Only an interruption
 // ends them all.
 func (b *bench) carryOut(ctx context.Context, r run) error {
-	if _, failed := b.notes.problems[r.name]; failed || r.once && b.round > 0 {
+	if _, failed := b.notes.problems[r.name]; failed || r.rounds > 0 && b.round >= r.rounds {
 		return nil
 	}
 	began := time.Now()
-	err := r.do(ctx, b)
-	for _, s := range b.stages {
-		err = errors.Join(err, s.StopAll())
-	}
+	err := errors.Join(r.do(ctx, b), b.stopAll())
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -142,14 +155,23 @@ func (b *bench) carryOut(ctx context.Context, r run) error {
 	return nil
 }
 
-// stage returns the stage of that name, made at its first use.
-func (b *bench) stage(ctx context.Context, name string) (*world.Stage, error) {
-	if s, ok := b.stages[name]; ok {
+// stopAll ends the processes of all stages.
+func (b *bench) stopAll() error {
+	var err error
+	for _, s := range b.stages {
+		err = errors.Join(err, s.StopAll())
+	}
+	return err
+}
+
+// stage returns the stage with those options, made at its first use.
+func (b *bench) stage(ctx context.Context, o world.StageOptions) (*world.Stage, error) {
+	if s, ok := b.stages[o]; ok {
 		return s, nil
 	}
-	s, err := b.world.Stage(ctx, name, len(b.stages))
+	s, err := b.world.Stage(ctx, o)
 	if err == nil {
-		b.stages[name] = s
+		b.stages[o] = s
 	}
 	return s, err
 }
@@ -164,7 +186,7 @@ func (b *bench) lines(chosen []comparison) []report.Line {
 			Peer:    report.Side{Name: c.peerName, Unit: c.unit, Rounds: b.notes.figures[c.peer]},
 			Problem: b.problem(c),
 		}
-		// What is measured once is compared with the first round of what is measured in each.
+		// What is measured in the first rounds only is compared with those of what is measured in each.
 		if this, peer := &lines[i].This, &lines[i].Peer; c.peer != "" {
 			least := min(len(this.Rounds), len(peer.Rounds))
 			this.Rounds, peer.Rounds = this.Rounds[:least], peer.Rounds[:least]

@@ -7,10 +7,8 @@ import (
 	"time"
 
 	"github.com/afterwrite/afterwrite/bench/load"
-	"github.com/afterwrite/afterwrite/bench/proc"
 	"github.com/afterwrite/afterwrite/bench/report"
 	"github.com/afterwrite/afterwrite/bench/world"
-	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 const (
@@ -19,8 +17,6 @@ const (
 	// connections is how many clients wait for an answer at any time.
 	connections = 200
 	warmUp      = time.Second
-	// drainPatience bounds the wait for a drain. A naive worker has the writes of some seconds to do one by one.
-	drainPatience = 5 * time.Minute
 )
 
 // both loads a server for the time of warming up, and then for the time that counts. begin is called between the two.
@@ -48,78 +44,25 @@ func (b *bench) seed() uint64 { return 2*uint64(b.round) + 1 } //nolint:gosec //
 // nothing is for runs that have nothing to do between warming up and measuring.
 func nothing() error { return nil }
 
-// system is afterwrite as it is run: one api, a number of workers, and the scheduler.
-type system struct {
-	api       *world.Process
-	workers   []*world.Process
-	scheduler *world.Process
+// singles is the load of single requests on all keys of a stage.
+func singles(url string, keys load.Keys, form load.Form) load.HTTPSpec {
+	return load.HTTPSpec{URL: url, Keys: keys, Space: space, Connections: connections, Form: form}
 }
 
-// start starts everything, with one worker, and returns when all of it is ready.
-func start(ctx context.Context, s *world.Stage) (*system, error) {
-	sys := &system{workers: make([]*world.Process, 1)}
-	var err error
-	if sys.api, err = s.Start(ctx, "api"); err != nil {
-		return nil, err
-	}
-	return sys, sys.startFlushing(ctx, s)
-}
-
-// running is afterwrite, started on a stage of that name with so many rows of 0, which Redis has too.
-func (b *bench) running(ctx context.Context, name string, rows int) (*world.Stage, *system, error) {
-	stage, err := b.stage(ctx, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := errors.Join(stage.Reset(ctx, rows), stage.Warm(ctx, rows)); err != nil {
-		return nil, nil, err
-	}
-	sys, err := start(ctx, stage)
-	return stage, sys, err
-}
-
-// startFlushing starts the workers and the scheduler.
-func (sys *system) startFlushing(ctx context.Context, s *world.Stage, settings ...string) error {
-	var err error
-	if sys.scheduler, err = s.Start(ctx, "scheduler", settings...); err != nil {
-		return err
-	}
-	for i := range sys.workers {
-		if sys.workers[i], err = s.Start(ctx, "worker", settings...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// counted is what the api says of itself since its start: operations that it has accepted, and those whose outcome it has not
-// learnt, because their clients hung up before.
-type counted struct{ acknowledged, unknown int64 }
-
-func (sys *system) counted(ctx context.Context) (counted, error) {
-	metrics, err := sys.api.Metrics(ctx)
-	return counted{
-		acknowledged: int64(metrics.Sum("afterwrite_writes_total")),
-		unknown:      int64(metrics.SumOf("afterwrite_rejected_total", "reason", string(counter.CodeOutcomeUnknown))),
-	}, err
-}
-
-// of completes what was counted elsewhere.
-func (c counted) of(count report.Count) report.Count {
-	count.Acknowledged, count.Unknown = c.acknowledged, c.unknown
-	return count
+// cutOff is what both may cut off: it counts this, and sees no answer to the last request of each connection.
+func cutOff(warm, result load.HTTPResult) report.Count {
+	return report.Count{Load: warm.Requests + result.Requests, Cut: 2 * connections}
 }
 
 // singleAfterwrite measures single increments over HTTP, while one worker flushes.
-func singleAfterwrite(keys load.Keys) func(context.Context, *bench) error {
+func singleAfterwrite(v world.Version, keys load.Keys) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) error {
-		stage, sys, err := b.running(ctx, "single", space)
+		sys, err := b.running(ctx, v)
 		if err != nil {
 			return err
 		}
 		var used cpuTimes
-		spec := load.HTTPSpec{URL: sys.api.URL, Keys: keys, Space: space, Connections: connections}
-		warm, result, err := b.both(ctx, spec, func() (err error) {
+		warm, result, err := b.both(ctx, singles(sys.api.URL, keys, load.FormIncrement), func() (err error) {
 			used, err = b.readCPU(sys)
 			return err
 		})
@@ -127,64 +70,55 @@ func singleAfterwrite(keys load.Keys) func(context.Context, *bench) error {
 			return err
 		}
 		ended := time.Now()
-		if err := stage.Drained(ctx, drainPatience); err != nil {
+		if err := sys.stage.Drained(ctx, drainPatience); err != nil {
 			return err
 		}
-		drain := time.Since(ended)
 		after, err := b.readCPU(sys)
 		if err != nil {
 			return err
 		}
-		own, err := sys.counted(ctx)
-		if err != nil {
+		name := string(keys) + "/" + string(v)
+		if err := b.settle(ctx, name, sys, cutOff(warm, result), 0); err != nil {
 			return err
 		}
-		name := string(keys) + "/afterwrite"
-		if err := b.settle(ctx, stage, name, own, warm, result); err != nil {
-			return err
+		used = after.since(used)
+		b.note(name+"/redis", perMillion(used["redis"], result.Requests))
+		if v == world.Present {
+			b.noteCPU(string(keys), used, result.Requests)
 		}
-		b.noteSingle(name, result, drain)
-		b.noteCPU(string(keys), after.since(used), result.Requests)
-		return nil
+		return b.noteSingle(ctx, sys.stage, name, result, ended)
 	}
-}
-
-// settle compares what Postgres has, in a stage that began with zeros, with what the server and the load say.
-func (b *bench) settle(ctx context.Context, stage *world.Stage, name string, own counted, loads ...load.HTTPResult) error {
-	sum, rows, err := stage.Sum(ctx)
-	if err != nil {
-		return err
-	}
-	if rows != space {
-		return fmt.Errorf("%w: there are %d rows, and not the %d that were there before", errSum, rows, space)
-	}
-	count := own.of(report.Count{Stored: sum, Cut: int64(len(loads)) * connections})
-	for _, l := range loads {
-		count.Load += l.Requests
-	}
-	return b.check(name, count)
 }
 
 // noteSingle keeps what was measured. Sustained counts the time until the last write was in Postgres too.
-func (b *bench) noteSingle(name string, result load.HTTPResult, drain time.Duration) {
+func (b *bench) noteSingle(ctx context.Context, stage *world.Stage, name string, result load.HTTPResult, ended time.Time) error {
+	drain, err := drainAfter(ctx, stage, ended)
+	if err != nil {
+		return err
+	}
 	b.note(name+"/rate", result.PerSecond)
-	b.note(name+"/sustained", float64(result.Requests)/(result.Seconds+drain.Seconds()))
-	b.note(name+"/drain", drain.Seconds())
+	b.note(name+"/sustained", float64(result.Requests)/(result.Seconds+drain))
+	b.note(name+"/drain", drain)
 	b.note(name+"/p50", result.P50.Seconds()*1000)
 	b.note(name+"/p99", result.P99.Seconds()*1000)
+	return nil
+}
+
+// drainAfter is how many seconds after the end of a load Postgres took the last row.
+func drainAfter(ctx context.Context, stage *world.Stage, ended time.Time) (float64, error) {
+	flushed, err := stage.FlushedSince(ctx, ended)
+	return max(0, flushed.Last.Sub(ended).Seconds()), err
 }
 
 // singlePeer measures the same of one of bench/peer.
-func singlePeer(peer string, keys load.Keys) func(context.Context, *bench) error {
+func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) (err error) {
-		stage, err := b.stage(ctx, "single")
+		stage, err := b.peerStage(ctx, "c:")
 		if err != nil {
 			return err
 		}
-		if err := stage.Reset(ctx, space); err != nil {
-			return err
-		}
-		if err := stage.WarmPlain(ctx, "c:", space); err != nil {
+		sys, err := on(ctx, stage, 0)
+		if err != nil {
 			return err
 		}
 		env := load.Env{RedisURL: stage.RedisURL, DatabaseURL: stage.DatabaseURL, Log: b.world.Log()}
@@ -201,42 +135,54 @@ func singlePeer(peer string, keys load.Keys) func(context.Context, *bench) error
 			}
 			defer func() { err = errors.Join(err, flusher.Stop()) }()
 		}
-		warm, result, err := b.both(ctx, load.HTTPSpec{URL: process.URL, Keys: keys, Space: space, Connections: connections}, nothing)
+		warm, result, err := b.both(ctx, singles(process.URL, keys, form), nothing)
 		if err != nil {
 			return err
 		}
 		ended := time.Now()
-		if flusher != nil {
-			err = stage.Await(ctx, drainPatience, "the naive worker", func(ctx context.Context) (bool, error) {
-				left, err := flusher.Left(ctx)
-				return left == 0, err
-			})
-		}
-		if err != nil {
+		if err := idlePeer(ctx, stage, flusher); err != nil {
 			return err
 		}
-		drain := time.Since(ended)
 		name := string(keys) + "/" + peer
+		if form == load.FormGet {
+			name = "get/" + peer
+		}
 		if peer != "noop" { // which has nothing to add up
-			if err := b.settle(ctx, stage, name, counted{acknowledged: -1}, warm, result); err != nil {
+			if err := b.settle(ctx, name, sys, cutOff(warm, result), 0); err != nil {
 				return err
 			}
 		}
-		b.noteSingle(name, result, drain)
+		return b.noteSingle(ctx, stage, name, result, ended)
+	}
+}
+
+// idlePeer waits until a peer's worker has done everything; nil has nothing to do.
+func idlePeer(ctx context.Context, stage *world.Stage, flusher *load.Process) error {
+	if flusher == nil {
 		return nil
 	}
+	return stage.Await(ctx, drainPatience, "the naive worker", func(ctx context.Context) (bool, error) {
+		left, err := flusher.Left(ctx)
+		return left == 0, err
+	})
+}
+
+// peerStage is what systems run on that keep a counter as a plain string in Redis: its name stands behind the prefix.
+func (b *bench) peerStage(ctx context.Context, prefix string) (*world.Stage, error) {
+	stage, err := b.stage(ctx, world.StageOptions{Name: "peers"})
+	if err != nil {
+		return nil, err
+	}
+	if err := stage.Reset(ctx, space); err != nil {
+		return nil, err
+	}
+	return stage, stage.WarmPlain(ctx, prefix, space)
 }
 
 // singleWebdis measures webdis in front of the same Redis. Postgres never hears of it, so the sum is Redis's.
 func singleWebdis(ctx context.Context, b *bench) (err error) {
-	stage, err := b.stage(ctx, "single")
+	stage, err := b.peerStage(ctx, "")
 	if err != nil {
-		return err
-	}
-	if err := stage.Reset(ctx, space); err != nil {
-		return err
-	}
-	if err := stage.WarmPlain(ctx, "", space); err != nil {
 		return err
 	}
 	process, err := load.Webdis(ctx, stage.RedisURL)
@@ -244,76 +190,23 @@ func singleWebdis(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, process.Stop()) }()
-	spec := load.HTTPSpec{URL: process.URL, Keys: load.Uniform, Space: space, Connections: connections, Webdis: true}
-	warm, result, err := b.both(ctx, spec, nothing)
+	warm, result, err := b.both(ctx, singles(process.URL, load.Uniform, load.FormWebdis), nothing)
 	if err != nil {
 		return err
 	}
-	sum, err := stage.SumPlain(ctx, space)
-	if err != nil {
+	count := cutOff(warm, result)
+	if err := b.checkPlain(ctx, "uniform/webdis", stage, count); err != nil {
 		return err
 	}
-	const name = "uniform/webdis"
-	count := report.Count{Stored: sum, Acknowledged: -1, Load: warm.Requests + result.Requests, Cut: 2 * connections}
-	if err := b.check(name, count); err != nil {
-		return err
-	}
-	b.noteSingle(name, result, 0)
+	b.note("uniform/webdis/rate", result.PerSecond)
 	return nil
 }
 
-// cpuTimes are the CPU times of processes so far.
-type cpuTimes map[string]time.Duration
-
-// cpuOrder is how tables show them.
-var cpuOrder = []string{"api", "worker", "scheduler", "redis", "postgres"}
-
-func (b *bench) readCPU(sys *system) (cpuTimes, error) {
-	pids := map[string][]int{"redis": {b.world.Redis.Pid()}, "postgres": {b.world.Postgres.Pid()}}
-	if sys.api != nil {
-		pids["api"] = []int{sys.api.PID}
+// checkPlain compares what the load has counted with the sum of the plain strings in Redis.
+func (b *bench) checkPlain(ctx context.Context, name string, stage *world.Stage, count report.Count) (err error) {
+	count.Acknowledged = -1
+	if count.Stored, err = stage.SumPlain(ctx, space); err != nil {
+		return err
 	}
-	if sys.scheduler != nil {
-		pids["scheduler"] = []int{sys.scheduler.PID}
-	}
-	for _, w := range sys.workers {
-		if w != nil {
-			pids["worker"] = append(pids["worker"], w.PID)
-		}
-	}
-	times := make(cpuTimes, len(pids))
-	for name, list := range pids {
-		used, err := proc.CPU(list...)
-		if err != nil {
-			return nil, err
-		}
-		times[name] = used
-	}
-	return times, nil
-}
-
-func (t cpuTimes) since(before cpuTimes) cpuTimes {
-	used := make(cpuTimes, len(t))
-	for name, time := range t {
-		used[name] = time - before[name]
-	}
-	return used
-}
-
-func (t cpuTimes) sum() time.Duration {
-	var sum time.Duration
-	for _, time := range t {
-		sum += time
-	}
-	return sum
-}
-
-// noteCPU keeps what each process used for that many increments, as if they had been a million.
-func (b *bench) noteCPU(keys string, used cpuTimes, increments int64) {
-	if b.cpu[keys] == nil {
-		b.cpu[keys] = make(map[string][]float64)
-	}
-	for name, time := range used {
-		b.cpu[keys][name] = append(b.cpu[keys][name], time.Seconds()*million/float64(increments))
-	}
+	return b.check(name, count)
 }

@@ -91,12 +91,12 @@ func (d *desk) write(t *testing.T, key counter.Key, value int64) {
 	defer writer.Close()
 	op := counter.Operation{Key: key, Kind: counter.Set, Amount: value}
 	require.NoError(t, writer.Do(t.Context(), []cache.Write{{Operation: op, Blind: true}})[0].Err)
-	peeked, err := d.cache.Peek(t.Context(), d.cache.Shard(key), []counter.Key{key}, true)
+	snapshot, err := d.cache.Read(t.Context(), d.cache.Shard(key), []counter.Key{key})
 	require.NoError(t, err)
 	rows, err := d.store.Read(t.Context(), []counter.Key{key})
 	require.NoError(t, err)
 	row, found := rows[key]
-	_, err = d.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Generation: peeked.Generation}})
+	_, err = d.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Token: snapshot.Token}})
 	require.NoError(t, err)
 }
 
@@ -120,7 +120,6 @@ func (d *desk) work(t *testing.T) {
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
-		w.Close(context.Background())
 	})
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		n, err := d.box.Workers()
@@ -435,7 +434,7 @@ func TestACounterThatWaitsForARetryIsFlushedNow(t *testing.T) {
 	t.Parallel()
 	d := setupDesk(t)
 	d.write(t, "a", 17)
-	require.NoError(t, d.cache.Park(t.Context(), "a", time.Hour))
+	require.NoError(t, d.cache.SetAside(t.Context(), d.cache.Shard("a"), []counter.Key{"a"}, time.Hour))
 	olga := d.serve(t, false, access.Options{})
 	require.Contains(t, olga.get(t, "/keys?key=a").body, ">waits for a retry<")
 	d.work(t)
@@ -453,7 +452,7 @@ func TestACounterThatIsRefusedAgainWaitsAgain(t *testing.T) {
 	_, err = d.db.ExecContext(t.Context(), "ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10) NOT VALID")
 	require.NoError(t, err)
 	d.write(t, "a", 17)
-	require.NoError(t, d.cache.Park(t.Context(), "a", time.Hour))
+	require.NoError(t, d.cache.SetAside(t.Context(), d.cache.Shard("a"), []counter.Key{"a"}, time.Hour))
 	d.work(t)
 	olga := d.serve(t, false, access.Options{})
 	after := olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))

@@ -8,7 +8,7 @@
 //	flush   flush:<key>               api, worker           in group <shard>; aggregated into one drain of the shard
 //	drain   drain:<shard>[:more]      api, worker           flushes the epochs of the shard
 //	drain   drain:<shard>:now         api, command          the same, at once, for who waits for it
-//	drain   drain:<shard>:due         worker                the same, when keys are due whose rows were locked
+//	drain   drain:<shard>:due[:more]  worker                the same, when keys are due whose rows were locked
 //	drain   drain:<shard>:<0 or 1>    worker, for a sweep   the same, for keys whose task was lost
 //	retry   retry:<key>               worker                tries a row that Postgres refused, then makes it a dead letter
 //	sweep   sweep:<bucket>            scheduler             looks for epochs that were not flushed for too long

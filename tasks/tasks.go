@@ -104,9 +104,14 @@ func DrainNow(shard counter.Shard) *asynq.Task {
 	return drain(Shard{Shard: shard, Now: true}, "drain:"+shard.String()+":now")
 }
 
-// DrainDue is the drain of keys whose rows were locked, when they are due. Its ID is its own, since it may be later than others.
-func DrainDue(shard counter.Shard, delay time.Duration) *asynq.Task {
-	return drain(Shard{Shard: shard, Now: true}, "drain:"+shard.String()+":due", asynq.ProcessIn(delay))
+// DrainDue is the drain of keys whose rows were locked, when they are due. It has two IDs of its own, since it may be later than
+// others, which take turns as those of DrainMore do. Asynq runs it up to a second too early.
+func DrainDue(shard counter.Shard, own string, delay time.Duration) *asynq.Task {
+	id := "drain:" + shard.String() + ":due"
+	if own == id {
+		id += ":more"
+	}
+	return drain(Shard{Shard: shard, Now: true}, id, asynq.ProcessIn(delay))
 }
 
 // DrainMore is what a drain sends, to run after delay, when keys became dirty while it ran. own is the TaskID of the

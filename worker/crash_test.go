@@ -206,8 +206,18 @@ type death struct {
 
 // deaths are all steps of a flush. The third upsert is one of the halves in which the bad row is.
 var deaths = []death{
-	{stepSeal, 1, false}, {stepSeal, 1, true}, {stepKeys, 1, true}, {stepRead, 1, true}, {stepRebase, 1, false}, {stepRebase, 1, true},
-	{stepUpsert, 1, false}, {stepUpsert, 3, true}, {stepAside, 1, false}, {stepAside, 1, true}, {stepCommit, 1, false}, {stepCommit, 1, true},
+	{stepSeal, 1, false},
+	{stepSeal, 1, true},
+	{stepKeys, 1, true},
+	{stepRead, 1, true},
+	{stepRebase, 1, false},
+	{stepRebase, 1, true},
+	{stepUpsert, 1, false},
+	{stepUpsert, 3, true},
+	{stepAside, 1, false},
+	{stepAside, 1, true},
+	{stepCommit, 1, false},
+	{stepCommit, 1, true},
 }
 
 func (d death) String() string {
@@ -346,17 +356,33 @@ func TestEpochWhoseBatchesWereAllDroppedIsCommitted(t *testing.T) {
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1", "AFTERWRITE_FLUSH_BATCH": "1"})
 	b.do(t, many(20)...)
 	m := b.mortal(t, stepCommit, 1, false, nil)
-	rows, _, err := m.DrainAll(t.Context(), "first")
+	rows, left, err := m.DrainAll(t.Context(), "first")
 	require.ErrorIs(t, err, errDied)
 	require.Equal(t, int64(20), rows)
-	require.Zero(t, b.redis.SCard(t.Context(), b.name("k0", "sealed")).Val())
-	require.NoError(t, b.redis.Del(t.Context(), b.name("k0", "drain")).Err()) // its lease ends
+	require.Zero(t, left)
+	require.True(t, b.do(t, get("k7"))[0].Counter.Synced)
+}
+
+// What is left of a sealed epoch was set aside, and its retry went through. So nothing is left, but nobody has committed the epoch.
+func TestEpochThatHasBecomeEmptyIsCommitted(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
+	b.do(t, set("flushed", 1), set("retried", 1))
+	epoch := b.seal(t, 0, "first")
+	require.NoError(t, b.cache.SetAside(t.Context(), 0, []counter.Key{"retried"}, time.Hour))
+	b.upsert(t, b.read(t, "flushed"))
+	require.True(t, b.commitLate(t, &epoch, "flushed"))
+	retried := b.read(t, "retried")
+	b.upsert(t, retried)
+	require.NoError(t, b.cache.Settle(t.Context(), 0, []cache.Entry{retried}))
+	b.endLease(t, "flushed")
+	require.False(t, b.do(t, get("flushed"))[0].Counter.Synced)
 
 	overdue, err := b.cache.Overdue(t.Context(), 0)
 	require.NoError(t, err)
 	require.Equal(t, []counter.Shard{0}, overdue, "a sweep finds it")
 	b.drainAll(t)
-	require.True(t, b.do(t, get("k7"))[0].Counter.Synced)
+	require.True(t, b.do(t, get("flushed"))[0].Counter.Synced)
 }
 
 // eventuallyDrained drains until nothing is dirty.

@@ -46,15 +46,15 @@ type Drained struct {
 	Rows     int64         // that Postgres took
 	Busy     bool          // another drain had the shard: nothing was done
 	Again    time.Duration // when the shard should be drained again, since keys were written meanwhile; 0: need not
-	Deferred time.Duration // when the first of those keys is due whose rows were locked; 0: none was
 	More     bool          // that is at once: there was more to do than a drain may take
+	Deferred time.Duration // when the first of those keys is due that are set aside for a short time; 0: none is
 }
 
 // Drain flushes the sealed epoch of the shard, if there is one, and then the open one, unless it is younger than minAge and has
 // fewer keys than a batch. owner is this drain's name: of two drains of one shard, the later does nothing.
 func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, minAge time.Duration) (Drained, error) {
 	d := drain{Flusher: f, shard: shard, taking: cache.Taking{
-		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(),
+		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(shard),
 	}, deadline: time.Now().Add(maxDrain)}
 	defer d.release(ctx)
 	if err := d.rounds(ctx); err != nil {
@@ -127,6 +127,11 @@ func (d *drain) round(ctx context.Context) (over bool, err error) {
 			return true, err
 		}
 	}
+	// Asynq rounds times down to whole seconds, so a drain that is to take up keys may be early: it must not be the last.
+	wait := time.Duration(epoch.NextDue-epoch.At) * time.Millisecond
+	if epoch.NextDue > 0 && wait > 0 && wait <= longestDeferral {
+		d.done.Deferred = sooner(d.done.Deferred, wait)
+	}
 	if epoch.Due > 0 {
 		if _, err := d.cache.RequeueDue(ctx, d.shard); err != nil {
 			return true, err
@@ -190,7 +195,7 @@ func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 	if err != nil {
 		return err
 	}
-	d.batching.epoch(time.Since(started), d.writesPerRow())
+	d.batching.epoch(d.shard, time.Since(started), d.writesPerRow())
 	if !committed {
 		d.logger.WarnContext(ctx, "an epoch was flushed that redis does not know any more: it was restarted, or another was faster",
 			"shard", d.shard)
@@ -208,7 +213,7 @@ var errDrainTooLong = errors.New("the epoch is too large for one drain")
 // readPages reads the epoch, a page for one statement at a time.
 func (d *drain) readPages(ctx context.Context, epoch *cache.Epoch, pages chan<- page) error {
 	for cursor := uint64(0); ; {
-		keys, next, err := d.cache.EpochKeys(ctx, epoch, cursor, d.batching.rows())
+		keys, next, err := d.cache.EpochKeys(ctx, epoch, cursor, d.batching.rows(d.shard))
 		if err != nil {
 			return err
 		}
@@ -258,7 +263,7 @@ func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left 
 			return err
 		}
 	}
-	if epoch.Keys < dropFrom*d.batching.rows() && time.Until(d.deadline) > dropUntil {
+	if epoch.Keys < dropFrom*d.batching.rows(d.shard) && time.Until(d.deadline) > dropUntil {
 		return nil
 	}
 	_, err = d.cache.Drop(ctx, epoch, p.keys)

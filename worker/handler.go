@@ -128,7 +128,7 @@ func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 		return err
 	}
 	if drained.Deferred > 0 {
-		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, drained.Deferred)))
+		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, id, drained.Deferred)))
 	}
 	if drained.Again > 0 {
 		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainMore(shard.Shard, id, drained.Again)))

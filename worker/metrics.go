@@ -60,7 +60,8 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 	}
 	m.hindered = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "afterwrite_hindered_rows_total",
-		Help: "Rows put off for a while, each time counted: another transaction held them locked, or one took longer than the statement timeout.",
+		Help: "Rows put off for a while, each time counted: another transaction held them locked, " +
+			"or one took longer than the statement timeout.",
 	})
 	for _, outcome := range []string{outcomeOK, outcomeError} { // a series that is 0 can be alerted on
 		m.duration.WithLabelValues(outcome)
@@ -89,8 +90,8 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.syncLag, m.refused, m.buried, m.hindered, m.reconciled, m.emptied, m.selfDrains, m.evicted,
-		m.lastSweep, up)
+	r.MustRegister(m.rows, m.batches, m.duration, m.syncLag, m.refused, m.buried, m.hindered, m.reconciled, m.emptied, m.selfDrains,
+		m.evicted, m.lastSweep, up)
 	return m
 }
 

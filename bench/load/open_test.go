@@ -139,6 +139,18 @@ func TestOpenSendsBatches(t *testing.T) {
 	require.EqualValues(t, r.Sent, sum)
 }
 
+func TestOpenReads(t *testing.T) {
+	t.Parallel()
+	s := newTarget(t, nil)
+	r, err := load.Open(t.Context(), load.OpenSpec{Rate: 100, HTTPSpec: load.HTTPSpec{
+		URL: s.URL, Keys: load.Uniform, Connections: 5, Duration: 300 * time.Millisecond, Form: load.FormGet,
+	}})
+	require.NoError(t, err)
+	require.Zero(t, r.Failed)
+	sum, _ := s.seen("GET /v1/counters/counter:")
+	require.EqualValues(t, r.Sent, sum)
+}
+
 func TestOpenEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -166,6 +178,8 @@ func TestSpecsAreChecked(t *testing.T) {
 		"space":       func(s *load.OpenSpec) { s.Space = 1_000_001 },
 		"connections": func(s *load.OpenSpec) { s.Connections = 1 },
 		"batch":       func(s *load.OpenSpec) { s.Batch = 1001 },
+		"form":        func(s *load.OpenSpec) { s.Form = "post" },
+		"read batch":  func(s *load.OpenSpec) { s.Batch, s.Form = 10, load.FormGet },
 		"prefix":      func(s *load.OpenSpec) { s.Prefix = "a/b" },
 		"duration":    func(s *load.OpenSpec) { s.Duration = 0 },
 		"rate":        func(s *load.OpenSpec) { s.Rate = 0 },

@@ -109,15 +109,20 @@ func testPeer(t *testing.T, p peer, answers [2]string, countsNothing bool) {
 	status, _ := p.increment(t, `{"by":"x"}`)
 	require.Equal(t, http.StatusBadRequest, status)
 
-	r, err := load.Open(t.Context(), load.OpenSpec{Rate: 300, HTTPSpec: load.HTTPSpec{
+	spec := load.OpenSpec{Rate: 300, HTTPSpec: load.HTTPSpec{
 		URL: p.URL, Keys: load.Zipf, Space: 100, Connections: 10, Duration: 500 * time.Millisecond,
-	}})
+	}}
+	r, err := load.Open(t.Context(), spec)
 	require.NoError(t, err)
 	require.Zero(t, r.Failed)
 	p.drained(t)
 	values, versions := p.rows(t)
 	if countsNothing {
 		require.Zero(t, values)
+		spec.Form = load.FormGet
+		read, err := load.Open(t.Context(), spec)
+		require.NoError(t, err)
+		require.Zero(t, read.Failed)
 		return
 	}
 	require.Equal(t, r.Sent, values)

@@ -15,20 +15,17 @@ import (
 	"time"
 
 	_ "github.com/lib/pq" // the driver
-
-	"github.com/afterwrite/afterwrite/internal/store"
 )
 
 const (
-	// pgbenchBatches is how many batches are made beforehand. With 1,000 rows each they touch 181,000 of 1,000,000 keys.
-	pgbenchBatches = 200
-	pgbenchKeys    = 1_000_000
+	// upsertBatches is how many batches are made beforehand for rows that exist. With 1,000 rows each they touch 181,000 of
+	// 1,000,000 keys.
+	upsertBatches = 200
+	upsertKeys    = 1_000_000
 
-	// prepareBatches makes batches %[1]d of %[2]d keys, sorted as the flush sorts them, each key out of a range of its own
+	// prepareUpserts makes batches %[1]d of %[2]d keys, sorted as the flush sorts them, each key out of a range of its own
 	// of %[3]d. The arrays are kept as they are, not compressed, so that reading one costs little.
-	prepareBatches = `
-CREATE TABLE bench_batch (id int PRIMARY KEY, keys text[] NOT NULL);
-ALTER TABLE bench_batch ALTER COLUMN keys SET STORAGE EXTERNAL;
+	prepareUpserts = createBatches + `
 SELECT setseed(0.5);
 INSERT INTO bench_batch
 SELECT id, array_agg('pgbench:' || lpad((n * %[3]d + floor(random() * %[3]d))::bigint::text, 12, '0') ORDER BY n)
@@ -36,29 +33,94 @@ FROM generate_series(1, %[1]d) AS id, generate_series(0, %[2]d - 1) AS n
 GROUP BY id;
 ANALYZE bench_batch`
 
+	// prepareInserts makes batches %[1]d of %[2]d keys, sorted, each key a random number: no key is there twice, since the last of
+	// its digits are the number of its place.
+	prepareInserts = createBatches + `
+SELECT setseed(0.5);
+INSERT INTO bench_batch
+SELECT id, array_agg(key ORDER BY key COLLATE "C")
+FROM generate_series(1, %[1]d) AS id, generate_series(1, %[2]d) AS n,
+	lpad(((floor(random() * 1e12 / (%[1]d * %[2]d)) * %[1]d + id - 1) * %[2]d + n - 1)::bigint::text, 12, '0') AS digits,
+	concat('pgbench:', digits) AS key
+GROUP BY id;
+ANALYZE bench_batch`
+
+	createBatches = `
+CREATE TABLE bench_batch (id int PRIMARY KEY, keys text[] NOT NULL);
+ALTER TABLE bench_batch ALTER COLUMN keys SET STORAGE EXTERNAL;`
+
 	dropBatches = `DROP TABLE IF EXISTS bench_batch`
 )
 
-// PGBench runs the flush's statement with batches of that many rows from so many connections, and returns rows per second, for
+// The statements are those of the flush when the goals were set, so that the measure stays the same when the flush changes.
+const (
+	insertSQL = `
+INSERT INTO counters (key, value, version, deleted_at, updated_at, lineage, base)
+SELECT key, value, version, CASE WHEN deleted THEN now() END, now(), lineage, base
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[], $6::bigint[])
+	AS batch (key, value, version, deleted, lineage, base)`
+
+	upsertSQL = insertSQL + `
+ON CONFLICT (key) DO UPDATE
+SET value = EXCLUDED.value, version = EXCLUDED.version, deleted_at = EXCLUDED.deleted_at, updated_at = EXCLUDED.updated_at,
+	lineage = EXCLUDED.lineage, base = EXCLUDED.base
+WHERE counters.version < CASE WHEN counters.lineage = EXCLUDED.lineage THEN EXCLUDED.version ELSE EXCLUDED.base + 1 END`
+)
+
+// PGBenchUpsert replaces rows in batches of that many from so many connections, and returns rows per second, for
 // Postgres alone. duration is whole seconds, rounded up.
 //
-// The statement is store.UpsertSQL in prepared mode, its parameters replaced by what makes the arrays in the server: keys from
+// The statement is upsertSQL in prepared mode, its parameters replaced by what makes the arrays in the server: keys from
 // a table of batches, the other columns from array_fill, the version from the clock so that each batch is newer than the
 // rows are. That takes the place of receiving and parsing the arrays, and costs less: reading the keys is some 2 % of a batch.
 //
 // It needs a database with the migrations, adds the table bench_batch and removes it, and leaves its rows in counters. It
 // blocks until it is done, or ctx is.
-func PGBench(ctx context.Context, dsn string, rows, clients int, duration time.Duration) (perSecond float64, err error) {
-	perSecond, err = runPGBench(ctx, dsn, rows, clients, duration)
+func PGBenchUpsert(ctx context.Context, dsn string, rows, clients int, duration time.Duration) (perSecond float64, err error) {
+	seconds := int64((duration + time.Second - 1) / time.Second)
+	return pgbench(ctx, dsn, workload{
+		statement: upsertSQL,
+		prepare:   fmt.Sprintf(prepareUpserts, upsertBatches, rows, upsertKeys/max(rows, 1)), rows: rows, clients: clients, least: rows,
+		choose: fmt.Sprintf("\\set batch random(1, %d)", upsertBatches), bound: "--time=" + strconv.FormatInt(seconds, 10),
+	})
+}
+
+// PGBenchInsert inserts batches * rows new rows of random keys in the same way, with insertSQL, and returns rows per second. The
+// connections share the batches evenly, so clients should divide batches. Counters has to be without rows of pgbench's.
+func PGBenchInsert(ctx context.Context, dsn string, rows, clients, batches int) (perSecond float64, err error) {
+	each := batches / max(clients, 1)
+	return pgbench(ctx, dsn, workload{
+		statement: insertSQL,
+		prepare:   fmt.Sprintf(prepareInserts, batches, rows), rows: rows, clients: clients, least: each * clients * rows,
+		// Each client counts its own transactions: a variable keeps its value from one to the next.
+		choose: fmt.Sprintf("\\set done :done + 1\n\\set batch :client_id * %d + :done", each),
+		bound:  "--transactions=" + strconv.Itoa(each),
+	})
+}
+
+// workload is what pgbench is to do.
+type workload struct {
+	statement string
+	prepare   string // makes bench_batch
+	choose    string // sets batch
+	bound     string // the flag that ends it
+	rows      int    // in each batch
+	clients   int
+	least     int // rows that have to be there afterwards
+}
+
+// pgbench runs a workload and returns rows per second.
+func pgbench(ctx context.Context, dsn string, w workload) (perSecond float64, err error) {
+	perSecond, err = runPGBench(ctx, dsn, w)
 	if err != nil {
 		return 0, fmt.Errorf("pgbench: %w", err)
 	}
 	return perSecond, nil
 }
 
-func runPGBench(ctx context.Context, dsn string, rows, clients int, duration time.Duration) (float64, error) {
-	if rows < 1 || rows > store.MaxBatch || clients < 1 || duration <= 0 {
-		return 0, fmt.Errorf("it takes 1 to %d rows, a client and a duration", store.MaxBatch)
+func runPGBench(ctx context.Context, dsn string, w workload) (float64, error) {
+	if w.rows < 1 || w.rows > upsertKeys || w.clients < 1 {
+		return 0, fmt.Errorf("it takes 1 to %d rows and a client", upsertKeys)
 	}
 	program, err := findPGBench()
 	if err != nil {
@@ -73,7 +135,7 @@ func runPGBench(ctx context.Context, dsn string, rows, clients int, duration tim
 		return 0, err
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(ctx, dropBatches+";"+fmt.Sprintf(prepareBatches, pgbenchBatches, rows, pgbenchKeys/rows)); err != nil {
+	if _, err := db.ExecContext(ctx, dropBatches+";"+w.prepare); err != nil {
 		return 0, fmt.Errorf("make the batches: %w", err)
 	}
 	defer func() { _, _ = db.ExecContext(context.WithoutCancel(ctx), dropBatches) }()
@@ -83,14 +145,13 @@ func runPGBench(ctx context.Context, dsn string, rows, clients int, duration tim
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	file := filepath.Join(dir, "upsert.sql")
-	if err := os.WriteFile(file, []byte(pgbenchScript(rows)), 0o600); err != nil {
+	file := filepath.Join(dir, "batch.sql")
+	if err := os.WriteFile(file, []byte(w.script()), 0o600); err != nil {
 		return 0, err
 	}
-	seconds := int64((duration + time.Second - 1) / time.Second)
 	command := exec.CommandContext(ctx, program, //nolint:gosec // a program of the system
-		"--no-vacuum", "--protocol=prepared", "--file="+file, "--client="+strconv.Itoa(clients), "--jobs="+strconv.Itoa(min(clients, 2)),
-		"--time="+strconv.FormatInt(seconds, 10), "--random-seed=1", target)
+		"--no-vacuum", "--protocol=prepared", "--file="+file, "--client="+strconv.Itoa(w.clients),
+		"--jobs="+strconv.Itoa(min(w.clients, 2)), "--define=done=0", w.bound, "--random-seed=1", target)
 	command.Env = append(os.Environ(), "PGPASSWORD="+password)
 	out, err := output(command)
 	if err != nil {
@@ -100,7 +161,7 @@ func runPGBench(ctx context.Context, dsn string, rows, clients int, duration tim
 	if err != nil {
 		return 0, err
 	}
-	return perSecond * float64(rows), checkRows(ctx, db, rows, batches)
+	return perSecond * float64(w.rows), checkRows(ctx, db, w, batches)
 }
 
 // withoutPassword takes the password out of a URL, which `ps` shows.
@@ -114,28 +175,28 @@ func withoutPassword(dsn string) (target, password string, err error) {
 	return u.String(), password, nil
 }
 
-// pgbenchScript is one transaction.
-func pgbenchScript(rows int) string {
-	fill := func(value string) string { return fmt.Sprintf("array_fill(%s, ARRAY[%d])", value, rows) }
+// script is one transaction.
+func (w workload) script() string {
+	fill := func(value string) string { return fmt.Sprintf("array_fill(%s, ARRAY[%d])", value, w.rows) }
 	clock := "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 	statement := strings.NewReplacer(
 		"$1", "(SELECT keys FROM bench_batch WHERE id = :batch)",
 		"$2", fill("1::bigint"), "$3", fill(clock), "$4", fill("false"), "$5", fill("1::bigint"), "$6", fill("0::bigint"),
-	).Replace(store.UpsertSQL())
-	return fmt.Sprintf("\\set batch random(1, %d)\n%s;\n", pgbenchBatches, strings.TrimSpace(statement))
+	).Replace(w.statement)
+	return fmt.Sprintf("%s\n%s;\n", w.choose, strings.TrimSpace(statement))
 }
 
-// checkRows requires that the rows are there, and that all of a batch are of one version.
-func checkRows(ctx context.Context, db *sql.DB, rows int, batches int64) error {
+// checkRows requires that the rows are there, each in the version of a batch.
+func checkRows(ctx context.Context, db *sql.DB, w workload, batches int64) error {
 	var written, oldest int64
 	err := db.QueryRowContext(ctx, `
 SELECT count(*), count(*) FILTER (WHERE version < 1000000)
-FROM counters WHERE key IN (SELECT unnest(keys) FROM bench_batch) AND lineage = 1`).Scan(&written, &oldest)
+FROM counters WHERE key LIKE 'pgbench:%' AND lineage = 1`).Scan(&written, &oldest)
 	switch {
 	case err != nil:
 		return fmt.Errorf("count the rows: %w", err)
-	case batches < 1 || written < int64(rows) || oldest > 0:
-		return fmt.Errorf("of %d batches of %d rows, %d rows are there", batches, rows, written)
+	case batches < 1 || written < int64(w.least) || oldest > 0:
+		return fmt.Errorf("of %d batches of %d rows, %d rows are there", batches, w.rows, written)
 	}
 	return nil
 }

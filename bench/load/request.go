@@ -78,10 +78,18 @@ func putDigits(b []byte, n int) {
 
 func (r *requests) single(key int) []byte {
 	name := fmt.Sprintf("%s%012d", r.spec.Prefix, key)
-	if r.spec.Webdis {
-		return fmt.Appendf(nil, "GET /INCRBY/%s/1 HTTP/1.1\r\nHost: %s\r\n\r\n", name, r.host)
+	switch r.spec.Form {
+	case FormGet:
+		return r.get("/v1/counters/" + name)
+	case FormWebdis:
+		return r.get("/INCRBY/" + name + "/1")
+	case FormIncrement:
 	}
 	return r.post("/v1/counters/"+name+"/increment", `{"by":1}`)
+}
+
+func (r *requests) get(path string) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, r.host)
 }
 
 func (r *requests) post(path, body string) []byte {

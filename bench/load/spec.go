@@ -19,6 +19,16 @@ const (
 	Uniform Keys = "uniform" // each equally often
 )
 
+// Form is what a request asks for.
+type Form string
+
+// The forms of a request.
+const (
+	FormIncrement Form = ""       // POST /v1/counters/<key>/increment, by 1
+	FormGet       Form = "get"    // GET /v1/counters/<key>
+	FormWebdis    Form = "webdis" // GET /INCRBY/<key>/1
+)
+
 const (
 	defaultSpace       = 100_000
 	defaultConnections = 200
@@ -30,7 +40,7 @@ const (
 	maxBatch       = 1000 // as the api takes
 )
 
-// HTTPSpec is a load of increments by 1. Only URL, Keys and Duration are required.
+// HTTPSpec is a load of increments by 1, or of reads. Only URL, Keys and Duration are required.
 type HTTPSpec struct {
 	URL         string // http://127.0.0.1:port
 	Keys        Keys
@@ -40,7 +50,7 @@ type HTTPSpec struct {
 	Duration    time.Duration
 	Batch       int    // 0: one increment a request; else operations per POST /v1/batch, at most 1,000
 	Prefix      string // of the keys' names, before 12 digits; "" takes "counter:"
-	Webdis      bool   // GET /INCRBY/<key>/1 instead of POST /v1/counters/<key>/increment
+	Form        Form   // of a single request
 	Seed        uint64 // of what is drawn; the same seed draws the same
 }
 
@@ -50,7 +60,7 @@ func (spec HTTPSpec) complete() (HTTPSpec, error) {
 	spec.Connections = cmp.Or(spec.Connections, defaultConnections)
 	spec.Threads = cmp.Or(spec.Threads, defaultThreads)
 	spec.Prefix = cmp.Or(spec.Prefix, defaultPrefix)
-	return spec, errors.Join(spec.checkKeys(), spec.checkLoad())
+	return spec, errors.Join(spec.checkKeys(), spec.checkForm(), spec.checkLoad())
 }
 
 func (spec HTTPSpec) checkKeys() error {
@@ -65,6 +75,16 @@ func (spec HTTPSpec) checkKeys() error {
 	return nil
 }
 
+func (spec HTTPSpec) checkForm() error {
+	switch {
+	case spec.Form != FormIncrement && spec.Form != FormGet && spec.Form != FormWebdis:
+		return fmt.Errorf("the form of a request is not %q", spec.Form)
+	case spec.Batch < 0 || spec.Batch > maxBatch || spec.Batch > 0 && spec.Form != FormIncrement:
+		return fmt.Errorf("a batch has up to %d operations, all increments", maxBatch)
+	}
+	return nil
+}
+
 func (spec HTTPSpec) checkLoad() error {
 	target, err := url.Parse(spec.URL)
 	switch {
@@ -74,8 +94,6 @@ func (spec HTTPSpec) checkLoad() error {
 		return fmt.Errorf("the URL takes http://host:port, not %q", spec.URL)
 	case spec.Connections < spec.Threads || spec.Connections > maxConnections || spec.Threads < 1:
 		return fmt.Errorf("there are as many connections as threads to %d, not %d", maxConnections, spec.Connections)
-	case spec.Batch < 0 || spec.Batch > maxBatch || spec.Batch > 0 && spec.Webdis:
-		return fmt.Errorf("a batch has up to %d operations, and webdis takes none", maxBatch)
 	case spec.Duration <= 0:
 		return errors.New("the duration is not positive")
 	}

@@ -65,6 +65,16 @@ func TestWRKSendsBatches(t *testing.T) {
 	require.InDelta(t, r.Requests, sum, 20)
 }
 
+func TestWRKReads(t *testing.T) {
+	t.Parallel()
+	s := newTarget(t, nil)
+	r := wrk(t, load.HTTPSpec{URL: s.URL, Keys: load.Uniform, Space: 10, Form: load.FormGet})
+	require.Zero(t, r.Failed)
+	sum, counts := s.seen("GET /v1/counters/counter:000000")
+	require.InDelta(t, r.Requests, sum, 20)
+	require.Len(t, counts, 10)
+}
+
 func TestWRKCountsWhatFailed(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int64
@@ -90,7 +100,7 @@ func TestWebdisCountsInRedis(t *testing.T) {
 	w, err := load.Webdis(t.Context(), url)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, w.Stop()) }()
-	r := wrk(t, load.HTTPSpec{URL: w.URL, Keys: load.Hot, Webdis: true})
+	r := wrk(t, load.HTTPSpec{URL: w.URL, Keys: load.Hot, Form: load.FormWebdis})
 	require.Zero(t, r.Failed)
 
 	options, err := redis.ParseURL(url)
@@ -102,7 +112,7 @@ func TestWebdisCountsInRedis(t *testing.T) {
 	require.InDelta(t, r.Requests, value, 20)
 
 	o, err := load.Open(t.Context(), load.OpenSpec{Rate: 200, HTTPSpec: load.HTTPSpec{
-		URL: w.URL, Keys: load.Hot, Webdis: true, Connections: 5, Duration: 300 * time.Millisecond,
+		URL: w.URL, Keys: load.Hot, Form: load.FormWebdis, Connections: 5, Duration: 300 * time.Millisecond,
 	}})
 	require.NoError(t, err)
 	require.Zero(t, o.Failed)

@@ -63,15 +63,11 @@ func runWRK(ctx context.Context, spec HTTPSpec) (HTTPResult, error) {
 	seconds := int64((spec.Duration + time.Second - 1) / time.Second)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+wrkSlack)
 	defer cancel()
-	webdis := 0
-	if spec.Webdis {
-		webdis = 1
-	}
 	out, err := output(exec.CommandContext(ctx, program, //nolint:gosec // a program of the system
 		"-t", strconv.Itoa(spec.Threads), "-c", strconv.Itoa(spec.Connections), "-d", strconv.FormatInt(seconds, 10)+"s",
 		"--timeout", "10s", "-s", script.Name(), spec.URL, "--",
 		fmt.Sprintf("keys=%s", spec.Keys), fmt.Sprintf("space=%d", spec.Space), fmt.Sprintf("batch=%d", spec.Batch),
-		"prefix="+spec.Prefix, fmt.Sprintf("webdis=%d", webdis), fmt.Sprintf("seed=%d", spec.Seed%(1<<31))))
+		"prefix="+spec.Prefix, fmt.Sprintf("form=%s", spec.Form), fmt.Sprintf("seed=%d", spec.Seed%(1<<31))))
 	if err != nil {
 		return HTTPResult{}, err
 	}

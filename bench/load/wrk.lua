@@ -1,5 +1,5 @@
--- wrk.lua makes increments of counters. Arguments, as name=value: keys (hot, zipf, uniform), space, batch (0: single increments),
--- prefix (of the keys' names), webdis (1: its form of a request), seed.
+-- wrk.lua makes increments of counters, or reads. Arguments, as name=value: keys (hot, zipf, uniform), space, batch (0: single
+-- requests), prefix (of the keys' names), form (of a single request: nothing for increments, get, webdis), seed.
 --
 -- wrk calls request once for each request, so all that it does is to take a string from a table. The tables are filled before
 -- the load begins. There is no function response: with one, wrk would pass every header and body to Lua.
@@ -29,7 +29,9 @@ local names_max = 10 ^ 6
 local function around(a)
   local marker = '000000000000'
   local text
-  if a.webdis == '1' then
+  if a.form == 'get' then
+    text = wrk.format('GET', '/v1/counters/' .. a.prefix .. marker)
+  elseif a.form == 'webdis' then
     text = wrk.format('GET', '/INCRBY/' .. a.prefix .. marker .. '/1')
   else
     text = wrk.format('POST', '/v1/counters/' .. a.prefix .. marker .. '/increment', { ['Content-Type'] = 'application/json' }, '{"by":1}')

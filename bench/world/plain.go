@@ -6,13 +6,16 @@ import (
 	"strconv"
 )
 
+// plainBatch is how many keys are written or read at once.
+const plainBatch = 1000
+
 // WarmPlain makes the counters 0 to n - 1 plain strings in Redis, each 0, as systems keep them that have no more than a number.
 // The prefix stands before the counter's name.
 func (s *Stage) WarmPlain(ctx context.Context, prefix string, n int) error {
-	for from := 0; from < n; from += warmBatch {
-		pairs := make([]any, 0, 2*warmBatch)
-		for i := from; i < min(from+warmBatch, n); i++ {
-			pairs = append(pairs, prefix+string(Key(i)), 0)
+	for from := 0; from < n; from += plainBatch {
+		pairs := make([]any, 0, 2*plainBatch)
+		for i := from; i < min(from+plainBatch, n); i++ {
+			pairs = append(pairs, prefix+Key(i), 0)
 		}
 		if err := s.Redis.MSet(ctx, pairs...).Err(); err != nil {
 			return fmt.Errorf("warm: %w", err)
@@ -24,10 +27,10 @@ func (s *Stage) WarmPlain(ctx context.Context, prefix string, n int) error {
 // SumPlain adds up the plain strings of the counters 0 to n - 1.
 func (s *Stage) SumPlain(ctx context.Context, n int) (int64, error) {
 	var sum int64
-	for from := 0; from < n; from += warmBatch {
+	for from := 0; from < n; from += plainBatch {
 		var keys []string
-		for i := from; i < min(from+warmBatch, n); i++ {
-			keys = append(keys, string(Key(i)))
+		for i := from; i < min(from+plainBatch, n); i++ {
+			keys = append(keys, Key(i))
 		}
 		values, err := s.Redis.MGet(ctx, keys...).Result()
 		if err != nil {

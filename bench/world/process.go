@@ -33,21 +33,21 @@ type Process struct {
 	URL  string // http://127.0.0.1:port
 	PID  int
 
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error // how it ended; read it after done is closed only
+	cmd     *exec.Cmd
+	done    chan struct{}
+	err     error     // how it ended; read it after done is closed only
+	scraped time.Time // when its metrics were last read
 }
 
 // Start starts a process of afterwrite with its default settings, and those given as NAME=value, and blocks until it is
 // ready: for 20 s at most. It is stopped by Stop, StopAll or World.Close.
 func (s *Stage) Start(ctx context.Context, sub string, settings ...string) (*Process, error) {
-	port, err := local.FreePort()
+	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	cmd := exec.Command(s.world.program, sub) //nolint:gosec,noctx // what we have built; it outlives the ctx of its start
-	cmd.Env = s.environment(append(settings, "AFTERWRITE_"+strings.ToUpper(sub)+"_ADDR="+addr)...)
+	cmd := exec.Command(s.program, sub) //nolint:gosec,noctx // what we have built; it outlives the ctx of its start
+	cmd.Env = s.environment(append(settings, addressOf(sub, addr))...)
 	cmd.Stdout, cmd.Stderr = s.world.logs, s.world.logs
 	cmd.SysProcAttr = procAttr()
 
@@ -56,7 +56,18 @@ func (s *Stage) Start(ctx context.Context, sub string, settings ...string) (*Pro
 		return nil, fmt.Errorf("start %s: %w", sub, err)
 	}
 	s.processes = append(s.processes, p)
-	return p, s.await(ctx, readyPatience, sub+" to be ready", p.ready)
+	return p, s.Await(ctx, readyPatience, sub+" to be ready", p.ready)
+}
+
+// freeAddress is where a process may listen.
+func freeAddress() (string, error) {
+	port, err := local.FreePort()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
+}
+
+// addressOf is the setting that has a process listen there.
+func addressOf(sub, addr string) string {
+	return "AFTERWRITE_" + strings.ToUpper(sub) + "_ADDR=" + addr
 }
 
 // environment is that of this process without settings of afterwrite's that somebody may have made, which would make two runs
@@ -119,6 +130,7 @@ func get(ctx context.Context, url string) (*http.Response, error) {
 
 // Metrics reads /metrics.
 func (p *Process) Metrics(ctx context.Context) (Metrics, error) {
+	p.scraped = time.Now()
 	response, err := get(ctx, p.URL+"/metrics")
 	if err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", p.Name, err)
@@ -191,15 +203,24 @@ func (s *Stage) StopAll() error {
 
 // Drain runs `afterwrite worker --drain`, which works until nothing is dirty, and returns the CPU time that it has used.
 func (s *Stage) Drain(ctx context.Context) (time.Duration, error) {
-	port, err := local.FreePort()
+	addr, err := freeAddress()
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(ctx, s.world.program, "worker", "--drain") //nolint:gosec // what we have built
-	cmd.Env = s.environment("AFTERWRITE_WORKER_ADDR=" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	state, err := s.run(ctx, []string{addressOf("worker", addr)}, "worker", "--drain")
+	if err != nil {
+		return 0, err
+	}
+	return state.UserTime() + state.SystemTime(), nil
+}
+
+// run runs a command of the program to its end.
+func (s *Stage) run(ctx context.Context, settings []string, args ...string) (*os.ProcessState, error) {
+	cmd := exec.CommandContext(ctx, s.program, args...) //nolint:gosec // what we have built
+	cmd.Env = s.environment(settings...)
 	cmd.Stdout, cmd.Stderr = s.world.logs, s.world.logs
 	if err := cmd.Run(); err != nil {
-		return 0, fmt.Errorf("worker --drain: %w", err)
+		return nil, fmt.Errorf("%s: %w: %w", strings.Join(args, " "), err, errEnded)
 	}
-	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
+	return cmd.ProcessState, nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -48,6 +47,8 @@ type shardState struct {
 // shardCounts are the commands about one shard that has something to count.
 type shardCounts struct {
 	opened, sealed, retry, dead, due, taken *redis.IntCmd
+
+	meta *redis.StringCmd
 }
 
 // countShard asks for a shard, and what is due at a time, ms.
@@ -59,6 +60,7 @@ func countShard(ctx context.Context, pipe redis.Pipeliner, s counter.Shard, at i
 		dead:   pipe.HLen(ctx, deadKey(s)),
 		due:    pipe.ZCount(ctx, retryKey(s), "-inf", itoa(at)),
 		taken:  pipe.Exists(ctx, drainKey(s)),
+		meta:   pipe.Get(ctx, metaKey(s)), // last: what has left its epoch or its retry since it was counted is in here
 	}
 }
 
@@ -67,7 +69,8 @@ func (n *shardCounts) err() error {
 }
 
 // fill adds what has been counted.
-func (b *ShardBacklog) fill(n *shardCounts, now int64) {
+func (b *ShardBacklog) fill(n *shardCounts, meta shardMeta, now int64) {
+	b.state.shardMeta = meta
 	b.state.inOpen, b.state.inSealed = n.opened.Val(), n.sealed.Val()
 	b.state.due, b.state.taken = n.due.Val(), n.taken.Val() > 0
 	b.Retrying, b.Dead = n.retry.Val(), n.dead.Val()
@@ -89,7 +92,7 @@ func (s *shardState) oldest() int64 {
 	return 0
 }
 
-// Backlog counts all shards, in two round trips (on a cluster, two to each node): two commands, and six of constant or logarithmic
+// Backlog counts all shards, in two round trips (on a cluster, two to each node): two commands, and seven of constant or logarithmic
 // time for each shard that has something to count. Where some cannot be asked it returns an error and what the others have.
 func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
 	shards, err := c.backlogs(ctx)
@@ -135,7 +138,6 @@ func (c *Cache) backlogs(ctx context.Context) ([]ShardBacklog, error) {
 	pipe := c.client.Pipeline()
 	counts := make([]*shardCounts, c.shards)
 	for i, s := range states {
-		out[i].state.shardMeta = s.meta
 		if s.err == nil && (s.meta.since > 0 || s.meta.sealed > 0 || s.aside) {
 			counts[i] = countShard(ctx, pipe, counter.Shard(i), now)
 		}
@@ -147,8 +149,10 @@ func (c *Cache) backlogs(ctx context.Context) ([]ShardBacklog, error) {
 	var failed, denied error
 	for i, n := range counts {
 		e := states[i].err
+		var meta shardMeta
 		if n != nil {
-			e = n.err()
+			meta, e = metaOf(n.meta)
+			e = cmp.Or(n.err(), e)
 		}
 		if e != nil {
 			out[i] = ShardBacklog{Unknown: true}
@@ -157,7 +161,7 @@ func (c *Cache) backlogs(ctx context.Context) ([]ShardBacklog, error) {
 				denied = cmp.Or(denied, e)
 			}
 		} else if n != nil {
-			out[i].fill(n, now)
+			out[i].fill(n, meta, now)
 		}
 	}
 	if failed != nil {
@@ -246,131 +250,4 @@ func (c *Cache) Overdue(ctx context.Context, age time.Duration) ([]counter.Shard
 		return nil, err
 	}
 	return overdue, nil
-}
-
-// Unflushed is what Postgres does not have of what was written before some moment.
-type Unflushed struct {
-	Due      int64 // keys that a drain would flush now
-	Retrying int64 // keys that wait for another try, because Postgres refused them or their row was locked
-	Dead     int64 // keys that Postgres refused for good
-
-	Shards []counter.Shard // that have due keys
-
-	At Moment // when this was so
-}
-
-// Moment is a moment in the life of each shard, for Unflushed: the epoch that was the last to have keys then, 0: none. nil is now.
-type Moment []int64
-
-// Unflushed counts the keys that have been dirty since before a moment, in all shards: what is written later does not count,
-// unless it is counted with the others of its epoch. One that waited for another try joins a later epoch when its time comes, so
-// where some wait, ask with nil the next time.
-func (c *Cache) Unflushed(ctx context.Context, before Moment) (Unflushed, error) {
-	shards, err := c.backlogs(ctx)
-	if err != nil {
-		return Unflushed{}, err
-	}
-	u := Unflushed{At: make(Moment, len(shards))}
-	for i := range shards {
-		s := &shards[i].state
-		u.At[i] = s.last()
-		mark := u.At[i]
-		if before != nil {
-			mark = before[i]
-		}
-		u.add(counter.Shard(i), s.dueBefore(mark))
-		u.Retrying += shards[i].Retrying
-		u.Dead += shards[i].Dead
-	}
-	return u, nil
-}
-
-// last is the newest epoch that has keys, 0: none.
-func (s *shardState) last() int64 {
-	switch {
-	case s.inOpen > 0:
-		return s.open
-	case s.inSealed > 0:
-		return s.sealed
-	}
-	return 0
-}
-
-// dueBefore counts the keys that are in an epoch not newer than mark. The open epoch may have got a new ID since.
-func (s *shardState) dueBefore(mark int64) int64 {
-	switch {
-	case mark <= s.watermark:
-		return 0
-	case s.inSealed > 0 && mark <= s.sealed:
-		return s.inSealed
-	}
-	return s.inSealed + s.inOpen
-}
-
-// maxUnflushed bounds the entries that are read at once.
-const maxUnflushed = 1000
-
-// UnflushedOf is Unflushed for the given keys only, in one round trip for each 1,000 of a shard and another for those set aside.
-func (c *Cache) UnflushedOf(ctx context.Context, keys []counter.Key, before Moment) (Unflushed, error) {
-	u := Unflushed{At: make(Moment, c.shards)}
-	for shard, all := range c.byShard(keys) {
-		due := int64(0)
-		for part := range slices.Chunk(all, maxUnflushed) {
-			n, err := c.unflushedOf(ctx, shard, part, before, &u)
-			if err != nil {
-				return Unflushed{}, err
-			}
-			due += n
-		}
-		u.add(shard, due)
-	}
-	return u, nil
-}
-
-// unflushedOf counts some keys of a shard, and returns how many are due.
-func (c *Cache) unflushedOf(ctx context.Context, shard counter.Shard, keys []counter.Key, before Moment, u *Unflushed) (int64, error) {
-	snapshot, err := c.Read(ctx, shard, keys)
-	if err != nil {
-		return 0, err
-	}
-	due, aside := int64(0), []string(nil)
-	for i := range snapshot.Entries {
-		e := &snapshot.Entries[i]
-		switch {
-		case e.Corrupt, e.Aside:
-			aside = append(aside, string(e.Key))
-		case e.Epoch > snapshot.Watermark:
-			u.At[shard] = max(u.At[shard], e.Epoch)
-			if before == nil || snapshot.Watermark < before[shard] {
-				due++
-			}
-		}
-	}
-	return due, c.countAside(ctx, shard, aside, u)
-}
-
-// countAside counts keys that are set aside by whether they are dead.
-func (c *Cache) countAside(ctx context.Context, shard counter.Shard, keys []string, u *Unflushed) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	notes, err := c.client.HMGet(ctx, deadKey(shard), keys...).Result()
-	if err != nil {
-		return fmt.Errorf("look for dead keys of shard %s: %w", shard, err)
-	}
-	for _, note := range notes {
-		if note != nil {
-			u.Dead++
-		} else {
-			u.Retrying++
-		}
-	}
-	return nil
-}
-
-func (u *Unflushed) add(shard counter.Shard, due int64) {
-	if due > 0 {
-		u.Due += due
-		u.Shards = append(u.Shards, shard)
-	}
 }

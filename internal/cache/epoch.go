@@ -35,6 +35,8 @@ type Epoch struct {
 	Keys  int
 	Due   int // keys that were set aside and whose time has come
 
+	NextDue int64 // when the time of the first key that is set aside comes, or came, likewise; 0: there is none
+
 	id, first string // as commit.lua takes them
 }
 
@@ -51,7 +53,7 @@ type Taking struct {
 func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch, error) {
 	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), retryKey(shard), drainKey(shard), deadKey(shard)}
 	reply, err := sealScript.Run(ctx, c.client, keys, t.Owner, ms(t.Lease), ms(t.MinAge), t.Keys).Slice()
-	if err == nil && len(reply) != 7 {
+	if err == nil && len(reply) != 8 {
 		err = fmt.Errorf("a reply of %d", len(reply))
 	}
 	if err != nil {
@@ -61,6 +63,7 @@ func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch,
 	e := Epoch{Shard: shard, Read: time.Now(), State: SealState(text(0)), id: text(2), first: text(3)}
 	var f fields
 	e.At, e.Since, e.Keys, e.Due = f.parse(text(1)), f.parse(text(4)), int(f.parse(text(5))), int(f.parse(text(6)))
+	e.NextDue = f.parse(text(7))
 	if f.err != nil {
 		return Epoch{}, fmt.Errorf("seal shard %s: %w", shard, f.err)
 	}
@@ -92,6 +95,8 @@ type Snapshot struct {
 	Entries   []Entry // one for each key, in their order
 	Watermark int64   // of the shard, from before the entries were read
 	Token     string  // for Hydrate, likewise
+
+	open, requeued int64 // of the shard, likewise
 }
 
 // Read reads the entries of keys, all of one shard, with one plain command, and another if some are not there.
@@ -114,6 +119,7 @@ func (c *Cache) Read(ctx context.Context, shard counter.Shard, keys []counter.Ke
 		return snapshot, fmt.Errorf("read the meta of shard %s: %w", shard, err)
 	}
 	snapshot.Watermark, snapshot.Token = meta.watermark, meta.token
+	snapshot.open, snapshot.requeued = meta.open, meta.requeued
 	snapshot.Entries = make([]Entry, len(keys))
 	var missing []int
 	for i, key := range keys {

@@ -5,16 +5,31 @@ import (
 	"crypto/rand"
 	"fmt"
 	"strconv"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 const (
-	settingsKey = "aw:meta"
+	// SettingsKey is the hash that says how this Redis is used.
+	SettingsKey = "aw:meta"
 
-	// layout is the version of the layout of keys and entries. Change it with every change that older processes would
+	// Layout is the version of the layout of keys and entries. Change it with every change that older processes would
 	// misread.
-	layout = "3"
+	Layout = "3"
 
+	// PreviousLayout is the one that package convert reads.
+	PreviousLayout = "2"
+	// ConvertingLayout is that of a Redis in between.
+	ConvertingLayout = "2>3"
+
+	// DefaultShards is the number of shards of a Redis that is new, unless another is set.
+	DefaultShards = 16
+
+	// The fields of the hash.
 	layoutName = "layout"
+	shardsName = "AFTERWRITE_SHARDS"
 
 	// birthName is of a random text that is noted when the settings are: a Redis that was emptied gets another.
 	birthName = "birth"
@@ -28,12 +43,81 @@ type SettingsError struct{ Name, Here, There string }
 
 // Error says what differs and what to do.
 func (e *SettingsError) Error() string {
-	if e.Name == layoutName {
-		return fmt.Sprintf("this Redis holds entries of layout %s, and this program's is %s: drain it with the program that wrote "+
-			"them (afterwrite worker --drain), stop everything, and empty this Redis database", e.There, e.Here)
+	text := e.What() + ": " + e.Fix()
+	if e.Name == shardsName {
+		text += " (entries are stored by it, so it cannot be changed while there are any)"
 	}
-	return fmt.Sprintf("this Redis holds counters with %s=%s, but this process is set to %s: set it to %s "+
-		"(entries are stored by it, so it cannot be changed while there are any)", e.Name, e.There, e.Here, e.There)
+	return text
+}
+
+// NewLayoutError returns the error of CheckMeta for a Redis of another layout.
+func NewLayoutError(there string) *SettingsError {
+	return &SettingsError{Name: layoutName, Here: Layout, There: there}
+}
+
+// What says what differs.
+func (e *SettingsError) What() string {
+	switch {
+	case e.Name != layoutName:
+		return fmt.Sprintf("this Redis holds counters with %s=%s, but this process is set to %s", e.Name, e.There, e.Here)
+	case e.There == ConvertingLayout:
+		return fmt.Sprintf("this Redis is being converted from layout %s to layout %s, or that was interrupted", PreviousLayout, Layout)
+	case e.older():
+		return fmt.Sprintf("this Redis holds counters of layout %s, from an older version; this version's is layout %s", e.There, e.Here)
+	default:
+		return fmt.Sprintf("this Redis holds counters of layout %s, from a newer version; this version knows layout %s", e.There, e.Here)
+	}
+}
+
+// Fix says what to do about it.
+func (e *SettingsError) Fix() string {
+	switch {
+	case e.Name != layoutName:
+		return fmt.Sprintf("set %s to %s", e.Name, e.There)
+	case e.There == ConvertingLayout:
+		return "run `afterwrite migrate`, which goes on with it, or waits for its end"
+	case e.There == PreviousLayout:
+		return "stop all processes of that version, and run `afterwrite migrate`: it converts the counters"
+	case e.older():
+		return "drain it with the program that wrote them (afterwrite worker --drain), stop everything, and empty this Redis database"
+	default:
+		return "use that version, or a later one"
+	}
+}
+
+// older reports that the layout there is from before this program's.
+func (e *SettingsError) older() bool {
+	there, err := strconv.Atoi(e.There)
+	here, _ := strconv.Atoi(e.Here)
+	return err == nil && there < here
+}
+
+// ReadSettings returns the layout and the number of shards that this Redis is used with; "" and 0 where nothing is noted yet.
+func ReadSettings(ctx context.Context, client redis.Cmdable) (layout string, shards int, err error) {
+	noted, err := client.HMGet(ctx, SettingsKey, layoutName, shardsName).Result()
+	if err != nil {
+		return "", 0, fmt.Errorf("read settings from redis: %w", err)
+	}
+	layout, _ = noted[0].(string)
+	if text, ok := noted[1].(string); ok {
+		if shards, err = strconv.Atoi(text); err != nil || shards < 1 || shards > counter.MaxShards {
+			return "", 0, fmt.Errorf("read settings from redis: %s is %q in %s", shardsName, text, SettingsKey)
+		}
+	}
+	return layout, shards, nil
+}
+
+// ChooseShards returns how many shards a process is to use that is set to shards. If that is only a default, and set is false, it is
+// what this Redis is used with, if it is.
+func ChooseShards(ctx context.Context, client redis.Cmdable, shards int, set bool) (int, error) {
+	if set {
+		return shards, nil
+	}
+	layout, there, err := ReadSettings(ctx, client)
+	if err != nil || layout != Layout || there == 0 {
+		return shards, err
+	}
+	return there, nil
 }
 
 // CheckMeta compares the settings that decide where entries are with those that this Redis was first used with, and
@@ -45,14 +129,14 @@ func (c *Cache) CheckMeta(ctx context.Context) error {
 
 // checkMeta is CheckMeta, and returns the birth of this Redis. The first that it finds is the one this Cache knows.
 func (c *Cache) checkMeta(ctx context.Context) (birth string, err error) {
-	want := map[string]string{"AFTERWRITE_SHARDS": strconv.Itoa(c.shards), layoutName: layout}
-	for name, here := range want {
-		there, err := c.note(ctx, name, here)
-		if err != nil {
+	// The layout first: with another one, the number of shards need not be the same.
+	want := []SettingsError{{Name: layoutName, Here: Layout}, {Name: shardsName, Here: strconv.Itoa(c.shards)}}
+	for _, s := range want {
+		if s.There, err = c.note(ctx, s.Name, s.Here); err != nil {
 			return "", err
 		}
-		if there != here {
-			return "", &SettingsError{Name: name, Here: here, There: there}
+		if s.There != s.Here {
+			return "", &s
 		}
 	}
 	if birth, err = c.note(ctx, birthName, rand.Text()); err != nil {
@@ -83,10 +167,10 @@ func (c *Cache) Emptied(ctx context.Context) (bool, error) {
 
 // note returns what is noted under name, and notes value before where that is nothing.
 func (c *Cache) note(ctx context.Context, name, value string) (string, error) {
-	if err := c.client.HSetNX(ctx, settingsKey, name, value).Err(); err != nil {
+	if err := c.client.HSetNX(ctx, SettingsKey, name, value).Err(); err != nil {
 		return "", fmt.Errorf("note settings in redis: %w", err)
 	}
-	noted, err := c.client.HGet(ctx, settingsKey, name).Result()
+	noted, err := c.client.HGet(ctx, SettingsKey, name).Result()
 	if err != nil {
 		return "", fmt.Errorf("read settings from redis: %w", err)
 	}

@@ -18,6 +18,8 @@ const ackChannel = "aw:acks"
 
 // Progress says how far a shard has got on its way to Postgres.
 type Progress struct {
+	Open      int64 // the epoch that writes join
+	Sealed    int64 // the epoch that is being flushed, 0: none
 	Watermark int64 // the last epoch that Postgres has all of, but for keys that were set aside
 	First     int64 // the first epoch of this incarnation of Redis
 	Requeued  int64 // the last epoch that keys joined again whose writes are older
@@ -37,8 +39,10 @@ func (c *Cache) Progress(ctx context.Context, shard counter.Shard) (Progress, er
 	if err = cmp.Or(err, aside.Err(), laterErr); err != nil {
 		return Progress{}, fmt.Errorf("progress of shard %s: %w", shard, err)
 	}
-	p := Progress{Watermark: meta.watermark, First: meta.first, Requeued: later.requeued, Aside: aside.Val() > 0}
-	return p, nil
+	return Progress{
+		Open: meta.open, Sealed: meta.sealed, Watermark: meta.watermark, First: meta.first,
+		Requeued: later.requeued, Aside: aside.Val() > 0,
+	}, nil
 }
 
 // metaOf reads the answer to GET of a shard's meta.

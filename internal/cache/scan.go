@@ -237,7 +237,7 @@ const maxRepair = 200
 func (c *Cache) Repair(ctx context.Context, shard counter.Shard, how Repairing, entries []Inspected) ([]bool, error) {
 	done := make([]bool, 0, len(entries))
 	for part := range slices.Chunk(entries, maxRepair) {
-		names, args := []string{metaKey(shard), openKey(shard)}, []any{string(how)}
+		names, args := []string{metaKey(shard), openKey(shard), retryKey(shard), deadKey(shard)}, []any{string(how)}
 		for i := range part {
 			names, args = append(names, c.entryKey(part[i].Key)), append(args, string(part[i].Key), part[i].text)
 		}

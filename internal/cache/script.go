@@ -49,5 +49,8 @@ var (
 	discardScript   = redis.NewScript(entrySource + discardSource)
 )
 
+// NewScript returns a script that begins with entry.lua, for package convert.
+func NewScript(source string) *redis.Script { return redis.NewScript(entrySource + source) }
+
 // ApplyScript returns the text of apply.lua and of what stands before it, for the benchmark that measures it alone.
 func ApplyScript() string { return entrySource + applySource }

@@ -40,7 +40,7 @@ type cli struct {
 	Scheduler schedulerCommand `cmd:"" group:"run" help:"Send the periodic tasks: sweeps and purges."`
 	Dashboard dashboardCommand `cmd:"" group:"run" help:"Serve the web pages for operators."`
 
-	Migrate     migrateCommand     `cmd:"" group:"operate" help:"Bring the schema of Postgres up to date."`
+	Migrate     migrateCommand     `cmd:"" group:"operate" help:"Bring Postgres's schema and Redis's layout up to date."`
 	Doctor      doctorCommand      `cmd:"" group:"operate" help:"Check whether Redis and Postgres are fit for afterwrite."`
 	Flush       flushCommand       `cmd:"" group:"operate" help:"Flush now, and say what is left; for deploy scripts."`
 	Dead        deadCommand        `cmd:"" group:"operate" help:"List, redrive and discard dead letters: counters that Postgres refused."`

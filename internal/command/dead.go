@@ -32,9 +32,7 @@ type deadBox struct {
 	store *store.Store
 }
 
-// openDead returns the dead letters of the Redis and Postgres that the environment names. It does not wait for a Redis that
-// does not answer, and refuses one whose counters were stored with other settings: it would look for them in the wrong
-// places.
+// openDead returns the dead letters of the Redis and Postgres that the environment names; see openCache.
 func openDead(w *world) (*deadBox, error) {
 	c, log, err := settings(w, "dead")
 	if err != nil {
@@ -47,10 +45,7 @@ func openDead(w *world) (*deadBox, error) {
 	if b.redis, err = cache.Connect(c.RedisURL, deadConns); err != nil {
 		return nil, err
 	}
-	settled := cache.New(b.redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
-	if err = awaitRedis(w.ctx, settled, c.RedisURL, 0, log); err == nil {
-		err = settled.CheckMeta(w.ctx)
-	}
+	settled, err := openCache(w.ctx, b.redis, &c, log)
 	if err == nil {
 		b.store, err = store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: deadConns})
 	}

@@ -30,7 +30,7 @@ func setupDead(t *testing.T) *deadBundle {
 	client, err := cache.Connect(variables["REDIS_URL"], 4)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	b.cache = cache.New(client, cache.Options{Shards: 64, CleanTTL: time.Hour})
+	b.cache = cache.New(client, cache.Options{Shards: cache.DefaultShards, CleanTTL: time.Hour})
 	b.store, err = store.Open(variables["DATABASE_URL"], store.Options{MaxConns: 2})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
@@ -46,12 +46,12 @@ func (b *deadBundle) bury(t *testing.T, keys ...counter.Key) {
 		op := counter.Operation{Key: key, Kind: counter.Set, Amount: 10}
 		outcome := writer.Do(t.Context(), []cache.Write{{Operation: op, Blind: true}})
 		require.NoError(t, outcome[0].Err)
-		peeked, err := b.cache.Peek(t.Context(), b.cache.Shard(key), []counter.Key{key}, true)
+		snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
 		require.NoError(t, err)
 		rows, err := b.store.Read(t.Context(), []counter.Key{key})
 		require.NoError(t, err)
 		row, found := rows[key]
-		_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Generation: peeked.Generation}})
+		_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Token: snapshot.Token}})
 		require.NoError(t, err)
 		note := cache.Dead{Reason: "violates\n\"small\"", Since: time.Unix(1_700_000_000, 0), Attempts: 8}
 		require.NoError(t, b.cache.Bury(t.Context(), key, note))
@@ -213,7 +213,7 @@ func TestDeadCommandsRefuseOtherSettings(t *testing.T) {
 	b.bury(t, "a")
 	require.NoError(t, b.cache.CheckMeta(t.Context()))
 	p := start(t, append([]string{"AFTERWRITE_SHARDS=8"}, b.env...), "dead", "list")
-	require.Contains(t, p.oneLine(t), "AFTERWRITE_SHARDS=64")
+	require.Contains(t, p.oneLine(t), "AFTERWRITE_SHARDS=16")
 	require.Contains(t, start(t, nil, "dead", "list").oneLine(t), "REDIS_URL is not set")
 }
 

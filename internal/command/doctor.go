@@ -32,6 +32,10 @@ func (d doctorCommand) Run(w *world) error {
 	}
 	defer closeQuietly(postgres)
 
+	// The checks say what is wrong with a Redis that does not tell.
+	if shards, err := cache.ChooseShards(w.ctx, redis, c.Shards, c.ShardsSet); err == nil {
+		c.Shards = shards
+	}
 	settled := cache.New(redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
 	findings := doctor.Run(w.ctx, doctor.Options{
 		Redis: redis, Ping: settled.Ping, Layout: settled.CheckMeta, Postgres: postgres,

@@ -49,11 +49,8 @@ func (f flushCommand) Run(w *world) error {
 		return err
 	}
 	defer closeQuietly(client)
-	settled := cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
-	if err := awaitRedis(w.ctx, settled, c.RedisURL, 0, log); err != nil {
-		return err
-	}
-	if err := settled.CheckMeta(w.ctx); err != nil {
+	settled, err := openCache(w.ctx, client, &c, log)
+	if err != nil {
 		return err
 	}
 	bound := time.Duration(0)

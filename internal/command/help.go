@@ -69,10 +69,13 @@ AFTERWRITE_DASHBOARD_USERS takes. A password has 15 characters at least, and 72 
 
 // Help implements kong.HelpProvider.
 func (migrateCommand) Help() string {
-	return `Applies the migrations that the database does not have yet. It is safe to run from several machines at once, and
-to run again.
+	return `Applies the migrations that the database does not have yet, and then converts a Redis that the previous version has
+written; everything in it is kept. Stop the processes of that version before: while one runs, Redis is not converted, and the
+exit status is 1. It is safe to run from several machines at once, and to run again after it was interrupted.
 
-` + environment("DATABASE_URL") +
+Without REDIS_URL it leaves Redis alone: the first worker that starts converts it. A Redis that does not answer is an error.
+
+` + environment("REDIS_URL", "DATABASE_URL", "SHARDS") +
 		example("afterwrite migrate --status", "afterwrite migrate")
 }
 

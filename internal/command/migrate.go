@@ -3,6 +3,8 @@ package command
 import (
 	"fmt"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
@@ -25,7 +27,10 @@ func (m migrateCommand) Run(w *world) error {
 			return err
 		}
 		defer closeQuietly(postgres)
-		return sayMigrations(w, postgres)
+		if err := sayMigrations(w, postgres); err != nil {
+			return err
+		}
+		return sayRedis(w, c)
 	}
 
 	applied, err := store.Migrate(w.ctx, c.DatabaseURL)
@@ -37,7 +42,27 @@ func (m migrateCommand) Run(w *world) error {
 	if err != nil {
 		return err
 	}
-	return say(w, "the schema is up to date")
+	if err := say(w, "the schema is up to date"); err != nil {
+		return err
+	}
+	return migrateRedis(w, c, log)
+}
+
+// sayRedis says whether Redis has to be converted.
+func sayRedis(w *world, c config.Config) error {
+	if c.RedisURL == "" {
+		return say(w, "redis: not looked at, since REDIS_URL is not set")
+	}
+	client, err := cache.Connect(c.RedisURL, 1)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(client)
+	state, err := redisState(w.ctx, client)
+	if err != nil {
+		state = err.Error()
+	}
+	return say(w, "redis: %s", state)
 }
 
 // sayMigrations lists the migrations, and says what to do about those that are pending.

@@ -39,6 +39,9 @@ type plan struct {
 	redisConns    func(config.Config) int
 	postgresConns func(config.Config) int
 	writes        bool // rows, to Postgres
+
+	// converts says that the process converts a Redis of the previous version, instead of waiting for one that does.
+	converts bool
 }
 
 // process is what every long-running process has.
@@ -134,18 +137,16 @@ func (s *process) open(ctx context.Context) error {
 	if err = s.trace(ctx); err != nil {
 		return err
 	}
+	if err = s.settle(ctx); err != nil {
+		return err
+	}
 	s.cache = cache.New(s.redis, cache.Options{
 		Shards: s.config.Shards, CleanTTL: s.config.CleanTTL, RecordTTL: s.config.IdempotencyTTL,
 	})
 	s.sampler = s.cache.NewCollector()
 	s.registry.MustRegister(s.sampler, s.cache.NewStateCollector())
-	if s.postgresConns != nil {
-		s.store, err = store.Open(s.config.DatabaseURL, store.Options{
-			Logger: s.log, MaxConns: s.postgresConns(s.config), Writes: s.writes, OpenDB: s.tracing.OpenDB(),
-		})
-		if err != nil {
-			return err
-		}
+	if err = s.openStore(); err != nil {
+		return err
 	}
 	for {
 		if err := awaitRedis(ctx, s.cache, s.config.RedisURL, redisPatience, s.log); err != nil {
@@ -157,6 +158,17 @@ func (s *process) open(ctx context.Context) error {
 		}
 		s.log.Warn("redis went away while it was being examined", "error", err)
 	}
+}
+
+// openStore opens Postgres, where it is used.
+func (s *process) openStore() (err error) {
+	if s.postgresConns == nil {
+		return nil
+	}
+	s.store, err = store.Open(s.config.DatabaseURL, store.Options{
+		Logger: s.log, MaxConns: s.postgresConns(s.config), Writes: s.writes, OpenDB: s.tracing.OpenDB(),
+	})
+	return err
 }
 
 // trace begins to send traces, where they are wanted, and to name them in the log.

@@ -28,7 +28,7 @@ func connect(t *testing.T, url string) redis.UniversalClient {
 
 func cacheAt(t *testing.T, url string) *cache.Cache {
 	t.Helper()
-	return cache.New(connect(t, url), cache.Options{Shards: 64, CleanTTL: time.Hour})
+	return cache.New(connect(t, url), cache.Options{Shards: cache.DefaultShards, CleanTTL: time.Hour})
 }
 
 func TestAwaitRedisWaitsForARedisThatComesUp(t *testing.T) {

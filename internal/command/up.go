@@ -12,6 +12,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/convert"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/up"
 	"github.com/afterwrite/afterwrite/worker"
@@ -36,11 +37,28 @@ func (upCommand) Run(w *world) error {
 		Executable: executable,
 		Environ:    w.environ,
 		Out:        w.stdout,
-		Migrate:    func(ctx context.Context, c config.Config) error { return store.MigrateURL(ctx, c.DatabaseURL) },
+		Migrate:    func(ctx context.Context, c *config.Config) error { return migrateAll(ctx, c, log) },
 		Drain: func(ctx context.Context, c config.Config) (rows, left int64, err error) {
 			return drain(ctx, c, log)
 		},
 	})
+}
+
+// migrateAll brings Postgres and Redis up to date, and takes over the number of shards that Redis has.
+func migrateAll(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	if err := store.MigrateURL(ctx, c.DatabaseURL); err != nil {
+		return err
+	}
+	client, err := cache.Connect(c.RedisURL, 4)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(client)
+	_, err = convert.Run(ctx, convert.Options{Redis: client, Shards: c.Shards, Logger: log, Report: logProgress(log)})
+	if err == nil {
+		c.Shards, err = cache.ChooseShards(ctx, client, c.Shards, c.ShardsSet)
+	}
+	return err
 }
 
 // untilHangup also ends ctx when the terminal is closed (unless nohup is to prevent that), and lets writes to a reader that

@@ -29,7 +29,7 @@ var meanings = []variable{
 	{name: "AFTERWRITE_CLEAN_TTL", meaning: "how long Redis keeps a counter that Postgres has"},
 	{name: "AFTERWRITE_IDEMPOTENCY_TTL", meaning: "how long the answer to an Idempotency-Key is kept"},
 	{name: "AFTERWRITE_WAIT_REPLICAS", meaning: "replicas of Redis that durability=replica waits for"},
-	{name: "AFTERWRITE_SHARDS", meaning: "parts of the key space; fixed once Redis holds counters"},
+	{name: "AFTERWRITE_SHARDS", meaning: "parts of the key space; not set: what Redis has, if it holds counters"},
 	{name: "AFTERWRITE_MAX_ATTEMPTS", meaning: "tries of a row that Postgres refuses"},
 	{name: "AFTERWRITE_RETRY_BACKOFF", meaning: "wait before the second of them; it doubles"},
 	{name: "AFTERWRITE_TOMBSTONE_TTL", meaning: "how long a deleted row is kept"},
@@ -53,7 +53,9 @@ var meanings = []variable{
 func defaults() map[string]string {
 	standard := make(map[string]string)
 	for field := range reflect.TypeFor[config.Config]().Fields() {
-		standard[field.Tag.Get("env")] = field.Tag.Get("envDefault")
+		if name := field.Tag.Get("env"); name != "" {
+			standard[name] = field.Tag.Get("envDefault")
+		}
 	}
 	return standard
 }

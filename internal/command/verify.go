@@ -51,11 +51,8 @@ func (v verifyCommand) Run(w *world) error {
 		return err
 	}
 	defer closeQuietly(client)
-	settled := cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
-	if err := awaitRedis(w.ctx, settled, c.RedisURL, 0, log); err != nil {
-		return err
-	}
-	if err := settled.CheckMeta(w.ctx); err != nil {
+	settled, err := openCache(w.ctx, client, &c, log)
+	if err != nil {
 		return err
 	}
 	postgres, err := store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: 2})

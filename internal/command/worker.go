@@ -20,6 +20,7 @@ var workerPlan = plan{
 	redisConns:    func(c config.Config) int { return 2*c.WorkerConcurrency + 16 },
 	postgresConns: func(c config.Config) int { return c.WorkerConcurrency + 2 },
 	writes:        true,
+	converts:      true,
 }
 
 type workerCommand struct {

@@ -49,8 +49,11 @@ type Config struct {
 	IdempotencyTTL time.Duration `env:"AFTERWRITE_IDEMPOTENCY_TTL" envDefault:"24h"`
 	// WaitReplicas is how many replicas of Redis must have a write that asks for durability=replica.
 	WaitReplicas int `env:"AFTERWRITE_WAIT_REPLICAS" envDefault:"1"`
-	// Shards is the number of parts of the key space; it cannot be changed while Redis holds entries.
-	Shards int `env:"AFTERWRITE_SHARDS" envDefault:"64"`
+	// Shards is the number of parts of the key space; it cannot be changed while Redis holds entries. Where it is not set, a
+	// Redis that holds entries decides (see ShardsSet).
+	Shards int `env:"AFTERWRITE_SHARDS" envDefault:"16"`
+	// ShardsSet is true where somebody has set Shards.
+	ShardsSet bool
 	// MaxAttempts is how often a row that Postgres refuses is tried before it becomes a dead letter.
 	MaxAttempts int `env:"AFTERWRITE_MAX_ATTEMPTS" envDefault:"8"`
 	// RetryBackoff is the wait before the first of those attempts; it doubles with each, up to ten minutes.
@@ -98,6 +101,11 @@ func FromMap(environment map[string]string) (Config, error) {
 
 func parse(options env.Options) (Config, error) {
 	var c Config
+	options.OnSet = func(name string, _ any, isDefault bool) {
+		if name == "AFTERWRITE_SHARDS" {
+			c.ShardsSet = !isDefault
+		}
+	}
 	if err := env.ParseWithOptions(&c, options); err != nil {
 		return Config{}, fmt.Errorf("read the environment: %w", err)
 	}

@@ -16,11 +16,21 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, "127.0.0.1:8080", c.APIAddr)
 	require.Equal(t, time.Second, c.FlushInterval)
 	require.Equal(t, 1000, c.FlushBatch)
-	require.Equal(t, 64, c.Shards)
+	require.Equal(t, 16, c.Shards)
+	require.False(t, c.ShardsSet)
 	require.Equal(t, ".afterwrite", c.DataDir)
 	require.Equal(t, c.APIAddr, c.Addr(c.APIAddr))
 	require.ErrorContains(t, c.RequireRedis(), "REDIS_URL")
 	require.ErrorContains(t, c.RequirePostgres(), "DATABASE_URL")
+}
+
+func TestWhetherShardsWereSetIsKnown(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{"": false, "16": true, "64": true} {
+		c, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": value})
+		require.NoError(t, err)
+		require.Equal(t, want, c.ShardsSet, value)
+	}
 }
 
 func TestPortWins(t *testing.T) {

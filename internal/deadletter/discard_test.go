@@ -76,7 +76,7 @@ func TestWriteBetweenShowAndDiscardMakesItRefuse(t *testing.T) {
 	require.Equal(t, "archived", b.retryState(t, "a"))
 }
 
-// A worker was stopped between its peek and its upsert, and goes on after the discard, when Postgres would take the row.
+// A worker was stopped between its read and its upsert, and goes on after the discard, when Postgres would take the row.
 func TestFlushUnderWayDoesNotBringBackWhatWasDiscarded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -84,7 +84,7 @@ func TestFlushUnderWayDoesNotBringBackWhatWasDiscarded(t *testing.T) {
 	b.drainAll(t)
 	b.forbid(t)
 	b.refuse(t, increment("a", 5))
-	late, err := b.cache.Peek(t.Context(), b.cache.Shard("a"), []counter.Key{"a"}, true)
+	late, err := b.cache.Read(t.Context(), b.cache.Shard("a"), []counter.Key{"a"})
 	require.NoError(t, err)
 
 	_, err = b.box.Discard(t.Context(), b.get(t, "a"))
@@ -104,7 +104,7 @@ func TestDiscardOfARedisThatIsBehind(t *testing.T) {
 	b := setup(t)
 	b.do(t, set("a", 1), set("a", 2), set("a", 3))
 	b.drainAll(t)
-	require.NoError(t, b.redis.Set(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "1 1", 0).Err())
+	require.NoError(t, b.redis.Set(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "1 1 0", 0).Err())
 	b.refuse(t, increment("a", 1))
 	returned, err := b.box.Discard(t.Context(), b.get(t, "a"))
 	require.NoError(t, err)
@@ -135,9 +135,9 @@ func TestDiscardThatDiedHalfwayCanBeFinishedEitherWay(t *testing.T) {
 	b.forbid(t)
 	for _, key := range []counter.Key{"a", "b"} {
 		b.refuse(t, increment(key, 5))
-		peeked, err := b.cache.Peek(t.Context(), b.cache.Shard(key), []counter.Key{key}, true)
+		snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
 		require.NoError(t, err)
-		_, err = b.cache.Rewind(t.Context(), peeked.Entries[0], counter.Row{Key: key, Value: 7, Version: 3})
+		_, err = b.cache.Rewind(t.Context(), snapshot.Entries[0], counter.Row{Key: key, Value: 7, Version: 3})
 		require.NoError(t, err)
 	}
 	_, err := b.store.Upsert(t.Context(), []counter.Row{{Key: "b", Value: 7, Version: 3}}) // it came as far as this with b

@@ -75,7 +75,6 @@ func setup(t *testing.T) *testBundle {
 	b.worker = worker.New(worker.Options{
 		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: prometheus.NewRegistry(), Logger: logger,
 	})
-	t.Cleanup(func() { b.worker.Close(context.Background()) })
 	b.inspector = asynq.NewInspectorFromRedisClient(b.redis)
 	b.box = deadletter.New(deadletter.Options{Cache: b.cache, Store: b.store, Redis: b.redis, Logger: logger})
 	b.db, err = sql.Open("postgres", b.url)

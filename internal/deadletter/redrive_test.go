@@ -2,6 +2,7 @@ package deadletter_test
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -94,9 +95,9 @@ func TestRedriveThatSentNoTaskIsFoundByASweep(t *testing.T) {
 	_, err := b.cache.Redrive(t.Context(), b.cache.Shard("a"), []counter.Key{"a"})
 	require.NoError(t, err)
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
-		overdue, err := b.cache.DirtyFor(t.Context(), time.Millisecond)
+		overdue, err := b.cache.Overdue(t.Context(), time.Millisecond)
 		require.NoError(t, err)
-		return overdue[b.cache.Shard("a")] == 1, "a sweep does not see it"
+		return slices.Equal(overdue, []counter.Shard{b.cache.Shard("a")}), "a sweep does not see it"
 	})
 }
 
@@ -121,14 +122,54 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// A redriven key is as one that has just been written: the next flush takes it up, and what is written meanwhile goes with it.
+func TestRedriveJoinsTheOpenEpoch(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.do(t, set("a", 1))
+	shard := b.cache.Shard("a")
+	b.bury(t, "a")
+	b.drainAll(t) // the epoch of its write
+	_, found := b.row(t, "a")
+	require.False(t, found)
+	b.do(t, increment("a", 1))
+	epoch := func() cache.Epoch {
+		e, err := b.cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
+		require.NoError(t, err)
+		return e
+	}
+	require.Equal(t, cache.Nothing, epoch().State, "writes do not put a dead key there")
+
+	b.redrive(t, "a")
+
+	b.do(t, increment("a", 1))
+	snapshot, err := b.cache.Read(t.Context(), shard, []counter.Key{"a"})
+	require.NoError(t, err)
+	require.False(t, snapshot.Entries[0].Aside)
+	e := epoch()
+	require.Equal(t, cache.Sealed, e.State)
+	keys, _, err := b.cache.EpochKeys(t.Context(), &e, 0, 100)
+	require.NoError(t, err)
+	require.Equal(t, []counter.Key{"a"}, keys)
+	require.NoError(t, b.cache.Release(t.Context(), shard, "test"))
+	b.drainAll(t)
+	b.requireRow(t, counter.Row{Key: "a", Value: 3, Version: 3})
+	require.True(t, b.do(t, get("a"))[0].Counter.Synced)
+}
+
 // Asynq's archive is cut to about 10,000 tasks: five times as many dead letters are listed and redriven all the same.
-func TestFiftyThousandAreListedAndRedriven(t *testing.T) {
+func TestFiftyThousandAreListedRedrivenAndFlushed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 50_000
 	b.buryMany(t, n)
 	archived := b.archive(t, "k1", "k49999")
 
+	started := time.Now()
+	lap := func(what string) {
+		t.Logf("%d %s in %s", n, what, time.Since(started).Round(time.Millisecond))
+		started = time.Now()
+	}
 	listed := make(map[counter.Key]bool, n)
 	unread, err := b.box.Each(t.Context(), func(letters []deadletter.Letter) error {
 		require.LessOrEqual(t, len(letters), 500)
@@ -142,6 +183,7 @@ func TestFiftyThousandAreListedAndRedriven(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, unread)
 	require.Len(t, listed, n)
+	lap("listed")
 	count, err := b.box.Count(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, int64(n), count)
@@ -149,6 +191,7 @@ func TestFiftyThousandAreListedAndRedriven(t *testing.T) {
 	redriven, err := b.box.RedriveAll(t.Context())
 	require.NoError(t, err)
 	require.Len(t, redriven, n)
+	lap("redriven")
 	for _, key := range archived {
 		require.Equal(t, "gone", b.retryState(t, key))
 	}
@@ -156,6 +199,7 @@ func TestFiftyThousandAreListedAndRedriven(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, count)
 	b.drainAll(t)
+	lap("flushed")
 	var rows int
 	require.NoError(t, b.db.QueryRow(`SELECT count(*) FROM counters`).Scan(&rows))
 	require.Equal(t, n, rows)

@@ -196,10 +196,7 @@ func checkLayout(ctx context.Context, options Options) Finding {
 	err = options.Layout(ctx)
 	if settings, ok := errors.AsType[*cache.SettingsError](err); ok {
 		return Finding{
-			Name: name, Status: Refused,
-			Detail: fmt.Sprintf("this Redis holds counters with %s=%s, this process is set to %s",
-				settings.Name, settings.There, settings.Here),
-			Fix: fmt.Sprintf("set %s to %s", settings.Name, settings.There),
+			Name: name, Status: Refused, Detail: settings.What(), Fix: settings.Fix(),
 		}
 	}
 	if err != nil {

@@ -78,7 +78,7 @@ func start(t *testing.T, env ...string) *system {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.db.Close() })
 	s.inspector = asynq.NewInspectorFromRedisClient(s.redis)
-	s.cache = cache.New(s.redis, cache.Options{Shards: 64, CleanTTL: time.Hour})
+	s.cache = cache.New(s.redis, cache.Options{Shards: cache.DefaultShards, CleanTTL: time.Hour})
 	s.env = append(append(os.Environ(), env...),
 		"REDIS_URL="+s.redisServer.URL(), "DATABASE_URL="+s.postgres.URL(), "AFTERWRITE_SWEEP_INTERVAL="+sweepInterval.String())
 

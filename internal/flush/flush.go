@@ -53,12 +53,7 @@ func (f *Flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Dura
 		if err != nil {
 			return Left{}, err
 		}
-		if before == nil {
-			before = u.At
-		}
-		if u.Retrying > 0 {
-			before = nil // what is due at the next look may be one of these, and is not told from what is written meanwhile
-		}
+		before = u.At
 		left := Left{Dirty: u.Due + u.Retrying, Retrying: u.Retrying, Dead: u.Dead}
 		if left.Dirty == 0 {
 			return left, nil

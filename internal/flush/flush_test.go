@@ -1,6 +1,8 @@
 package flush_test
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,27 +14,264 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/flush"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/tasks"
 )
 
 func TestMain(m *testing.M) { localtest.Main(m) }
 
-// A key whose row is locked is put aside for some seconds, and due again after the flush was asked for.
+// testBundle is a Flusher, whose drains are done by the test.
+type testBundle struct {
+	redis   redis.UniversalClient
+	cache   *cache.Cache
+	writer  *cache.Writer
+	flusher *flush.Flusher
+
+	drain func(shard counter.Shard) // does what a drain does; nil: there is no worker
+	mu    sync.Mutex
+	asked []tasks.Shard
+}
+
+func setup(t *testing.T) *testBundle {
+	t.Helper()
+	client, err := cache.Connect(localtest.RedisURL(t), 10)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	b := &testBundle{redis: client, cache: cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})}
+	b.writer = b.cache.NewWriter(func() bool { return true })
+	t.Cleanup(b.writer.Close)
+	b.flusher = flush.New(b.cache, b)
+	return b
+}
+
+// EnqueueContext implements tasks.Sender.
+func (b *testBundle) EnqueueContext(_ context.Context, task *asynq.Task, _ ...asynq.Option) (*asynq.TaskInfo, error) {
+	shard, err := tasks.DecodeShard(task.Payload(), b.cache.Shards())
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	b.asked = append(b.asked, shard)
+	b.mu.Unlock()
+	if b.drain != nil {
+		b.drain(shard.Shard)
+	}
+	return &asynq.TaskInfo{}, nil
+}
+
+func (b *testBundle) write(t *testing.T, keys ...counter.Key) {
+	t.Helper()
+	for _, key := range keys {
+		o := b.writer.Do(t.Context(), []cache.Write{{Operation: counter.Operation{Key: key, Kind: counter.Set, Amount: 7}, Blind: true}})[0]
+		require.NoError(t, o.Err)
+	}
+}
+
+func (b *testBundle) seal(t *testing.T, shard counter.Shard) *cache.Epoch {
+	t.Helper()
+	e, err := b.cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
+	require.NoError(t, err)
+	return &e
+}
+
+func (b *testBundle) commit(t *testing.T, e *cache.Epoch) {
+	t.Helper()
+	_, done, err := b.cache.Commit(t.Context(), e)
+	require.NoError(t, err)
+	require.True(t, done)
+}
+
+func (b *testBundle) setAside(t *testing.T, key counter.Key, until time.Duration) {
+	t.Helper()
+	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard(key), []counter.Key{key}, until))
+}
+
+func (b *testBundle) flush(t *testing.T, keys []counter.Key, bound time.Duration) flush.Left {
+	t.Helper()
+	left, err := b.flusher.Flush(t.Context(), keys, bound)
+	require.NoError(t, err)
+	return left
+}
+
+// both runs a test for a flush of some keys, and one of all.
+func both(t *testing.T, keys []counter.Key, test func(t *testing.T, keys []counter.Key)) {
+	t.Helper()
+	for name, keys := range map[string][]counter.Key{"of keys": keys, "of all": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, keys)
+		})
+	}
+}
+
+func TestAFlushWithoutABoundOnlyAsks(t *testing.T) {
+	t.Parallel()
+	both(t, []counter.Key{"a"}, func(t *testing.T, keys []counter.Key) {
+		t.Helper()
+		b := setup(t)
+		b.write(t, "a")
+		require.Equal(t, flush.Left{Dirty: 1}, b.flush(t, keys, 0))
+		require.Equal(t, []tasks.Shard{{Shard: b.cache.Shard("a"), Now: true}}, b.asked)
+	})
+}
+
+// Else a flush of a counter that is written all the time would never end.
+func TestWhatIsWrittenMeanwhileDoesNotKeepAFlush(t *testing.T) {
+	t.Parallel()
+	both(t, []counter.Key{"a"}, func(t *testing.T, keys []counter.Key) {
+		t.Helper()
+		b := setup(t)
+		b.write(t, "a")
+		b.drain = func(shard counter.Shard) {
+			e := b.seal(t, shard)
+			b.write(t, "a")
+			b.commit(t, e)
+		}
+		require.Zero(t, b.flush(t, keys, 20*time.Second))
+		require.Len(t, b.asked, 1)
+	})
+}
+
+// A key whose row is locked is set aside for some seconds, and due again after the flush was asked for.
 func TestAKeyThatComesDueDuringAFlushIsStillLeft(t *testing.T) {
 	t.Parallel()
-	client := localtest.Redis(t)
-	c := cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})
-	f := flush.New(c, asynq.NewClientFromRedisClient(client))
-	const key counter.Key = "held"
-	dirty := "{aw:" + c.Shard(key).String() + "}:dirty"
-	for name, keys := range map[string][]counter.Key{"of the key": {key}, "of all": nil} {
-		require.NoError(t, client.ZAdd(t.Context(), dirty, redis.Z{Score: 1, Member: string(key)}).Err())
-		require.NoError(t, c.Park(t.Context(), key, 300*time.Millisecond))
-		left, err := f.Flush(t.Context(), keys, time.Second)
-		require.NoError(t, err)
-		require.Equal(t, flush.Left{Dirty: 1}, left, "%s: it is due, and nobody has flushed it", name)
+	both(t, []counter.Key{"held"}, func(t *testing.T, keys []counter.Key) {
+		t.Helper()
+		b := setup(t)
+		b.write(t, "held")
+		e := b.seal(t, b.cache.Shard("held"))
+		b.setAside(t, "held", 300*time.Millisecond)
+		b.commit(t, e)
+		require.Equal(t, flush.Left{Dirty: 1, Retrying: 1}, b.flush(t, keys, 0), "it is not due yet")
+		require.Empty(t, b.asked)
+
+		left := b.flush(t, keys, time.Second)
+
+		require.Equal(t, flush.Left{Dirty: 1}, left, "it is due, and nobody has flushed it")
+		require.NotEmpty(t, b.asked, "only a drain takes it up")
+	})
+}
+
+// It is in a later epoch then, and so was seen by no look.
+func TestAKeyThatWasSetAsideAndTakenUpBetweenTwoLooksIsStillLeft(t *testing.T) {
+	t.Parallel()
+	both(t, []counter.Key{"held"}, func(t *testing.T, keys []counter.Key) {
+		t.Helper()
+		b := setup(t)
+		b.write(t, "held")
+		drains := 0
+		b.drain = func(shard counter.Shard) {
+			e := b.seal(t, shard)
+			if drains++; drains == 1 {
+				b.setAside(t, "held", 0)
+			}
+			b.commit(t, e)
+			_, err := b.cache.RequeueDue(t.Context(), shard)
+			require.NoError(t, err)
+		}
+		require.Equal(t, flush.Left{Dirty: 1}, b.flush(t, keys, 500*time.Millisecond))
+		require.Equal(t, 1, drains)
+		require.Zero(t, b.flush(t, keys, 20*time.Second))
+		require.Equal(t, 2, drains)
+	})
+}
+
+// between runs something once, after the first pipeline of a look and before its second.
+type between struct{ run func() }
+
+func (*between) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*between) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (h *between) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		err := next(ctx, commands)
+		if run := h.run; run != nil && commands[0].Name() == "time" {
+			h.run = nil
+			run()
+		}
+		return err
 	}
-	require.NoError(t, client.ZRem(t.Context(), dirty, string(key)).Err())
-	left, err := f.Flush(t.Context(), nil, time.Second)
+}
+
+func TestAnEpochThatIsSealedDuringALookIsStillLeft(t *testing.T) {
+	t.Parallel()
+	for _, before := range []string{"open", "sealed"} {
+		t.Run(before, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			shard := b.cache.Shard("a")
+			b.write(t, "a")
+			var earlier *cache.Epoch
+			if before == "sealed" {
+				earlier = b.seal(t, shard)
+				b.write(t, "a")
+			}
+			b.redis.AddHook(&between{run: func() {
+				if earlier != nil {
+					b.commit(t, earlier)
+				}
+				require.Equal(t, cache.Sealed, b.seal(t, shard).State)
+			}})
+			require.Equal(t, flush.Left{Dirty: 1}, b.flush(t, nil, 300*time.Millisecond), "nobody has flushed it")
+			b.commit(t, b.seal(t, shard))
+			require.Zero(t, b.flush(t, nil, 20*time.Second))
+		})
+	}
+}
+
+func TestAFlushDoesNotWaitForDeadLetters(t *testing.T) {
+	t.Parallel()
+	both(t, []counter.Key{"a", "dead"}, func(t *testing.T, keys []counter.Key) {
+		t.Helper()
+		b := setup(t)
+		b.write(t, "a", "dead")
+		require.NoError(t, b.cache.Bury(t.Context(), "dead", cache.Dead{Reason: "no", Since: time.Now(), Attempts: 1}))
+		b.drain = func(shard counter.Shard) { b.commit(t, b.seal(t, shard)) }
+		require.Equal(t, flush.Left{Dead: 1}, b.flush(t, keys, 20*time.Second))
+	})
+}
+
+func TestWhoNamesAKeyThatIsSetAsideHasItTriedNow(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.write(t, "a")
+	e := b.seal(t, b.cache.Shard("a"))
+	b.setAside(t, "a", time.Hour)
+	b.commit(t, e)
+	b.drain = func(shard counter.Shard) { b.commit(t, b.seal(t, shard)) }
+	left, err := b.flusher.FlushParked(t.Context(), []counter.Key{"a"}, 20*time.Second)
 	require.NoError(t, err)
 	require.Zero(t, left)
+}
+
+// Somebody wrote something else under the key of an entry that is clean: no flush would ever come across it.
+func TestAFlushDoesNotWaitForWhatIsNoCounter(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	require.NoError(t, b.redis.LPush(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "x").Err())
+	require.Zero(t, b.flush(t, []counter.Key{"a"}, 20*time.Second))
+	require.Empty(t, b.asked)
+}
+
+func TestAWorkerThatHasDiedIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.write(t, "a")
+	b.drain = func(shard counter.Shard) {
+		if e := b.seal(t, shard); e.State == cache.Found {
+			b.commit(t, e)
+		}
+	}
+	require.Zero(t, b.flush(t, nil, 20*time.Second))
+	require.Len(t, b.asked, 2)
+}
+
+func TestAFlushEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.write(t, "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	b.drain = func(counter.Shard) { cancel() }
+	left, err := b.flusher.Flush(ctx, nil, time.Minute)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, flush.Left{Dirty: 1}, left)
 }

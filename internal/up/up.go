@@ -19,8 +19,8 @@ type Options struct {
 	Environ []string
 	// Out takes the lines of all processes.
 	Out io.Writer
-	// Migrate brings the schema of c.DatabaseURL up to date.
-	Migrate func(ctx context.Context, c config.Config) error
+	// Migrate brings c.DatabaseURL and c.RedisURL up to date, and sets c.Shards to what Redis has.
+	Migrate func(ctx context.Context, c *config.Config) error
 	// Drain flushes what is dirty in c.RedisURL to c.DatabaseURL, once, and says how many rows Postgres took and how many
 	// keys are still dirty.
 	Drain func(ctx context.Context, c config.Config) (rows, left int64, err error)
@@ -70,7 +70,7 @@ func (u *up) start(ctx context.Context) error {
 	if err := u.servers.start(ctx, &u.Config, u.say); err != nil {
 		return err
 	}
-	if err := u.Migrate(ctx, u.Config); err != nil {
+	if err := u.Migrate(ctx, &u.Config); err != nil {
 		return err
 	}
 	u.migrated = true

@@ -83,7 +83,7 @@ func setup(t *testing.T, behaviour string) *testBundle {
 		options: Options{
 			Config: anywhere(t), Executable: executable, Out: out,
 			Environ: append(os.Environ(), childVariable+"="+behaviour),
-			Migrate: func(context.Context, config.Config) error { return nil },
+			Migrate: func(context.Context, *config.Config) error { return nil },
 			Drain:   func(context.Context, config.Config) (int64, int64, error) { return 0, 0, nil },
 		},
 	}
@@ -148,7 +148,7 @@ func TestUpSaysWhereEverythingIsAndWhatToTry(t *testing.T) {
 	require.Regexp(t, `  api        http://127\.0\.0\.1:\d+\n`, text)
 	require.Regexp(t, `curl -X POST http://127\.0\.0\.1:\d+/v1/counters/page%3Ahome/increment\n`, text)
 	require.Contains(t, text, `psql "$DATABASE_URL" -c 'TABLE counters LIMIT 10'`)
-	require.Contains(t, text, `redis-cli -u "$REDIS_URL" GET '{aw:60}:c:page:home'`)
+	require.Contains(t, text, `redis-cli -u "$REDIS_URL" GET '{aw:12}:c:page:home'`)
 }
 
 func TestAProcessThatDiesStopsEverything(t *testing.T) {
@@ -192,7 +192,7 @@ func TestUpCanBeStoppedWhileItStarts(t *testing.T) {
 func TestWhatTheMigrationSaysIsReturned(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "")
-	b.options.Migrate = func(context.Context, config.Config) error { return errors.New("migrate: no such database") }
+	b.options.Migrate = func(context.Context, *config.Config) error { return errors.New("migrate: no such database") }
 	b.start(t)
 
 	require.EqualError(t, b.end(t), "migrate: no such database")

@@ -43,12 +43,12 @@ func Explanations() []Explanation {
 		{Dirty, "waits for its flush: normal", false},
 		{Dead, "postgres refused it: `afterwrite dead list`", false},
 		{Unsettled, "was written between any two looks: normal", false},
-		{Ahead, "clean in redis but newer than postgres's row: an older backup, or a lost mark; --repair flushes it again", true},
+		{Ahead, "clean in redis but newer than postgres's row: an older backup; or dirty in no epoch; --repair flushes it again", true},
 		{Missing, "clean in redis but postgres has no row: likewise", true},
 		{Behind, "clean in redis but older than postgres's row: redis lost its tail; --repair drops it from redis", true},
 		{Different, "same version, another value: somebody wrote by hand; not mended", true},
 		{Foreign, "not a counter's entry: somebody else writes to this redis; not mended", true},
-		{Orphan, "marked dirty, but there is no entry: deleted by hand; a flush clears the mark", true},
+		{Orphan, "in an epoch, but there is no entry: deleted by hand; a flush forgets it", true},
 	}
 }
 

@@ -107,7 +107,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	r.report.Counts, r.report.Mended, r.report.Examples = map[Class]int64{}, map[Class]int64{}, []Difference{}
 	err := r.entries(ctx)
 	if err == nil {
-		err = r.marks(ctx)
+		err = r.members(ctx)
 	}
 	if err == nil {
 		err = r.settle(ctx, 0)
@@ -140,16 +140,18 @@ func (r *run) entries(ctx context.Context) error {
 	})
 }
 
-// marks finds dirty marks that have no entry.
-func (r *run) marks(ctx context.Context) error {
+// members finds keys that are in an epoch, or set aside, and have no entry. A key may be in several places.
+func (r *run) members(ctx context.Context) error {
 	for s := range r.Cache.Shards() {
+		orphans := make(map[counter.Key]bool)
 		err := r.Cache.EachMember(ctx, counter.Shard(s), func(keys []counter.Key) error {
 			if err := r.limiter.WaitN(ctx, len(keys)); err != nil {
 				return err
 			}
 			seen, err := r.Cache.Inspect(ctx, keys)
 			for _, e := range seen {
-				if e.Missing && e.Dirty {
+				if e.Missing && e.Dirty && !orphans[e.Key] {
+					orphans[e.Key] = true
 					r.judge(finding{class: Orphan, seen: e}, 1)
 				}
 			}

@@ -62,7 +62,6 @@ func setup(t *testing.T) *testBundle {
 	b.worker = worker.New(worker.Options{
 		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: prometheus.NewRegistry(), Logger: logger,
 	})
-	t.Cleanup(func() { b.worker.Close(context.Background()) })
 	b.db, err = sql.Open("postgres", url)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.db.Close()) })
@@ -228,35 +227,4 @@ func TestNothingDiffersUnderConcurrentWritesAndFlushes(t *testing.T) {
 	group.Wait()
 	b.drain(t)
 	require.Zero(t, b.verify(t, false).Differences)
-}
-
-// Committed, and then neither acked nor marked: nothing differs yet, but the next write would not be marked either.
-func TestEntryWhoseMarkWasTakenAwayBeforeItsAckIsMarkedAgain(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	b.set(t, "k", 1)
-	shard := b.cache.Shard("k")
-	peeked, err := b.cache.PeekOldest(t.Context(), shard, 10, 0, "test", time.Second)
-	require.NoError(t, err)
-	_, err = b.store.Upsert(t.Context(), []counter.Row{peeked.Entries[0].Row})
-	require.NoError(t, err)
-	require.NoError(t, b.redis.ZRem(t.Context(), "{aw:"+shard.String()+"}:dirty", "k").Err())
-	require.NoError(t, b.cache.Release(t.Context(), shard, "test"))
-	b.set(t, "k", 2)
-
-	require.Equal(t, map[verify.Class]int64{verify.Ahead: 1}, b.verify(t, true).Counts)
-	b.drain(t)
-	require.Equal(t, map[verify.Class]int64{verify.Equal: 1}, b.verify(t, false).Counts)
-
-	b.set(t, "k", 3)
-	peeked, err = b.cache.PeekOldest(t.Context(), shard, 10, 0, "test", time.Second)
-	require.NoError(t, err)
-	_, err = b.store.Upsert(t.Context(), []counter.Row{peeked.Entries[0].Row})
-	require.NoError(t, err)
-	require.NoError(t, b.redis.ZRem(t.Context(), "{aw:"+shard.String()+"}:dirty", "k").Err())
-	require.NoError(t, b.cache.Release(t.Context(), shard, "test"))
-
-	require.Equal(t, map[verify.Class]int64{verify.Ahead: 1}, b.verify(t, true).Counts, "although the row is the same")
-	b.drain(t)
-	require.Equal(t, map[verify.Class]int64{verify.Equal: 1}, b.verify(t, false).Counts)
 }

@@ -103,7 +103,10 @@ func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options
 
 // doPart carries out up to cache.MaxWrites operations, which reach Redis in one call.
 func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result, marks []mark) {
-	p := part{Service: s, hints: s.hints, results: results, marks: marks, writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops))}
+	p := part{
+		Service: s, hints: s.hints, results: results, marks: marks,
+		writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops)),
+	}
 	for i, op := range ops {
 		p.writes[i] = cache.Write{Operation: op, Blind: options.Minimal && op.Kind != counter.Get}
 		p.waiting[i] = i
@@ -163,7 +166,8 @@ func (p *part) settle(at int, o cache.Outcome) {
 	if o.Backlog > 0 {
 		p.hints.Offer(key, p.cache.Shard(key), o.Backlog)
 	}
-	if p.marks != nil && kind != counter.Get && !o.Replayed {
+	// A replayed operation was in an earlier epoch, and the delete of what is deleted already is in none. Their entry tells.
+	if p.marks != nil && kind != counter.Get && !o.Replayed && o.Exists {
 		p.marks[at] = mark{epoch: o.Epoch, first: o.First}
 	}
 	p.results[at] = counter.Result{

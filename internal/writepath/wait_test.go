@@ -3,9 +3,6 @@ package writepath_test
 import (
 	"context"
 	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,47 +24,117 @@ func setupPatient(t *testing.T) *testBundle {
 	return setupWith(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate), waitLong)
 }
 
-// flush does what a worker does with everything that is dirty, in the shards given, or all.
+// flush does what a worker does with everything that is dirty and not set aside.
 func (b *testBundle) flush(t *testing.T) {
 	t.Helper()
-	for shard := range counter.Shard(4) {
-		for {
-			p := b.peekShard(t, shard)
-			if len(p.Entries) == 0 {
-				break
-			}
-			b.commit(t, p)
+	for shard := range counter.Shard(b.cache.Shards()) {
+		for e := b.seal(t, shard); e.Keys > 0; e = b.seal(t, shard) {
+			b.upsert(t, b.read(t, e))
+			b.commit(t, e)
 		}
 	}
 }
 
-func (b *testBundle) peekShard(t *testing.T, shard counter.Shard) cache.Peeked {
+func (b *testBundle) seal(t *testing.T, shard counter.Shard) *cache.Epoch {
 	t.Helper()
-	p, err := b.cache.PeekOldest(t.Context(), shard, 10_000, 0, "test", time.Minute)
+	e, err := b.cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
 	require.NoError(t, err)
-	return p
+	return &e
 }
 
-// commit upserts and acks what was peeked; a base that is unknown is brought in first.
-func (b *testBundle) commit(t *testing.T, p cache.Peeked) {
+// read reads the entries of a sealed epoch that are not set aside; a base that is unknown is brought in first.
+func (b *testBundle) read(t *testing.T, e *cache.Epoch) []cache.Entry {
 	t.Helper()
-	rows := make([]counter.Row, 0, len(p.Entries))
-	acked := make([]cache.Committed, 0, len(p.Entries))
-	for _, e := range p.Entries {
-		if e.BaseUnknown {
-			found, err := b.store.Read(t.Context(), []counter.Key{e.Key})
-			require.NoError(t, err)
-			row, ok := found[e.Key]
-			_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: e.Key, Row: row, Found: ok, Generation: p.Generation}})
-			require.NoError(t, err)
-			continue // it is flushed in the next round
+	keys, next, err := b.cache.EpochKeys(t.Context(), e, 0, 100_000)
+	require.NoError(t, err)
+	require.Zero(t, next)
+	snapshot, err := b.cache.Read(t.Context(), e.Shard, keys)
+	require.NoError(t, err)
+	var entries []cache.Entry
+	for _, e := range snapshot.Entries {
+		switch {
+		case e.Aside:
+		case e.BaseUnknown:
+			entries = append(entries, b.rebase(t, e.Key, snapshot.Token))
+		default:
+			entries = append(entries, e)
 		}
-		rows = append(rows, e.Row)
-		acked = append(acked, cache.Committed{Key: e.Key, Version: e.Version, Life: e.Life})
+	}
+	return entries
+}
+
+func (b *testBundle) rebase(t *testing.T, key counter.Key, token string) cache.Entry {
+	t.Helper()
+	found, err := b.store.Read(t.Context(), []counter.Key{key})
+	require.NoError(t, err)
+	row, ok := found[key]
+	_, rebased, err := b.cache.Rebase(t.Context(), []cache.Base{{Key: key, Row: row, Found: ok, Token: token}})
+	require.NoError(t, err)
+	require.Len(t, rebased, 1)
+	return rebased[0]
+}
+
+func (b *testBundle) upsert(t *testing.T, entries []cache.Entry) {
+	t.Helper()
+	rows := make([]counter.Row, len(entries))
+	for i := range entries {
+		rows[i] = entries[i].Row
 	}
 	b.stored(t, rows...)
-	_, err := b.cache.Ack(t.Context(), p.Shard, p.At, acked)
+}
+
+func (b *testBundle) commit(t *testing.T, e *cache.Epoch) {
+	t.Helper()
+	_, done, err := b.cache.Commit(t.Context(), e)
 	require.NoError(t, err)
+	require.True(t, done)
+}
+
+// setAside does what a worker does with a dirty key that Postgres refuses: the other keys of its shard go on.
+func (b *testBundle) setAside(t *testing.T, key counter.Key) {
+	t.Helper()
+	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard(key), []counter.Key{key}, time.Hour))
+}
+
+// entry reads an entry.
+func (b *testBundle) entry(t *testing.T, key counter.Key) cache.Entry {
+	t.Helper()
+	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
+	require.NoError(t, err)
+	return snapshot.Entries[0]
+}
+
+// retry does what a worker does when Postgres takes a key after all that was set aside.
+func (b *testBundle) retry(t *testing.T, key counter.Key) {
+	t.Helper()
+	e := b.entry(t, key)
+	require.True(t, e.Aside)
+	b.stored(t, e.Row)
+	require.NoError(t, b.cache.Settle(t.Context(), b.cache.Shard(key), []cache.Entry{e}))
+}
+
+// inShardOf returns another key of the same shard.
+func (b *testBundle) inShardOf(key counter.Key) counter.Key {
+	for i := 0; ; i++ {
+		if other := counter.Key("other" + strconv.Itoa(i)); b.cache.Shard(other) == b.cache.Shard(key) {
+			return other
+		}
+	}
+}
+
+// eventuallyWait blocks until n operations wait that have been looked at.
+func (b *testBundle) eventuallyWait(t *testing.T, n int) {
+	t.Helper()
+	localtest.Eventually(t, time.Minute, func() (bool, string) {
+		return writepath.Looked(b.service) == n, strconv.Itoa(writepath.Looked(b.service)) + " wait"
+	})
+}
+
+// requireWaits looks at all that waits, and requires that n operations go on waiting.
+func (b *testBundle) requireWaits(t *testing.T, n int) {
+	t.Helper()
+	writepath.Look(t.Context(), b.service)
+	require.Equal(t, n, writepath.Looked(b.service), "of those that wait")
 }
 
 // waiting begins an operation that waits, and returns where its result comes.
@@ -156,33 +223,44 @@ func TestAReadWaitsForItsVersion(t *testing.T) {
 	require.False(t, receive(t, b.waiting(t, op(counter.Get, "none", 0), writepath.Options{})).Counter.Exists, "at once")
 }
 
-// A counter that is written all the time is never clean; what was committed of it is noted.
+// A counter that is written all the time is never clean; the epochs of its writes end all the same.
 func TestAWaitForACounterThatIsWrittenMeanwhileEndsWithTheFlush(t *testing.T) {
 	t.Parallel()
 	b := setupPatient(t)
 	b.do(t, op(counter.Set, "a", 1))
 	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
-	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		return b.do(t, op(counter.Get, "a", 0))[0].Counter.Version == 2, "not written"
-	})
-	shard := b.cache.Shard("a")
-	p := b.peekShard(t, shard)
+	b.eventuallyWait(t, 1)
+	e := b.seal(t, b.cache.Shard("a"))
+	entries := b.read(t, e)
 	b.do(t, op(counter.Increment, "a", 1))
 	newer := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{})
+	b.eventuallyWait(t, 2)
+	b.upsert(t, entries)
+	b.requireWaits(t, 2)
 
-	b.commit(t, p)
+	b.commit(t, e)
 
 	r := receive(t, result).Counter
 	require.Equal(t, counter.Counter{Key: "a", Value: 2, Version: 2, Exists: true, Known: true, Synced: true, SyncedVersion: 2}, r)
-	read := receive(t, b.waiting(t, op(counter.Get, "a", 0), writepath.Options{Version: 2})).Counter
-	require.Equal(t, int64(3), read.Version)
-	require.Equal(t, int64(2), read.SyncedVersion, "of an older version than the one that is shown")
-	requireNone(t, newer)
+	b.requireWaits(t, 1)
 	b.flush(t)
 	require.Equal(t, int64(3), receive(t, newer).Counter.SyncedVersion)
-	text, err := b.redis.Get(t.Context(), "{aw:"+shard.String()+"}:c:a").Result()
-	require.NoError(t, err)
-	require.Equal(t, "3 3", text, "a clean entry keeps no notes")
+}
+
+func TestAReadTellsOfTheVersionThatItWaitedForWhenANewerOneIsThere(t *testing.T) {
+	t.Parallel()
+	b := setupPatient(t)
+	b.do(t, op(counter.Set, "a", 1), op(counter.Set, "a", 2))
+	read := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{Version: 2})
+	b.eventuallyWait(t, 1)
+	e := b.seal(t, b.cache.Shard("a"))
+	b.upsert(t, b.read(t, e))
+	b.do(t, op(counter.Increment, "a", 1))
+	b.commit(t, e)
+	r := receive(t, read).Counter
+	require.True(t, r.Synced)
+	require.Equal(t, int64(3), r.Version)
+	require.Equal(t, int64(2), r.SyncedVersion, "of an older version than the one that is shown")
 }
 
 func TestAWriteOnAnUnknownBaseCanBeWaitedFor(t *testing.T) {
@@ -198,20 +276,68 @@ func TestAWriteOnAnUnknownBaseCanBeWaitedFor(t *testing.T) {
 	require.Equal(t, int64(10), r.SyncedVersion)
 }
 
+// Nobody knows then which version it was; the newer one is not in Postgres yet.
+func TestAWriteOnAnUnknownBaseThatIsWrittenMeanwhileTellsOfNoVersion(t *testing.T) {
+	t.Parallel()
+	b := setupPatient(t)
+	b.stored(t, counter.Row{Key: "a", Value: 40, Version: 9})
+	result := b.waiting(t, op(counter.Increment, "a", 2), writepath.Options{Minimal: true})
+	b.eventuallyWait(t, 1)
+	e := b.seal(t, b.cache.Shard("a"))
+	b.upsert(t, b.read(t, e))
+	require.Equal(t, int64(11), b.do(t, op(counter.Increment, "a", 1))[0].Counter.Version)
+	b.commit(t, e)
+	r := receive(t, result).Counter
+	require.True(t, r.Synced)
+	require.Zero(t, r.SyncedVersion)
+}
+
 func TestAWaitForWhatHasLeftRedisAsksPostgres(t *testing.T) {
 	t.Parallel()
 	b := setupPatient(t)
 	b.do(t, op(counter.Set, "a", 1), op(counter.Set, "lost", 1))
 	b.flush(t)
-	lost := b.waiting(t, op(counter.Increment, "lost", 1), writepath.Options{Wait: 3 * time.Second})
-	kept := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
-	b.eventuallyDirty(t, 2)
-	// The ack is without its message, and then both entries are gone: one expired, and one was lost before its flush.
+	kept := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{Version: 2})
+	lost := b.waiting(t, op(counter.Get, "lost", 0), writepath.Options{Version: 2, Wait: 5 * time.Second})
+	b.eventuallyWait(t, 2)
+	// Version 2 was written, flushed and evicted before anybody looked; that of the other was lost.
 	b.stored(t, counter.Row{Key: "a", Value: 2, Version: 2})
-	require.NoError(t, b.redis.FlushDB(t.Context()).Err())
+	for _, key := range []counter.Key{"a", "lost"} {
+		require.NoError(t, b.redis.Del(t.Context(), "{aw:"+b.cache.Shard(key).String()+"}:c:"+string(key)).Err())
+	}
 
+	b.requireWaits(t, 1)
 	require.True(t, receive(t, kept).Counter.Synced)
 	require.False(t, receive(t, lost).Counter.Synced, "Postgres has an older version")
+}
+
+// While keys of the shard are set aside, entries are looked at; a clean one may have been evicted.
+func TestAWriteWhoseEntryWasEvictedIsSynced(t *testing.T) {
+	t.Parallel()
+	b := setupPatient(t)
+	other := b.inShardOf("a")
+	b.do(t, op(counter.Set, other, 1))
+	b.setAside(t, other)
+	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
+	b.eventuallyWait(t, 1)
+	e := b.seal(t, b.cache.Shard("a"))
+	b.upsert(t, b.read(t, e))
+	asked := b.reads.calls.Load()
+	require.NoError(t, b.redis.Del(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a").Err())
+	b.commit(t, e)
+	require.True(t, receive(t, result).Counter.Synced)
+	require.Greater(t, b.reads.calls.Load(), asked, "only Postgres knows")
+}
+
+func TestAnEmptiedRedisEndsWaitsWithoutAPromise(t *testing.T) {
+	t.Parallel()
+	b := setupPatient(t)
+	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
+	b.eventuallyWait(t, 1)
+	require.NoError(t, b.redis.FlushDB(t.Context()).Err())
+	b.do(t, op(counter.Set, "a", 7)) // the same version again, but another operation
+	b.flush(t)
+	require.False(t, receive(t, result).Counter.Synced)
 }
 
 func TestARestartOfRedisEndsWaitsWithoutAPromise(t *testing.T) {
@@ -219,12 +345,11 @@ func TestARestartOfRedisEndsWaitsWithoutAPromise(t *testing.T) {
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
-	b.eventuallyDirty(t, 1)
-	localtest.Eventually(t, 20*time.Second, func() (bool, string) { // it has been looked at
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		n, err := b.redis.PubSubNumSub(t.Context(), "aw:acks").Result()
 		return err == nil && n["aw:acks"] == 1, "not subscribed"
 	})
-	localtest.Eventually(t, 20*time.Second, func() (bool, string) { return writepath.Looked(b.service) == 1, "not looked at" })
+	b.eventuallyWait(t, 1)
 	server.Kill()
 	require.NoError(t, server.Start(t.Context()))
 	// The same version again, but another operation.
@@ -272,55 +397,4 @@ func TestTooManyWaitsAreRefusedBeforeTheyWrite(t *testing.T) {
 	}
 	require.False(t, b.do(t, op(counter.Get, "a", 0))[0].Counter.Exists)
 	require.NoError(t, receive(t, b.waiting(t, op(counter.Get, "none", 0), writepath.Options{})).Err, "the room was given back")
-}
-
-// The promise of the README: many waiters cost one subscription and one look for each message, not polling each.
-func TestTenThousandWaitersShareOneSubscriptionAndAreAnsweredByTheNextFlush(t *testing.T) {
-	t.Parallel()
-	const callers, keys = 10_000, 1_000
-	server := localtest.OwnRedis(t, local.RedisOptions{}) // for what it counts
-	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
-	for i := range keys {
-		b.do(t, op(counter.Set, counter.Key(strconv.Itoa(i)), 1))
-	}
-	var synced atomic.Int64
-	var group sync.WaitGroup
-	for i := range callers {
-		group.Go(func() {
-			key := counter.Key(strconv.Itoa(i % keys))
-			r := b.service.Do(context.Background(), []counter.Operation{op(counter.Get, key, 0)}, writepath.Options{Wait: waitLong})[0]
-			if r.Err == nil && r.Counter.Synced {
-				synced.Add(1)
-			}
-		})
-	}
-	localtest.Eventually(t, 60*time.Second, func() (bool, string) {
-		return writepath.Looked(b.service) == callers, strconv.Itoa(writepath.Looked(b.service)) + " wait"
-	})
-	subscribers, err := b.redis.PubSubNumSub(t.Context(), "aw:acks").Result()
-	require.NoError(t, err)
-	require.Equal(t, int64(1), subscribers["aw:acks"])
-	require.Zero(t, synced.Load())
-	calls := scriptCalls(t, b)
-
-	started := time.Now()
-	b.flush(t)
-	group.Wait()
-
-	require.Equal(t, int64(callers), synced.Load())
-	t.Logf("%d waiters on %d keys: answered %s after the flush began, with %d script calls", callers, keys, time.Since(started),
-		scriptCalls(t, b)-calls)
-	require.Less(t, scriptCalls(t, b)-calls, callers/10, "one look for many, and their reads share calls")
-}
-
-// scriptCalls is how often Redis has run a script since its start.
-func scriptCalls(t *testing.T, b *testBundle) int {
-	t.Helper()
-	info, err := b.redis.Info(context.Background(), "commandstats").Result()
-	require.NoError(t, err)
-	_, rest, _ := strings.Cut(info, "cmdstat_evalsha:calls=")
-	number, _, _ := strings.Cut(rest, ",")
-	n, err := strconv.Atoi(number)
-	require.NoError(t, err)
-	return n
 }

@@ -66,6 +66,7 @@ type waiters struct {
 	stopped  bool
 	kick     chan struct{}
 	stop     chan struct{}
+	cancel   context.CancelFunc // ends a look under way; nil: none has begun
 	ended    sync.WaitGroup
 }
 
@@ -195,10 +196,10 @@ func (w *waiters) wake() {
 // start begins to listen and to look. The lock is held.
 func (w *waiters) start() {
 	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
 	acks := w.cache.Acks(ctx)
 	w.ended.Go(func() { acks.Run(w.mark, w.markAll) })
 	w.ended.Go(func() {
-		defer cancel()
 		defer acks.Close()
 		w.run(ctx)
 	})
@@ -225,6 +226,9 @@ func (w *waiters) close() {
 	if !w.stopped {
 		w.stopped = true
 		close(w.stop)
+		if w.cancel != nil {
+			w.cancel()
+		}
 	}
 	w.mu.Unlock()
 	w.ended.Wait()
@@ -288,6 +292,9 @@ func (w *waiters) judge(t *target, p cache.Progress) bool {
 	case t.mark.epoch == 0:
 		return false
 	case t.mark.epoch > p.Watermark:
+		// The open epoch gets a new ID when a key becomes clean without a flush of its epoch: a retry has succeeded. If it was
+		// this key, nobody may ever flush the epoch in which it was written while it was set aside.
+		return t.mark.epoch == p.Open || t.mark.epoch == p.Sealed
 	case t.version == 0, p.Aside, p.Requeued > t.mark.epoch:
 		return false // which version that was, or whether its key was set aside meanwhile, the entry tells
 	default:
@@ -296,45 +303,38 @@ func (w *waiters) judge(t *target, p cache.Progress) bool {
 	return true
 }
 
+// seen is an entry as it was read, and the watermark of its shard at that moment.
+type seen struct {
+	cache.Entry
+
+	watermark int64
+	row       counter.Row // of one that is not in Redis any more
+	stored    bool        // Postgres has such a row
+}
+
 // inspect looks at the entries of targets for which the shard's progress does not tell.
 func (w *waiters) inspect(ctx context.Context, shard counter.Shard, targets []*target) {
 	if len(targets) == 0 {
 		return
 	}
-	entries := make(map[counter.Key]cache.Entry)
-	keys := make([]counter.Key, 0, len(targets))
-	for _, t := range targets {
-		if _, found := entries[t.key]; !found {
-			entries[t.key] = cache.Entry{}
-			keys = append(keys, t.key)
-		}
-	}
-	var watermark int64
-	for part := range slices.Chunk(keys, maxInspected) {
-		snapshot, err := w.cache.Read(ctx, shard, part)
-		if err != nil {
-			return // the next look asks again
-		}
-		watermark = snapshot.Watermark
-		for _, e := range snapshot.Entries {
-			entries[e.Key] = e
-		}
+	entries, err := w.read(ctx, shard, targets)
+	if err != nil {
+		return // the next look asks again
 	}
 	// After the entries: a key that left its retry before they were read is in p.Requeued.
 	p, err := w.cache.Progress(ctx, shard)
 	if err != nil {
 		return
 	}
-	rows := w.evicted(ctx, entries)
 	offered := make(map[counter.Key]bool)
 	w.mu.Lock()
 	for _, t := range targets {
 		e := entries[t.key]
-		if t.hint && e.Dirty(watermark) && !offered[t.key] {
+		if t.hint && e.Dirty(e.watermark) {
 			offered[t.key], t.hint = true, false
 		}
 		if !t.over {
-			w.judgeEntry(t, &e, watermark, p, rows)
+			w.judgeEntry(t, e, p)
 		}
 	}
 	w.mu.Unlock()
@@ -343,42 +343,60 @@ func (w *waiters) inspect(ctx context.Context, shard counter.Shard, targets []*t
 	}
 }
 
+// read reads the entries of targets, and from Postgres the rows of those that are not in Redis any more.
+func (w *waiters) read(ctx context.Context, shard counter.Shard, targets []*target) (map[counter.Key]*seen, error) {
+	entries := make(map[counter.Key]*seen)
+	keys := make([]counter.Key, 0, len(targets))
+	for _, t := range targets {
+		if _, found := entries[t.key]; !found {
+			entries[t.key] = nil
+			keys = append(keys, t.key)
+		}
+	}
+	var missing []counter.Key
+	for part := range slices.Chunk(keys, maxInspected) {
+		snapshot, err := w.cache.Read(ctx, shard, part)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range snapshot.Entries {
+			entries[e.Key] = &seen{Entry: e, watermark: snapshot.Watermark}
+			if e.Missing {
+				missing = append(missing, e.Key)
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return entries, nil
+	}
+	rows, err := w.bases.Read(ctx, missing)
+	if err != nil {
+		return entries, nil // the next look asks again for these
+	}
+	for key, row := range rows {
+		entries[key].row, entries[key].stored = row, true
+	}
+	return entries, nil
+}
+
 // judgeEntry is judge by the entry. The lock is held.
-func (w *waiters) judgeEntry(t *target, e *cache.Entry, watermark int64, p cache.Progress, rows map[counter.Key]counter.Row) {
-	passed := t.mark.epoch != 0 && t.mark.epoch <= watermark && t.mark.epoch >= p.Requeued
+func (w *waiters) judgeEntry(t *target, e *seen, p cache.Progress) {
+	passed := t.mark.epoch != 0 && t.mark.epoch <= e.watermark && t.mark.epoch >= p.Requeued
 	switch {
 	case e.Missing:
 		// Only a clean entry is evicted.
-		if row, found := rows[t.key]; found && row.Version >= t.version {
-			t.version = row.Version
+		if e.stored && e.row.Version >= t.version {
+			t.version = e.row.Version
 			w.settle(t, true)
 		}
 	case e.Corrupt, e.BaseUnknown, e.Version < t.version, e.Aside:
-	case !e.Dirty(watermark), passed && t.version == 0:
+	case !e.Dirty(e.watermark):
 		t.version = e.Version
 		w.settle(t, true)
 	case passed:
-		w.settle(t, true)
+		w.settle(t, true) // of a version that was not known, only that it is older than the entry's
 	default:
 		t.version = cmp.Or(t.version, e.Version)
 		t.mark = mark{epoch: e.Epoch, first: p.First}
 	}
-}
-
-// evicted reads the rows of entries that are not in Redis any more.
-func (w *waiters) evicted(ctx context.Context, entries map[counter.Key]cache.Entry) map[counter.Key]counter.Row {
-	var gone []counter.Key
-	for key, e := range entries {
-		if e.Missing {
-			gone = append(gone, key)
-		}
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	rows, err := w.bases.Read(ctx, gone)
-	if err != nil {
-		return nil // the next look asks again
-	}
-	return rows
 }

@@ -39,9 +39,9 @@ func readBy(r *http.Request) (int64, error) {
 	return request.By, nil
 }
 
-// answer sends a counter as JSON. A key that JSON would have to escape is none of the benchmark's; strconv's quotes are good
+// Answer sends a counter as JSON. A key that JSON would have to escape is none of the benchmark's; strconv's quotes are good
 // enough for it.
-func answer(c echo.Context, counter Counter) error {
+func Answer(c echo.Context, counter Counter) error {
 	buffer, _ := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
 	b := (*buffer)[:0]

@@ -64,7 +64,7 @@ func Handler(increment Increment, more ...func(*echo.Echo)) http.Handler {
 		if err != nil {
 			return err
 		}
-		return answer(c, counter)
+		return Answer(c, counter)
 	})
 	for _, add := range more {
 		add(e)

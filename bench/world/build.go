@@ -1,0 +1,68 @@
+package world
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+const module = "github.com/afterwrite/afterwrite"
+
+// ErrNoCommit means that the repository does not have the commit that is to be built.
+var ErrNoCommit = errors.New("not in this repository")
+
+// build builds the afterwrite of the module that dir lies in, as `make build` does.
+func build(ctx context.Context, dir, program string) error {
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", program, module}
+	command := exec.CommandContext(ctx, "go", args...) //nolint:gosec // no input
+	command.Dir = dir
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// buildCommit builds afterwrite as it was at a commit. It works on a copy of the commit's files, which it removes again.
+func buildCommit(ctx context.Context, commit, program string) (err error) {
+	if _, err := git(ctx, "cat-file", "-e", commit+"^{commit}"); err != nil {
+		return fmt.Errorf("the previous version is commit %.7s, which is %w (%w): get it with `git fetch --unshallow` or from upstream, "+
+			"or choose comparisons without it with -only", commit, ErrNoCommit, err)
+	}
+	copied, err := os.MkdirTemp("", "afterwrite-previous-")
+	if err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(copied)) }()
+	// git archives only what is below the folder it is called in.
+	top, err := git(ctx, "rev-parse", "--show-toplevel")
+	if err != nil {
+		return err
+	}
+	archive := filepath.Join(copied, "archive.tar")
+	if _, err := git(ctx, "-C", top, "archive", "--output="+archive, commit); err != nil {
+		return err
+	}
+	unpack := exec.CommandContext(ctx, "tar", "-xf", archive, "-C", copied) //nolint:gosec // a folder of our own
+	if out, err := unpack.CombinedOutput(); err != nil {
+		return fmt.Errorf("unpack commit %.7s: %w\n%s", commit, err, out)
+	}
+	if err := build(ctx, copied, program); err != nil {
+		return fmt.Errorf("commit %.7s: %w", commit, err)
+	}
+	return nil
+}
+
+// git returns what git prints, or its error with the reason it gives.
+func git(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "git", args...).CombinedOutput() //nolint:gosec // arguments from here
+	out = bytes.TrimSpace(out)
+	if err != nil {
+		return "", fmt.Errorf("git: %w: %s", err, out)
+	}
+	return string(out), nil
+}

@@ -1,0 +1,116 @@
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// gaugeAge is how old the numbers may be that a process gives for the dirty keys: it asks Redis at most once a second. So each is
+// asked less often than that, and several in turn.
+const gaugeAge = 1050 * time.Millisecond
+
+var (
+	errNobody  = errors.New("no process of afterwrite is running that could be asked")
+	errNoGauge = errors.New("it exports no afterwrite_dirty_keys")
+)
+
+// Dirty is how many keys Postgres does not have yet, as a process says that is running: it is up to date, but may take a second.
+func (s *Stage) Dirty(ctx context.Context) (int64, error) {
+	running := s.running()
+	if len(running) == 0 {
+		return 0, errNobody
+	}
+	return running[0].dirty(ctx)
+}
+
+// running are the processes that have not ended.
+func (s *Stage) running() []*Process {
+	return slices.DeleteFunc(slices.Clone(s.processes), func(p *Process) bool {
+		select {
+		case <-p.done:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+// Drained waits until no key is dirty, for bound at most.
+func (s *Stage) Drained(ctx context.Context, bound time.Duration) error {
+	_, err := s.DrainedTo(ctx, 0, bound)
+	return err
+}
+
+// DrainedTo waits until no more than most keys are dirty, for bound at most. more is when it saw more for the last time; the zero
+// time if it never did. The processes are asked in turn, so it is exact to a second divided by their number.
+func (s *Stage) DrainedTo(ctx context.Context, most int64, bound time.Duration) (more time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	running := s.running()
+	if len(running) == 0 {
+		return time.Time{}, errNobody
+	}
+	ticker := time.NewTicker(gaugeAge / time.Duration(len(running)))
+	defer ticker.Stop()
+	for turn := 0; ; turn++ {
+		left, err := running[turn%len(running)].dirty(ctx)
+		if err != nil {
+			return more, fmt.Errorf("wait for the drain: %w", err)
+		}
+		if left <= most {
+			return more, nil
+		}
+		more = time.Now()
+		select {
+		case <-ctx.Done():
+			return more, fmt.Errorf("wait for the drain, with %d keys left: %w", left, ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+// dirty reads the gauge, a second after it was read before at the earliest.
+func (p *Process) dirty(ctx context.Context) (int64, error) {
+	timer := time.NewTimer(time.Until(p.scraped.Add(gaugeAge)))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-timer.C:
+	}
+	metrics, err := p.Metrics(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, ok := metrics["afterwrite_dirty_keys"]; !ok {
+		return 0, fmt.Errorf("%s: %w", p.Name, errNoGauge)
+	}
+	return int64(metrics.Sum("afterwrite_dirty_keys")), nil
+}
+
+// Flushed is what Postgres has written since a moment of the counters that Key names. Its moments are those at which transactions
+// began.
+type Flushed struct {
+	Rows int64
+	Last time.Time // the zero time if there are none
+	// Tenth and Ninetieth are when 10 % and 90 % of the rows were there.
+	Tenth, Ninetieth time.Time
+}
+
+// FlushedSince asks Postgres, by the time that each row carries. A row that was written twice counts once, at its last time.
+// Postgres and this program are on one machine, and so by one clock.
+func (s *Stage) FlushedSince(ctx context.Context, since time.Time) (Flushed, error) {
+	const query = `
+SELECT count(*), coalesce(max(updated_at), $1),
+	coalesce(percentile_disc(0.1) WITHIN GROUP (ORDER BY updated_at), $1),
+	coalesce(percentile_disc(0.9) WITHIN GROUP (ORDER BY updated_at), $1)
+FROM counters WHERE updated_at > $1 AND key LIKE 'counter:%'`
+	var f Flushed
+	if err := s.DB.QueryRowContext(ctx, query, since).Scan(&f.Rows, &f.Last, &f.Tenth, &f.Ninetieth); err != nil {
+		return Flushed{}, fmt.Errorf("ask when rows were written: %w", err)
+	}
+	return f, nil
+}

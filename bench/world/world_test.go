@@ -1,0 +1,149 @@
+package world
+
+import (
+	"context"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const patience = 30 * time.Second
+
+// TestStages has one world for all tests of stages: it takes a build and two servers.
+func TestStages(t *testing.T) {
+	t.Parallel()
+	w, err := New(t.Context(), "")
+	t.Cleanup(func() { require.NoError(t, w.Close()) })
+	require.NoError(t, err)
+	for name, test := range map[string]func(*testing.T, *Stage){
+		"is drained when postgres has everything": testDrained,
+		"stays dirty without a worker":            testDirty,
+		"goes on from what was saved":             testSaved,
+	} {
+		stage, err := w.Stage(t.Context(), StageOptions{Name: name})
+		require.NoError(t, err)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.NoError(t, stage.Reset(t.Context(), 100))
+			test(t, stage)
+		})
+	}
+}
+
+func startAll(t *testing.T, stage *Stage) (api *Process) {
+	t.Helper()
+	for _, name := range []string{"scheduler", "worker", "api"} {
+		var err error
+		api, err = stage.Start(t.Context(), name)
+		require.NoError(t, err)
+	}
+	return api
+}
+
+func increment(t *testing.T, api *Process, key string) {
+	t.Helper()
+	url := api.URL + "/v1/counters/" + key + "/increment"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, http.NoBody)
+	require.NoError(t, err)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusOK, response.StatusCode)
+}
+
+func requireSum(t *testing.T, stage *Stage, want int64) {
+	t.Helper()
+	sum, rows, err := stage.Sum(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, want, sum)
+	require.EqualValues(t, 100, rows)
+}
+
+func testDrained(t *testing.T, stage *Stage) {
+	t.Helper()
+	api := startAll(t, stage)
+	began := time.Now()
+	increment(t, api, Key(7))
+	require.NoError(t, stage.Drained(t.Context(), patience))
+	requireSum(t, stage, 1)
+
+	flushed, err := stage.FlushedSince(t.Context(), began)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, flushed.Rows)
+	require.WithinRange(t, flushed.Last, began, time.Now())
+	require.Equal(t, flushed.Last, flushed.Tenth)
+
+	later := flushed.Last.Add(time.Microsecond)
+	flushed, err = stage.FlushedSince(t.Context(), later)
+	require.NoError(t, err)
+	require.Zero(t, flushed.Rows)
+	require.WithinDuration(t, later, flushed.Last, 0, "nothing has been flushed later than that")
+}
+
+func testDirty(t *testing.T, stage *Stage) {
+	t.Helper()
+	_, err := stage.Dirty(t.Context())
+	require.ErrorIs(t, err, errNobody)
+	api, err := stage.Start(t.Context(), "api")
+	require.NoError(t, err)
+	increment(t, api, Key(1))
+	increment(t, api, Key(2))
+	dirty, err := stage.Dirty(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 2, dirty)
+	require.ErrorIs(t, stage.Drained(t.Context(), time.Second), context.DeadlineExceeded)
+	_, err = stage.DrainedTo(t.Context(), 2, patience)
+	require.NoError(t, err)
+
+	_, err = stage.Drain(t.Context())
+	require.NoError(t, err)
+	requireSum(t, stage, 2)
+}
+
+// A restored Redis and a restored Postgres belong together: what is written next goes on from there.
+func testSaved(t *testing.T, stage *Stage) {
+	t.Helper()
+	api := startAll(t, stage)
+	require.False(t, stage.Saved())
+	increment(t, api, Key(7))
+	require.NoError(t, stage.Drained(t.Context(), patience))
+	require.NoError(t, stage.StopAll())
+	require.NoError(t, stage.Save(t.Context()))
+	require.True(t, stage.Saved())
+
+	for want := range int64(2) { // each time the same again
+		require.NoError(t, stage.Restore(t.Context()))
+		requireSum(t, stage, 1)
+		api = startAll(t, stage)
+		for range want + 1 {
+			increment(t, api, Key(7))
+		}
+		require.NoError(t, stage.Drained(t.Context(), patience))
+		requireSum(t, stage, want+2)
+		require.NoError(t, stage.StopAll())
+	}
+}
+
+func TestACommitIsBuiltAsItWas(t *testing.T) {
+	t.Parallel()
+	commit, err := git(t.Context(), "rev-parse", "HEAD")
+	if err != nil {
+		t.Skip("this is no clone: ", err)
+	}
+	program := filepath.Join(t.TempDir(), "afterwrite")
+	require.NoError(t, buildCommit(t.Context(), commit, program))
+	out, err := exec.CommandContext(t.Context(), program, "version").CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+func TestACommitThatIsNotThereIsSaid(t *testing.T) {
+	t.Parallel()
+	err := buildCommit(t.Context(), strings.Repeat("0", 40), filepath.Join(t.TempDir(), "afterwrite"))
+	require.ErrorIs(t, err, ErrNoCommit)
+	require.ErrorContains(t, err, "git fetch --unshallow")
+}

@@ -1,0 +1,159 @@
+package verify_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/verify"
+)
+
+// set of a key's shard: open, sealed, retry or dead.
+func (b *testBundle) shardSet(key counter.Key, name string) string {
+	return "{aw:" + b.cache.Shard(key).String() + "}:" + name
+}
+
+// strand removes a key from the open epoch, as somebody may by hand: no flush finds it, nor does a write put it back.
+func (b *testBundle) strand(t *testing.T, key counter.Key) {
+	t.Helper()
+	require.Equal(t, int64(1), b.redis.SRem(t.Context(), b.shardSet(key, "open"), string(key)).Val())
+}
+
+func (b *testBundle) requireRow(t *testing.T, key counter.Key, value int64) {
+	t.Helper()
+	rows, err := b.store.Read(t.Context(), []counter.Key{key})
+	require.NoError(t, err)
+	require.Contains(t, rows, key)
+	require.Equal(t, value, rows[key].Value)
+}
+
+// requireAhead requires that verify finds one entry that is ahead of its row, and repairs it.
+func (b *testBundle) requireAhead(t *testing.T) {
+	t.Helper()
+	for _, repair := range []bool{false, true} {
+		report := b.verify(t, repair)
+		require.Equal(t, map[verify.Class]int64{verify.Ahead: 1}, report.Counts)
+		require.Equal(t, repair, report.Unmended == 0)
+	}
+	b.drain(t)
+	require.Equal(t, map[verify.Class]int64{verify.Equal: 1}, b.verify(t, false).Counts)
+}
+
+func TestADirtyEntryInNoEpochIsFlushedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.set(t, "k", 1)
+	b.strand(t, "k")
+	b.set(t, "k", 2)
+	b.drain(t)
+	b.requireAhead(t)
+	b.requireRow(t, "k", 2)
+}
+
+// A worker committed the row and died: nothing differs yet, but what is written next would not be flushed either.
+func TestADirtyEntryInNoEpochIsFlushedAgainAlthoughItsRowIsTheSame(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.set(t, "k", 1)
+	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard("k"), []counter.Key{"k"})
+	require.NoError(t, err)
+	_, err = b.store.Upsert(t.Context(), []counter.Row{snapshot.Entries[0].Row})
+	require.NoError(t, err)
+	b.strand(t, "k")
+	b.requireAhead(t)
+}
+
+// The watermark of the others makes it look clean.
+func TestAnEntryInNoEpochThatTheWatermarkHasPassedIsFlushedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.set(t, "k", 1)
+	b.drain(t)
+	b.set(t, "k", 2)
+	b.strand(t, "k")
+	other := counter.Key("a")
+	for b.cache.Shard(other) != b.cache.Shard("k") {
+		other += "a"
+	}
+	b.set(t, other, 1)
+	b.drain(t)
+	report := b.verify(t, true)
+	require.Equal(t, map[verify.Class]int64{verify.Ahead: 1, verify.Equal: 1}, report.Counts)
+	b.drain(t)
+	b.requireRow(t, "k", 2)
+	require.Equal(t, map[verify.Class]int64{verify.Equal: 2}, b.verify(t, false).Counts)
+}
+
+// Somebody deleted all sets of the shard.
+func TestEntriesInNoSetAreFlushedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, key := range []counter.Key{"a", "b", "c", "d", "e"} {
+		b.set(t, key, 1)
+	}
+	for shard := range counter.Shard(b.cache.Shards()) {
+		require.NoError(t, b.redis.Del(t.Context(), "{aw:"+shard.String()+"}:open").Err())
+	}
+	require.Equal(t, map[verify.Class]int64{verify.Ahead: 5}, b.verify(t, true).Counts)
+	b.drain(t)
+	require.Equal(t, map[verify.Class]int64{verify.Equal: 5}, b.verify(t, false).Counts)
+}
+
+// It is set aside by its entry, but no retry and no redrive would find it.
+func TestAnEntryThatIsSetAsideAndWaitsForNothingIsFlushedAgain(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"retry", "dead"} {
+		b := setup(t)
+		b.set(t, "k", 1)
+		require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard("k"), []counter.Key{"k"}, time.Hour))
+		if name == "dead" {
+			require.NoError(t, b.cache.Bury(t.Context(), "k", cache.Dead{Reason: "no", Since: time.Now(), Attempts: 1}))
+		}
+		b.drain(t) // the epoch of its write
+		b.set(t, "k", 2)
+		require.NoError(t, b.redis.Del(t.Context(), b.shardSet("k", name)).Err())
+		b.requireAhead(t)
+		b.requireRow(t, "k", 2)
+	}
+}
+
+func TestEntriesThatAreSetAsideAreNoDifference(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.set(t, "waits", 1)
+	b.set(t, "dead", 1)
+	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard("waits"), []counter.Key{"waits"}, time.Hour))
+	require.NoError(t, b.cache.Bury(t.Context(), "dead", cache.Dead{Reason: "no", Since: time.Now(), Attempts: 1}))
+	b.drain(t)
+	b.set(t, "waits", 2)
+	b.set(t, "dead", 2)
+	require.Equal(t, map[verify.Class]int64{verify.Dirty: 1, verify.Dead: 1}, b.verify(t, true).Counts)
+}
+
+// Each set that a key may be in without its entry.
+func TestAKeyWithoutAnEntryIsAnOrphanWhereverItIs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, key := range []counter.Key{"open", "sealed", "waits", "dead"} {
+		b.set(t, key, 1)
+	}
+	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard("waits"), []counter.Key{"waits"}, time.Hour))
+	require.NoError(t, b.cache.Bury(t.Context(), "dead", cache.Dead{Reason: "no", Since: time.Now(), Attempts: 1}))
+	for shard := range counter.Shard(b.cache.Shards()) {
+		e, err := b.cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
+		require.NoError(t, err)
+		require.NoError(t, b.cache.Release(t.Context(), shard, "test"))
+		require.NotEqual(t, cache.Busy, e.State)
+	}
+	b.set(t, "open", 2)
+	for _, key := range []counter.Key{"open", "sealed", "waits", "dead"} {
+		require.NoError(t, b.redis.Del(t.Context(), b.entry(key)).Err())
+	}
+	report := b.verify(t, true)
+	require.Equal(t, map[verify.Class]int64{verify.Orphan: 4}, report.Counts)
+	b.drain(t)
+	require.Equal(t, map[verify.Class]int64{verify.Orphan: 2}, b.verify(t, false).Counts, "a flush has forgotten the others")
+}

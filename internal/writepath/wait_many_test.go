@@ -1,0 +1,108 @@
+package writepath_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+)
+
+const manyWaiters, manyKeys = 10_000, 1_000
+
+// many begins an operation on one of manyKeys keys for each of manyWaiters callers, and returns what blocks until all are
+// answered and counts those that Postgres has.
+func (b *testBundle) many(t *testing.T, kind counter.Kind) (synced func() int64) {
+	t.Helper()
+	var n atomic.Int64
+	var group sync.WaitGroup
+	for i := range manyWaiters {
+		group.Go(func() {
+			o := op(kind, counter.Key(strconv.Itoa(i%manyKeys)), 1)
+			r := b.service.Do(context.Background(), []counter.Operation{o}, writepath.Options{Wait: waitLong})[0]
+			if r.Err == nil && r.Counter.Synced {
+				n.Add(1)
+			}
+		})
+	}
+	b.eventuallyWait(t, manyWaiters)
+	require.Zero(t, n.Load())
+	return func() int64 {
+		group.Wait()
+		return n.Load()
+	}
+}
+
+// commandCalls is how often Redis has run each command since its start.
+func commandCalls(t *testing.T, b *testBundle) map[string]int {
+	t.Helper()
+	info, err := b.redis.Info(context.Background(), "commandstats").Result()
+	require.NoError(t, err)
+	calls := make(map[string]int)
+	for line := range strings.Lines(info) {
+		name, rest, found := strings.Cut(line, ":calls=")
+		if !found {
+			continue
+		}
+		number, _, _ := strings.Cut(rest, ",")
+		calls[strings.TrimPrefix(name, "cmdstat_")], err = strconv.Atoi(number)
+		require.NoError(t, err)
+	}
+	return calls
+}
+
+// The promise of the README: many waiters cost one subscription and one look for each message, not polling each.
+func TestTenThousandReadersShareOneSubscriptionAndAreAnsweredByTheNextFlush(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{}) // for what it counts
+	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
+	for i := range manyKeys {
+		b.do(t, op(counter.Set, counter.Key(strconv.Itoa(i)), 1))
+	}
+	synced := b.many(t, counter.Get)
+	subscribers, err := b.redis.PubSubNumSub(t.Context(), "aw:acks").Result()
+	require.NoError(t, err)
+	require.Equal(t, int64(1), subscribers["aw:acks"])
+	before := commandCalls(t, b)
+
+	started := time.Now()
+	b.flush(t)
+	require.Equal(t, int64(manyWaiters), synced())
+
+	took, after := time.Since(started), commandCalls(t, b)
+	scripts := after["evalsha"] - before["evalsha"]
+	t.Logf("%d readers on %d keys: answered %s after the flush began, with %d script calls", manyWaiters, manyKeys, took, scripts)
+	require.Less(t, scripts, manyWaiters/10, "one look for many, and their reads share calls")
+}
+
+// A writer needs no read of its entry: comparing two numbers tells.
+func TestTenThousandWritersCostOneLookAtEachShard(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
+	synced := b.many(t, counter.Increment)
+	before := commandCalls(t, b)
+
+	started := time.Now()
+	b.flush(t)
+	flushed := commandCalls(t, b)
+	took := time.Since(started)
+	require.Equal(t, int64(manyWaiters), synced())
+
+	total, after := time.Since(started), commandCalls(t, b)
+	gets := after["get"] - before["get"]
+	t.Logf("%d writers on %d keys: flushed in %s, answered %s after the flush began; GET %d, EXISTS %d, MGET %d, of these MGET of the flush %d",
+		manyWaiters, manyKeys, took, total, gets, after["exists"]-before["exists"], after["mget"]-before["mget"], flushed["mget"]-before["mget"])
+	require.Less(t, after["exists"]-before["exists"], 50, "looks: one for each of four commits, and for each shard once a second")
+	require.Equal(t, flushed["mget"], after["mget"], "no entry is read")
+	require.Equal(t, flushed["evalsha"], after["evalsha"], "no script is run")
+}
