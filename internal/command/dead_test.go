@@ -115,7 +115,7 @@ func TestDeadShowSaysEverything(t *testing.T) {
 	b := setupDead(t)
 	b.bury(t, "a")
 	text := b.succeeds(t, "dead", "show", "a")
-	for _, line := range []string{`key +a`, `shard +27`, `attempts +8`, `redis +10 \(version 1\)`, `postgres +none`, `task +none: .*`} {
+	for _, line := range []string{`key +a`, `shard +11`, `attempts +8`, `redis +10 \(version 1\)`, `postgres +none`, `task +none: .*`} {
 		require.Regexp(t, "(?m)^"+line+"$", text)
 	}
 	var shown deadletter.Shown
