@@ -33,7 +33,7 @@ func TestMachineSequences(t *testing.T) {
 		"a rebase keeps the ended runs that its row does not have":     m.lateRowAfterRebase,
 		"a repair leaves an entry alone that was written meanwhile":    m.repairWritten,
 		"a reconciliation leaves an entry alone that has moved on":     m.reconcileMoved,
-		"an entry whose row has all of it is not written once more":    m.adoptWhole,
+		"an entry becomes the row that is a later state of its life":   m.adoptLater,
 		"a discard leaves an entry alone that was written meanwhile":   m.discardWritten,
 		"an epoch is not committed by a flush of the one before":       m.commitNext,
 		"an epoch is not committed by a flush from before a restart":   m.commitAfterRestart,
@@ -263,15 +263,16 @@ func (m *machine) reconcileMoved(t rapid.TB) {
 	m.finish(t, f)
 }
 
-func (m *machine) adoptWhole(t rapid.TB) {
+func (m *machine) adoptLater(t rapid.TB) {
 	m.add(t, false)
 	m.save(t)
-	m.drain(t)
 	m.add(t, false)
 	m.drain(t)
 	m.back(t)
 	m.drain(t)
-	require.False(t, m.look(t)["a"].dirty())
+	a := m.look(t)["a"]
+	require.False(t, a.dirty())
+	require.EqualValues(t, 2, a.version, "what the row has")
 }
 
 func (m *machine) discardWritten(t rapid.TB) {

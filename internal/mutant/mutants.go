@@ -116,7 +116,7 @@ func reconciling() []mutant {
 		{name: "reconcile: ended runs of writes are counted twice", changes: one(reconcile, "lives", removed)},
 		{name: "reconcile: ended runs of writes are forgotten", changes: one(reconcile, "keep", becomes(`e\.p = .*`, `e.p = nil`))},
 		{name: "reconcile: an entry that has moved on is changed", changes: one(reconcile, "compare", becomes(` or e\.l ~= .* then`, ` then`))},
-		{name: "reconcile: a row that has all of an entry is merged", changes: one(reconcile, "adopted", never)},
+		{name: "reconcile: a later row of the same life is not adopted", changes: one(reconcile, "adopted", never)},
 		{name: "adopt: the number of a run of writes is used twice", changes: one(reconcile, "adopt", removed)},
 	}
 }
