@@ -87,11 +87,11 @@ func (b *testBundle) eventually(t *testing.T, path string, ok func(page string) 
 // dirty makes n keys of a shard dirty, since the given time.
 func (b *testBundle) dirty(t *testing.T, shard string, n int, since time.Time) {
 	t.Helper()
-	members := make([]redis.Z, n)
-	for i := range members {
-		members[i] = redis.Z{Score: float64(since.UnixMilli()), Member: strconv.Itoa(i)}
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = strconv.Itoa(i)
 	}
-	require.NoError(t, b.redis.ZAdd(t.Context(), "{aw:"+shard+"}:dirty", members...).Err())
+	localtest.OpenEpoch(t, b.redis, shard, since, keys...)
 }
 
 // lockedBuffer is a log that is written and read at the same time.
@@ -132,7 +132,6 @@ func TestOverviewSaysThatNoWorkerRuns(t *testing.T) {
 	b := setup(t, false)
 	b.dirty(t, "07", 1234, time.Now().Add(-95*time.Second))
 	require.NoError(t, b.redis.HSet(t.Context(), "{aw:09}:dead", "k", "{}").Err())
-	require.NoError(t, b.redis.ZAdd(t.Context(), "{aw:09}:dirty", redis.Z{Score: 1 << 52, Member: "k"}).Err())
 	b.run(t)
 
 	answer := b.get(t, "/")

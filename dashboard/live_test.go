@@ -237,7 +237,7 @@ func (c *counting) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 func (c *counting) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		c.sent.Add(int64(len(cmds)))
-		if cmds[0].Name() == "zcard" {
+		if len(cmds) > 1 && cmds[0].Name() == "time" && cmds[1].Name() == "mget" {
 			c.samples.Add(1)
 		}
 		return next(ctx, cmds)

@@ -160,7 +160,7 @@ func TestWorkersThatSayNothingWhileRedisIsAwayAreNotTakenForGone(t *testing.T) {
 	v.until(t, "state", "Redis has not answered for 7")
 	require.NoError(t, server.Start(t.Context()))
 	v.until(t, "state", "Redis is back; 300 keys are waiting.")
-	require.NoError(t, b.redis.Del(t.Context(), "{aw:00}:dirty").Err())
+	require.NoError(t, b.redis.Del(t.Context(), "{aw:00}:open").Err())
 	v.until(t, "state", "Keeping up")
 }
 
@@ -172,10 +172,10 @@ func TestARedisThatDoesNotLetUsInIsNotSaidToBeAway(t *testing.T) {
 	t.Cleanup(func() { _ = client.Close() })
 	b := setupOn(t, client.(*redis.Client), false)
 	b.run(t)
-	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "-zcard").Err())
+	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "-exists").Err())
 	b.eventually(t, "/", func(page string) bool {
 		return strings.Contains(page, "Redis does not permit us what we need, and has not served us for") && strings.Contains(page, "does not serve")
 	})
-	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "+zcard").Err())
+	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "+exists").Err())
 	b.eventually(t, "/", func(page string) bool { return !strings.Contains(page, "does not permit") })
 }

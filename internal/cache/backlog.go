@@ -3,7 +3,6 @@ package cache
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -64,8 +63,10 @@ func countShard(ctx context.Context, pipe redis.Pipeliner, s counter.Shard, at i
 	}
 }
 
-func (n *shardCounts) err() error {
-	return cmp.Or(n.opened.Err(), n.sealed.Err(), n.retry.Err(), n.dead.Err(), n.due.Err(), n.taken.Err())
+// read returns the shard's meta, if all has been answered.
+func (n *shardCounts) read() (shardMeta, error) {
+	meta, err := metaOf(n.meta)
+	return meta, cmp.Or(n.opened.Err(), n.sealed.Err(), n.retry.Err(), n.dead.Err(), n.due.Err(), n.taken.Err(), err)
 }
 
 // fill adds what has been counted.
@@ -92,7 +93,7 @@ func (s *shardState) oldest() int64 {
 	return 0
 }
 
-// Backlog counts all shards, in two round trips (on a cluster, two to each node): two commands, and seven of constant or logarithmic
+// Backlog counts all shards, in two round trips (on a cluster, one to each node): a few commands, and seven of constant or logarithmic
 // time for each shard that has something to count. Where some cannot be asked it returns an error and what the others have.
 func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
 	shards, err := c.backlogs(ctx)
@@ -133,26 +134,16 @@ func (c *Cache) DirtyCount(ctx context.Context) (int64, error) {
 
 // backlogs counts each shard. With an error, it is that of a node which says why it does not serve, where there is one.
 func (c *Cache) backlogs(ctx context.Context) ([]ShardBacklog, error) {
-	states, now := c.overview(ctx)
+	counts, now, err := c.countShards(ctx)
 	out := make([]ShardBacklog, c.shards)
-	pipe := c.client.Pipeline()
-	counts := make([]*shardCounts, c.shards)
-	for i, s := range states {
-		if s.err == nil && (s.meta.since > 0 || s.meta.sealed > 0 || s.aside) {
-			counts[i] = countShard(ctx, pipe, counter.Shard(i), now)
-		}
-	}
-	var err error
-	if pipe.Len() > 0 {
-		err = send(ctx, pipe) // which is that of one command; each has its own
-	}
 	var failed, denied error
-	for i, n := range counts {
-		e := states[i].err
-		var meta shardMeta
-		if n != nil {
-			meta, e = metaOf(n.meta)
-			e = cmp.Or(n.err(), e)
+	for i := range out {
+		e := err
+		if e == nil && counts[i] != nil {
+			var meta shardMeta
+			if meta, e = counts[i].read(); e == nil {
+				out[i].fill(counts[i], meta, now)
+			}
 		}
 		if e != nil {
 			out[i] = ShardBacklog{Unknown: true}
@@ -160,74 +151,65 @@ func (c *Cache) backlogs(ctx context.Context) ([]ShardBacklog, error) {
 			if Denial(e) != "" {
 				denied = cmp.Or(denied, e)
 			}
-		} else if n != nil {
-			out[i].fill(n, meta, now)
 		}
 	}
 	if failed != nil {
-		return out, fmt.Errorf("count dirty keys: %w", cmp.Or(denied, failed, err))
+		return out, fmt.Errorf("count dirty keys: %w", cmp.Or(denied, failed))
 	}
 	return out, nil
 }
 
-// shardOverview is what is known of a shard before it is counted.
-type shardOverview struct {
-	meta  shardMeta
-	aside bool // some key may be set aside
-	err   error
-}
-
-// overview asks for all shards' metas, whether anything is set aside, and the time, ms: three commands in one round trip; on a
-// cluster, two for each shard.
-func (c *Cache) overview(ctx context.Context) (shards []shardOverview, now int64) {
+// countShards asks for each shard that has something to count, nil for the others, and for the time, ms. On a cluster it asks for
+// all of them at once: a node that hangs would leave no time to ask the others for more.
+func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int64, err error) {
+	counts = make([]*shardCounts, c.shards)
 	pipe := c.client.Pipeline()
-	clock := pipe.Time(ctx)
-	read := c.overviewOf(ctx, pipe)
-	_ = send(ctx, pipe) // each command has its own error
-	now = time.Now().UnixMilli()
-	if clock.Err() == nil { // else the node of a cluster that was asked for it is away: our own clock is better than none
-		now = clock.Val().UnixMilli()
+	if c.cluster {
+		now = time.Now().UnixMilli()
+		clock := pipe.Time(ctx)
+		for i := range counts {
+			counts[i] = countShard(ctx, pipe, counter.Shard(i), now)
+		}
+		_ = send(ctx, pipe)     // each command has its own error
+		if clock.Err() == nil { // else the node that was asked for it is away: our own clock is better than none
+			now = clock.Val().UnixMilli()
+		}
+		return counts, now, nil
 	}
-	shards = make([]shardOverview, c.shards)
-	for i := range shards {
-		var meta any
-		meta, shards[i].aside, shards[i].err = read(i)
-		if shards[i].err == nil {
-			shards[i].meta, shards[i].err = decodeMeta(meta)
+	busy, now, err := c.overview(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	for i := range counts {
+		if busy[i] {
+			counts[i] = countShard(ctx, pipe, counter.Shard(i), now)
 		}
 	}
-	return shards, now
+	if pipe.Len() > 0 {
+		_ = send(ctx, pipe) // each command has its own error
+	}
+	return counts, now, nil
 }
 
-// overviewOf queues the commands of overview, and returns what reads their answers about a shard.
-func (c *Cache) overviewOf(ctx context.Context, pipe redis.Pipeliner) func(shard int) (meta any, aside bool, err error) {
-	if c.cluster {
-		metas, asides := make([]*redis.StringCmd, c.shards), make([]*redis.IntCmd, c.shards)
-		for i := range c.shards {
-			s := counter.Shard(i)
-			metas[i] = pipe.Get(ctx, metaKey(s))
-			asides[i] = pipe.Exists(ctx, retryKey(s), deadKey(s))
-		}
-		return func(i int) (any, bool, error) {
-			if err := metas[i].Err(); errors.Is(err, redis.Nil) {
-				return nil, asides[i].Val() > 0, asides[i].Err()
-			}
-			return metas[i].Val(), asides[i].Val() > 0, cmp.Or(metas[i].Err(), asides[i].Err())
-		}
-	}
+// overview tells which shards have something to count, and the time, ms: three commands in one round trip.
+func (c *Cache) overview(ctx context.Context) (busy []bool, now int64, err error) {
 	names, asideNames := make([]string, c.shards), make([]string, 0, 2*c.shards)
 	for i := range names {
 		s := counter.Shard(i)
 		names[i] = metaKey(s)
 		asideNames = append(asideNames, retryKey(s), deadKey(s))
 	}
-	metas, aside := pipe.MGet(ctx, names...), pipe.Exists(ctx, asideNames...)
-	return func(i int) (any, bool, error) {
-		if err := cmp.Or(metas.Err(), aside.Err()); err != nil {
-			return nil, false, err
-		}
-		return metas.Val()[i], aside.Val() > 0, nil
+	pipe := c.client.Pipeline()
+	clock, metas, aside := pipe.Time(ctx), pipe.MGet(ctx, names...), pipe.Exists(ctx, asideNames...)
+	if err := send(ctx, pipe); err != nil {
+		return nil, 0, err
 	}
+	busy = make([]bool, c.shards)
+	for i, text := range metas.Val() {
+		meta, err := decodeMeta(text)
+		busy[i] = err != nil || meta.since > 0 || meta.sealed > 0 || aside.Val() > 0
+	}
+	return busy, clock.Val().UnixMilli(), nil
 }
 
 // Overdue returns the shards whose oldest epoch has been waiting for at least age, or of which keys that were set aside are due.

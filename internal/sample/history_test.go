@@ -68,9 +68,8 @@ func TestASnapshotIsOfAllShardsAndProcesses(t *testing.T) {
 	c := cache.New(client, cache.Options{Shards: 64, CleanTTL: time.Hour})
 	now, err := c.Now(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, client.ZAdd(t.Context(), "{aw:07}:dirty",
-		redis.Z{Score: float64(now - 5000), Member: "waits"}, redis.Z{Score: float64(now + 60_000), Member: "is retried"},
-		redis.Z{Score: 1 << 52, Member: "is dead"}).Err())
+	localtest.OpenEpoch(t, client, "07", time.UnixMilli(now-5000), "waits")
+	require.NoError(t, client.ZAdd(t.Context(), "{aw:07}:retry", redis.Z{Score: float64(now + 60_000), Member: "is retried"}).Err())
 	require.NoError(t, client.HSet(t.Context(), "{aw:07}:dead", "is dead", "{}").Err())
 
 	snapshot, err := sample.NewSampler(c, client).Take(t.Context())
