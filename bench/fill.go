@@ -17,7 +17,7 @@ const (
 	// fillBatch is how many operations a request has that only brings keys into a state, and fillClients how many such
 	// requests are under way: fast, and far from what the api refuses.
 	fillBatch   = 5000
-	fillClients = 2
+	fillClients = 4
 )
 
 // increments is the body of a batch that increments count counters by 1: first, first + step, and so on.

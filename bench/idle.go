@@ -11,7 +11,7 @@ import (
 
 const (
 	// idleSettle is for what processes do once after their start, idleTime how long commands are counted.
-	idleSettle = 10 * time.Second
+	idleSettle = 5 * time.Second
 	idleTime   = 20 * time.Second
 )
 

@@ -24,28 +24,9 @@ const (
 // counts: who waits for Redis behind a long script, waits here.
 func newAfterwrite(ctx context.Context, b *bench) error {
 	const name = "new/afterwrite"
-	stage, err := b.stage(ctx, world.StageOptions{Name: "new", Large: true})
+	sys, client, err := b.withNewKeys(ctx)
 	if err != nil {
 		return err
-	}
-	if err := stage.Reset(ctx, 0); err != nil {
-		return err
-	}
-	sys, err := on(ctx, stage, drainWorkers)
-	if err != nil {
-		return err
-	}
-	if err := sys.startAPI(ctx, roomy); err != nil {
-		return err
-	}
-	if err := fillBlind(ctx, sys.api.URL, newKeys); err != nil {
-		return err
-	}
-	client := &bystander{api: sys.api.URL}
-	for range bystanderKeys { // so that Redis has its keys
-		if _, err := client.write(ctx); err != nil {
-			return err
-		}
 	}
 	began, err := sys.beginDrain(ctx)
 	if err != nil {
@@ -59,7 +40,7 @@ func newAfterwrite(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := stage.Drained(ctx, drainPatience); err != nil { // of the client's last writes
+	if err := sys.stage.Drained(ctx, drainPatience); err != nil { // of the client's last writes
 		return err
 	}
 	if err := b.settle(ctx, name, sys, report.Count{Load: newKeys + client.written}, newKeys+bystanderKeys); err != nil {
@@ -68,10 +49,38 @@ func newAfterwrite(ctx context.Context, b *bench) error {
 	b.note(name+"/drain", drained.rate)
 	b.note(name+"/slowest", slowest.Seconds()*1000)
 	// So many keys make the next rewrite of Redis's file long.
-	if err := stage.StopAll(); err != nil {
+	if err := sys.stage.StopAll(); err != nil {
 		return err
 	}
-	return stage.Reset(ctx, 0)
+	return sys.stage.Reset(ctx, 0)
+}
+
+// withNewKeys is an api that has taken the new keys, and a client whose keys Redis has too. Nothing flushes yet.
+func (b *bench) withNewKeys(ctx context.Context) (*system, *bystander, error) {
+	stage, err := b.stage(ctx, world.StageOptions{Name: "new", Large: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := stage.Reset(ctx, 0); err != nil {
+		return nil, nil, err
+	}
+	sys, err := on(ctx, stage, drainWorkers)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := sys.startAPI(ctx, roomy); err != nil {
+		return nil, nil, err
+	}
+	if err := fillBlind(ctx, sys.api.URL, newKeys); err != nil {
+		return nil, nil, err
+	}
+	client := &bystander{api: sys.api.URL}
+	for range bystanderKeys {
+		if _, err := client.write(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	return sys, client, nil
 }
 
 // bystander is a client with one connection that writes keys of its own, one after the other.

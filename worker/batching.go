@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 const (
@@ -32,7 +34,7 @@ type batching struct {
 
 	mu       sync.Mutex
 	size     int
-	limit    int           // that a statement timeout has set; 0: none
+	limits   map[counter.Shard]limit
 	took     time.Duration // by an epoch, smoothed
 	slow     bool          // the last statement was
 	perRow   float64       // writes, smoothed
@@ -40,9 +42,16 @@ type batching struct {
 	pauses   prometheus.Gauge
 }
 
+// limit is a bound that a statement timeout has set for a shard. While the row is looked for that takes so long it does not grow:
+// else the statements before that row would make it grow as much as each timeout makes it smaller.
+type limit struct {
+	rows    int
+	looking bool
+}
+
 func newBatching(most int, interval time.Duration, r prometheus.Registerer) *batching {
 	b := &batching{
-		most: most, interval: interval, size: max(most/smallestShare, 1), perRow: coalescing,
+		most: most, interval: interval, size: max(most/smallestShare, 1), perRow: coalescing, limits: make(map[counter.Shard]limit),
 		rowsSize: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "afterwrite_flush_batch_limit",
 			Help: "Keys that this worker puts into one upsert at most at the moment; it follows what Postgres takes.",
@@ -59,26 +68,26 @@ func newBatching(most int, interval time.Duration, r prometheus.Registerer) *bat
 
 // show sets the gauges. The lock is held, or nobody else has b yet.
 func (b *batching) show() {
-	b.rowsSize.Set(float64(b.allowed()))
+	rows := b.size
+	for _, limit := range b.limits {
+		rows = min(rows, limit.rows)
+	}
+	b.rowsSize.Set(float64(rows))
 	b.pauses.Set(b.wait().Seconds())
 }
 
-// rows is the size of the next statement.
-func (b *batching) rows() int {
+// rows is the size of the next statement of a shard.
+func (b *batching) rows(shard counter.Shard) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.allowed()
-}
-
-func (b *batching) allowed() int {
-	if b.limit > 0 {
-		return min(b.size, b.limit)
+	if limit, found := b.limits[shard]; found {
+		return min(b.size, limit.rows)
 	}
 	return b.size
 }
 
 // kept notes that a statement of so many rows got through, with so many left of which it was a part.
-func (b *batching) kept(rows int, took time.Duration, backlog int) {
+func (b *batching) kept(shard counter.Shard, rows int, took time.Duration, backlog int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.slow = took > slowStatement
@@ -89,25 +98,45 @@ func (b *batching) kept(rows int, took time.Duration, backlog int) {
 		b.size = max(b.size-b.size/8, b.most/smallestShare, 1)
 	}
 	// A smaller statement than the limit proves nothing.
-	if b.limit > 0 && rows >= b.limit {
-		b.limit += b.limit/8 + 1
+	if limit, found := b.limits[shard]; found && !limit.looking && rows >= limit.rows {
+		if limit.rows += limit.rows/8 + 1; limit.rows < b.most {
+			b.limits[shard] = limit
+		} else {
+			delete(b.limits, shard)
+		}
 	}
 	b.show()
 }
 
-// missed notes that a statement of so many rows took longer than the statement timeout: half as many from now on, and slowly more
-// again.
-func (b *batching) missed(rows int) {
+// missed notes that a statement of so many rows took longer than the statement timeout: half as many from now on in this shard,
+// until the row that takes so long is found, or an epoch was flushed without one; then slowly more again.
+func (b *batching) missed(shard counter.Shard, rows int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.limit, b.slow = max(rows/2, 1), true
+	b.limits[shard], b.slow = limit{rows: max(rows/2, 1), looking: true}, true
 	b.show()
 }
 
-// epoch notes that one was flushed in so long, whose rows are made of so many writes each.
-func (b *batching) epoch(took time.Duration, writesPerRow float64) {
+// isolated notes that the row which takes so long was alone in its statement.
+func (b *batching) isolated(shard counter.Shard) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.found(shard)
+}
+
+// found needs mu.
+func (b *batching) found(shard counter.Shard) {
+	if limit, found := b.limits[shard]; found {
+		limit.looking = false
+		b.limits[shard] = limit
+	}
+}
+
+// epoch notes that one was flushed in so long, whose rows are made of so many writes each.
+func (b *batching) epoch(shard counter.Shard, took time.Duration, writesPerRow float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.found(shard)
 	b.took += (took - b.took) / 4
 	b.perRow += (writesPerRow - b.perRow) / 4
 	b.show()

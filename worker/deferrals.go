@@ -29,12 +29,13 @@ type deferrals struct {
 type deferral struct {
 	delay time.Duration // the last
 	at    time.Time
+	slow  bool // it took longer than the statement timeout
 }
 
 func newDeferrals() *deferrals { return &deferrals{keys: make(map[counter.Key]deferral)} }
 
-// next returns for how long each of the entries is to be put off now.
-func (d *deferrals) next(entries []cache.Entry, now time.Time) map[time.Duration][]counter.Key {
+// next returns for how long each of the entries is to be put off now. slow: they took longer than the statement timeout.
+func (d *deferrals) next(entries []cache.Entry, now time.Time, slow bool) map[time.Duration][]counter.Key {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	groups := make(map[time.Duration][]counter.Key)
@@ -43,7 +44,7 @@ func (d *deferrals) next(entries []cache.Entry, now time.Time) map[time.Duration
 		if last, found := d.keys[key]; found && now.Sub(last.at) < deferralMemory {
 			delay = min(2*last.delay, longestDeferral)
 		}
-		d.remember(key, deferral{delay, now})
+		d.remember(key, deferral{delay, now, slow})
 		groups[delay] = append(groups[delay], key)
 	}
 	return groups
@@ -62,6 +63,23 @@ func (d *deferrals) remember(key counter.Key, last deferral) {
 		}
 	}
 	d.keys[key] = last
+}
+
+// split parts entries by whether they took longer than the statement timeout when they were flushed last.
+func (d *deferrals) split(entries []cache.Entry) (others, slow []cache.Entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.keys) == 0 {
+		return entries, nil
+	}
+	for i := range entries {
+		if d.keys[entries[i].Key].slow {
+			slow = append(slow, entries[i])
+		} else {
+			others = append(others, entries[i])
+		}
+	}
+	return others, slow
 }
 
 // forget forgets entries that Postgres has taken.

@@ -22,7 +22,7 @@ func entries(keys ...counter.Key) []cache.Entry {
 // delayOf is for how long key is put off now.
 func (d *deferrals) delayOf(t *testing.T, key counter.Key, now time.Time) time.Duration {
 	t.Helper()
-	groups := d.next(entries(key), now)
+	groups := d.next(entries(key), now, false)
 	require.Len(t, groups, 1)
 	for delay, keys := range groups {
 		require.Equal(t, []counter.Key{key}, keys)
@@ -45,21 +45,38 @@ func TestDeferralsDoubleUpToFiveSeconds(t *testing.T) {
 func TestDeferralsOfOneBatchAreGroupedByTheirDelay(t *testing.T) {
 	t.Parallel()
 	d := newDeferrals()
-	d.next(entries("a", "b"), aMoment)
-	d.next(entries("a"), aMoment)
+	d.next(entries("a", "b"), aMoment, false)
+	d.next(entries("a"), aMoment, false)
 	require.Equal(t, map[time.Duration][]counter.Key{
 		250 * time.Millisecond: {"c"}, 500 * time.Millisecond: {"b"}, time.Second: {"a"},
-	}, d.next(entries("a", "b", "c"), aMoment))
+	}, d.next(entries("a", "b", "c"), aMoment, false))
 }
 
 func TestDeferralsBeginAnewWhenPostgresTookTheKeyOrAfterAWhile(t *testing.T) {
 	t.Parallel()
 	d := newDeferrals()
-	d.next(entries("taken", "old", "recent"), aMoment)
+	d.next(entries("taken", "old", "recent"), aMoment, false)
 	d.forget(entries("taken", "unknown"))
 	require.Equal(t, shortestDeferral, d.delayOf(t, "taken", aMoment))
 	require.Equal(t, 2*shortestDeferral, d.delayOf(t, "recent", aMoment.Add(deferralMemory-1)))
 	require.Equal(t, shortestDeferral, d.delayOf(t, "old", aMoment.Add(deferralMemory)))
+}
+
+func TestSlowEntriesAreKnownUntilPostgresTookThem(t *testing.T) {
+	t.Parallel()
+	d := newDeferrals()
+	all := entries("a", "b", "c", "d")
+	others, slow := d.split(all)
+	require.Equal(t, all, others)
+	require.Empty(t, slow)
+	d.next(entries("b", "d"), aMoment, true)
+	d.next(entries("c"), aMoment, false)
+	others, slow = d.split(all)
+	require.Equal(t, entries("a", "c"), others)
+	require.Equal(t, entries("b", "d"), slow)
+	d.forget(entries("b"))
+	_, slow = d.split(all)
+	require.Equal(t, entries("d"), slow)
 }
 
 func TestDeferralsAreBounded(t *testing.T) {
@@ -67,7 +84,7 @@ func TestDeferralsAreBounded(t *testing.T) {
 	d := newDeferrals()
 	put := func(name string, n int, now time.Time) {
 		for i := range n {
-			d.next(entries(counter.Key(fmt.Sprintf("%s%d", name, i))), now)
+			d.next(entries(counter.Key(fmt.Sprintf("%s%d", name, i))), now, false)
 			require.LessOrEqual(t, len(d.keys), maxDeferrals)
 		}
 	}

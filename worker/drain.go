@@ -54,7 +54,7 @@ type Drained struct {
 // fewer keys than a batch. owner is this drain's name: of two drains of one shard, the later does nothing.
 func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, minAge time.Duration) (Drained, error) {
 	d := drain{Flusher: f, shard: shard, taking: cache.Taking{
-		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(),
+		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(shard),
 	}, deadline: time.Now().Add(maxDrain)}
 	defer d.release(ctx)
 	if err := d.rounds(ctx); err != nil {
@@ -195,7 +195,7 @@ func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 	if err != nil {
 		return err
 	}
-	d.batching.epoch(time.Since(started), d.writesPerRow())
+	d.batching.epoch(d.shard, time.Since(started), d.writesPerRow())
 	if !committed {
 		d.logger.WarnContext(ctx, "an epoch was flushed that redis does not know any more: it was restarted, or another was faster",
 			"shard", d.shard)
@@ -213,7 +213,7 @@ var errDrainTooLong = errors.New("the epoch is too large for one drain")
 // readPages reads the epoch, a page for one statement at a time.
 func (d *drain) readPages(ctx context.Context, epoch *cache.Epoch, pages chan<- page) error {
 	for cursor := uint64(0); ; {
-		keys, next, err := d.cache.EpochKeys(ctx, epoch, cursor, d.batching.rows())
+		keys, next, err := d.cache.EpochKeys(ctx, epoch, cursor, d.batching.rows(d.shard))
 		if err != nil {
 			return err
 		}
@@ -263,7 +263,7 @@ func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left 
 			return err
 		}
 	}
-	if epoch.Keys < dropFrom*d.batching.rows() && time.Until(d.deadline) > dropUntil {
+	if epoch.Keys < dropFrom*d.batching.rows(d.shard) && time.Until(d.deadline) > dropUntil {
 		return nil
 	}
 	_, err = d.cache.Drop(ctx, epoch, p.keys)

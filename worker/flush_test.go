@@ -137,13 +137,13 @@ func TestCleanCounterSurvivesItsEntry(t *testing.T) {
 func TestFlushTasksOfAShardBecomeOneFlush(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
-	b.run(t)
 	keys := make([]counter.Key, 50)
 	for i := range keys {
 		keys[i] = counter.Key("k" + strconv.Itoa(i))
 		b.do(t, set(keys[i], int64(i)))
 		b.send(t, tasks.Flush(keys[i], 0))
 	}
+	b.run(t)
 	for i, key := range keys {
 		b.eventuallyRow(t, counter.Row{Key: key, Value: int64(i), Version: 1})
 	}

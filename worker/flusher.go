@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
@@ -179,12 +180,18 @@ func (f *Flusher) rebaseOnce(ctx context.Context, s cache.Snapshot, unknown []ca
 	return known, stale, nil
 }
 
-// commitInParts commits the entries in as many statements as Postgres can take them.
+// commitInParts commits the entries in as many statements as Postgres can take them. Those that took too long the last time come
+// last, each alone.
 func (f *Flusher) commitInParts(ctx context.Context, b batch) (flushed, error) {
 	var done flushed
 	var failed error
+	others, slow := f.deferred.split(b.entries)
+	b.entries = slices.Concat(others, slow)
 	for from := 0; from < len(b.entries); {
-		to := min(from+f.batching.rows(), len(b.entries))
+		to := from + 1
+		if from < len(others) {
+			to = min(from+f.batching.rows(b.shard), len(others))
+		}
 		part, err := f.commit(ctx, b.part(from, to))
 		done.add(&part)
 		if store.TooSlow(err) && to-from > 1 {
@@ -215,13 +222,14 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	f.metrics.flush(len(rows), took, err)
 	switch {
 	case err == nil:
-		f.batching.kept(len(rows), took, b.backlog)
+		f.batching.kept(b.shard, len(rows), took, b.backlog)
 		return f.settle(ctx, b, ahead, locked)
 	case store.TooSlow(err) && len(rows) > 1:
-		f.batching.missed(len(rows))
+		f.batching.missed(b.shard, len(rows))
 		return flushed{}, err
 	case store.TooSlow(err):
-		return f.putOff(ctx, b, "a row takes postgres longer than the statement timeout")
+		f.batching.isolated(b.shard)
+		return f.putOff(ctx, b, true)
 	case store.Classify(err) != store.Refused:
 		return flushed{}, err
 	case len(rows) == 1:
@@ -259,13 +267,18 @@ func (b batch) split(held []counter.Key) (free, stuck batch) {
 	return free, stuck
 }
 
-// putOff sets the entries aside for a while, longer each time. Nothing is wrong with them, so no attempt is counted.
-func (f *Flusher) putOff(ctx context.Context, b batch, why string) (flushed, error) {
+// putOff sets entries aside for a while, longer each time, since their rows are locked, or slow. Nothing is wrong with them, so
+// no attempt is counted.
+func (f *Flusher) putOff(ctx context.Context, b batch, slow bool) (flushed, error) {
 	if len(b.entries) == 0 {
 		return flushed{}, nil
 	}
 	f.metrics.hindered.Add(float64(len(b.entries)))
-	groups := f.deferred.next(b.entries, time.Now())
+	why := "a row in postgres is locked by another transaction"
+	if slow {
+		why = "a row takes postgres longer than the statement timeout"
+	}
+	groups := f.deferred.next(b.entries, time.Now(), slow)
 	done := flushed{}
 	for delay, keys := range groups {
 		if err := f.cache.SetAside(ctx, b.shard, keys, delay); err != nil { // step: put off
@@ -289,7 +302,7 @@ func (f *Flusher) settle(ctx context.Context, b batch, ahead []counter.Row, lock
 	}
 	f.deferred.forget(b.entries)
 	f.metrics.rows.Add(float64(done.rows))
-	off, offErr := f.putOff(ctx, stuck, "a row in postgres is locked by another transaction")
+	off, offErr := f.putOff(ctx, stuck, false)
 	done.add(&off)
 	return done, errors.Join(err, offErr)
 }

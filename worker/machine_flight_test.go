@@ -154,6 +154,9 @@ func (g redisGates) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 
 func (g redisGates) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
 	f := flightOf(ctx)
+	for _, cmd := range cmds {
+		g.m.replaceScript(cmd)
+	}
 	name := g.m.commandName(cmds[0])
 	if f == nil || slices.Contains(ungated, name) {
 		return next(ctx, cmds)
@@ -186,6 +189,15 @@ func (m *machine) commandName(cmd redis.Cmder) string {
 		}
 	}
 	return cmd.Name()
+}
+
+// replaceScript has another script run instead, where there is one.
+func (m *machine) replaceScript(cmd redis.Cmder) {
+	if args := cmd.Args(); cmd.Name() == "evalsha" {
+		if hash, ok := m.instead[fmt.Sprint(args[1])]; ok {
+			args[1] = hash
+		}
+	}
 }
 
 // observe notes which entries a command has read.

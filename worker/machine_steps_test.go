@@ -19,7 +19,7 @@ import (
 
 // requeue has a key that was set aside taken up by the next drain: its time has come, or somebody asks for it.
 func (m *machine) requeue(t *rapid.T) {
-	ctx, key := context.Background(), drawKey(t)
+	ctx, key := context.Background(), m.drawKey(t)
 	if rapid.Bool().Draw(t, "due") {
 		aged := redis.Z{Member: string(key)}
 		require.NoError(t, m.server.ZAddXX(ctx, machineTag(m, key)+":retry", aged).Err())
@@ -39,20 +39,47 @@ func (m *machine) takeUp(t rapid.TB, keys ...counter.Key) {
 	m.check(t, nil)
 }
 
-// discard gives up what a dead key has in Redis, or ends before or after Postgres has got that.
+// show has an operator look at a dead letter.
+func (m *machine) show(t *rapid.T) {
+	key := m.drawKey(t)
+	if !m.look(t)[key].dead || m.outage {
+		t.Skip("nothing to see")
+	}
+	m.letters[key] = m.shown(t, key)
+}
+
+func (m *machine) shown(t rapid.TB, key counter.Key) deadletter.Letter {
+	letter, unread, err := m.box(m.store).Get(context.Background(), key)
+	require.NoError(t, errors.Join(err, unread))
+	return letter
+}
+
+func (m *machine) box(s deadletter.Store) *deadletter.Box {
+	return deadletter.New(deadletter.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
+}
+
+// discard gives up what a dead key had in Redis when it was looked at, or ends before or after Postgres has got that.
 func (m *machine) discard(t *rapid.T) {
-	ctx, key := context.Background(), drawKey(t)
-	o := m.look(t)[key]
-	if !o.dead || !o.present || m.outage || m.refusing[key] || m.locked[key] {
+	key := m.drawKey(t)
+	letter, found := m.letters[key]
+	if !found || m.outage || m.refusing[key] || m.locked[key] {
 		t.Skip("not now")
 	}
-	s := &discardStore{gatedStore: m.store, t: t, fate: rapid.SampledFrom([]fate{proceed, refuse, loseAnswer}).Draw(t, "fate")}
-	box := deadletter.New(deadletter.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
-	letter, unread, err := box.Get(ctx, key)
-	require.NoError(t, errors.Join(err, unread))
-	_, err = box.Discard(ctx, letter)
-	if s.fate == proceed {
-		require.NoError(t, err)
+	delete(m.letters, key)
+	m.discardShown(t, key, letter, rapid.SampledFrom([]fate{proceed, refuse, loseAnswer}).Draw(t, "fate"))
+}
+
+func (m *machine) discardShown(t rapid.TB, key counter.Key, letter deadletter.Letter, what fate) {
+	version := m.look(t)[key].version
+	_, err := m.box(&discardStore{gatedStore: m.store, t: t, fate: what}).Discard(context.Background(), letter)
+	_, changed := errors.AsType[*deadletter.ChangedError](err)
+	_, alive := errors.AsType[*deadletter.NotDeadError](err)
+	_, failed := errors.AsType[*deadletter.StillDeadError](err)
+	if err != nil && !changed && !alive && !failed {
+		t.Fatalf("discard %s: %v", key, err)
+	}
+	if version != letter.Redis.Version && !changed && !alive {
+		t.Fatalf("discard %s: it was written since it was shown, and is given up: %v", key, err)
 	}
 	m.check(t, nil)
 	// A Redis that comes back from before a discard has undone it: nothing in it, or in the row, tells.
@@ -63,7 +90,7 @@ func (m *machine) discard(t *rapid.T) {
 type discardStore struct {
 	gatedStore
 
-	t    *rapid.T
+	t    rapid.TB
 	fate fate
 }
 
@@ -86,19 +113,28 @@ func (s *discardStore) Upsert(ctx context.Context, rows []counter.Row) ([]counte
 	return ahead, err
 }
 
-// evict starts an eviction of all that is clean.
+// evict starts an eviction of all that is clean, and perhaps ends it.
 func (m *machine) evict(t *rapid.T) {
 	m.room(t)
-	m.landed(t, m.launch("evict", func(ctx context.Context, f *flight) {
+	f := m.launchEviction(t)
+	if rapid.Bool().Draw(t, "whole") {
+		m.finish(t, f)
+	}
+}
+
+func (m *machine) launchEviction(t rapid.TB) *flight {
+	f := m.launch("evict", func(ctx context.Context, f *flight) {
 		_, f.err = m.cache.EvictIdle(ctx, cache.Eviction{
 			Idle: -time.Hour, Urgent: true, Pace: func(context.Context, int) error { return nil },
 		})
-	}))
+	})
+	m.landed(t, f)
+	return f
 }
 
 // expire ends the time of an entry that has a TTL.
 func (m *machine) expire(t *rapid.T) {
-	key := drawKey(t)
+	key := m.drawKey(t)
 	if m.look(t)[key].ttl < 0 {
 		t.Skip("no TTL")
 	}
@@ -109,8 +145,12 @@ func (m *machine) expire(t *rapid.T) {
 // repair starts what `verify --repair` does for a key: it looks, and looks again, and changes what is still the same.
 func (m *machine) repair(t *rapid.T) {
 	m.room(t)
-	keys := []counter.Key{drawKey(t)}
-	m.landed(t, m.launch("repair", func(ctx context.Context, f *flight) {
+	m.launchRepair(t, m.drawKey(t))
+}
+
+func (m *machine) launchRepair(t rapid.TB, key counter.Key) *flight {
+	keys := []counter.Key{key}
+	f := m.launch("repair", func(ctx context.Context, f *flight) {
 		before, first, err := m.compare(ctx, keys)
 		if err != nil {
 			return
@@ -123,9 +163,11 @@ func (m *machine) repair(t *rapid.T) {
 			verify.Ahead: cache.MarkAgain, verify.Missing: cache.MarkAgain, verify.Behind: cache.DropStale,
 		}[class]
 		if how != "" {
-			_, f.err = m.cache.Repair(ctx, m.cache.Shard(keys[0]), how, []cache.Inspected{seen})
+			_, f.err = m.cache.Repair(ctx, m.cache.Shard(key), how, []cache.Inspected{seen})
 		}
-	}))
+	})
+	m.landed(t, f)
+	return f
 }
 
 func (m *machine) compare(ctx context.Context, keys []counter.Key) (cache.Inspected, verify.Class, error) {
@@ -160,17 +202,21 @@ func (m *machine) toggleOutage(*rapid.T) { m.outage = !m.outage }
 
 // toggleRefusal makes Postgres refuse a key's row, or take it again.
 func (m *machine) toggleRefusal(t *rapid.T) {
-	key := drawKey(t)
-	if m.refusing[key] {
-		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
-	} else {
+	key := m.drawKey(t)
+	m.refuse(t, key, !m.refusing[key])
+}
+
+func (m *machine) refuse(t rapid.TB, key counter.Key, refused bool) {
+	if refused {
 		m.exec(t, `INSERT INTO refused VALUES ($1)`, string(key))
+	} else {
+		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
 	}
-	m.refusing[key] = !m.refusing[key]
+	m.refusing[key] = refused
 }
 
 // toggleLock has somebody lock a key's row, or let go of it.
 func (m *machine) toggleLock(t *rapid.T) {
-	key := drawKey(t)
+	key := m.drawKey(t)
 	m.locked[key] = !m.locked[key]
 }

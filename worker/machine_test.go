@@ -35,6 +35,7 @@ func TestMachine(t *testing.T) {
 	m := newMachine(t)
 	rapid.Check(t, func(t *rapid.T) {
 		m.reset(t, rapid.SampledFrom([]int{machineBatch, machineBatch, 1}).Draw(t, "batch"))
+		m.used = machineKeys[:rapid.IntRange(1, len(machineKeys)).Draw(t, "keys")]
 		defer m.end()
 		t.Repeat(map[string]func(*rapid.T){
 			"":            func(t *rapid.T) { m.check(t, nil) },
@@ -50,6 +51,7 @@ func TestMachine(t *testing.T) {
 			"drain":       func(t *rapid.T) { m.drain(t) },
 			"retry":       m.retry,
 			"requeue":     m.requeue,
+			"show":        m.show,
 			"discard":     m.discard,
 			"late call":   m.lateCall,
 			"evict":       m.evict,
@@ -103,7 +105,8 @@ func (m *machine) check(t rapid.TB, attempts []attempt) {
 	}
 }
 
-func drawKey(t *rapid.T) counter.Key { return rapid.SampledFrom(machineKeys).Draw(t, "key") }
+// drawKey draws a key of those that this run is about: of fewer, more steps meet each other.
+func (m *machine) drawKey(t *rapid.T) counter.Key { return rapid.SampledFrom(m.used).Draw(t, "key") }
 
 // operation draws an operation with an amount that no other has; or one that was sent before, with its ID.
 func (m *machine) operation(t *rapid.T) counter.Operation {
@@ -115,7 +118,7 @@ func (m *machine) operation(t *rapid.T) counter.Operation {
 	kinds := []counter.Kind{
 		counter.Increment, counter.Increment, counter.Increment, counter.Increment, counter.Set, counter.Delete, counter.Get,
 	}
-	op := counter.Operation{Key: drawKey(t), Kind: rapid.SampledFrom(kinds).Draw(t, "kind")}
+	op := counter.Operation{Key: m.drawKey(t), Kind: rapid.SampledFrom(kinds).Draw(t, "kind")}
 	if op.Kind == counter.Increment || op.Kind == counter.Set {
 		op.Amount = m.amount(op.Key)
 		if op.Amount == 0 {
@@ -200,6 +203,10 @@ func (m *machine) request(t *rapid.T) {
 		f.results = m.service.Do(ctx, ops, writepath.Options{})
 	})
 	m.landed(t, f)
+	if f.at != nil && rapid.Bool().Draw(t, "reads") {
+		m.step(f, proceed)
+		m.landed(t, f)
+	}
 }
 
 func (m *machine) room(t *rapid.T) {
@@ -236,12 +243,17 @@ func expected(err error) bool {
 	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, errUnsettled) || store.Classify(err) == store.Refused || isFailure(err)
 }
 
-func (m *machine) drawShard(t *rapid.T) counter.Shard { return m.cache.Shard(drawKey(t)) }
+func (m *machine) drawShard(t *rapid.T) counter.Shard { return m.cache.Shard(m.drawKey(t)) }
 
 // flush starts a drain of a shard. The lease of any other is over, as when its worker was paused for long.
 func (m *machine) flush(t *rapid.T) {
 	m.room(t)
-	m.landed(t, m.launchDrain(t, m.drawShard(t)))
+	f := m.launchDrain(t, m.drawShard(t))
+	m.landed(t, f)
+	if rapid.Bool().Draw(t, "seals") {
+		m.step(f, proceed)
+		m.landed(t, f)
+	}
 }
 
 func (m *machine) launchDrain(t rapid.TB, shard counter.Shard) *flight {
@@ -302,11 +314,15 @@ func (m *machine) flushAndDrop(ctx context.Context, d *drain, epoch *cache.Epoch
 // retry starts an attempt at a key on its own, as after a refusal.
 func (m *machine) retry(t *rapid.T) {
 	m.room(t)
-	key := drawKey(t)
-	attempt := rapid.IntRange(1, 2).Draw(t, "attempt")
-	m.landed(t, m.launch("retry "+string(key), func(ctx context.Context, f *flight) {
+	m.launchRetry(t, m.drawKey(t), rapid.IntRange(1, 2).Draw(t, "attempt"))
+}
+
+func (m *machine) launchRetry(t rapid.TB, key counter.Key, attempt int) *flight {
+	f := m.launch("retry "+string(key), func(ctx context.Context, f *flight) {
 		f.err = m.retries.attempt(ctx, m.flusher, key, attempt)
-	}))
+	})
+	m.landed(t, f)
+	return f
 }
 
 // drain drains all shards, undisturbed.
@@ -338,22 +354,21 @@ func (m *machine) carryOn(t *rapid.T) {
 // land carries something in flight on to its end.
 func (m *machine) land(t *rapid.T) { m.finish(t, m.drawFlight(t)) }
 
-// stumble carries something in flight on for a while, and then something bad becomes of its next call.
+// stumble carries something in flight on until it stands before some call, and leaves it there, or something bad becomes of it.
 func (m *machine) stumble(t *rapid.T) {
-	const longest = 12 // calls of a drain, about
 	f := m.drawFlight(t)
-	for range rapid.IntRange(0, longest).Draw(t, "calls") {
-		if f.at == nil {
-			return
-		}
+	calls := []string{
+		"commit", "commit", "commit", "upsert", "upsert", "hydrate", "reconcile", "aside", "settle", "requeue", "evict", "repair", "mget",
+	}
+	call := rapid.SampledFrom(calls).Draw(t, "call")
+	for f.at != nil && f.at.name != call {
 		m.step(f, proceed)
 		m.landed(t, f)
 	}
-	if f.at == nil {
+	what := rapid.SampledFrom([]fate{proceed, crash, delay, delay, loseAnswer, repeat}).Draw(t, "fate")
+	if f.at == nil || what == proceed {
 		return
 	}
-	what := rapid.SampledFrom([]fate{crash, crash, delay, delay, loseAnswer, repeat}).Draw(t, "fate")
-	t.Logf("%s: %s", f.name, f.at.name)
 	m.step(f, what)
 	m.landed(t, f)
 }
@@ -370,7 +385,10 @@ func (m *machine) lateCall(t *rapid.T) {
 	if len(m.late) == 0 {
 		t.Skip("nothing is late")
 	}
-	i := rapid.IntRange(0, len(m.late)-1).Draw(t, "call")
+	m.makeLate(t, rapid.IntRange(0, len(m.late)-1).Draw(t, "call"))
+}
+
+func (m *machine) makeLate(t rapid.TB, i int) {
 	call := m.late[i]
 	m.late = slices.Delete(m.late, i, i+1)
 	t.Logf("late: %s", call.name)

@@ -2,14 +2,14 @@ package worker
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
 	"database/sql"
-	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +23,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/deadletter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/store"
@@ -46,11 +47,14 @@ type machine struct {
 	service *writepath.Service
 	store   gatedStore
 	db      *sql.DB
-	scripts map[string]string // names by hash, and by text
+	scripts map[string]string // names by hash
+	instead map[string]string // hashes of scripts that are run instead of others
 
+	used      []counter.Key // in this run
 	keys      map[counter.Key]*modelKey
-	answers   map[string]counter.Counter // of operations with IDs, by key and ID
-	ids       []counter.Operation        // that were sent with IDs
+	letters   map[counter.Key]deadletter.Letter // that an operator has looked at
+	answers   map[string]counter.Counter        // of operations with IDs, by key and ID
+	ids       []counter.Operation               // that were sent with IDs
 	flights   []*flight
 	late      []lateCall
 	snapshots []snapshot
@@ -120,28 +124,43 @@ func (m *machine) build(t *testing.T, gated redis.UniversalClient, gate gatedSto
 	}
 }
 
+// machineScripts is for mutants of scripts, which need not be compiled then.
+var machineScripts = flag.String("machine.scripts", "", "folder with scripts to be run instead of those in internal/cache")
+
 // loadScripts has Redis know all scripts, so that each is one call, and learns their names.
 func (m *machine) loadScripts(t *testing.T) {
 	t.Helper()
 	const dir = "../internal/cache/"
+	m.scripts, m.instead = make(map[string]string), make(map[string]string)
 	files, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	entry, err := os.ReadFile(dir + "entry.lua")
-	require.NoError(t, err)
-	m.scripts = make(map[string]string)
 	for _, file := range files {
 		name, isLua := strings.CutSuffix(file.Name(), ".lua")
 		if !isLua || name == "entry" {
 			continue
 		}
-		source, err := os.ReadFile(dir + file.Name())
-		require.NoError(t, err)
-		for _, text := range []string{string(source), string(entry) + string(source)} {
-			sum := sha1.Sum([]byte(text)) //nolint:gosec // as above
-			m.scripts[hex.EncodeToString(sum[:])] = name
-			require.NoError(t, m.server.ScriptLoad(context.Background(), text).Err())
+		hash := m.loadScript(t, dir, name)
+		m.scripts[hash] = name
+		if *machineScripts != "" {
+			m.instead[hash] = m.loadScript(t, *machineScripts, name)
+			m.scripts[m.instead[hash]] = name
 		}
 	}
+}
+
+// loadScript has Redis know a script, and returns its hash.
+func (m *machine) loadScript(t *testing.T, dir, name string) string {
+	t.Helper()
+	entry, err := os.ReadFile(filepath.Join(dir, "entry.lua"))
+	require.NoError(t, err)
+	source, err := os.ReadFile(filepath.Join(dir, name+".lua"))
+	require.NoError(t, err)
+	if name == "release" {
+		entry = nil
+	}
+	hash, err := m.server.ScriptLoad(context.Background(), string(entry)+string(source)).Result()
+	require.NoError(t, err)
+	return hash
 }
 
 func (m *machine) exec(t require.TestingT, statement string, args ...any) {
@@ -158,13 +177,15 @@ func (m *machine) reset(t rapid.TB, batch int) {
 	for i, key := range machineKeys {
 		m.keys[key] = &modelKey{rows: []history{nil}, used: 10 * i, flown: make(map[int64][]history)}
 	}
+	m.used, m.letters = machineKeys, make(map[counter.Key]deadletter.Letter)
 	m.flights, m.late, m.snapshots = nil, nil, nil
 	m.answers, m.ids = make(map[string]counter.Counter), nil
 	m.outage, m.lossy = false, false
 	m.refusing, m.locked = make(map[counter.Key]bool), make(map[counter.Key]bool)
 	m.number, m.failure, m.rowLog = 0, "", nil
 	m.flusher.deferred = newDeferrals()
-	m.flusher.batching.limit, m.flusher.batching.slow = 0, false
+	clear(m.flusher.batching.limits)
+	m.flusher.batching.slow = false
 	m.flusher.batching.size = batch
 	m.save(t)
 }

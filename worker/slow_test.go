@@ -53,7 +53,7 @@ func TestManyCountersOfUnknownBaseAreFlushedWithRightValues(t *testing.T) {
 	t.Parallel()
 	const known, keys = 10_000, 20_000
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "4"})
-	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) SELECT 'k' || n, n, 3, now()
+	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) SELECT 'k' || n, n + 0, 3, now()
 		FROM generate_series(0, $1::int - 1) n`, known)
 	for range 2 {
 		for from := 0; from < keys; from += 1000 {

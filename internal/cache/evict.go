@@ -58,7 +58,8 @@ func (c *Cache) evict(ctx context.Context, shard counter.Shard, keys []counter.K
 	names, args := []string{metaKey(shard)}, []any{}
 	for i := range snapshot.Entries {
 		e := &snapshot.Entries[i]
-		read := e.Epoch == 0 && !urgent // it has a TTL
+		// What was only read has a TTL.
+		read := e.Epoch == 0 && !urgent
 		if e.Missing || e.Corrupt || read || e.Dirty(snapshot.Watermark) || e.Epoch >= horizon { // step: dirty
 			continue
 		}

@@ -132,6 +132,23 @@ func TestAnEntryWrittenWhileItIsBeingEvictedStays(t *testing.T) {
 	}
 }
 
+// Redis comes back from an older snapshot, in which the same entry was not in Postgres yet.
+func TestAnEntryThatIsDirtyAgainAfterARollbackIsNotEvicted(t *testing.T) {
+	t.Parallel()
+	url := localtest.RedisURL(t)
+	b := setupOn(t, url)
+	b.warm(t, "k")
+	b.do(t, increment("k", 1))
+	dirty := b.snapshot(t)
+	b.flush(t, "k")
+	b.redis.AddHook(&afterRead{do: func() { setupOn(t, url).rollback(t, dirty) }})
+
+	require.Zero(t, b.evict(t, cache.Eviction{Idle: theFuture}))
+
+	require.True(t, b.dirty(t, "k"))
+	require.Equal(t, int64(1), b.read(t, "k").Value)
+}
+
 func TestAnEvictedCounterComesBackFromPostgres(t *testing.T) {
 	t.Parallel()
 	b, p := setup(t), postgres{}

@@ -19,8 +19,9 @@ const (
 	// misread.
 	Layout = "3"
 
-	// PreviousLayout is the one that package convert reads, and ConvertingLayout that of a Redis in between.
-	PreviousLayout   = "2"
+	// PreviousLayout is the one that package convert reads.
+	PreviousLayout = "2"
+	// ConvertingLayout is that of a Redis in between.
 	ConvertingLayout = "2>3"
 
 	// DefaultShards is the number of shards of a Redis that is new, unless another is set.

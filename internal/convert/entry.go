@@ -28,7 +28,7 @@ func parseEntry2(text string) (entry2, bool) {
 	var rest string
 	e.value, rest, _ = strings.Cut(text, " ")
 	e.version, rest, _ = strings.Cut(rest, " ")
-	if !isNumber(e.value) || !isNumber(e.version) || e.version[0] == '-' {
+	if !isNumber(e.value) || !isVersion(e.version) {
 		return entry2{}, false
 	}
 	life, hasBase := "", false
@@ -45,9 +45,11 @@ func parseEntry2(text string) (entry2, bool) {
 		case 'e':
 			life = what
 		case 'b':
-			e.base, hasBase = what, isNumber(what)
+			e.base, hasBase = what, isVersion(what)
 		case 'w':
-			e.before = what
+			if isNumber(what) {
+				e.before = what
+			}
 		case 'p':
 			e.past = what
 		}
@@ -62,6 +64,8 @@ func isNumber(s string) bool {
 	_, err := strconv.ParseInt(s, 10, 64)
 	return err == nil && s[0] != '+'
 }
+
+func isVersion(s string) bool { return isNumber(s) && s[0] != '-' }
 
 const (
 	// epochDigits is how long epochs and lives are in base 36: they are microseconds.
@@ -153,8 +157,9 @@ func (e *entry2) pastLives() (text string, last int64) {
 	var b strings.Builder
 	for life := range strings.SplitSeq(e.past, ";") {
 		number, state, _ := strings.Cut(life, ",")
-		if !isLife(number) {
-			continue // what stands before the first
+		value, version, _ := strings.Cut(state, ",")
+		if !isLife(number) || (value != "set" && !isNumber(value)) || !isVersion(version) {
+			continue // what stands before the first, or somebody's own
 		}
 		b.WriteString(";" + base36(number) + "," + state)
 		n, _ := strconv.ParseInt(number, 10, 64)

@@ -26,9 +26,11 @@ func TestEntriesAreTranslated(t *testing.T) {
 		"5 7 " + run + life + " b6 w3 c6,1x2": {"5 7 0", "5 7 " + open + " l" + lifeID + " b6 w3", "5 7 " + open + ":a l" + lifeID + " b6 w3"},
 		"1 2 u1 " + run + life + " b0 w0":     {"1 2 0", "1 2 " + open + ":u l" + lifeID + " b0 w0", "1 2 " + open + ":ua l" + lifeID + " b0 w0"},
 		"0 2 x u2 " + run + life + " b0":      {"0 2 0:x", "0 2 " + open + ":xs l" + lifeID + " b0", "0 2 " + open + ":xsa l" + lifeID + " b0"},
-		"5 7 " + run + life + " b6 p;" + life + ",set,6;" + life + ",-4,5": {"5 7 0",
+		"5 7 " + run + life + " b6 p;" + life + ",set,6;" + life + ",-4,5": {
+			"5 7 0",
 			"5 7 " + open + " l" + lifeID + " b6 p;" + lifeID + ",set,6;" + lifeID + ",-4,5",
-			"5 7 " + open + ":a l" + lifeID + " b6 p;" + lifeID + ",set,6;" + lifeID + ",-4,5"},
+			"5 7 " + open + ":a l" + lifeID + " b6 p;" + lifeID + ",set,6;" + lifeID + ",-4,5",
+		},
 		"5 7 u1":                  {"5 7 0", "5 7 " + open + ":u b0 w0", "5 7 " + open + ":ua b0 w0"}, // somebody's own
 		"5 7 " + run + life:       {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
 		"5 7 e12345678 b6":        {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},

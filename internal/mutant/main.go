@@ -1,14 +1,16 @@
-// Command mutant breaks the lines that the design relies on, one after the other, in a copy of the tree, and requires that the
-// state machine of package worker notices each.
+// Command mutant breaks the steps that the design relies on, one after the other, in a copy of the tree, and requires that the
+// state machine of package worker notices each. Steps are lines that a comment marks ("step: join"), see change.
 //
 //	go run ./internal/mutant                  all of them
 //	go run ./internal/mutant -only reconcile  those whose names contain it
 //
-// It ends with status 1 when one was not noticed, or when a line is not there any more: then the list is to be mended.
+// It ends with status 1 when one was not noticed, or when a step is not there any more: then the list is to be mended.
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -20,9 +22,8 @@ import (
 	"time"
 )
 
-// longest bounds the run of one mutant, with its compilation. Most are noticed in a second or two; the first run may have
-// to compile everything.
-const longest = 5 * time.Minute
+// longest bounds the run of one mutant. Most are noticed in a second or two.
+const longest = 10 * time.Minute
 
 func main() {
 	checks := flag.Int("checks", 600, "runs of the machine before a mutant counts as not noticed")
@@ -31,9 +32,9 @@ func main() {
 	all := flag.Bool("all", false, "try every mutant, not only those that break a rule as a whole")
 	only := flag.String("only", "", "try the mutants with this in their names")
 	flag.Parse()
-	wanted := func(name string) bool { return slices.Contains(rules(), name) }
+	wanted := func(m mutant) bool { return m.rule }
 	if *all || *only != "" {
-		wanted = func(name string) bool { return strings.Contains(name, *only) }
+		wanted = func(m mutant) bool { return strings.Contains(m.name, *only) }
 	}
 	if err := run(context.Background(), wanted, tree{checks: *checks, steps: *steps, race: *race}); err != nil {
 		fmt.Fprintln(os.Stderr, "mutant:", err)
@@ -41,26 +42,29 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, wanted func(name string) bool, tree tree) error {
+func run(ctx context.Context, wanted func(mutant) bool, tree tree) error {
 	dir, err := os.MkdirTemp("", "afterwrite-mutant-")
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	for _, part := range []string{"go.mod", "go.sum", "internal", "migrations", "scheduler", "tasks", "worker"} {
-		if err := copyTree(part, filepath.Join(dir, part)); err != nil {
-			return fmt.Errorf("copy the tree: %w", err)
-		}
+	tree.dir, tree.scripts = filepath.Join(dir, "tree"), filepath.Join(dir, "scripts")
+	if err := tree.make(); err != nil {
+		return fmt.Errorf("copy the tree: %w", err)
 	}
-	tree.dir = dir
-
 	// The machine must be content with the tree as it is, or noticing means nothing.
+	if err := tree.build(ctx); err != nil {
+		return err
+	}
 	if noticed, report, err := tree.test(ctx, tree.checks/20); err != nil || noticed != "" {
 		return fmt.Errorf("the machine fails without a mutant: %w\n%s", err, report)
 	}
 	missed := 0
-	for _, m := range mutants() {
-		if !wanted(m.name) {
+	// Those of scripts first: they are tried with what has just been compiled.
+	all := mutants()
+	slices.SortStableFunc(all, func(a, b mutant) int { return cmp.Compare(a.compiled(), b.compiled()) })
+	for _, m := range all {
+		if !wanted(m) {
 			continue
 		}
 		started := time.Now()
@@ -72,12 +76,22 @@ func run(ctx context.Context, wanted func(name string) bool, tree tree) error {
 			noticed = "NOT NOTICED"
 			missed++
 		}
-		fmt.Fprintf(os.Stdout, "%-62s %5.1f s  %s\n", m.name, time.Since(started).Seconds(), noticed)
+		fmt.Fprintf(os.Stdout, "%-72s %5.1f s  %s\n", m.name, time.Since(started).Seconds(), noticed)
 	}
 	if missed > 0 {
 		return fmt.Errorf("%d mutants were not noticed", missed)
 	}
 	return nil
+}
+
+// compiled is 1 for a mutant of code that has to be compiled, and 0 for one of scripts only.
+func (m *mutant) compiled() int {
+	for _, c := range m.changes {
+		if filepath.Ext(c.file) != ".lua" {
+			return 1
+		}
+	}
+	return 0
 }
 
 func copyTree(from, to string) error {
@@ -98,28 +112,80 @@ func copyTree(from, to string) error {
 // tree is the copy.
 type tree struct {
 	dir           string
+	scripts       string // a second copy, of the scripts
 	checks, steps int
 	race          bool
 }
 
-// try breaks one line, runs the machine, mends the line, and returns how the machine noticed; "" if it did not.
-func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
-	path := filepath.Join(t.dir, m.file)
-	content, err := os.ReadFile(path)
+// make copies the tree, and the scripts again.
+func (t tree) make() error {
+	if err := os.MkdirAll(t.dir, 0o700); err != nil {
+		return err
+	}
+	for _, part := range []string{"go.mod", "go.sum", "internal", "migrations", "scheduler", "tasks", "worker"} {
+		if err := copyTree(part, filepath.Join(t.dir, part)); err != nil {
+			return err
+		}
+	}
+	if err := copyTree(scripts, filepath.Join(t.scripts, scripts)); err != nil {
+		return err
+	}
+	return t.onlyMachine()
+}
+
+const scripts = "internal/cache"
+
+// onlyMachine leaves no other tests in package worker than the machine: they would have to be compiled for each mutant.
+func (t tree) onlyMachine() error {
+	tests, err := filepath.Glob(filepath.Join(t.dir, "worker", "*_test.go"))
 	if err != nil {
-		return "", err
+		return err
 	}
-	if n := strings.Count(string(content), m.old); n != 1 {
-		return "", fmt.Errorf("%s has %q %d times, instead of once", m.file, m.old, n)
+	for _, test := range tests {
+		if !strings.HasPrefix(filepath.Base(test), "machine_") {
+			err = errors.Join(err, os.Remove(test))
+		}
 	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(content), m.old, m.new, 1)), 0o600); err != nil { //nolint:gosec // a copy
-		return "", err
+	const bundle = `package worker
+
+import (
+	"testing"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func TestMain(m *testing.M) { localtest.Main(m) }
+`
+	return errors.Join(err, os.WriteFile(filepath.Join(t.dir, "worker", "main_test.go"), []byte(bundle), 0o600))
+}
+
+// try makes the changes of a mutant, runs the machine, undoes them, and returns how the machine noticed; "" if it did not.
+func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
+	dir, compiled := t.scripts, m.compiled() > 0
+	if compiled {
+		dir = t.dir
 	}
-	noticed, report, err := t.test(ctx, t.checks)
+	for _, c := range m.changes {
+		undo, failed := c.apply(dir)
+		if failed != nil {
+			return "", failed
+		}
+		defer func() { err = errors.Join(err, undo()) }()
+	}
+	if compiled {
+		if err := t.build(ctx); err != nil {
+			return "", err
+		}
+	}
+	args := []string{}
+	if !compiled {
+		args = append(args, "-machine.scripts="+filepath.Join(t.scripts, scripts))
+	}
+	noticed, report, err := t.test(ctx, max(t.checks, m.checks), args...)
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, report)
 	}
-	return noticed, os.WriteFile(path, content, 0o600) //nolint:gosec // in the copy
+	return noticed, nil
 }
 
 var (
@@ -131,31 +197,59 @@ var (
 	once = regexp.MustCompile(`(?s)\[rapid\] flaky test, can not (reproduce) a failure.*?Original traceback \((.*?)\):\n`)
 )
 
-// test runs the machine. An error is one that has nothing to do with the rules: it does not compile, for example.
-func (t tree) test(ctx context.Context, checks int) (noticed, report string, err error) {
+// build compiles the machine.
+func (t tree) build(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "go", "test", fmt.Sprintf("-race=%t", t.race), "-vet=off", "-c", "-o", t.binary(), "./worker") //nolint:gosec // a name of ours
+	cmd.Dir = t.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("compile the machine: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (t tree) binary() string { return filepath.Join(t.dir, "machine.test") }
+
+// test runs the machine. An error is one that has nothing to do with the rules: the servers do not start, for example.
+func (t tree) test(ctx context.Context, checks int, args ...string) (noticed, report string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", fmt.Sprintf("-race=%t", t.race), "-count=1", //nolint:gosec // numbers
-		"-run", "^TestMachine$", "./worker",
-		"-rapid.nofailfile", "-rapid.shrinktime=1ms", fmt.Sprintf("-rapid.checks=%d", checks), fmt.Sprintf("-rapid.steps=%d", t.steps))
-	cmd.Dir = t.dir
+	args = append(args, "-test.run=^TestMachine(Sequences)?$", "-rapid.nofailfile", "-rapid.shrinktime=1ms",
+		fmt.Sprintf("-rapid.checks=%d", checks), fmt.Sprintf("-rapid.steps=%d", t.steps))
+	cmd := exec.CommandContext(ctx, t.binary(), args...) //nolint:gosec // what has just been compiled
+	cmd.Dir = filepath.Join(t.dir, "worker")
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return "", "", nil
 	}
-	found := verdict.FindStringSubmatch(string(out))
+	noticed = judge(string(out))
+	if noticed == "" {
+		return "", string(out), fmt.Errorf("the test did not get to a verdict: %w", err)
+	}
+	return noticed, string(out), nil
+}
+
+// sequence is a sequence of steps that was not as it should be.
+var sequence = regexp.MustCompile(`--- FAIL: TestMachineSequences/(\S+)`)
+
+// judge reads from what the machine says that its random runs failed, after how many, and why; or else which of its sequences
+// did. It is "" if neither is said.
+func judge(out string) string {
+	found := verdict.FindStringSubmatch(out)
 	if found == nil {
-		if found = once.FindStringSubmatch(string(out)); found != nil {
+		if found = once.FindStringSubmatch(out); found != nil {
 			found[1] = "failed once"
 		}
 	}
 	if found == nil {
-		return "", string(out), fmt.Errorf("the test did not get to a verdict: %w", err)
+		if found = sequence.FindStringSubmatch(out); found == nil {
+			return ""
+		}
+		return "by a sequence: " + strings.ReplaceAll(found[1], "_", " ")
 	}
 	const width = 110
 	what := found[2]
 	if len(what) > width {
 		what = what[:width] + "..."
 	}
-	return found[1] + ": " + what, string(out), nil
+	return found[1] + ": " + what
 }
