@@ -50,7 +50,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 	b.put(t, "smallest", "-9223372036854775808")
 	b.insertRow(t, "cold", 7, 3)
 	before := b.state(t)
-	require.Greater(t, len(before), 5, "three entries, their shards' dirty sets, a row")
+	require.Greater(t, len(before), 5, "three entries, their shards' epochs, a row")
 
 	cases := badRequests()
 	require.Greater(t, len(cases), 100)

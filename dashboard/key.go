@@ -207,7 +207,7 @@ func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, ok := p.do(w, r, "flush", listed(keys), func(ctx context.Context) (string, error) {
-		left, err := p.flusher.FlushParked(ctx, keys, flushBound)
+		left, err := p.flusher.FlushAside(ctx, keys, flushBound)
 		switch {
 		case err != nil:
 			return "", err

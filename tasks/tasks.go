@@ -83,7 +83,7 @@ func flushWith(headers map[string]string, key counter.Key, shard counter.Shard) 
 func Aggregate(_ string, members []*asynq.Task) *asynq.Task {
 	merged := Keys{Keys: make([]counter.Key, 0, len(members))}
 	for _, m := range members {
-		// A member that cannot be read is dropped: its key, if there is one, is in the dirty set.
+		// A member that cannot be read is dropped: its key, if there is one, is in its shard's open epoch.
 		if keys, err := DecodeKeys(m.Payload()); err == nil {
 			merged.Keys = append(merged.Keys, keys...)
 		}

@@ -34,7 +34,7 @@ func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	for key := range v.events() {
 		name := "{aw:" + counter.Key(key).Shard(shards).String() + "}:c:" + key
 		asked[key] = pipe.Get(ctx, name)
-		if len(asked) == peekBatch {
+		if len(asked) == readBatch {
 			if err := flush(); err != nil {
 				return nil, err
 			}

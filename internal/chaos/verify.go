@@ -18,8 +18,8 @@ const (
 	verifyTimeout = 2 * time.Minute
 	// apiReads is about how many keys are read through the apis at the end, beside Redis and Postgres themselves.
 	apiReads = 1000
-	// peekBatch is how many entries are read in one round trip.
-	peekBatch = 1000
+	// readBatch is how many entries are read in one round trip.
+	readBatch = 1000
 )
 
 // row is what Postgres has of a key.

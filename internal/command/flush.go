@@ -60,7 +60,7 @@ func (f flushCommand) Run(w *world) error {
 	flusher := flush.New(settled, asynq.NewClientFromRedisClient(client))
 	ask := flusher.Flush
 	if keys != nil {
-		ask = flusher.FlushParked // whoever names them may have mended what kept them
+		ask = flusher.FlushAside // whoever names them may have mended what kept them
 	}
 	left, err := ask(w.ctx, keys, bound)
 	if err != nil {

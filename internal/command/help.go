@@ -107,7 +107,7 @@ func (healthcheckCommand) Help() string {
 // Help implements kong.HelpProvider.
 func (verifyCommand) Help() string {
 	return `Says whether Postgres has what Redis has: after a restore of either, or to be sure. Counters that only Postgres has are
-normal. It changes nothing without --repair, and may run beside everything else. What it marks dirty is flushed by the next
+normal. It changes nothing without --repair, and may run beside everything else. What it makes dirty is flushed by the next
 sweep. The exit status is 1 when differences are left.
 
 ` + environment("REDIS_URL", "DATABASE_URL", "SHARDS", "MAX_DIRTY") +

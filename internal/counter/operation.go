@@ -68,9 +68,9 @@ type Row struct {
 	Version int64
 	Deleted bool // a tombstone
 
-	// Lineage names the run of writes in Redis, without an ack or a restart in between, that the state is made of; 0 where
-	// it is not known. Versions of one lineage can be compared. Of two lineages, the later one may have gone on from a
-	// state that lacked the end of the other: a Redis that lost its tail.
+	// Lineage names the run of writes in Redis that the state is made of: the epoch in which the first of them was, after a state
+	// that Postgres had, or a restart of Redis; 0 where it is not known. Versions of one lineage can be compared. Of two
+	// lineages, the later one may have gone on from a state that lacked the end of the other: a Redis that lost its tail.
 	Lineage int64
 	// Base is the version that the lineage began from. Only a row on its way to Postgres has it.
 	Base int64

@@ -85,7 +85,7 @@ func (b *Box) Discard(ctx context.Context, letter Letter) (Returned, error) {
 	}
 	err = b.remove(ctx, cache.Entry{Row: row})
 	if _, settled := errors.AsType[*NotDeadError](err); settled {
-		return returned, nil // a flush under way has taken the rewound state as well, and acked it
+		return returned, nil // a flush under way has committed the rewound state as well
 	}
 	if _, written := errors.AsType[*ChangedError](err); !written {
 		return returned, err

@@ -17,13 +17,14 @@ const redrivePage = 300
 
 // Redriven says what Redrive did.
 type Redriven struct {
-	Keys    []counter.Key // due now
+	Keys    []counter.Key // in the open epoch now
 	NotDead []counter.Key // left alone
 }
 
-// Redrive makes those of keys that are dead due again, removes their retries from Asynq's archive, and sends a flush for
-// each. What it has done before an error is in its result. Nothing is lost wherever it ends: from the first step on, which
-// is one atomic call for up to 300 keys of a shard, the key is due and a sweep finds it; the tasks only make it sooner.
+// Redrive puts those of keys that are dead into the open epochs of their shards, removes their retries from Asynq's archive, and
+// sends a flush for each. What it has done before an error is in its result. Nothing is lost wherever it ends: from the first
+// step on, which is one atomic call for up to 300 keys of a shard, the key is in an epoch and a sweep finds it; the tasks only
+// make it sooner.
 //
 // A worker has to run for anything to happen. It blocks for one bounded call for each shard that has some, and up to five
 // for each key.

@@ -8,8 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxSkew is how far clocks may be apart. Waiting times and the marks of unsynced writes are of Redis's clock and the
-// times of tasks of the processes', so a difference shows as sync lag and delays tasks; below a second nobody notices.
+// maxSkew is how far clocks may be apart. Waiting times and the epochs of unsynced writes are of Redis's clock, and
+// the times of tasks are of the processes', so a difference shows as sync lag and delays tasks; below a second nobody notices.
 const maxSkew = time.Second
 
 func checkRedisClock(ctx context.Context, client redis.UniversalClient) Finding {

@@ -13,7 +13,7 @@ const (
 	// MaxKeys is the most keys that can be named.
 	MaxKeys = 10_000
 
-	// lookEvery is the pause between two looks, each of three commands for each shard.
+	// lookEvery is the pause between two looks, each of seven commands for each shard that has something to count.
 	lookEvery = 100 * time.Millisecond
 
 	// askEvery is the pause between two drains of one shard: the first may have begun before the last write, or be one of a
@@ -72,9 +72,9 @@ func (f *Flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Dura
 	}
 }
 
-// FlushParked is Flush for keys, and tries those now that wait for another try. It is for operators, who may have mended what
+// FlushAside is Flush for keys, and tries those now that are set aside. It is for operators, who may have mended what
 // kept them: Postgres is asked as often as they ask. No attempt is counted. What Postgres refuses again waits for its retry.
-func (f *Flusher) FlushParked(ctx context.Context, keys []counter.Key, bound time.Duration) (Left, error) {
+func (f *Flusher) FlushAside(ctx context.Context, keys []counter.Key, bound time.Duration) (Left, error) {
 	if err := f.cache.Requeue(ctx, keys); err != nil {
 		return Left{}, err
 	}

@@ -238,7 +238,7 @@ func TestWhoNamesAKeyThatIsSetAsideHasItTriedNow(t *testing.T) {
 	b.setAside(t, "a", time.Hour)
 	b.commit(t, e)
 	b.drain = func(shard counter.Shard) { b.commit(t, b.seal(t, shard)) }
-	left, err := b.flusher.FlushParked(t.Context(), []counter.Key{"a"}, 20*time.Second)
+	left, err := b.flusher.FlushAside(t.Context(), []counter.Key{"a"}, 20*time.Second)
 	require.NoError(t, err)
 	require.Zero(t, left)
 }

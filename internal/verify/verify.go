@@ -31,7 +31,7 @@ type Options struct {
 	Store    Store
 	Repair   bool
 	Rate     int          // keys a second at most; 0: no bound
-	MaxDirty int64        // of the api: a repair marks no more while half as many keys are dirty
+	MaxDirty int64        // of the api: a repair makes no more keys dirty while half as many are
 	Examples int          // how many differences are kept in the report
 	Progress func(Report) // called after each page; nil: nobody is told
 }
@@ -44,7 +44,7 @@ type Report struct {
 	Mended      map[Class]int64 `json:"mended"`
 	Differences int64           `json:"differences"` // those that were mended included
 	Unmended    int64           `json:"unmended"`
-	Held        int64           `json:"held"` // of Unmended: not marked since too many keys are dirty already
+	Held        int64           `json:"held"` // of Unmended: not put into an epoch, since too many keys are dirty already
 	Examples    []Difference    `json:"examples"`
 }
 
