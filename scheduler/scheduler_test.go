@@ -134,9 +134,10 @@ func TestASchedulerThatIsLateDoesNotRepeatACompletedTask(t *testing.T) {
 
 	require.Empty(t, b.pending(t, tasks.TypeSweep))
 	require.Empty(t, b.pending(t, tasks.TypePurge))
+	require.Empty(t, b.pending(t, tasks.TypeEvict))
 	completed, err := b.inspector.ListCompletedTasks(tasks.QueueSweep)
 	require.NoError(t, err)
-	require.Len(t, completed, 2)
+	require.Len(t, completed, 3)
 }
 
 func TestTickPublishesTheQueuesAgainAfterAFlush(t *testing.T) {
@@ -205,7 +206,7 @@ func TestSweepsDoNotPileUpWhileNoWorkerTakesThem(t *testing.T) {
 	}
 
 	tick(720)
-	waiting := len(b.pending(t, tasks.TypeSweep)) + len(b.pending(t, tasks.TypePurge))
+	waiting := len(b.pending(t, tasks.TypeSweep)) + len(b.pending(t, tasks.TypePurge)) + len(b.pending(t, tasks.TypeEvict))
 	require.Equal(t, maxPending+1, waiting)
 	require.Equal(t, 1, strings.Count(log.String(), "no worker takes the sweeps"))
 	require.Zero(t, strings.Count(log.String(), "takes the sweeps again"))

@@ -223,7 +223,7 @@ func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
 		b.shows(t, connection, "live")
 		b.readable(t, path)
 	}
-	require.Equal(t, 64, evaluate[int](t, b, "document.querySelectorAll('.heat .cell').length"))
+	require.Equal(t, 16, evaluate[int](t, b, "document.querySelectorAll('.heat .cell').length"))
 
 	b.visit(t, s.dashboard.url("/asynq"))
 	b.shows(t, "#root", "aw-flush")
@@ -248,6 +248,6 @@ func TestThePagesWorkWithoutScripts(t *testing.T) {
 	b.shows(t, "noscript", "Load the page again for new numbers.")
 	require.True(t, evaluate[bool](t, b, "document.querySelector('[data-controls]').hidden"), "controls that do nothing")
 	b.visit(t, s.dashboard.url("/shards"))
-	require.Equal(t, 64, evaluate[int](t, b, "document.querySelectorAll('.heat .cell').length"))
+	require.Equal(t, 16, evaluate[int](t, b, "document.querySelectorAll('.heat .cell').length"))
 	b.clean(t, s.dashboard)
 }

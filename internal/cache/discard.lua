@@ -33,9 +33,10 @@ free(KEYS[4])
 renew(s) -- what was read from Postgres before is too old to hydrate from, and what is written now needs a number of its own
 save(s)
 if ARGV[3] == 'rewind' then
-  -- Without whatever else is noted there about the state that is given up. Its flush may replace any older version.
+  -- Without whatever else is noted there about the state that is given up. Life 0 is the lineage of the row that the command
+  -- writes meanwhile; any older version of it may be replaced.
   put(KEYS[5], {
-    v = ARGV[4], n = ARGV[5], x = ARGV[6] == '1' or nil, a = true, epoch = s.open, l = s.open, b = sum(ARGV[5], '0', '1'),
+    v = ARGV[4], n = ARGV[5], x = ARGV[6] == '1' or nil, a = true, epoch = s.open, l = '0', b = sum(ARGV[5], '0', '1'),
   })
   return 'y'
 end
