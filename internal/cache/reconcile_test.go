@@ -667,6 +667,10 @@ func TestAPromotedReplicaIsAnotherIncarnation(t *testing.T) {
 		"--replicaof", u.Hostname() + " " + u.Port(), "--masterauth", password,
 	}})
 	a, b := setupOn(t, primary.URL()), setupOn(t, replica.URL())
+	// A primary takes another master_replid when its first replica comes.
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		return strings.Contains(b.redis.Info(t.Context(), "replication").Val(), "master_link_status:up"), "the replica is not connected yet"
+	})
 	a.warm(t, "k")
 	first := a.do(t, increment("k", 1))[0].First
 	e := a.seal(t, "k")
