@@ -48,6 +48,7 @@ func (b *testBundle) options() Options {
 		Client:        asynq.NewClientFromRedisClient(b.redis),
 		Redis:         b.redis,
 		SweepInterval: 5 * time.Second,
+		CleanTTL:      24 * time.Hour,
 		Logger:        slog.New(slog.DiscardHandler),
 		Registerer:    prometheus.NewRegistry(),
 	}
@@ -106,6 +107,7 @@ func TestTickSendsOneSweepForEachIntervalAndOnePurgeForEachHour(t *testing.T) {
 		sweepID(aTime), sweepID(aTime.Add(5 * time.Second)), sweepID(aTime.Add(time.Hour)),
 	}, b.pending(t, tasks.TypeSweep))
 	require.Len(t, b.pending(t, tasks.TypePurge), 2)
+	require.Len(t, b.pending(t, tasks.TypeEvict), 2, "one for each hour")
 	require.InDelta(t, 3, testutil.ToFloat64(s.metrics.sweeps), 0)
 	require.Zero(t, testutil.ToFloat64(s.metrics.errors))
 }
@@ -120,6 +122,7 @@ func TestTwoSchedulersMakeOneTask(t *testing.T) {
 
 	require.Equal(t, []string{sweepID(aTime)}, b.pending(t, tasks.TypeSweep))
 	require.Len(t, b.pending(t, tasks.TypePurge), 1)
+	require.Len(t, b.pending(t, tasks.TypeEvict), 1)
 	require.Zero(t, testutil.ToFloat64(second.metrics.errors))
 }
 
@@ -134,9 +137,10 @@ func TestASchedulerThatIsLateDoesNotRepeatACompletedTask(t *testing.T) {
 
 	require.Empty(t, b.pending(t, tasks.TypeSweep))
 	require.Empty(t, b.pending(t, tasks.TypePurge))
+	require.Empty(t, b.pending(t, tasks.TypeEvict))
 	completed, err := b.inspector.ListCompletedTasks(tasks.QueueSweep)
 	require.NoError(t, err)
-	require.Len(t, completed, 2)
+	require.Len(t, completed, 3)
 }
 
 func TestTickPublishesTheQueuesAgainAfterAFlush(t *testing.T) {
@@ -205,22 +209,23 @@ func TestSweepsDoNotPileUpWhileNoWorkerTakesThem(t *testing.T) {
 	}
 
 	tick(720)
-	waiting := len(b.pending(t, tasks.TypeSweep)) + len(b.pending(t, tasks.TypePurge))
+	waiting := len(b.pending(t, tasks.TypeSweep)) + len(b.pending(t, tasks.TypePurge)) + len(b.pending(t, tasks.TypeEvict))
 	require.Equal(t, maxPending+1, waiting)
 	require.Equal(t, 1, strings.Count(log.String(), "no worker takes the sweeps"))
 	require.Zero(t, strings.Count(log.String(), "takes the sweeps again"))
-	require.InDelta(t, 720-maxPending, testutil.ToFloat64(s.metrics.skipped), 0)
+	require.InDelta(t, 720-(maxPending+1-2), testutil.ToFloat64(s.metrics.skipped), 0, "all but the sweeps that wait")
 	require.Zero(t, testutil.ToFloat64(s.metrics.errors))
 
 	b.work(t)
 	tick(2)
 	require.Len(t, b.pending(t, tasks.TypeSweep), 2)
 	require.Len(t, b.pending(t, tasks.TypePurge), 1, "an hour has passed, and its purge was not forgotten")
+	require.Len(t, b.pending(t, tasks.TypeEvict), 1, "nor its eviction")
 	require.Equal(t, 1, strings.Count(log.String(), "no worker takes the sweeps"))
 	require.Equal(t, 1, strings.Count(log.String(), "takes the sweeps again"))
 }
 
-func TestAPurgeThatCouldNotBeSentIsSentAtTheNextTick(t *testing.T) {
+func TestAPurgeAndAnEvictionThatCouldNotBeSentAreSentAtTheNextTick(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	options := b.options()
@@ -234,6 +239,33 @@ func TestAPurgeThatCouldNotBeSentIsSentAtTheNextTick(t *testing.T) {
 	s.tick(t.Context(), aTime.Add(5*time.Second))
 
 	require.Len(t, b.pending(t, tasks.TypePurge), 1)
+	require.Len(t, b.pending(t, tasks.TypeEvict), 1)
+}
+
+// Entries leave at most a quarter of CLEAN_TTL late; a pass over all of them is never more frequent than once a minute.
+func TestEvictionsComeFourTimesInCleanTTLWithinBounds(t *testing.T) {
+	t.Parallel()
+	for cleanTTL, want := range map[time.Duration]time.Duration{
+		time.Second:          time.Minute,
+		4 * time.Minute:      time.Minute,
+		10 * time.Minute:     150 * time.Second,
+		time.Hour:            15 * time.Minute,
+		24 * time.Hour:       time.Hour,
+		365 * 24 * time.Hour: time.Hour,
+	} {
+		b := setup(t)
+		options := b.options()
+		options.CleanTTL = cleanTTL
+		s, err := newScheduler(options)
+		require.NoError(t, err)
+		start := time.UnixMilli(tasks.Bucket(aTime, want) * want.Milliseconds())
+		for _, after := range []time.Duration{0, 5 * time.Second, want - time.Millisecond, want} {
+			require.NoError(t, s.evict(t.Context(), start.Add(after)))
+		}
+		require.ElementsMatch(t, []string{
+			fmt.Sprintf("evict:%d", tasks.Bucket(start, want)), fmt.Sprintf("evict:%d", tasks.Bucket(start, want)+1),
+		}, b.pending(t, tasks.TypeEvict), "CLEAN_TTL %s", cleanTTL)
+	}
 }
 
 func TestTheNextBoundaryIsNeverMoreThanAnIntervalAway(t *testing.T) {
