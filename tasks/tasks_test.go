@@ -57,7 +57,8 @@ func TestDuplicatesCollapse(t *testing.T) {
 		for _, task := range []*asynq.Task{
 			tasks.Flush("a", 3), tasks.Flush("b", 3), tasks.Drain(7, 0), tasks.DrainMore(7, "drain:07", time.Minute),
 			tasks.SweptDrain(7, 1), tasks.SweptDrain(7, 2), tasks.Retry("a", 5, time.Minute),
-			tasks.Sweep(now, time.Hour), tasks.Purge(now, time.Hour),
+			tasks.Sweep(now, time.Hour), tasks.Purge(now, time.Hour), tasks.Evict(now, time.Hour),
+			tasks.DrainNow(7), tasks.DrainDue(7, "drain:07", time.Minute),
 		} {
 			require.NoError(t, tasks.Send(t.Context(), b.client, task))
 		}
@@ -65,11 +66,11 @@ func TestDuplicatesCollapse(t *testing.T) {
 	flush, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
 	require.NoError(t, err)
 	require.Equal(t, 2, b.grouped(t))
-	require.Equal(t, 3, flush.Pending)
-	require.Equal(t, 1, flush.Scheduled)
+	require.Equal(t, 4, flush.Pending)
+	require.Equal(t, 2, flush.Scheduled)
 	sweep, err := b.inspector.GetQueueInfo(tasks.QueueSweep)
 	require.NoError(t, err)
-	require.Equal(t, 2, sweep.Pending)
+	require.Equal(t, 3, sweep.Pending)
 	retry, err := b.inspector.GetQueueInfo(tasks.QueueRetry)
 	require.NoError(t, err)
 	require.Equal(t, 1, retry.Scheduled)
@@ -89,6 +90,46 @@ func TestTheTwoDrainsOfAShardTakeTurns(t *testing.T) {
 	require.Equal(t, "drain:07:more", id(tasks.DrainMore(7, "drain:07", 0)))
 	require.Equal(t, "drain:07", id(tasks.DrainMore(7, "drain:07:more", 0)))
 	require.Equal(t, "drain:08", id(tasks.DrainMore(8, "drain:08:12345", 0)))
+	require.Equal(t, "drain:07:due:more", id(tasks.DrainDue(7, "drain:07:due", 0)))
+	require.Equal(t, "drain:07:due", id(tasks.DrainDue(7, "drain:07:due:more", 0)))
+	require.Equal(t, "drain:08:due", id(tasks.DrainDue(8, "drain:08", 0)))
+}
+
+// Who waits for a drain is not to wait until the epoch has gathered more. A drain that only follows others leaves it time.
+func TestDrainsSayWhetherSomebodyWaits(t *testing.T) {
+	t.Parallel()
+	for task, want := range map[*asynq.Task]tasks.Shard{
+		tasks.Drain(7, time.Minute):                           {Shard: 7},
+		tasks.DrainMore(7, "drain:07", 0):                     {Shard: 7},
+		tasks.DrainNow(7):                                     {Shard: 7, Now: true},
+		tasks.DrainDue(7, "drain:07", time.Minute):            {Shard: 7, Now: true},
+		tasks.SweptDrain(7, 1):                                {Shard: 7, Swept: true},
+		asynq.NewTask(tasks.TypeDrain, []byte(`{"shard":7}`)): {Shard: 7}, // from a process of before
+	} {
+		got, err := tasks.DecodeShard(task.Payload(), 64)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+}
+
+// A pass over tens of millions of entries takes longer than a drain may.
+func TestAnEvictionHasMoreTimeThanOtherTasks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	now := time.Now()
+	timeout := func(task *asynq.Task) time.Duration {
+		info, err := b.client.EnqueueContext(t.Context(), task)
+		require.NoError(t, err)
+		require.Equal(t, tasks.QueueSweep, info.Queue)
+		require.Equal(t, 2*time.Minute, info.Retention, "for schedulers whose clock is late")
+		return info.Timeout
+	}
+	require.Equal(t, time.Minute, timeout(tasks.Sweep(now, time.Minute)))
+	require.Equal(t, time.Minute, timeout(tasks.Purge(now, time.Minute)))
+	require.Equal(t, 30*time.Minute, timeout(tasks.Evict(now, time.Minute)))
+	tick, err := tasks.DecodeTick(tasks.Evict(now, time.Minute).Payload())
+	require.NoError(t, err)
+	require.Equal(t, tasks.Tick{Bucket: tasks.Bucket(now, time.Minute), IntervalMS: 60_000}, tick)
 }
 
 // A worker that dies at once at each start takes a sweep or two each time, and runs none of the drains that they send.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -42,12 +43,18 @@ type evictor struct {
 	metrics  *metrics
 	logger   *slog.Logger
 	cleanTTL time.Duration
+	passing  atomic.Bool // a pass over all entries is under way
 
 	idleRest, cleanRest time.Time // until when there is no point in looking for idle entries, and for clean ones
 }
 
-// idle removes what has been idle for CLEAN_TTL.
+// idle removes what has been idle for CLEAN_TTL. It does nothing while it is running already: where a pass takes longer than the
+// scheduler's interval, they would take up every place that the worker has for tasks.
 func (e *evictor) idle(ctx context.Context) error {
+	if !e.passing.CompareAndSwap(false, true) {
+		return nil
+	}
+	defer e.passing.Store(false)
 	_, err := e.evict(ctx, cache.Eviction{Idle: e.cleanTTL, Pace: paced(evictRate)})
 	return err
 }

@@ -31,7 +31,8 @@ func (schedulerCommand) Run(w *world) error {
 	group, ctx := errgroup.WithContext(w.ctx)
 	group.Go(func() error {
 		return scheduler.Run(ctx, scheduler.Options{
-			Client: asynq.NewClientFromRedisClient(p.redis), Redis: p.redis, SweepInterval: p.config.SweepInterval, CleanTTL: p.config.CleanTTL,
+			Client: asynq.NewClientFromRedisClient(p.redis), Redis: p.redis,
+			SweepInterval: p.config.SweepInterval, CleanTTL: p.config.CleanTTL,
 			Logger: p.log, Registerer: p.counted,
 		})
 	})
