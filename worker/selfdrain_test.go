@@ -95,13 +95,13 @@ func TestAFullRedisIsDrained(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL(), localtest.PostgresURL(t, migrate), brisk())
 	b.patient(t)
-	b.run(t)
-	b.schedule(t)
 
 	accepted := b.fill(t, 4<<20)
 	t.Logf("full after %d counters", accepted)
 	b.limitMemory(t, -512<<10) // at the very limit a few commands pass whenever a buffer is freed
 	require.Positive(t, b.backlog(t).Dirty)
+	b.run(t) // not earlier: it may flush as fast as the counters come
+	b.schedule(t)
 
 	b.eventuallyClean(t, 60*time.Second)
 	require.Positive(t, count(t, b.registry, "afterwrite_self_drains_total"))
