@@ -164,7 +164,7 @@ func (g redisGates) pass(ctx context.Context, cmds []redis.Cmder, next redis.Pro
 	return g.m.gate(ctx, name, func(late bool) error {
 		made := cmds
 		if late {
-			ctx = context.WithoutCancel(ctx)
+			ctx = context.WithoutCancel(ctx) //nolint:fatcontext // it ends with the flight
 			made = make([]redis.Cmder, len(cmds))
 			for i, cmd := range cmds {
 				made[i] = redis.NewCmd(ctx, cmd.Args()...)

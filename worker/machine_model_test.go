@@ -140,7 +140,7 @@ func (o observed) String() string {
 	text := o.text
 	for name, is := range map[string]bool{"open": o.open, "sealed": o.sealed, "retry": o.retry, "dead": o.dead} {
 		if is {
-			text += " " + strings.ToUpper(name)
+			text += " " + strings.ToUpper(name) //nolint:perfsprint // four at most, for a log
 		}
 	}
 	id := func(n int64) string { return strconv.FormatInt(n, 36) }

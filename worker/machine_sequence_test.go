@@ -17,6 +17,8 @@ import (
 )
 
 // Sequences of steps that random runs meet seldom, or that they have found. The machine checks them as it does its own.
+//
+//nolint:tparallel // they share one machine
 func TestMachineSequences(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -39,7 +41,7 @@ func TestMachineSequences(t *testing.T) {
 		"an epoch is not committed by a flush from before a restart":   m.commitAfterRestart,
 		"an eviction leaves an entry alone that was written meanwhile": m.evictWritten,
 	}
-	for _, claim := range slices.Sorted(maps.Keys(claims)) {
+	for _, claim := range slices.Sorted(maps.Keys(claims)) { //nolint:paralleltest // likewise
 		t.Run(claim, func(t *testing.T) {
 			m.reset(t, machineBatch)
 			defer m.end()

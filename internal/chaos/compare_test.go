@@ -17,7 +17,7 @@ func TestEntryOfRedisIsReadAsItStands(t *testing.T) {
 		{"7 3 gjdgxsabcd lgjdgxsabcc b2 w6", row{reading: reading{7, 3}}, true}, // clean since the watermark reached it
 		{"0 4 gjdgxsabcd:x", row{reading: reading{0, 4}, deleted: true}, true},
 		{"", row{}, false},
-		{"7 3 gjdgxsabcd:u", row{reading: reading{-1, -1}}, true}, // its base is unknown: equal to no row
+		{"7 3 gjdgxsabcd:u", row{reading: reading{-1, -1}}, true},       // its base is unknown: equal to no row
 		{"7 3 gjdgxsabcd:a b2 w6", row{reading: reading{-1, -1}}, true}, // it is set aside
 		{"7", row{reading: reading{-1, -1}}, true},
 	} {

@@ -199,7 +199,7 @@ var (
 
 // build compiles the machine.
 func (t tree) build(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "test", fmt.Sprintf("-race=%t", t.race), "-vet=off", "-c", "-o", t.binary(), "./worker") //nolint:gosec // a name of ours
+	cmd := exec.CommandContext(ctx, "go", "test", fmt.Sprintf("-race=%t", t.race), "-vet=off", "-c", "-o", t.binary(), "./worker") //nolint:gosec,lll // a name of ours
 	cmd.Dir = t.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile the machine: %w\n%s", err, out)

@@ -1,3 +1,4 @@
+//nolint:lll // a table with a mutant on each line
 package main
 
 // mutant is a rule of the design, broken on purpose: by one change or several.
