@@ -23,18 +23,32 @@ const manyWaiters, manyKeys = 10_000, 1_000
 // answered and counts those that Postgres has.
 func (b *testBundle) many(t *testing.T, kind counter.Kind) (synced func() int64) {
 	t.Helper()
+	for i := range manyKeys {
+		b.do(t, op(counter.Set, counter.Key(strconv.Itoa(i)), 1))
+	}
+	if kind != counter.Get {
+		b.flush(t)
+	}
 	var n atomic.Int64
+	var failed atomic.Pointer[error]
 	var group sync.WaitGroup
 	for i := range manyWaiters {
 		group.Go(func() {
 			o := op(kind, counter.Key(strconv.Itoa(i%manyKeys)), 1)
 			r := b.service.Do(context.Background(), []counter.Operation{o}, writepath.Options{Wait: waitLong})[0]
-			if r.Err == nil && r.Counter.Synced {
+			if r.Err != nil {
+				failed.Store(&r.Err)
+			} else if r.Counter.Synced {
 				n.Add(1)
 			}
 		})
 	}
-	b.eventuallyWait(t, manyWaiters)
+	localtest.Eventually(t, waitLong, func() (bool, string) {
+		if err := failed.Load(); err != nil {
+			require.NoError(t, *err)
+		}
+		return writepath.Looked(b.service) == manyWaiters, strconv.Itoa(writepath.Looked(b.service)) + " wait"
+	})
 	require.Zero(t, n.Load())
 	return func() int64 {
 		group.Wait()
@@ -65,9 +79,6 @@ func TestTenThousandReadersShareOneSubscriptionAndAreAnsweredByTheNextFlush(t *t
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{}) // for what it counts
 	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
-	for i := range manyKeys {
-		b.do(t, op(counter.Set, counter.Key(strconv.Itoa(i)), 1))
-	}
 	synced := b.many(t, counter.Get)
 	subscribers, err := b.redis.PubSubNumSub(t.Context(), "aw:acks").Result()
 	require.NoError(t, err)
