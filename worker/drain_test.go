@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,9 +18,9 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// Postgres takes longer for an epoch than a drain may, although it has too few keys to be dropped batch by batch from its beginning.
-func TestEpochThatTakesLongerThanADrainIsFlushedByMore(t *testing.T) {
-	t.Parallel()
+// newDrainable is a flusher of one shard, whose cache has counters k0 to k<keys-1> that are dirty.
+func newDrainable(t *testing.T, keys int) (*Flusher, *store.Store) {
+	t.Helper()
 	c, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "1", "AFTERWRITE_FLUSH_BATCH": "100"})
 	require.NoError(t, err)
 	client := localtest.Redis(t)
@@ -28,20 +29,27 @@ func TestEpochThatTakesLongerThanADrainIsFlushedByMore(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pg.Close()) })
 	k := cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
-	f := New(Options{Config: c, Redis: client, Cache: k, Store: pg, Registerer: prometheus.NewRegistry(), Logger: logger}).handlers.flusher
-	const keys = 300 // three batches of the largest
 	writer := k.NewWriter(func() bool { return true })
 	t.Cleanup(writer.Close)
-	for from := 0; from < keys; from += 100 {
-		writes := make([]cache.Write, 100)
-		for i := range writes {
-			key := counter.Key(fmt.Sprintf("k%d", from+i))
-			writes[i] = cache.Write{Operation: counter.Operation{Key: key, Kind: counter.Increment, Amount: 1}, Blind: true}
-		}
-		for _, o := range writer.Do(t.Context(), writes) {
+	var writes []cache.Write
+	for i := range keys {
+		key := counter.Key(fmt.Sprintf("k%d", i))
+		writes = append(writes, cache.Write{Operation: counter.Operation{Key: key, Kind: counter.Increment, Amount: 1}, Blind: true})
+	}
+	for part := range slices.Chunk(writes, cache.MaxWrites) {
+		for _, o := range writer.Do(t.Context(), part) {
 			require.NoError(t, o.Err)
 		}
 	}
+	w := New(Options{Config: c, Redis: client, Cache: k, Store: pg, Registerer: prometheus.NewRegistry(), Logger: logger})
+	return w.handlers.flusher, pg
+}
+
+// Postgres takes longer for an epoch than a drain may, although it has too few keys to be dropped batch by batch from its beginning.
+func TestEpochThatTakesLongerThanADrainIsFlushedByMore(t *testing.T) {
+	t.Parallel()
+	const keys = 300 // three batches of the largest
+	f, pg := newDrainable(t, keys)
 
 	drains := 0
 	for more := true; more; drains++ {
@@ -57,12 +65,32 @@ func TestEpochThatTakesLongerThanADrainIsFlushedByMore(t *testing.T) {
 	}
 
 	require.Greater(t, drains, 2)
-	backlog, err := k.Backlog(t.Context())
+	backlog, err := f.cache.Backlog(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, backlog.Dirty)
 	rows, err := pg.Read(t.Context(), []counter.Key{"k0", "k150", "k299"})
 	require.NoError(t, err)
 	require.Len(t, rows, 3)
+}
+
+// Asynq runs it up to a second too early: then it must not be the last.
+func TestDrainThatComesBeforeKeysAreDueIsSentAgain(t *testing.T) {
+	t.Parallel()
+	f, _ := newDrainable(t, 2)
+	require.NoError(t, f.cache.SetAside(t.Context(), 0, []counter.Key{"k0"}, longestDeferral))
+	require.NoError(t, f.cache.SetAside(t.Context(), 0, []counter.Key{"k1"}, time.Hour))
+
+	d, err := f.Drain(t.Context(), 0, "test", 0)
+
+	require.NoError(t, err)
+	require.Positive(t, d.Deferred)
+	require.LessOrEqual(t, d.Deferred, longestDeferral)
+	require.Zero(t, d.Again)
+
+	require.NoError(t, f.cache.SetAside(t.Context(), 0, []counter.Key{"k0"}, time.Hour))
+	d, err = f.Drain(t.Context(), 0, "test", 0)
+	require.NoError(t, err)
+	require.Zero(t, d.Deferred, "a sweep is soon enough")
 }
 
 func migrateURL(url string) error { return store.MigrateURL(context.Background(), url) }

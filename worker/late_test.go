@@ -62,12 +62,14 @@ func TestLateCommitOfAnEpochThatAnotherCommittedDoesNothing(t *testing.T) {
 	b.drainAll(t)
 	b.do(t, increment("a", 1))
 	b.requireUnchanged(t, func() { b.commitLate(t, &late) })
+	b.drainAll(t) // another epoch, so that the late one is not even the last
+	b.do(t, increment("a", 1))
 	next := b.seal(t, 0, "next")
 	require.Equal(t, cache.Sealed, next.State)
 
 	b.requireUnchanged(t, func() {
-		b.commitLate(t, &late)
-		b.commitLate(t, &late, "a")
+		require.False(t, b.commitLate(t, &late))
+		require.False(t, b.commitLate(t, &late, "a"))
 	})
 
 	require.Equal(t, int64(1), b.backlog(t).Dirty)
@@ -76,7 +78,7 @@ func TestLateCommitOfAnEpochThatAnotherCommittedDoesNothing(t *testing.T) {
 	rows, left := b.drainAll(t)
 	require.Equal(t, int64(1), rows)
 	require.Zero(t, left)
-	b.requireRow(t, counter.Row{Key: "a", Value: 2, Version: 2})
+	b.requireRow(t, counter.Row{Key: "a", Value: 3, Version: 3})
 }
 
 // Two workers flush one epoch, since the lease of the first ended: whoever commits first, the other does nothing.
