@@ -387,16 +387,21 @@ func TestWhoWaitsIsToldOfACommit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
-	acked, connected, ended := make(chan counter.Shard, 10), make(chan struct{}, 10), make(chan struct{})
+	shard := b.cache.Shard("a")
+	acked, connected, ended := make(chan struct{}, 10), make(chan struct{}, 10), make(chan struct{})
 	acks := b.cache.Acks(t.Context())
 	go func() {
 		defer close(ended)
-		acks.Run(func(s counter.Shard) { acked <- s }, func() { connected <- struct{}{} })
+		acks.Run(func(s counter.Shard) {
+			if s == shard { // a channel is one for all databases of a Redis: other tests commit too
+				acked <- struct{}{}
+			}
+		}, func() { connected <- struct{}{} })
 	}()
 	<-connected
 	o := b.do(t, increment("a", 1))[0]
 	progress := func() cache.Progress {
-		p, err := b.cache.Progress(t.Context(), b.cache.Shard("a"))
+		p, err := b.cache.Progress(t.Context(), shard)
 		require.NoError(t, err)
 		return p
 	}
@@ -404,7 +409,7 @@ func TestWhoWaitsIsToldOfACommit(t *testing.T) {
 	require.Equal(t, o.First, progress().First)
 
 	b.flush(t, "a")
-	require.Equal(t, b.cache.Shard("a"), <-acked)
+	<-acked
 	require.GreaterOrEqual(t, progress().Watermark, o.Epoch)
 	require.False(t, progress().Aside)
 
@@ -412,11 +417,11 @@ func TestWhoWaitsIsToldOfACommit(t *testing.T) {
 	b.setAside(t, time.Hour, "a")
 	e := b.seal(t, "a")
 	require.True(t, b.commit(t, e))
-	require.Equal(t, b.cache.Shard("a"), <-acked)
+	<-acked
 	require.GreaterOrEqual(t, progress().Watermark, o.Epoch)
 	require.True(t, progress().Aside, "it does not have this one")
 	b.settle(t, b.read(t, "a"))
-	require.Equal(t, b.cache.Shard("a"), <-acked)
+	<-acked
 	require.False(t, progress().Aside)
 	acks.Close()
 	<-ended
