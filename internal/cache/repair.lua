@@ -19,7 +19,7 @@ local out, joining, marked, dropped = {}, {}, {}, {}
 for i = 1, #KEYS - 4 do
   local name, key = KEYS[i + 4], ARGV[2 * i]
   local e, _, text = load(name)
-  if not e or text ~= ARGV[2 * i + 1] or call('ZSCORE', KEYS[3], key) or call('HEXISTS', KEYS[4], key) == 1 then -- step: compare
+  if not e or text ~= ARGV[2 * i + 1] or call('ZSCORE', KEYS[3], key) or call('HEXISTS', KEYS[4], key) == 1 then
     out[i] = 'w'
   elseif ARGV[1] == 'drop' and is_dirty(s, e) then
     out[i] = 'w'
@@ -44,6 +44,7 @@ if #dropped > 0 then
   renew(s)
 end
 rejoin(s, KEYS[2], joining)
+if #joining > 0 then renew(s) end -- see requeue.lua
 save(s)
 if #marked > 0 then call('MSET', unpack(marked)) end
 return table.concat(out)

@@ -10,7 +10,8 @@
 -- then for each key two: key, and its entry as it was committed ("" if there was none)
 --
 -- An entry that is still the same becomes clean: with epoch 0, since its own may be one whose set it is not in, and with a new
--- ID for the open epoch, so that its next life has another number. One that was written meanwhile joins the open epoch.
+-- ID for the open epoch, so that its next life has another number. One that was written meanwhile joins the open epoch, as
+-- requeue.lua has it do.
 --
 -- Reply: how many became clean.
 --
@@ -38,7 +39,7 @@ if #settled == 0 then return 0 end
 
 free(KEYS[5])
 rejoin(s, KEYS[2], joining)
-if #clean > 0 then renew(s) end -- step: renew
+renew(s) -- step: renew
 save(s)
 for i = 1, #names do put(names[i], entries[i], entries[i].epoch == '0' and ARGV[1] or nil) end
 all('SREM', KEYS[2], clean)

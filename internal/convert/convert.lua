@@ -117,6 +117,7 @@ for i = 1, count do
 end
 if puts then
   join(s, shard_open, joining)
+  if #joining > 0 then renew(s) end -- see requeue.lua: their lives are from before
   save(s)
 end
 return table.concat(out)
