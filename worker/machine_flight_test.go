@@ -162,13 +162,9 @@ func (g redisGates) pass(ctx context.Context, cmds []redis.Cmder, next redis.Pro
 		return next(ctx, cmds)
 	}
 	return g.m.gate(ctx, name, func(late bool) error {
-		made := cmds
+		made, ctx := cmds, ctx
 		if late {
-			ctx = context.WithoutCancel(ctx) //nolint:fatcontext // it ends with the flight
-			made = make([]redis.Cmder, len(cmds))
-			for i, cmd := range cmds {
-				made[i] = redis.NewCmd(ctx, cmd.Args()...)
-			}
+			made, ctx = copies(ctx, cmds)
 		}
 		err := next(ctx, made)
 		for _, cmd := range made {
@@ -176,6 +172,16 @@ func (g redisGates) pass(ctx context.Context, cmds []redis.Cmder, next redis.Pro
 		}
 		return err
 	})
+}
+
+// copies are the commands again, for an answer that nobody waits for.
+func copies(ctx context.Context, cmds []redis.Cmder) ([]redis.Cmder, context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	made := make([]redis.Cmder, len(cmds))
+	for i, cmd := range cmds {
+		made[i] = redis.NewCmd(ctx, cmd.Args()...)
+	}
+	return made, ctx
 }
 
 // ungated are commands before which nothing stands still: those of a new connection, and those that matter to nobody else.

@@ -17,8 +17,8 @@ import (
 type written struct {
 	kind   counter.Kind
 	amount int64
-	number int  // in the order of acknowledgement
-	rewind bool // by a discard: it sets the counter, and gives up what was before it
+	number int   // in the order of acknowledgement
+	rewind int64 // by a discard, which sets the counter and gives up what was before it: its version. 0: any other
 
 	epoch, first int64 // of the shard, when Redis had carried it out; 0: not known
 }
@@ -61,18 +61,23 @@ func (h history) within(other history) bool {
 }
 
 func (h history) has(w *written) bool {
-	return slices.ContainsFunc(h, func(o *written) bool { return o == w || (o.rewind && o.number > w.number) })
+	return slices.ContainsFunc(h, func(o *written) bool { return o == w || (o.rewind > 0 && o.number > w.number) })
 }
 
-// discarded reports whether there is a discard in h: it chooses a version of its own.
-func (h history) discarded() bool {
-	return slices.ContainsFunc(h, func(w *written) bool { return w.rewind })
+// may reports whether a counter that has seen h may have a version: the number of operations, but for one that was discarded.
+func (h history) may(version int64) bool {
+	for _, w := range slices.Backward(h) {
+		if w.rewind > 0 {
+			return version >= w.rewind
+		}
+	}
+	return version == int64(len(h))
 }
 
 // is reports whether the state of a counter that has seen h is the given one.
 func (h history) is(value, version int64, deleted bool) bool {
 	v, d := h.state()
-	return v == value && d == deleted && (version == int64(len(h)) || h.discarded())
+	return v == value && d == deleted && h.may(version)
 }
 
 func (h history) same(other history) bool { return h.within(other) && other.within(h) }
@@ -137,15 +142,18 @@ type observedShard struct {
 
 // String is for the log of a run that failed.
 func (o observed) String() string {
-	text := o.text
-	for name, is := range map[string]bool{"open": o.open, "sealed": o.sealed, "retry": o.retry, "dead": o.dead} {
-		if is {
-			text += " " + strings.ToUpper(name) //nolint:perfsprint // four at most, for a log
+	words := []string{o.text}
+	for _, place := range []struct {
+		name string
+		in   bool
+	}{{"OPEN", o.open}, {"SEALED", o.sealed}, {"RETRY", o.retry}, {"DEAD", o.dead}} {
+		if place.in {
+			words = append(words, place.name)
 		}
 	}
 	id := func(n int64) string { return strconv.FormatInt(n, 36) }
-	return fmt.Sprintf("%s TTL %d; watermark %s, sealed %s, first %s, requeued %s", text, min(o.ttl, 1), id(o.shard.watermark),
-		id(o.shard.sealed), id(o.shard.first), id(o.shard.requeued))
+	return fmt.Sprintf("%s TTL %d; watermark %s, sealed %s, first %s, requeued %s", strings.Join(words, " "), min(o.ttl, 1),
+		id(o.shard.watermark), id(o.shard.sealed), id(o.shard.first), id(o.shard.requeued))
 }
 
 func (o observed) dirty() bool { return o.present && (o.aside || o.epoch > o.shard.watermark) }
@@ -259,8 +267,7 @@ func (k *modelKey) wrong(known history, a attempt) string {
 	}
 	value, deleted := known.state()
 	exists := !deleted && a.op.Kind != counter.Delete
-	version := got.Version == int64(len(known)) || known.discarded()
-	if !version || got.Exists != exists || (exists && got.Value != value) {
+	if !known.may(got.Version) || got.Exists != exists || (exists && got.Value != value) {
 		return fmt.Sprintf("%v was answered %+v; want value %d, version %d", a.op, got, value, len(known))
 	}
 	if got.Synced && !known.within(k.row) {

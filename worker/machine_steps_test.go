@@ -97,7 +97,7 @@ type discardStore struct {
 func (s *discardStore) Upsert(ctx context.Context, rows []counter.Row) ([]counter.Row, error) {
 	row := rows[0]
 	s.m.number++
-	rewind := &written{kind: counter.Set, amount: row.Value, number: s.m.number, rewind: true}
+	rewind := &written{kind: counter.Set, amount: row.Value, number: s.m.number, rewind: row.Version}
 	if row.Deleted {
 		rewind.kind = counter.Delete
 	}

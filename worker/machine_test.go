@@ -58,6 +58,7 @@ func TestMachine(t *testing.T) {
 			"expire":      m.expire,
 			"repair":      m.repair,
 			"snapshot":    m.snapshot,
+			"checkpoint":  m.snapshot,
 			"restart":     m.restartOnly,
 			"rollback":    m.loseTail,
 			"outage":      m.toggleOutage,
