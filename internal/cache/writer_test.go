@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,6 +67,39 @@ func TestConcurrentCallersShareCallsAndEachIsCountedOnce(t *testing.T) {
 	require.Len(t, seen, callers*each)
 	require.Equal(t, strconv.Itoa(callers*each), b.entry(t, "hot")["v"])
 	require.Less(t, commandCalls(t, b.redis, "evalsha")-before, callers*each/2, "no calls were shared")
+}
+
+func TestACallThatManyShareIsFollowedByAPause(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a")
+	const callers, pause = 30, 2 * time.Millisecond
+	begin, began := make(chan struct{}), make(chan time.Time)
+	w := b.cache.NewWriter(func() bool {
+		began <- time.Now()
+		<-begin
+		return true
+	})
+	t.Cleanup(w.Close)
+	var group sync.WaitGroup
+	write := func() { w.Do(context.Background(), []cache.Write{{Operation: increment("a", 1)}}) }
+	group.Go(write)
+	<-began // what follows queues behind this call
+	for range callers {
+		group.Go(write)
+	}
+	for w.Queued() <= callers {
+		runtime.Gosched()
+	}
+	before := time.Now()
+	begin <- struct{}{}
+	<-began // theirs
+	group.Go(write)
+	begin <- struct{}{}
+	require.GreaterOrEqual(t, (<-began).Sub(before), pause, "others may come, who can share the next call")
+	begin <- struct{}{}
+	group.Wait()
+	require.Equal(t, strconv.Itoa(callers+2), b.entry(t, "a")["v"])
 }
 
 func TestCallerWhoLeftIsToldSoAndHisSuccessorsAreServed(t *testing.T) {
