@@ -156,23 +156,12 @@ func (h mortalRedis) name(cmd redis.Cmder) string {
 // scriptNames are the names of the scripts by hash and by text.
 func scriptNames(t *testing.T) map[string]string {
 	t.Helper()
-	const dir = "../internal/cache/"
-	files, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	entry, err := os.ReadFile(dir + "entry.lua")
+	texts, err := cache.Scripts(os.DirFS("../internal/cache"))
 	require.NoError(t, err)
 	names := make(map[string]string)
-	for _, file := range files {
-		name, isLua := strings.CutSuffix(file.Name(), ".lua")
-		if !isLua {
-			continue
-		}
-		source, err := os.ReadFile(dir + file.Name())
-		require.NoError(t, err)
-		for _, text := range []string{string(source), string(entry) + string(source)} {
-			sum := sha1.Sum([]byte(text)) //nolint:gosec // as above
-			names[hex.EncodeToString(sum[:])], names[text] = name, name
-		}
+	for name, text := range texts {
+		sum := sha1.Sum([]byte(text)) //nolint:gosec // as above
+		names[hex.EncodeToString(sum[:])], names[text] = name, name
 	}
 	return names
 }

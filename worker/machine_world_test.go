@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -130,37 +129,28 @@ var machineScripts = flag.String("machine.scripts", "", "folder with scripts to 
 // loadScripts has Redis know all scripts, so that each is one call, and learns their names.
 func (m *machine) loadScripts(t *testing.T) {
 	t.Helper()
-	const dir = "../internal/cache/"
 	m.scripts, m.instead = make(map[string]string), make(map[string]string)
-	files, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	for _, file := range files {
-		name, isLua := strings.CutSuffix(file.Name(), ".lua")
-		if !isLua || name == "entry" {
-			continue
-		}
-		hash := m.loadScript(t, dir, name)
-		m.scripts[hash] = name
-		if *machineScripts != "" {
-			m.instead[hash] = m.loadScript(t, *machineScripts, name)
-			m.scripts[m.instead[hash]] = name
-		}
+	own := m.loadFolder(t, "../internal/cache")
+	if *machineScripts == "" {
+		return
+	}
+	for name, hash := range m.loadFolder(t, *machineScripts) {
+		m.instead[own[name]] = hash
 	}
 }
 
-// loadScript has Redis know a script, and returns its hash.
-func (m *machine) loadScript(t *testing.T, dir, name string) string {
+// loadFolder has Redis know the scripts in a folder, and returns their hashes by name.
+func (m *machine) loadFolder(t *testing.T, folder string) map[string]string {
 	t.Helper()
-	entry, err := os.ReadFile(filepath.Join(dir, "entry.lua"))
+	texts, err := cache.Scripts(os.DirFS(folder))
 	require.NoError(t, err)
-	source, err := os.ReadFile(filepath.Join(dir, name+".lua"))
-	require.NoError(t, err)
-	if name == "release" {
-		entry = nil
+	hashes := make(map[string]string)
+	for name, text := range texts {
+		hash, err := m.server.ScriptLoad(context.Background(), text).Result()
+		require.NoError(t, err)
+		m.scripts[hash], hashes[name] = name, hash
 	}
-	hash, err := m.server.ScriptLoad(context.Background(), string(entry)+string(source)).Result()
-	require.NoError(t, err)
-	return hash
+	return hashes
 }
 
 func (m *machine) exec(t require.TestingT, statement string, args ...any) {

@@ -1,44 +1,5 @@
--- apply.lua carries out a batch of operations on counters and puts the keys that they change into the open epochs of their
--- shards. One atomic step: an entry never changes without that. It reads all that it needs with one command, and writes all
--- entries with one.
---
--- KEYS       the entries {aw:07}:c:<key>, each once, those of one shard after the other; then for each shard two: meta and
---            open; then the records of operations that have an ID: {aw:07}:i:<ID>, a NUL, and <key>
--- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already
--- ARGV[2]    how long records are kept, ms
--- ARGV[3]    how many of the entries each shard has, separated by spaces
--- ARGV[4]    for each entry, separated by spaces, its operations, separated by commas: 5 or i5 increment by 5, 5*3 by 5 in
---            sum, for three callers; s7 set to 7, d delete, g get. A capital letter (I5) takes the operation although the
---            base is unknown, instead of answering c or w. "#9:" before it says that KEYS[9] is its record. Amounts without
---            a letter have 13 digits at most.
---
--- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>, its epochs in base 36 (see
--- entry.lua) and how many keys are in the open one, 0 if none was added. Then a line for each operation:
---   <entry>                   of g: the entry. Else applied, as the entry is now: if its base b is the version before these
---                             operations, and there is no l, its key has just become dirty
---   a <value> <version>[ +]   applied; +: its key has just become dirty
---   u[ +]                     applied to an unknown base
---   k <value> <version> <synced>   not changed; as it stands. synced is 1 if the entry is not dirty
---   n <version> <synced>      not changed; deleted, or never written (version 0)
---   c                         not applied: there is no entry. Bring the base with hydrate.lua
---   w                         not applied: the same, but there are blind writes that wait for the base
---   d                         not applied: added up, it might overflow unseen, or comes after one of these. Send them one by one
---   o                         not applied: the sum would overflow
---   b                         not applied: too many dirty keys
---   e                         not applied: the entry is not what it should be (somebody else wrote there)
---   r <line>                  not applied again: an operation with this ID was, and this was answered
---   m                         not applied: another operation with this ID was
---
--- An error of any kind comes before the first entry is written: nothing has been applied then.
+-- apply.lua is the second part of a batch of operations, see plain.lua.
 
-local may_dirty = ARGV[1] == '1'
-local counts, total = {}, 0
-for count in gmatch(ARGV[3], '%d+') do
-  counts[#counts + 1] = tonumber(count)
-  total = total + count
-end
-
-local writes = {}            -- names and texts for MSET
 local records, recorded = {}, {} -- to be written, in order; by name
 
 -- The run of unsynced writes that this write of kind belongs to, and what it began from where it begins now.
@@ -129,7 +90,7 @@ local function once(s, e, op)
   return line
 end
 
--- The entry of any operation that the fast way below does not take: decoded, nothing in it where there is none.
+-- The entry that was found with text: decoded, nothing in it where there is none.
 local function open_entry(name, text)
   local e = text and decode(text)
   if e then return e end
@@ -137,70 +98,30 @@ local function open_entry(name, text)
   return { corrupt = text or call('EXISTS', name) == 1 }
 end
 
--- Whether text can stand in the reply as it is: it looks like an entry, and is one line.
-local function is_line(text)
-  local first = text and byte(text)
-  return first and (first == 45 or first >= 48 and first <= 57) and not find(text, '\n', 1, true)
-end
-
-local texts = call('MGET', unpack(KEYS, 1, total + 2 * #counts)) -- of the sets open it says nothing
-local heads, out, lines = {}, {}, 0
-local next_ops = gmatch(ARGV[4], '%S+')
-local last = 0
-for shard = 1, #counts do
+for shard, rest in pairs(left) do
   local meta_at = total + 2 * shard - 1
   local meta = KEYS[meta_at]
   local s = epochs(meta, texts[meta_at])
-  local open, watermark, key_at = s.open, s.watermark, #meta - 1 -- {aw:07}:meta, {aw:07}:c:<key>
   local joining, wrote = {}, false
-  for i = last + 1, last + counts[shard] do
-    local ops, text = next_ops(), texts[i]
-    local by, count = tonumber(ops), 1
-    if not by then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
-    local v, n, epoch, rest
-    if by and text then v, n, epoch, rest = match(text, '^(%-?%d+) (%d+) ([^ ]+)([^\n]*)$') end
-    -- The way of nearly all: a read, or an increment of a plain counter that is in the open epoch, or clean.
-    local short = v and #v <= 13 and #n <= 13
-    if ops == 'g' and is_line(text) then
-      lines = lines + 1
-      out[lines], text = text, nil
-    elseif short and epoch == open then
-      text = fmt('%d %d %s%s', v + by, n + count, epoch, rest)
-    elseif short and may_dirty and (tonumber(epoch, 36) or math.huge) <= watermark then
-      text = fmt('%d %d %s b%s w%s', v + by, n + count, open, n, v)
-      joining[#joining + 1] = sub(KEYS[i], key_at)
-    else
-      local e = open_entry(KEYS[i], text)
-      for op in gmatch(ops, '[^,]+') do
-        lines = lines + 1
-        if byte(op) == 35 then -- #
-          out[lines] = once(s, e, op)
-        else
-          out[lines] = operate(s, e, op)
-        end
-      end
-      if e.joins then joining[#joining + 1] = sub(KEYS[i], key_at) end -- step: join others
-      text = nil
-      if e.changed then
-        wrote = true
-        writes[#writes + 1] = KEYS[i]
-        writes[#writes + 1] = encode(e)
-      end
+  for _, i in ipairs(rest) do
+    local e, lines = open_entry(KEYS[i], texts[i]), {}
+    for op in gmatch(out[i], '[^,]+') do
+      lines[#lines + 1] = (byte(op) == 35 and once or operate)(s, e, op) -- #
     end
-    if text then
-      lines = lines + 1
-      out[lines], wrote = text, true
-      local at = #writes
-      writes[at + 1], writes[at + 2] = KEYS[i], text
+    out[i] = concat(lines, '\n')
+    if e.joins then joining[#joining + 1] = sub(KEYS[i], #meta - 1) end -- step: join others
+    if e.changed then
+      wrote = true
+      writes[#writes + 1] = KEYS[i]
+      writes[#writes + 1] = encode(e)
     end
   end
-  last = last + counts[shard]
-  local keys = join(s, KEYS[meta_at + 1], joining) -- step: join
+  has[shard] = math.max(has[shard], join(s, KEYS[meta_at + 1], joining))
   if wrote and s.changed then
     writes[#writes + 1] = meta
     writes[#writes + 1] = meta_text(s)
   end
-  heads[shard] = open .. ' ' .. s.watermark_id .. ' ' .. s.first_id .. ' ' .. keys
+  heads[shard] = concat({ s.open, s.watermark_id, s.first_id, has[shard] }, ' ')
 end
 
 if #writes > 0 then call('MSET', unpack(writes)) end
@@ -208,4 +129,4 @@ for i = 1, #records do
   local record = recorded[records[i]]
   call('SET', records[i], record.what .. '|' .. record.line, 'PX', ARGV[2])
 end
-return table.concat(heads, '\n') .. '\n' .. table.concat(out, '\n')
+return concat(heads, '\n') .. '\n' .. concat(out, '\n')

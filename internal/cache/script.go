@@ -1,56 +1,85 @@
 package cache
 
 import (
-	_ "embed"
+	"embed"
+	"fmt"
+	"io/fs"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// The scripts; entry.lua stands before all but release.lua.
-var (
-	//go:embed entry.lua
-	entrySource string
-	//go:embed apply.lua
-	applySource string
-	//go:embed hydrate.lua
-	hydrateSource string
-	//go:embed seal.lua
-	sealSource string
-	//go:embed commit.lua
-	commitSource string
-	//go:embed release.lua
-	releaseSource string
-	//go:embed aside.lua
-	asideSource string
-	//go:embed settle.lua
-	settleSource string
-	//go:embed requeue.lua
-	requeueSource string
-	//go:embed reconcile.lua
-	reconcileSource string
-	//go:embed evict.lua
-	evictSource string
-	//go:embed repair.lua
-	repairSource string
-	//go:embed discard.lua
-	discardSource string
+//go:embed *.lua
+var files embed.FS
 
-	applyScript     = redis.NewScript(entrySource + applySource)
-	hydrateScript   = redis.NewScript(entrySource + hydrateSource)
-	sealScript      = redis.NewScript(entrySource + sealSource)
-	commitScript    = redis.NewScript(entrySource + commitSource)
-	releaseScript   = redis.NewScript(releaseSource)
-	asideScript     = redis.NewScript(entrySource + asideSource)
-	settleScript    = redis.NewScript(entrySource + settleSource)
-	requeueScript   = redis.NewScript(entrySource + requeueSource)
-	reconcileScript = redis.NewScript(entrySource + reconcileSource)
-	evictScript     = redis.NewScript(entrySource + evictSource)
-	repairScript    = redis.NewScript(entrySource + repairSource)
-	discardScript   = redis.NewScript(entrySource + discardSource)
+// before is what stands before a script; before all others stands entry.lua.
+var before = map[string][]string{
+	"apply":   {"plain", "entry"},
+	"release": nil,
+}
+
+// Scripts returns the texts of all scripts in a folder, by their names without .lua, each with what stands before it.
+func Scripts(folder fs.FS) (map[string]string, error) {
+	paths, err := fs.Glob(folder, "*.lua")
+	if err != nil {
+		return nil, fmt.Errorf("scripts: %w", err)
+	}
+	parts := make(map[string]string, len(paths))
+	for _, path := range paths {
+		text, err := fs.ReadFile(folder, path)
+		if err != nil {
+			return nil, fmt.Errorf("scripts: %w", err)
+		}
+		parts[strings.TrimSuffix(path, ".lua")] = string(text)
+	}
+	scripts := make(map[string]string, len(parts))
+	for name, text := range parts {
+		if name == "plain" || name == "entry" {
+			continue
+		}
+		preludes, found := before[name]
+		if !found {
+			preludes = []string{"entry"}
+		}
+		for i := len(preludes) - 1; i >= 0; i-- {
+			text = parts[preludes[i]] + text
+		}
+		scripts[name] = text
+	}
+	return scripts, nil
+}
+
+var scripts = func() map[string]string {
+	all, err := Scripts(files)
+	if err != nil {
+		panic(err) // they are in the binary
+	}
+	return all
+}()
+
+var (
+	applyScript     = redis.NewScript(scripts["apply"])
+	hydrateScript   = redis.NewScript(scripts["hydrate"])
+	sealScript      = redis.NewScript(scripts["seal"])
+	commitScript    = redis.NewScript(scripts["commit"])
+	releaseScript   = redis.NewScript(scripts["release"])
+	asideScript     = redis.NewScript(scripts["aside"])
+	settleScript    = redis.NewScript(scripts["settle"])
+	requeueScript   = redis.NewScript(scripts["requeue"])
+	reconcileScript = redis.NewScript(scripts["reconcile"])
+	evictScript     = redis.NewScript(scripts["evict"])
+	repairScript    = redis.NewScript(scripts["repair"])
+	discardScript   = redis.NewScript(scripts["discard"])
 )
 
 // NewScript returns a script that begins with entry.lua, for package convert.
-func NewScript(source string) *redis.Script { return redis.NewScript(entrySource + source) }
+func NewScript(source string) *redis.Script {
+	entry, err := files.ReadFile("entry.lua")
+	if err != nil {
+		panic(err) // it is in the binary
+	}
+	return redis.NewScript(string(entry) + source)
+}
 
-// ApplyScript returns the text of apply.lua and of what stands before it, for the benchmark that measures it alone.
-func ApplyScript() string { return entrySource + applySource }
+// ApplyScript returns the text of apply.lua with what stands before it, for the benchmark that measures it alone.
+func ApplyScript() string { return scripts["apply"] }

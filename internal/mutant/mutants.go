@@ -18,6 +18,7 @@ type change struct {
 }
 
 const (
+	plain     = "internal/cache/plain.lua"
 	apply     = "internal/cache/apply.lua"
 	entry     = "internal/cache/entry.lua"
 	seal      = "internal/cache/seal.lua"
@@ -55,7 +56,7 @@ func writing() []mutant {
 	return []mutant{
 		{
 			name:    "R2: a write does not put its key into the open epoch",
-			changes: one(apply, "join", becomes(`join\(.*\)`, `0`)),
+			changes: one(plain, "join", becomes(`call\(.*\)`, `0`)),
 			rule:    true,
 		},
 		{
@@ -71,6 +72,14 @@ func writing() []mutant {
 			changes: one(entry, "first", becomes(`s\.first_id, (.*) = s\.open,`, `s.first_id, $1 = s.first_id or s.open,`)),
 		},
 		{name: "apply: a run of writes goes on after a restart", changes: one(apply, "end life", never)},
+		{
+			name:    "plain: a run of writes goes on after a restart",
+			changes: one(plain, "sealed", becomes(`life and .* then`, `life then`)),
+		},
+		{
+			name:    "plain: a clean key begins a run of writes at an old base",
+			changes: one(plain, "begin", becomes(`' b' .. n`, `' b' .. (n - 1)`)),
+		},
 		{
 			name:    "apply: a new run of writes begins at the base of the last",
 			changes: one(apply, "begin", becomes(`e\.l, .*`, `e.l, e.b, e.w = s.open, e.b or '0', e.w or '0'`)),
@@ -104,8 +113,9 @@ func flushing() []mutant {
 		{
 			name:    "commit: no check of the sealed epoch's ID",
 			changes: one(commit, "check", becomes(`s\.sealed ~= ARGV\[1\]`, `s.sealed == '0'`)),
+			rule:    true,
 		},
-		{name: "commit: no check of the incarnation", changes: one(commit, "incarnation", removed)},
+		{name: "commit: no check of the incarnation", changes: one(commit, "incarnation", removed), rule: true},
 		{
 			name:    "commit: the watermark passes the open epoch too",
 			changes: one(commit, "watermark", becomes(`= s\.sealed,`, `= s.open,`)),
