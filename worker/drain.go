@@ -210,31 +210,45 @@ func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 // errDrainTooLong is no failure: what has been dropped is not in the epoch any more, and the next drain goes on.
 var errDrainTooLong = errors.New("the epoch is too large for one drain")
 
-// readPages reads the epoch, a page for one statement at a time.
+// readPages reads the epoch, a page for one statement at a time, and many keys ahead of the pages, in order.
 func (d *drain) readPages(ctx context.Context, epoch *cache.Epoch, pages chan<- page) error {
-	for cursor := uint64(0); ; {
-		keys, next, err := d.cache.EpochKeys(ctx, epoch, cursor, d.batching.rows(d.shard))
-		if err != nil {
-			return err
+	for cursor, all := uint64(0), false; !all; {
+		var keys []counter.Key
+		for !all && len(keys) < sortedKeys {
+			more, next, err := d.cache.EpochKeys(ctx, epoch, cursor, scannedKeys)
+			if err != nil {
+				return err
+			}
+			keys = append(keys, more...)
+			cursor, all = next, next == 0
 		}
 		slices.Sort(keys)
 		keys = slices.Compact(keys)
-		for part := range slices.Chunk(keys, maxPage) {
-			snapshot, err := d.cache.Read(ctx, d.shard, part)
+		for len(keys) > 0 {
+			n := min(d.batching.rows(d.shard), maxPage, len(keys))
+			snapshot, err := d.cache.Read(ctx, d.shard, keys[:n])
 			if err != nil {
 				return err
 			}
 			select {
-			case pages <- page{snapshot, part}:
+			case pages <- page{snapshot, keys[:n:n]}:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-		}
-		if cursor = next; cursor == 0 {
-			return nil
+			keys = keys[n:]
 		}
 	}
+	return nil
 }
+
+const (
+	// sortedKeys is how many keys of an epoch are put in order before the first of them are flushed, some MB. The rows of a
+	// statement are close together then, so that Postgres touches fewer pages for it: a million keys take half as long.
+	sortedKeys = 1 << 16
+
+	// scannedKeys is how many keys are read at once, in some 0.2 ms of Redis.
+	scannedKeys = 1000
+)
 
 // maxPage bounds the entries that are read at once: Redis does nothing else meanwhile, and takes some 0.7 µs for each.
 const maxPage = 2000
