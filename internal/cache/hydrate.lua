@@ -15,7 +15,8 @@
 -- ARGV[1]    token: <watermark>:<open>, as in the head of apply.lua's reply
 -- ARGV[2]    TTL of a created entry, ms
 -- ARGV[3]    TTL of a created entry when Postgres has no row, ms
--- then for each key four: value, version, state: "r" row, "x" tombstone, "-" no row (value, version "0"), lineage (decimal)
+-- ARGV[i+3]  what Postgres has of the key: "-" no row; else, separated by spaces, value, version, lineage (decimal), and "r" for a
+--            row, "x" for a tombstone
 --
 -- Reply: for each key "y" created, or complete already; "s" stale token: read Postgres again; "o" the sum of base and unsynced
 -- operations would overflow: nothing changed; "e" not an entry; or the entry as it has been rebased.
@@ -63,25 +64,46 @@ local function rebase(e, value, version, state, lineage)
   return encode(e)
 end
 
+-- The same for what nearly all are: nothing but increments of this incarnation, of a number that has less than 14 digits. nil
+-- for any other.
+local number_of, last_epoch = 0, nil
+local function rebase_plain(text, value, version, lineage)
+  local v, n, epoch = match(text, '^(%-?%d+) (%d+) (%w+):u b0 w0$')
+  if not v or #v > 13 or #n > 13 or #value > 13 or #version > 13 then return nil end
+  if epoch ~= last_epoch then last_epoch, number_of = epoch, number(epoch) or 0 end
+  if number_of < s.first or number_of == lineage then return nil end
+  return (v + value) .. ' ' .. (n + version) .. ' ' .. epoch .. ' b' .. version .. ' w' .. value
+end
+
 local texts = call('MGET', unpack(KEYS, 3))
 local out, rebased = {}, {}
 for i = 1, #texts do
-  local name, text, at = KEYS[i + 2], texts[i], 4 * i
-  local e = text and decode(text)
-  if text and not e or not text and call('EXISTS', name) == 1 then -- MGET is silent about what is no string
+  local name, text, row = KEYS[i + 2], texts[i], ARGV[i + 3]
+  local value, version, lineage, state = '0', '0', 0, '-'
+  if row ~= '-' then
+    value, version, lineage, state = match(row, '^(%-?%d+) (%d+) (%d+) (%a)$')
+    lineage = tonumber(lineage)
+  end
+  local plain = text and fresh and rebase_plain(text, value, version, lineage)
+  local e = not plain and text and decode(text)
+  if plain then
+    out[i] = plain
+    rebased[#rebased + 1] = name
+    rebased[#rebased + 1] = plain
+  elseif text and not e or not text and call('EXISTS', name) == 1 then -- MGET is silent about what is no string
     out[i] = 'e'
   elseif e and not e.u then
     out[i] = 'y'
   elseif not fresh then -- step: token
     out[i] = 's'
   elseif e then
-    out[i] = rebase(e, ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]))
+    out[i] = rebase(e, value, version, state, lineage)
     if out[i] ~= 'o' then
       rebased[#rebased + 1] = name
       rebased[#rebased + 1] = out[i]
     end
   else
-    out[i] = create(name, ARGV[at], ARGV[at + 1], ARGV[at + 2])
+    out[i] = create(name, value, version, state)
   end
 end
 if #rebased > 0 then
