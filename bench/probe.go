@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -27,6 +28,12 @@ type probes struct {
 
 // run sends probes for that long, and returns when all have been found.
 func (p *probes) run(ctx context.Context, duration time.Duration) error {
+	// One for all looks: to make a connection costs Postgres some ms, and the load would have to wait for those.
+	conn, err := p.stage.DB.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("look for probes: %w", err)
+	}
+	defer conn.Close()
 	ticker := time.NewTicker(probeEvery)
 	defer ticker.Stop()
 	ends := time.Now().Add(duration)
@@ -50,19 +57,19 @@ func (p *probes) run(ctx context.Context, duration time.Duration) error {
 		case now.After(ends.Add(probePatience)):
 			return fmt.Errorf("%d probes have not come to postgres within %v", len(sent), probePatience)
 		}
-		if err := p.look(ctx, sent); err != nil {
+		if err := p.look(ctx, conn, sent); err != nil {
 			return err
 		}
 	}
 }
 
 // look notes which of those that were sent are in Postgres, and forgets them.
-func (p *probes) look(ctx context.Context, sent map[string]time.Time) error {
+func (p *probes) look(ctx context.Context, conn *sql.Conn, sent map[string]time.Time) error {
 	keys := make([]string, 0, len(sent))
 	for key := range sent {
 		keys = append(keys, key)
 	}
-	rows, err := p.stage.DB.QueryContext(ctx, `SELECT key FROM counters WHERE key = ANY($1)`, pq.Array(keys))
+	rows, err := conn.QueryContext(ctx, `SELECT key FROM counters WHERE key = ANY($1)`, pq.Array(keys))
 	if err != nil {
 		return fmt.Errorf("look for probes: %w", err)
 	}

@@ -56,6 +56,7 @@ func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, 
 	d := drain{Flusher: f, shard: shard, taking: cache.Taking{
 		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(shard),
 	}, deadline: time.Now().Add(maxDrain)}
+	defer f.turns.wait(ctx)()
 	defer d.release(ctx)
 	if err := d.rounds(ctx); err != nil {
 		return d.done, fmt.Errorf("drain shard %s: %w", shard, err)

@@ -34,6 +34,7 @@ type Flusher struct {
 	logger   *slog.Logger
 	batching *batching
 	deferred *deferrals
+	turns    turns
 }
 
 // flushed is what a flush of some entries achieved, also when it ended with an error.

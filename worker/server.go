@@ -67,7 +67,7 @@ func New(o Options) *Worker {
 	}
 	f := &Flusher{
 		cache: o.Cache, store: o.Store, retries: r, metrics: m, logger: o.Logger,
-		batching: newBatching(c.FlushBatch, c.FlushInterval, o.Registerer), deferred: newDeferrals(),
+		batching: newBatching(c.FlushBatch, c.FlushInterval, o.Registerer), deferred: newDeferrals(), turns: newTurns(),
 	}
 	e := &evictor{cache: o.Cache, metrics: m, logger: o.Logger, cleanTTL: c.CleanTTL}
 	h := &handlers{
