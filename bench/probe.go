@@ -33,7 +33,7 @@ func (p *probes) run(ctx context.Context, duration time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("look for probes: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	ticker := time.NewTicker(probeEvery)
 	defer ticker.Stop()
 	ends := time.Now().Add(duration)

@@ -4,6 +4,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -41,8 +42,8 @@ func Scripts(folder fs.FS) (map[string]string, error) {
 		if !found {
 			preludes = []string{"entry"}
 		}
-		for i := len(preludes) - 1; i >= 0; i-- {
-			text = parts[preludes[i]] + text
+		for _, prelude := range slices.Backward(preludes) {
+			text = parts[prelude] + text
 		}
 		scripts[name] = text
 	}
