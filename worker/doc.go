@@ -1,8 +1,8 @@
 // Package worker is the flush path: an Asynq server whose tasks bring dirty counters from Redis to Postgres.
 //
-// A flush (Flusher) peeks at dirty entries, upserts them in one statement that never lets a row go back to an older
-// version, and acks them: the dirty mark is cleared only where the version is still the one that was committed. So it may
-// be run twice, late, on two workers at once, or end at any point.
+// A drain (Flusher.Drain) seals the open epoch of a shard, reads its keys and their entries, upserts them in statements that never
+// let a row go back to an older version, and commits the epoch. Keys that were written meanwhile are in the next epoch. So a drain may
+// run twice, late, on two workers at once, or end at any point.
 //
 // What Postgres refuses is found by halving the batch until the bad rows are alone: the others are committed, each bad
 // key is tried again by a task of its own with growing delays, and in the end becomes a dead letter, in Asynq's archive

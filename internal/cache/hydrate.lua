@@ -71,7 +71,7 @@ local function rebase_plain(text, value, version, lineage)
   local v, n, epoch = match(text, '^(%-?%d+) (%d+) (%w+):u b0 w0$')
   if not v or #v > 13 or #n > 13 or #value > 13 or #version > 13 then return nil end
   if epoch ~= last_epoch then last_epoch, number_of = epoch, number(epoch) or 0 end
-  if number_of < s.first or number_of == lineage then return nil end
+  if number_of < s.first or number_of == lineage then return nil end -- step: of this incarnation
   return (v + value) .. ' ' .. (n + version) .. ' ' .. epoch .. ' b' .. version .. ' w' .. value
 end
 

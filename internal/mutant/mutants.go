@@ -182,6 +182,10 @@ func hydrating() []mutant {
 		},
 		{name: "rebase: ended runs of writes are counted twice", changes: one(hydrate, "lives", never)},
 		{
+			name:    "rebase: an entry from before a restart takes the short way",
+			changes: one(hydrate, "of this incarnation", becomes(`number_of < s\.first or number_of == lineage`, `false`)),
+		},
+		{
 			name:    "rebase: ended runs of writes are forgotten",
 			changes: one(hydrate, "keep", becomes(`e\.p = .*`, `e.p = nil`)),
 		},
