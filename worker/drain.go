@@ -56,7 +56,6 @@ func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, 
 	d := drain{Flusher: f, shard: shard, taking: cache.Taking{
 		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(shard),
 	}, deadline: time.Now().Add(maxDrain)}
-	defer f.turns.wait(ctx)()
 	defer d.release(ctx)
 	if err := d.rounds(ctx); err != nil {
 		return d.done, fmt.Errorf("drain shard %s: %w", shard, err)
@@ -75,6 +74,7 @@ type drain struct {
 
 	taken    bool
 	extended time.Time // when the lease was
+	endTurn  func()
 
 	unsent error // the first retry that could not be sent
 
@@ -123,6 +123,9 @@ func (d *drain) round(ctx context.Context) (over bool, err error) {
 	case cache.Early:
 		d.again(d.taking.MinAge - time.Duration(epoch.At-epoch.Since)*time.Millisecond)
 	case cache.Sealed, cache.Found:
+		if !d.taken {
+			d.endTurn = d.turns.wait(ctx)
+		}
 		d.taken, d.extended = true, time.Now()
 		if err := d.flushEpoch(ctx, &epoch); err != nil {
 			return true, err
@@ -215,7 +218,7 @@ var errDrainTooLong = errors.New("the epoch is too large for one drain")
 func (d *drain) readPages(ctx context.Context, epoch *cache.Epoch, pages chan<- page) error {
 	for cursor, all := uint64(0), false; !all; {
 		var keys []counter.Key
-		for !all && len(keys) < sortedKeys {
+		for began := time.Now(); !all && len(keys) < sortedKeys && time.Since(began) < extendEvery; {
 			more, next, err := d.cache.EpochKeys(ctx, epoch, cursor, scannedKeys)
 			if err != nil {
 				return err
@@ -244,7 +247,8 @@ func (d *drain) readPages(ctx context.Context, epoch *cache.Epoch, pages chan<- 
 
 const (
 	// sortedKeys is how many keys of an epoch are put in order before the first of them are flushed, some MB. The rows of a
-	// statement are close together then, so that Postgres touches fewer pages for it: a million keys take half as long.
+	// statement are close together then, so that Postgres touches fewer pages for it: a million keys take half as long. Fewer where
+	// Redis takes longer for them than the time between two extensions of the lease.
 	sortedKeys = 1 << 16
 
 	// scannedKeys is how many keys are read at once, in some 0.2 ms of Redis.
@@ -290,6 +294,7 @@ func (d *drain) release(ctx context.Context) {
 	if !d.taken {
 		return
 	}
+	defer d.endTurn()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if err := d.cache.Release(ctx, d.shard, d.taking.Owner); err != nil {

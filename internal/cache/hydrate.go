@@ -34,7 +34,7 @@ const (
 const maxHydrate = 200
 
 // Hydrate brings bases into their entries, and answers for each. Entries that are complete are left alone, so it may be done
-// twice. It blocks for one round trip for each 200 keys.
+// twice. It blocks for some round trips, with at most 200 keys in each.
 func (c *Cache) Hydrate(ctx context.Context, bases []Base) ([]Hydration, error) {
 	done, _, err := c.hydrate(ctx, bases)
 	return done, err
@@ -67,8 +67,11 @@ func (c *Cache) hydrate(ctx context.Context, bases []Base) ([]Hydration, []Entry
 			keys += len(h.places)
 			n++
 		}
-		_ = send(ctx, pipe) // each call has its own error
-		rest = rest[n:]
+		err := send(ctx, pipe)
+		if err != nil && !isReply(err) { // the others would wait for the same
+			return nil, nil, fmt.Errorf("hydrate %d keys: %w", len(bases), err)
+		}
+		rest = rest[n:] // each call has its own error
 	}
 	done := make([]Hydration, len(bases))
 	var rebased []Entry

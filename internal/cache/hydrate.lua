@@ -81,7 +81,7 @@ for i = 1, #texts do
   local name, text, row = KEYS[i + 2], texts[i], ARGV[i + 3]
   local value, version, lineage, state = '0', '0', 0, '-'
   if row ~= '-' then
-    value, version, lineage, state = match(row, '^(%-?%d+) (%d+) (%d+) (%a)$')
+    value, version, lineage, state = match(row, '^(%-?%d+) (%d+) (%-?%d+) (%a)$')
     lineage = tonumber(lineage)
   end
   local plain = text and fresh and rebase_plain(text, value, version, lineage)

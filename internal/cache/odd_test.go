@@ -56,6 +56,9 @@ func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 		"a flag is unknown":    "1 1 zzzzzzzzzz:q",
 		"a field is unknown":   "1 1 zzzzzzzzzz q1",
 		"a blank follows":      "1 1 zzzzzzzzzz ",
+		"a line in the epoch":  "1 1 zzzzzzzzzz\n b0 w0",
+		"a field without name": "1 1 zzzzzzzzzz x9 b0 w0",
+		"a base is too long":   "1 1 zzzzzzzzzz b12345678901234567890 w0",
 		"it is no string":      "a hash",
 	} {
 		b.warm(t, "good")

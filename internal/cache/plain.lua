@@ -67,19 +67,23 @@ for shard = 1, #counts do
     local by, count = tonumber(ops), 1
     if not by then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
     local v, n, epoch, more
-    if by and text then v, n, epoch, more = match(text, '^(%-?%d+) (%d+) ([^ ]+)([^\n]*)$') end
+    if by and text then v, n, epoch, more = match(text, '^(%-?%d+) (%d+) (%S+)([^\n]*)$') end
     local short = v and #v <= 13 and #n <= 13
     local number = short and epoch ~= open and tonumber(epoch, 36) -- none where there are flags
     local life, base
-    if number and number > watermark then life, base = match(more, '^ ?l?(%w*)( b%d+ w%-?%d+)$') end
+    if number and number > watermark and #epoch <= 11 then
+      life, base = epoch, match(more, '^ b%d+ w%-?%d+$')
+      if not base then life, base = match(more, '^ l(%w+)( b%d+ w%-?%d+)$') end
+      if life and (#life > 11 or #base > 23) then life = nil end -- rare: apply.lua looks at it more closely
+    end
     if short and epoch == open then
       text = (v + by) .. ' ' .. (n + count) .. ' ' .. epoch .. more
     elseif number and may_dirty and number <= watermark then -- it is clean
       text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' b' .. n .. ' w' .. v -- step: begin
       joining[#joining + 1] = sub(KEYS[i], key_at)
-    elseif life and tonumber(life == '' and epoch or life, 36) >= tonumber(first, 36) then -- step: sealed
+    elseif life and tonumber(life, 36) >= tonumber(first, 36) then -- step: sealed
       -- It is in the sealed epoch, and its run of writes goes on.
-      text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' l' .. (life == '' and epoch or life) .. base
+      text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' l' .. life .. base
       joining[#joining + 1] = sub(KEYS[i], key_at)
     elseif ops ~= 'g' or not text or not find(text, '^[-%d][^\n]*$') then
       rest[#rest + 1], text = i, nil

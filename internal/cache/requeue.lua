@@ -41,7 +41,7 @@ for _, key in ipairs(keys) do
 end
 free(KEYS[4])
 rejoin(s, KEYS[2], done) -- step: join
--- A restart may have ended their lives, which apply.lua does not look for in an entry of the open epoch: so that gets another ID.
+-- A restart may have ended their lives, which plain.lua does not look for in an entry of the open epoch: so that gets another ID.
 if #names > 0 then renew(s) end -- step: renew
 save(s)
 for i = 1, #names do put(names[i], changed[i]) end

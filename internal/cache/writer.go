@@ -21,8 +21,8 @@ const (
 	maxQueued = 100_000
 
 	// A call costs Redis as much as some twenty operations in it, and this process too, so those who come close together had
-	// better share one: the next call begins perCaller after this one for each caller that this one has, maxPause at most. Below
-	// some 10,000 requests a second that is over before the next caller comes.
+	// better share one: the next call begins perCaller after this one for each caller that this one has, maxPause at most, or as
+	// soon as as many are there. Below some 10,000 requests a second that is over before the next caller comes.
 	perCaller = 100 * time.Microsecond
 	maxPause  = 2 * time.Millisecond
 )
@@ -74,6 +74,8 @@ type Writer struct {
 	queue    chan *request
 	queued   atomic.Int64 // operations in the queue and in flight
 	mayDirty func() bool
+	enough   atomic.Int64  // how many requests in the queue end the pause that there is, 0: there is none
+	wake     chan struct{} // ends it; has room for one
 	done     chan struct{}
 	stop     context.CancelFunc
 	closing  sync.Once
@@ -96,6 +98,7 @@ func (c *Cache) NewWriter(mayDirty func() bool) *Writer {
 		cache:    c,
 		queue:    make(chan *request, maxQueued),
 		mayDirty: mayDirty,
+		wake:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		stop:     stop,
 	}
@@ -119,6 +122,7 @@ func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
 		w.queued.Add(-n)
 		return refuse(r.outcomes, overloaded())
 	}
+	w.endPause()
 	select {
 	case <-r.done:
 		return r.outcomes
@@ -156,12 +160,14 @@ func (w *Writer) run(ctx context.Context) {
 	defer close(w.done)
 	var batch []*request
 	var next time.Time // when the next call is due
+	callers := 0       // of the last one
 	for {
 		select {
 		case r := <-w.queue:
-			w.pause(ctx, time.Until(next))
+			w.pause(ctx, time.Until(next), callers)
 			batch = w.gather(append(batch[:0], r))
-			next = time.Now().Add(min(time.Duration(len(batch))*perCaller, maxPause))
+			callers = len(batch)
+			next = time.Now().Add(min(time.Duration(callers)*perCaller, maxPause))
 			w.send(batch) //nolint:contextcheck // see send
 		case <-ctx.Done():
 			for len(w.queue) > 0 {
@@ -173,14 +179,36 @@ func (w *Writer) run(ctx context.Context) {
 	}
 }
 
-// pause lets more operations queue, unless that are enough for a call.
-func (w *Writer) pause(ctx context.Context, d time.Duration) {
+// pause lets more callers come, for as long as d, or until as many have come as the last call had, or operations enough for one.
+// The first of them has left the queue already.
+func (w *Writer) pause(ctx context.Context, d time.Duration, callers int) {
 	if d < perCaller || w.queued.Load() >= MaxWrites {
 		return
 	}
 	select {
-	case <-time.After(d):
+	case <-w.wake: // it came too late for an earlier pause
+	default:
+	}
+	w.enough.Store(int64(max(callers-1, 1)))
+	defer w.enough.Store(0)
+	w.endPause() // they may be there already
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-w.wake:
+	case <-timer.C:
 	case <-ctx.Done():
+	}
+}
+
+// endPause ends a pause if there is one and enough have come.
+func (w *Writer) endPause() {
+	if enough := w.enough.Load(); enough == 0 || int64(len(w.queue)) < enough {
+		return
+	}
+	select {
+	case w.wake <- struct{}{}:
+	default: // somebody else has ended it
 	}
 }
 
