@@ -21,8 +21,8 @@ const (
 	maxQueued = 100_000
 
 	// A call costs Redis as much as some twenty operations in it, and this process too, so those who come close together had
-	// better share one: the next call begins perCaller after this one for each caller that this one has, maxPause at most, or as
-	// soon as as many are there. Below some 10,000 requests a second that is over before the next caller comes.
+	// better share one: the next call begins perCaller after this one for each caller that this one has, maxPause at most. It
+	// begins earlier once the queue holds that many callers. Below some 10,000 requests a second nobody waits.
 	perCaller = 100 * time.Microsecond
 	maxPause  = 2 * time.Millisecond
 )
