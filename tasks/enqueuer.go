@@ -30,6 +30,10 @@ const (
 	// that the shards are drained one after the other all the time, and not all at once and then none; by the wall clock, so
 	// that several apis send theirs together, as one task. A shard that has a whole batch waits for half an interval at most.
 	drainTick = 20 * time.Millisecond
+
+	// drainTries bounds how often a drain is sent again whose ID was taken. A drain that has committed its epoch holds the ID
+	// until Asynq has marked it done, and does not see what is written meanwhile. Without a further hint only the sweep would.
+	drainTries = 3
 )
 
 // EnqueuerOptions are the settings of an Enqueuer.
@@ -51,7 +55,7 @@ type Enqueuer struct {
 	limiter *rate.Limiter
 	started time.Time
 	busy    atomic.Int64   // until when there are too many keys for tasks of their own, ns since started
-	drains  []atomic.Int32 // by shard: noDrain, drainSoon or drainNow
+	drains  []atomic.Int32 // by shard: noDrain to drainAgain
 	stop    chan struct{}
 	abort   context.CancelFunc // ends what is being sent
 	ended   sync.WaitGroup
@@ -63,9 +67,10 @@ type Enqueuer struct {
 }
 
 const (
-	noDrain   = 0
-	drainSoon = 1 // at the shard's next moment
-	drainNow  = 2 // there is a whole batch already
+	noDrain    = 0
+	drainSoon  = 1 // at the shard's next moment
+	drainNow   = 2 // there is a whole batch already
+	drainAgain = 3 // at the shard's next moment, because the ID was taken the last time
 )
 
 type hint struct {
@@ -128,7 +133,9 @@ func (e *Enqueuer) offer(h hint, backlog int64) {
 		}
 	}
 	e.shed.Inc()
-	e.drains[h.shard].CompareAndSwap(noDrain, drainSoon)
+	if !e.drains[h.shard].CompareAndSwap(noDrain, drainSoon) {
+		e.drains[h.shard].CompareAndSwap(drainAgain, drainSoon)
+	}
 }
 
 // Close sends what is queued, for as long as ctx allows, and ends the Enqueuer. When ctx ends, so do the sends under way: a
@@ -164,7 +171,7 @@ func (e *Enqueuer) sendHints(ctx context.Context) {
 func (e *Enqueuer) sendDrains(ctx context.Context) {
 	ticker := time.NewTicker(drainTick)
 	defer ticker.Stop()
-	sent := make([]time.Time, len(e.drains))
+	sent, tries := make([]time.Time, len(e.drains)), make([]int, len(e.drains))
 	before := time.Now()
 	for {
 		select {
@@ -175,13 +182,22 @@ func (e *Enqueuer) sendDrains(ctx context.Context) {
 				if early || (wanted != noDrain && e.momentBetween(i, before, now)) {
 					e.drains[i].Store(noDrain)
 					sent[i] = now
-					e.sendDrain(ctx, i)
+					if wanted != drainAgain {
+						tries[i] = 0
+					}
+					if conflict, _ := e.sendDrain(ctx, i); conflict && tries[i] < drainTries {
+						tries[i]++
+						e.drains[i].CompareAndSwap(noDrain, drainAgain)
+					}
 				}
 			}
 			before = now
 		case <-e.stop:
 			for i := range e.drains {
-				if e.drains[i].Swap(noDrain) != noDrain && !e.sendDrain(ctx, i) {
+				if e.drains[i].Swap(noDrain) == noDrain {
+					continue
+				}
+				if _, sent := e.sendDrain(ctx, i); !sent {
 					return // Redis is away, or the time is up; the sweep will have to do
 				}
 			}
@@ -197,22 +213,23 @@ func (e *Enqueuer) momentBetween(shard int, before, now time.Time) bool {
 	return (now.UnixNano()-offset)/interval != (before.UnixNano()-offset)/interval
 }
 
-func (e *Enqueuer) sendDrain(ctx context.Context, shard int) bool {
+func (e *Enqueuer) sendDrain(ctx context.Context, shard int) (conflict, sent bool) {
 	return e.send(ctx, Drain(counter.Shard(shard), 0))
 }
 
-// send enqueues task within sendTimeout and reports its success. A row of failures is logged once, at its start.
-func (e *Enqueuer) send(ctx context.Context, task *asynq.Task) bool {
+// send enqueues task within sendTimeout. It reports whether a task of its ID was already there, and whether Redis took either. A
+// row of failures is logged once, at its start.
+func (e *Enqueuer) send(ctx context.Context, task *asynq.Task) (conflict, sent bool) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	err := Send(ctx, e.sender, task)
+	conflict, err := send(ctx, e.sender, task)
 	if err == nil {
 		e.failing.Store(false)
-		return true
+		return conflict, true
 	}
 	e.failed.Inc()
 	if !e.failing.Swap(true) {
 		e.o.Logger.Warn("cannot enqueue tasks; the sweep will find their keys", "error", err)
 	}
-	return false
+	return false, false
 }

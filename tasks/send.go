@@ -16,9 +16,18 @@ type Sender interface {
 // Send enqueues task, in one round trip to Redis. A task of the same ID that is already there is success: it will do
 // the same.
 func Send(ctx context.Context, to Sender, task *asynq.Task) error {
-	_, err := to.EnqueueContext(ctx, task)
-	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-		return fmt.Errorf("enqueue %s: %w", task.Type(), err)
+	_, err := send(ctx, to, task)
+	return err
+}
+
+// send is Send, and reports whether a task of the same ID was already there.
+func send(ctx context.Context, to Sender, task *asynq.Task) (conflict bool, err error) {
+	_, err = to.EnqueueContext(ctx, task)
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return true, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("enqueue %s: %w", task.Type(), err)
+	}
+	return false, nil
 }

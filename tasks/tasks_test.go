@@ -319,6 +319,49 @@ func TestEnqueuerNeverBlocksAndCountsWhatItSheds(t *testing.T) {
 	e.Close(t.Context())
 }
 
+// noisy tells of each task whose ID is taken.
+type noisy struct {
+	*asynq.Client
+
+	conflicts chan struct{}
+}
+
+func (n noisy) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error) {
+	info, err := n.Client.EnqueueContext(ctx, task, opts...)
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		n.conflicts <- struct{}{}
+	}
+	return info, err
+}
+
+// A drain that has committed its epoch has its ID still, and does not see what is written from then on.
+func TestADrainWhoseIDWasTakenIsSentAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o, _ := options(t)
+	o.FlushInterval = 100 * time.Millisecond
+	n := noisy{b.client, make(chan struct{}, 100)}
+	require.NoError(t, tasks.Send(t.Context(), b.client, tasks.Drain(3, 0))) // the one that is nearly done
+	e := tasks.NewEnqueuer(n, o)
+	t.Cleanup(func() { e.Close(context.Background()) })
+
+	e.Offer("a", 3, int64(o.FlushBatch)+1)
+	<-n.conflicts
+	require.NoError(t, b.inspector.DeleteTask(tasks.QueueFlush, "drain:03"))
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		_, err := b.inspector.GetTaskInfo(tasks.QueueFlush, "drain:03")
+		return err == nil, "nothing would flush the key but a sweep"
+	})
+
+	for len(n.conflicts) > 0 {
+		<-n.conflicts
+	}
+	e.Offer("a", 3, int64(o.FlushBatch)+1)
+	for range 4 { // the first, and three more
+		<-n.conflicts
+	}
+}
+
 func TestCloseHandsOverWhatIsQueued(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -125,9 +125,7 @@ func TestRowsThatClientsLockAllTheTimeAreRightSoonAfterTheLastLock(t *testing.T)
 	var right int
 	require.NoError(t, b.db.QueryRow(`SELECT count(*) FROM counters WHERE value = $1 AND version = $1`, written).Scan(&right))
 	require.Equal(t, rows, right)
-	// The goal is 1.5 s. A drain that fails for another reason, as on a machine that is busy with other tests, is tried again
-	// after 1 to 3 s, which Asynq rounds up to whole seconds, and looks for once a second.
-	require.Less(t, time.Since(began), 6*time.Second)
+	require.Less(t, time.Since(began), 4*time.Second) // the goal is 1.5 s where the machine is not busy with other tests
 }
 
 // hinted has the write path send tasks, as in the api.
