@@ -171,24 +171,17 @@ func (e *Enqueuer) sendHints(ctx context.Context) {
 func (e *Enqueuer) sendDrains(ctx context.Context) {
 	ticker := time.NewTicker(drainTick)
 	defer ticker.Stop()
-	sent, tries := make([]time.Time, len(e.drains)), make([]int, len(e.drains))
+	states := make([]drainState, len(e.drains))
 	before := time.Now()
 	for {
 		select {
 		case now := <-ticker.C:
 			for i := range e.drains {
 				wanted := e.drains[i].Load()
-				early := wanted == drainNow && now.Sub(sent[i]) >= e.o.FlushInterval/2
+				early := wanted == drainNow && now.Sub(states[i].sent) >= e.o.FlushInterval/2
 				if early || (wanted != noDrain && e.momentBetween(i, before, now)) {
-					e.drains[i].Store(noDrain)
-					sent[i] = now
-					if wanted != drainAgain {
-						tries[i] = 0
-					}
-					if conflict, _ := e.sendDrain(ctx, i); conflict && tries[i] < drainTries {
-						tries[i]++
-						e.drains[i].CompareAndSwap(noDrain, drainAgain)
-					}
+					states[i].sent = now
+					e.sendWanted(ctx, i, wanted, &states[i])
 				}
 			}
 			before = now
@@ -203,6 +196,24 @@ func (e *Enqueuer) sendDrains(ctx context.Context) {
 			}
 			return
 		}
+	}
+}
+
+// drainState is what sendDrains knows of a shard.
+type drainState struct {
+	sent  time.Time // when a drain was, the last time
+	tries int       // how often it has been sent again
+}
+
+// sendWanted sends a drain that is wanted, and wants it again if its ID was taken.
+func (e *Enqueuer) sendWanted(ctx context.Context, shard int, wanted int32, state *drainState) {
+	e.drains[shard].Store(noDrain)
+	if wanted != drainAgain {
+		state.tries = 0
+	}
+	if conflict, _ := e.sendDrain(ctx, shard); conflict && state.tries < drainTries {
+		state.tries++
+		e.drains[shard].CompareAndSwap(noDrain, drainAgain)
 	}
 }
 

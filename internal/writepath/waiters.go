@@ -292,7 +292,7 @@ func (w *waiters) judge(t *target, p cache.Progress) bool {
 	case t.mark.epoch == 0:
 		return false
 	case t.mark.epoch > p.Watermark:
-		// The open epoch gets a new ID when a key becomes clean without a flush of its epoch: a retry has succeeded. If it was
+		// The open epoch gets a new ID when a key leaves its retry, or is repaired, without a flush of its epoch. If it was
 		// this key, nobody may ever flush the epoch in which it was written while it was set aside.
 		return t.mark.epoch == p.Open || t.mark.epoch == p.Sealed
 	case t.version == 0, p.Aside, p.Requeued > t.mark.epoch:
