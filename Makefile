@@ -41,7 +41,7 @@ test: promtool ## Run every test, against real servers and in a real browser
 .PHONY: bench-test
 bench-test: ## Test what `make bench` does with wrk and webdis, which it installs
 	@deploy/setup.sh bench
-	go test $(RACE) -count=1 -timeout 2m -tags bench ./bench/...
+	go test $(RACE) -count=1 -timeout 2m -tags bench ./proof/bench/... ./proof/world
 
 .PHONY: images
 images: ## Take the images of docs/images again, in a browser: a quarter of an hour
@@ -53,13 +53,13 @@ SEED ?= 1
 
 .PHONY: chaos
 chaos: deps ## Kill parts of a loaded afterwrite at random, and check every counter: make chaos DURATION=5m SEED=1
-	go run ./internal/chaos -duration $(DURATION) -seed $(SEED)
+	go run ./proof/chaos -duration $(DURATION) -seed $(SEED)
 
 OUTAGE ?= 60s
 
 .PHONY: chaos-outage
 chaos-outage: deps ## Take Postgres away for a minute at 5,000 writes/s: no write may fail, the backlog has to drain
-	go run ./internal/chaos -outage $(OUTAGE) -seed $(SEED) -rate 5000 -clients 64 -keys 100000
+	go run ./proof/chaos -outage $(OUTAGE) -seed $(SEED) -rate 5000 -clients 64 -keys 100000
 
 CHECKS ?= 2000
 
@@ -69,18 +69,18 @@ machine: deps ## Try random steps and faults against the model for longer: make 
 
 .PHONY: mutants
 mutants: deps ## Break each rule of the design in a copy, and require that the machine notices
-	go run ./internal/mutant
+	go run ./proof/mutant
 
 .PHONY: mutants-all
 mutants-all: deps ## The same for every line that the guarantees rest on: some minutes
-	go run ./internal/mutant -all
+	go run ./proof/mutant -all
 
 BENCH ?= -readme
 
 .PHONY: bench
 bench: ## Measure afterwrite beside its peers, and write the table into README.md: about 25 minutes on 2 cores
 	@deploy/setup.sh bench
-	go run ./bench $(BENCH)
+	go run ./proof/bench $(BENCH)
 
 .PHONY: bench-smoke
 bench-smoke: ## Run every micro-benchmark once, to see that they work

@@ -29,7 +29,7 @@ has_postgres() {
     return 1
 }
 
-# As has_postgres; the same places as in bench/load/find.go.
+# As has_postgres; the same places as in proof/bench/load/find.go.
 has_pgbench() {
     for program in "${AFTERWRITE_POSTGRES_BIN:-}/pgbench" "$(command -v pgbench || true)" \
         /usr/lib/postgresql/*/bin/pgbench /usr/pgsql-*/bin/pgbench \

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+const (
+	// idleSettle is for what processes do once after their start, idleTime how long commands are counted.
+	idleSettle = 5 * time.Second
+	idleTime   = 20 * time.Second
+)
+
+// idle counts the commands that Redis carries out while nobody writes, with one process of each kind, and counters that Redis has.
+// Commands inside scripts count too: Redis counts them, and so does who bills by the request.
+func idle(ctx context.Context, b *bench) error {
+	sys, err := b.running(ctx, world.Present)
+	if err != nil {
+		return err
+	}
+	if _, err := sys.stage.Start(ctx, "dashboard"); err != nil {
+		return err
+	}
+	if err := sleep(ctx, idleSettle); err != nil {
+		return err
+	}
+	before, err := commands(ctx, sys.stage)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := sleep(ctx, idleTime); err != nil {
+		return err
+	}
+	after, err := commands(ctx, sys.stage)
+	if err != nil {
+		return err
+	}
+	b.note("idle/commands", float64(after-before)/time.Since(began).Seconds())
+	return nil
+}
+
+// commands is how many commands Redis has carried out since its start.
+func commands(ctx context.Context, stage *world.Stage) (int64, error) {
+	info, err := stage.Redis.InfoMap(ctx, "stats").Result()
+	if err != nil {
+		return 0, fmt.Errorf("ask redis for its commands: %w", err)
+	}
+	return strconv.ParseInt(info["Stats"]["total_commands_processed"], 10, 64)
+}
+
+// sleep blocks for d, or until ctx is done.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

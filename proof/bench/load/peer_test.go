@@ -1,0 +1,136 @@
+package load_test
+
+import (
+	"bytes"
+	"database/sql"
+	"io"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/proof/bench/load"
+)
+
+// peer is a running one of proof/bench/peer, with databases of its own.
+type peer struct {
+	*load.Process
+
+	worker *load.Process // of naive
+	db     *sql.DB
+}
+
+func startPeer(t *testing.T, dir, name string) peer {
+	t.Helper()
+	var log bytes.Buffer
+	env := load.Env{RedisURL: localtest.RedisURL(t), DatabaseURL: localtest.PostgresURL(t, migrated), PostgresConns: 4, Log: &log}
+	start := func(env load.Env) *load.Process {
+		p, err := load.StartPeer(t.Context(), filepath.Join(dir, name), env)
+		if err != nil { // then it has ended
+			t.Fatalf("%v: %s", err, log.String())
+		}
+		t.Cleanup(func() { require.NoError(t, p.Stop()) })
+		return p
+	}
+	p := peer{Process: start(env)}
+	if name == "naive" {
+		env.Args, env.Log = []string{"worker"}, nil
+		p.worker = start(env)
+	}
+	db, err := sql.Open("postgres", env.DatabaseURL)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	p.db = db
+	return p
+}
+
+// increment returns the status and the body of the answer.
+func (p peer) increment(t *testing.T, body string) (int, string) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := client.Post(p.URL+"/v1/counters/k/increment", "application/json", bytes.NewBufferString(body))
+	require.NoError(t, err)
+	defer r.Body.Close()
+	require.NotEmpty(t, r.Header.Get("X-Request-ID"))
+	text, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return r.StatusCode, string(text)
+}
+
+// rows returns the sum of the values, and of the versions, without those of key k.
+func (p peer) rows(t *testing.T) (values, versions int64) {
+	t.Helper()
+	err := p.db.QueryRow("SELECT coalesce(sum(value), 0), coalesce(sum(version), 0) FROM counters WHERE key <> 'k'").Scan(&values, &versions)
+	require.NoError(t, err)
+	return values, versions
+}
+
+// drained waits until all tasks of naive are done.
+func (p peer) drained(t *testing.T) {
+	t.Helper()
+	if p.worker == nil {
+		return
+	}
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		left, err := p.worker.Left(t.Context())
+		require.NoError(t, err)
+		return left == 0, "tasks are left"
+	})
+}
+
+func TestPeersAnswerRightAndLoseNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, load.Build(t.Context(), dir))
+	for name, answers := range map[string][2]string{
+		"noop":    {`{"key":"k","value":2,"version":1,"synced":false}`, `{"key":"k","value":3,"version":1,"synced":false}`},
+		"direct":  {`{"key":"k","value":2,"version":1,"synced":true}`, `{"key":"k","value":5,"version":2,"synced":true}`},
+		"through": {`{"key":"k","value":2,"version":1,"synced":true}`, `{"key":"k","value":5,"version":2,"synced":true}`},
+		"naive":   {`{"key":"k","value":2,"version":0,"synced":false}`, `{"key":"k","value":5,"version":0,"synced":false}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testPeer(t, startPeer(t, dir, name), answers, name == "noop")
+		})
+	}
+}
+
+func testPeer(t *testing.T, p peer, answers [2]string, countsNothing bool) {
+	t.Helper()
+	require.Positive(t, p.PIDs()[0])
+	for i, body := range []string{`{"by":2}`, `{"by":3}`} {
+		status, answer := p.increment(t, body)
+		require.Equal(t, http.StatusOK, status)
+		require.JSONEq(t, answers[i], answer)
+	}
+	status, _ := p.increment(t, `{"by":"x"}`)
+	require.Equal(t, http.StatusBadRequest, status)
+
+	spec := load.OpenSpec{Rate: 300, HTTPSpec: load.HTTPSpec{
+		URL: p.URL, Keys: load.Zipf, Space: 100, Connections: 10, Duration: 500 * time.Millisecond,
+	}}
+	r, err := load.Open(t.Context(), spec)
+	require.NoError(t, err)
+	require.Zero(t, r.Failed)
+	p.drained(t)
+	values, versions := p.rows(t)
+	if countsNothing {
+		require.Zero(t, values)
+		spec.Form = load.FormGet
+		read, err := load.Open(t.Context(), spec)
+		require.NoError(t, err)
+		require.Zero(t, read.Failed)
+		return
+	}
+	require.Equal(t, r.Sent, values)
+	require.Equal(t, r.Sent, versions)
+}
+
+func TestAPeerThatCannotStartSaysWhy(t *testing.T) {
+	t.Parallel()
+	_, err := load.StartPeer(t.Context(), "/bin/false", load.Env{})
+	require.ErrorContains(t, err, "start false: it ended before it answered: exit status 1")
+}

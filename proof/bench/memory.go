@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/afterwrite/afterwrite/proof/bench/report"
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+// memory measures by how much Redis grows with 100,000 keys of 20 bytes, each in turn: plain strings; counters that have been
+// written and flushed; the same written once more, with what the api has put into Asynq's queues for them, and without it.
+func memory(ctx context.Context, b *bench) error {
+	stage, err := b.stage(ctx, world.StageOptions{Name: "memory"})
+	if err != nil {
+		return err
+	}
+	empty, err := atRest(ctx, stage)
+	if err != nil {
+		return err
+	}
+	if err := stage.WarmPlain(ctx, "", space); err != nil {
+		return err
+	}
+	plain, err := atRest(ctx, stage)
+	if err != nil {
+		return err
+	}
+	if err := writeAndFlush(ctx, stage, space); err != nil {
+		return err
+	}
+	if err := withoutQueues(ctx, stage); err != nil {
+		return err
+	}
+	clean, err := atRest(ctx, stage)
+	if err != nil {
+		return err
+	}
+	if err := b.makeDirty(ctx, stage); err != nil {
+		return err
+	}
+	hinted, err := atRest(ctx, stage)
+	if err != nil {
+		return err
+	}
+	if err := withoutQueues(ctx, stage); err != nil {
+		return err
+	}
+	dirty, err := atRest(ctx, stage)
+	if err != nil {
+		return err
+	}
+	for name, bytes := range map[string]float64{"string": plain, "clean": clean, "hinted": hinted, "dirty": dirty} {
+		b.note("memory/"+name, (bytes-empty)/space)
+	}
+	return stage.Reset(ctx, 0)
+}
+
+// atRest is what Redis uses when nothing changes any more, without the scripts that it has cached.
+func atRest(ctx context.Context, stage *world.Stage) (float64, error) {
+	if err := stage.Redis.ScriptFlush(ctx).Err(); err != nil {
+		return 0, fmt.Errorf("forget the scripts: %w", err)
+	}
+	if err := stage.Settle(ctx); err != nil {
+		return 0, err
+	}
+	// The table of keys has two sizes while it grows, and is done when nobody writes for a moment.
+	last := 0.0
+	err := stage.Await(ctx, time.Minute, "redis to come to rest", func(ctx context.Context) (bool, error) {
+		now, err := stage.DatasetBytes(ctx)
+		same := now == last
+		last = now
+		return same, err
+	})
+	return last, err
+}
+
+// withoutQueues removes what Asynq keeps. No process may be running.
+func withoutQueues(ctx context.Context, stage *world.Stage) error {
+	keys, err := stage.Redis.Keys(ctx, "asynq:*").Result()
+	if err != nil {
+		return fmt.Errorf("find asynq's keys: %w", err)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	if err := stage.Redis.Del(ctx, keys...).Err(); err != nil {
+		return fmt.Errorf("remove asynq's keys: %w", err)
+	}
+	return nil
+}
+
+// makeDirty has an api write every counter once more, while no worker runs. The api sends the tasks that wait when it ends.
+func (b *bench) makeDirty(ctx context.Context, stage *world.Stage) error {
+	api, err := stage.Start(ctx, "api")
+	if err != nil {
+		return err
+	}
+	if err := fill(ctx, api.URL, 1, space); err != nil {
+		return err
+	}
+	dirty, err := stage.Dirty(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.check("memory", report.Count{Stored: dirty, Acknowledged: -1, Load: space}); err != nil {
+		return err
+	}
+	return stage.StopAll()
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/afterwrite/afterwrite/proof/bench/load"
+	"github.com/afterwrite/afterwrite/proof/bench/report"
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+const (
+	million = 1_000_000
+	// drawn is the most keys that wrk draws from.
+	drawn = million
+
+	// roomy lets all keys be dirty at the same time.
+	roomy = "AFTERWRITE_MAX_DIRTY=20000000"
+	// drainWorkers is how many workers drain.
+	drainWorkers = 2
+)
+
+// keysOf measures what depends on the number of keys that exist, in a stage of that name, which later rounds go on with. Its
+// figures begin with the name and the version:
+//
+//   - write: the CPU time of a single increment, of all processes, while all keys are dirty and nothing flushes;
+//   - drain and steady: how fast two workers bring all of them to Postgres, as updates of existing rows;
+//   - row: the CPU time of a flushed row, of all processes.
+//
+// What no comparison asks for is left out.
+func keysOf(stageName string, v world.Version, keys int) func(context.Context, *bench) error {
+	name := stageName + "/" + string(v)
+	return func(ctx context.Context, b *bench) error {
+		stage, err := b.seeded(ctx, world.StageOptions{Name: stageName, Version: v, Large: true}, keys)
+		if err != nil {
+			return err
+		}
+		sys, err := on(ctx, stage, drainWorkers)
+		if err != nil {
+			return err
+		}
+		if err := sys.startAPI(ctx, roomy); err != nil {
+			return err
+		}
+		var count report.Count
+		if b.wanted(name+"/write") || b.wanted(name+"/drain") || b.wanted(name+"/steady") {
+			if err := b.dirtyAndDrain(ctx, name, sys, keys, &count); err != nil {
+				return err
+			}
+		}
+		if b.wanted(name + "/row") {
+			flushed, err := b.costOfRow(ctx, name, sys, keys)
+			if err != nil {
+				return err
+			}
+			count.Load += int64(flushed)
+		}
+		return b.settle(ctx, name, sys, count, 0)
+	}
+}
+
+// seeded is a stage with so many rows, which Redis has too, as they are after a flush. Its first round makes them; before
+// each, the servers come to rest.
+func (b *bench) seeded(ctx context.Context, options world.StageOptions, keys int) (*world.Stage, error) {
+	_, known := b.stages[options]
+	stage, err := b.stage(ctx, options)
+	if err != nil || known {
+		return stage, err
+	}
+	if err := stage.Reset(ctx, keys); err != nil {
+		return nil, err
+	}
+	api, err := stage.Start(ctx, "api", roomy)
+	if err != nil {
+		return nil, err
+	}
+	if err := fill(ctx, api.URL, 1, keys); err != nil {
+		return nil, err
+	}
+	if err := stage.StopAll(); err != nil {
+		return nil, err
+	}
+	_, err = stage.Drain(ctx)
+	return stage, err
+}
+
+// dirtyAndDrain writes each key, measures writes meanwhile, and drains. It adds its writes to count.
+func (b *bench) dirtyAndDrain(ctx context.Context, name string, sys *system, keys int, count *report.Count) error {
+	if err := fill(ctx, sys.api.URL, 1, keys); err != nil {
+		return err
+	}
+	count.Load += int64(keys)
+	if b.wanted(name + "/write") {
+		warm, result, err := b.costOfWrite(ctx, name, sys, keys)
+		if err != nil {
+			return err
+		}
+		count.Load += warm.Requests + result.Requests
+		count.Cut += 2 * connections
+	}
+	began, err := sys.beginDrain(ctx)
+	if err != nil {
+		return err
+	}
+	drained, err := sys.endDrain(ctx, began, 0)
+	if err != nil {
+		return err
+	}
+	b.note(name+"/drain", drained.rate)
+	b.note(name+"/steady", drained.steady)
+	return sys.stopFlushing()
+}
+
+// drained is how fast a drain was, in rows per second.
+type drained struct {
+	rate   float64 // from when the workers were ready until nothing was dirty
+	steady float64 // between a tenth and nine tenths of the rows
+}
+
+// beginDrain starts the workers and the scheduler. It returns when they are ready: what they have drained by then does not count.
+func (sys *system) beginDrain(ctx context.Context) (began time.Time, err error) {
+	if err := sys.stage.Settle(ctx); err != nil { // the fill has left a long file in Redis
+		return time.Time{}, err
+	}
+	err = sys.startFlushing(ctx)
+	return time.Now(), err
+}
+
+// endDrain waits until no more than left keys are dirty, and works out how fast that was.
+func (sys *system) endDrain(ctx context.Context, began time.Time, left int64) (drained, error) {
+	dirty, err := sys.stage.DrainedTo(ctx, left, drainPatience)
+	if err != nil {
+		return drained{}, err
+	}
+	rows, err := sys.stage.FlushedSince(ctx, began)
+	if err != nil {
+		return drained{}, err
+	}
+	// Postgres says when it had the last row to the millisecond. If keys were dirty still after that, the drain went on.
+	ended := rows.Last
+	if dirty.After(ended) {
+		ended = dirty
+	}
+	middle := rows.Ninetieth.Sub(rows.Tenth).Seconds()
+	if rows.Rows == 0 || middle <= 0 {
+		return drained{}, fmt.Errorf("%w: the workers had drained all before they were ready", errSum)
+	}
+	return drained{
+		rate:   float64(rows.Rows) / ended.Sub(began).Seconds(),
+		steady: 0.8 * float64(rows.Rows) / middle,
+	}, nil
+}
+
+const (
+	pgbenchRows    = 1000 // AFTERWRITE_FLUSH_BATCH
+	pgbenchClients = 4
+)
+
+// pgbenchUpsert measures the flush's statement alone, on a table like that of million: as many rows, all of which exist.
+func pgbenchUpsert(ctx context.Context, b *bench) error {
+	options := world.StageOptions{Name: "pgbench-upsert"}
+	_, known := b.stages[options]
+	stage, err := b.stage(ctx, options)
+	if err != nil {
+		return err
+	}
+	if known {
+		err = stage.Settle(ctx)
+	} else {
+		err = stage.Reset(ctx, million)
+	}
+	if err != nil {
+		return err
+	}
+	rate, err := load.PGBenchUpsert(ctx, stage.DatabaseURL, pgbenchRows, pgbenchClients, b.duration())
+	if err != nil {
+		return err
+	}
+	b.note("pgbench/rate", rate)
+	return nil
+}

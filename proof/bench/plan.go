@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/afterwrite/afterwrite/proof/bench/load"
+	"github.com/afterwrite/afterwrite/proof/bench/report"
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+// previousCommit is the version that the goals compare this one with. The benchmark builds it and measures it in the same run.
+const previousCommit = "8517fb405c3f3e06630a1ced3f5e579363f9bb66"
+
+// run is one measurement. What it notes has names that begin with its own and a slash.
+type run struct {
+	name   string
+	rounds int // only in so many, the first ones; 0: in all
+	do     func(ctx context.Context, b *bench) error
+}
+
+const (
+	// once is for counts and sizes, which do not vary, and for what is only printed or in a plot.
+	once = 1
+	// some is for what takes longest.
+	some = 3
+)
+
+// comparison is a line of the table: what it says, and the names of what it compares.
+type comparison struct {
+	id, what string
+	this     string
+	peer     string // "": there is none
+	peerName string
+	unit     report.Unit
+	goal     report.Goal
+}
+
+func atLeast(bound float64) report.Goal { return report.Goal{AtLeast: bound} }
+func atMost(bound float64) report.Goal  { return report.Goal{AtMost: bound} }
+
+// within is a goal for this side's own figure where the peer's is only shown beside it.
+func within(bound float64) report.Goal { return report.Goal{AtMost: bound, OfThis: true} }
+
+// printed is for lines that have no goal.
+func printed() report.Goal { return report.Goal{} }
+
+const (
+	// flushInterval is AFTERWRITE_FLUSH_INTERVAL in seconds: its default.
+	flushInterval = 1.0
+
+	// These are figures that afterwrite is compared by more than once.
+	uniformRate = "uniform/afterwrite/rate"
+	zipfRate    = "zipf/afterwrite/rate"
+	hotRate     = "hot/afterwrite/rate"
+	batchRate   = "batch/afterwrite/rate"
+	drainRate   = "million/afterwrite/drain"
+
+	previousName = string(world.Previous)
+)
+
+// comparisons are the lines of the table, in their order.
+func comparisons(full bool) []comparison {
+	list := singleComparisons()
+	list = append(list, batchComparisons()...)
+	list = append(list, redisComparisons()...)
+	list = append(list, drainComparisons()...)
+	list = append(list, otherComparisons()...)
+	if full {
+		list = append(list, fullComparisons()...)
+	}
+	return list
+}
+
+func singleComparisons() []comparison {
+	return []comparison{
+		{
+			"single-uniform-noop", "increments, uniform: no-op handler",
+			uniformRate, "uniform/noop/rate", "no-op", report.PerSecond, atLeast(0.50),
+		},
+		{
+			"single-zipf-noop", "increments, zipf: no-op handler",
+			zipfRate, "zipf/noop/rate", "no-op", report.PerSecond, atLeast(0.65),
+		},
+		{
+			"single-hot-noop", "increments, one hot key: no-op handler",
+			hotRate, "hot/noop/rate", "no-op", report.PerSecond, atLeast(0.85),
+		},
+		{
+			"single-uniform-direct", "increments, uniform: direct Postgres",
+			uniformRate, "uniform/direct/rate", "direct", report.PerSecond, atLeast(2.8),
+		},
+		{
+			"single-zipf-direct", "increments, zipf: direct Postgres",
+			zipfRate, "zipf/direct/rate", "direct", report.PerSecond, atLeast(4),
+		},
+		{
+			"single-hot-direct", "increments, one hot key: direct Postgres",
+			hotRate, "hot/direct/rate", "direct", report.PerSecond, atLeast(20),
+		},
+		{
+			"single-uniform-through", "increments, uniform: write-through",
+			uniformRate, "uniform/through/rate", "through", report.PerSecond, printed(),
+		},
+		{
+			"single-uniform-naive", "increments, uniform, until drained: naive write-behind",
+			"uniform/afterwrite/sustained", "uniform/naive/sustained", "naive", report.PerSecond, atLeast(4),
+		},
+		{
+			"single-uniform-webdis", "increments, uniform: webdis, which keeps nothing",
+			uniformRate, "uniform/webdis/rate", "webdis", report.PerSecond, printed(),
+		},
+		{
+			"get-uniform-noop", "reads of warm counters, uniform: no-op handler",
+			"get/afterwrite/rate", "get/noop/rate", "no-op", report.PerSecond, atLeast(0.75),
+		},
+	}
+}
+
+func batchComparisons() []comparison {
+	return []comparison{
+		{
+			"batch-incrby", "operations in batches of 1,000, flushed: `redis-benchmark -P 16 INCRBY` with as many keys",
+			batchRate, "batch/incrby/rate", "INCRBY", report.PerSecond, atLeast(0.16),
+		},
+		{
+			"batch-previous", "operations in batches of 1,000, flushed: the previous version",
+			batchRate, "batch/previous/rate", previousName, report.PerSecond, atLeast(1.5),
+		},
+		{
+			"batch-sustained", "the same until drained",
+			"batch/afterwrite/sustained", "batch/previous/sustained", previousName, report.PerSecond, printed(),
+		},
+	}
+}
+
+func redisComparisons() []comparison {
+	return []comparison{
+		{
+			"redis-cpu-uniform", "CPU of Redis per 1,000,000 increments, flushed, uniform: the previous version",
+			"uniform/afterwrite/redis", "uniform/previous/redis", previousName, report.CPUSeconds, atMost(0.45),
+		},
+		{
+			"redis-cpu-zipf", "CPU of Redis per 1,000,000 increments, flushed, zipf: the previous version",
+			"zipf/afterwrite/redis", "zipf/previous/redis", previousName, report.CPUSeconds, atMost(0.45),
+		},
+		{
+			"redis-cpu-hot", "CPU of Redis per 1,000,000 increments, flushed, one hot key: the previous version",
+			"hot/afterwrite/redis", "hot/previous/redis", previousName, report.CPUSeconds, atMost(0.25),
+		},
+	}
+}
+
+func drainComparisons() []comparison {
+	return []comparison{
+		{
+			"drain-pgbench", "drain of 1,000,000 dirty keys, 2 workers, rows: pgbench's upsert",
+			drainRate, "pgbench/rate", "pgbench", report.PerSecond, atLeast(0.55),
+		},
+		{
+			"drain-steady", "the same between 10 % and 90 % of the rows",
+			"million/afterwrite/steady", "pgbench/rate", "pgbench", report.PerSecond, printed(),
+		},
+		{
+			"drain-previous", "drain of 1,000,000 dirty keys: the previous version",
+			drainRate, "million/previous/drain", previousName, report.PerSecond, printed(),
+		},
+		{
+			"drain-new", "drain of 2,000,000 new keys of unknown base, 2 workers, rows: pgbench's insert",
+			"new/afterwrite/drain", "new/pgbench/rate", "pgbench", report.PerSecond, atLeast(0.3),
+		},
+		{
+			"drain-new-write", "the slowest single write to another key meanwhile",
+			"new/afterwrite/slowest", "", "", report.Millis, atMost(30),
+		},
+	}
+}
+
+func otherComparisons() []comparison {
+	return []comparison{
+		{"coalesce", "rows written per 1,000,000 increments, 100 keys, 10 s", "coalesce/rows", "", "", report.Rows, atMost(1100)},
+		{"latency-half", "p99 of a write at half of the maximum rate", "latency-50/p99", "", "", report.Millis, atMost(5)},
+		{"lag-half", "p99 of the sync lag at that rate", "latency-50/lag", "", "", report.Seconds, atMost(2.5 * flushInterval)},
+		{"memory-clean", "Redis, each clean key: a plain string", "memory/clean", "memory/string", "string", report.Bytes, within(130)},
+		{"memory-dirty", "Redis, each dirty key: a plain string", "memory/dirty", "memory/string", "string", report.Bytes, within(200)},
+		{
+			"memory-hinted", "the same with what is in Asynq's queues",
+			"memory/hinted", "memory/string", "string", report.Bytes, printed(),
+		},
+		{
+			"cost-row", "CPU of a flushed row, 1,000,000 keys: 10,000 keys",
+			"million/afterwrite/row", "ten-thousand/afterwrite/row", "10,000", report.Micros, atMost(1.25),
+		},
+		{"idle", "Redis commands while nothing happens, one of each process", "idle/commands", "", "", report.PerSecond, atMost(150)},
+		{"allocations", "allocations of an increment in the api above Echo's own", "allocations/above", "", "", report.Allocs, atMost(15)},
+	}
+}
+
+func fullComparisons() []comparison {
+	return []comparison{
+		{
+			"cost-write", "CPU of a write, 1,000,000 keys: 10,000 keys",
+			"million/afterwrite/write", "ten-thousand/afterwrite/write", "10,000", report.Micros, atMost(1.25),
+		},
+		{
+			"cost-write-10m", "CPU of a write, 10,000,000 keys: 10,000 keys",
+			"ten-million/afterwrite/write", "ten-thousand/afterwrite/write", "10,000", report.Micros, atMost(1.25),
+		},
+		{
+			"cost-row-10m", "CPU of a flushed row, 10,000,000 keys: 10,000 keys",
+			"ten-million/afterwrite/row", "ten-thousand/afterwrite/row", "10,000", report.Micros, atMost(1.25),
+		},
+	}
+}
+
+// groups are the runs of a round. Those of one group are compared with each other, and change places from round to round;
+// the groups stand in an order because some need what others have found out. Both versions of a run stand together.
+func groups() [][]run {
+	single := []run{
+		{name: "uniform/afterwrite", do: singleAfterwrite(world.Present, load.Uniform)},
+		{name: "uniform/previous", do: singleAfterwrite(world.Previous, load.Uniform)},
+		{name: "uniform/noop", do: singlePeer("noop", load.Uniform, load.FormIncrement)},
+		{name: "uniform/direct", do: singlePeer("direct", load.Uniform, load.FormIncrement)},
+		{name: "uniform/through", rounds: once, do: singlePeer("through", load.Uniform, load.FormIncrement)},
+		{name: "uniform/naive", rounds: some, do: singlePeer("naive", load.Uniform, load.FormIncrement)},
+		{name: "uniform/webdis", rounds: once, do: singleWebdis},
+		{name: "zipf/afterwrite", do: singleAfterwrite(world.Present, load.Zipf)},
+		{name: "zipf/previous", do: singleAfterwrite(world.Previous, load.Zipf)},
+		{name: "zipf/noop", do: singlePeer("noop", load.Zipf, load.FormIncrement)},
+		{name: "zipf/direct", do: singlePeer("direct", load.Zipf, load.FormIncrement)},
+		{name: "hot/afterwrite", do: singleAfterwrite(world.Present, load.Hot)},
+		{name: "hot/previous", do: singleAfterwrite(world.Previous, load.Hot)},
+		{name: "hot/noop", do: singlePeer("noop", load.Hot, load.FormIncrement)},
+		{name: "hot/direct", do: singlePeer("direct", load.Hot, load.FormIncrement)},
+	}
+	return append([][]run{single}, laterGroups()...)
+}
+
+func laterGroups() [][]run {
+	return [][]run{
+		{
+			{name: "get/afterwrite", do: getAfterwrite},
+			{name: "get/noop", do: singlePeer("noop", load.Uniform, load.FormGet)},
+		},
+		{
+			{name: "batch/afterwrite", do: batchAfterwrite(world.Present)},
+			{name: "batch/previous", do: batchAfterwrite(world.Previous)},
+			{name: "batch/incrby", do: batchIncrBy},
+		},
+		{
+			{name: "million/afterwrite", do: keysOf("million", world.Present, million)},
+			{name: "million/previous", rounds: some, do: keysOf("million", world.Previous, million)},
+			{name: "pgbench", do: pgbenchUpsert},
+			{name: "ten-thousand/afterwrite", do: keysOf("ten-thousand", world.Present, 10_000)},
+		},
+		{
+			{name: "new/afterwrite", rounds: some, do: newAfterwrite},
+			{name: "new/pgbench", rounds: some, do: newPGBench},
+		},
+		{
+			{name: latencyName(halfPercent), do: latency(halfPercent)},
+			{name: latencyName(10), rounds: once, do: latency(10)},
+			{name: latencyName(25), rounds: once, do: latency(25)},
+			{name: latencyName(75), rounds: once, do: latency(75)},
+		},
+		{{name: "coalesce", rounds: once, do: coalesce}},
+		{{name: "memory", rounds: once, do: memory}},
+		{{name: "idle", rounds: once, do: idle}},
+		{{name: "allocations", rounds: once, do: allocations}},
+		{{name: "ten-million/afterwrite", rounds: once, do: keysOf("ten-million", world.Present, 10*million)}},
+	}
+}
+
+// rotated is the runs in the order of that round: each round begins with the next one, and every other goes backwards. So of two
+// runs that stand together, each is the first in turn.
+func rotated(runs []run, round int) []run {
+	step := 1
+	if round%2 == 1 {
+		step = len(runs) - 1 // backwards, around the end
+	}
+	order := make([]run, 0, len(runs))
+	for i := range runs {
+		order = append(order, runs[(round+i*step)%len(runs)])
+	}
+	return order
+}
+
+func latencyName(percent int) string { return fmt.Sprintf("latency-%d", percent) }

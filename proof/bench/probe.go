@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+const (
+	// probeEvery is the time between two probes, and between two looks for them: a lag is known to that much.
+	probeEvery = 10 * time.Millisecond
+	// probePatience bounds the wait for the last ones.
+	probePatience = 30 * time.Second
+)
+
+// probes find out how long a write takes until others can read it in Postgres: an independent client increments keys of its own
+// over HTTP, each once, and looks in Postgres for what it has been told is written.
+type probes struct {
+	api   string
+	stage *world.Stage
+	seen  []time.Duration // from the answer to a write until its row was found
+}
+
+// run sends probes for that long, and returns when all have been found.
+func (p *probes) run(ctx context.Context, duration time.Duration) error {
+	// One for all looks: to make a connection costs Postgres some ms, and the load would have to wait for those.
+	conn, err := p.stage.DB.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("look for probes: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	ends := time.Now().Add(duration)
+	sent := make(map[string]time.Time)
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		now := time.Now()
+		switch {
+		case now.Before(ends):
+			key := fmt.Sprintf("probe:%012d", i)
+			if err := postIncrement(ctx, p.api, key); err != nil {
+				return err
+			}
+			sent[key] = time.Now()
+		case len(sent) == 0:
+			return nil
+		case now.After(ends.Add(probePatience)):
+			return fmt.Errorf("%d probes have not come to postgres within %v", len(sent), probePatience)
+		}
+		if err := p.look(ctx, conn, sent); err != nil {
+			return err
+		}
+	}
+}
+
+// look notes which of those that were sent are in Postgres, and forgets them.
+func (p *probes) look(ctx context.Context, conn *sql.Conn, sent map[string]time.Time) error {
+	keys := make([]string, 0, len(sent))
+	for key := range sent {
+		keys = append(keys, key)
+	}
+	rows, err := conn.QueryContext(ctx, `SELECT key FROM counters WHERE key = ANY($1)`, pq.Array(keys))
+	if err != nil {
+		return fmt.Errorf("look for probes: %w", err)
+	}
+	defer rows.Close()
+	now := time.Now()
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return fmt.Errorf("look for probes: %w", err)
+		}
+		p.seen = append(p.seen, now.Sub(sent[key]))
+		delete(sent, key)
+	}
+	return rows.Err()
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/afterwrite/afterwrite/proof/bench/load"
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+// profiledProcesses are those on the way of a write.
+var profiledProcesses = []string{"api", "worker"}
+
+// takeProfiles takes CPU profiles of api and worker under uniform increments, writes them and the ten functions that cost most
+// into the folder of the results, and prints those.
+func (b *bench) takeProfiles(ctx context.Context) error {
+	stage, err := b.prepared(ctx, world.Present, singleStage, space)
+	if err != nil {
+		return err
+	}
+	sys, err := on(ctx, stage, 1)
+	if err != nil {
+		return err
+	}
+	const profiled = "AFTERWRITE_PPROF=true"
+	if err := sys.startAPI(ctx, profiled); err != nil {
+		return err
+	}
+	if err := sys.startFlushing(ctx, profiled); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.out, 0o755); err != nil { //nolint:gosec // it is to be read by all
+		return fmt.Errorf("make %s: %w", b.out, err)
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	spec := singles(sys.api.URL, load.Uniform, load.FormIncrement)
+	_, _, err = b.both(ctx, spec, func() error { // the profiles take as long as the load does, and no warming up
+		for _, process := range profiledProcesses {
+			group.Go(func() error { return b.takeProfile(groupCtx, process) })
+		}
+		return nil
+	})
+	if err := errors.Join(err, group.Wait()); err != nil {
+		return err
+	}
+	for _, process := range profiledProcesses {
+		if err := b.topTen(ctx, process); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) profilePath(process string) string {
+	return filepath.Join(b.out, process+".pprof")
+}
+
+// takeProfile asks a process for a profile. Where it serves them is in its log.
+func (b *bench) takeProfile(ctx context.Context, process string) error {
+	log, err := os.ReadFile(b.world.Log().Name())
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	url := regexp.MustCompile(`msg="serving profiles" process=` + process + ` url=(\S+)`).FindSubmatch(log)
+	if url == nil {
+		return fmt.Errorf("%s does not say where it serves profiles", process)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%sprofile?seconds=%d", url[1], b.seconds), http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("profile of %s: %w", process, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("profile of %s: status %d", process, response.StatusCode)
+	}
+	file, err := os.Create(b.profilePath(process))
+	if err != nil {
+		return fmt.Errorf("profile of %s: %w", process, err)
+	}
+	_, err = io.Copy(file, response.Body)
+	return errors.Join(err, file.Close())
+}
+
+// topTen prints the functions that cost most, themselves and with what they call, and keeps them beside the profile.
+func (b *bench) topTen(ctx context.Context, process string) error {
+	var both []byte
+	for _, order := range []string{"-flat", "-cum"} {
+		args := []string{"tool", "pprof", "-top", "-nodecount=10", order, b.profilePath(process)}
+		top := exec.CommandContext(ctx, "go", args...) //nolint:gosec // names from here
+		out, err := top.Output()
+		if err != nil {
+			return fmt.Errorf("go tool pprof: %w", err)
+		}
+		both = append(both, out...)
+	}
+	fmt.Fprintf(b.stdout, "\n%s\n%s", process, both)
+	return b.write(process+"-top.txt", both)
+}

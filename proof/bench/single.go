@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/afterwrite/afterwrite/proof/bench/load"
+	"github.com/afterwrite/afterwrite/proof/bench/report"
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+const (
+	// space is how many keys there are, and all exist: rows in Postgres, and in Redis for who keeps them there.
+	space = 100_000
+	// connections is how many clients wait for an answer at any time.
+	connections = 200
+	warmUp      = time.Second
+)
+
+// both loads a server for the time of warming up, and then for the time that counts. begin is called between the two.
+func (b *bench) both(ctx context.Context, spec load.HTTPSpec, begin func() error) (warm, result load.HTTPResult, err error) {
+	spec.Duration, spec.Seed = warmUp, b.seed()
+	if warm, err = load.WRK(ctx, spec); err != nil {
+		return warm, result, err
+	}
+	if err := begin(); err != nil {
+		return warm, result, err
+	}
+	spec.Duration, spec.Seed = b.duration(), spec.Seed+1
+	if result, err = load.WRK(ctx, spec); err != nil {
+		return warm, result, err
+	}
+	if failed := warm.Failed + result.Failed; failed > 0 {
+		return warm, result, fmt.Errorf("%d requests failed", failed)
+	}
+	return warm, result, nil
+}
+
+// seed is what the warming up of this round draws its keys from; the load that counts has the next one.
+func (b *bench) seed() uint64 { return 2*uint64(b.round) + 1 } //nolint:gosec // never negative
+
+// nothing is for runs that have nothing to do between warming up and measuring.
+func nothing() error { return nil }
+
+// singles is the load of single requests on all keys of a stage.
+func singles(url string, keys load.Keys, form load.Form) load.HTTPSpec {
+	return load.HTTPSpec{URL: url, Keys: keys, Space: space, Connections: connections, Form: form}
+}
+
+// cutOff is what both may cut off: it counts this, and sees no answer to the last request of each connection.
+func cutOff(warm, result load.HTTPResult) report.Count {
+	return report.Count{Load: warm.Requests + result.Requests, Cut: 2 * connections}
+}
+
+// singleAfterwrite measures single increments over HTTP, while one worker flushes.
+func singleAfterwrite(v world.Version, keys load.Keys) func(context.Context, *bench) error {
+	return func(ctx context.Context, b *bench) error {
+		sys, err := b.running(ctx, v)
+		if err != nil {
+			return err
+		}
+		var used cpuTimes
+		warm, result, err := b.both(ctx, singles(sys.api.URL, keys, load.FormIncrement), func() (err error) {
+			used, err = b.readCPU(sys)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		ended := time.Now()
+		if err := sys.stage.Drained(ctx, drainPatience); err != nil {
+			return err
+		}
+		after, err := b.readCPU(sys)
+		if err != nil {
+			return err
+		}
+		name := string(keys) + "/" + string(v)
+		if err := b.settle(ctx, name, sys, cutOff(warm, result), 0); err != nil {
+			return err
+		}
+		used = after.since(used)
+		b.note(name+"/redis", perMillion(used["redis"], result.Requests))
+		if v == world.Present {
+			b.noteCPU(string(keys), used, result.Requests)
+		}
+		return b.noteSingle(ctx, sys.stage, name, result, ended)
+	}
+}
+
+// noteSingle keeps what was measured. Sustained counts the time until the last write was in Postgres too.
+func (b *bench) noteSingle(ctx context.Context, stage *world.Stage, name string, result load.HTTPResult, ended time.Time) error {
+	drain, err := drainAfter(ctx, stage, ended)
+	if err != nil {
+		return err
+	}
+	b.note(name+"/rate", result.PerSecond)
+	b.note(name+"/sustained", float64(result.Requests)/(result.Seconds+drain))
+	b.note(name+"/drain", drain)
+	b.note(name+"/p50", result.P50.Seconds()*1000)
+	b.note(name+"/p99", result.P99.Seconds()*1000)
+	return nil
+}
+
+// drainAfter is how many seconds after the end of a load Postgres took the last row.
+func drainAfter(ctx context.Context, stage *world.Stage, ended time.Time) (float64, error) {
+	flushed, err := stage.FlushedSince(ctx, ended)
+	return max(0, flushed.Last.Sub(ended).Seconds()), err
+}
+
+// singlePeer measures the same of one of proof/bench/peer.
+func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Context, *bench) error {
+	return func(ctx context.Context, b *bench) (err error) {
+		stage, err := b.peerStage(ctx, "c:")
+		if err != nil {
+			return err
+		}
+		sys, err := on(ctx, stage, 0)
+		if err != nil {
+			return err
+		}
+		env := load.Env{RedisURL: stage.RedisURL, DatabaseURL: stage.DatabaseURL, Log: b.world.Log()}
+		process, err := load.StartPeer(ctx, b.world.Peer(peer), env)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, process.Stop()) }()
+		var flusher *load.Process
+		if peer == "naive" {
+			env.Args = []string{"worker"}
+			if flusher, err = load.StartPeer(ctx, b.world.Peer(peer), env); err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, flusher.Stop()) }()
+		}
+		warm, result, err := b.both(ctx, singles(process.URL, keys, form), nothing)
+		if err != nil {
+			return err
+		}
+		ended := time.Now()
+		if err := idlePeer(ctx, stage, flusher); err != nil {
+			return err
+		}
+		name := string(keys) + "/" + peer
+		if form == load.FormGet {
+			name = "get/" + peer
+		}
+		if peer != "noop" { // which has nothing to add up
+			if err := b.settle(ctx, name, sys, cutOff(warm, result), 0); err != nil {
+				return err
+			}
+		}
+		return b.noteSingle(ctx, stage, name, result, ended)
+	}
+}
+
+// idlePeer waits until a peer's worker has done everything; nil has nothing to do.
+func idlePeer(ctx context.Context, stage *world.Stage, flusher *load.Process) error {
+	if flusher == nil {
+		return nil
+	}
+	return stage.Await(ctx, drainPatience, "the naive worker", func(ctx context.Context) (bool, error) {
+		left, err := flusher.Left(ctx)
+		return left == 0, err
+	})
+}
+
+// peerStage is what systems run on that keep a counter as a plain string in Redis: its name stands behind the prefix.
+func (b *bench) peerStage(ctx context.Context, prefix string) (*world.Stage, error) {
+	stage, err := b.stage(ctx, world.StageOptions{Name: "peers"})
+	if err != nil {
+		return nil, err
+	}
+	if err := stage.Reset(ctx, space); err != nil {
+		return nil, err
+	}
+	return stage, stage.WarmPlain(ctx, prefix, space)
+}
+
+// singleWebdis measures webdis in front of the same Redis. Postgres never hears of it, so the sum is Redis's.
+func singleWebdis(ctx context.Context, b *bench) (err error) {
+	stage, err := b.peerStage(ctx, "")
+	if err != nil {
+		return err
+	}
+	process, err := load.Webdis(ctx, stage.RedisURL)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, process.Stop()) }()
+	warm, result, err := b.both(ctx, singles(process.URL, load.Uniform, load.FormWebdis), nothing)
+	if err != nil {
+		return err
+	}
+	count := cutOff(warm, result)
+	if err := b.checkPlain(ctx, "uniform/webdis", stage, count); err != nil {
+		return err
+	}
+	b.note("uniform/webdis/rate", result.PerSecond)
+	return nil
+}
+
+// checkPlain compares what the load has counted with the sum of the plain strings in Redis.
+func (b *bench) checkPlain(ctx context.Context, name string, stage *world.Stage, count report.Count) (err error) {
+	count.Acknowledged = -1
+	if count.Stored, err = stage.SumPlain(ctx, space); err != nil {
+		return err
+	}
+	return b.check(name, count)
+}

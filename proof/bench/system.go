@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/proof/bench/report"
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+// drainPatience bounds the wait for a drain. A naive worker has the writes of some seconds to do one by one.
+const drainPatience = 5 * time.Minute
+
+// singleStage is the stage of single requests and batches.
+const singleStage = "single"
+
+// system is what is measured, on its stage: afterwrite, one api, a number of workers, and the scheduler; or a peer, which has none
+// of these.
+type system struct {
+	stage *world.Stage
+	// sum and rows are what Postgres had at first: the sum of the counters, and how many there are.
+	sum, rows int64
+
+	api       *world.Process
+	workers   []*world.Process
+	scheduler *world.Process
+}
+
+// on is a system of which nothing runs yet.
+func on(ctx context.Context, stage *world.Stage, workers int) (*system, error) {
+	sys := &system{stage: stage, workers: make([]*world.Process, workers)}
+	var err error
+	sys.sum, sys.rows, err = stage.Sum(ctx)
+	return sys, err
+}
+
+// start starts everything, with one worker, and returns when all of it is ready.
+func start(ctx context.Context, stage *world.Stage) (*system, error) {
+	sys, err := on(ctx, stage, 1)
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.startAPI(ctx); err != nil {
+		return nil, err
+	}
+	return sys, sys.startFlushing(ctx)
+}
+
+func (sys *system) startAPI(ctx context.Context, settings ...string) (err error) {
+	sys.api, err = sys.stage.Start(ctx, "api", settings...)
+	return err
+}
+
+// startFlushing starts the workers and the scheduler.
+func (sys *system) startFlushing(ctx context.Context, settings ...string) error {
+	var err error
+	if sys.scheduler, err = sys.stage.Start(ctx, "scheduler", settings...); err != nil {
+		return err
+	}
+	for i := range sys.workers {
+		if sys.workers[i], err = sys.stage.Start(ctx, "worker", settings...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stopFlushing ends the workers and the scheduler.
+func (sys *system) stopFlushing() error {
+	err := sys.scheduler.Stop()
+	for _, p := range sys.workers {
+		err = errors.Join(err, p.Stop())
+	}
+	sys.workers, sys.scheduler = nil, nil
+	return err
+}
+
+// prepared is a stage with so many counters, each of which has been written once and flushed: its row is 1, and Redis has it as
+// it is kept after a flush. The first time, the version's own processes make it; later it is restored, which takes less time.
+func (b *bench) prepared(ctx context.Context, v world.Version, name string, rows int) (*world.Stage, error) {
+	stage, err := b.stage(ctx, world.StageOptions{Name: name, Version: v})
+	if err != nil {
+		return nil, err
+	}
+	if !stage.Saved() {
+		if err := writeAndFlush(ctx, stage, rows); err != nil {
+			return nil, fmt.Errorf("prepare %d counters: %w", rows, err)
+		}
+		if err := stage.Save(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return stage, stage.Restore(ctx)
+}
+
+// writeAndFlush makes so many counters with the value 1 on an empty stage. No process runs afterwards.
+func writeAndFlush(ctx context.Context, stage *world.Stage, rows int) error {
+	if err := stage.Reset(ctx, rows); err != nil {
+		return err
+	}
+	sys, err := start(ctx, stage)
+	if err != nil {
+		return err
+	}
+	if err := fill(ctx, sys.api.URL, 1, rows); err != nil {
+		return err
+	}
+	if err := stage.Drained(ctx, drainPatience); err != nil {
+		return err
+	}
+	return stage.StopAll()
+}
+
+// running is afterwrite, started on the stage that most runs of a version share.
+func (b *bench) running(ctx context.Context, v world.Version) (*system, error) {
+	stage, err := b.prepared(ctx, v, singleStage, space)
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, stage)
+}
+
+// counted is what the api says of itself since its start: operations that it has accepted, and those whose outcome it has not
+// learnt, because their clients hung up before. Without an api, nobody says it.
+func (sys *system) counted(ctx context.Context) (acknowledged, unknown int64, err error) {
+	if sys.api == nil {
+		return -1, 0, nil
+	}
+	metrics, err := sys.api.Metrics(ctx)
+	return int64(metrics.Sum("afterwrite_writes_total")),
+		int64(metrics.SumOf("afterwrite_rejected_total", "reason", string(counter.CodeOutcomeUnknown))), err
+}
+
+// settle compares what Postgres has now with what the api says and what the load has counted, with added more rows than at first.
+func (b *bench) settle(ctx context.Context, name string, sys *system, count report.Count, added int64) error {
+	sum, rows, err := sys.stage.Sum(ctx)
+	if err != nil {
+		return err
+	}
+	if rows != sys.rows+added {
+		return fmt.Errorf("%w: there are %d rows, and not %d", errSum, rows, sys.rows+added)
+	}
+	count.Stored = sum - sys.sum
+	if count.Acknowledged, count.Unknown, err = sys.counted(ctx); err != nil {
+		return err
+	}
+	return b.check(name, count)
+}
