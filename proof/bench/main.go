@@ -79,7 +79,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.IntVar(&s.seconds, "seconds", 3, "how long, after a second of warming up")
 	only := flags.String("only", "", "a regular expression: the comparisons whose names match it")
 	flags.StringVar(&s.out, "out", "proof/bench/results", "the folder for results.json and the plots")
-	flags.BoolVar(&s.readme, "readme", false, "write the table into README.md and docs/performance.md")
+	flags.BoolVar(&s.readme, "readme", false, "write the table into docs/performance.md")
 	flags.BoolVar(&s.profile, "profile", false, "only take CPU profiles of api and worker, and show what costs most")
 	flags.BoolVar(&s.full, "full", false, "measure 10,000,000 keys as well: minutes and some GB more")
 	if err := flags.Parse(args); err != nil {

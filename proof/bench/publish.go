@@ -58,16 +58,12 @@ func (b *bench) publish(chosen []comparison, m machine, took time.Duration) erro
 		return errProblems
 	}
 	if b.readme {
-		for _, path := range []string{"README.md", "docs/performance.md"} {
-			if err := report.RewriteFile(path, text); err != nil {
-				return err
-			}
-		}
+		return report.RewriteFile("docs/performance.md", text)
 	}
 	return nil
 }
 
-// text is what README shows: the tables, the machine, and the command that makes them again.
+// text is what docs/performance.md shows: the tables, the machine, and the command that makes them again.
 func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string, error) {
 	table, err := report.Table(lines)
 	if err != nil {
