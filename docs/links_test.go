@@ -1,0 +1,229 @@
+// Package docs tests the documents of this repository: that their links lead somewhere, and that README.md stays short.
+package docs
+
+import (
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/stretchr/testify/require"
+	"github.com/yuin/goldmark"
+	"github.com/yuin/goldmark/ast"
+	"github.com/yuin/goldmark/extension"
+	"github.com/yuin/goldmark/text"
+)
+
+const (
+	root = ".."
+
+	// readmeWords fit on about two screens, as those of river, asynq and miniflux do.
+	readmeWords = 1300
+
+	// home is the address of a file of this repository; such links are checked like relative ones.
+	home = "https://github.com/afterwrite/afterwrite/blob/main/"
+)
+
+// document is what other documents can link to, and what it links to itself.
+type document struct {
+	anchors []string
+	links   []string
+}
+
+func TestLinksLeadToFilesAndHeadingsThatExist(t *testing.T) {
+	t.Parallel()
+	documents := make(map[string]document)
+	for _, path := range markdown(t) {
+		documents[path] = parse(t, path)
+	}
+	require.Contains(t, documents, "README.md")
+	require.Contains(t, documents, "docs/decisions/0020-epochs.md")
+	for path, d := range documents {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			for _, link := range d.links {
+				requireTarget(t, documents, path, link)
+			}
+		})
+	}
+}
+
+// requireTarget fails if a link of the document at path leads to a missing file or heading. Links to other sites pass.
+func requireTarget(t *testing.T, documents map[string]document, path, link string) {
+	t.Helper()
+	inside, absolute := strings.CutPrefix(link, home)
+	u, err := url.Parse(inside)
+	require.NoError(t, err, link)
+	if u.Scheme != "" {
+		return
+	}
+	target := path
+	switch {
+	case absolute:
+		target = u.Path
+	case u.Path != "":
+		target = filepath.Join(filepath.Dir(path), u.Path)
+	}
+	_, err = os.Stat(filepath.Join(root, target))
+	require.NoError(t, err, link)
+	if u.Fragment != "" {
+		require.Contains(t, documents[target].anchors, u.Fragment, link)
+	}
+}
+
+func TestSourcesNameDocumentsThatExist(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile(`\bdocs/[\w/-]+\.md\b`)
+	for _, path := range files(t, ".go", ".lua", ".sql", ".sh", ".yml", ".html", "Makefile") {
+		source, err := os.ReadFile(filepath.Join(root, path))
+		require.NoError(t, err)
+		for _, document := range named.FindAllString(string(source), -1) {
+			require.FileExists(t, filepath.Join(root, document), path)
+		}
+	}
+}
+
+func TestReadmeIsShort(t *testing.T) {
+	t.Parallel()
+	require.LessOrEqual(t, len(strings.Fields(read(t, "README.md"))), readmeWords)
+}
+
+func TestReadmeHasTheFiguresOfTheBenchmark(t *testing.T) {
+	t.Parallel()
+	_, section, found := strings.Cut(read(t, "README.md"), "\n## Performance\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	figures := regexp.MustCompile(`\d+(?:,\d{3})+|\d+\.\d+`).FindAllString(section, -1)
+	require.NotEmpty(t, figures)
+	measured := read(t, "docs/performance.md")
+	for _, figure := range figures {
+		require.Contains(t, measured, figure, "README.md has a figure that docs/performance.md lacks: was the benchmark repeated?")
+	}
+}
+
+// markdown lists the documents by their paths below the root.
+func markdown(t *testing.T) []string {
+	t.Helper()
+	return files(t, ".md")
+}
+
+// files lists the files below the root whose names end with one of the suffixes, without those that are not ours.
+func files(t *testing.T, suffixes ...string) []string {
+	t.Helper()
+	var found []string
+	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && slices.Contains([]string{".git", ".bin", ".afterwrite", "bin", "dist"}, entry.Name()) {
+			return filepath.SkipDir
+		}
+		ends := func(suffix string) bool { return strings.HasSuffix(path, suffix) }
+		if !entry.IsDir() && slices.ContainsFunc(suffixes, ends) {
+			below, err := filepath.Rel(root, path)
+			found = append(found, below)
+			return err
+		}
+		return nil
+	}))
+	return found
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(root, path))
+	require.NoError(t, err)
+	return string(content)
+}
+
+var attribute = regexp.MustCompile(`\b(src|srcset|href|id|name)="([^"\s]+)`)
+
+// parse reads the document at path below the root.
+func parse(t *testing.T, path string) document {
+	t.Helper()
+	source := []byte(read(t, path))
+	var d document
+	tree := goldmark.New(goldmark.WithExtensions(extension.GFM)).Parser().Parse(text.NewReader(source))
+	require.NoError(t, ast.Walk(tree, func(node ast.Node, entering bool) (ast.WalkStatus, error) {
+		if !entering {
+			return ast.WalkContinue, nil
+		}
+		switch n := node.(type) {
+		case *ast.Heading:
+			d.anchors = append(d.anchors, slug(plain(n, source), d.anchors))
+		case *ast.Link:
+			d.links = append(d.links, string(n.Destination))
+		case *ast.Image:
+			d.links = append(d.links, string(n.Destination))
+		case *ast.HTMLBlock:
+			d.html(lines(n.Lines(), source))
+		case *ast.RawHTML:
+			d.html(lines(n.Segments, source))
+		}
+		return ast.WalkContinue, nil
+	}))
+	return d
+}
+
+// html adds the anchors and links of a piece of HTML.
+func (d *document) html(piece string) {
+	for _, found := range attribute.FindAllStringSubmatch(piece, -1) {
+		if name, value := found[1], found[2]; name == "id" || name == "name" {
+			d.anchors = append(d.anchors, value)
+		} else {
+			d.links = append(d.links, value)
+		}
+	}
+}
+
+func lines(segments *text.Segments, source []byte) string {
+	return string(segments.Value(source))
+}
+
+// plain is the text of a node without markup.
+func plain(node ast.Node, source []byte) string {
+	if leaf, ok := node.(*ast.Text); ok {
+		return string(leaf.Value(source))
+	}
+	var b strings.Builder
+	for child := node.FirstChild(); child != nil; child = child.NextSibling() {
+		b.WriteString(plain(child, source))
+	}
+	return b.String()
+}
+
+// slug is the anchor that GitHub gives a heading: letters, digits, hyphens and underscores in lower case, spaces as hyphens, and
+// a number if an earlier heading has the same one.
+func slug(heading string, earlier []string) string {
+	base := strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case r == '-', r == '_', unicode.IsLetter(r), unicode.IsDigit(r), unicode.IsMark(r):
+			return unicode.ToLower(r)
+		default:
+			return -1
+		}
+	}, heading)
+	for n, anchor := 0, base; ; n++ {
+		if n > 0 {
+			anchor = base + "-" + strconv.Itoa(n)
+		}
+		if !slices.Contains(earlier, anchor) {
+			return anchor
+		}
+	}
+}
+
+func TestSlugIsGitHubs(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "is-it-all-there-after-a-restore", slug("Is it all there? After a restore", nil))
+	require.Equal(t, "2-drainshard-has-two-ids", slug("2. drain:<shard> has two IDs", nil))
+	require.Equal(t, "context-1", slug("Context", []string{"context"}))
+}
