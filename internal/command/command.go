@@ -46,7 +46,7 @@ type cli struct {
 	Dead        deadCommand        `cmd:"" group:"operate" help:"List, redrive and discard dead letters: counters that Postgres refused."`
 	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare every counter in Redis with its row in Postgres; --repair mends."`
 	Healthcheck healthcheckCommand `cmd:"" group:"operate" help:"Ask a process whether it is well, for containers without a shell."`
-	Version     versionCommand     `cmd:"" group:"operate" help:"Print the version."`
+	Version     versionCommand     `cmd:"" group:"operate" help:"Print the version, its commit and date."`
 }
 
 var groups = []kong.Group{

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -69,7 +70,15 @@ func TestVersionIsPrinted(t *testing.T) {
 	t.Parallel()
 	r := runHere(t.Context(), "version")
 	require.Equal(t, exitOK, r.status)
-	require.Regexp(t, `^afterwrite \S+\n$`, r.stdout)
+	require.Regexp(t, `^afterwrite \S+, .*go\d\S+\n$`, r.stdout)
+}
+
+func TestVersionHasTheCommitAndItsDateInUTC(t *testing.T) {
+	t.Parallel()
+	line := versionLine(&debug.BuildInfo{Settings: []debug.BuildSetting{
+		{Key: "vcs.revision", Value: "fc47270c1d2e3f405162738495a6b7c8d9e0f102"}, {Key: "vcs.time", Value: "2026-11-28T21:54:11+01:00"},
+	}}, true)
+	require.Contains(t, line, ", commit fc47270c1d2e, 2026-11-28T20:54:11Z, go")
 }
 
 func TestTheHelpKnowsEveryVariable(t *testing.T) {

@@ -1,21 +1,51 @@
 package command
 
 import (
+	"cmp"
 	"fmt"
+	"runtime"
 	"runtime/debug"
+	"strings"
+	"time"
 )
 
-// version is set by -ldflags "-X github.com/afterwrite/afterwrite/internal/command.version=v1.2.3" where the program is
-// built without version control stamps, as by the Makefile and in a container. Otherwise the Go tool has written the
-// version into the program.
-var version string
+// These are set by -ldflags "-X github.com/afterwrite/afterwrite/internal/command.version=v1.2.3" and so on where the program is
+// built without version control stamps, as by the Makefile and in a container. Otherwise the Go tool has recorded them.
+var version, commit, date string
 
 type versionCommand struct{}
 
 // Run implements the command.
 func (versionCommand) Run(w *world) error {
-	_, err := fmt.Fprintln(w.stdout, "afterwrite", programVersion())
+	_, err := fmt.Fprintln(w.stdout, versionLine(debug.ReadBuildInfo()))
 	return err
+}
+
+// versionLine is the version, commit and date of commit of the program, as far as they are known, and the version of Go.
+func versionLine(info *debug.BuildInfo, ok bool) string {
+	recorded := make(map[string]string)
+	if ok {
+		for _, s := range info.Settings {
+			recorded[s.Key] = s.Value
+		}
+	}
+	parts := []string{"afterwrite " + programVersion()}
+	if commit := cmp.Or(commit, recorded["vcs.revision"]); commit != "" {
+		parts = append(parts, fmt.Sprintf("commit %.12s", commit))
+	}
+	if date := cmp.Or(date, recorded["vcs.time"]); date != "" {
+		parts = append(parts, utc(date))
+	}
+	return strings.Join(append(parts, runtime.Version()), ", ")
+}
+
+// utc is an RFC 3339 time in UTC, or the text as it is.
+func utc(date string) string {
+	at, err := time.Parse(time.RFC3339, date)
+	if err != nil {
+		return date
+	}
+	return at.UTC().Format(time.RFC3339)
 }
 
 func programVersion() string {
