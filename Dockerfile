@@ -1,13 +1,14 @@
-FROM golang:1.26 AS build
+# Compiles on the builder's own platform for the image's: no emulation.
+FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
-# Modules first: they change less often than the code, and so stay cached.
+# Modules first: they change less often than the code, so they stay cached.
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X github.com/afterwrite/afterwrite/internal/command.version=${VERSION}" -o /afterwrite .
+ARG VERSION=dev COMMIT= DATE= TARGETOS TARGETARCH
+RUN GOOS=${TARGETOS} GOARCH=${TARGETARCH} make build VERSION="${VERSION}" COMMIT="${COMMIT}" DATE="${DATE}" BINARY=/afterwrite
 
-# Nothing but the binary and the roots that TLS to Redis and Postgres is checked against: no shell, no packages.
+# Only the binary and the root certificates for TLS to Redis and Postgres: no shell, no packages.
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /afterwrite /afterwrite

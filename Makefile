@@ -2,10 +2,17 @@
 SHELL := /bin/sh
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS = -s -w -X github.com/afterwrite/afterwrite/internal/command.version=$(VERSION)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+# When the commit was made, not when it is built: so the same commit gives the same bytes.
+DATE ?= $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
+COMMAND := github.com/afterwrite/afterwrite/internal/command
+LDFLAGS = -s -w -X $(COMMAND).version=$(VERSION) -X $(COMMAND).commit=$(COMMIT) -X $(COMMAND).date=$(DATE)
+BINARY ?= bin/afterwrite
 
 LINT_VERSION := v2.15.0
 LINT := .bin/golangci-lint-$(LINT_VERSION)
+ACTIONLINT_VERSION := v1.7.12
+ACTIONLINT := .bin/actionlint-$(ACTIONLINT_VERSION)
 
 # The race detector needs cgo and a C compiler; `go env CGO_ENABLED` says 0 where there is none.
 RACE = $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
@@ -26,10 +33,10 @@ deps: ## Install redis-server and postgres, if they are missing
 promtool:
 	@deploy/setup.sh promtool
 
-# Without VCS stamps, which fail in a clone that belongs to another user; the version says the same.
+# Without VCS stamps, which fail in a clone that belongs to another user; the flags say the same.
 .PHONY: build
 build: ## Build the static binary bin/afterwrite
-	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/afterwrite .
+	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) .
 
 # Most tests wait for servers, time-outs and intervals: more of them at once than there are cores take half the time.
 .PHONY: test
@@ -78,7 +85,7 @@ mutants-all: deps ## The same for every line that the guarantees rest on: some m
 BENCH ?= -readme
 
 .PHONY: bench
-bench: ## Measure afterwrite beside its peers, and write the table into README.md: about 25 minutes on 2 cores
+bench: ## Measure afterwrite and its peers, and write the table of docs/performance.md: about 25 minutes on 2 cores
 	@deploy/setup.sh bench
 	go run ./proof/bench $(BENCH)
 
@@ -100,6 +107,34 @@ check-compose: ## Check docker-compose.yml, where docker-compose is installed
 	elif command -v docker-compose >/dev/null 2>&1; then docker-compose --profile monitoring config -q; \
 	else echo "check-compose: skipped, there is no docker-compose here"; fi
 
+.PHONY: check-workflows
+check-workflows: $(ACTIONLINT) ## Check the workflows of .github with actionlint (installed into .bin)
+	$(ACTIONLINT) -color
+
+$(ACTIONLINT):
+	GOBIN=$(CURDIR)/.bin go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
+	@mv .bin/actionlint $@
+
+.PHONY: dist
+dist: ## Build the release archives into dist: make dist VERSION=v1.2.3
+	@deploy/release.sh build $(VERSION) dist
+
+.PHONY: release
+release: ## Check, build and tag a release that CHANGELOG.md describes: make release VERSION=v1.2.3
+	@deploy/release.sh tag $(VERSION)
+
+.PHONY: release-check
+release-check: ## Build a release twice, from nothing, and require the same bytes: some minutes
+	@folder=$$(mktemp -d) && deploy/release.sh check "$$folder"; status=$$?; rm -rf "$$folder"; exit $$status
+
+IMAGE ?= afterwrite
+PLATFORMS ?= linux/amd64,linux/arm64
+
+.PHONY: image
+image: ## Build the image for amd64 and arm64, and push it: make image IMAGE=ghcr.io/me/afterwrite VERSION=v1.2.3
+	docker buildx build --platform $(PLATFORMS) --push -t $(IMAGE):$(VERSION) \
+		--build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg DATE=$(DATE) .
+
 PROMTOOL = $(shell command -v promtool || echo .bin/promtool)
 
 .PHONY: check-alerts
@@ -116,4 +151,4 @@ tidy: $(LINT) ## Format the code and tidy go.mod
 
 .PHONY: clean
 clean: ## Remove what was built; the data in .afterwrite stays
-	rm -rf bin .bin coverage.out coverage.html
+	rm -rf bin .bin dist coverage.out coverage.html

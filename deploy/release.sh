@@ -1,0 +1,73 @@
+#!/bin/sh
+# Builds releases that anybody can build again: the same commit, version, Go and gzip give the same bytes, on any machine and in any folder.
+#   release.sh build VERSION DIR   builds archives for each platform, with checksums and release notes, into DIR
+#   release.sh tag VERSION         checks that VERSION can be released, builds it into dist/, and tags the commit
+#   release.sh check DIR           builds twice, in two clones and with two build caches below DIR, and compares
+set -eu
+cd "$(dirname "$0")/.."
+
+platforms='linux/amd64 linux/arm64'
+
+fail() {
+    echo "release: $*" >&2
+    exit 1
+}
+
+# The section of CHANGELOG.md about a version, without its heading.
+notes() {
+    awk -v heading="## [${1#v}]" 'index($0, "## [") == 1 { inside = index($0, heading) == 1; next } inside' CHANGELOG.md
+}
+
+# Times and owners come from the commit and from here, not from this machine.
+archive() {
+    folder=$1
+    name=$2
+    tar -C "$folder" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' \
+        --mtime="@$(git log -1 --format=%ct)" -cf - "$name" | gzip -9n >"$folder/$name.tar.gz"
+}
+
+build() {
+    version=$1
+    mkdir -p "$2"
+    out=$(cd "$2" && pwd)
+    rm -f "$out"/afterwrite_* "$out/checksums.txt" "$out/notes.md"
+    for platform in $platforms; do
+        name="afterwrite_${version#v}_$(echo "$platform" | tr / _)"
+        mkdir "$out/$name"
+        GOOS=${platform%/*} GOARCH=${platform#*/} GOAMD64=v1 GOARM64=v8.0 GOFLAGS= \
+            make --no-print-directory build VERSION="$version" BINARY="$out/$name/afterwrite" >/dev/null
+        cp LICENSE README.md CHANGELOG.md "$out/$name"
+        archive "$out" "$name"
+        rm -r "${out:?}/$name"
+    done
+    notes "$version" >"$out/notes.md"
+    (cd "$out" && sha256sum afterwrite_*.tar.gz >checksums.txt && cat checksums.txt)
+}
+
+tag() {
+    echo "$1" | grep -Eq '^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9a-z.]+)?$' || fail "VERSION is v1.2.3 or v1.2.3-rc.1, not $1"
+    [ -z "$(git status --porcelain)" ] || fail "the work tree has changes: commit them"
+    [ -n "$(notes "$1" | tr -d '[:space:]')" ] || fail "CHANGELOG.md says nothing of [${1#v}]"
+    ! git rev-parse -q --verify "refs/tags/$1" >/dev/null || fail "the tag $1 exists"
+    build "$1" dist
+    git tag -a "$1" -m "afterwrite $1"
+    echo "release: tagged $1; git push origin $1 publishes it"
+}
+
+# A cache of its own for each build, so that the second cannot take what the first has compiled.
+check() {
+    for clone in one another/folder; do
+        mkdir -p "$(dirname "$1/$clone")"
+        git clone -q . "$1/$clone"
+        GOCACHE="$1/$clone.cache" "$1/$clone/deploy/release.sh" build v0.0.0-check "$1/$clone/dist"
+    done
+    cmp "$1/one/dist/checksums.txt" "$1/another/folder/dist/checksums.txt" || fail "two builds of one commit differ"
+    echo "release: two builds are the same, byte for byte"
+}
+
+case "${1:-}" in
+build) build "$2" "$3" ;;
+tag) tag "$2" ;;
+check) check "$2" ;;
+*) fail "it takes build, tag or check" ;;
+esac
