@@ -1,15 +1,15 @@
 #!/bin/sh
-# Installs what `make up` and `make test` need beside Go: redis-server and postgres (the programs only; each run starts private
-# servers of its own). `setup.sh test` adds the browser that looks at the dashboard's pages, `setup.sh promtool` promtool, which
-# checks the metrics and alerts, and `setup.sh bench` what `make bench` needs: wrk, webdis, redis-benchmark and pgbench. Does
-# nothing and prints nothing when all are there.
+# Installs what `make up` and `make test` need besides Go: redis-server and postgres (only the programs; each run starts private
+# servers). `setup.sh test` adds the browser for the tests of the dashboard, `setup.sh promtool` adds promtool, which checks metrics
+# and alerts, and `setup.sh bench` adds wrk, webdis, redis-benchmark and pgbench for `make bench`. If everything is installed, it
+# does nothing and prints nothing.
 set -eu
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
 '' | test | promtool | bench) ;;
 *)
-    echo "setup: it takes nothing, test, promtool or bench, not $1" >&2
+    echo "setup: unknown argument $1: use test, promtool, bench, or none" >&2
     exit 2
     ;;
 esac
@@ -18,7 +18,7 @@ has_redis() {
     command -v redis-server >/dev/null 2>&1 || [ -n "${AFTERWRITE_REDIS_SERVER:-}" ]
 }
 
-# The same places as in internal/local/find.go.
+# Keep these places in step with internal/local/find.go.
 has_postgres() {
     [ -n "${AFTERWRITE_POSTGRES_BIN:-}" ] && return 0
     for program in "$(command -v postgres || true)" \
@@ -29,7 +29,7 @@ has_postgres() {
     return 1
 }
 
-# As has_postgres; the same places as in proof/bench/load/find.go.
+# Like has_postgres. Keep these places in step with proof/bench/load/find.go.
 has_pgbench() {
     for program in "${AFTERWRITE_POSTGRES_BIN:-}/pgbench" "$(command -v pgbench || true)" \
         /usr/lib/postgresql/*/bin/pgbench /usr/pgsql-*/bin/pgbench \
@@ -47,7 +47,7 @@ as_root() {
     fi
 }
 
-# Installing talks a lot: what it says is shown only if it fails.
+# apt-get prints a lot: show it only if it fails.
 apt() {
     log=$(mktemp)
     if as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1; then
@@ -63,8 +63,7 @@ has_promtool() {
     command -v promtool >/dev/null 2>&1 || [ -x .bin/promtool ]
 }
 
-# Debian's package prometheus would start a server, and another for the machine's own numbers. So it is not installed: promtool
-# is taken out of it, into .bin.
+# Debian's package prometheus would start two servers. So it is not installed: promtool is extracted from it into .bin.
 install_promtool() {
     echo "setup: fetching promtool"
     if command -v apt-get >/dev/null 2>&1; then
@@ -94,14 +93,14 @@ if [ "${1:-}" = bench ]; then
     command -v wrk >/dev/null 2>&1 || missing="$missing wrk"
     command -v webdis >/dev/null 2>&1 || missing="$missing webdis"
     command -v redis-benchmark >/dev/null 2>&1 || missing="$missing redis-tools"
-    # The server's package has it; where there was a server without it, it is added.
+    # pgbench comes with the server's package. Reinstall it if the server was installed without pgbench.
     ! has_postgres || has_pgbench || missing="$missing postgresql"
 fi
 [ "${1:-}" != test ] || command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 [ -n "$missing" ] || exit 0
 
 echo "setup: installing$missing"
-# $missing holds package names only: it is meant to be split.
+# $missing is a list of package names, split on purpose.
 if command -v apt-get >/dev/null 2>&1; then
     if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null 2>&1; then
         echo "setup: without sudo only root can do that: apt-get install$missing" >&2
@@ -118,7 +117,7 @@ else
     exit 1
 fi
 
-# A package that installs but is not found would only fail later, and less clearly.
+# Fail here with a clear message rather than later.
 if ! has_redis || ! has_postgres; then
     echo "setup: installed, but redis-server or postgres is still not found: set AFTERWRITE_REDIS_SERVER and AFTERWRITE_POSTGRES_BIN" >&2
     exit 1
