@@ -215,7 +215,7 @@ func TestIDsWorkOnACluster(t *testing.T) {
 	}
 }
 
-// TestRecordIsSmall says what the README says.
+// TestRecordIsSmall checks the size that docs/api.md gives.
 func TestRecordIsSmall(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

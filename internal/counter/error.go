@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Code is a stable name of what went wrong, for clients to switch on. What each promises about the write stands in the
-// README; the HTTP statuses are the api's.
+// Code is a stable name of an error, for clients to switch on. docs/api.md says what each promises about the write. Package api
+// maps them to HTTP statuses.
 type Code string
 
 // The codes.

@@ -74,7 +74,7 @@ func commandCalls(t *testing.T, b *testBundle) map[string]int {
 	return calls
 }
 
-// The promise of the README: many waiters cost one subscription and one look for each message, not polling each.
+// docs/api.md promises that many waiting requests share one subscription and one read per message, instead of polling.
 func TestTenThousandReadersShareOneSubscriptionAndAreAnsweredByTheNextFlush(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{}) // for what it counts
