@@ -103,7 +103,8 @@ func TestReadmeHasTheFiguresOfTheBenchmark(t *testing.T) {
 	require.NotEmpty(t, figures)
 	measured := read(t, "docs/performance.md")
 	for _, figure := range figures {
-		require.Contains(t, measured, figure, "README.md has a figure that docs/performance.md lacks: was the benchmark repeated?")
+		require.True(t, strings.Contains(measured, figure), //nolint:testifylint // Contains would print all of the document
+			"README.md has %s, which docs/performance.md lacks: was the benchmark repeated?", figure)
 	}
 }
 
