@@ -1,11 +1,9 @@
 package api_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -39,7 +37,7 @@ func setupAdmin(t *testing.T) *realBundle {
 
 func (b *realBundle) adminOptions() api.Options {
 	return api.Options{Admin: api.Admin{Token: token, Dead: deadletter.New(deadletter.Options{
-		Cache: b.service.cache, Store: b.service.store, Redis: b.redis, Logger: slog.New(slog.DiscardHandler),
+		Cache: b.cache, Store: b.store, Redis: b.redis, Logger: slog.New(slog.DiscardHandler),
 	})}}
 }
 
@@ -55,7 +53,7 @@ func (b *realBundle) bury(t *testing.T, keys ...counter.Key) {
 	for _, key := range keys {
 		b.put(t, url.PathEscape(string(key)), "10")
 		note := cache.Dead{Reason: "violates \"small\"", Since: time.Unix(1_700_000_000, 0).UTC(), Attempts: 8}
-		require.NoError(t, b.service.cache.Bury(t.Context(), key, note))
+		require.NoError(t, b.cache.Bury(t.Context(), key, note))
 	}
 }
 
@@ -185,7 +183,7 @@ func TestADeadLetterIsShownWithWhatBothSidesHave(t *testing.T) {
 		"key": "a/b", "shard": %d, "reason": "violates \"small\"", "attempts": 8, "since": "2023-11-14T22:13:20Z",
 		"redis": {"state": "value", "value": 10, "version": 4}, "postgres": {"state": "value", "value": 7, "version": 3},
 		"retry": {"id": "%s", "queue": "%s", "state": "archived", "retried": 0, "last_error": ""}
-	}`, b.service.cache.Shard("a/b"), tasks.RetryID("a/b"), tasks.QueueRetry), a.text)
+	}`, b.cache.Shard("a/b"), tasks.RetryID("a/b"), tasks.QueueRetry), a.text)
 
 	b.put(t, "alive", "1")
 	for _, key := range []string{"alive", "never", "redrive"} {
@@ -259,7 +257,7 @@ func TestDiscardsAmongWritesDropOnlyWhatTheyShow(t *testing.T) {
 			over = true
 		default:
 		}
-		_ = b.service.cache.Bury(t.Context(), "a", cache.Dead{Reason: "test"}) // it may be clean
+		_ = b.cache.Bury(t.Context(), "a", cache.Dead{Reason: "test"}) // it may be clean
 		a := b.admin(t, http.MethodDelete, dead+"/a", "")
 		statuses[a.StatusCode]++
 		if a.StatusCode == http.StatusOK {
@@ -374,7 +372,7 @@ func TestAdminWorksWithoutPostgresAsFarAsItCan(t *testing.T) {
 	t.Parallel()
 	b := setupAdmin(t)
 	b.bury(t, "a")
-	require.NoError(t, b.service.store.Close())
+	require.NoError(t, b.store.Close())
 
 	for _, target := range []string{dead, dead + "/a"} {
 		a := b.admin(t, http.MethodGet, target, "")
@@ -395,7 +393,7 @@ func TestAdminSaysThatRedisIsAway(t *testing.T) {
 	b := setupAdmin(t)
 	b.bury(t, "a")
 	gone := deadletter.New(deadletter.Options{
-		Cache: cache.New(unreachable(t), cache.Options{Shards: 4, CleanTTL: time.Hour}), Store: b.service.store, Redis: unreachable(t),
+		Cache: cache.New(unreachable(t), cache.Options{Shards: 4, CleanTTL: time.Hour}), Store: b.store, Redis: unreachable(t),
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	b.bundle = serve(t, b.service, api.Options{Admin: api.Admin{Token: token, Dead: gone}})
@@ -418,9 +416,7 @@ func TestARedriveOfAllThatTakesTooLongSaysSo(t *testing.T) {
 	b := setup(t)
 	b.bury(t, "a")
 	handler := api.NewHasty(b.service, b.adminOptions(), time.Nanosecond)
-	b.bundle = &bundle{addr: start(t, func(ctx context.Context, l net.Listener) error {
-		return api.ServeListener(ctx, handler, l)
-	})}
+	b.bundle = &bundle{addr: start(t, handler)}
 	a := b.admin(t, http.MethodPost, dead+"/redrive", `{"all":true}`)
 	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
 	require.JSONEq(t, `{"redriven":0,"not_dead":[],"complete":false,"workers":0}`, a.text)

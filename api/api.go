@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	_ "embed"
 	"log/slog"
 	"net/http"
 	"time"
@@ -14,24 +15,22 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// Counters carries out operations: a *writepath.Service, and what tells whether it can.
+// Counters carries out operations: a *writepath.Service.
 type Counters interface {
 	// Do carries out 1 to MaxOperations operations in order and returns a result for each. Every Err is a *counter.Error.
 	Do(ctx context.Context, ops []counter.Operation, options writepath.Options) []counter.Result
-	// Ready returns why Redis and Postgres cannot be used, nil for what answers. It is given 2 s.
-	Ready(ctx context.Context) (redis, postgres error)
 }
 
 // Options are what New can be told. The zero value works.
 type Options struct {
 	// Logger gets the errors that clients are not told about. Nil: none are logged.
 	Logger *slog.Logger
-	// Registry gets the metrics, and is what /metrics shows. Nil: one of its own.
-	Registry *prometheus.Registry
-	// Counted gets the metrics instead of Registry, if it is a part of that. Nil: Registry.
-	Counted prometheus.Registerer
-	// Version of the program, shown by /healthz.
-	Version string
+	// Metrics gets the metrics of the api. Nil: a registry of its own.
+	Metrics prometheus.Registerer
+	// Health has the handlers of /healthz, /readyz and /metrics, by path. Nil: there are no such paths.
+	Health map[string]http.Handler
+	// Stopping reports that the process is about to stop, so that every answer closes its connection. Nil: never.
+	Stopping func() bool
 	// Flusher carries out POST /v1/flush. Nil: there is no such path.
 	Flusher Flusher
 	// Ending, if it is not nil, is done when the process is to end: who waits for a flush is answered then.
@@ -40,8 +39,6 @@ type Options struct {
 	Admin Admin
 	// Tracing makes a span of each request. Nil: none, and nothing of it runs.
 	Tracing trace.TracerProvider
-	// Farewell says when the process is about to stop. Nil: never.
-	Farewell *Farewell
 }
 
 // Bounds on what a request may hold.
@@ -60,11 +57,10 @@ type server struct {
 	log      *slog.Logger
 	failures *failureLog
 	metrics  *metrics
-	registry *prometheus.Registry
-	version  string
+	health   map[string]http.Handler
+	stopping func() bool
 	intake   *intake
 	admin    Admin
-	farewell *Farewell
 	flusher  Flusher
 	flushes  chan struct{}   // one element for each that is waited for
 	ending   context.Context //nolint:containedctx // it is the process's, not a request's
@@ -72,6 +68,14 @@ type server struct {
 	tracing trace.TracerProvider
 
 	adminTimeout time.Duration
+}
+
+//go:embed openapi.yaml
+var openAPIDocument []byte
+
+// openAPI serves the description of this API.
+func openAPI(c echo.Context) error {
+	return c.Blob(http.StatusOK, "application/yaml", openAPIDocument)
 }
 
 // New returns the handler of every route. It panics when the registry already holds metrics of the same names, so call
@@ -84,11 +88,10 @@ func newServer(counters Counters, options Options) *server {
 	s := &server{
 		counters: counters,
 		log:      options.Logger,
-		registry: options.Registry,
-		version:  options.Version,
+		health:   options.Health,
+		stopping: options.Stopping,
 		intake:   newIntake(maxSmallBatches, maxLargeBatches, batchGrace),
 		admin:    options.Admin,
-		farewell: options.Farewell,
 		flusher:  options.Flusher,
 		flushes:  make(chan struct{}, maxFlushes),
 		ending:   options.Ending,
@@ -99,18 +102,17 @@ func newServer(counters Counters, options Options) *server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.registry == nil {
-		s.registry = prometheus.NewRegistry()
+	if s.stopping == nil {
+		s.stopping = func() bool { return false }
 	}
 	if s.ending == nil {
 		s.ending = context.Background()
 	}
 	s.failures = newFailureLog(s.log)
-	counted := options.Counted
-	if counted == nil {
-		counted = s.registry
+	if options.Metrics == nil {
+		options.Metrics = prometheus.NewRegistry()
 	}
-	s.metrics = newMetrics(counted)
+	s.metrics = newMetrics(options.Metrics)
 	return s
 }
 
@@ -133,9 +135,9 @@ func (s *server) router() *echo.Echo {
 	}
 	e.Match(read, "/v1/openapi.yaml", openAPI)
 	e.Match(read, "/problems/:code", explainProblem)
-	e.Match(read, "/healthz", s.healthz)
-	e.Match(read, "/readyz", s.readyz)
-	e.Match(read, "/metrics", s.metricsHandler())
+	for path, handler := range s.health {
+		e.Match(read, path, echo.WrapHandler(handler))
+	}
 	s.adminRoutes(e)
 	return e
 }

@@ -1,8 +1,7 @@
 // Package api is the HTTP side of afterwrite: it turns requests into counter operations, has them carried out, and turns
 // what became of them into JSON. It holds no state of its own, and Echo's types stay in here.
 //
-//	handler := api.New(service, api.Options{Logger: log, Registry: registry, Version: "1.2.3"})
-//	err := api.Serve(ctx, handler, "127.0.0.1:8080")
+//	handler := api.New(service, api.Options{Logger: log, Metrics: registry, Health: health.Handlers()})
 //
 // # A request's way
 //

@@ -21,7 +21,7 @@ func (s *server) edge(next echo.HandlerFunc) echo.HandlerFunc {
 		r := c.Request()
 		c.Response().Header().Set(echo.HeaderXRequestID, requestID(r.Header.Get(echo.HeaderXRequestID)))
 		routeByRawPath(r)
-		if s.farewell.underWay() {
+		if s.stopping() {
 			c.Response().Header().Set(echo.HeaderConnection, "close")
 		}
 		defer func() {

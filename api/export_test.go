@@ -1,8 +1,6 @@
 package api
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -62,7 +60,8 @@ func PreferredWait(h http.Header) time.Duration { return readPreferences(h).wait
 
 // Routes returns every route, those for operators too.
 func Routes() []*echo.Route {
-	return newServer(nil, Options{Admin: Admin{Token: "token"}, Flusher: new(flush.Flusher)}).router().Routes()
+	health := map[string]http.Handler{"/healthz": nil, "/readyz": nil, "/metrics": nil}
+	return newServer(nil, Options{Admin: Admin{Token: "token"}, Flusher: new(flush.Flusher), Health: health}).router().Routes()
 }
 
 // Statuses returns the status of every code.
@@ -72,13 +71,6 @@ func Statuses() map[counter.Code]int {
 		statuses[code] = p.status
 	}
 	return statuses
-}
-
-// ServeImpatiently is ServeListener with short limits.
-func ServeImpatiently(ctx context.Context, handler http.Handler, listener net.Listener, header, read, grace time.Duration) error {
-	l := defaultLimits()
-	l.header, l.read, l.grace = header, read, grace
-	return serve(ctx, handler, listener, l)
 }
 
 // Inside is how many bodies are in each lane.

@@ -52,10 +52,3 @@ func (l *failureLog) line(c echo.Context, level slog.Level, e *counter.Error, op
 		"request_id", answerID(c), "method", c.Request().Method, "route", c.Path(),
 		"code", string(e.Code), "operations", operations, "error", e.Err, "unsaid", l.unsaid.Swap(0))
 }
-
-// unready logs why a dependency does not answer. /readyz is asked every few seconds, by several.
-func (l *failureLog) unready(redis, postgres error) {
-	if (redis != nil || postgres != nil) && l.limit.Allow() {
-		l.logger.Warn("not all dependencies answer", "redis", redis, "postgres", postgres)
-	}
-}

@@ -1,64 +1,60 @@
 package api_test
 
 import (
-	"context"
-	"errors"
+	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
-func TestHealthzSaysThatTheProcessIsUp(t *testing.T) {
+func TestHealthIsServedBesideTheAPI(t *testing.T) {
 	t.Parallel()
-	b := serve(t, failing(counter.CodeCacheUnavailable, 0), api.Options{Version: "1.2.3"})
+	b := serve(t, failing(counter.CodeCacheUnavailable, 0), api.Options{})
 
 	a := b.send(t, http.MethodGet, "/healthz", "")
-
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.JSONEq(t, `{"status":"ok","version":"1.2.3"}`, a.text)
+	require.NotEmpty(t, a.Header.Get("X-Request-Id"))
+	require.Equal(t, http.StatusOK, b.send(t, http.MethodGet, "/readyz", "").StatusCode)
+	a = b.send(t, http.MethodPost, "/healthz", "")
+	require.Equal(t, http.StatusMethodNotAllowed, a.StatusCode)
+	require.Equal(t, "method_not_allowed", a.problem(t).Code)
 }
 
-// states is a Counters of whose dependencies some do not answer.
-type states struct {
-	counters
-
-	redis, postgres error
-}
-
-var errUnbounded = errors.New("no deadline")
-
-func (s states) Ready(ctx context.Context) (redis, postgres error) {
-	if _, bounded := ctx.Deadline(); !bounded {
-		return errUnbounded, errUnbounded
-	}
-	return s.redis, s.postgres
-}
-
-func TestReadyzNeedsRedisAndReportsPostgres(t *testing.T) {
+func TestEveryAnswerClosesItsConnectionWhileTheProcessIsAboutToStop(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		redis, postgres error
-		status          int
-		body            string
-	}{
-		{nil, nil, 200, `{"status":"ok","checks":{"redis":"ok","postgres":"ok"}}`},
-		{nil, errSecret, 200, `{"status":"ok","checks":{"redis":"ok","postgres":"unreachable"}}`},
-		{errSecret, nil, 503, `{"status":"unavailable","checks":{"redis":"unreachable","postgres":"ok"}}`},
-		{errSecret, errSecret, 503, `{"status":"unavailable","checks":{"redis":"unreachable","postgres":"unreachable"}}`},
-	} {
-		b := serve(t, states{redis: c.redis, postgres: c.postgres}, api.Options{})
-
-		a := b.send(t, http.MethodGet, "/readyz", "")
-
-		require.Equal(t, c.status, a.StatusCode)
-		require.JSONEq(t, c.body, a.text)
-		require.Equal(t, c.redis != nil, a.Header.Get("Retry-After") == "1")
-		if c.redis != nil || c.postgres != nil {
-			require.Contains(t, b.log.String(), "hunter2")
-		}
+	var stopping atomic.Bool
+	health := process.Health{Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Stopping: stopping.Load}
+	server := httptest.NewServer(api.New(always(counter.Result{}), api.Options{Health: health.Handlers(), Stopping: stopping.Load}))
+	defer server.Close()
+	ask := func(path string) (status int, body string, closes bool) {
+		response, err := server.Client().Get(server.URL + path)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		return response.StatusCode, string(text), response.Close
 	}
+	status, _, closes := ask("/readyz")
+	require.Equal(t, http.StatusOK, status)
+	require.False(t, closes)
+
+	stopping.Store(true)
+
+	status, body, closes := ask("/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, body, `"stopping"`)
+	require.True(t, closes, "a client must open its next connection elsewhere")
+	status, _, closes = ask("/v1/counters/a")
+	require.Equal(t, http.StatusNotFound, status, "it still answers")
+	require.True(t, closes)
 }

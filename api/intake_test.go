@@ -24,9 +24,7 @@ import (
 func narrow(t *testing.T, service api.Counters, small, large int, grace time.Duration) (b *bundle, inside func() api.Inside) {
 	t.Helper()
 	handler, inside := api.NewNarrow(service, small, large, grace)
-	return &bundle{addr: start(t, func(ctx context.Context, l net.Listener) error {
-		return api.ServeListener(ctx, handler, l)
-	})}, inside
+	return &bundle{addr: start(t, handler)}, inside
 }
 
 // tiny is a batch that would be applied, large one that needs one of the few places.

@@ -3,9 +3,7 @@ package api
 import (
 	"time"
 
-	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
@@ -14,9 +12,6 @@ import (
 var durationBuckets = []float64{
 	100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10,
 }
-
-// maxScrapes bounds how many scrapes are answered at once; further ones get 503.
-const maxScrapes = 4
 
 // metrics are what the api counts. The counters are looked up once, here, and not for each request.
 type metrics struct {
@@ -76,12 +71,4 @@ func (m *metrics) reject(code counter.Code) {
 
 func (m *metrics) wrote(since time.Time) {
 	m.duration.Observe(time.Since(since).Seconds())
-}
-
-func (s *server) metricsHandler() echo.HandlerFunc {
-	return echo.WrapHandler(promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
-		Registry:            s.registry,
-		ErrorHandling:       promhttp.ContinueOnError, // the rest is what an operator then needs most
-		MaxRequestsInFlight: maxScrapes,
-	}))
 }

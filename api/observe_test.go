@@ -22,7 +22,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/tracing"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
@@ -52,7 +52,7 @@ func TestAccessLogFollowsARequestByItsID(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	registry := prometheus.NewRegistry()
-	handler := api.New(always(known), api.Options{Logger: log, Registry: registry})
+	handler := api.New(always(known), api.Options{Logger: log, Metrics: registry})
 	for _, test := range []struct {
 		method, path, route string
 		status              int
@@ -92,7 +92,9 @@ func TestATracedFailureIsCountedOnce(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
 	registry := prometheus.NewRegistry()
-	handler := api.New(always(known), api.Options{Tracing: provider, Registry: registry})
+	handler := api.New(always(known), api.Options{
+		Tracing: provider, Metrics: registry, Health: process.Health{Registry: registry, Logger: slog.New(slog.DiscardHandler)}.Handlers(),
+	})
 
 	require.Equal(t, http.StatusBadRequest, ask(handler, http.MethodPut, "/v1/counters/a", "").Code)
 	require.Equal(t, http.StatusOK, ask(handler, http.MethodGet, "/metrics", "").Code)
@@ -123,7 +125,7 @@ func TestATraceIsFoundByTheIDOfItsRequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out bytes.Buffer
-			debug := tracing.Identified(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			debug := process.WithTraceID(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			recorder := tracetest.NewSpanRecorder()
 			provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
 			handler := api.New(test.counters, api.Options{Logger: slog.New(debug), Tracing: provider})

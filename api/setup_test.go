@@ -1,14 +1,12 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
@@ -31,7 +30,7 @@ const patience = 20 * time.Second
 type bundle struct {
 	addr     string
 	registry *prometheus.Registry
-	log      *safeBuffer
+	log      *localtest.Buffer
 }
 
 // realBundle has a Redis database and a Postgres database of its own behind it.
@@ -39,8 +38,10 @@ type realBundle struct {
 	*bundle
 
 	redis    redis.UniversalClient
+	cache    *cache.Cache
+	store    *store.Store
 	postgres *sql.DB
-	service  realService
+	service  *writepath.Service
 }
 
 // setup serves the real write path.
@@ -65,21 +66,9 @@ func setup(t *testing.T) *realBundle {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 
-	service := realService{Service: writepath.New(c, writer, loader, noHints{}), cache: c, store: s}
+	service := writepath.New(c, writer, loader, noHints{})
 	t.Cleanup(service.StopWaiting)
-	return &realBundle{bundle: serve(t, service, api.Options{}), redis: client, postgres: db, service: service}
-}
-
-// realService is the write path with its readiness, as in the program.
-type realService struct {
-	*writepath.Service
-
-	cache *cache.Cache
-	store *store.Store
-}
-
-func (s realService) Ready(ctx context.Context) (redis, postgres error) {
-	return s.cache.Ping(ctx), s.store.Ping(ctx)
+	return &realBundle{bundle: serve(t, service, api.Options{}), redis: client, cache: c, store: s, postgres: db, service: service}
 }
 
 // noHints is for the tests of the api, in which nothing is flushed.
@@ -90,22 +79,31 @@ func (noHints) Offer(counter.Key, counter.Shard, int64) {}
 // serve serves any Counters until the test ends.
 func serve(t *testing.T, counters api.Counters, options api.Options) *bundle {
 	t.Helper()
-	b := &bundle{registry: prometheus.NewRegistry(), log: new(safeBuffer)}
-	options.Registry = b.registry
+	b := &bundle{registry: prometheus.NewRegistry(), log: new(localtest.Buffer)}
+	options.Metrics = b.registry
 	options.Logger = slog.New(slog.NewJSONHandler(b.log, nil))
-	handler := api.New(counters, options)
-	b.addr = start(t, func(ctx context.Context, l net.Listener) error { return api.ServeListener(ctx, handler, l) })
+	up := func(context.Context) error { return nil }
+	options.Health = process.Health{
+		Registry: b.registry, Logger: options.Logger, Version: "1.2.3",
+		Dependencies: []process.Dependency{{Name: "redis", Required: true, Ping: up}, {Name: "postgres", Ping: up}},
+	}.Handlers()
+	b.addr = start(t, api.New(counters, options))
 	return b
 }
 
-// start runs serve on a port of its own until the test ends, and expects it to end well.
-func start(t *testing.T, serve func(ctx context.Context, l net.Listener) error) string {
+// start serves handler on a port of its own until the test ends, and expects it to end well.
+func start(t *testing.T, handler http.Handler) string {
+	t.Helper()
+	return startWithin(t, process.DefaultLimits(), handler)
+}
+
+func startWithin(t *testing.T, limits process.Limits, handler http.Handler) string {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, listener) }()
+	go func() { ended <- limits.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		stop()
 		require.NoError(t, <-ended)
@@ -120,8 +118,6 @@ func (f counters) Do(ctx context.Context, ops []counter.Operation, options write
 	return f(ctx, ops, options)
 }
 
-func (counters) Ready(context.Context) (redis, postgres error) { return nil, nil }
-
 // always gives every operation the same result.
 func always(r counter.Result) counters {
 	return func(_ context.Context, ops []counter.Operation, _ writepath.Options) []counter.Result {
@@ -132,24 +128,6 @@ func always(r counter.Result) counters {
 		}
 		return results
 	}
-}
-
-// safeBuffer takes logs from many goroutines.
-type safeBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.buffer.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.buffer.String()
 }
 
 // value is a counter as a client sees it.

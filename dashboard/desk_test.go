@@ -30,7 +30,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/deadletter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
-	"github.com/afterwrite/afterwrite/internal/ops"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
 	"github.com/afterwrite/afterwrite/worker"
@@ -135,7 +135,7 @@ type door struct {
 
 func (d *desk) serve(t *testing.T, write bool, o access.Options) *door {
 	t.Helper()
-	listener, err := ops.Listen("127.0.0.1:0", "X")
+	listener, err := process.Listen("127.0.0.1:0", "X")
 	require.NoError(t, err)
 	if o.Address == "" {
 		o.Address = listener.Addr().String()
@@ -144,14 +144,14 @@ func (d *desk) serve(t *testing.T, write bool, o access.Options) *door {
 		Redis: d.redis, Cache: d.cache, Store: d.store, Write: write, Access: o, Version: "dev", Logger: d.log,
 	})
 	require.NoError(t, err)
-	handler := ops.Handler(ops.HandlerOptions{Registry: prometheus.NewRegistry(), Logger: d.log, Next: pages})
+	handler := process.Health{Registry: prometheus.NewRegistry(), Logger: d.log}.Handler(pages)
 	ctx, cancel := context.WithCancel(context.Background())
 	done, watched := make(chan error, 1), make(chan struct{})
 	go func() {
 		pages.Run(ctx)
 		close(watched)
 	}()
-	go func() { done <- ops.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- process.DefaultLimits().Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)

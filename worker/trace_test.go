@@ -14,7 +14,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/afterwrite/afterwrite/internal/tracing"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
@@ -71,7 +71,7 @@ func TestTheLineAboutAFailedTaskNamesItsTrace(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	debug := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})
-	log := errorLog{slog.New(tracing.Identified(debug))}
+	log := errorLog{slog.New(process.WithTraceID(debug))}
 
 	log.HandleError(t.Context(), caused(), errors.New("nothing is well"))
 	require.Contains(t, out.String(), "trace_id=01000000000000000000000000000000\n")

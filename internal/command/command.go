@@ -14,7 +14,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/local"
-	"github.com/afterwrite/afterwrite/internal/ops"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
 // Exit statuses.
@@ -61,6 +61,47 @@ type world struct {
 	stdout  io.Writer
 	stderr  io.Writer
 	environ []string
+}
+
+func (w *world) environment() process.Environment {
+	return process.Environment{Variables: environMap(w.environ), Stderr: w.stderr, Version: programVersion()}
+}
+
+// connect makes the clients of a command that does one thing and ends. It asks the servers nothing.
+func (w *world) connect(name string, pools process.Pools) (*process.Servers, error) {
+	c, log, err := w.environment().Settings(name)
+	if err != nil {
+		return nil, err
+	}
+	return process.Connect(c, log, pools)
+}
+
+// open is connect for a command that works on the counters of a Redis: see process.Servers.Settle.
+func (w *world) open(name string, pools process.Pools) (*process.Servers, error) {
+	s, err := w.connect(name, pools)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Settle(w.ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// oneByOne are the connections of a command that does one thing at a time.
+var oneByOne = process.Pools{Redis: 2, Postgres: 2}
+
+// environMap turns the form of os.Environ into a map. The first value of a name counts, as for getenv.
+func environMap(environ []string) map[string]string {
+	variables := make(map[string]string, len(environ))
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if _, known := variables[name]; !known {
+			variables[name] = value
+		}
+	}
+	return variables
 }
 
 // Main runs the program with the arguments after its name, and returns its exit status: 0, 1 after an error, which it has
@@ -121,7 +162,7 @@ func newParser(w world) (*kong.Kong, error) {
 
 // fail writes err as one line. The end of a server's log is the one thing that is worth more.
 func fail(w world, err error, status int) int {
-	text := ops.NewRedactor(config.Secrets(environMap(w.environ))...).Redact(err.Error())
+	text := process.NewRedactor(config.Secrets(environMap(w.environ))...).Redact(err.Error())
 	if !errors.Is(err, local.ErrExited) {
 		text = strings.ReplaceAll(text, "\n", "; ")
 	}

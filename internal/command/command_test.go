@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
 // result is what a command that ran in this process did.
@@ -114,8 +115,8 @@ func TestPlansListenWhereTheEnvironmentSays(t *testing.T) {
 		"AFTERWRITE_API_ADDR": "h:1", "AFTERWRITE_WORKER_ADDR": "h:2", "AFTERWRITE_SCHEDULER_ADDR": "h:3", "AFTERWRITE_DASHBOARD_ADDR": "h:4",
 	})
 	require.NoError(t, err)
-	for i, p := range []plan{apiPlan, workerPlan, schedulerPlan, dashboardPlan} {
-		require.Equal(t, "h:"+string(rune('1'+i)), p.addr(c))
-		require.Equal(t, "AFTERWRITE_"+strings.ToUpper(p.name)+"_ADDR", p.variable)
+	for i, p := range []process.Plan{apiPlan, workerPlan, schedulerPlan, dashboardPlan} {
+		require.Equal(t, "h:"+string(rune('1'+i)), p.Addr(c))
+		require.Equal(t, "AFTERWRITE_"+strings.ToUpper(p.Name)+"_ADDR", p.Variable)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/pulse"
@@ -20,14 +21,16 @@ func ofLayout2(t *testing.T) (env []string, client redis.UniversalClient) {
 	t.Helper()
 	env = servers(t)
 	url := localtest.RedisURL(t)
-	client = connect(t, url)
+	client, err := cache.Connect(url, 2)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	tag := "{aw:" + counter.Key("k").Shard(64).String() + "}"
 	now := time.Now()
 	pipe := client.Pipeline()
 	pipe.HSet(t.Context(), "aw:meta", "layout", "2", "AFTERWRITE_SHARDS", "64", "birth", "B")
 	pipe.Set(t.Context(), tag+":c:k", "7 2 e0123abcd"+strconv.FormatInt(now.UnixMicro(), 10)+" b0 w0", 0)
 	pipe.ZAdd(t.Context(), tag+":dirty", redis.Z{Score: float64(now.UnixMilli()), Member: "k"})
-	_, err := pipe.Exec(t.Context())
+	_, err = pipe.Exec(t.Context())
 	require.NoError(t, err)
 	return append(env, "REDIS_URL="+url), client
 }

@@ -1,24 +1,23 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/afterwrite/afterwrite/dashboard"
 	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
-var dashboardPlan = plan{
-	name:          "dashboard",
-	variable:      "AFTERWRITE_DASHBOARD_ADDR",
-	addr:          func(c config.Config) string { return c.DashboardAddr },
-	redisConns:    func(config.Config) int { return 10 },
-	postgresConns: func(config.Config) int { return 4 },
+var dashboardPlan = process.Plan{
+	Name:     "dashboard",
+	Variable: "AFTERWRITE_DASHBOARD_ADDR",
+	Addr:     func(c config.Config) string { return c.DashboardAddr },
+	Pools:    func(config.Config) process.Pools { return process.Pools{Redis: 10, Postgres: 4} },
 }
 
 // dashboardCommand is the process, and what prepares it.
@@ -35,27 +34,23 @@ func (serveDashboardCommand) Run(w *world) error {
 	if err != nil {
 		return err
 	}
-	p, err := boot(w, withDoor(dashboardPlan, allowed))
+	p, err := process.Start(w.ctx, w.environment(), withDoor(dashboardPlan, allowed))
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 
 	pages, err := dashboard.New(dashboard.Options{
-		Cache: p.cache, Redis: p.redis, Store: p.store, Write: p.config.DashboardWrite,
-		Access: allowed, Version: programVersion(), Logger: p.log,
+		Cache: p.Cache, Redis: p.Redis, Store: p.Store, Write: p.Config.DashboardWrite,
+		Access: allowed, Version: programVersion(), Logger: p.Log,
 	})
 	if err != nil {
 		return explainOpen(err)
 	}
-	defer p.beat(w.ctx)()
-	group, ctx := errgroup.WithContext(w.ctx)
-	group.Go(func() error {
+	return p.Run(w.ctx, pages, func(ctx context.Context) error {
 		pages.Run(ctx)
 		return nil
 	})
-	group.Go(func() error { return p.serve(ctx, pages) })
-	return group.Wait()
 }
 
 // whoMay reads who may look and act, and refuses an open door, before anything is waited for.
@@ -82,8 +77,8 @@ func whoMay(w *world) (access.Options, error) {
 
 // withDoor also refuses an open door where the address was a name, like localhost, that the system has resolved to another address
 // than this machine's own.
-func withDoor(p plan, allowed access.Options) plan {
-	p.refuse = func(at net.Addr) error {
+func withDoor(p process.Plan, allowed access.Options) process.Plan {
+	p.Refuse = func(at net.Addr) error {
 		taken := allowed
 		taken.Address = at.String()
 		return explainOpen(taken.Check())

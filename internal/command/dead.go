@@ -1,16 +1,11 @@
 package command
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/redis/go-redis/v9"
-
-	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/deadletter"
-	"github.com/afterwrite/afterwrite/internal/store"
 )
 
 // deadCommand is what operators do about dead letters; each subcommand is in a file of its own.
@@ -21,47 +16,21 @@ type deadCommand struct {
 	Discard deadDiscardCommand `cmd:"" help:"Drop what Postgres refused, and return the counter to Postgres's value."`
 }
 
-// deadConns bounds each pool of connections: a command does one thing at a time.
-const deadConns = 2
-
 // deadBox is the dead letters, and the connections that lead there.
 type deadBox struct {
 	*deadletter.Box
 
-	redis redis.UniversalClient
-	store *store.Store
+	close func()
 }
 
-// openDead returns the dead letters of the Redis and Postgres that the environment names; see openCache.
+// openDead returns the dead letters of the Redis and Postgres that the environment names.
 func openDead(w *world) (*deadBox, error) {
-	c, log, err := settings(w, "dead")
+	s, err := w.open("dead", oneByOne)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.RequireRedis(), c.RequirePostgres()); err != nil {
-		return nil, err
-	}
-	b := &deadBox{}
-	if b.redis, err = cache.Connect(c.RedisURL, deadConns); err != nil {
-		return nil, err
-	}
-	settled, err := openCache(w.ctx, b.redis, &c, log)
-	if err == nil {
-		b.store, err = store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: deadConns})
-	}
-	if err != nil {
-		b.close()
-		return nil, err
-	}
-	b.Box = deadletter.New(deadletter.Options{Cache: settled, Store: b.store, Redis: b.redis, Logger: log})
-	return b, nil
-}
-
-func (b *deadBox) close() {
-	if b.store != nil {
-		closeQuietly(b.store)
-	}
-	closeQuietly(b.redis)
+	box := deadletter.New(deadletter.Options{Cache: s.Cache, Store: s.Store, Redis: s.Redis, Logger: s.Log})
+	return &deadBox{Box: box, close: s.Close}, nil
 }
 
 // parseKeys checks keys that were given as arguments.

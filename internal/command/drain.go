@@ -32,16 +32,22 @@ func drainUntilClean(ctx context.Context, work drainer, owner string, bound time
 		if err == nil {
 			last = left
 		}
-		if !sleep(ctx, drainEvery) {
-			break
+		select {
+		case <-ctx.Done():
+			return notDrained(ctx, bound, last)
+		case <-time.After(drainEvery):
 		}
 	}
+}
+
+// notDrained says why a drain ended early. left counts the counters that are dirty; below 0: unknown.
+func notDrained(ctx context.Context, bound time.Duration, left int64) error {
 	why := "told to stop"
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		why = "not drained after " + bound.String()
 	}
-	if last < 0 {
+	if left < 0 {
 		return fmt.Errorf("%s: redis or postgres did not answer", why)
 	}
-	return fmt.Errorf("%s: %d counters are still dirty", why, last)
+	return fmt.Errorf("%s: %d counters are still dirty", why, left)
 }

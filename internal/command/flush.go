@@ -6,8 +6,8 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
 type flushCommand struct {
@@ -37,27 +37,16 @@ func (f flushCommand) Run(w *world) error {
 	if len(keys) == 0 {
 		keys = nil // all
 	}
-	c, log, err := settings(w, "flush")
+	s, err := w.open("flush", process.Pools{Redis: oneByOne.Redis})
 	if err != nil {
 		return err
 	}
-	if err := c.RequireRedis(); err != nil {
-		return err
-	}
-	client, err := cache.Connect(c.RedisURL, deadConns)
-	if err != nil {
-		return err
-	}
-	defer closeQuietly(client)
-	settled, err := openCache(w.ctx, client, &c, log)
-	if err != nil {
-		return err
-	}
+	defer s.Close()
 	bound := time.Duration(0)
 	if f.Wait {
 		bound = f.Timeout
 	}
-	flusher := flush.New(settled, asynq.NewClientFromRedisClient(client))
+	flusher := flush.New(s.Cache, asynq.NewClientFromRedisClient(s.Redis))
 	ask := flusher.Flush
 	if keys != nil {
 		ask = flusher.FlushAside // whoever names them may have mended what kept them

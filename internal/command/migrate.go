@@ -1,10 +1,14 @@
 package command
 
 import (
+	"context"
 	"fmt"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/afterwrite/afterwrite/internal/cache"
-	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/convert"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
@@ -14,26 +18,19 @@ type migrateCommand struct {
 
 // Run implements the command.
 func (m migrateCommand) Run(w *world) error {
-	c, log, err := settings(w, "migrate")
+	s, err := w.connect("migrate", process.Pools{Postgres: 1})
 	if err != nil {
 		return err
 	}
-	if err := c.RequirePostgres(); err != nil {
-		return err
-	}
+	defer s.Close()
 	if m.Status {
-		postgres, err := store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: 1})
-		if err != nil {
+		if err := sayMigrations(w, s.Store); err != nil {
 			return err
 		}
-		defer closeQuietly(postgres)
-		if err := sayMigrations(w, postgres); err != nil {
-			return err
-		}
-		return sayRedis(w, c)
+		return m.redis(w, s)
 	}
 
-	applied, err := store.Migrate(w.ctx, c.DatabaseURL)
+	applied, err := store.Migrate(w.ctx, s.Config.DatabaseURL)
 	for _, name := range applied {
 		if err := say(w, "applied %s", name); err != nil {
 			return err
@@ -45,24 +42,69 @@ func (m migrateCommand) Run(w *world) error {
 	if err := say(w, "the schema is up to date"); err != nil {
 		return err
 	}
-	return migrateRedis(w, c, log)
+	return m.redis(w, s)
 }
 
-// sayRedis says whether Redis has to be converted.
-func sayRedis(w *world, c config.Config) error {
-	if c.RedisURL == "" {
+// redis converts the Redis that the environment names, if the previous version has written it; with --status it only says
+// whether it has to be converted.
+func (m migrateCommand) redis(w *world, s *process.Servers) error {
+	switch {
+	case s.Config.RedisURL == "" && m.Status:
 		return say(w, "redis: not looked at, since REDIS_URL is not set")
+	case s.Config.RedisURL == "":
+		return say(w, "redis: not looked at, since REDIS_URL is not set; counters of an older version are converted when a worker starts")
 	}
-	client, err := cache.Connect(c.RedisURL, 1)
+	r, err := process.Connect(s.Config, s.Log, process.Pools{Redis: 4})
 	if err != nil {
 		return err
 	}
-	defer closeQuietly(client)
-	state, err := redisState(w.ctx, client)
+	defer r.Close()
+	if !m.Status {
+		done, err := convertRedis(w, r)
+		if err != nil {
+			return err
+		}
+		if done.Done {
+			return say(w, "redis: converted to layout %s with %d shards: %d counters, %d idempotency records",
+				cache.Layout, done.Shards, done.Entries, done.Records)
+		}
+	}
+	state, err := redisState(w.ctx, r.Redis)
+	if err != nil && m.Status {
+		return say(w, "redis: %s", err)
+	}
 	if err != nil {
-		state = err.Error()
+		return err
 	}
 	return say(w, "redis: %s", state)
+}
+
+// convertRedis waits for Redis, and reports the progress of its conversion on stderr.
+func convertRedis(w *world, s *process.Servers) (convert.Progress, error) {
+	if err := s.AwaitRedis(w.ctx, process.Patience); err != nil {
+		return convert.Progress{}, err
+	}
+	return convert.Run(w.ctx, convert.Options{
+		Redis: s.Redis, Shards: s.Config.Shards, Logger: s.Log,
+		Report: func(p convert.Progress) {
+			fmt.Fprintf(w.stderr, "converting redis: %d of about %d keys\n", p.Entries+p.Records, p.Keys)
+		},
+	})
+}
+
+// redisState says in a few words what layout Redis has. The error says that it cannot be used.
+func redisState(ctx context.Context, client redis.UniversalClient) (string, error) {
+	layout, shards, err := cache.ReadSettings(ctx, client)
+	switch {
+	case err != nil:
+		return "", err
+	case layout == "":
+		return "not used by afterwrite yet", nil
+	case layout == cache.Layout:
+		return fmt.Sprintf("layout %s, %d shards: up to date", layout, shards), nil
+	default:
+		return "", cache.NewLayoutError(layout)
+	}
 }
 
 // sayMigrations lists the migrations, and says what to do about those that are pending.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/doctor"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
 func TestMigrateShowsAndAppliesWhatIsPending(t *testing.T) {
@@ -63,11 +63,11 @@ func TestDoctorFailsWhenSomethingIsRefused(t *testing.T) {
 	p := start(t, env, "doctor", "--json")
 
 	require.Equal(t, exitFailure, p.end(t))
-	var findings []doctor.Finding
+	var findings []process.Finding
 	require.NoError(t, json.Unmarshal([]byte(p.text.String()), &findings), p.out.String())
 	fixes := make(map[string]string)
 	for _, f := range findings {
-		if f.Status == doctor.Refused {
+		if f.Status == process.Refused {
 			fixes[f.Name] = f.Fix
 		}
 	}

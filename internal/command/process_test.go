@@ -165,19 +165,15 @@ func TestTheDashboardIsNotOpenWhereverItsNameLeads(t *testing.T) {
 	t.Parallel()
 	allowed := access.Options{Address: "localhost:0"}
 	require.NoError(t, allowed.Check())
-	p := process{plan: withDoor(dashboardPlan, allowed), config: config.Config{
-		RedisURL: "redis://127.0.0.1:1/0", DatabaseURL: "postgres://127.0.0.1:1/d", DashboardAddr: "0.0.0.0:0",
-	}}
-	require.ErrorIs(t, p.open(t.Context()), access.ErrOpen)
-	require.ErrorIs(t, p.serve(t.Context(), nil), access.ErrOpen)
+	here, everywhere := config.Config{DashboardAddr: "localhost:0"}, config.Config{DashboardAddr: "0.0.0.0:0"}
+	_, err := withDoor(dashboardPlan, allowed).Listen(everywhere)
+	require.ErrorIs(t, err, access.ErrOpen)
 
-	p.config.DashboardAddr = "localhost:0"
-	listener, err := p.listen()
+	listener, err := withDoor(dashboardPlan, allowed).Listen(here)
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
 	allowed.Users = []access.User{{Name: "ann"}}
-	p.plan, p.config.DashboardAddr = withDoor(dashboardPlan, allowed), "0.0.0.0:0"
-	listener, err = p.listen()
+	listener, err = withDoor(dashboardPlan, allowed).Listen(everywhere)
 	require.NoError(t, err, "there somebody signs in")
 	require.NoError(t, listener.Close())
 }

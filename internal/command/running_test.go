@@ -21,9 +21,9 @@ const patience = 60 * time.Second
 // running is the program as a process of its own.
 type running struct {
 	cmd  *exec.Cmd
-	out  *signalLog // stdout and stderr
-	text *signalLog // stdout
-	errs *signalLog // stderr
+	out  *localtest.Buffer // stdout and stderr
+	text *localtest.Buffer // stdout
+	errs *localtest.Buffer // stderr
 	done chan struct{}
 }
 
@@ -34,7 +34,7 @@ func start(t *testing.T, env []string, args ...string) *running {
 	require.NoError(t, err)
 	p := &running{
 		cmd: exec.Command(program, args...), done: make(chan struct{}),
-		out: newSignalLog(), text: newSignalLog(), errs: newSignalLog(),
+		out: new(localtest.Buffer), text: new(localtest.Buffer), errs: new(localtest.Buffer),
 	}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), programVariable + "=1"}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = io.MultiWriter(p.out, p.text), io.MultiWriter(p.out, p.errs)

@@ -1,41 +1,39 @@
 package command
 
 import (
+	"context"
+
 	"github.com/hibiken/asynq"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/scheduler"
 )
 
-var schedulerPlan = plan{
-	name:       "scheduler",
-	variable:   "AFTERWRITE_SCHEDULER_ADDR",
-	addr:       func(c config.Config) string { return c.SchedulerAddr },
-	redisConns: func(config.Config) int { return 10 },
+var schedulerPlan = process.Plan{
+	Name:     "scheduler",
+	Variable: "AFTERWRITE_SCHEDULER_ADDR",
+	Addr:     func(c config.Config) string { return c.SchedulerAddr },
+	Pools:    func(config.Config) process.Pools { return process.Pools{Redis: 10} },
 }
 
 type schedulerCommand struct{}
 
 // Run implements the command.
 func (schedulerCommand) Run(w *world) error {
-	p, err := boot(w, schedulerPlan)
+	p, err := process.Start(w.ctx, w.environment(), schedulerPlan)
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 
-	// The queues are the same seen from every process: one exports them.
-	p.registry.MustRegister(newQueues(p.redis, p.log))
-	defer p.beat(w.ctx)()
-	group, ctx := errgroup.WithContext(w.ctx)
-	group.Go(func() error {
+	// The queues look the same from every process, so only one exports them.
+	p.Registry.MustRegister(newQueues(p.Redis, p.Log))
+	return p.Run(w.ctx, nil, func(ctx context.Context) error {
 		return scheduler.Run(ctx, scheduler.Options{
-			Client: asynq.NewClientFromRedisClient(p.redis), Redis: p.redis,
-			SweepInterval: p.config.SweepInterval, CleanTTL: p.config.CleanTTL,
-			Logger: p.log, Registerer: p.counted,
+			Client: asynq.NewClientFromRedisClient(p.Redis), Redis: p.Redis,
+			SweepInterval: p.Config.SweepInterval, CleanTTL: p.Config.CleanTTL,
+			Logger: p.Log, Registerer: p.Counted,
 		})
 	})
-	group.Go(func() error { return p.serve(ctx, nil) })
-	return group.Wait()
 }

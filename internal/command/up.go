@@ -10,9 +10,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/convert"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/up"
 	"github.com/afterwrite/afterwrite/worker"
@@ -22,7 +22,7 @@ type upCommand struct{}
 
 // Run implements the command.
 func (upCommand) Run(w *world) error {
-	c, log, err := settings(w, "up")
+	c, log, err := w.environment().Settings("up")
 	if err != nil {
 		return err
 	}
@@ -49,15 +49,16 @@ func migrateAll(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err := store.MigrateURL(ctx, c.DatabaseURL); err != nil {
 		return err
 	}
-	client, err := cache.Connect(c.RedisURL, 4)
+	s, err := process.Connect(*c, log, process.Pools{Redis: 4})
 	if err != nil {
 		return err
 	}
-	defer closeQuietly(client)
-	_, err = convert.Run(ctx, convert.Options{Redis: client, Shards: c.Shards, Logger: log, Report: logProgress(log)})
+	defer s.Close()
+	_, err = convert.Run(ctx, convert.Options{Redis: s.Redis, Shards: c.Shards, Logger: log, Report: process.LogProgress(log)})
 	if err == nil {
-		c.Shards, err = cache.ChooseShards(ctx, client, c.Shards, c.ShardsSet)
+		err = s.ChooseShards(ctx)
 	}
+	c.Shards = s.Config.Shards
 	return err
 }
 
@@ -73,20 +74,13 @@ func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // drain flushes what is dirty now with a worker of its own, which runs no tasks.
 func drain(ctx context.Context, c config.Config, log *slog.Logger) (rows, left int64, err error) {
-	redis, err := cache.Connect(c.RedisURL, workerPlan.redisConns(c))
+	s, err := process.Connect(c, log, workerPlan.Pools(c))
 	if err != nil {
 		return 0, 0, err
 	}
-	defer closeQuietly(redis)
-	postgres, err := store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: workerPlan.postgresConns(c)})
-	if err != nil {
-		return 0, 0, err
-	}
-	defer closeQuietly(postgres)
-
+	defer s.Close()
 	work := worker.New(worker.Options{
-		Config: c, Redis: redis, Store: postgres, Registerer: prometheus.NewRegistry(), Logger: log,
-		Cache: cache.New(redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL}),
+		Config: c, Redis: s.Redis, Store: s.Store, Cache: s.Cache, Registerer: prometheus.NewRegistry(), Logger: log,
 	})
 	return work.DrainAll(ctx, "up")
 }

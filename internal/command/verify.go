@@ -2,7 +2,6 @@ package command
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -11,8 +10,6 @@ import (
 
 	"github.com/mattn/go-isatty"
 
-	"github.com/afterwrite/afterwrite/internal/cache"
-	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/verify"
 )
 
@@ -39,33 +36,17 @@ func (v verifyCommand) Validate() error {
 
 // Run implements the command.
 func (v verifyCommand) Run(w *world) error {
-	c, log, err := settings(w, "verify")
+	s, err := w.open("verify", oneByOne)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(c.RequireRedis(), c.RequirePostgres()); err != nil {
-		return err
-	}
-	client, err := cache.Connect(c.RedisURL, 2)
-	if err != nil {
-		return err
-	}
-	defer closeQuietly(client)
-	settled, err := openCache(w.ctx, client, &c, log)
-	if err != nil {
-		return err
-	}
-	postgres, err := store.Open(c.DatabaseURL, store.Options{Logger: log, MaxConns: 2})
-	if err != nil {
-		return err
-	}
-	defer closeQuietly(postgres)
-	all, err := settled.KeyCount(w.ctx)
+	defer s.Close()
+	all, err := s.Cache.KeyCount(w.ctx)
 	if err != nil {
 		return err
 	}
 	report, failed := verify.Run(w.ctx, verify.Options{
-		Cache: settled, Store: postgres, Repair: v.Repair, Rate: v.Rate, MaxDirty: c.MaxDirty, Examples: v.Show,
+		Cache: s.Cache, Store: s.Store, Repair: v.Repair, Rate: v.Rate, MaxDirty: s.Config.MaxDirty, Examples: v.Show,
 		Progress: progressLine(w, all),
 	})
 	return v.conclude(w, report, failed)

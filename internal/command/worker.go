@@ -6,21 +6,20 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/worker"
 )
 
-var workerPlan = plan{
-	name:     "worker",
-	variable: "AFTERWRITE_WORKER_ADDR",
-	addr:     func(c config.Config) string { return c.WorkerAddr },
-	// Each task uses one or two, Asynq's own loops the rest.
-	redisConns:    func(c config.Config) int { return 2*c.WorkerConcurrency + 16 },
-	postgresConns: func(c config.Config) int { return c.WorkerConcurrency + 2 },
-	writes:        true,
-	converts:      true,
+var workerPlan = process.Plan{
+	Name:     "worker",
+	Variable: "AFTERWRITE_WORKER_ADDR",
+	Addr:     func(c config.Config) string { return c.WorkerAddr },
+	Pools: func(c config.Config) process.Pools {
+		// Each task uses one or two connections to Redis, and Asynq's own loops the rest.
+		return process.Pools{Redis: 2*c.WorkerConcurrency + 16, Postgres: c.WorkerConcurrency + 2, Writes: true}
+	},
+	Converts: true,
 }
 
 type workerCommand struct {
@@ -38,28 +37,23 @@ func (o workerCommand) Validate() error {
 
 // Run implements the command.
 func (o workerCommand) Run(w *world) error {
-	p, err := boot(w, workerPlan)
+	p, err := process.Start(w.ctx, w.environment(), workerPlan)
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 
 	work := worker.New(worker.Options{
-		Config: p.config, Redis: p.redis, Cache: p.cache, Store: p.store, Registerer: p.counted, Logger: p.log,
-		Tracing: p.tracing.Provider(),
+		Config: p.Config, Redis: p.Redis, Cache: p.Cache, Store: p.Store, Registerer: p.Counted, Logger: p.Log,
+		Tracing: p.Provider(),
 	})
-	defer p.beat(w.ctx)()
-	// Whichever ends first ends the others.
-	ending, end := context.WithCancel(w.ctx)
-	defer end()
-	group, ctx := errgroup.WithContext(ending)
-	group.Go(func() error { return work.Run(ctx) })
-	group.Go(func() error { return p.serve(ctx, nil) })
-	if o.Drain {
-		group.Go(func() error {
-			defer end()
-			return drainUntilClean(ctx, work, "worker --drain "+rand.Text(), o.Timeout)
-		})
+	if !o.Drain {
+		return p.Run(w.ctx, nil, work.Run)
 	}
-	return group.Wait()
+	ctx, end := context.WithCancel(w.ctx)
+	defer end()
+	return p.Run(ctx, nil, work.Run, func(ctx context.Context) error {
+		defer end()
+		return drainUntilClean(ctx, work, "worker --drain "+rand.Text(), o.Timeout)
+	})
 }

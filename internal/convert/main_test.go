@@ -1,7 +1,6 @@
 package convert_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -10,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -141,7 +139,7 @@ type testBundle struct {
 
 	url   string
 	redis redis.UniversalClient
-	log   *lockedBuffer
+	log   *localtest.Buffer
 }
 
 func setup(t *testing.T) *testBundle {
@@ -151,7 +149,7 @@ func setup(t *testing.T) *testBundle {
 
 func setupOn(t *testing.T, url string) *testBundle {
 	t.Helper()
-	b := &testBundle{fixture: readFixture(t), url: url, redis: connect(t, url), log: new(lockedBuffer)}
+	b := &testBundle{fixture: readFixture(t), url: url, redis: connect(t, url), log: new(localtest.Buffer)}
 	b.load(t, b.redis)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -236,21 +234,4 @@ func (b *testBundle) describe(t *testing.T, name string) string {
 	require.NoError(t, err)
 	ttl := b.redis.PTTL(t.Context(), name).Val()
 	return string(text) + " ttl " + strconv.FormatBool(ttl > 0)
-}
-
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

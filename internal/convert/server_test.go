@@ -132,7 +132,7 @@ func TestARedisThatIsFullIsConverted(t *testing.T) {
 func TestNoCallKeepsRedisBusyForLong(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
-	b := &testBundle{redis: connect(t, server.URL()), log: new(lockedBuffer)}
+	b := &testBundle{redis: connect(t, server.URL()), log: new(localtest.Buffer)}
 	fill(t, b.redis, 20_000)
 	require.NoError(t, b.redis.ConfigSet(t.Context(), "slowlog-log-slower-than", "0").Err())
 	require.NoError(t, b.redis.ConfigSet(t.Context(), "slowlog-max-len", "100000").Err())

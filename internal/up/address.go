@@ -5,7 +5,7 @@ import (
 	"net"
 
 	"github.com/afterwrite/afterwrite/internal/config"
-	"github.com/afterwrite/afterwrite/internal/ops"
+	server "github.com/afterwrite/afterwrite/internal/process"
 )
 
 // place is where one process listens.
@@ -46,7 +46,7 @@ func checkFree(all []place) error {
 		}
 	}
 	for i := range all {
-		l, err := ops.Listen(all[i].addr, all[i].variable)
+		l, err := server.Listen(all[i].addr, all[i].variable)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
@@ -16,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
 // Counter is what is answered.
@@ -34,7 +35,11 @@ type Increment func(ctx context.Context, key string, by int64) (Counter, error)
 func Serve(increment Increment, more ...func(*echo.Echo)) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	return api.Serve(ctx, Handler(increment, more...), os.Getenv("ADDR"))
+	listener, err := process.Listen(os.Getenv("ADDR"), "ADDR")
+	if err != nil {
+		return err
+	}
+	return process.DefaultLimits().Serve(ctx, listener, Handler(increment, more...), slog.Default())
 }
 
 // Handler is what Serve serves.

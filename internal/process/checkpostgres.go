@@ -1,0 +1,93 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/store"
+)
+
+// Postgres is what the checks ask; *store.Store is one.
+type Postgres interface {
+	Info(ctx context.Context) (store.Info, error)
+	PendingMigrations(ctx context.Context) (int, error)
+	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
+}
+
+const (
+	// oldestPostgres is the server_version_num of 12.0, the oldest version that afterwrite supports. Older ones get no
+	// fixes any more (https://www.postgresql.org/support/versioning/).
+	oldestPostgres = 120000
+
+	undefinedTable = "42P01" // SQLSTATE undefined_table
+
+	fixMigrate = "run `afterwrite migrate`"
+)
+
+func checkPostgres(ctx context.Context, postgres Postgres) []Finding {
+	if postgres == nil {
+		return nil
+	}
+	before := time.Now()
+	info, err := postgres.Info(ctx)
+	after := time.Now()
+	if err != nil {
+		return []Finding{{
+			Name: "postgres", Status: Refused, Detail: "does not answer (" + oneLine(err) + ")",
+			Fix: "start it, or correct DATABASE_URL",
+		}}
+	}
+	findings := []Finding{checkServer(info)}
+	// The time of the first answer includes connecting, which would count as uncertainty of the clock.
+	if again, err := postgres.Info(ctx); err == nil {
+		info, before, after = again, after, time.Now()
+	}
+	findings = append(findings, checkClock("postgres clock", before, info.Now, after))
+	return append(findings, checkSchema(ctx, postgres))
+}
+
+// checkServer judges the version, and whether the server takes writes.
+func checkServer(info store.Info) Finding {
+	f := Finding{Name: "postgres", Status: OK, Detail: "version " + info.Version}
+	switch {
+	case info.VersionNumber < oldestPostgres:
+		f.Status, f.Fix = Refused, "afterwrite needs PostgreSQL 12 or newer: upgrade it"
+	case info.InRecovery:
+		f.Status, f.Detail = Refused, f.Detail+", a standby, which takes no writes"
+		f.Fix = "set DATABASE_URL to the primary"
+	case info.ReadOnly:
+		f.Status, f.Detail = Refused, f.Detail+", read-only"
+		f.Fix = "find out why (default_transaction_read_only, or a disk that is full)"
+	}
+	return f
+}
+
+// checkSchema reads the table as the flush does, and then counts the pending migrations.
+func checkSchema(ctx context.Context, postgres Postgres) Finding {
+	const name = "postgres schema"
+	if _, err := postgres.Read(ctx, []counter.Key{"doctor"}); err != nil {
+		if pq.As(err, undefinedTable) != nil {
+			return Finding{Name: name, Status: Refused, Detail: "there is no table counters", Fix: fixMigrate}
+		}
+		if store.Classify(err) == store.Operator {
+			return Finding{
+				Name: name, Status: Refused, Detail: "the table counters cannot be read (" + oneLine(err) + ")",
+				Fix: "GRANT SELECT, INSERT, UPDATE, DELETE ON counters to the role in DATABASE_URL",
+			}
+		}
+		return unchecked(name, err)
+	}
+	pending, err := postgres.PendingMigrations(ctx)
+	switch {
+	case err != nil:
+		return unchecked(name, err)
+	case pending > 0:
+		return Finding{Name: name, Status: Warning, Detail: fmt.Sprintf("%d migrations are pending", pending), Fix: fixMigrate}
+	default:
+		return Finding{Name: name, Status: OK, Detail: "up to date"}
+	}
+}

@@ -1,0 +1,215 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+)
+
+// metaKey holds the settings that decide where entries are. The checks only test whether it exists, so that `afterwrite doctor`
+// does not fix the settings of a new Redis.
+const metaKey = "aw:meta"
+
+func (c Checks) checkRedis(ctx context.Context) []Finding {
+	err := c.Redis.Ping(ctx).Err()
+	if err == nil && c.Cache != nil {
+		err = c.Cache.Ping(ctx)
+	}
+	if err != nil {
+		return []Finding{{
+			Name: "redis", Status: Refused, Detail: "does not answer (" + oneLine(err) + ")",
+			Fix: "start it, or correct REDIS_URL",
+		}}
+	}
+	findings := append(checkNodes(ctx, c.Redis), checkRedisClock(ctx, c.Redis))
+	if c.Cache != nil {
+		findings = append(findings, c.checkLayout(ctx))
+	}
+	return findings
+}
+
+func checkRedisClock(ctx context.Context, client redis.UniversalClient) Finding {
+	before := time.Now()
+	there, err := client.Time(ctx).Result()
+	if err != nil {
+		return unchecked("redis clock", err)
+	}
+	return checkClock("redis clock", before, there, time.Now())
+}
+
+// checkNodes checks each server that holds data: every master of a cluster, or the only one.
+func checkNodes(ctx context.Context, client redis.UniversalClient) []Finding {
+	cluster, ok := client.(*redis.ClusterClient)
+	if !ok {
+		return checkNode(ctx, client, "redis")
+	}
+	var mu sync.Mutex
+	var findings []Finding
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+		of := checkNode(ctx, node, "redis "+node.Options().Addr)
+		mu.Lock()
+		defer mu.Unlock()
+		findings = append(findings, of...)
+		return nil
+	})
+	if err != nil {
+		findings = append(findings, unchecked("redis cluster", err))
+	}
+	return findings
+}
+
+func checkNode(ctx context.Context, node redis.Cmdable, name string) []Finding {
+	text, err := node.Info(ctx).Result()
+	if err != nil {
+		return []Finding{unchecked(name, err)}
+	}
+	info := parseInfo(text)
+	return []Finding{
+		checkVersion(info, name),
+		checkPolicy(info, name),
+		checkPersistence(ctx, node, info, name),
+	}
+}
+
+// parseInfo reads the answer of INFO: lines of name:value, and headings.
+func parseInfo(text string) map[string]string {
+	info := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			info[name] = value
+		}
+	}
+	return info
+}
+
+// checkVersion also refuses a server that takes no writes.
+func checkVersion(info map[string]string, name string) Finding {
+	version := info["redis_version"]
+	f := Finding{Name: name, Status: OK, Detail: "version " + version}
+	switch {
+	case !atLeast(version, 6, 2):
+		f.Status, f.Fix = Refused, "afterwrite needs Redis 6.2 or newer: upgrade it"
+	case info["role"] == "slave":
+		f.Status, f.Detail = Refused, f.Detail+", a replica, which takes no writes"
+		f.Fix = "set REDIS_URL to the primary, or to redis-sentinel://"
+	}
+	return f
+}
+
+// atLeast compares the first two numbers of a version.
+func atLeast(version string, major, minor int) bool {
+	first, rest, _ := strings.Cut(version, ".")
+	second, _, _ := strings.Cut(rest, ".")
+	x, err := strconv.Atoi(first)
+	if err != nil {
+		return false
+	}
+	y, _ := strconv.Atoi(second)
+	return x > major || x == major && y >= minor
+}
+
+// checkPolicy refuses the policies under which Redis evicts entries that Postgres does not have yet. volatile-* evicts only
+// entries with a TTL, which are clean. It warns where there is no memory limit.
+func checkPolicy(info map[string]string, name string) Finding {
+	name += " memory policy"
+	policy := info["maxmemory_policy"]
+	f := Finding{Name: name, Status: OK, Detail: policy + ", " + memoryLimit(info)}
+	switch {
+	case policy == "":
+		return unchecked(name, errors.New("INFO does not tell the policy"))
+	case policy != "noeviction" && !strings.HasPrefix(policy, "volatile-"):
+		f.Status = Refused
+		f.Detail = policy + ": when memory runs out, Redis would throw away counters that Postgres does not have yet"
+		f.Fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
+	case info["maxmemory"] == "0":
+		f.Status = Warning
+		f.Detail = policy + ", no memory limit: when the machine's memory runs out the system kills Redis, instead of Redis refusing writes"
+		f.Fix = "redis-cli CONFIG SET maxmemory " + spareMemory(info) + ", and the same in redis.conf (or what the machine can spare)"
+	}
+	return f
+}
+
+// spareMemory suggests a limit in the form that Redis takes: half of the machine's memory, since a rewrite of the AOF may
+// need as much again for a moment; 1gb where INFO does not tell.
+func spareMemory(info map[string]string) string {
+	const mib = 1 << 20
+	total, err := strconv.ParseInt(info["total_system_memory"], 10, 64)
+	if err != nil || total < 2*mib {
+		return "1gb"
+	}
+	return strconv.FormatInt(total/2/mib, 10) + "mb"
+}
+
+func memoryLimit(info map[string]string) string {
+	if limit := info["maxmemory"]; limit != "" && limit != "0" {
+		return "limit " + info["maxmemory_human"]
+	}
+	return "no memory limit"
+}
+
+const whatIsLost = "every write that Postgres does not have yet (seconds of them; all since its outage began while Postgres is away)"
+
+// checkPersistence warns when a restart of Redis loses writes.
+func checkPersistence(ctx context.Context, node redis.Cmdable, info map[string]string, name string) Finding {
+	name += " persistence"
+	switch info["aof_enabled"] {
+	case "":
+		return unchecked(name, errors.New("INFO does not tell whether AOF is on"))
+	case "0":
+		return Finding{
+			Name: name, Status: Warning, Detail: "AOF is OFF: when Redis restarts or crashes, it loses " + whatIsLost,
+			Fix: "redis-cli CONFIG SET appendonly yes, and the same in redis.conf",
+		}
+	}
+	values, err := node.ConfigGet(ctx, "appendfsync").Result()
+	if err != nil {
+		return Finding{
+			Name: name, Status: Warning, Detail: "AOF is on; could not check appendfsync (" + oneLine(err) + ")",
+			Fix: "make sure that it is everysec or always",
+		}
+	}
+	switch fsync := values["appendfsync"]; fsync {
+	case "always":
+		return Finding{Name: name, Status: OK, Detail: "AOF is on, appendfsync always"}
+	case "no":
+		return Finding{
+			Name: name, Status: Warning,
+			Detail: "AOF is on, appendfsync no: a crash of the machine may lose about 30 seconds of writes",
+			Fix:    "redis-cli CONFIG SET appendfsync everysec",
+		}
+	default:
+		return Finding{
+			Name: name, Status: OK,
+			Detail: fmt.Sprintf("AOF is on, appendfsync %s: a crash of the machine may lose the last second of writes", fsync),
+		}
+	}
+}
+
+func (c Checks) checkLayout(ctx context.Context) Finding {
+	const name = "redis layout"
+	known, err := c.Redis.Exists(ctx, metaKey).Result()
+	if err != nil {
+		return unchecked(name, err)
+	}
+	if known == 0 {
+		return Finding{Name: name, Status: OK, Detail: "not used by afterwrite yet"}
+	}
+	err = c.Cache.CheckMeta(ctx)
+	if settings, ok := errors.AsType[*cache.SettingsError](err); ok {
+		return Finding{
+			Name: name, Status: Refused, Detail: settings.What(), Fix: settings.Fix(),
+		}
+	}
+	if err != nil {
+		return unchecked(name, err)
+	}
+	return Finding{Name: name, Status: OK, Detail: "the settings are those that its counters were stored with"}
+}

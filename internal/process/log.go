@@ -1,0 +1,87 @@
+package process
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+)
+
+// NewLogger returns a logger that writes to w, one line per record, each with the attribute process. format is text or
+// json; level is debug, info, warn or error. It replaces secrets (see config.Secrets) in every line, including those in the
+// errors of libraries. It is safe for concurrent use.
+func NewLogger(w io.Writer, format, level, process string, secrets ...string) (*slog.Logger, error) {
+	var threshold slog.Level
+	if err := threshold.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q: it takes debug, info, warn or error", level)
+	}
+	options := &slog.HandlerOptions{Level: threshold}
+	if redactor := NewRedactor(secrets...); redactor.replacer != nil {
+		options.ReplaceAttr = redactor.attr
+	}
+
+	var handler slog.Handler
+	switch format {
+	case "text":
+		handler = slog.NewTextHandler(w, options)
+	case "json":
+		handler = slog.NewJSONHandler(w, options)
+	default:
+		return nil, fmt.Errorf("log format %q: it takes text or json", format)
+	}
+	return slog.New(handler).With("process", process), nil
+}
+
+// redacted replaces a secret.
+const redacted = "***"
+
+// minSecretBytes is the shortest secret that is looked for. Replacing every "a" in every line would hide more than the secret.
+const minSecretBytes = 3
+
+// Redactor replaces secrets in text. The zero value knows none. It is safe for concurrent use.
+type Redactor struct{ replacer *strings.Replacer }
+
+// NewRedactor returns a Redactor of secrets. It ignores those shorter than three bytes.
+func NewRedactor(secrets ...string) Redactor {
+	secrets = slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return len(s) < minSecretBytes })
+	if len(secrets) == 0 {
+		return Redactor{}
+	}
+	// The longest first: one may be a part of another.
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	pairs := make([]string, 0, 2*len(secrets))
+	for _, s := range slices.Compact(secrets) {
+		pairs = append(pairs, s, redacted)
+	}
+	return Redactor{replacer: strings.NewReplacer(pairs...)}
+}
+
+// Redact returns text without the secrets.
+func (r Redactor) Redact(text string) string {
+	if r.replacer == nil {
+		return text
+	}
+	return r.replacer.Replace(text)
+}
+
+// attr is for slog.HandlerOptions.ReplaceAttr, which calls it for the message and every attribute, also those in groups.
+func (r Redactor) attr(_ []string, a slog.Attr) slog.Attr {
+	switch a.Value.Kind() {
+	case slog.KindString:
+		if text := a.Value.String(); r.Redact(text) != text {
+			return slog.String(a.Key, r.Redact(text))
+		}
+	case slog.KindAny:
+		if a.Key == slog.SourceKey || a.Value.Any() == nil {
+			return a
+		}
+		// Errors and structs. They lose their form in JSON only if they hold a secret.
+		if text := fmt.Sprintf("%+v", a.Value.Any()); r.Redact(text) != text {
+			return slog.String(a.Key, r.Redact(text))
+		}
+	case slog.KindBool, slog.KindDuration, slog.KindFloat64, slog.KindGroup, slog.KindInt64, slog.KindLogValuer,
+		slog.KindTime, slog.KindUint64:
+	}
+	return a
+}

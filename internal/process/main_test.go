@@ -1,0 +1,9 @@
+package process
+
+import (
+	"testing"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func TestMain(m *testing.M) { localtest.Main(m) }
