@@ -37,7 +37,7 @@ func setupAdmin(t *testing.T) *realBundle {
 
 func (b *realBundle) adminOptions() api.Options {
 	return api.Options{Admin: api.Admin{Token: token, Dead: deadletter.New(deadletter.Options{
-		Cache: b.cache, Store: b.store, Redis: b.redis, Logger: slog.New(slog.DiscardHandler),
+		Cache: b.Cache, Store: b.Store, Redis: b.Redis, Logger: slog.New(slog.DiscardHandler),
 	})}}
 }
 
@@ -53,7 +53,7 @@ func (b *realBundle) bury(t *testing.T, keys ...counter.Key) {
 	for _, key := range keys {
 		b.put(t, url.PathEscape(string(key)), "10")
 		note := cache.Dead{Reason: "violates \"small\"", Since: time.Unix(1_700_000_000, 0).UTC(), Attempts: 8}
-		require.NoError(t, b.cache.Bury(t.Context(), key, note))
+		require.NoError(t, b.Cache.Bury(t.Context(), key, note))
 	}
 }
 
@@ -173,9 +173,9 @@ func TestADeadLetterIsShownWithWhatBothSidesHave(t *testing.T) {
 	b := setupAdmin(t)
 	b.insertRow(t, "a/b", 7, 3)
 	b.bury(t, "a/b")
-	client := asynq.NewClientFromRedisClient(b.redis)
+	client := asynq.NewClientFromRedisClient(b.Redis)
 	require.NoError(t, tasks.Send(t.Context(), client, tasks.Retry("a/b", 5, time.Hour)))
-	require.NoError(t, asynq.NewInspectorFromRedisClient(b.redis).ArchiveTask(tasks.QueueRetry, tasks.RetryID("a/b")))
+	require.NoError(t, asynq.NewInspectorFromRedisClient(b.Redis).ArchiveTask(tasks.QueueRetry, tasks.RetryID("a/b")))
 
 	a := b.admin(t, http.MethodGet, dead+"/a%2Fb", "")
 	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
@@ -183,7 +183,7 @@ func TestADeadLetterIsShownWithWhatBothSidesHave(t *testing.T) {
 		"key": "a/b", "shard": %d, "reason": "violates \"small\"", "attempts": 8, "since": "2023-11-14T22:13:20Z",
 		"redis": {"state": "value", "value": 10, "version": 4}, "postgres": {"state": "value", "value": 7, "version": 3},
 		"retry": {"id": "%s", "queue": "%s", "state": "archived", "retried": 0, "last_error": ""}
-	}`, b.cache.Shard("a/b"), tasks.RetryID("a/b"), tasks.QueueRetry), a.text)
+	}`, b.Cache.Shard("a/b"), tasks.RetryID("a/b"), tasks.QueueRetry), a.text)
 
 	b.put(t, "alive", "1")
 	for _, key := range []string{"alive", "never", "redrive"} {
@@ -257,7 +257,7 @@ func TestDiscardsAmongWritesDropOnlyWhatTheyShow(t *testing.T) {
 			over = true
 		default:
 		}
-		_ = b.cache.Bury(t.Context(), "a", cache.Dead{Reason: "test"}) // it may be clean
+		_ = b.Cache.Bury(t.Context(), "a", cache.Dead{Reason: "test"}) // it may be clean
 		a := b.admin(t, http.MethodDelete, dead+"/a", "")
 		statuses[a.StatusCode]++
 		if a.StatusCode == http.StatusOK {
@@ -287,7 +287,7 @@ func TestRedriveMakesDueWhatIsDead(t *testing.T) {
 	require.JSONEq(t, `{"redriven":2,"not_dead":["never"],"complete":true,"workers":0}`, redrive(`{"keys":["a","never","redrive","a"]}`))
 	keys, _, _ := b.page(t, "")
 	require.ElementsMatch(t, []counter.Key{"b", "d"}, keys)
-	info, err := asynq.NewInspectorFromRedisClient(b.redis).GetTaskInfo(tasks.QueueFlush, "flush:a")
+	info, err := asynq.NewInspectorFromRedisClient(b.Redis).GetTaskInfo(tasks.QueueFlush, "flush:a")
 	require.NoError(t, err)
 	require.Equal(t, asynq.TaskStateAggregating, info.State)
 
@@ -372,7 +372,7 @@ func TestAdminWorksWithoutPostgresAsFarAsItCan(t *testing.T) {
 	t.Parallel()
 	b := setupAdmin(t)
 	b.bury(t, "a")
-	require.NoError(t, b.store.Close())
+	require.NoError(t, b.Store.Close())
 
 	for _, target := range []string{dead, dead + "/a"} {
 		a := b.admin(t, http.MethodGet, target, "")
@@ -393,7 +393,7 @@ func TestAdminSaysThatRedisIsAway(t *testing.T) {
 	b := setupAdmin(t)
 	b.bury(t, "a")
 	gone := deadletter.New(deadletter.Options{
-		Cache: cache.New(unreachable(t), cache.Options{Shards: 4, CleanTTL: time.Hour}), Store: b.store, Redis: unreachable(t),
+		Cache: cache.New(unreachable(t), cache.Options{Shards: 4, CleanTTL: time.Hour}), Store: b.Store, Redis: unreachable(t),
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	b.bundle = serve(t, b.service, api.Options{Admin: api.Admin{Token: token, Dead: gone}})

@@ -25,9 +25,9 @@ func (b *realBundle) state(t *testing.T) []string {
 	t.Helper()
 	ctx := t.Context()
 	stored := make(map[string]string)
-	keys := b.redis.Scan(ctx, 0, "*", 1000).Iterator()
+	keys := b.Redis.Scan(ctx, 0, "*", 1000).Iterator()
 	for keys.Next(ctx) {
-		dump, err := b.redis.Dump(ctx, keys.Val()).Result()
+		dump, err := b.Redis.Dump(ctx, keys.Val()).Result()
 		require.NoError(t, err)
 		stored["redis "+keys.Val()] = dump
 	}

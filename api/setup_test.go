@@ -16,6 +16,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/process"
@@ -36,10 +37,8 @@ type bundle struct {
 // realBundle has a Redis database and a Postgres database of its own behind it.
 type realBundle struct {
 	*bundle
+	*process.Servers
 
-	redis    redis.UniversalClient
-	cache    *cache.Cache
-	store    *store.Store
 	postgres *sql.DB
 	service  *writepath.Service
 }
@@ -47,34 +46,22 @@ type realBundle struct {
 // setup serves the real write path.
 func setup(t *testing.T) *realBundle {
 	t.Helper()
-	client, err := cache.Connect(localtest.RedisURL(t), 10)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	c := cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})
-	limit := writepath.NewLimit(c, 1_000_000)
-	t.Cleanup(limit.Close)
-	writer := c.NewWriter(limit.MayDirty)
-	t.Cleanup(writer.Close)
-
 	url := localtest.PostgresURL(t, func(url string) error { return store.MigrateURL(context.Background(), url) })
-	s, err := store.Open(url, store.Options{})
+	c, err := config.FromMap(map[string]string{
+		"REDIS_URL": localtest.RedisURL(t), "DATABASE_URL": url, "AFTERWRITE_SHARDS": "4",
+	})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	loader := store.NewLoader(s, patience)
-	t.Cleanup(loader.Close)
+	s, err := process.Connect(c, slog.New(slog.DiscardHandler), process.Pools{Redis: 10, Postgres: 10})
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
 	db, err := sql.Open("postgres", url)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 
-	service := writepath.New(c, writer, loader, noHints{})
-	t.Cleanup(service.StopWaiting)
-	return &realBundle{bundle: serve(t, service, api.Options{}), redis: client, cache: c, store: s, postgres: db, service: service}
+	service := writepath.Open(writepath.Parts{Cache: s.Cache, Store: s.Store, BaseTimeout: patience, MaxDirty: 1_000_000})
+	t.Cleanup(service.Close)
+	return &realBundle{bundle: serve(t, service, api.Options{}), Servers: s, postgres: db, service: service}
 }
-
-// noHints is for the tests of the api, in which nothing is flushed.
-type noHints struct{}
-
-func (noHints) Offer(counter.Key, counter.Shard, int64) {}
 
 // serve serves any Counters until the test ends.
 func serve(t *testing.T, counters api.Counters, options api.Options) *bundle {

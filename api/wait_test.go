@@ -16,24 +16,24 @@ import (
 // flush brings all that is dirty to Postgres, as a worker does.
 func (b *realBundle) flush(t *testing.T) {
 	t.Helper()
-	for shard := range counter.Shard(b.cache.Shards()) {
-		epoch, err := b.cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
+	for shard := range counter.Shard(b.Cache.Shards()) {
+		epoch, err := b.Cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
 		require.NoError(t, err)
-		keys, _, err := b.cache.EpochKeys(t.Context(), &epoch, 0, 10_000)
+		keys, _, err := b.Cache.EpochKeys(t.Context(), &epoch, 0, 10_000)
 		require.NoError(t, err)
 		if len(keys) == 0 {
 			continue
 		}
-		snapshot, err := b.cache.Read(t.Context(), shard, keys)
+		snapshot, err := b.Cache.Read(t.Context(), shard, keys)
 		require.NoError(t, err)
 		rows := make([]counter.Row, len(keys))
 		for i, e := range snapshot.Entries {
 			require.False(t, e.BaseUnknown)
 			rows[i] = e.Row
 		}
-		_, err = b.store.Upsert(t.Context(), rows)
+		_, err = b.Store.Upsert(t.Context(), rows)
 		require.NoError(t, err)
-		_, done, err := b.cache.Commit(t.Context(), &epoch)
+		_, done, err := b.Cache.Commit(t.Context(), &epoch)
 		require.NoError(t, err)
 		require.True(t, done)
 	}
@@ -51,7 +51,7 @@ func (b *bundle) sending(t *testing.T, method, target, body string, headers ...s
 func (b *realBundle) eventuallyDirty(t *testing.T, n int64) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
-		dirty, err := b.cache.DirtyCount(t.Context())
+		dirty, err := b.Cache.DirtyCount(t.Context())
 		require.NoError(t, err)
 		return dirty == n, "not written"
 	})

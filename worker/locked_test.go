@@ -16,7 +16,6 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
-	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 	"github.com/afterwrite/afterwrite/tasks"
 )
@@ -131,16 +130,10 @@ func TestRowsThatClientsLockAllTheTimeAreRightSoonAfterTheLastLock(t *testing.T)
 // hinted has the write path send tasks, as in the api.
 func (b *testBundle) hinted(t *testing.T) {
 	t.Helper()
-	loader := store.NewLoader(b.store, time.Minute)
-	t.Cleanup(loader.Close)
-	writer := b.cache.NewWriter(func() bool { return true })
-	t.Cleanup(writer.Close)
-	enqueuer := tasks.NewEnqueuer(b.sender, tasks.EnqueuerOptions{
+	b.open(t, writepath.Parts{BaseTimeout: time.Minute, Sender: b.sender, Enqueuer: tasks.EnqueuerOptions{
 		Shards: b.config.Shards, FlushBatch: b.config.FlushBatch, FlushInterval: b.config.FlushInterval,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-	})
-	t.Cleanup(func() { enqueuer.Close(context.Background()) })
-	b.service = writepath.New(b.cache, writer, loader, enqueuer)
+	}})
 }
 
 // lockRandomly locks 40 of k0 to k<rows-1> for 50 ms at a time until ctx ends.

@@ -66,10 +66,6 @@ type machine struct {
 	rowLog    []string // what became of rows, to be logged
 }
 
-type noHints struct{}
-
-func (noHints) Offer(counter.Key, counter.Shard, int64) {}
-
 func migrateMachine(url string) error { return store.MigrateURL(context.Background(), url) }
 
 // newMachine starts the servers; reset begins a run.
@@ -108,9 +104,8 @@ func (m *machine) build(t *testing.T, gated redis.UniversalClient, gate gatedSto
 	logger, registry := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
 	m.store = gate
 	m.cache = cache.New(gated, cache.Options{Shards: machineShards, CleanTTL: time.Hour})
-	writer := m.cache.NewWriter(func() bool { return true })
-	t.Cleanup(writer.Close)
-	m.service = writepath.New(m.cache, writer, gate, noHints{})
+	m.service = writepath.Open(writepath.Parts{Cache: m.cache, Bases: gate})
+	t.Cleanup(m.service.Close)
 	metrics := newMetrics(registry, gate.Up)
 	m.retries = &retries{
 		cache: m.cache, sender: asynq.NewClientFromRedisClient(m.server),

@@ -19,6 +19,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 	"github.com/afterwrite/afterwrite/tasks"
@@ -46,11 +47,6 @@ type testBundle struct {
 	redisURL, postgresURL string
 }
 
-// none drops every hint: the worker's are what is tested, or the sweep.
-type none struct{}
-
-func (none) Offer(counter.Key, counter.Shard, int64) {}
-
 func migrate(url string) error { return store.MigrateURL(context.Background(), url) }
 
 func setup(t *testing.T, environment map[string]string) *testBundle {
@@ -62,20 +58,16 @@ func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]
 	t.Helper()
 	c, err := config.FromMap(environment)
 	require.NoError(t, err)
-	b := &testBundle{config: c, registry: prometheus.NewRegistry(), redisURL: redisURL, postgresURL: postgresURL}
-	b.redis, err = cache.Connect(redisURL, 40)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, b.redis.Close()) })
-	b.cache = cache.New(b.redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
+	c.RedisURL, c.DatabaseURL = redisURL, postgresURL
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
-	b.store, err = store.Open(postgresURL, store.Options{Logger: logger, MaxConns: 10})
+	s, err := process.Connect(c, logger, process.Pools{Redis: 40, Postgres: 10})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
-	loader := store.NewLoader(b.store, 2*time.Second) // patient, since the machine may be busy
-	t.Cleanup(loader.Close)
-	writer := b.cache.NewWriter(func() bool { return true })
-	t.Cleanup(writer.Close)
-	b.service = writepath.New(b.cache, writer, loader, none{})
+	t.Cleanup(s.Close)
+	b := &testBundle{
+		config: c, redis: s.Redis, cache: s.Cache, store: s.Store, registry: prometheus.NewRegistry(),
+		redisURL: redisURL, postgresURL: postgresURL,
+	}
+	b.open(t, writepath.Parts{BaseTimeout: 2 * time.Second}) // patient, since the machine may be busy
 	b.worker = worker.New(worker.Options{
 		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: b.registry, Logger: logger,
 	})
@@ -85,6 +77,14 @@ func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.db.Close()) })
 	return b
+}
+
+// open opens the write path.
+func (b *testBundle) open(t *testing.T, parts writepath.Parts) {
+	t.Helper()
+	parts.Cache, parts.Store = b.cache, b.store
+	b.service = writepath.Open(parts)
+	t.Cleanup(b.service.Close)
 }
 
 // run runs the worker until the test ends.

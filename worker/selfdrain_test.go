@@ -17,7 +17,6 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
-	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 	"github.com/afterwrite/afterwrite/tasks"
 	"github.com/afterwrite/afterwrite/worker"
@@ -61,11 +60,7 @@ func (b *testBundle) limitMemory(t *testing.T, room int) {
 // patient lets the write path wait for Postgres for as long as it takes, so that the base of every counter is known.
 func (b *testBundle) patient(t *testing.T) {
 	t.Helper()
-	loader := store.NewLoader(b.store, time.Minute)
-	t.Cleanup(loader.Close)
-	writer := b.cache.NewWriter(func() bool { return true })
-	t.Cleanup(writer.Close)
-	b.service = writepath.New(b.cache, writer, loader, none{})
+	b.open(t, writepath.Parts{BaseTimeout: time.Minute})
 }
 
 // fill writes new counters until Redis is full, and returns how many it took.

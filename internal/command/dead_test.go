@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,57 +12,55 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/deadletter"
-	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
 // deadBundle is servers with dead letters on them, and what to run the program with.
 type deadBundle struct {
-	env   []string
-	cache *cache.Cache
-	store *store.Store
+	*process.Servers
+
+	env []string
 }
 
 func setupDead(t *testing.T) *deadBundle {
 	t.Helper()
-	b := &deadBundle{env: servers(t)}
-	variables := environMap(b.env)
-	client, err := cache.Connect(variables["REDIS_URL"], 4)
+	env := servers(t)
+	c, err := config.FromMap(environMap(env))
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	b.cache = cache.New(client, cache.Options{Shards: cache.DefaultShards, CleanTTL: time.Hour})
-	b.store, err = store.Open(variables["DATABASE_URL"], store.Options{MaxConns: 2})
+	s, err := process.Connect(c, slog.New(slog.DiscardHandler), process.Pools{Redis: 4, Postgres: 2})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
-	return b
+	t.Cleanup(s.Close)
+	return &deadBundle{Servers: s, env: env}
 }
 
 // bury makes keys dead, with a value of 10 in Redis.
 func (b *deadBundle) bury(t *testing.T, keys ...counter.Key) {
 	t.Helper()
-	writer := b.cache.NewWriter(func() bool { return true })
+	writer := b.Cache.NewWriter(func() bool { return true })
 	defer writer.Close()
 	for _, key := range keys {
 		op := counter.Operation{Key: key, Kind: counter.Set, Amount: 10}
 		outcome := writer.Do(t.Context(), []cache.Write{{Operation: op, Blind: true}})
 		require.NoError(t, outcome[0].Err)
-		snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
+		snapshot, err := b.Cache.Read(t.Context(), b.Cache.Shard(key), []counter.Key{key})
 		require.NoError(t, err)
-		rows, err := b.store.Read(t.Context(), []counter.Key{key})
+		rows, err := b.Store.Read(t.Context(), []counter.Key{key})
 		require.NoError(t, err)
 		row, found := rows[key]
-		_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Token: snapshot.Token}})
+		_, err = b.Cache.Hydrate(t.Context(), []cache.Base{{Key: key, Row: row, Found: found, Token: snapshot.Token}})
 		require.NoError(t, err)
 		note := cache.Dead{Reason: "violates\n\"small\"", Since: time.Unix(1_700_000_000, 0), Attempts: 8}
-		epoch, err := b.cache.Seal(t.Context(), b.cache.Shard(key), cache.Taking{Owner: "test", Lease: time.Minute})
+		epoch, err := b.Cache.Seal(t.Context(), b.Cache.Shard(key), cache.Taking{Owner: "test", Lease: time.Minute})
 		require.NoError(t, err)
 		require.Equal(t, 1, epoch.Keys)
-		require.NoError(t, b.cache.Bury(t.Context(), key, note))
-		_, done, err := b.cache.Commit(t.Context(), &epoch)
+		require.NoError(t, b.Cache.Bury(t.Context(), key, note))
+		_, done, err := b.Cache.Commit(t.Context(), &epoch)
 		require.NoError(t, err)
 		require.True(t, done)
-		require.NoError(t, b.cache.Release(t.Context(), b.cache.Shard(key), "test"))
+		require.NoError(t, b.Cache.Release(t.Context(), b.Cache.Shard(key), "test"))
 	}
 }
 
@@ -83,7 +82,7 @@ func TestDeadListShowsWhatBothSidesHave(t *testing.T) {
 	b := setupDead(t)
 	require.Empty(t, b.succeeds(t, "dead", "list"))
 	require.Equal(t, "[]\n", b.succeeds(t, "dead", "list", "--json"))
-	_, err := b.store.Upsert(t.Context(), []counter.Row{{Key: "b", Value: 7, Version: 3}})
+	_, err := b.Store.Upsert(t.Context(), []counter.Row{{Key: "b", Value: 7, Version: 3}})
 	require.NoError(t, err)
 	b.bury(t, "a", "b")
 
@@ -169,7 +168,7 @@ func TestDeadRedriveWaits(t *testing.T) {
 func TestDeadDiscardShowsWhatIsDroppedAndAsks(t *testing.T) {
 	t.Parallel()
 	b := setupDead(t)
-	_, err := b.store.Upsert(t.Context(), []counter.Row{{Key: "a", Value: 7, Version: 3}})
+	_, err := b.Store.Upsert(t.Context(), []counter.Row{{Key: "a", Value: 7, Version: 3}})
 	require.NoError(t, err)
 	b.bury(t, "a")
 	p := start(t, b.env, "dead", "discard", "a")
@@ -218,7 +217,7 @@ func TestDeadCommandsRefuseOtherSettings(t *testing.T) {
 	t.Parallel()
 	b := setupDead(t)
 	b.bury(t, "a")
-	require.NoError(t, b.cache.CheckMeta(t.Context()))
+	require.NoError(t, b.Cache.CheckMeta(t.Context()))
 	p := start(t, append([]string{"AFTERWRITE_SHARDS=8"}, b.env...), "dead", "list")
 	require.Contains(t, p.oneLine(t), "AFTERWRITE_SHARDS=16")
 	require.Contains(t, start(t, nil, "dead", "list").oneLine(t), "REDIS_URL is not set")

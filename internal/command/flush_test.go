@@ -13,7 +13,7 @@ import (
 // write makes counters dirty.
 func (b *deadBundle) write(t *testing.T, keys ...counter.Key) {
 	t.Helper()
-	w := b.cache.NewWriter(func() bool { return true })
+	w := b.Cache.NewWriter(func() bool { return true })
 	defer w.Close()
 	for _, key := range keys {
 		o := w.Do(t.Context(), []cache.Write{{Operation: counter.Operation{Key: key, Kind: counter.Set, Amount: 7}, Blind: true}})[0]
@@ -24,12 +24,12 @@ func (b *deadBundle) write(t *testing.T, keys ...counter.Key) {
 // setAside has a dirty counter wait for another try.
 func (b *deadBundle) setAside(t *testing.T, key counter.Key) {
 	t.Helper()
-	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard(key), []counter.Key{key}, time.Hour))
+	require.NoError(t, b.Cache.SetAside(t.Context(), b.Cache.Shard(key), []counter.Key{key}, time.Hour))
 }
 
 func (b *deadBundle) requireRows(t *testing.T, keys ...counter.Key) {
 	t.Helper()
-	rows, err := b.store.Read(t.Context(), keys)
+	rows, err := b.Store.Read(t.Context(), keys)
 	require.NoError(t, err)
 	require.Len(t, rows, len(keys))
 }

@@ -39,9 +39,9 @@ func TestVerifySaysWhatDiffersAndMendsIt(t *testing.T) {
 func (b *deadBundle) hydrate(t *testing.T, row counter.Row) {
 	t.Helper()
 	for range 2 { // the first call on a shard opens its first epoch, so it comes with an old token
-		snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(row.Key), []counter.Key{row.Key})
+		snapshot, err := b.Cache.Read(t.Context(), b.Cache.Shard(row.Key), []counter.Key{row.Key})
 		require.NoError(t, err)
-		_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: row.Key, Row: row, Found: true, Token: snapshot.Token}})
+		_, err = b.Cache.Hydrate(t.Context(), []cache.Base{{Key: row.Key, Row: row, Found: true, Token: snapshot.Token}})
 		require.NoError(t, err)
 	}
 }

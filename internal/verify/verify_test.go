@@ -36,10 +36,6 @@ type testBundle struct {
 	db      *sql.DB
 }
 
-type none struct{}
-
-func (none) Offer(counter.Key, counter.Shard, int64) {}
-
 func setup(t *testing.T) *testBundle {
 	t.Helper()
 	c, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "4"})
@@ -54,11 +50,8 @@ func setup(t *testing.T) *testBundle {
 	b.store, err = store.Open(url, store.Options{Logger: logger, MaxConns: 10})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
-	loader := store.NewLoader(b.store, 10*time.Second)
-	t.Cleanup(loader.Close)
-	writer := b.cache.NewWriter(func() bool { return true })
-	t.Cleanup(writer.Close)
-	b.service = writepath.New(b.cache, writer, loader, none{})
+	b.service = writepath.Open(writepath.Parts{Cache: b.cache, Store: b.store, BaseTimeout: 10 * time.Second})
+	t.Cleanup(b.service.Close)
 	b.worker = worker.New(worker.Options{
 		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: prometheus.NewRegistry(), Logger: logger,
 	})

@@ -22,9 +22,7 @@ import (
 func setupDurable(t *testing.T, primary *local.Redis) *testBundle {
 	t.Helper()
 	b := setupWith(t, primary.URL(), localtest.PostgresURL(t, migrate), waitLong)
-	barrier := b.cache.NewBarrier(1)
-	t.Cleanup(barrier.Close)
-	b.service.WithBarrier(barrier)
+	b.open(t, 1)
 	return b
 }
 

@@ -22,7 +22,7 @@ type Hints interface {
 	Offer(key counter.Key, shard counter.Shard, backlog int64)
 }
 
-// Service carries out operations. It is safe for concurrent use.
+// Service carries out operations: see Open. It is safe for concurrent use.
 type Service struct {
 	cache  *cache.Cache
 	writer *cache.Writer
@@ -31,24 +31,8 @@ type Service struct {
 
 	waiters *waiters
 	barrier Barrier                         // nil: none
-	within  func(ctx context.Context) Hints // nil: hints
-}
-
-// New returns a Service. What it is made of stays the caller's to close, after the last Do.
-func New(c *cache.Cache, writer *cache.Writer, bases Bases, hints Hints) *Service {
-	return &Service{cache: c, writer: writer, bases: bases, hints: hints, waiters: newWaiters(c, bases, hints)}
-}
-
-// WithBarrier lets operations ask to be on replicas or on disk. Call it before the first Do.
-func (s *Service) WithBarrier(b Barrier) *Service {
-	s.barrier = b
-	return s
-}
-
-// WithTracing has the hints of each request carry its trace. Call it before the first Do.
-func (s *Service) WithTracing(within func(ctx context.Context) Hints) *Service {
-	s.within = within
-	return s
+	within  func(ctx context.Context) Hints // hints that carry the trace of a request; nil: hints
+	ends    []func()                        // close the parts, last first
 }
 
 // StopWaiting answers all that wait for Postgres at once, as if their time was over, and whatever would wait later. It ends

@@ -15,9 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
@@ -88,21 +90,22 @@ func setup(t *testing.T) *testBundle {
 
 func setupWith(t *testing.T, redisURL, postgresURL string, bound time.Duration) *testBundle {
 	t.Helper()
-	client, err := cache.Connect(redisURL, 10)
+	c := config.Config{RedisURL: redisURL, DatabaseURL: postgresURL, Shards: 4, CleanTTL: time.Hour}
+	s, err := process.Connect(c, slog.New(slog.DiscardHandler), process.Pools{Redis: 10, Postgres: 10})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	c := cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})
-	s, err := store.Open(postgresURL, store.Options{Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	loader := store.NewLoader(s, bound)
+	t.Cleanup(s.Close)
+	loader := store.NewLoader(s.Store, bound)
 	t.Cleanup(loader.Close)
-	w := c.NewWriter(func() bool { return true })
-	t.Cleanup(w.Close)
-	b := &testBundle{redis: client, cache: c, store: s, reads: &countedReads{Loader: loader}, hints: &notedHints{}}
-	b.service = writepath.New(c, w, b.reads, b.hints)
-	t.Cleanup(b.service.StopWaiting)
+	b := &testBundle{redis: s.Redis, cache: s.Cache, store: s.Store, reads: &countedReads{Loader: loader}, hints: &notedHints{}}
+	b.open(t, 0)
 	return b
+}
+
+// open opens the write path, with durability if replicas is not 0.
+func (b *testBundle) open(t *testing.T, replicas int) {
+	t.Helper()
+	b.service = writepath.Open(writepath.Parts{Cache: b.cache, Bases: b.reads, Hints: b.hints, WaitReplicas: replicas})
+	t.Cleanup(b.service.Close)
 }
 
 func (b *testBundle) do(t *testing.T, ops ...counter.Operation) []counter.Result {
@@ -246,12 +249,11 @@ func TestSlowReaderDoesNotBringBackAnOldState(t *testing.T) {
 	b := setup(t)
 	b.stored(t, counter.Row{Key: "a", Value: 10, Version: 1})
 	shard := b.cache.Shard("a")
-	other := b.cache.NewWriter(func() bool { return true })
-	t.Cleanup(other.Close)
+	elsewhere := writepath.Open(writepath.Parts{Cache: b.cache, Bases: b.reads.Loader})
+	t.Cleanup(elsewhere.Close)
 	var once sync.Once
 	b.reads.after = func() {
 		once.Do(func() {
-			elsewhere := writepath.New(b.cache, other, b.reads.Loader, &notedHints{})
 			r := elsewhere.Do(t.Context(), []counter.Operation{op(counter.Increment, "a", 5)}, writepath.Options{})[0]
 			require.Equal(t, int64(15), r.Counter.Value)
 			b.flush(t)

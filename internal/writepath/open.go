@@ -1,0 +1,112 @@
+package writepath
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+const (
+	// defaultBaseTimeout bounds the one read of Postgres that a request may wait for: the value of a cold key.
+	defaultBaseTimeout = 100 * time.Millisecond
+
+	// closeTimeout bounds the sending of the last hints. The sweep finds the keys of those that are dropped.
+	closeTimeout = 2 * time.Second
+)
+
+// Parts are what a write path is made of. Only Cache is required, and one of Store and Bases.
+type Parts struct {
+	Cache *cache.Cache
+	// MaxDirty is the number of dirty keys past which no further key may become dirty. 0: no bound.
+	MaxDirty int64
+
+	// Store has the rows of cold keys. Concurrent reads are shared, and bounded by BaseTimeout; 0: 100 ms.
+	Store       store.Reader
+	BaseTimeout time.Duration
+	// Bases is asked instead of Store.
+	Bases Bases
+
+	// Sender sends a task for keys that have just become dirty, as Enqueuer says. Nil: none, and the sweep finds them.
+	Sender   tasks.Sender
+	Enqueuer tasks.EnqueuerOptions
+	// Hints is told of these keys instead.
+	Hints Hints
+
+	// WaitReplicas is how many replicas have to have a write that asks for durability=replica. 0: no write may ask for
+	// durability.
+	WaitReplicas int
+	// Tracing makes spans. Nil: none.
+	Tracing trace.TracerProvider
+}
+
+// Open returns a running write path. Close it after the last Do.
+func Open(p Parts) *Service {
+	s := &Service{cache: p.Cache, bases: p.Bases, hints: p.Hints}
+	mayDirty := func() bool { return true }
+	if p.MaxDirty > 0 {
+		limit := NewLimit(p.Cache, p.MaxDirty)
+		s.onClose(limit.Close)
+		mayDirty = limit.MayDirty
+	}
+	s.writer = p.Cache.NewWriter(mayDirty)
+	s.onClose(s.writer.Close)
+	if p.Tracing != nil {
+		s.writer.WithTracing(p.Tracing)
+	}
+	if s.bases == nil {
+		loader := store.NewLoader(p.Store, cmp.Or(p.BaseTimeout, defaultBaseTimeout))
+		s.onClose(loader.Close)
+		s.bases = loader
+	}
+	if s.hints == nil {
+		s.openHints(p)
+	}
+	if p.WaitReplicas > 0 {
+		barrier := p.Cache.NewBarrier(p.WaitReplicas)
+		s.onClose(barrier.Close)
+		s.barrier = barrier
+	}
+	s.waiters = newWaiters(s.cache, s.bases, s.hints)
+	s.onClose(s.StopWaiting)
+	return s
+}
+
+func (s *Service) openHints(p Parts) {
+	if p.Sender == nil {
+		s.hints = noHints{}
+		return
+	}
+	enqueuer := tasks.NewEnqueuer(p.Sender, p.Enqueuer)
+	s.onClose(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		enqueuer.Close(ctx)
+	})
+	s.hints = enqueuer
+	if p.Tracing != nil {
+		s.within = func(ctx context.Context) Hints { return enqueuer.Within(ctx) }
+	}
+}
+
+func (s *Service) onClose(end func()) { s.ends = append(s.ends, end) }
+
+// Close answers all that wait for Postgres, sends the last hints for up to 2 s, and ends what runs in the background.
+func (s *Service) Close() {
+	for _, end := range slices.Backward(s.ends) {
+		end()
+	}
+}
+
+// noHints drops the hints: the sweep finds the keys.
+type noHints struct{}
+
+// Offer implements Hints.
+func (noHints) Offer(counter.Key, counter.Shard, int64) {}
