@@ -1,3 +1,5 @@
+// Package command is the command line: it parses it, and wires every subcommand together from the other packages. A newcomer
+// finds here what each process is made of; package process has what all of them share.
 package command
 
 import (
@@ -55,7 +57,7 @@ var groups = []kong.Group{
 	{Key: "operate", Title: "Operations:"},
 }
 
-// world is what a command gets from outside: everything that a test may want to replace.
+// world is what a command gets from outside: all that tests replace.
 type world struct {
 	ctx     context.Context //nolint:containedctx // a command's Run has no other parameter
 	stdout  io.Writer
@@ -105,7 +107,7 @@ func environMap(environ []string) map[string]string {
 }
 
 // Main runs the program with the arguments after its name, and returns its exit status: 0, 1 after an error, which it has
-// written to stderr in one line, or 2 when the arguments make no sense. The first SIGINT or SIGTERM ends the command in an
+// written to stderr in one line, or 2 when the arguments are invalid. The first SIGINT or SIGTERM ends the command in an
 // orderly way; the second ends the process at once.
 func Main(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -114,7 +116,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	return run(world{ctx: ctx, stdout: stdout, stderr: stderr, environ: os.Environ()}, args)
 }
 
-// exited is what kong's exit function panics with: it has printed the help, and must not go on.
+// exited is the panic of kong's exit function, after kong has printed the help.
 type exited int
 
 func run(w world, args []string) (status int) {
@@ -142,7 +144,7 @@ func run(w world, args []string) (status int) {
 	switch {
 	case err == nil:
 	case errors.Is(err, context.Canceled) && w.ctx.Err() != nil:
-		// It was told to stop before it had begun.
+		// It was told to stop during its start.
 	default:
 		return fail(w, err, exitFailure)
 	}
@@ -160,12 +162,12 @@ func newParser(w world) (*kong.Kong, error) {
 	)
 }
 
-// fail writes err as one line. The end of a server's log is the one thing that is worth more.
+// fail writes err in one line, but keeps the lines of the log of a server that has exited.
 func fail(w world, err error, status int) int {
 	text := process.NewRedactor(config.Secrets(environMap(w.environ))...).Redact(err.Error())
 	if !errors.Is(err, local.ErrExited) {
 		text = strings.ReplaceAll(text, "\n", "; ")
 	}
-	_, _ = fmt.Fprintf(w.stderr, "afterwrite: %s\n", text) // there is nowhere to say that stderr is broken
+	_, _ = fmt.Fprintf(w.stderr, "afterwrite: %s\n", text) // an error of stderr cannot be shown anywhere
 	return status
 }

@@ -1,7 +1,11 @@
 package command
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"time"
 
 	"github.com/afterwrite/afterwrite/internal/process"
 )
@@ -28,6 +32,33 @@ func (d doctorCommand) Run(w *world) error {
 	}
 	if process.Worst(findings) == process.Refused {
 		return errors.New("something is refused: see above")
+	}
+	return nil
+}
+
+// healthcheckTimeout is shorter than the usual time-out of container health checks, so that the reason is printed.
+const healthcheckTimeout = 3 * time.Second
+
+type healthcheckCommand struct {
+	URL string `arg:"" help:"What to ask, for example http://127.0.0.1:8080/readyz."`
+}
+
+// Run implements the command.
+func (h healthcheckCommand) Run(w *world) error {
+	ctx, cancel := context.WithTimeout(w.ctx, healthcheckTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("the URL cannot be used: %w", err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("not healthy: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		return fmt.Errorf("not healthy: %s answered %s", h.URL, response.Status)
 	}
 	return nil
 }

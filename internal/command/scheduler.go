@@ -27,8 +27,7 @@ func (schedulerCommand) Run(w *world) error {
 	}
 	defer p.Close()
 
-	// The queues look the same from every process, so only one exports them.
-	p.Registry.MustRegister(newQueues(p.Redis, p.Log))
+	p.Registry.MustRegister(scheduler.NewQueues(p.Redis, p.Log))
 	return p.Run(w.ctx, nil, func(ctx context.Context) error {
 		return scheduler.Run(ctx, scheduler.Options{
 			Client: asynq.NewClientFromRedisClient(p.Redis), Redis: p.Redis,

@@ -88,7 +88,7 @@ func TestNoPasswordIsPrintedWhenRedisRefusesItOrGoesAway(t *testing.T) {
 
 	p := start(t, append([]string{"REDIS_URL=" + strings.Replace(url, encodedSecret, "wrong"+encodedSecret, 1)}, env...), "worker")
 	require.Equal(t, exitFailure, p.end(t))
-	require.Contains(t, p.out.String(), "does not let us in")
+	require.Contains(t, p.out.String(), "rejects the connection")
 	p.keeps(t)
 
 	p = start(t, append([]string{"REDIS_URL=" + url}, env...), "worker")

@@ -62,8 +62,8 @@ func migrateAll(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	return err
 }
 
-// untilHangup also ends ctx when the terminal is closed (unless nohup is to prevent that), and lets writes to a reader that
-// has gone fail instead of ending the process: either would leave the other processes behind, or stop them out of order.
+// untilHangup also ends ctx when the terminal is closed, unless nohup prevents that. It makes writes to a closed pipe fail instead
+// of ending the process. Either signal would otherwise leave the other processes running, or stop them out of order.
 func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if signal.Ignored(syscall.SIGHUP) {

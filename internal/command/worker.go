@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/config"
@@ -56,4 +57,44 @@ func (o workerCommand) Run(w *world) error {
 		defer end()
 		return drainUntilClean(ctx, work, "worker --drain "+rand.Text(), o.Timeout)
 	})
+}
+
+// drainEvery is the pause between two rounds of a worker that ends when nothing is dirty.
+const drainEvery = 200 * time.Millisecond
+
+// drainUntilClean drains until nothing is dirty but dead letters, or bound has passed; 0: no bound. It waits for keys that wait for
+// another attempt, since this process also runs the tasks of those, and for a Postgres that is away.
+func drainUntilClean(ctx context.Context, work *worker.Worker, owner string, bound time.Duration) error {
+	if bound > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, bound)
+		defer cancel()
+	}
+	last := int64(-1)
+	for {
+		_, left, err := work.DrainAll(ctx, owner)
+		if err == nil && left == 0 {
+			return nil
+		}
+		if err == nil {
+			last = left
+		}
+		select {
+		case <-ctx.Done():
+			return notDrained(ctx, bound, last)
+		case <-time.After(drainEvery):
+		}
+	}
+}
+
+// notDrained says why a drain ended early. left counts the counters that are dirty; below 0: unknown.
+func notDrained(ctx context.Context, bound time.Duration, left int64) error {
+	why := "told to stop"
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		why = "not drained after " + bound.String()
+	}
+	if left < 0 {
+		return fmt.Errorf("%s: redis or postgres did not answer", why)
+	}
+	return fmt.Errorf("%s: %d counters are still dirty", why, left)
 }

@@ -124,14 +124,14 @@ func checkPolicy(info map[string]string, name string) Finding {
 	f := Finding{Name: name, Status: OK, Detail: policy + ", " + memoryLimit(info)}
 	switch {
 	case policy == "":
-		return unchecked(name, errors.New("INFO does not tell the policy"))
+		return unchecked(name, errors.New("INFO does not have the policy"))
 	case policy != "noeviction" && !strings.HasPrefix(policy, "volatile-"):
 		f.Status = Refused
-		f.Detail = policy + ": when memory runs out, Redis would throw away counters that Postgres does not have yet"
+		f.Detail = policy + ": when memory runs out, Redis would evict counters that Postgres does not have yet"
 		f.Fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
 	case info["maxmemory"] == "0":
 		f.Status = Warning
-		f.Detail = policy + ", no memory limit: when the machine's memory runs out the system kills Redis, instead of Redis refusing writes"
+		f.Detail = policy + ", no memory limit: when the machine runs out of memory, the system kills Redis; with a limit, Redis refuses writes"
 		f.Fix = "redis-cli CONFIG SET maxmemory " + spareMemory(info) + ", and the same in redis.conf (or what the machine can spare)"
 	}
 	return f
@@ -155,14 +155,14 @@ func memoryLimit(info map[string]string) string {
 	return "no memory limit"
 }
 
-const whatIsLost = "every write that Postgres does not have yet (seconds of them; all since its outage began while Postgres is away)"
+const whatIsLost = "every write that Postgres does not have yet (the last seconds; in an outage of Postgres, all since it began)"
 
 // checkPersistence warns when a restart of Redis loses writes.
 func checkPersistence(ctx context.Context, node redis.Cmdable, info map[string]string, name string) Finding {
 	name += " persistence"
 	switch info["aof_enabled"] {
 	case "":
-		return unchecked(name, errors.New("INFO does not tell whether AOF is on"))
+		return unchecked(name, errors.New("INFO does not have aof_enabled"))
 	case "0":
 		return Finding{
 			Name: name, Status: Warning, Detail: "AOF is OFF: when Redis restarts or crashes, it loses " + whatIsLost,
@@ -211,5 +211,5 @@ func (c Checks) checkLayout(ctx context.Context) Finding {
 	if err != nil {
 		return unchecked(name, err)
 	}
-	return Finding{Name: name, Status: OK, Detail: "the settings are those that its counters were stored with"}
+	return Finding{Name: name, Status: OK, Detail: "the settings match those of its counters"}
 }

@@ -119,7 +119,7 @@ func Start(ctx context.Context, env Environment, plan Plan) (*Process, error) {
 		p.Close()
 		return nil, err
 	}
-	p.silence = context.AfterFunc(ctx, func() { log.Info("stopping: what is under way is ended") })
+	p.silence = context.AfterFunc(ctx, func() { log.Info("stopping: finishing what is in progress") })
 	return p, nil
 }
 

@@ -139,8 +139,8 @@ func (s *Servers) AwaitRedis(ctx context.Context, patience time.Duration) error 
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case refusesUs(err):
-			return fmt.Errorf("redis at %s does not let us in (%w): correct REDIS_URL", name, err)
+		case rejects(err):
+			return fmt.Errorf("redis at %s rejects the connection (%w): correct REDIS_URL", name, err)
 		case time.Now().After(deadline):
 			return fmt.Errorf("redis at %s does not answer (%w): start it, or correct REDIS_URL", name, err)
 		case !said:
@@ -155,17 +155,17 @@ func (s *Servers) AwaitRedis(ctx context.Context, patience time.Duration) error 
 	}
 }
 
-// passing are the answers of a Redis that is there but not ready yet.
-var passing = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "ERR max number of clients"}
+// temporary are the errors of a Redis that is not ready yet.
+var temporary = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "ERR max number of clients"}
 
-// refusesUs reports that Redis answered with an error that waiting does not change: a wrong password, a database that
+// rejects reports that Redis answered with an error that waiting does not change: a wrong password, or a database that
 // does not exist.
-func refusesUs(err error) bool {
+func rejects(err error) bool {
 	var answer redis.Error
 	if !errors.As(err, &answer) {
 		return false
 	}
-	for _, prefix := range passing {
+	for _, prefix := range temporary {
 		if strings.HasPrefix(answer.Error(), prefix) {
 			return false
 		}

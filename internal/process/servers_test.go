@@ -79,7 +79,7 @@ func TestAwaitRedisDoesNotWaitForAPasswordToBecomeRight(t *testing.T) {
 
 	err := serversAt(t, "redis://:wrong@"+server.Addr()+"/0", io.Discard).AwaitRedis(t.Context(), time.Hour)
 
-	require.ErrorContains(t, err, "does not let us in")
+	require.ErrorContains(t, err, "rejects the connection")
 	require.ErrorContains(t, err, "WRONGPASS")
 }
 
@@ -105,7 +105,7 @@ func TestOnlyAnswersThatStayTheSameEndTheWait(t *testing.T) {
 		"LOADING Redis is loading the dataset in memory": false, "MASTERDOWN Link with MASTER is down": false,
 		"CLUSTERDOWN The cluster is down": false, "ERR max number of clients reached": false,
 	} {
-		require.Equal(t, want, refusesUs(redisError(text)), text)
+		require.Equal(t, want, rejects(redisError(text)), text)
 	}
-	require.False(t, refusesUs(errors.New("connection refused")))
+	require.False(t, rejects(errors.New("connection refused")))
 }

@@ -1,4 +1,4 @@
-package command
+package scheduler
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
-	"github.com/hibiken/asynq/x/metrics"
+	asynqmetrics "github.com/hibiken/asynq/x/metrics"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
@@ -17,13 +17,13 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// queuesTimeout bounds what a scrape waits for a Redis that does not answer, as that of the other collectors.
+// queuesTimeout bounds how long a scrape waits for a Redis that does not answer, like that of the other collectors.
 const queuesTimeout = 2 * time.Second
 
-// queues exports Asynq's queues by Asynq's own collector, which writes a line to the log at each scrape that fails, and waits for
-// as long as the client does: it is asked only while Redis answers for the queues. Two of its gauges end in _total, which
-// Prometheus keeps for counters: here they do without.
-type queues struct {
+// Queues exports Asynq's queues by Asynq's own collector. That one logs a line at each scrape that fails, and waits as long as
+// the client does, so it is asked only while Redis answers for the queues. Two of its gauges end in _total, which Prometheus
+// reserves for counters; here they do not.
+type Queues struct {
 	redis redis.UniversalClient
 	inner prometheus.Gatherer
 	log   *slog.Logger
@@ -32,23 +32,24 @@ type queues struct {
 	failing bool // what was logged last
 }
 
-func newQueues(client redis.UniversalClient, log *slog.Logger) *queues {
+// NewQueues returns a collector. The queues look the same from every process, so only one should export them.
+func NewQueues(client redis.UniversalClient, log *slog.Logger) *Queues {
 	inner := prometheus.NewRegistry()
-	inner.MustRegister(undescribed{metrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(client))})
-	return &queues{redis: client, inner: inner, log: log}
+	inner.MustRegister(undescribed{asynqmetrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(client))})
+	return &Queues{redis: client, inner: inner, log: log}
 }
 
-// undescribed is a collector that is not asked what it has before it is asked for it: Asynq's would ask Redis.
+// undescribed is a collector that is registered without a description. Asynq's would ask Redis for it.
 type undescribed struct{ prometheus.Collector }
 
 // Describe implements prometheus.Collector.
 func (undescribed) Describe(chan<- *prometheus.Desc) {}
 
-// Describe implements prometheus.Collector. It says nothing, which makes the registry check what comes at each scrape.
-func (*queues) Describe(chan<- *prometheus.Desc) {}
+// Describe implements prometheus.Collector. It sends nothing, which makes the registry check the metrics at each scrape.
+func (*Queues) Describe(chan<- *prometheus.Desc) {}
 
-// Collect implements prometheus.Collector.
-func (q *queues) Collect(ch chan<- prometheus.Metric) {
+// Collect implements prometheus.Collector. It blocks for about 2 s at most.
+func (q *Queues) Collect(ch chan<- prometheus.Metric) {
 	err := q.probe()
 	if err == nil {
 		err = q.collect(ch)
@@ -56,8 +57,8 @@ func (q *queues) Collect(ch chan<- prometheus.Metric) {
 	q.report(err)
 }
 
-// collect hands on what Asynq's collector has, which is counters and gauges only.
-func (q *queues) collect(ch chan<- prometheus.Metric) error {
+// collect passes on what Asynq's collector has, which is counters and gauges only.
+func (q *Queues) collect(ch chan<- prometheus.Metric) error {
 	families, err := q.inner.Gather()
 	for _, family := range families {
 		name, kind := family.GetName(), prometheus.CounterValue
@@ -76,12 +77,12 @@ func (q *queues) collect(ch chan<- prometheus.Metric) error {
 	return err
 }
 
-// probe asks for a key of each slot that Asynq has on a cluster, in one round trip.
-func (q *queues) probe() error {
+// probe asks for one key in each slot that Asynq uses on a cluster, in one round trip.
+func (q *Queues) probe() error {
 	ctx, cancel := context.WithTimeout(context.Background(), queuesTimeout)
 	defer cancel()
 	pipe := q.redis.Pipeline()
-	pipe.Exists(ctx, "asynq:queues") // base.AllQueues in its source
+	pipe.Exists(ctx, queuesKey)
 	for _, name := range []string{tasks.QueueFlush, tasks.QueueSweep, tasks.QueueRetry} {
 		pipe.Exists(ctx, "asynq:{"+name+"}:pending") // base.PendingKey
 	}
@@ -92,7 +93,7 @@ func (q *queues) probe() error {
 }
 
 // report logs a change, once.
-func (q *queues) report(err error) {
+func (q *Queues) report(err error) {
 	q.mu.Lock()
 	changed := q.failing != (err != nil)
 	q.failing = err != nil
