@@ -2,12 +2,10 @@ package local
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // clusterMajor is the PostgreSQL version that made the data in dir; 0 when there is none yet.
@@ -40,21 +38,9 @@ func (p *Postgres) initCluster(ctx context.Context, cluster string) error {
 	if !p.opts.Fsync {
 		args = append(args, "--no-sync")
 	}
-	c, err := startChild(command{
-		path: filepath.Join(p.binDir, "initdb"), args: args, dir: p.dir, env: postgresEnv(), cred: p.cred,
-		orphanSignal: syscall.SIGKILL,
-	})
-	if err != nil {
-		return fmt.Errorf("start initdb: %w", err)
-	}
-	select {
-	case <-c.done:
-	case <-ctx.Done():
-		c.kill()
-		return fmt.Errorf("initdb: %w", ctx.Err())
-	}
-	if c.err != nil {
-		return problemf(ErrExited, "initdb failed: %s; the last lines of its output:\n%s", c.err, c.log)
+	initdb := Program{Path: filepath.Join(p.binDir, "initdb"), Args: args, Dir: p.dir, Env: postgresEnv(), cred: p.cred}
+	if _, err := initdb.Run(ctx); err != nil {
+		return err
 	}
 	if err := os.Rename(unfinished, cluster); err != nil {
 		return notWritable(p.dir, err)

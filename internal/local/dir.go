@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // makeDir creates a private folder (mode 0700) for data, with its parents, and returns its absolute path without symbolic links.
@@ -40,6 +41,37 @@ func makeDir(dir string, cred *syscall.Credential) (string, error) {
 		return "", notWritable(dir, err)
 	}
 	return resolved, nil
+}
+
+// TempDir makes a temporary folder for the folders of servers. It is open to the user `postgres` too, unlike that of os.MkdirTemp.
+func TempDir(pattern string) (string, error) {
+	dir, err := os.MkdirTemp("", pattern)
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o711)
+}
+
+// RemoveDir removes a folder with a server's folder in it, and the folder where the server's data really is (Dir), if that is
+// elsewhere. It takes up to a second, because the last backends of a postgres that was killed may still be writing.
+func RemoveDir(dir, dataDir string) error {
+	err := removeAll(dir)
+	if rel, relErr := filepath.Rel(dir, dataDir); relErr == nil && !filepath.IsLocal(rel) {
+		err = errors.Join(err, removeAll(filepath.Dir(dataDir)))
+	}
+	return err
+}
+
+func removeAll(dir string) error {
+	const tries, pause = 20, 50 * time.Millisecond
+	var err error
+	for range tries {
+		if err = os.RemoveAll(dir); err == nil {
+			return nil
+		}
+		time.Sleep(pause)
+	}
+	return err
 }
 
 // takeOver makes a folder that was there before belong to cred, but only an empty one: root must not give away what is not ours.

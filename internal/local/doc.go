@@ -1,10 +1,15 @@
-// Package local runs a private redis-server and a private postgres as child processes: `afterwrite up` uses it to need
-// nothing but the two programs, and the tests of every package use it (through localtest) to meet real servers.
+// Package local runs programs as child processes, and with them a private redis-server and a private postgres: `afterwrite up`
+// uses it to need nothing but the two servers' programs, and the tests of every package use it (through localtest) to meet
+// real servers.
 //
 //	r, err := local.StartRedis(ctx, local.RedisOptions{Dir: ".afterwrite/redis", Socket: true, AppendOnly: true})
 //	p, err := local.StartPostgres(ctx, local.PostgresOptions{Dir: ".afterwrite/postgres", Fsync: true})
 //	...                       // r.URL() and p.URL() are what go-redis and lib/pq take
 //	p.Stop(ctx); r.Stop(ctx)  // the data stays: p.Start(ctx) goes on with it, at the same address
+//
+//	api, err := local.Program{Path: "bin/afterwrite", Args: []string{"api"}, Log: os.Stderr}.Start()
+//	err = api.Await(ctx, local.Answers("http://127.0.0.1:8080/readyz"))
+//	err = api.Stop(ctx, 10*time.Second)
 //
 // What it promises:
 //

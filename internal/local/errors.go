@@ -19,10 +19,10 @@ var (
 	ErrNoUser = errors.New("no user to run postgres as")
 	// ErrVersion: the data folder belongs to a PostgreSQL version that is not installed.
 	ErrVersion = errors.New("data of another PostgreSQL version")
-	// ErrExited: the server ended before it was ready; the error holds the last lines of its log.
-	ErrExited = errors.New("server ended")
-	// ErrKilled: Stop had to kill the server, because it had not ended in time.
-	ErrKilled = errors.New("server killed")
+	// ErrExited: the program ended before it was ready, or with an error; the message holds the last lines of its log.
+	ErrExited = errors.New("program ended")
+	// ErrKilled: Stop had to kill the program, because it had not ended in time.
+	ErrKilled = errors.New("program killed")
 )
 
 // problem is an error with a message for the user and a kind for errors.Is.

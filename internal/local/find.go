@@ -66,6 +66,19 @@ func findPostgres(ctx context.Context, option string, major int) (string, error)
 	return "", problemf(ErrNotInstalled, "postgres was not found: install it with `make deps`, or set DATABASE_URL")
 }
 
+// PostgresProgram returns the path of a program that is installed beside postgres, such as pgbench.
+func PostgresProgram(ctx context.Context, name string) (string, error) {
+	dir, err := findPostgres(ctx, "", 0)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	if !isProgram(path) {
+		return "", problemf(ErrNotInstalled, "%s was not found in %s", name, dir)
+	}
+	return path, nil
+}
+
 func postgresCandidates() []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {

@@ -23,12 +23,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// dataDir is not t.TempDir: that one has mode 0700, which shuts out the user `postgres` when the tests run as root.
+// dataDir is not in t.TempDir, whose mode of 0700 shuts out the user `postgres` when the tests run as root.
 func dataDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "afterwrite-local-*") //nolint:usetesting // see above
+	dir, err := local.TempDir("afterwrite-local-*")
 	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o711))
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir + "/data"
 }

@@ -83,8 +83,7 @@ func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error)
 
 	p := &Postgres{opts: opts, binDir: binDir, password: password, cred: cred}
 	p.server = server{
-		name: "postgres", dir: dir, port: opts.Port, stopSignal: syscall.SIGINT, // SIGINT: "fast" shutdown, which does not wait for clients
-		launch: p.launch, ping: p.ping, passing: killedRemains,
+		name: "postgres", dir: dir, port: opts.Port, prepare: p.prepare, ping: p.ping, passing: killedRemains,
 	}
 	if p.port == 0 {
 		err = p.startAnywhere(ctx)
@@ -118,27 +117,23 @@ func (p *Postgres) DatabaseURL(database string) string {
 // Addr is what to dial: host:port.
 func (p *Postgres) Addr() string { return address(p.port) }
 
-func (p *Postgres) launch(ctx context.Context, onExit func()) (*child, error) {
+func (p *Postgres) prepare(ctx context.Context) (Program, error) {
 	cluster := filepath.Join(p.dir, clusterName)
 	if err := waitForOrphan(ctx, filepath.Join(cluster, pidName), "postgres", cluster); err != nil {
-		return nil, err
+		return Program{}, err
 	}
 	if checkPort(p.port) != nil {
-		return nil, portTaken(p.name, p.port)
+		return Program{}, portTaken(p.name, p.port)
 	}
-
 	if err := p.initCluster(ctx, cluster); err != nil {
-		return nil, err
+		return Program{}, err
 	}
-	c, err := startChild(command{
-		path: filepath.Join(p.binDir, "postgres"), args: p.args(cluster), dir: p.dir, env: postgresEnv(), cred: p.cred, log: p.opts.Log,
+	return Program{
+		Path: filepath.Join(p.binDir, "postgres"), Args: p.args(cluster), Dir: p.dir, Env: postgresEnv(), cred: p.cred, Log: p.opts.Log,
+		StopSignal: syscall.SIGINT, // "fast" shutdown, which does not wait for clients
 		// "Immediate" shutdown: ends the backends too and gives back the shared memory, which SIGKILL would not.
-		orphanSignal: syscall.SIGQUIT, onExit: onExit,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("start postgres: %w", err)
-	}
-	return c, nil
+		OrphanSignal: syscall.SIGQUIT,
+	}, nil
 }
 
 func (p *Postgres) args(cluster string) []string {

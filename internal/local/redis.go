@@ -71,8 +71,7 @@ func StartRedis(ctx context.Context, opts RedisOptions) (*Redis, error) {
 
 	r := &Redis{opts: opts, program: program}
 	r.server = server{
-		name: "redis-server", dir: dir, port: opts.Port, stopSignal: syscall.SIGTERM,
-		launch: r.launch, ping: r.ping,
+		name: "redis-server", dir: dir, port: opts.Port, prepare: r.prepare, ping: r.ping,
 	}
 	if path := filepath.Join(dir, "redis.sock"); opts.Socket && len(path) <= socketPathMax {
 		r.socket, r.port = path, 0
@@ -108,13 +107,13 @@ func (r *Redis) DatabaseURL(n int) string {
 // Addr is what to dial: host:port, or the socket's path.
 func (r *Redis) Addr() string { return cmp.Or(r.socket, address(r.port)) }
 
-func (r *Redis) launch(ctx context.Context, onExit func()) (*child, error) {
+func (r *Redis) prepare(ctx context.Context) (Program, error) {
 	pidFile := filepath.Join(r.dir, "redis.pid")
 	if err := waitForOrphan(ctx, pidFile, filepath.Base(r.program), r.dir); err != nil {
-		return nil, err
+		return Program{}, err
 	}
 	if r.socket == "" && checkPort(r.port) != nil {
-		return nil, portTaken(r.name, r.port)
+		return Program{}, portTaken(r.name, r.port)
 	}
 
 	// An orphan saves what it has before it ends, unless there is nothing to save.
@@ -122,17 +121,13 @@ func (r *Redis) launch(ctx context.Context, onExit func()) (*child, error) {
 	if r.opts.AppendOnly || r.opts.Save != "" {
 		orphanSignal = syscall.SIGTERM
 	}
-	c, err := startChild(command{
-		path: r.program,
-		args: append([]string{"-"}, r.opts.Args...), // "-": settings come on stdin, where `ps` does not show the password
-		dir:  r.dir,
-		env:  append(os.Environ(), "LC_ALL=C"), stdin: strings.NewReader(r.config(pidFile)), log: r.opts.Log,
-		orphanSignal: orphanSignal, onExit: onExit,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("start redis-server: %w", err)
-	}
-	return c, nil
+	return Program{
+		Path: r.program,
+		Args: append([]string{"-"}, r.opts.Args...), // "-": settings come on stdin, where `ps` does not show the password
+		Dir:  r.dir,
+		Env:  append(os.Environ(), "LC_ALL=C"), Stdin: strings.NewReader(r.config(pidFile)), Log: r.opts.Log,
+		OrphanSignal: orphanSignal,
+	}, nil
 }
 
 // config is the server's configuration file, in the syntax of redis.conf.

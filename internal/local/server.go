@@ -3,11 +3,9 @@ package local
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -16,23 +14,20 @@ const (
 	startPatience = 60 * time.Second
 	// stopPatience bounds a graceful stop whose ctx has no earlier deadline.
 	stopPatience = 10 * time.Second
-	// pollEvery is the pause between two attempts to connect.
-	pollEvery = 20 * time.Millisecond
 	// retryPause is the pause before a start that failed for a passing reason is tried again.
 	retryPause = 100 * time.Millisecond
 	// retriesMax bounds those attempts: 5 s.
 	retriesMax = 50
 )
 
-// server is what Redis and Postgres have in common: one child at a time on one folder, started and stopped any number of times.
+// server is what Redis and Postgres have in common: one process at a time on one folder, started and stopped any number of times.
 // It is safe for concurrent use.
 type server struct {
-	name       string // as users know it
-	dir        string // locked while the child lives
-	port       int    // on 127.0.0.1; 0: a unix socket. Set before the first Start, fixed after it
-	stopSignal syscall.Signal
-	// launch starts the child; onExit must be handed to it.
-	launch func(ctx context.Context, onExit func()) (*child, error)
+	name string // as users know it
+	dir  string // locked while the process lives
+	port int    // on 127.0.0.1; 0: a unix socket. Set before the first Start, fixed after it
+	// prepare makes the folder ready and says what to run.
+	prepare func(ctx context.Context) (Program, error)
 	// ping is nil once the server answers queries.
 	ping func(ctx context.Context) error
 	// passing tells whether a failed start has a reason that goes away soon; nil: never.
@@ -40,9 +35,8 @@ type server struct {
 
 	// settled: callers know the address, so the next Start must not give up while the port is taken for a moment.
 	settled  atomic.Bool
-	starting sync.Mutex // held for a whole Start
-	mu       sync.Mutex
-	current  *child
+	starting sync.Mutex              // held for a whole Start
+	current  atomic.Pointer[Process] // set for good once StartRedis or StartPostgres has returned
 }
 
 // Start starts the server again after Stop, Kill or a crash, on the same data and at the same address, and blocks until it
@@ -53,7 +47,7 @@ func (s *server) Start(ctx context.Context) error {
 	s.starting.Lock()
 	defer s.starting.Unlock()
 
-	if c := s.child(); c != nil && c.running() {
+	if p := s.current.Load(); p != nil && p.Running() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
@@ -76,117 +70,58 @@ func (s *server) startOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.launch(ctx, func() { _ = unlock() })
+	program, err := s.prepare(ctx)
 	if err != nil {
 		_ = unlock()
 		return err
 	}
-	s.mu.Lock()
-	s.current = c
-	s.mu.Unlock()
-
-	if err := s.awaitReady(ctx, c); err != nil {
-		c.kill()
+	program.Name, program.OnExit = s.name, func() { _ = unlock() }
+	process, err := program.Start()
+	if err != nil {
+		_ = unlock()
 		return err
 	}
-	return nil
-}
+	s.current.Store(process)
 
-// awaitReady pings until the server answers, ends, or ctx is done.
-func (s *server) awaitReady(ctx context.Context, c *child) error {
-	for {
-		err := s.ping(ctx)
-		if err == nil && c.running() {
-			return nil
-		}
-		timer := time.NewTimer(pollEvery)
-		select {
-		case <-c.done:
-			timer.Stop()
-			if strings.Contains(c.log.String(), "Address already in use") { // strerror of EADDRINUSE under LC_ALL=C
-				return portTaken(s.name, s.port)
-			}
-			return s.exitError(c)
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("start %s: no answer in time (%w); last error: %w", s.name, ctx.Err(), err)
-		case <-timer.C:
-		}
+	err = process.Await(ctx, s.ping)
+	if err == nil {
+		return nil
 	}
+	process.Kill()
+	if strings.Contains(process.LastLog(), "Address already in use") { // strerror of EADDRINUSE under LC_ALL=C
+		return portTaken(s.name, s.port)
+	}
+	return err
 }
 
 // Stop ends the server gracefully, so that nothing it acknowledged is lost, and blocks until it has ended: at most until ctx is
 // done, or 10 s; then it is killed, and the error is ErrKilled. Stopping a server that does not run is no error.
-func (s *server) Stop(ctx context.Context) error {
-	c := s.child()
-	if c == nil || !c.running() {
-		return nil
-	}
-	if !c.stop(ctx, s.stopSignal, stopPatience) {
-		return problemf(ErrKilled, "%s did not stop in time and was killed", s.name)
-	}
-	return nil
-}
+func (s *server) Stop(ctx context.Context) error { return s.current.Load().Stop(ctx, stopPatience) }
 
 // Kill ends the server and its children at once with SIGKILL, as a crash would, and blocks until it is reaped. The data stays as
 // the server had written it.
-func (s *server) Kill() {
-	if c := s.child(); c != nil {
-		c.kill()
-	}
-}
+func (s *server) Kill() { s.current.Load().Kill() }
 
 // Pid is the process ID of the server, or of its last run.
-func (s *server) Pid() int {
-	if c := s.child(); c != nil {
-		return c.pid()
-	}
-	return 0
-}
+func (s *server) Pid() int { return s.current.Load().Pid() }
 
 // Done is closed when the server has ended, whatever the reason. Every Start makes a new channel: ask again after it.
-func (s *server) Done() <-chan struct{} {
-	if c := s.child(); c != nil {
-		return c.done
-	}
-	closed := make(chan struct{})
-	close(closed)
-	return closed
-}
+func (s *server) Done() <-chan struct{} { return s.current.Load().Done() }
 
 // Err tells how the server ended, with the last lines of its log (ErrExited); nil while it runs.
 func (s *server) Err() error {
-	c := s.child()
-	if c == nil || c.running() {
+	p := s.current.Load()
+	if p.Running() {
 		return nil
 	}
-	return s.exitError(c)
+	return p.exitError()
 }
 
 // LastLog is the end of the server's output, at most 12 lines.
-func (s *server) LastLog() string {
-	if c := s.child(); c != nil {
-		return c.log.String()
-	}
-	return ""
-}
+func (s *server) LastLog() string { return s.current.Load().LastLog() }
 
 // Dir is where the data really is: not the folder that was asked for, when postgres could not reach that one.
 func (s *server) Dir() string { return s.dir }
-
-func (s *server) child() *child {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.current
-}
-
-func (s *server) exitError(c *child) error {
-	state := "exit status 0"
-	if c.err != nil {
-		state = c.err.Error()
-	}
-	return problemf(ErrExited, "%s ended: %s; the last lines of its log:\n%s", s.name, state, c.log)
-}
 
 // startAnywhere starts a server whose port nobody asked for: when another process wins the race for the port, it picks again.
 func (s *server) startAnywhere(ctx context.Context) error {

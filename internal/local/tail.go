@@ -12,7 +12,7 @@ const (
 	tailLinesMax = 12
 )
 
-// tail hands a server's output on to next and keeps its end, for the error when the server fails.
+// tail hands a program's output on to next and keeps its end, for the error when the program fails.
 type tail struct {
 	next io.Writer // may be nil
 
@@ -20,7 +20,7 @@ type tail struct {
 	kept []byte
 }
 
-// Write never fails: a server must not die of SIGPIPE because somebody's log is full.
+// Write never fails: a program must not die of SIGPIPE because somebody's log is full.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	t.kept = append(t.kept, p...)

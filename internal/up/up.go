@@ -104,7 +104,7 @@ func (u *up) wait(ctx context.Context) error {
 		}()
 	}
 	for _, p := range u.processes {
-		watch(p.done, p.unexpected)
+		watch(p.Done(), p.unexpected)
 	}
 	watch(u.servers.redisDone(), func() error { return u.servers.redis.Err() })
 	watch(u.servers.postgresDone(), func() error { return u.servers.postgres.Err() })
@@ -157,8 +157,8 @@ func (u *up) stopProcesses(ctx context.Context, patience time.Duration, names ..
 			continue
 		}
 		go func() {
-			if !p.stop(ctx, patience) {
-				u.say("the %s did not end within %s and was killed", name, patience)
+			if err := p.Stop(ctx, patience); err != nil {
+				u.say("%v", err)
 			}
 			ended <- struct{}{}
 		}()

@@ -241,7 +241,7 @@ func TestAProcessThatDoesNotStopIsKilled(t *testing.T) {
 	require.NoError(t, err)
 	out.waitFor(t, "deaf")
 
-	require.False(t, p.stop(t.Context(), 50*time.Millisecond))
+	require.ErrorIs(t, p.Stop(t.Context(), 50*time.Millisecond), local.ErrKilled)
 
 	require.ErrorContains(t, p.unexpected(), "signal: killed")
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/afterwrite/afterwrite/internal/local"
 )
 
 // serverPatience bounds the start and the stop of a server.
@@ -44,12 +46,12 @@ func stopShared() error {
 
 	var errs []error
 	if s := &sharedRedis; s.server != nil {
-		errs = append(errs, s.server.Stop(ctx), removeData(s.dir, s.server.Dir()))
+		errs = append(errs, s.server.Stop(ctx), local.RemoveDir(s.dir, s.server.Dir()))
 	}
 	if s := &sharedPostgres; s.server != nil {
-		errs = append(errs, s.server.Stop(ctx), removeData(s.dir, s.server.Dir()))
+		errs = append(errs, s.server.Stop(ctx), local.RemoveDir(s.dir, s.server.Dir()))
 	}
-	return errors.Join(append(errs, removeAll(sharedRedis.dir), removeAll(sharedPostgres.dir))...) // those of failed starts
+	return errors.Join(append(errs, os.RemoveAll(sharedRedis.dir), os.RemoveAll(sharedPostgres.dir))...) // those of failed starts
 }
 
 func requireMain(t testing.TB) {

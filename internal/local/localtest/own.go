@@ -3,8 +3,11 @@ package localtest
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/afterwrite/afterwrite/internal/local"
 )
 
 // server is what Redis and Postgres have in common here.
@@ -20,7 +23,7 @@ func startOwn[S server](t testing.TB, dir *string, start func(context.Context) (
 	temporary := ""
 	if *dir == "" {
 		var err error
-		if temporary, err = newDir(); err != nil {
+		if temporary, err = local.TempDir(dirPattern); err != nil {
 			t.Fatalf("localtest: %v", err)
 		}
 		*dir = filepath.Join(temporary, dataName)
@@ -28,7 +31,7 @@ func startOwn[S server](t testing.TB, dir *string, start func(context.Context) (
 
 	s, err := within(start)
 	if err != nil {
-		_ = removeAll(temporary)
+		_ = os.RemoveAll(temporary)
 		t.Fatalf("localtest: %v", err)
 	}
 	t.Cleanup(func() {
@@ -39,7 +42,7 @@ func startOwn[S server](t testing.TB, dir *string, start func(context.Context) (
 		defer cancel()
 		err := s.Stop(ctx) // no error if the test has ended it
 		if temporary != "" {
-			err = errors.Join(err, removeData(temporary, s.Dir()))
+			err = errors.Join(err, local.RemoveDir(temporary, s.Dir()))
 		}
 		if err != nil {
 			t.Errorf("localtest: end the server: %v", err)

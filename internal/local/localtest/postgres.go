@@ -44,7 +44,7 @@ func PostgresURL(t testing.TB, template func(url string) error) string {
 	requireMain(t)
 	s := &sharedPostgres
 	s.once.Do(func() {
-		if s.dir, s.err = newDir(); s.err != nil {
+		if s.dir, s.err = local.TempDir(dirPattern); s.err != nil {
 			return
 		}
 		s.server, s.err = within(func(ctx context.Context) (*local.Postgres, error) {

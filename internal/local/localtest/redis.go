@@ -32,7 +32,7 @@ func RedisURL(t testing.TB) string {
 	requireMain(t)
 	s := &sharedRedis
 	s.once.Do(func() {
-		if s.dir, s.err = newDir(); s.err != nil {
+		if s.dir, s.err = local.TempDir(dirPattern); s.err != nil {
 			return
 		}
 		s.server, s.err = within(func(ctx context.Context) (*local.Redis, error) {

@@ -1,0 +1,237 @@
+package local
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+const (
+	// pipePatience bounds the wait for the output of a process that has ended: a grandchild may still hold the pipe.
+	pipePatience = 2 * time.Second
+	// pollEvery is the pause between two checks of a process that is not ready yet.
+	pollEvery = 20 * time.Millisecond
+)
+
+// Program says how to run a program as a child of this process. Only Path is required.
+//
+// A child has a process group of its own, so that a Ctrl-C in the terminal reaches only this process, which stops its children
+// in the order it likes. On Linux the kernel ends the child when this process dies.
+type Program struct {
+	Name string // in errors; empty: the last element of Path
+	Path string
+	Args []string
+	Dir  string   // working folder; empty: that of this process
+	Env  []string // nil: that of this process
+
+	Stdin  io.Reader
+	Log    io.Writer // gets stdout and stderr. Calls come from goroutines of this package, one at a time unless Stdout is set
+	Stdout io.Writer // gets a copy of stdout
+
+	StopSignal   syscall.Signal // 0: SIGTERM
+	OrphanSignal syscall.Signal // what the kernel sends when this process dies (Linux only); 0: SIGKILL
+	OnExit       func()         // runs when the process was reaped, before Process.Done is closed
+
+	cred *syscall.Credential // nil: the user of this process
+}
+
+// Process is a child that runs, or one that has ended. It is safe for concurrent use.
+type Process struct {
+	program Program
+	cmd     *exec.Cmd
+	log     *tail
+	done    chan struct{}
+}
+
+// Start starts the program. It does not wait for it to be of any use; see Process.Await.
+func (p Program) Start() (*Process, error) {
+	p.Name = cmp.Or(p.Name, filepath.Base(p.Path))
+	log := &tail{next: p.Log}
+	cmd := exec.Command(p.Path, p.Args...) //nolint:noctx // a child outlives the ctx of its start
+	cmd.Dir, cmd.Env, cmd.Stdin = p.Dir, p.Env, p.Stdin
+	cmd.Stdout, cmd.Stderr = log, log
+	if p.Stdout != nil {
+		cmd.Stdout = io.MultiWriter(p.Stdout, log)
+	}
+	cmd.WaitDelay = pipePatience
+	cmd.SysProcAttr = procAttr(cmp.Or(p.OrphanSignal, syscall.SIGKILL))
+	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Credential = p.cred
+
+	process := &Process{program: p, cmd: cmd, log: log, done: make(chan struct{})}
+	started := make(chan error, 1)
+	go process.run(started)
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	return process, nil
+}
+
+// run starts the process and reaps it. It keeps its thread until then: the parent death signal is sent when the THREAD that
+// forked ends, not the process (prctl(2), PR_SET_PDEATHSIG).
+func (p *Process) run(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	err := p.cmd.Start()
+	started <- err
+	if err != nil {
+		return
+	}
+	_ = p.cmd.Wait() // State tells how it ended
+	if p.program.OnExit != nil {
+		p.program.OnExit()
+	}
+	close(p.done)
+}
+
+// Run runs the program to its end, which must be exit status 0 (else ErrExited). When ctx is done first, it is killed.
+func (p Program) Run(ctx context.Context) (*Process, error) {
+	process, err := p.Start()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-process.done:
+	case <-ctx.Done():
+		process.Kill()
+		return nil, fmt.Errorf("%s: %w", process.program.Name, ctx.Err())
+	}
+	if !process.State().Success() {
+		return nil, process.exitError()
+	}
+	return process, nil
+}
+
+// Output runs the program to its end like Run, and returns its stdout.
+func (p Program) Output(ctx context.Context) (string, error) {
+	var out bytes.Buffer
+	p.Stdout = &out
+	_, err := p.Run(ctx)
+	return out.String(), err
+}
+
+// Pid is the process ID, also after the end.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended and was reaped.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Running reports whether the process has not been reaped yet.
+func (p *Process) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// State tells how the process ended ("exit status 1", "signal: killed") and what it used; nil while it runs.
+func (p *Process) State() *os.ProcessState {
+	if p.Running() {
+		return nil
+	}
+	return p.cmd.ProcessState
+}
+
+// LastLog is the end of the output, at most 12 lines.
+func (p *Process) LastLog() string { return p.log.String() }
+
+// exitError is for a process that has ended.
+func (p *Process) exitError() error {
+	return problemf(ErrExited, "%s ended: %s; the last lines of its log:\n%s", p.program.Name, p.State(), p.log)
+}
+
+// Await blocks until ready returns nil, at most until ctx is done. The end of the process is an error at once (ErrExited), which
+// holds the last lines of its log.
+func (p *Process) Await(ctx context.Context, ready func(context.Context) error) error {
+	for {
+		err := ready(ctx)
+		if err == nil && p.Running() {
+			return nil
+		}
+		select {
+		case <-p.done:
+			return p.exitError()
+		case <-ctx.Done():
+			return fmt.Errorf("start %s: no answer in time (%w); last error: %w", p.program.Name, ctx.Err(), err)
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+// httpTimeout bounds one request of Answers.
+const httpTimeout = 5 * time.Second
+
+// httpClient keeps no connection, so that nothing is left open between two requests to a process that may be gone.
+var httpClient = &http.Client{Timeout: httpTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// Answers returns a condition for Await: GET of the URL is answered with status 200 within 5 s.
+func Answers(url string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+		if err != nil {
+			return err
+		}
+		response, err := httpClient.Do(request)
+		if err != nil {
+			return err
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return errors.New(response.Status)
+		}
+		return nil
+	}
+}
+
+// Signal sends a signal, and reports whether the process was there to get it.
+func (p *Process) Signal(signal os.Signal) bool {
+	return p.Running() && p.cmd.Process.Signal(signal) == nil
+}
+
+// Stop sends the program's stop signal and blocks until the process has ended: for patience at most, or until ctx is done. Then
+// it is killed, and the error is ErrKilled. Stopping a process that has ended is no error.
+func (p *Process) Stop(ctx context.Context, patience time.Duration) error {
+	if !p.Running() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+
+	p.Signal(cmp.Or(p.program.StopSignal, syscall.SIGTERM))
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+	}
+	p.Kill()
+	return problemf(ErrKilled, "%s did not stop in time and was killed", p.program.Name)
+}
+
+// Kill ends the process and its children with SIGKILL, and blocks until the process is reaped.
+func (p *Process) Kill() {
+	if !p.Running() {
+		return
+	}
+	// Postgres' backends are sessions of their own: killing the process group does not reach them. While it is stopped it
+	// makes no further ones.
+	_ = syscall.Kill(p.Pid(), syscall.SIGSTOP)
+	children := childrenOf(p.Pid())
+	_ = syscall.Kill(-p.Pid(), syscall.SIGKILL)
+	for _, pid := range children {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	<-p.done
+}
