@@ -82,7 +82,7 @@ mutants: deps ## Break each rule of the design in a copy, and require that the m
 mutants-all: deps ## The same for every line that the guarantees rest on: some minutes
 	go run ./proof/mutant -all
 
-BENCH ?= -readme
+BENCH ?= -document
 
 .PHONY: bench
 bench: ## Measure afterwrite and its peers, and write the table of docs/performance.md: about 25 minutes on 2 cores

@@ -29,7 +29,7 @@ has_postgres() {
     return 1
 }
 
-# Like has_postgres. Keep these places in step with proof/bench/load/find.go.
+# Like has_postgres. Keep these places in step with internal/local/find.go.
 has_pgbench() {
     for program in "${AFTERWRITE_POSTGRES_BIN:-}/pgbench" "$(command -v pgbench || true)" \
         /usr/lib/postgresql/*/bin/pgbench /usr/pgsql-*/bin/pgbench \

@@ -25,10 +25,6 @@ func coalesce(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	// A server process of Postgres reports what it has done when it ends, at the latest: so does what has made the rows.
-	if err := stage.Await(ctx, time.Minute, "postgres's processes to end", unused(stage)); err != nil {
-		return err
-	}
 	before, err := rowsWritten(ctx, stage)
 	if err != nil {
 		return err
@@ -53,9 +49,6 @@ func coalesce(ctx context.Context, b *bench) error {
 	if err := stage.StopAll(); err != nil {
 		return err
 	}
-	if err := stage.Await(ctx, time.Minute, "postgres's processes to end", unused(stage)); err != nil {
-		return err
-	}
 	after, err := rowsWritten(ctx, stage)
 	if err != nil {
 		return err
@@ -64,19 +57,19 @@ func coalesce(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// unused reports whether nothing is connected to the stage's database but who asks.
-func unused(stage *world.Stage) func(context.Context) (bool, error) {
-	return func(ctx context.Context) (bool, error) {
+// rowsWritten is how many rows were inserted or updated since the statistics began. A server process of Postgres reports what it
+// has done when it ends, at the latest: so this waits until nothing else is connected to the stage's database.
+func rowsWritten(ctx context.Context, stage *world.Stage) (rows int64, err error) {
+	err = world.Await(ctx, time.Minute, "postgres's processes to end", func(ctx context.Context) (bool, error) {
 		const query = `
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`
 		var connected int
 		err := stage.DB.QueryRowContext(ctx, query).Scan(&connected)
 		return connected == 0, err
+	})
+	if err != nil {
+		return 0, err
 	}
-}
-
-// rowsWritten is how many rows were inserted or updated since the statistics began.
-func rowsWritten(ctx context.Context, stage *world.Stage) (rows int64, err error) {
 	const query = `SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relname = 'counters'`
 	if err := stage.DB.QueryRowContext(ctx, query).Scan(&rows); err != nil {
 		return 0, fmt.Errorf("count rows written: %w", err)

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
-	"github.com/afterwrite/afterwrite/proof/bench/proc"
+	"github.com/prometheus/procfs"
+
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 // cpuTimes are the CPU times of processes so far.
@@ -15,26 +19,67 @@ var cpuOrder = []string{"api", "worker", "scheduler", "redis", "postgres"}
 // readCPU reads those of the two servers, and of what runs of the system.
 func (b *bench) readCPU(sys *system) (cpuTimes, error) {
 	pids := map[string][]int{"redis": {sys.stage.RedisPID()}, "postgres": {b.world.Postgres.Pid()}}
-	if sys.api != nil {
-		pids["api"] = []int{sys.api.PID}
-	}
-	if sys.scheduler != nil {
-		pids["scheduler"] = []int{sys.scheduler.PID}
-	}
-	for _, w := range sys.workers {
-		if w != nil {
-			pids["worker"] = append(pids["worker"], w.PID)
+	for name, processes := range map[string][]*world.Process{"api": {sys.api}, "scheduler": {sys.scheduler}, "worker": sys.workers} {
+		for _, p := range processes {
+			if p != nil {
+				pids[name] = append(pids[name], p.Pid())
+			}
 		}
+	}
+	all, err := everyProcess()
+	if err != nil {
+		return nil, err
 	}
 	times := make(cpuTimes, len(pids))
 	for name, list := range pids {
-		used, err := proc.CPU(list...)
-		if err != nil {
-			return nil, err
-		}
-		times[name] = used
+		times[name] = cpuTime(all, list)
 	}
 	return times, nil
+}
+
+// everyProcess reads what /proc says of all processes. Those that end meanwhile are left out.
+func everyProcess() (map[int]procfs.ProcStat, error) {
+	processes, err := procfs.AllProcs()
+	if err != nil {
+		return nil, fmt.Errorf("read /proc: %w", err)
+	}
+	all := make(map[int]procfs.ProcStat, len(processes))
+	for _, p := range processes {
+		if stat, err := p.Stat(); err == nil {
+			all[p.PID] = stat
+		}
+	}
+	return all, nil
+}
+
+// tick is the unit of the times in /proc/<pid>/stat: sysconf(_SC_CLK_TCK) is 100 on every Linux that Go runs on.
+const tick = 10 * time.Millisecond
+
+// cpuTime is the CPU time of the processes with these IDs, with all their descendants, living or reaped. So Postgres, which has a
+// process for each connection, is its postmaster's ID. A process that has ended counts as 0: read it before it ends.
+func cpuTime(all map[int]procfs.ProcStat, pids []int) time.Duration {
+	var sum time.Duration
+	for _, s := range all {
+		if descends(all, s, pids) {
+			sum += time.Duration(int(s.UTime+s.STime)+s.CUTime+s.CSTime) * tick //nolint:gosec // centuries fit
+		}
+	}
+	return sum
+}
+
+// descends reports whether a process is one of pids, or a descendant of one.
+func descends(all map[int]procfs.ProcStat, s procfs.ProcStat, pids []int) bool {
+	for range all { // at most: no line of parents is longer
+		if slices.Contains(pids, s.PID) {
+			return true
+		}
+		parent, found := all[s.PPID]
+		if !found {
+			return false
+		}
+		s = parent
+	}
+	return false
 }
 
 func (t cpuTimes) since(before cpuTimes) cpuTimes {

@@ -5,11 +5,12 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/afterwrite/afterwrite/internal/local"
 )
 
 // machine is where and of what a run was made.
@@ -30,9 +31,10 @@ var versionPattern = regexp.MustCompile(`\d+(\.\d+)+`)
 
 // describeMachine asks the machine. What it does not tell is empty.
 func describeMachine(ctx context.Context) machine {
+	postgres, _ := local.PostgresProgram(ctx, "postgres") // where there is none, the run fails later
 	m := machine{
 		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Go: strings.TrimPrefix(runtime.Version(), "go"),
-		Redis: version(ctx, "redis-server", "--version"), Postgres: version(ctx, postgresProgram(), "--version"),
+		Redis: version(ctx, "redis-server", "--version"), Postgres: version(ctx, postgres, "--version"),
 		WRK: version(ctx, "wrk", "-v"), Commit: said(ctx, "git", "describe", "--always", "--dirty"),
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
@@ -66,13 +68,4 @@ func said(ctx context.Context, program string, args ...string) string {
 
 func version(ctx context.Context, program string, args ...string) string {
 	return versionPattern.FindString(said(ctx, program, args...))
-}
-
-// postgresProgram is the newest postgres of Debian's, or the one in PATH.
-func postgresProgram() string {
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
-	if len(found) > 0 {
-		return found[len(found)-1]
-	}
-	return "postgres"
 }

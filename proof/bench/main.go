@@ -12,8 +12,7 @@
 //
 //   - plan.go says what is compared, with the goals, and which runs that takes; rounds.go carries the runs out.
 //   - system.go starts what is measured, and checks what it has written.
-//   - single.go, get.go, batch.go, million.go, cost.go, newkeys.go, coalesce.go, latency.go, memory.go, idle.go, allocations.go
-//     and cpu.go measure.
+//   - single.go, batch.go, million.go, cost.go, newkeys.go, coalesce.go, latency.go, memory.go, idle.go and cpu.go measure.
 //   - publish.go writes the table, the plots, and everything that was measured.
 //
 // Every run checks itself: when everything has drained, the sum of all counters has to be what was acknowledged. Where it is
@@ -35,13 +34,13 @@ import (
 
 // settings are the flags.
 type settings struct {
-	rounds  int
-	seconds int
-	only    *regexp.Regexp
-	out     string
-	readme  bool
-	profile bool
-	full    bool
+	rounds   int
+	seconds  int
+	only     *regexp.Regexp
+	out      string
+	document bool
+	profile  bool
+	full     bool
 }
 
 const (
@@ -79,7 +78,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.IntVar(&s.seconds, "seconds", 3, "how long, after a second of warming up")
 	only := flags.String("only", "", "a regular expression: the comparisons whose names match it")
 	flags.StringVar(&s.out, "out", "proof/bench/results", "the folder for results.json and the plots")
-	flags.BoolVar(&s.readme, "readme", false, "write the table into docs/performance.md")
+	flags.BoolVar(&s.document, "document", false, "write the table into docs/performance.md")
 	flags.BoolVar(&s.profile, "profile", false, "only take CPU profiles of api and worker, and show what costs most")
 	flags.BoolVar(&s.full, "full", false, "measure 10,000,000 keys as well: minutes and some GB more")
 	if err := flags.Parse(args); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,43 +17,26 @@ func memory(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	empty, err := atRest(ctx, stage)
-	if err != nil {
-		return err
+	sizes := make(map[string]float64)
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"empty", nothing},
+		{"string", func() error { return stage.WarmPlain(ctx, "", space) }},
+		{"clean", func() error { return errors.Join(writeAndFlush(ctx, stage, space), withoutQueues(ctx, stage)) }},
+		{"hinted", func() error { return b.makeDirty(ctx, stage) }},
+		{"dirty", func() error { return withoutQueues(ctx, stage) }},
+	} {
+		if err := step.do(); err != nil {
+			return err
+		}
+		if sizes[step.name], err = atRest(ctx, stage); err != nil {
+			return err
+		}
 	}
-	if err := stage.WarmPlain(ctx, "", space); err != nil {
-		return err
-	}
-	plain, err := atRest(ctx, stage)
-	if err != nil {
-		return err
-	}
-	if err := writeAndFlush(ctx, stage, space); err != nil {
-		return err
-	}
-	if err := withoutQueues(ctx, stage); err != nil {
-		return err
-	}
-	clean, err := atRest(ctx, stage)
-	if err != nil {
-		return err
-	}
-	if err := b.makeDirty(ctx, stage); err != nil {
-		return err
-	}
-	hinted, err := atRest(ctx, stage)
-	if err != nil {
-		return err
-	}
-	if err := withoutQueues(ctx, stage); err != nil {
-		return err
-	}
-	dirty, err := atRest(ctx, stage)
-	if err != nil {
-		return err
-	}
-	for name, bytes := range map[string]float64{"string": plain, "clean": clean, "hinted": hinted, "dirty": dirty} {
-		b.note("memory/"+name, (bytes-empty)/space)
+	for _, name := range []string{"string", "clean", "hinted", "dirty"} {
+		b.note("memory/"+name, (sizes[name]-sizes["empty"])/space)
 	}
 	return stage.Reset(ctx, 0)
 }
@@ -67,7 +51,7 @@ func atRest(ctx context.Context, stage *world.Stage) (float64, error) {
 	}
 	// The table of keys has two sizes while it grows, and is done when nobody writes for a moment.
 	last := 0.0
-	err := stage.Await(ctx, time.Minute, "redis to come to rest", func(ctx context.Context) (bool, error) {
+	err := world.Await(ctx, time.Minute, "redis to come to rest", func(ctx context.Context) (bool, error) {
 		now, err := stage.DatasetBytes(ctx)
 		same := now == last
 		last = now

@@ -72,44 +72,29 @@ func comparisons(full bool) []comparison {
 	return list
 }
 
+// keysWords are the words of the table for how keys are drawn.
+var keysWords = map[load.Keys]string{load.Uniform: "uniform", load.Zipf: "zipf", load.Hot: "one hot key"}
+
 func singleComparisons() []comparison {
+	single := func(peer, peerName, peerWords string, keys load.Keys, goal report.Goal) comparison {
+		return comparison{
+			fmt.Sprintf("single-%s-%s", keys, peer), fmt.Sprintf("increments, %s: %s", keysWords[keys], peerWords),
+			fmt.Sprintf("%s/afterwrite/rate", keys), fmt.Sprintf("%s/%s/rate", keys, peer), peerName, report.PerSecond, goal,
+		}
+	}
 	return []comparison{
-		{
-			"single-uniform-noop", "increments, uniform: no-op handler",
-			uniformRate, "uniform/noop/rate", "no-op", report.PerSecond, atLeast(0.50),
-		},
-		{
-			"single-zipf-noop", "increments, zipf: no-op handler",
-			zipfRate, "zipf/noop/rate", "no-op", report.PerSecond, atLeast(0.65),
-		},
-		{
-			"single-hot-noop", "increments, one hot key: no-op handler",
-			hotRate, "hot/noop/rate", "no-op", report.PerSecond, atLeast(0.85),
-		},
-		{
-			"single-uniform-direct", "increments, uniform: direct Postgres",
-			uniformRate, "uniform/direct/rate", "direct", report.PerSecond, atLeast(2.8),
-		},
-		{
-			"single-zipf-direct", "increments, zipf: direct Postgres",
-			zipfRate, "zipf/direct/rate", "direct", report.PerSecond, atLeast(4),
-		},
-		{
-			"single-hot-direct", "increments, one hot key: direct Postgres",
-			hotRate, "hot/direct/rate", "direct", report.PerSecond, atLeast(20),
-		},
-		{
-			"single-uniform-through", "increments, uniform: write-through",
-			uniformRate, "uniform/through/rate", "through", report.PerSecond, printed(),
-		},
+		single("noop", "no-op", "no-op handler", load.Uniform, atLeast(0.50)),
+		single("noop", "no-op", "no-op handler", load.Zipf, atLeast(0.65)),
+		single("noop", "no-op", "no-op handler", load.Hot, atLeast(0.85)),
+		single("direct", "direct", "direct Postgres", load.Uniform, atLeast(2.8)),
+		single("direct", "direct", "direct Postgres", load.Zipf, atLeast(4)),
+		single("direct", "direct", "direct Postgres", load.Hot, atLeast(20)),
+		single("through", "through", "write-through", load.Uniform, printed()),
 		{
 			"single-uniform-naive", "increments, uniform, until drained: naive write-behind",
 			"uniform/afterwrite/sustained", "uniform/naive/sustained", "naive", report.PerSecond, atLeast(4),
 		},
-		{
-			"single-uniform-webdis", "increments, uniform: webdis, which keeps nothing",
-			uniformRate, "uniform/webdis/rate", "webdis", report.PerSecond, printed(),
-		},
+		single("webdis", "webdis", "webdis, which keeps nothing", load.Uniform, printed()),
 		{
 			"get-uniform-noop", "reads of warm counters, uniform: no-op handler",
 			"get/afterwrite/rate", "get/noop/rate", "no-op", report.PerSecond, atLeast(0.75),
@@ -135,20 +120,14 @@ func batchComparisons() []comparison {
 }
 
 func redisComparisons() []comparison {
-	return []comparison{
-		{
-			"redis-cpu-uniform", "CPU of Redis per 1,000,000 increments, flushed, uniform: the previous version",
-			"uniform/afterwrite/redis", "uniform/previous/redis", previousName, report.CPUSeconds, atMost(0.45),
-		},
-		{
-			"redis-cpu-zipf", "CPU of Redis per 1,000,000 increments, flushed, zipf: the previous version",
-			"zipf/afterwrite/redis", "zipf/previous/redis", previousName, report.CPUSeconds, atMost(0.45),
-		},
-		{
-			"redis-cpu-hot", "CPU of Redis per 1,000,000 increments, flushed, one hot key: the previous version",
-			"hot/afterwrite/redis", "hot/previous/redis", previousName, report.CPUSeconds, atMost(0.25),
-		},
+	redis := func(keys load.Keys, goal report.Goal) comparison {
+		return comparison{
+			fmt.Sprintf("redis-cpu-%s", keys),
+			fmt.Sprintf("CPU of Redis per 1,000,000 increments, flushed, %s: the previous version", keysWords[keys]),
+			fmt.Sprintf("%s/afterwrite/redis", keys), fmt.Sprintf("%s/previous/redis", keys), previousName, report.CPUSeconds, goal,
+		}
 	}
+	return []comparison{redis(load.Uniform, atMost(0.45)), redis(load.Zipf, atMost(0.45)), redis(load.Hot, atMost(0.25))}
 }
 
 func drainComparisons() []comparison {
@@ -216,23 +195,20 @@ func fullComparisons() []comparison {
 // groups are the runs of a round. Those of one group are compared with each other, and change places from round to round;
 // the groups stand in an order because some need what others have found out. Both versions of a run stand together.
 func groups() [][]run {
-	single := []run{
-		{name: "uniform/afterwrite", do: singleAfterwrite(world.Present, load.Uniform)},
-		{name: "uniform/previous", do: singleAfterwrite(world.Previous, load.Uniform)},
-		{name: "uniform/noop", do: singlePeer("noop", load.Uniform, load.FormIncrement)},
-		{name: "uniform/direct", do: singlePeer("direct", load.Uniform, load.FormIncrement)},
-		{name: "uniform/through", rounds: once, do: singlePeer("through", load.Uniform, load.FormIncrement)},
-		{name: "uniform/naive", rounds: some, do: singlePeer("naive", load.Uniform, load.FormIncrement)},
-		{name: "uniform/webdis", rounds: once, do: singleWebdis},
-		{name: "zipf/afterwrite", do: singleAfterwrite(world.Present, load.Zipf)},
-		{name: "zipf/previous", do: singleAfterwrite(world.Previous, load.Zipf)},
-		{name: "zipf/noop", do: singlePeer("noop", load.Zipf, load.FormIncrement)},
-		{name: "zipf/direct", do: singlePeer("direct", load.Zipf, load.FormIncrement)},
-		{name: "hot/afterwrite", do: singleAfterwrite(world.Present, load.Hot)},
-		{name: "hot/previous", do: singleAfterwrite(world.Previous, load.Hot)},
-		{name: "hot/noop", do: singlePeer("noop", load.Hot, load.FormIncrement)},
-		{name: "hot/direct", do: singlePeer("direct", load.Hot, load.FormIncrement)},
+	var single []run
+	for _, keys := range []load.Keys{load.Uniform, load.Zipf, load.Hot} {
+		single = append(single,
+			run{name: string(keys) + "/afterwrite", do: singleAfterwrite(world.Present, keys)},
+			run{name: string(keys) + "/previous", do: singleAfterwrite(world.Previous, keys)},
+			run{name: string(keys) + "/noop", do: singlePeer("noop", keys, load.FormIncrement)},
+			run{name: string(keys) + "/direct", do: singlePeer("direct", keys, load.FormIncrement)},
+		)
 	}
+	single = append(single,
+		run{name: "uniform/through", rounds: once, do: singlePeer("through", load.Uniform, load.FormIncrement)},
+		run{name: "uniform/naive", rounds: some, do: singlePeer("naive", load.Uniform, load.FormIncrement)},
+		run{name: "uniform/webdis", rounds: once, do: singleWebdis},
+	)
 	return append([][]run{single}, laterGroups()...)
 }
 

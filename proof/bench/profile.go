@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,9 +14,6 @@ import (
 	"github.com/afterwrite/afterwrite/proof/bench/load"
 	"github.com/afterwrite/afterwrite/proof/world"
 )
-
-// profiledProcesses are those on the way of a write.
-var profiledProcesses = []string{"api", "worker"}
 
 // takeProfiles takes CPU profiles of api and worker under uniform increments, writes them and the ten functions that cost most
 // into the folder of the results, and prints those.
@@ -44,15 +39,14 @@ func (b *bench) takeProfiles(ctx context.Context) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	spec := singles(sys.api.URL, load.Uniform, load.FormIncrement)
 	_, _, err = b.both(ctx, spec, func() error { // the profiles take as long as the load does, and no warming up
-		for _, process := range profiledProcesses {
-			group.Go(func() error { return b.takeProfile(groupCtx, process) })
-		}
+		group.Go(func() error { return b.takeProfile(groupCtx, "api", sys.api) })
+		group.Go(func() error { return b.takeProfile(groupCtx, "worker", sys.workers[0]) })
 		return nil
 	})
 	if err := errors.Join(err, group.Wait()); err != nil {
 		return err
 	}
-	for _, process := range profiledProcesses {
+	for _, process := range []string{"api", "worker"} {
 		if err := b.topTen(ctx, process); err != nil {
 			return err
 		}
@@ -65,33 +59,20 @@ func (b *bench) profilePath(process string) string {
 }
 
 // takeProfile asks a process for a profile. Where it serves them is in its log.
-func (b *bench) takeProfile(ctx context.Context, process string) error {
-	log, err := os.ReadFile(b.world.Log().Name())
+func (b *bench) takeProfile(ctx context.Context, name string, process *world.Process) error {
+	log, err := os.ReadFile(process.Log)
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
-	url := regexp.MustCompile(`msg="serving profiles" process=` + process + ` url=(\S+)`).FindSubmatch(log)
+	url := regexp.MustCompile(`msg="serving profiles" process=` + name + ` url=(\S+)`).FindSubmatch(log)
 	if url == nil {
-		return fmt.Errorf("%s does not say where it serves profiles", process)
+		return fmt.Errorf("%s does not say where it serves profiles", name)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%sprofile?seconds=%d", url[1], b.seconds), http.NoBody)
+	profile, err := world.Get(ctx, fmt.Sprintf("%sprofile?seconds=%d", url[1], b.seconds))
 	if err != nil {
-		return err
+		return fmt.Errorf("profile of %s: %w", name, err)
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return fmt.Errorf("profile of %s: %w", process, err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("profile of %s: status %d", process, response.StatusCode)
-	}
-	file, err := os.Create(b.profilePath(process))
-	if err != nil {
-		return fmt.Errorf("profile of %s: %w", process, err)
-	}
-	_, err = io.Copy(file, response.Body)
-	return errors.Join(err, file.Close())
+	return b.write(filepath.Base(b.profilePath(name)), profile)
 }
 
 // topTen prints the functions that cost most, themselves and with what they call, and keeps them beside the profile.

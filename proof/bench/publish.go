@@ -57,7 +57,7 @@ func (b *bench) publish(chosen []comparison, m machine, took time.Duration) erro
 	if len(b.notes.problems) > 0 {
 		return errProblems
 	}
-	if b.readme {
+	if b.document {
 		return report.RewriteFile("docs/performance.md", text)
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/proof/bench/load"
 	"github.com/afterwrite/afterwrite/proof/bench/report"
 	"github.com/afterwrite/afterwrite/proof/world"
 )
@@ -60,9 +62,16 @@ func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	if len(chosen) == 0 {
 		return errors.New("-only matches no comparison")
 	}
-	b.world, err = world.New(ctx, b.previousOf(chosen))
+	// Redis is reached by a unix socket and Postgres by TCP, by all systems alike. Both keep what they have taken.
+	b.world, err = world.New(ctx, world.Options{
+		Name: "bench", Previous: b.previousOf(chosen),
+		Redis: local.RedisOptions{Socket: true}, Postgres: local.PostgresOptions{Fsync: true},
+	})
 	defer func() { err = errors.Join(err, b.world.Close()) }()
 	if err != nil {
+		return err
+	}
+	if err := load.Build(ctx, b.world.Dir); err != nil {
 		return err
 	}
 	if s.profile {

@@ -110,7 +110,7 @@ func drainAfter(ctx context.Context, stage *world.Stage, ended time.Time) (float
 	return max(0, flushed.Last.Sub(ended).Seconds()), err
 }
 
-// singlePeer measures the same of one of proof/bench/peer.
+// singlePeer measures the same of a peer.
 func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) (err error) {
 		stage, err := b.peerStage(ctx, "c:")
@@ -121,16 +121,15 @@ func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Contex
 		if err != nil {
 			return err
 		}
-		env := load.Env{RedisURL: stage.RedisURL, DatabaseURL: stage.DatabaseURL, Log: b.world.Log()}
-		process, err := load.StartPeer(ctx, b.world.Peer(peer), env)
+		env := load.Env{RedisURL: stage.RedisURL, DatabaseURL: stage.DatabaseURL}
+		process, err := load.StartPeer(ctx, b.world.Dir, peer, env)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, process.Stop()) }()
 		var flusher *load.Process
 		if peer == "naive" {
-			env.Args = []string{"worker"}
-			if flusher, err = load.StartPeer(ctx, b.world.Peer(peer), env); err != nil {
+			if flusher, err = load.StartPeer(ctx, b.world.Dir, "naive-worker", env); err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, flusher.Stop()) }()
@@ -161,10 +160,36 @@ func idlePeer(ctx context.Context, stage *world.Stage, flusher *load.Process) er
 	if flusher == nil {
 		return nil
 	}
-	return stage.Await(ctx, drainPatience, "the naive worker", func(ctx context.Context) (bool, error) {
+	return world.Await(ctx, drainPatience, "the naive worker", func(ctx context.Context) (bool, error) {
 		left, err := flusher.Left(ctx)
 		return left == 0, err
 	})
+}
+
+// getAfterwrite measures reads of counters that Redis has, while the worker and the scheduler have nothing to do.
+func getAfterwrite(ctx context.Context, b *bench) error {
+	sys, err := b.running(ctx, world.Present)
+	if err != nil {
+		return err
+	}
+	_, result, err := b.both(ctx, singles(sys.api.URL, load.Uniform, load.FormGet), nothing)
+	if err != nil {
+		return err // also where one was not answered with a counter
+	}
+	sum, rows, err := sys.stage.Sum(ctx)
+	if err != nil {
+		return err
+	}
+	written, _, err := sys.counted(ctx)
+	if err != nil {
+		return err
+	}
+	if sum != sys.sum || rows != sys.rows || written != 0 {
+		return fmt.Errorf("%w: reads have changed the sum from %d to %d", errSum, sys.sum, sum)
+	}
+	b.note("get/afterwrite/rate", result.PerSecond)
+	b.note("get/afterwrite/p99", result.P99.Seconds()*1000)
+	return nil
 }
 
 // peerStage is what systems run on that keep a counter as a plain string in Redis: its name stands behind the prefix.

@@ -15,14 +15,14 @@ const module = "github.com/afterwrite/afterwrite"
 // ErrNoCommit means that the repository does not have the commit that is to be built.
 var ErrNoCommit = errors.New("not in this repository")
 
-// build builds the afterwrite of the module that dir lies in, as `make build` does.
-func build(ctx context.Context, dir, program string) error {
-	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", program, module}
+// Build builds a package of the module that dir lies in ("": this one), as `make build` does.
+func Build(ctx context.Context, dir, program, pkg string) error {
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", program, pkg}
 	command := exec.CommandContext(ctx, "go", args...) //nolint:gosec // no input
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
 	return nil
 }
@@ -51,7 +51,7 @@ func buildCommit(ctx context.Context, commit, program string) (err error) {
 	if out, err := unpack.CombinedOutput(); err != nil {
 		return fmt.Errorf("unpack commit %.7s: %w\n%s", commit, err, out)
 	}
-	if err := build(ctx, copied, program); err != nil {
+	if err := Build(ctx, copied, program, module); err != nil {
 		return fmt.Errorf("commit %.7s: %w", commit, err)
 	}
 	return nil

@@ -1,7 +1,7 @@
-// Package world is what the benchmark runs in: private Redis and Postgres servers, the processes of the built programs, and the
-// state that they begin a measurement with.
+// Package world is what the rigs run in: private Redis and Postgres servers, the built program, and its processes.
 //
-//	w, err := world.New(ctx, previous)        // builds both versions, and starts the servers
+//	w, err := world.New(ctx, world.Options{Name: "bench"})   // builds the program, and starts the servers
+//	defer w.Close()
 //	stage, err := w.Stage(ctx, world.StageOptions{Name: "small"})
 //	err = stage.Reset(ctx, 100_000)           // so many rows, and nothing in Redis
 //	api, err := stage.Start(ctx, "api")
@@ -10,9 +10,6 @@
 //	sum, rows, err := stage.Sum(ctx)
 //	err = stage.Save(ctx)                     // and later Restore
 //
-// It knows afterwrite by its commands, its API, its metrics, and the table counters, which two versions have in common. How a
-// version keeps its counters in Redis is its own affair.
-//
-// Redis keeps an append-only file with everysec, as README asks for. Postgres is as its package configures it, fsync
-// included. Redis is reached by a unix socket and Postgres by TCP, by all systems alike.
+// A stage knows afterwrite by its commands, its API, its metrics, and the table counters, which two versions have in common: the
+// benchmark compares this version with an earlier one. Only Backlog and Clean read the keys of this version.
 package world

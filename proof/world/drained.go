@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
 // gaugeAge is how old the numbers may be that a process gives for the dirty keys: it asks Redis at most once a second. So each is
@@ -28,14 +30,7 @@ func (s *Stage) Dirty(ctx context.Context) (int64, error) {
 
 // running are the processes that have not ended.
 func (s *Stage) running() []*Process {
-	return slices.DeleteFunc(slices.Clone(s.processes), func(p *Process) bool {
-		select {
-		case <-p.done:
-			return true
-		default:
-			return false
-		}
-	})
+	return slices.DeleteFunc(slices.Clone(s.processes), func(p *Process) bool { return !p.Running() })
 }
 
 // Drained waits until no key is dirty, for bound at most.
@@ -89,6 +84,27 @@ func (p *Process) dirty(ctx context.Context) (int64, error) {
 		return 0, fmt.Errorf("%s: %w", p.Name, errNoGauge)
 	}
 	return int64(metrics.Sum("afterwrite_dirty_keys")), nil
+}
+
+// Backlog is what Postgres does not have, as Redis says: exact, and at once.
+func (s *Stage) Backlog(ctx context.Context) (cache.Backlog, error) { return s.cache.Backlog(ctx) }
+
+// Clean waits until no key is dirty, for bound at most, and returns how long that took and the last backlog that it saw. Dead
+// keys are not waited for.
+func (s *Stage) Clean(ctx context.Context, bound time.Duration) (took time.Duration, last cache.Backlog, err error) {
+	began := time.Now()
+	var problem error
+	err = Await(ctx, bound, "postgres to have everything", func(ctx context.Context) (bool, error) {
+		var backlog cache.Backlog
+		if backlog, problem = s.Backlog(ctx); problem == nil {
+			last = backlog
+		}
+		return problem == nil && backlog.Dirty == 0, nil
+	})
+	if err != nil {
+		err = errors.Join(fmt.Errorf("%w, with %+v left", err, last), problem)
+	}
+	return time.Since(began), last, err
 }
 
 // Flushed is what Postgres has written since a moment of the counters that Key names. Its moments are those at which transactions

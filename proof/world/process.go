@@ -5,18 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
-	"runtime"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync/atomic"
 	"time"
-
-	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
 	"github.com/afterwrite/afterwrite/internal/local"
 )
@@ -27,36 +22,48 @@ const (
 	stopPatience = 12 * time.Second
 )
 
-// Process is one of afterwrite's.
+// Process is one of afterwrite's. It may be started any number of times, at the same address.
 type Process struct {
-	Name string // the subcommand
+	Name string // "api-0": the subcommand, and its number on the stage
 	URL  string // http://127.0.0.1:port
-	PID  int
+	Log  string // the file that gets its output
 
-	cmd     *exec.Cmd
-	done    chan struct{}
-	err     error     // how it ended; read it after done is closed only
-	scraped time.Time // when its metrics were last read
+	program local.Program
+	current atomic.Pointer[local.Process] // nil: it was not started, or was stopped or killed
+	scraped time.Time                     // when its metrics were last read
 }
 
-// Start starts a process of afterwrite with its default settings, and those given as NAME=value, and blocks until it is
-// ready: for 20 s at most. It is stopped by Stop, StopAll or World.Close.
+// Start starts a process of afterwrite with its default settings and those given as NAME=value, and blocks until it is ready:
+// for 20 s at most. It is ended by Stop, StopAll or World.Stop.
 func (s *Stage) Start(ctx context.Context, sub string, settings ...string) (*Process, error) {
+	p, err := s.Launch(sub, settings...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Ready(ctx)
+}
+
+// Launch is Start that does not wait until the process is ready.
+func (s *Stage) Launch(sub string, settings ...string) (*Process, error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(s.program, sub) //nolint:gosec,noctx // what we have built; it outlives the ctx of its start
-	cmd.Env = s.environment(append(settings, addressOf(sub, addr))...)
-	cmd.Stdout, cmd.Stderr = s.world.logs, s.world.logs
-	cmd.SysProcAttr = procAttr()
-
-	p := &Process{Name: sub, URL: "http://" + addr, cmd: cmd, done: make(chan struct{})}
-	if err := p.run(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", sub, err)
+	number := 0
+	for _, p := range s.processes {
+		if strings.HasPrefix(p.Name, sub+"-") {
+			number++
+		}
+	}
+	name := fmt.Sprintf("%s-%d", sub, number)
+	p := &Process{
+		Name: name, URL: "http://" + addr, Log: filepath.Join(s.world.Dir, s.name+"-"+name+".log"),
+		program: local.Program{
+			Name: name, Path: s.program, Args: []string{sub}, Env: s.environment(append(settings, addressOf(sub, addr))...),
+		},
 	}
 	s.processes = append(s.processes, p)
-	return p, s.Await(ctx, readyPatience, sub+" to be ready", p.ready)
+	return p, p.Start()
 }
 
 // freeAddress is where a process may listen.
@@ -73,116 +80,95 @@ func addressOf(sub, addr string) string {
 // environment is that of this process without settings of afterwrite's that somebody may have made, which would make two runs
 // differ.
 func (s *Stage) environment(settings ...string) []string {
-	var env []string
-	for _, variable := range os.Environ() {
-		if !strings.HasPrefix(variable, "AFTERWRITE_") && !strings.HasPrefix(variable, "PORT=") {
-			env = append(env, variable)
-		}
-	}
-	return append(append(env, "REDIS_URL="+s.RedisURL, "DATABASE_URL="+s.DatabaseURL), settings...)
+	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "AFTERWRITE_") || strings.HasPrefix(variable, "PORT=")
+	})
+	env = append(env, "REDIS_URL="+s.RedisURL, "DATABASE_URL="+s.DatabaseURL)
+	return slices.Concat(env, s.world.options.Settings, settings)
 }
 
-// run starts the process on a thread of its own, because the parent death signal fires when the thread that forked ends
-// (prctl(2), PR_SET_PDEATHSIG).
-func (p *Process) run() error {
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.err = p.cmd.Wait()
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
+// Start starts the process again after its end. It does not wait until it is ready.
+func (p *Process) Start() error {
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	program := p.program
+	program.Log, program.OnExit = log, func() { _ = log.Close() }
+	running, err := program.Start()
+	if err != nil {
+		_ = log.Close()
 		return err
 	}
-	p.PID = p.cmd.Process.Pid
+	p.current.Store(running)
 	return nil
 }
 
-func (p *Process) ready(ctx context.Context) (bool, error) {
+// Ready blocks until the process says that what it needs answers: for 20 s at most. The end of the process is an error at once.
+func (p *Process) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	return p.current.Load().Await(ctx, local.Answers(p.URL+"/readyz"))
+}
+
+// Pid is the ID of the running process; 0 when it was stopped or killed.
+func (p *Process) Pid() int {
+	if running := p.current.Load(); running != nil {
+		return running.Pid()
+	}
+	return 0
+}
+
+// Running reports whether the process has not ended.
+func (p *Process) Running() bool {
+	running := p.current.Load()
+	return running != nil && running.Running()
+}
+
+// Signal sends a signal, and reports whether the process was there to get it.
+func (p *Process) Signal(signal os.Signal) bool {
+	running := p.current.Load()
+	return running != nil && running.Signal(signal)
+}
+
+// Ended blocks until the process has ended or ctx is done, and says how it ended. That is nil when it was killed or stopped.
+func (p *Process) Ended(ctx context.Context) *os.ProcessState {
+	running := p.current.Load()
+	if running == nil {
+		return nil
+	}
 	select {
-	case <-p.done:
-		return false, fmt.Errorf("it ended: %w", errors.Join(p.err, errEnded))
-	default:
+	case <-running.Done():
+	case <-ctx.Done():
 	}
-	response, err := get(ctx, p.URL+"/readyz")
-	if err != nil {
-		return false, nil // it does not listen yet
+	if p.current.Load() != running {
+		return nil
 	}
-	defer response.Body.Close()
-	return response.StatusCode == http.StatusOK, nil
+	return running.State()
 }
 
-// errEnded is a process that ended by itself.
-var errEnded = errors.New("see its log")
-
-func get(ctx context.Context, url string) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return nil, err
+// Kill ends the process as a crash would, and blocks until it has ended. It reports false when there is none.
+func (p *Process) Kill() bool {
+	running := p.current.Load()
+	if running == nil || !running.Running() || !p.current.CompareAndSwap(running, nil) {
+		return false
 	}
-	return http.DefaultClient.Do(request)
+	running.Kill()
+	return true
 }
 
-// Metrics reads /metrics.
-func (p *Process) Metrics(ctx context.Context) (Metrics, error) {
-	p.scraped = time.Now()
-	response, err := get(ctx, p.URL+"/metrics")
-	if err != nil {
-		return nil, fmt.Errorf("metrics of %s: %w", p.Name, err)
-	}
-	defer response.Body.Close()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(response.Body)
-	if err != nil {
-		return nil, fmt.Errorf("metrics of %s: %w", p.Name, err)
-	}
-	return families, nil
-}
-
-// Metrics are the families of a process's metrics, by name.
-type Metrics map[string]*dto.MetricFamily
-
-// Sum adds up a counter over its labels; 0 where there is none of that name.
-func (m Metrics) Sum(name string) float64 {
-	var sum float64
-	for _, metric := range m[name].GetMetric() {
-		sum += metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
-	}
-	return sum
-}
-
-// SumOf is Sum over the series whose label has that value.
-func (m Metrics) SumOf(name, label, value string) float64 {
-	var sum float64
-	for _, metric := range m[name].GetMetric() {
-		for _, pair := range metric.GetLabel() {
-			if pair.GetName() == label && pair.GetValue() == value {
-				sum += metric.GetCounter().GetValue()
-			}
-		}
-	}
-	return sum
-}
-
-// Stop ends the process with SIGTERM and waits for it: for 12 s, then it is killed. A second call does nothing.
+// Stop ends the process with SIGTERM and waits for it: for 12 s, then it is killed. An error means that it did not end well, or
+// had ended by itself before. One that was stopped or killed stays as it is.
 func (p *Process) Stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // the only failure is that it has ended
-	timer := time.NewTimer(stopPatience)
-	defer timer.Stop()
-	select {
-	case <-p.done:
-	case <-timer.C:
-		_ = p.cmd.Process.Kill()
-		<-p.done
-		return fmt.Errorf("%s did not end within %v: %w", p.Name, stopPatience, errEnded)
+	running := p.current.Swap(nil)
+	if running == nil {
+		return nil
 	}
-	if p.err != nil {
-		return fmt.Errorf("%s ended: %w", p.Name, p.err)
+	if err := running.Stop(context.Background(), stopPatience); err != nil {
+		return err
+	}
+	if !running.State().Success() {
+		return fmt.Errorf("%s ended: %s: %s", p.Name, running.State(), running.LastLog())
 	}
 	return nil
 }
@@ -216,11 +202,11 @@ func (s *Stage) Drain(ctx context.Context) (time.Duration, error) {
 
 // run runs a command of the program to its end.
 func (s *Stage) run(ctx context.Context, settings []string, args ...string) (*os.ProcessState, error) {
-	cmd := exec.CommandContext(ctx, s.program, args...) //nolint:gosec // what we have built
-	cmd.Env = s.environment(settings...)
-	cmd.Stdout, cmd.Stderr = s.world.logs, s.world.logs
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", strings.Join(args, " "), err, errEnded)
+	p, err := local.Program{
+		Name: strings.Join(args, " "), Path: s.program, Args: args, Env: s.environment(settings...),
+	}.Run(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return cmd.ProcessState, nil
+	return p.State(), nil
 }

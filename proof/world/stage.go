@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -10,10 +11,14 @@ import (
 
 	"github.com/lib/pq"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// lookEvery is the time between two looks at what is waited for.
-const lookEvery = 10 * time.Millisecond
+// checkEvery is the pause between two checks of what is waited for.
+const checkEvery = 10 * time.Millisecond
 
 // StageOptions say what a stage is made for.
 type StageOptions struct {
@@ -32,8 +37,10 @@ type Stage struct {
 	Redis       *redis.Client
 
 	world     *World
+	name      string
 	server    *redisServer
 	program   string
+	cache     *cache.Cache
 	processes []*Process
 	saved     *redis.Client // nil: nothing was saved yet
 	savedAt   time.Time
@@ -41,9 +48,7 @@ type Stage struct {
 
 // Stage makes a database in Postgres, with the tables of the version, and takes one of Redis.
 func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
-	if o.Version == "" {
-		o.Version = Present
-	}
+	o.Version = cmp.Or(o.Version, Present)
 	server, err := w.redis(ctx, o.Large)
 	if err != nil {
 		return nil, err
@@ -57,7 +62,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	if _, err := admin.ExecContext(ctx, "CREATE DATABASE "+pq.QuoteIdentifier(name)); err != nil {
 		return nil, fmt.Errorf("create database: %w", err)
 	}
-	s := &Stage{world: w, server: server, program: w.program(o.Version), DatabaseURL: w.Postgres.DatabaseURL(name)}
+	s := &Stage{world: w, name: name, server: server, program: w.programs[o.Version], DatabaseURL: w.Postgres.DatabaseURL(name)}
 	w.stages = append(w.stages, s)
 	if s.DB, err = sql.Open("postgres", s.DatabaseURL); err != nil {
 		return nil, fmt.Errorf("open postgres: %w", err)
@@ -67,6 +72,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	if s.RedisURL, s.Redis, err = server.next(); err != nil {
 		return nil, err
 	}
+	s.cache = cache.New(s.Redis, cache.Options{Shards: cmp.Or(w.options.Shards, cache.DefaultShards), CleanTTL: time.Hour})
 	_, err = s.run(ctx, nil, "migrate")
 	return s, err
 }
@@ -94,6 +100,8 @@ func (r *redisServer) next() (url string, client *redis.Client, err error) {
 		return "", nil, fmt.Errorf("address of redis: %w", err)
 	}
 	r.used++
+	// A plain redis-server has no maintenance notifications: asking for them only logs an error.
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return url, redis.NewClient(options), nil
 }
 
@@ -155,7 +163,7 @@ func (s *Stage) Settle(ctx context.Context) error {
 	if err := s.Redis.BgRewriteAOF(ctx).Err(); err != nil && !strings.Contains(err.Error(), "already in progress") {
 		return fmt.Errorf("rewrite the append-only file: %w", err)
 	}
-	return s.Await(ctx, time.Minute, "the append-only file to be rewritten", func(ctx context.Context) (bool, error) {
+	return Await(ctx, time.Minute, "the append-only file to be rewritten", func(ctx context.Context) (bool, error) {
 		info, err := s.Redis.Info(ctx, "persistence").Result()
 		return strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"), err
 	})
@@ -170,11 +178,24 @@ func (s *Stage) Sum(ctx context.Context) (sum, rows int64, err error) {
 	return sum, rows, nil
 }
 
+// Archived counts the tasks that Asynq has given up.
+func (s *Stage) Archived(ctx context.Context) (int64, error) {
+	var sum int64
+	for queue := range tasks.Queues() {
+		n, err := s.Redis.ZCard(ctx, "asynq:{"+queue+"}:archived").Result()
+		if err != nil {
+			return 0, fmt.Errorf("count archived tasks: %w", err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
 // Await waits until done, for bound at most. An error of done ends it.
-func (*Stage) Await(ctx context.Context, bound time.Duration, what string, done func(context.Context) (bool, error)) error {
+func Await(ctx context.Context, bound time.Duration, what string, done func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(checkEvery)
 	defer ticker.Stop()
 	for {
 		ok, err := done(ctx)

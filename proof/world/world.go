@@ -6,29 +6,44 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"github.com/afterwrite/afterwrite/internal/local"
-	"github.com/afterwrite/afterwrite/proof/bench/load"
 )
 
-// Version names an afterwrite that has been built.
+// Version names a built program.
 type Version string
 
 // The versions.
 const (
 	Present  Version = "afterwrite" // of this working tree
-	Previous Version = "previous"   // of the commit that New is given
+	Previous Version = "previous"   // of the commit Options.Previous
 )
 
-// World is the servers and the programs.
+// Options say what a world is made of. Only Name is required.
+type Options struct {
+	Name     string // of its folder
+	Program  string // built before; empty builds this working tree
+	Previous string // the commit of the previous version; empty: there is none
+	Redis    local.RedisOptions
+	Postgres local.PostgresOptions
+	Shards   int      // AFTERWRITE_SHARDS; 0: the default of each version
+	Settings []string // NAME=value, for every process
+}
+
+// World is the programs and the servers.
 type World struct {
 	Dir      string
+	Redis    *local.Redis
 	Postgres *local.Postgres
 
-	small  *redisServer
-	large  *redisServer // nil until a stage asks for it
-	stages []*Stage
-	logs   *os.File
+	options  Options
+	programs map[Version]string
+	small    *redisServer
+	large    *redisServer // nil until a stage asks for it
+	stages   []*Stage
+	logs     []*os.File // of the servers
 }
 
 // redisServer is a Redis whose databases are given out one by one.
@@ -41,65 +56,73 @@ type redisServer struct {
 // databases is how many each Redis has: more than there are stages, and one more for what each may save.
 const databases = 32
 
-// New builds afterwrite and its peers into a new folder and starts the servers. previous is the commit of the previous version;
-// without one, that is not built. Close ends and removes everything, also after an error.
-func New(ctx context.Context, previous string) (*World, error) {
-	w := &World{}
-	dir, err := os.MkdirTemp("", "afterwrite-bench-")
-	if err != nil {
+// New builds the programs into a new folder and starts the servers. Redis keeps an append-only file. Close ends and removes
+// everything, also after an error.
+func New(ctx context.Context, o Options) (*World, error) {
+	if o.Shards != 0 {
+		o.Settings = append(slices.Clone(o.Settings), "AFTERWRITE_SHARDS="+strconv.Itoa(o.Shards))
+	}
+	w := &World{options: o}
+	var err error
+	if w.Dir, err = local.TempDir("afterwrite-" + o.Name + "-"); err != nil {
 		return w, fmt.Errorf("make a folder: %w", err)
 	}
-	w.Dir = dir
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the user postgres has to get to its data
-		return w, fmt.Errorf("open the folder: %w", err)
-	}
-	if w.logs, err = os.Create(filepath.Join(dir, "processes.log")); err != nil {
-		return w, fmt.Errorf("make a log: %w", err)
-	}
-	if err := w.buildAll(ctx, previous); err != nil {
+	if err := w.build(ctx); err != nil {
 		return w, err
 	}
 	if w.small, err = w.startRedis(ctx, "redis"); err != nil {
 		return w, err
 	}
-	w.Postgres, err = local.StartPostgres(ctx, local.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Fsync: true})
+	w.Redis = w.small.Redis
+	o.Postgres.Dir = filepath.Join(w.Dir, "postgres")
+	if o.Postgres.Log, err = w.serverLog("postgres"); err != nil {
+		return w, err
+	}
+	w.Postgres, err = local.StartPostgres(ctx, o.Postgres)
 	return w, err
 }
 
-// buildAll builds the programs, the one that may be impossible first.
-func (w *World) buildAll(ctx context.Context, previous string) error {
-	if previous != "" {
-		if err := buildCommit(ctx, previous, w.program(Previous)); err != nil {
+// build builds the programs. The previous version comes first, because its commit may be missing.
+func (w *World) build(ctx context.Context) error {
+	w.programs = map[Version]string{Present: w.options.Program, Previous: filepath.Join(w.Dir, string(Previous))}
+	if commit := w.options.Previous; commit != "" {
+		if err := buildCommit(ctx, commit, w.programs[Previous]); err != nil {
 			return err
 		}
 	}
-	if err := build(ctx, "", w.program(Present)); err != nil {
-		return err
+	if w.options.Program != "" {
+		return nil
 	}
-	return load.Build(ctx, w.Dir)
+	w.programs[Present] = filepath.Join(w.Dir, string(Present))
+	return Build(ctx, "", w.programs[Present], module)
 }
 
 func (w *World) startRedis(ctx context.Context, name string) (*redisServer, error) {
-	server, err := local.StartRedis(ctx, local.RedisOptions{
-		Dir: filepath.Join(w.Dir, name), Socket: true, AppendOnly: true, Databases: databases,
-	})
+	options := w.options.Redis
+	options.Dir, options.AppendOnly, options.Databases = filepath.Join(w.Dir, name), true, databases
+	log, err := w.serverLog(name)
+	if err != nil {
+		return nil, err
+	}
+	options.Log = log
+	server, err := local.StartRedis(ctx, options)
 	if err != nil {
 		return nil, err
 	}
 	return &redisServer{Redis: server}, nil
 }
 
-// program is the path of a version's program.
-func (w *World) program(v Version) string { return filepath.Join(w.Dir, string(v)) }
+func (w *World) serverLog(name string) (*os.File, error) {
+	file, err := os.Create(filepath.Join(w.Dir, name+".log"))
+	if err != nil {
+		return nil, fmt.Errorf("make a log: %w", err)
+	}
+	w.logs = append(w.logs, file)
+	return file, nil
+}
 
-// Peer is the path of a peer's program: noop, direct, through or naive.
-func (w *World) Peer(name string) string { return filepath.Join(w.Dir, name) }
-
-// Log gets what the processes print.
-func (w *World) Log() *os.File { return w.logs }
-
-// Close ends everything that runs, and removes the folder.
-func (w *World) Close() error {
+// Stop ends everything that runs. The folder stays.
+func (w *World) Stop() error {
 	ctx := context.Background()
 	var problems []error
 	for _, s := range w.stages {
@@ -107,22 +130,24 @@ func (w *World) Close() error {
 	}
 	if w.Postgres != nil {
 		problems = append(problems, w.Postgres.Stop(ctx))
-		// Where its user could not reach the folder, the data is elsewhere.
-		data := w.Postgres.Dir()
-		if rel, err := filepath.Rel(w.Dir, data); err == nil && !filepath.IsLocal(rel) {
-			problems = append(problems, os.RemoveAll(filepath.Dir(data)))
-		}
 	}
 	for _, server := range []*redisServer{w.small, w.large} {
 		if server != nil {
 			problems = append(problems, server.Stop(ctx))
 		}
 	}
-	if w.logs != nil {
-		problems = append(problems, w.logs.Close())
+	for _, log := range w.logs {
+		problems = append(problems, log.Close())
 	}
-	if w.Dir != "" {
-		problems = append(problems, os.RemoveAll(w.Dir))
-	}
+	w.stages, w.logs = nil, nil
 	return errors.Join(problems...)
+}
+
+// Close ends everything that runs, and removes the folder.
+func (w *World) Close() error {
+	err := w.Stop()
+	if w.Postgres != nil {
+		return errors.Join(err, local.RemoveDir(w.Dir, w.Postgres.Dir()))
+	}
+	return errors.Join(err, os.RemoveAll(w.Dir))
 }

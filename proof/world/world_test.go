@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/local"
 )
 
 const patience = 30 * time.Second
@@ -17,7 +19,7 @@ const patience = 30 * time.Second
 // TestStages has one world for all tests of stages: it takes a build and two servers.
 func TestStages(t *testing.T) {
 	t.Parallel()
-	w, err := New(t.Context(), "")
+	w, err := New(t.Context(), Options{Name: "world", Redis: local.RedisOptions{Socket: true}})
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
 	require.NoError(t, err)
 	for name, test := range map[string]func(*testing.T, *Stage){

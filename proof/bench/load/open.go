@@ -58,16 +58,8 @@ type OpenResult struct {
 //
 // The last request is due before spec.Duration ends; it blocks until all are answered, for 10 s more at most. When ctx ends it
 // stops at once, with ctx's error.
-func Open(ctx context.Context, spec OpenSpec) (OpenResult, error) {
-	result, err := runOpen(ctx, spec)
-	if err != nil {
-		return OpenResult{}, fmt.Errorf("open loop: %w", err)
-	}
-	return result, nil
-}
-
-func runOpen(ctx context.Context, spec OpenSpec) (OpenResult, error) {
-	var err error
+func Open(ctx context.Context, spec OpenSpec) (result OpenResult, err error) {
+	defer wrap(&err, "open loop")
 	if spec.HTTPSpec, err = spec.complete(); err != nil {
 		return OpenResult{}, err
 	}

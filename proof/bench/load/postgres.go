@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	_ "github.com/lib/pq" // the driver
+
+	"github.com/afterwrite/afterwrite/internal/local"
 )
 
 const (
@@ -111,18 +112,11 @@ type workload struct {
 
 // pgbench runs a workload and returns rows per second.
 func pgbench(ctx context.Context, dsn string, w workload) (perSecond float64, err error) {
-	perSecond, err = runPGBench(ctx, dsn, w)
-	if err != nil {
-		return 0, fmt.Errorf("pgbench: %w", err)
-	}
-	return perSecond, nil
-}
-
-func runPGBench(ctx context.Context, dsn string, w workload) (float64, error) {
+	defer wrap(&err, "pgbench")
 	if w.rows < 1 || w.rows > upsertKeys || w.clients < 1 {
 		return 0, fmt.Errorf("it takes 1 to %d rows and a client", upsertKeys)
 	}
-	program, err := findPGBench()
+	program, err := local.PostgresProgram(ctx, "pgbench")
 	if err != nil {
 		return 0, err
 	}
@@ -149,11 +143,10 @@ func runPGBench(ctx context.Context, dsn string, w workload) (float64, error) {
 	if err := os.WriteFile(file, []byte(w.script()), 0o600); err != nil {
 		return 0, err
 	}
-	command := exec.CommandContext(ctx, program, //nolint:gosec // a program of the system
-		"--no-vacuum", "--protocol=prepared", "--file="+file, "--client="+strconv.Itoa(w.clients),
-		"--jobs="+strconv.Itoa(min(w.clients, 2)), "--define=done=0", w.bound, "--random-seed=1", target)
-	command.Env = append(os.Environ(), "PGPASSWORD="+password)
-	out, err := output(command)
+	out, err := local.Program{Path: program, Env: append(os.Environ(), "PGPASSWORD="+password), Args: []string{
+		"--no-vacuum", "--protocol=prepared", "--file=" + file, "--client=" + strconv.Itoa(w.clients),
+		"--jobs=" + strconv.Itoa(min(w.clients, 2)), "--define=done=0", w.bound, "--random-seed=1", target,
+	}}.Output(ctx)
 	if err != nil {
 		return 0, err
 	}

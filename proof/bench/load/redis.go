@@ -5,11 +5,12 @@ import (
 	"encoding/csv"
 	"fmt"
 	"net"
-	"os/exec"
 	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/local"
 )
 
 const (
@@ -24,17 +25,7 @@ const (
 //
 // It sends whole pipelines and stops when it has n answers, so it may increment RedisOvershoot(pipeline) times more than n.
 func RedisBenchmark(ctx context.Context, redisURL string, pipeline, n, space int) (perSecond float64, err error) {
-	perSecond, err = runRedisBenchmark(ctx, redisURL, pipeline, n, space)
-	if err != nil {
-		return 0, fmt.Errorf("redis-benchmark: %w", err)
-	}
-	return perSecond, nil
-}
-
-// RedisOvershoot is how many commands RedisBenchmark may send beyond those that were asked for.
-func RedisOvershoot(pipeline int) int { return redisClients * pipeline }
-
-func runRedisBenchmark(ctx context.Context, redisURL string, pipeline, n, space int) (float64, error) {
+	defer wrap(&err, "redis-benchmark")
 	if pipeline < 1 || n < 1 || n > maxCalls || space < 1 || space > maxSpace {
 		return 0, fmt.Errorf("it takes 1 to %d commands over 1 to %d keys", maxCalls, maxSpace)
 	}
@@ -48,12 +39,15 @@ func runRedisBenchmark(ctx context.Context, redisURL string, pipeline, n, space 
 	}
 	arguments = append(arguments, "-P", strconv.Itoa(pipeline), "-c", strconv.Itoa(redisClients), "-n", strconv.Itoa(n),
 		"-r", strconv.Itoa(space), "--csv", "INCRBY", defaultPrefix+"__rand_int__", "1")
-	out, err := output(exec.CommandContext(ctx, program, arguments...)) //nolint:gosec // a program of the system
+	out, err := local.Program{Path: program, Args: arguments}.Output(ctx)
 	if err != nil {
 		return 0, err
 	}
 	return parseRedisBenchmark(out)
 }
+
+// RedisOvershoot is how many commands RedisBenchmark may send beyond those that were asked for.
+func RedisOvershoot(pipeline int) int { return redisClients * pipeline }
 
 // redisTarget says in redis-benchmark's way where Redis is. `ps` shows the password of the private server: it has no other way.
 func redisTarget(redisURL string) ([]string, error) {

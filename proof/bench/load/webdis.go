@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 
@@ -51,7 +50,17 @@ func Webdis(ctx context.Context, redisURL string) (*Process, error) {
 		return nil, err
 	}
 	cleanUp := func() { _ = os.RemoveAll(dir) }
+	file, err := writeWebdisConfig(dir, options, port)
+	if err != nil {
+		cleanUp()
+		return nil, fmt.Errorf("webdis: %w", err)
+	}
+	webdis := local.Program{Path: program, Args: []string{file}, Dir: dir, OnExit: cleanUp}
+	return start(ctx, webdis, "http://127.0.0.1:"+strconv.Itoa(port), "/PING")
+}
 
+// writeWebdisConfig writes the settings into dir and returns the file's path.
+func writeWebdisConfig(dir string, options *redis.Options, port int) (string, error) {
 	config := webdisConfig{
 		RedisHost: options.Addr, RedisAuth: options.Password, Database: options.DB,
 		HTTPHost: "127.0.0.1", HTTPPort: port, Threads: 2, PoolSize: 20,
@@ -61,22 +70,15 @@ func Webdis(ctx context.Context, redisURL string) (*Process, error) {
 	if options.Network != "unix" {
 		host, redisPort, err := net.SplitHostPort(options.Addr)
 		if err != nil {
-			cleanUp()
-			return nil, fmt.Errorf("webdis: %w", err)
+			return "", err
 		}
 		config.RedisHost = host
 		config.RedisPort, _ = strconv.Atoi(redisPort) // redis.ParseURL has checked it
 	}
-	file := filepath.Join(dir, "webdis.json")
 	text, err := json.Marshal(config)
-	if err == nil {
-		err = os.WriteFile(file, text, 0o600)
-	}
 	if err != nil {
-		cleanUp()
-		return nil, fmt.Errorf("webdis: %w", err)
+		return "", err
 	}
-	command := exec.Command(program, file) //nolint:gosec,noctx // a program of the system; it outlives the ctx of its start
-	command.Dir = dir
-	return start(ctx, command, "http://127.0.0.1:"+strconv.Itoa(port), "/PING", cleanUp)
+	file := filepath.Join(dir, "webdis.json")
+	return file, os.WriteFile(file, text, 0o600)
 }

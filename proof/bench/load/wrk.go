@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -12,7 +11,26 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/afterwrite/afterwrite/internal/local"
 )
+
+// find returns the path of a program in PATH, or says which of Debian's packages has it.
+func find(program, debianPackage string) (string, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s was not found: install it with `deploy/setup.sh bench`, or the package %s",
+			local.ErrNotInstalled, program, debianPackage)
+	}
+	return path, nil
+}
+
+// wrap puts the name of what was measured before an error.
+func wrap(err *error, name string) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", name, *err)
+	}
+}
 
 //go:embed wrk.lua
 var wrkScript string
@@ -33,17 +51,9 @@ type HTTPResult struct {
 // WRK loads a server for spec.Duration (whole seconds, rounded up), each connection with one request after the other. The latencies
 // are those that wrk gives. What is under way at the end has reached the server and is not counted: one request a connection
 // at most.
-func WRK(ctx context.Context, spec HTTPSpec) (HTTPResult, error) {
-	result, err := runWRK(ctx, spec)
-	if err != nil {
-		return HTTPResult{}, fmt.Errorf("wrk: %w", err)
-	}
-	return result, nil
-}
-
-func runWRK(ctx context.Context, spec HTTPSpec) (HTTPResult, error) {
-	spec, err := spec.complete()
-	if err != nil {
+func WRK(ctx context.Context, spec HTTPSpec) (result HTTPResult, err error) {
+	defer wrap(&err, "wrk")
+	if spec, err = spec.complete(); err != nil {
 		return HTTPResult{}, err
 	}
 	program, err := find("wrk", "wrk")
@@ -63,27 +73,16 @@ func runWRK(ctx context.Context, spec HTTPSpec) (HTTPResult, error) {
 	seconds := int64((spec.Duration + time.Second - 1) / time.Second)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+wrkSlack)
 	defer cancel()
-	out, err := output(exec.CommandContext(ctx, program, //nolint:gosec // a program of the system
-		"-t", strconv.Itoa(spec.Threads), "-c", strconv.Itoa(spec.Connections), "-d", strconv.FormatInt(seconds, 10)+"s",
+	out, err := local.Program{Path: program, Args: []string{
+		"-t", strconv.Itoa(spec.Threads), "-c", strconv.Itoa(spec.Connections), "-d", strconv.FormatInt(seconds, 10) + "s",
 		"--timeout", "10s", "-s", script.Name(), spec.URL, "--",
 		fmt.Sprintf("keys=%s", spec.Keys), fmt.Sprintf("space=%d", spec.Space), fmt.Sprintf("batch=%d", spec.Batch),
-		"prefix="+spec.Prefix, fmt.Sprintf("form=%s", spec.Form), fmt.Sprintf("seed=%d", spec.Seed%(1<<31))))
+		"prefix=" + spec.Prefix, fmt.Sprintf("form=%s", spec.Form), fmt.Sprintf("seed=%d", spec.Seed%(1<<31)),
+	}}.Output(ctx)
 	if err != nil {
 		return HTTPResult{}, err
 	}
 	return parseWRK(out)
-}
-
-// output runs a tool until it ends, and returns what it prints, or its error with that. It ends with this process.
-func output(command *exec.Cmd) (string, error) {
-	command.SysProcAttr = procAttr()
-	var out, problems bytes.Buffer
-	command.Stdout, command.Stderr = &out, &problems
-	command.WaitDelay = time.Second
-	if err := runOnThread(command); err != nil {
-		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(append(problems.Bytes(), out.Bytes()...)))
-	}
-	return out.String(), nil
 }
 
 var wrkLine = regexp.MustCompile(`(?m)^result (.*)$`)

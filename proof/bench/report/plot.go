@@ -8,7 +8,7 @@ import (
 )
 
 // Plots are drawn here and not by a library because they have to be readable on a light and on a dark page: the text and
-// the axes take their colours from the reader's theme, which the SVG of the known libraries cannot.
+// the axes take their colours from the reader's theme. See docs/decisions/0009-libraries.md.
 
 // Bar is one bar of a chart.
 type Bar struct {

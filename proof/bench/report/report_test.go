@@ -128,7 +128,7 @@ func TestCheckRefusesARunWhoseSumIsOff(t *testing.T) {
 
 func TestRewriteChangesWhatIsBetweenTheMarksOnly(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "README.md")
+	path := filepath.Join(t.TempDir(), "performance.md")
 	require.NoError(t, os.WriteFile(path, []byte("# a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n"), 0o640))
 
 	require.NoError(t, report.RewriteFile(path, "new\n"))

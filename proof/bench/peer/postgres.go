@@ -1,4 +1,4 @@
-package frame
+package main
 
 import (
 	"context"
@@ -16,15 +16,15 @@ ON CONFLICT (key) DO UPDATE
 SET value = counters.value + EXCLUDED.value, version = counters.version + 1, deleted_at = NULL, updated_at = EXCLUDED.updated_at
 RETURNING value, version`
 
-// Postgres adds to rows of counters, over a pool of $POSTGRES_CONNS connections to $DATABASE_URL.
-type Postgres struct {
+// postgres adds to rows of counters, over a pool of $POSTGRES_CONNS connections to $DATABASE_URL.
+type postgres struct {
 	db     *sql.DB
 	upsert *sql.Stmt
 }
 
-// OpenPostgres connects once and prepares the statement; each further connection prepares it when it is first used.
-func OpenPostgres(ctx context.Context) (*Postgres, error) {
-	config, err := pq.NewConfig(Env("DATABASE_URL"))
+// openPostgres connects once and prepares the statement; each further connection prepares it when it is first used.
+func openPostgres(ctx context.Context) (*postgres, error) {
+	config, err := pq.NewConfig(env("DATABASE_URL"))
 	if err != nil {
 		return nil, fmt.Errorf("open postgres: %w", err)
 	}
@@ -33,7 +33,7 @@ func OpenPostgres(ctx context.Context) (*Postgres, error) {
 		return nil, fmt.Errorf("open postgres: %w", err)
 	}
 	db := sql.OpenDB(connector)
-	conns := PostgresConns()
+	conns := postgresConns()
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns) // the default of 2 would make new connections all the time
 	db.SetConnMaxIdleTime(5 * time.Minute)
@@ -42,15 +42,14 @@ func OpenPostgres(ctx context.Context) (*Postgres, error) {
 		_ = db.Close()
 		return nil, fmt.Errorf("prepare the upsert: %w", err)
 	}
-	return &Postgres{db: db, upsert: upsert}, nil
+	return &postgres{db: db, upsert: upsert}, nil
 }
 
-// Add adds to a counter's row and returns the row as it is then. It blocks until Postgres has committed. It cannot be cancelled:
+// add adds to a counter's row and returns the row as it is then. It blocks until Postgres has committed. It cannot be cancelled:
 // for that, lib/pq would start a goroutine for each call.
-func (p *Postgres) Add(ctx context.Context, key string, by int64) (value, version int64, err error) {
+func (p *postgres) add(ctx context.Context, key string, by int64) (value, version int64, err error) {
 	err = p.upsert.QueryRowContext(context.WithoutCancel(ctx), key, by).Scan(&value, &version)
 	return value, version, err
 }
 
-// Close closes the connections.
-func (p *Postgres) Close() error { return p.db.Close() }
+func (p *postgres) close() error { return p.db.Close() }

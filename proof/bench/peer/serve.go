@@ -1,4 +1,4 @@
-package frame
+package main
 
 import (
 	"context"
@@ -20,30 +20,29 @@ import (
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
-// Counter is what is answered.
-type Counter struct {
-	Key     string
-	Value   int64
-	Version int64
-	Synced  bool
+// counter is what is answered.
+type counter struct {
+	key     string
+	value   int64
+	version int64
+	synced  bool
 }
 
-// Increment adds to a counter. A peer implements it.
-type Increment func(ctx context.Context, key string, by int64) (Counter, error)
+// increment adds to a counter. A peer implements it.
+type increment func(ctx context.Context, key string, by int64) (counter, error)
 
-// Serve answers on $ADDR with increment until the process gets a SIGTERM. Further routes may be added by more.
-func Serve(increment Increment, more ...func(*echo.Echo)) error {
+// serve answers on $ADDR with increment until the process gets a SIGTERM. Further routes may be added by more.
+func serve(add increment, more ...func(*echo.Echo)) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	listener, err := process.Listen(os.Getenv("ADDR"), "ADDR")
 	if err != nil {
 		return err
 	}
-	return process.DefaultLimits().Serve(ctx, listener, Handler(increment, more...), slog.Default())
+	return process.DefaultLimits().Serve(ctx, listener, handler(add, more...), slog.Default())
 }
 
-// Handler is what Serve serves.
-func Handler(increment Increment, more ...func(*echo.Echo)) http.Handler {
+func handler(add increment, more ...func(*echo.Echo)) http.Handler {
 	registry := prometheus.NewRegistry()
 	duration := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "peer_write_duration_seconds",
@@ -64,15 +63,15 @@ func Handler(increment Increment, more ...func(*echo.Echo)) http.Handler {
 			return echo.NewHTTPError(http.StatusBadRequest, err.Error())
 		}
 		began := time.Now()
-		counter, err := increment(c.Request().Context(), c.Param("key"), by)
+		n, err := add(c.Request().Context(), c.Param("key"), by)
 		duration.Observe(time.Since(began).Seconds())
 		if err != nil {
 			return err
 		}
-		return Answer(c, counter)
+		return answer(c, n)
 	})
-	for _, add := range more {
-		add(e)
+	for _, route := range more {
+		route(e)
 	}
 	return e
 }
@@ -94,26 +93,26 @@ func edge(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// Env is a variable of the environment that a peer cannot do without.
-func Env(name string) string {
+// env is a variable of the environment that a peer cannot do without.
+func env(name string) string {
 	value := os.Getenv(name)
 	if value == "" {
-		Exit(fmt.Errorf("%s is not set", name))
+		exit(fmt.Errorf("%s is not set", name))
 	}
 	return value
 }
 
-// PostgresConns is $POSTGRES_CONNS.
-func PostgresConns() int {
-	n, err := strconv.Atoi(Env("POSTGRES_CONNS"))
+// postgresConns is $POSTGRES_CONNS.
+func postgresConns() int {
+	n, err := strconv.Atoi(env("POSTGRES_CONNS"))
 	if err != nil || n < 1 {
-		Exit(fmt.Errorf("POSTGRES_CONNS takes a number from 1, not %q", os.Getenv("POSTGRES_CONNS")))
+		exit(fmt.Errorf("POSTGRES_CONNS takes a number from 1, not %q", os.Getenv("POSTGRES_CONNS")))
 	}
 	return n
 }
 
-// Exit ends the process, with 1 and what went wrong if err is not nil.
-func Exit(err error) {
+// exit ends the process, with 1 and what went wrong if err is not nil.
+func exit(err error) {
 	if err == nil {
 		os.Exit(0)
 	}

@@ -1,4 +1,4 @@
-package frame
+package main
 
 import (
 	"errors"
@@ -39,20 +39,20 @@ func readBy(r *http.Request) (int64, error) {
 	return request.By, nil
 }
 
-// Answer sends a counter as JSON. A key that JSON would have to escape is none of the benchmark's; strconv's quotes are good
+// answer sends a counter as JSON. A key that JSON would have to escape is none of the benchmark's; strconv's quotes are good
 // enough for it.
-func Answer(c echo.Context, counter Counter) error {
+func answer(c echo.Context, n counter) error {
 	buffer, _ := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
 	b := (*buffer)[:0]
 	b = append(b, `{"key":`...)
-	b = strconv.AppendQuote(b, counter.Key)
+	b = strconv.AppendQuote(b, n.key)
 	b = append(b, `,"value":`...)
-	b = strconv.AppendInt(b, counter.Value, 10)
+	b = strconv.AppendInt(b, n.value, 10)
 	b = append(b, `,"version":`...)
-	b = strconv.AppendInt(b, counter.Version, 10)
+	b = strconv.AppendInt(b, n.version, 10)
 	b = append(b, `,"synced":`...)
-	b = strconv.AppendBool(b, counter.Synced)
+	b = strconv.AppendBool(b, n.synced)
 	b = append(b, "}\n"...)
 	*buffer = b[:0]
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, b)

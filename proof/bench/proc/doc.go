@@ -1,2 +1,0 @@
-// Package proc reads how much CPU time processes have used, from Linux's /proc.
-package proc
