@@ -17,7 +17,7 @@ import (
 // Postgres has. Keys without an entry are left out.
 func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	found := make(map[string]row)
-	pipe := v.redisClient.Pipeline()
+	pipe := v.Redis.Pipeline()
 	asked := make(map[string]*redis.StringCmd)
 	flush := func() error {
 		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -112,7 +112,7 @@ func (v *verifier) checkAnswers(ctx context.Context, rows map[string]row, result
 func (v *verifier) get(ctx context.Context, api int, key string) answer {
 	for {
 		a := v.client.do(ctx, api, request{method: http.MethodGet, path: counterPath(key)})
-		if a.reading != nil || a.missing || !pause(ctx, lookEvery) {
+		if a.reading != nil || a.missing || !pause(ctx, checkEvery) {
 			return a
 		}
 	}

@@ -19,11 +19,10 @@ return gone`
 
 // killer carries out a schedule.
 type killer struct {
-	world    *world
-	ledger   *ledger
-	archived func(ctx context.Context) (int64, error) // asked before Asynq's keys go
-	done     *tally                                   // faults by what they were
-	outage   *outage                                  // nil: faults come at random
+	rig    *rig
+	ledger *ledger
+	done   *tally  // faults by what they were
+	outage *outage // nil: faults come at random
 
 	mu       sync.Mutex
 	timeline []string
@@ -54,7 +53,7 @@ func (k *killer) run(ctx, hard context.Context, faults []fault) {
 func (k *killer) carryOut(ctx, hard context.Context, f fault) {
 	f.at = k.ledger.since()
 	what := fmt.Sprintf("%s %s", f.kind, f.target)
-	process := k.world.process(f.target)
+	process := k.rig.process(f.target)
 	hit := true
 	switch {
 	case f.kind == faultForget:
@@ -62,10 +61,10 @@ func (k *killer) carryOut(ctx, hard context.Context, f fault) {
 	case f.target == targetBackends:
 		hit = k.freezeBackends(ctx, f.lasts)
 	case f.kind == faultFreeze:
-		if hit = process.signal(syscall.SIGSTOP); hit {
+		if hit = process.Signal(syscall.SIGSTOP); hit {
 			process.say(fmt.Sprintf("is frozen for %v", f.lasts))
 			pause(ctx, f.lasts)
-			process.signal(syscall.SIGCONT)
+			process.Signal(syscall.SIGCONT)
 			process.say("goes on")
 		}
 	case process != nil:
@@ -81,7 +80,7 @@ func (k *killer) carryOut(ctx, hard context.Context, f fault) {
 
 // restart kills a server and starts it again.
 func (k *killer) restart(ctx, hard context.Context, f fault) {
-	server := k.world.server(f.target)
+	server := k.rig.server(f.target)
 	server.Kill()
 	if k.outage != nil {
 		k.outage.begin(k.ledger)
@@ -92,15 +91,15 @@ func (k *killer) restart(ctx, hard context.Context, f fault) {
 		k.ledger.findings.add(f.target, "it does not start again: "+err.Error(), nil)
 	}
 	if k.outage != nil {
-		k.outage.end(ctx, k.ledger, k.world.cache)
-		k.outage.watch(ctx, k.world.cache)
+		k.outage.end(ctx, k.ledger, k.rig)
+		k.outage.watch(ctx, k.rig)
 	}
 }
 
 // freezeBackends stops about half of the idle backends for a while: each takes the next statement that is sent to it, but
 // carries it out only afterwards, whatever the client has done meanwhile.
 func (k *killer) freezeBackends(ctx context.Context, lasts time.Duration) bool {
-	pids, err := k.world.backends(ctx)
+	pids, err := k.rig.backends(ctx)
 	if err != nil || len(pids) == 0 {
 		return false // Postgres is down
 	}
@@ -116,10 +115,10 @@ func (k *killer) freezeBackends(ctx context.Context, lasts time.Duration) bool {
 
 // forget deletes Asynq's keys, but looks first whether a task was archived. When Redis is down, nothing happens.
 func (k *killer) forget(ctx context.Context) {
-	if n, err := k.archived(ctx); err == nil && n > 0 {
+	if n, err := k.rig.Archived(ctx); err == nil && n > 0 {
 		k.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks were archived", n), nil)
 	}
-	_ = redis.NewScript(forgetScript).Run(ctx, k.world.redisClient, nil).Err()
+	_ = redis.NewScript(forgetScript).Run(ctx, k.rig.Redis, nil).Err()
 }
 
 func (k *killer) note(line string) {

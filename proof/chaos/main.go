@@ -11,7 +11,7 @@
 //     exactly (sequence.go);
 //   - a schedule made from the seed (schedule.go) kills processes and servers, freezes workers and backends of Postgres
 //     for a while so that flushes come late, and deletes everything of Asynq's. Meanwhile the rows are looked at several
-//     times a second: none may go back, or have a value that its counter never had (watch.go).
+//     times a second: none may go back, or have a value that its counter never had (verify.go).
 //
 // At the end everything is started again and has to become clean; then Redis, Postgres and the ledger have to agree
 // on every key (verify.go, compare.go). A violation is printed with the seed, the key, what was expected, and the last events of the

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
 const (
@@ -40,8 +38,8 @@ func (o *outage) begin(l *ledger) {
 }
 
 // end notes what has come together.
-func (o *outage) end(ctx context.Context, l *ledger, c *cache.Cache) {
-	backlog, err := c.Backlog(ctx)
+func (o *outage) end(ctx context.Context, l *ledger, r *rig) {
+	backlog, err := r.Backlog(ctx)
 	if err != nil && ctx.Err() == nil {
 		l.findings.add(targetRedis, "the backlog cannot be counted: "+err.Error(), nil)
 	}
@@ -51,17 +49,17 @@ func (o *outage) end(ctx context.Context, l *ledger, c *cache.Cache) {
 }
 
 // watch waits until what was dirty before the end is flushed: nothing has been dirty for longer than Postgres is back.
-func (o *outage) watch(ctx context.Context, c *cache.Cache) {
+func (o *outage) watch(ctx context.Context, r *rig) {
 	back := time.Now()
 	for {
-		backlog, err := c.Backlog(ctx)
+		backlog, err := r.Backlog(ctx)
 		if took := time.Since(back); err == nil && backlog.Oldest < took {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.drained = took
 			return
 		}
-		if !pause(ctx, lookEvery) {
+		if !pause(ctx, checkEvery) {
 			return
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // report is what a run has shown.
 type report struct {
 	settings
-	*world
+	*rig
 
 	ledger   *ledger
 	killer   *killer
@@ -32,7 +32,7 @@ func (r report) write(out io.Writer) {
 	line("writes", "%d acknowledged in %.0f s, %.0f a second", acked, r.took.Seconds(), float64(acked)/r.took.Seconds())
 	for _, p := range r.processes {
 		for _, ending := range p.endings() {
-			line("ended by itself", "%s %s: see %s", p.name, ending, p.log.Name())
+			line("ended by itself", "%s %s: see %s", p.Name, ending, p.Log)
 		}
 	}
 	if r.killer.outage != nil {

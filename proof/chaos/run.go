@@ -15,22 +15,22 @@ import (
 // be made, or not to its end.
 func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	l := newLedger(s.keys)
-	w, err := newWorld(ctx)
+	r, err := newRig(ctx)
 	defer func() {
-		w.close()
-		if (ok || ctx.Err() != nil && l.findings.none()) && !s.keep && !w.odd() {
-			err = errors.Join(err, w.remove())
+		r.close()
+		if (ok || ctx.Err() != nil && l.findings.none()) && !s.keep && !r.suspicious() {
+			err = errors.Join(err, r.world.Close())
 			return
 		}
-		fmt.Fprintln(out, "logs and data are in", w.dir)
+		fmt.Fprintln(out, "logs and data are in", r.world.Dir)
 	}()
 	if err != nil {
 		return false, err
 	}
-	c := newClient(w.apis(), s.clients+ownedKeys)
+	c := newClient(r.apis(), s.clients+ownedKeys)
 	defer c.close()
 	t := &traffic{ledger: l, client: c, limit: rate.NewLimiter(rate.Limit(s.rate), s.clients+batchMax), seed: s.seed}
-	k := &killer{world: w, ledger: l, archived: w.archived, done: newTally()}
+	k := &killer{rig: r, ledger: l, done: newTally()}
 	if s.outage > 0 {
 		k.outage = &outage{}
 	}
@@ -38,8 +38,8 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 
 	l.started = time.Now()
 	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d on keys of their own; logs in %s\n",
-		s.seed, s.duration, s.clients, s.keys, ownedKeys, w.dir)
-	v := &verifier{world: w, ledger: l, client: c, owners: owners}
+		s.seed, s.duration, s.clients, s.keys, ownedKeys, r.world.Dir)
+	v := &verifier{rig: r, ledger: l, client: c, owners: owners}
 	t.load(ctx, s, k, v)
 	took := l.since()
 
@@ -47,11 +47,11 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	if err == nil && k.outage != nil {
 		k.outage.judge(ctx, v)
 	}
-	w.panics(l.findings)
+	r.panics(l.findings)
 	if ctx.Err() != nil && l.findings.none() {
 		return false, ctx.Err()
 	}
-	report{settings: s, world: w, ledger: l, killer: k, verifier: v, took: took, verdict: result}.write(out)
+	report{settings: s, rig: r, ledger: l, killer: k, verifier: v, took: took, verdict: result}.write(out)
 	return err == nil && l.findings.none(), err
 }
 

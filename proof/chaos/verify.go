@@ -49,7 +49,7 @@ type verdict struct {
 
 // verifier compares the ledger, Redis and Postgres when nothing is written any more.
 type verifier struct {
-	*world
+	*rig
 
 	ledger *ledger
 	client *client
@@ -66,7 +66,7 @@ func (v *verifier) verify(ctx context.Context) (verdict, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
-	if result.archived, err = v.archived(ctx); err != nil {
+	if result.archived, err = v.Archived(ctx); err != nil {
 		return result, err
 	} else if result.archived > 0 {
 		v.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks are archived", result.archived), nil)
@@ -125,44 +125,24 @@ func (v *verifier) events() iter.Seq2[string, func() []string] {
 
 // awaitClean reports how long it took. When it takes too long that is a violation, and the checks go on.
 func (v *verifier) awaitClean(ctx context.Context) (time.Duration, cache.Backlog, error) {
-	began := time.Now()
-	for {
-		backlog, err := v.cache.Backlog(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return 0, backlog, ctx.Err()
-		case err == nil && backlog.Dead > 0:
-			v.ledger.findings.add("(all)", fmt.Sprintf("%d keys are dead", backlog.Dead), nil)
-			return time.Since(began), backlog, nil
-		case err == nil && backlog.Dirty == 0:
-			return time.Since(began), backlog, nil
-		case time.Since(began) > cleanPatience:
-			v.ledger.findings.add("(all)", fmt.Sprintf("after %v there still is a backlog: %+v (error: %v)",
-				cleanPatience, backlog, err), nil)
-			return time.Since(began), backlog, nil
-		}
-		pause(ctx, lookEvery)
+	took, backlog, err := v.Clean(ctx, cleanPatience)
+	if ctx.Err() != nil {
+		return 0, backlog, ctx.Err()
 	}
-}
-
-// archived counts the tasks that Asynq has given up.
-func (w *world) archived(ctx context.Context) (int64, error) {
-	var sum int64
-	for queue := range tasks.Queues() {
-		n, err := w.redisClient.ZCard(ctx, "asynq:{"+queue+"}:archived").Result()
-		if err != nil {
-			return 0, fmt.Errorf("count archived tasks: %w", err)
-		}
-		sum += n
+	if backlog.Dead > 0 {
+		v.ledger.findings.add("(all)", fmt.Sprintf("%d keys are dead", backlog.Dead), nil)
 	}
-	return sum, nil
+	if err != nil {
+		v.ledger.findings.add("(all)", err.Error(), nil)
+	}
+	return took, backlog, nil
 }
 
 // burned counts the attempts that Asynq has counted as failed, of all tasks.
-func (w *world) burned(ctx context.Context) (int64, error) {
+func (r *rig) burned(ctx context.Context) (int64, error) {
 	var sum int64
 	for queue := range tasks.Queues() {
-		n, err := w.redisClient.Get(ctx, "asynq:{"+queue+"}:failed").Int64()
+		n, err := r.Redis.Get(ctx, "asynq:{"+queue+"}:failed").Int64()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return 0, fmt.Errorf("count failed attempts: %w", err)
 		}
@@ -171,8 +151,8 @@ func (w *world) burned(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
-func (w *world) rows(ctx context.Context) (map[string]row, error) {
-	found, err := w.db.QueryContext(ctx, `SELECT key, value, version, deleted_at IS NOT NULL FROM counters`)
+func (r *rig) rows(ctx context.Context) (map[string]row, error) {
+	found, err := r.DB.QueryContext(ctx, `SELECT key, value, version, deleted_at IS NOT NULL FROM counters`)
 	if err != nil {
 		return nil, fmt.Errorf("read the rows: %w", err)
 	}
@@ -180,11 +160,11 @@ func (w *world) rows(ctx context.Context) (map[string]row, error) {
 	rows := make(map[string]row)
 	for found.Next() {
 		var key string
-		var r row
-		if err := found.Scan(&key, &r.value, &r.version, &r.deleted); err != nil {
+		var has row
+		if err := found.Scan(&key, &has.value, &has.version, &has.deleted); err != nil {
 			return nil, fmt.Errorf("read the rows: %w", err)
 		}
-		rows[key] = r
+		rows[key] = has
 	}
 	return rows, found.Err()
 }
@@ -224,4 +204,36 @@ func (v *verifier) checkOwner(o *owner, has row, result *verdict) {
 	}
 	result.lost += lost
 	result.doubled += doubled
+}
+
+// watchEvery is the time between two looks at the rows: short enough to see most states that a row of a busy key has.
+const watchEvery = 150 * time.Millisecond
+
+// watchKeys is how many rows may be read so often without being much of the load themselves.
+const watchKeys = 5000
+
+// watch looks at the rows in Postgres again and again while the load goes on, until ctx ends: what was wrong for a moment
+// only, and was then flushed over, does not show at the end. While Postgres is down there is nothing to see.
+func (v *verifier) watch(ctx context.Context) {
+	byKey := make(map[string]*account, len(v.ledger.accounts))
+	for _, a := range v.ledger.accounts {
+		byKey[a.key] = a
+	}
+	every := watchEvery * time.Duration(1+len(byKey)/watchKeys)
+	for pause(ctx, every) {
+		rows, err := v.rows(ctx)
+		if err != nil {
+			continue
+		}
+		v.looks++
+		for key, has := range rows {
+			a := byKey[key]
+			if a == nil {
+				continue
+			}
+			if problem := a.look(has.reading); problem != "" {
+				v.ledger.findings.add(key, "postgres has "+problem, a.events())
+			}
+		}
+	}
 }

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+const (
+	shards        = 64
+	sweepInterval = time.Second
+	// cleanTTL is short, so that keys leave Redis and come back from Postgres while things die.
+	cleanTTL = 5 * time.Second
+
+	// copies is how many there are of each process.
+	copies = 2
+
+	readyPatience = 40 * time.Second
+	checkEvery    = 50 * time.Millisecond
+)
+
+// server is a private Redis or Postgres.
+type server interface {
+	Kill()
+	Start(ctx context.Context) error
+}
+
+// rig is everything that runs.
+type rig struct {
+	*world.Stage
+
+	world     *world.World
+	processes []*process
+
+	stop  context.CancelFunc // of what starts the processes again
+	ended sync.WaitGroup
+}
+
+// newRig builds the program and starts everything. Close ends it, also after an error.
+func newRig(ctx context.Context) (*rig, error) {
+	r := &rig{stop: func() {}}
+	var err error
+	// The servers lose nothing that they have acknowledged.
+	r.world, err = world.New(ctx, world.Options{
+		Name: "chaos", Shards: shards,
+		Redis: local.RedisOptions{AppendFsync: "always"}, Postgres: local.PostgresOptions{Fsync: true},
+		Settings: []string{
+			"AFTERWRITE_LOG_LEVEL=debug",
+			"AFTERWRITE_SWEEP_INTERVAL=" + sweepInterval.String(), "AFTERWRITE_CLEAN_TTL=" + cleanTTL.String(),
+		},
+	})
+	if err != nil {
+		return r, err
+	}
+	if r.Stage, err = r.world.Stage(ctx, world.StageOptions{Name: "chaos"}); err != nil {
+		return r, err
+	}
+	return r, r.startProcesses(ctx)
+}
+
+// startProcesses starts two of each, and waits until they are ready.
+func (r *rig) startProcesses(ctx context.Context) error {
+	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // they are stopped in close
+	r.stop = stop
+	for _, sub := range []string{"scheduler", "worker", "api"} {
+		for range copies {
+			launched, err := r.Launch(sub)
+			if err != nil {
+				return err
+			}
+			p := &process{Process: launched}
+			r.processes = append(r.processes, p)
+			r.ended.Go(func() { p.supervise(run) })
+		}
+	}
+	return r.awaitReady(ctx)
+}
+
+// awaitReady waits until every process says that what it needs answers.
+func (r *rig) awaitReady(ctx context.Context) error {
+	for _, p := range r.processes {
+		answers := local.Answers(p.URL + "/readyz")
+		err := world.Await(ctx, readyPatience, p.Name+" to be ready", func(ctx context.Context) (bool, error) {
+			return answers(ctx) == nil, nil
+		})
+		if err != nil {
+			return fmt.Errorf("%w: see %s", err, p.Log)
+		}
+	}
+	return nil
+}
+
+// backends are the idle server processes of Postgres that afterwrite's processes are connected to, about half of them.
+func (r *rig) backends(ctx context.Context) ([]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	found, err := r.DB.QueryContext(ctx, `SELECT pid FROM pg_stat_activity
+		WHERE application_name = 'afterwrite' AND state = 'idle' AND random() < 0.5`)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	var pids []int
+	for found.Next() {
+		var pid int
+		if err := found.Scan(&pid); err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, found.Err()
+}
+
+// process is nil when the target is a server.
+func (r *rig) process(target string) *process {
+	for _, p := range r.processes {
+		if p.Name == target {
+			return p
+		}
+	}
+	return nil
+}
+
+//nolint:ireturn // one of two
+func (r *rig) server(target string) server {
+	if target == targetRedis {
+		return r.world.Redis
+	}
+	return r.world.Postgres
+}
+
+// suspicious reports that a process ended by itself. That is no violation, but its log is worth reading.
+func (r *rig) suspicious() bool {
+	return slices.ContainsFunc(r.processes, func(p *process) bool { return len(p.endings()) > 0 })
+}
+
+// panics looks through the logs for what a process says when it dies of a bug. It is started again then, so nothing else may
+// show it.
+func (r *rig) panics(f *findings) {
+	for _, p := range r.processes {
+		text, err := os.ReadFile(p.Log)
+		if err != nil {
+			f.add(p.Name, "its log cannot be read: "+err.Error(), nil)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+				f.add(p.Name, strings.TrimSpace(line), nil)
+			}
+		}
+	}
+}
+
+// apis are the base addresses of the apis.
+func (r *rig) apis() []string {
+	var bases []string
+	for _, p := range r.processes {
+		if strings.HasPrefix(p.Name, "api-") {
+			bases = append(bases, p.URL)
+		}
+	}
+	return bases
+}
+
+// close ends everything that runs, and returns when it has ended. How a process ends that was killed before does not matter.
+func (r *rig) close() {
+	r.stop()
+	r.ended.Wait()
+	_ = r.world.Stop()
+}
