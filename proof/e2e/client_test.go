@@ -34,7 +34,7 @@ type client struct {
 
 func (s *system) client() *client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 100, MaxConnsPerHost: 100}
-	return &client{base: "http://" + s.api.addr, http: http.Client{Transport: transport, Timeout: 10 * time.Second}}
+	return &client{base: s.api.URL, http: http.Client{Transport: transport, Timeout: 10 * time.Second}}
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }

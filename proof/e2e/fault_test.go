@@ -31,8 +31,8 @@ func TestKilledAPILosesNothing(t *testing.T) {
 			now := metric(t, "afterwrite_writes_total", s.api)
 			return now > written+500, fmt.Sprint(now)
 		})
-		s.api.kill(t)
-		s.launch(t, s.api, "AFTERWRITE_API_ADDR")
+		require.True(t, s.api.Kill())
+		startAgain(t, s.api)
 	}
 	close(stop)
 	l := <-done
@@ -53,18 +53,18 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 		n := len(s.rows(t))
 		return n == 300, fmt.Sprintf("%d keys are warm; a cold one would be read from the table", n)
 	})
-	lock, err := s.db.Begin()
+	lock, err := s.DB.Begin()
 	require.NoError(t, err)
 	_, err = lock.Exec(`LOCK TABLE counters IN ACCESS EXCLUSIVE MODE`)
 	require.NoError(t, err)
 	// A worker has 6 connections at most (workerPlan): with one more, each of the two is in the middle of a flush.
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		var n int
-		require.NoError(t, s.db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
+		require.NoError(t, s.DB.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
 			WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO counters%'`).Scan(&n))
 		return n > 6, fmt.Sprintf("%d flushes are under way", n)
 	})
-	s.workers[0].kill(t)
+	require.True(t, s.workers[0].Kill())
 	require.NoError(t, lock.Rollback())
 	close(stop)
 	l := <-done
@@ -84,9 +84,9 @@ func TestPostgresAwayUnderLoadFailsNoWrite(t *testing.T) {
 	go func() { done <- c.load(10, 2000, forever, stop) }()
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) { return len(s.rows(t)) > 100, "no rows yet" })
 
-	require.NoError(t, s.postgres.Stop(t.Context()))
+	require.NoError(t, s.world.Postgres.Stop(t.Context()))
 	<-time.After(20 * time.Second) // what is tested is an outage of this length
-	require.NoError(t, s.postgres.Start(t.Context()))
+	require.NoError(t, s.world.Postgres.Start(t.Context()))
 	close(stop)
 	l := <-done
 	took := s.eventuallyClean(t, 30*time.Second)
@@ -105,7 +105,7 @@ func TestRedisAwayIsSaidAndNothingIsCountedTwice(t *testing.T) {
 	defer c.close()
 	c.must(t, http.MethodPut, "/v1/counters/a", `{"value":1}`)
 	s.eventuallyClean(t, 10*time.Second)
-	require.NoError(t, s.redisServer.Stop(t.Context()))
+	require.NoError(t, s.world.Redis.Stop(t.Context()))
 
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		got, err := c.call(http.MethodPost, "/v1/counters/a/increment", "")
@@ -114,7 +114,7 @@ func TestRedisAwayIsSaidAndNothingIsCountedTwice(t *testing.T) {
 		}
 		return got.status == http.StatusServiceUnavailable && got.Code == "cache_unavailable", fmt.Sprintf("%+v", got)
 	})
-	require.NoError(t, s.redisServer.Start(t.Context()))
+	require.NoError(t, s.world.Redis.Start(t.Context()))
 	var value int64
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		got, err := c.call(http.MethodPost, "/v1/counters/a/increment", "")

@@ -74,7 +74,7 @@ func TestEmptiedRedisGoesOnFromPostgres(t *testing.T) {
 	c.must(t, http.MethodPut, "/v1/counters/b", `{"value":7}`)
 	s.eventuallyClean(t, 10*time.Second)
 	require.Zero(t, metric(t, "afterwrite_redis_emptied_total", s.workers...), "a new Redis is not one that was emptied")
-	require.NoError(t, s.redis.FlushAll(context.Background()).Err())
+	require.NoError(t, s.Redis.FlushAll(context.Background()).Err())
 
 	// The api gives Postgres 100 ms for the value of a cold counter. On a machine that is busy it may take longer: then the
 	// increment is taken without a value, and a read is refused.
@@ -96,12 +96,12 @@ func TestEmptiedRedisGoesOnFromPostgres(t *testing.T) {
 		n := metric(t, "afterwrite_redis_emptied_total", s.workers...)
 		return n == 1, fmt.Sprintf("noticed %v times", n)
 	})
-	var said strings.Builder
+	var all strings.Builder
 	for _, w := range s.workers {
-		w.stop(t)
-		said.Write(w.out.Bytes())
+		require.NoError(t, w.Stop())
+		all.WriteString(said(t, w.Log))
 	}
-	require.Equal(t, 1, strings.Count(said.String(), "redis was emptied"), said.String())
+	require.Equal(t, 1, strings.Count(all.String(), "redis was emptied"), all.String())
 }
 
 func TestRefusedRowsAreDeadAndTheOthersLand(t *testing.T) {
@@ -109,7 +109,7 @@ func TestRefusedRowsAreDeadAndTheOthersLand(t *testing.T) {
 	s := start(t, "AFTERWRITE_MAX_ATTEMPTS=2", "AFTERWRITE_RETRY_BACKOFF=100ms")
 	c := s.client()
 	defer c.close()
-	_, err := s.db.Exec(`ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 1000000)`)
+	_, err := s.DB.Exec(`ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 1000000)`)
 	require.NoError(t, err)
 	var body strings.Builder
 	for i := range 1000 {
@@ -128,7 +128,7 @@ func TestRefusedRowsAreDeadAndTheOthersLand(t *testing.T) {
 	})
 	t.Logf("997 rows after %v", time.Since(started))
 	localtest.Eventually(t, 30*time.Second, func() (bool, string) {
-		backlog, err := s.cache.Backlog(context.Background())
+		backlog, err := s.Backlog(context.Background())
 		if err != nil {
 			return false, err.Error()
 		}

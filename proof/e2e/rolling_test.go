@@ -4,14 +4,16 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 // balancer is a load balancer as small as they come: it passes each connection to one of the processes that its last health
@@ -25,7 +27,7 @@ type balancer struct {
 
 const healthCheckInterval = 50 * time.Millisecond
 
-func balance(ctx context.Context, t *testing.T, backends [2]*process) *balancer {
+func balance(ctx context.Context, t *testing.T, backends [2]*world.Process) *balancer {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -33,7 +35,7 @@ func balance(ctx context.Context, t *testing.T, backends [2]*process) *balancer 
 	b := &balancer{Listener: listener}
 	for i, p := range backends {
 		b.ready[i].Store(true)
-		go b.check(ctx, i, p.addr)
+		go b.check(ctx, i, local.Answers(p.URL+"/readyz"))
 	}
 	go func() {
 		for {
@@ -47,7 +49,7 @@ func balance(ctx context.Context, t *testing.T, backends [2]*process) *balancer 
 	return b
 }
 
-func (b *balancer) check(ctx context.Context, i int, addr string) {
+func (b *balancer) check(ctx context.Context, i int, answers func(context.Context) error) {
 	ticker := time.NewTicker(healthCheckInterval)
 	defer ticker.Stop()
 	for {
@@ -55,22 +57,18 @@ func (b *balancer) check(ctx context.Context, i int, addr string) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			response, err := http.Get("http://" + addr + "/readyz")
-			if err == nil {
-				_ = response.Body.Close()
-			}
-			b.ready[i].Store(err == nil && response.StatusCode == http.StatusOK)
+			b.ready[i].Store(answers(ctx) == nil)
 		}
 	}
 }
 
-func (b *balancer) pass(ctx context.Context, in net.Conn, backends [2]*process) {
+func (b *balancer) pass(ctx context.Context, in net.Conn, backends [2]*world.Process) {
 	defer func() { _ = in.Close() }()
 	i := b.next.Add(1) % 2
 	if !b.ready[i].Load() {
 		i = 1 - i
 	}
-	out, err := new(net.Dialer).DialContext(ctx, "tcp", backends[i].addr)
+	out, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(backends[i].URL, "http://"))
 	if err != nil {
 		return
 	}
@@ -86,14 +84,14 @@ func (b *balancer) pass(ctx context.Context, in net.Conn, backends [2]*process) 
 func TestRollingRestartFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	s := start(t, "AFTERWRITE_SHUTDOWN_DELAY=500ms")
-	apis := [2]*process{s.api, s.run(t, "api", "AFTERWRITE_API_ADDR")}
+	apis := [2]*world.Process{s.api, s.run(t, "api")}
 	c := s.client()
 	defer c.close()
 	b := balance(t.Context(), t, apis)
 	c.base = "http://" + b.Addr().String()
 	restartAPIs := func() {
 		for i, p := range apis {
-			s.restart(t, p, "AFTERWRITE_API_ADDR")
+			restart(t, p)
 			localtest.Eventually(t, 5*time.Second, func() (bool, string) {
 				return b.ready[i].Load(), "the balancer has not found out that it is back"
 			})
@@ -104,9 +102,9 @@ func TestRollingRestartFailsNoRequest(t *testing.T) {
 
 	restartAPIs()
 	for _, p := range s.workers {
-		s.restart(t, p, "AFTERWRITE_WORKER_ADDR")
+		restart(t, p)
 	}
-	s.restart(t, s.scheduler, "AFTERWRITE_SCHEDULER_ADDR")
+	restart(t, s.scheduler)
 	restartAPIs()
 
 	close(stop)
@@ -120,10 +118,10 @@ func TestRollingRestartFailsNoRequest(t *testing.T) {
 }
 
 // restart ends p as a deployment does, within the time that it has for that, and starts it again.
-func (s *system) restart(t *testing.T, p *process, addrVariable string) {
+func restart(t *testing.T, p *world.Process) {
 	t.Helper()
 	told := time.Now()
-	p.stop(t)
-	require.Less(t, time.Since(told), 10*time.Second, "%s took too long to stop", p.name)
-	s.launch(t, p, addrVariable)
+	require.NoError(t, p.Stop())
+	require.Less(t, time.Since(told), 10*time.Second, "%s took too long to stop", p.Name)
+	startAgain(t, p)
 }

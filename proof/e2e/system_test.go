@@ -1,32 +1,19 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
-	"database/sql"
-	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hibiken/asynq"
-	_ "github.com/lib/pq"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/cache"
-	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 func TestMain(m *testing.M) { localtest.Main(m) }
@@ -41,151 +28,90 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "afterwrite")
-	out, err := exec.Command("go", "build", "-o", path, "../..").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return path, nil
+	return path, world.Build(context.Background(), "", path, "github.com/afterwrite/afterwrite")
 })
 
 // system is the processes of one test with their servers.
 type system struct {
-	redisServer *local.Redis
-	postgres    *local.Postgres
-	redis       *redis.Client
-	db          *sql.DB
-	inspector   *asynq.Inspector
-	cache       *cache.Cache
-	env         []string
+	*world.Stage
 
-	api       *process
-	scheduler *process
-	workers   []*process
+	world     *world.World
+	inspector *asynq.Inspector
+
+	api       *world.Process
+	scheduler *world.Process
+	workers   []*world.Process
 }
 
 // start runs a whole system: api, scheduler and two workers.
-func start(t *testing.T, env ...string) *system {
+func start(t *testing.T, settings ...string) *system {
 	t.Helper()
-	s := &system{
-		redisServer: localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true, AppendFsync: "everysec"}),
-		postgres:    localtest.OwnPostgres(t, local.PostgresOptions{}),
-	}
-	options, err := redis.ParseURL(s.redisServer.URL())
+	program, err := binary()
 	require.NoError(t, err)
-	s.redis = redis.NewClient(options)
-	t.Cleanup(func() { _ = s.redis.Close() })
-	s.db, err = sql.Open("postgres", s.postgres.URL())
+	s := &system{}
+	s.world, err = world.New(t.Context(), world.Options{
+		Name: "e2e", Program: program, Settings: append(settings, "AFTERWRITE_SWEEP_INTERVAL="+sweepInterval.String()),
+	})
+	t.Cleanup(func() {
+		stopErr := s.world.Stop()
+		if t.Failed() {
+			s.logLogs(t)
+		}
+		require.NoError(t, stopErr)
+		require.NoError(t, s.world.Close())
+	})
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = s.db.Close() })
-	s.inspector = asynq.NewInspectorFromRedisClient(s.redis)
-	s.cache = cache.New(s.redis, cache.Options{Shards: cache.DefaultShards, CleanTTL: time.Hour})
-	s.env = append(append(os.Environ(), env...),
-		"REDIS_URL="+s.redisServer.URL(), "DATABASE_URL="+s.postgres.URL(), "AFTERWRITE_SWEEP_INTERVAL="+sweepInterval.String())
-
-	migrate := s.command(t, "migrate")
-	out, err := migrate.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	s.scheduler = s.run(t, "scheduler", "AFTERWRITE_SCHEDULER_ADDR")
-	s.workers = []*process{s.run(t, "worker", "AFTERWRITE_WORKER_ADDR"), s.run(t, "worker", "AFTERWRITE_WORKER_ADDR")}
-	s.api = s.run(t, "api", "AFTERWRITE_API_ADDR")
+	s.Stage, err = s.world.Stage(t.Context(), world.StageOptions{Name: "e2e"})
+	require.NoError(t, err)
+	s.inspector = asynq.NewInspectorFromRedisClient(s.Redis)
+	s.scheduler = s.run(t, "scheduler")
+	s.workers = []*world.Process{s.run(t, "worker"), s.run(t, "worker")}
+	s.api = s.run(t, "api")
 	return s
 }
 
-func (s *system) command(t *testing.T, args ...string) *exec.Cmd {
+// run starts a process and waits until it is ready.
+func (s *system) run(t *testing.T, sub string) *world.Process {
 	t.Helper()
-	path, err := binary()
+	p, err := s.Start(t.Context(), sub)
 	require.NoError(t, err)
-	cmd := exec.Command(path, args...)
-	cmd.Env = s.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return cmd
-}
-
-// process is one of afterwrite's processes.
-type process struct {
-	name string
-	addr string
-	cmd  *exec.Cmd
-	out  *bytes.Buffer
-	done chan struct{}
-}
-
-// run starts a process on a free port and waits until it is ready. It is ended with the test.
-func (s *system) run(t *testing.T, name, addrVariable string) *process {
-	t.Helper()
-	p := &process{name: name, addr: freeAddr(t)}
-	s.launch(t, p, addrVariable)
-	t.Cleanup(func() {
-		p.stop(t)
-		if t.Failed() {
-			t.Logf("--- %s said:\n%s", p.name, tail(p.out.String(), 4000))
-		}
-	})
 	return p
 }
 
-// launch starts p, for the first time or again.
-func (s *system) launch(t *testing.T, p *process, addrVariable string) {
+// startAgain starts a process that was stopped or killed, and waits until it is ready.
+func startAgain(t *testing.T, p *world.Process) {
 	t.Helper()
-	p.cmd, p.out, p.done = s.command(t, p.name), &bytes.Buffer{}, make(chan struct{})
-	p.cmd.Env = append(p.cmd.Env, addrVariable+"="+p.addr)
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	require.NoError(t, p.cmd.Start())
-	go func() {
-		_ = p.cmd.Wait()
-		close(p.done)
-	}()
-	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		select {
-		case <-p.done:
-			require.FailNow(t, p.name+" ended", "%s", p.out)
-		default:
-		}
-		response, err := http.Get("http://" + p.addr + "/readyz")
-		if err != nil {
-			return false, err.Error()
-		}
-		_ = response.Body.Close()
-		return response.StatusCode == http.StatusOK, response.Status
-	})
+	require.NoError(t, p.Start())
+	require.NoError(t, p.Ready(t.Context()))
 }
 
-// stop ends p as an operator would, and waits.
-func (p *process) stop(t *testing.T) {
+// logLogs prints the end of every log.
+func (s *system) logLogs(t *testing.T) {
 	t.Helper()
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.done:
-	case <-time.After(15 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
-		t.Errorf("%s did not end within 15 s of a SIGTERM", p.name)
+	logs, err := filepath.Glob(filepath.Join(s.world.Dir, "*.log"))
+	require.NoError(t, err)
+	for _, path := range logs {
+		t.Logf("--- %s:\n%s", filepath.Base(path), tail(said(t, path), 4000))
 	}
 }
 
-// kill ends p as a crash would.
-func (p *process) kill(t *testing.T) {
+// said is all that was written to a log.
+func said(t *testing.T, path string) string {
 	t.Helper()
-	require.NoError(t, p.cmd.Process.Kill())
-	<-p.done
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(text)
 }
 
 // metric sums a counter or gauge over the given processes.
-func metric(t *testing.T, name string, processes ...*process) float64 {
+func metric(t *testing.T, name string, processes ...*world.Process) float64 {
 	t.Helper()
 	sum := 0.0
 	for _, p := range processes {
-		response, err := http.Get("http://" + p.addr + "/metrics")
+		metrics, err := p.Metrics(t.Context())
 		require.NoError(t, err)
-		parser := expfmt.NewTextParser(model.UTF8Validation)
-		families, err := parser.TextToMetricFamilies(response.Body)
-		require.NoError(t, err)
-		require.NoError(t, response.Body.Close())
-		family, found := families[name]
-		require.True(t, found, "%s has no %s", p.name, name)
-		for _, m := range family.GetMetric() {
-			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
+		require.Contains(t, metrics, name, p.Name)
+		sum += metrics.Sum(name)
 	}
 	return sum
 }
@@ -193,29 +119,17 @@ func metric(t *testing.T, name string, processes ...*process) float64 {
 // eventuallyClean waits until Postgres has everything, and reports how long that took.
 func (s *system) eventuallyClean(t *testing.T, within time.Duration) time.Duration {
 	t.Helper()
-	started := time.Now()
-	localtest.Eventually(t, within, func() (bool, string) {
-		backlog, err := s.cache.Backlog(context.Background())
-		if err != nil {
-			return false, err.Error()
-		}
-		return backlog.Dirty == 0, fmt.Sprintf("%+v", backlog)
-	})
-	return time.Since(started)
+	took, _, err := s.Clean(t.Context(), within)
+	require.NoError(t, err)
+	return took
 }
 
 // archived counts the tasks that Asynq has given up.
-func (s *system) archived(t *testing.T) int {
+func (s *system) archived(t *testing.T) int64 {
 	t.Helper()
-	queues, err := s.inspector.Queues()
+	archived, err := s.Archived(t.Context())
 	require.NoError(t, err)
-	sum := 0
-	for _, q := range queues {
-		info, err := s.inspector.GetQueueInfo(q)
-		require.NoError(t, err)
-		sum += info.Archived
-	}
-	return sum
+	return archived
 }
 
 // processed counts the tasks that Asynq has run today, failed ones included.
@@ -229,7 +143,7 @@ func (s *system) processed(t *testing.T, queue string) int {
 // rows is what Postgres has, live counters only.
 func (s *system) rows(t *testing.T) map[string]int64 {
 	t.Helper()
-	found, err := s.db.Query(`SELECT key, value FROM counters WHERE deleted_at IS NULL`)
+	found, err := s.DB.Query(`SELECT key, value FROM counters WHERE deleted_at IS NULL`)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, found.Close()) }()
 	rows := make(map[string]int64)
@@ -241,13 +155,6 @@ func (s *system) rows(t *testing.T) map[string]int64 {
 	}
 	require.NoError(t, found.Err())
 	return rows
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	port, err := local.FreePort()
-	require.NoError(t, err)
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 func tail(s string, most int) string {
