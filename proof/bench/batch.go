@@ -15,7 +15,7 @@ const (
 	batchConnections = 8
 	// pipelined is how many commands each connection of redis-benchmark has under way.
 	pipelined = 16
-	// incrementsPerSecond is about what redis-benchmark does here, to make its run about as long as the others.
+	// incrementsPerSecond is the approximate rate of redis-benchmark, so that its run takes as long as the others.
 	incrementsPerSecond = 400_000
 )
 
@@ -52,8 +52,8 @@ func batchAfterwrite(v world.Version) func(context.Context, *bench) error {
 	}
 }
 
-// batchIncrBy measures what Redis does with as many plain strings: no HTTP, no JSON, no version, no flush. Redis and
-// its load have a core each.
+// batchIncrBy measures INCRBY on as many plain strings: no HTTP, no JSON, no version, no flush. Redis and its load have a core
+// each.
 func batchIncrBy(ctx context.Context, b *bench) error {
 	stage, err := b.peerStage(ctx, "")
 	if err != nil {

@@ -18,8 +18,8 @@ const (
 	coalesceBatch = 1000 // operations in each of a thousand batches, one every 10 ms
 )
 
-// coalesce sends a million increments on 100 keys within 10 s, evenly, and counts the rows that Postgres wrote for them, by
-// Postgres's own account.
+// coalesce sends a million increments on 100 keys evenly over 10 s, and counts the rows that Postgres wrote for them, from
+// Postgres's statistics.
 func coalesce(ctx context.Context, b *bench) error {
 	stage, err := b.prepared(ctx, world.Present, "coalesce", coalesceKeys)
 	if err != nil {
@@ -57,8 +57,8 @@ func coalesce(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// rowsWritten is how many rows were inserted or updated since the statistics began. A server process of Postgres reports what it
-// has done when it ends, at the latest: so this waits until nothing else is connected to the stage's database.
+// rowsWritten is the number of rows inserted or updated since the statistics began. A Postgres backend may report its work only
+// when it ends, so this waits until nothing else is connected to the stage's database.
 func rowsWritten(ctx context.Context, stage *world.Stage) (rows int64, err error) {
 	err = world.Await(ctx, time.Minute, "postgres's processes to end", func(ctx context.Context) (bool, error) {
 		const query = `

@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	// Flushed rows cost too little to be seen in one flush of few, so several are measured, each of as many rows whatever
-	// the number of keys: it is the size of the table and of Redis that is to make the difference, not that of the flush.
+	// One flush of few rows is too short to measure, so there are several. Their size does not depend on the number of keys: what
+	// is compared is the size of the table and of Redis, not the size of the flush.
 	costRows   = 10_000
 	costCycles = 3
 )
 
-// costOfWrite is the CPU time of a write to a key that is dirty already, by everything but the load.
+// costOfWrite measures the CPU time of a write to a key that is already dirty, in all processes but the load generator.
 func (b *bench) costOfWrite(ctx context.Context, name string, sys *system, keys int) (warm, result load.HTTPResult, err error) {
 	var before cpuTimes
 	spec := singles(sys.api.URL, load.Uniform, load.FormIncrement)
@@ -34,11 +34,11 @@ func (b *bench) costOfWrite(ctx context.Context, name string, sys *system, keys 
 	return warm, result, nil
 }
 
-// costOfRow is the CPU time of a flushed row: of a worker that only drains, and of the two servers meanwhile, less what the
-// same costs when nothing is dirty. It returns how many rows were flushed.
+// costOfRow measures the CPU time of a flushed row: of a worker that only drains and of the two servers, minus the cost of a drain
+// with nothing dirty. It returns the number of rows flushed.
 //
-// The servers come to rest before: else autovacuum would clean up after the drain of the large table at the same time, at
-// the expense of its rows.
+// It waits for the servers to settle first. Otherwise autovacuum would still work on the drained large table, and its CPU time
+// would count for these rows.
 func (b *bench) costOfRow(ctx context.Context, name string, sys *system, keys int) (int, error) {
 	if err := sys.stage.Settle(ctx); err != nil {
 		return 0, err

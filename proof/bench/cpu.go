@@ -13,10 +13,10 @@ import (
 // cpuTimes are the CPU times of processes so far.
 type cpuTimes map[string]time.Duration
 
-// cpuOrder is how tables show them.
+// cpuOrder is their order in tables.
 var cpuOrder = []string{"api", "worker", "scheduler", "redis", "postgres"}
 
-// readCPU reads those of the two servers, and of what runs of the system.
+// readCPU reads the CPU times of the two servers and of the system's running processes.
 func (b *bench) readCPU(sys *system) (cpuTimes, error) {
 	pids := map[string][]int{"redis": {sys.stage.RedisPID()}, "postgres": {b.world.Postgres.Pid()}}
 	for name, processes := range map[string][]*world.Process{"api": {sys.api}, "scheduler": {sys.scheduler}, "worker": sys.workers} {
@@ -55,8 +55,8 @@ func everyProcess() (map[int]procfs.ProcStat, error) {
 // tick is the unit of the times in /proc/<pid>/stat: sysconf(_SC_CLK_TCK) is 100 on every Linux that Go runs on.
 const tick = 10 * time.Millisecond
 
-// cpuTime is the CPU time of the processes with these IDs, with all their descendants, living or reaped. So Postgres, which has a
-// process for each connection, is its postmaster's ID. A process that has ended counts as 0: read it before it ends.
+// cpuTime is the CPU time of these processes and all their descendants, running or reaped. So the postmaster's ID stands for all of
+// Postgres, which has a process for each connection. A process that has ended counts as 0: read it before it ends.
 func cpuTime(all map[int]procfs.ProcStat, pids []int) time.Duration {
 	var sum time.Duration
 	for _, s := range all {
@@ -69,7 +69,7 @@ func cpuTime(all map[int]procfs.ProcStat, pids []int) time.Duration {
 
 // descends reports whether a process is one of pids, or a descendant of one.
 func descends(all map[int]procfs.ProcStat, s procfs.ProcStat, pids []int) bool {
-	for range all { // at most: no line of parents is longer
+	for range all { // a chain of parents is no longer than that
 		if slices.Contains(pids, s.PID) {
 			return true
 		}
@@ -98,12 +98,12 @@ func (t cpuTimes) sum() time.Duration {
 	return sum
 }
 
-// perMillion is what was used for that many increments in seconds, as if they had been a million.
+// perMillion scales the CPU time used for that many increments to seconds per 1,000,000.
 func perMillion(used time.Duration, increments int64) float64 {
 	return used.Seconds() * million / float64(increments)
 }
 
-// noteCPU keeps what each process used for that many increments, as if they had been a million.
+// noteCPU records the CPU time of each process for that many increments, scaled to 1,000,000.
 func (b *bench) noteCPU(keys string, used cpuTimes, increments int64) {
 	if b.cpu[keys] == nil {
 		b.cpu[keys] = make(map[string][]float64)

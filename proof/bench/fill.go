@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// fillBatch is how many operations a request has that only brings keys into a state, and fillClients how many such
-	// requests are under way: fast, and far from what the api refuses.
+	// fillBatch is the number of operations in a request that prepares keys, and fillClients the number of such requests in
+	// flight: fast, and well below the api's limits.
 	fillBatch   = 5000
 	fillClients = 4
 )
@@ -34,7 +34,7 @@ func increments(first, step, count int) []byte {
 	return b.Bytes()
 }
 
-// post sends JSON with a Prefer header, which may be empty, and requires that it was taken as a whole.
+// post sends JSON with a Prefer header, which may be empty, and returns an error unless all of it was accepted.
 func post(ctx context.Context, url string, body []byte, prefer string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
@@ -74,8 +74,7 @@ func fill(ctx context.Context, api string, step, count int) error {
 	return fillWith(ctx, api, step, count, "")
 }
 
-// fillBlind does the same with counters that follow each other, and asks for no values: then the api does not ask Postgres for the
-// base of those that Redis does not have.
+// fillBlind increments the first count counters and asks for no values, so that the api does not read cold keys from Postgres.
 func fillBlind(ctx context.Context, api string, count int) error {
 	return fillWith(ctx, api, 1, count, "return=minimal")
 }

@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	// idleSettle is for what processes do once after their start, idleTime how long commands are counted.
+	// idleSettle is time for what processes do once after their start; idleTime is how long commands are counted.
 	idleSettle = 5 * time.Second
 	idleTime   = 20 * time.Second
 )
 
-// idle counts the commands that Redis carries out while nobody writes, with one process of each kind, and counters that Redis has.
-// Commands inside scripts count too: Redis counts them, and so does who bills by the request.
+// idle counts the commands that Redis executes while nobody writes, with one process of each kind and warm counters. Commands
+// inside scripts count too: Redis counts them, and so do services that bill by the request.
 func idle(ctx context.Context, b *bench) error {
 	sys, err := b.running(ctx, world.Present)
 	if err != nil {
@@ -46,7 +46,7 @@ func idle(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// commands is how many commands Redis has carried out since its start.
+// commands is the number of commands that Redis has executed since its start.
 func commands(ctx context.Context, stage *world.Stage) (int64, error) {
 	info, err := stage.Redis.InfoMap(ctx, "stats").Result()
 	if err != nil {
@@ -67,7 +67,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// allocations runs the api's own benchmarks: how many allocations a request takes, beside one that Echo only routes.
+// allocations runs the api's benchmarks: the allocations of an increment, and those of a request that Echo only routes.
 func allocations(ctx context.Context, b *bench) error {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^Benchmark(Increment|Echo)$", "-benchmem",
 		"-benchtime", "20000x", "./api")

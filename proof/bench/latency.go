@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	// halfPercent of the maximum is the rate that has a goal.
+	// halfPercent is the rate with a goal, in percent of the maximum.
 	halfPercent = 50
-	// lateMax is how late the generator itself may be: past it, the latencies are more its own than the server's.
+	// lateMax bounds the delay of the load generator itself. Beyond it, the latencies are the generator's more than the server's.
 	lateMax = 50 * time.Millisecond
 )
 
-// latency measures, at a fixed rate that is a percentage of the maximum, how long a write takes from when it is due, and how
-// long it takes until Postgres has it.
+// latency measures at a fixed rate, a percentage of the maximum: how long a write takes from when it was due, and how long until
+// Postgres has it.
 func latency(percent int) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) error {
 		most, err := b.maximum(ctx)
@@ -78,7 +78,7 @@ func (b *bench) noteLatency(name string, rate float64, result load.OpenResult, l
 	b.note(name+"/lag-p50", percentile(lags, 0.5).Seconds())
 }
 
-// maximum is what afterwrite has taken of uniform increments so far, as its median; where that is not measured, it is now.
+// maximum is the median rate of uniform increments so far. If there is none yet, maximum measures it.
 func (b *bench) maximum(ctx context.Context) (float64, error) {
 	if len(b.notes.figures[uniformRate]) == 0 {
 		if err := singleAfterwrite(world.Present, load.Uniform)(ctx, b); err != nil {
@@ -91,7 +91,7 @@ func (b *bench) maximum(ctx context.Context) (float64, error) {
 	return report.Median(b.notes.figures[uniformRate]), nil
 }
 
-// percentile is the smallest of the values that at least that part of them does not exceed; 0 of none.
+// percentile is the smallest value that is at least as large as that part of the values; 0 if there are none.
 func percentile(values []time.Duration, part float64) time.Duration {
 	if len(values) == 0 {
 		return 0

@@ -13,7 +13,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-// machine is where and of what a run was made.
+// machine describes the hardware and the versions of a run.
 type machine struct {
 	CPU      string `json:"cpu"`
 	Cores    int    `json:"cores"`
@@ -26,10 +26,10 @@ type machine struct {
 	Commit   string `json:"commit"`
 }
 
-// versionPattern finds a version in what programs say of themselves.
+// versionPattern finds a version in the output of a program.
 var versionPattern = regexp.MustCompile(`\d+(\.\d+)+`)
 
-// describeMachine asks the machine. What it does not tell is empty.
+// describeMachine collects the description. What cannot be found out is empty.
 func describeMachine(ctx context.Context) machine {
 	postgres, _ := local.PostgresProgram(ctx, "postgres") // where there is none, the run fails later
 	m := machine{
@@ -44,7 +44,7 @@ func describeMachine(ctx context.Context) machine {
 	return m
 }
 
-// field is what stands behind a name and a colon in a file of /proc.
+// field is the value of a "name: value" line in a file of /proc.
 func field(path, name string) string {
 	file, err := os.Open(path)
 	if err != nil {
@@ -59,7 +59,7 @@ func field(path, name string) string {
 	return ""
 }
 
-// said is the first line of what a program prints; many print their version on stderr, with a status of 1.
+// said is the first line of a program's output. Some print their version to stderr, with exit status 1.
 func said(ctx context.Context, program string, args ...string) string {
 	out, _ := exec.CommandContext(ctx, program, args...).CombinedOutput() //nolint:gosec // names from here
 	line, _, _ := strings.Cut(string(out), "\n")

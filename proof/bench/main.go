@@ -3,20 +3,20 @@
 //	go run ./proof/bench                        five rounds of everything: about 25 minutes on 2 cores
 //	go run ./proof/bench -only single-uniform   the comparisons whose names match
 //
-// A round measures each system once, one after the other, and alone: the processes of the others do not run. The order changes
-// with the round, since some machines get slower as they get warm. Ratios are made within a round, and their median is what
-// counts, so what slows the whole machine for a while slows both sides.
+// A round measures each system once, one after the other, with no other system running. The order changes with the round, because
+// some machines get slower as they get warm. Each round gives a ratio, and the result is the median of the ratios: whatever slows
+// the whole machine for a while slows both sides.
 //
-// The previous version of afterwrite is measured in the same rounds: it is built from its commit, and each of its runs stands
-// beside the present one's. Both are known by their commands, HTTP API and metrics only.
+// The previous version of afterwrite is built from its commit and measured in the same rounds. The benchmark uses only the
+// commands, the HTTP API and the metrics that both versions have.
 //
-//   - plan.go says what is compared, with the goals, and which runs that takes; rounds.go carries the runs out.
+//   - plan.go lists the comparisons with their goals, and the runs that they need; rounds.go executes the runs.
 //   - system.go starts what is measured, and checks what it has written.
 //   - single.go, batch.go, million.go, cost.go, newkeys.go, coalesce.go, latency.go, memory.go, idle.go and cpu.go measure.
-//   - publish.go writes the table, the plots, and everything that was measured.
+//   - publish.go writes the table, the plots, and all figures.
 //
-// Every run checks itself: when everything has drained, the sum of all counters has to be what was acknowledged. Where it is
-// not, the table says so instead of showing a figure, and the exit status is 1.
+// Every run checks itself: after the drain, the sum of all counters must be what was acknowledged. If it is not, the table says so
+// instead of showing a figure, and the exit status is 1.
 package main
 
 import (
@@ -46,7 +46,7 @@ type settings struct {
 const (
 	exitFailure     = 1
 	exitUsage       = 2
-	exitInterrupted = 130 // as shells have it for SIGINT
+	exitInterrupted = 130 // what shells return after SIGINT
 )
 
 func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -54,7 +54,7 @@ func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
 func command(args []string, stdout, stderr io.Writer) int {
 	s, err := parse(args, stderr)
 	if err != nil {
-		return exitUsage // said by the flag set
+		return exitUsage // the flag set has printed why
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

@@ -10,8 +10,8 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// memory measures by how much Redis grows with 100,000 keys of 20 bytes, each in turn: plain strings; counters that have been
-// written and flushed; the same written once more, with what the api has put into Asynq's queues for them, and without it.
+// memory measures how much Redis grows with 100,000 keys of 20 bytes: as plain strings; as counters that were written and flushed;
+// and as the same counters written once more, with and without the tasks in Asynq's queues.
 func memory(ctx context.Context, b *bench) error {
 	stage, err := b.stage(ctx, world.StageOptions{Name: "memory"})
 	if err != nil {
@@ -41,7 +41,7 @@ func memory(ctx context.Context, b *bench) error {
 	return stage.Reset(ctx, 0)
 }
 
-// atRest is what Redis uses when nothing changes any more, without the scripts that it has cached.
+// atRest is the memory that Redis uses when nothing changes any more, without its script cache.
 func atRest(ctx context.Context, stage *world.Stage) (float64, error) {
 	if err := stage.Redis.ScriptFlush(ctx).Err(); err != nil {
 		return 0, fmt.Errorf("forget the scripts: %w", err)
@@ -49,7 +49,7 @@ func atRest(ctx context.Context, stage *world.Stage) (float64, error) {
 	if err := stage.Settle(ctx); err != nil {
 		return 0, err
 	}
-	// The table of keys has two sizes while it grows, and is done when nobody writes for a moment.
+	// While the table of keys grows, Redis keeps two; it finishes shortly after the last write.
 	last := 0.0
 	err := world.Await(ctx, time.Minute, "redis to come to rest", func(ctx context.Context) (bool, error) {
 		now, err := stage.DatasetBytes(ctx)
@@ -60,7 +60,7 @@ func atRest(ctx context.Context, stage *world.Stage) (float64, error) {
 	return last, err
 }
 
-// withoutQueues removes what Asynq keeps. No process may be running.
+// withoutQueues deletes Asynq's keys. No process may be running.
 func withoutQueues(ctx context.Context, stage *world.Stage) error {
 	keys, err := stage.Redis.Keys(ctx, "asynq:*").Result()
 	if err != nil {
@@ -75,7 +75,7 @@ func withoutQueues(ctx context.Context, stage *world.Stage) error {
 	return nil
 }
 
-// makeDirty has an api write every counter once more, while no worker runs. The api sends the tasks that wait when it ends.
+// makeDirty writes every counter once more while no worker runs. The api sends its pending tasks when it stops.
 func (b *bench) makeDirty(ctx context.Context, stage *world.Stage) error {
 	api, err := stage.Start(ctx, "api")
 	if err != nil {

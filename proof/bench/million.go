@@ -12,7 +12,7 @@ import (
 
 const (
 	million = 1_000_000
-	// drawn is the most keys that wrk draws from.
+	// drawn is the largest number of keys that wrk draws from.
 	drawn = million
 
 	// roomy lets all keys be dirty at the same time.
@@ -21,14 +21,14 @@ const (
 	drainWorkers = 2
 )
 
-// keysOf measures what depends on the number of keys that exist, in a stage of that name, which later rounds go on with. Its
-// figures begin with the name and the version:
+// keysOf measures what depends on the number of existing keys. The stage is kept for later rounds. The figures' names begin with
+// the stage's name and the version:
 //
-//   - write: the CPU time of a single increment, of all processes, while all keys are dirty and nothing flushes;
-//   - drain and steady: how fast two workers bring all of them to Postgres, as updates of existing rows;
-//   - row: the CPU time of a flushed row, of all processes.
+//   - write: the CPU time of a single increment in all processes, while all keys are dirty and nothing flushes;
+//   - drain and steady: how fast two workers flush all keys, as updates of existing rows;
+//   - row: the CPU time of a flushed row in all processes.
 //
-// What no comparison asks for is left out.
+// It measures only what a comparison needs.
 func keysOf(stageName string, v world.Version, keys int) func(context.Context, *bench) error {
 	name := stageName + "/" + string(v)
 	return func(ctx context.Context, b *bench) error {
@@ -60,8 +60,7 @@ func keysOf(stageName string, v world.Version, keys int) func(context.Context, *
 	}
 }
 
-// seeded is a stage with so many rows, which Redis has too, as they are after a flush. Its first round makes them; before
-// each, the servers come to rest.
+// seeded is a stage with so many rows that are warm and clean in Redis. The first round makes them.
 func (b *bench) seeded(ctx context.Context, options world.StageOptions, keys int) (*world.Stage, error) {
 	_, known := b.stages[options]
 	stage, err := b.stage(ctx, options)
@@ -85,7 +84,7 @@ func (b *bench) seeded(ctx context.Context, options world.StageOptions, keys int
 	return stage, err
 }
 
-// dirtyAndDrain writes each key, measures writes meanwhile, and drains. It adds its writes to count.
+// dirtyAndDrain writes each key, measures further writes, and drains. It adds its writes to count.
 func (b *bench) dirtyAndDrain(ctx context.Context, name string, sys *system, keys int, count *report.Count) error {
 	if err := fill(ctx, sys.api.URL, 1, keys); err != nil {
 		return err
@@ -118,16 +117,16 @@ type drained struct {
 	steady float64 // between a tenth and nine tenths of the rows
 }
 
-// beginDrain starts the workers and the scheduler. It returns when they are ready: what they have drained by then does not count.
+// beginDrain starts the workers and the scheduler, and returns when they are ready. Rows flushed before that do not count.
 func (sys *system) beginDrain(ctx context.Context) (began time.Time, err error) {
-	if err := sys.stage.Settle(ctx); err != nil { // the fill has left a long file in Redis
+	if err := sys.stage.Settle(ctx); err != nil { // the fill has left a long append-only file
 		return time.Time{}, err
 	}
 	err = sys.startFlushing(ctx)
 	return time.Now(), err
 }
 
-// endDrain waits until no more than left keys are dirty, and works out how fast that was.
+// endDrain waits until at most left keys are dirty, and calculates the rates.
 func (sys *system) endDrain(ctx context.Context, began time.Time, left int64) (drained, error) {
 	dirty, err := sys.stage.DrainedTo(ctx, left, drainPatience)
 	if err != nil {
@@ -137,7 +136,7 @@ func (sys *system) endDrain(ctx context.Context, began time.Time, left int64) (d
 	if err != nil {
 		return drained{}, err
 	}
-	// Postgres says when it had the last row to the millisecond. If keys were dirty still after that, the drain went on.
+	// Postgres knows the time of the last row. If keys were still dirty after that, the drain took longer.
 	ended := rows.Last
 	if dirty.After(ended) {
 		ended = dirty
@@ -157,7 +156,7 @@ const (
 	pgbenchClients = 4
 )
 
-// pgbenchUpsert measures the flush's statement alone, on a table like that of million: as many rows, all of which exist.
+// pgbenchUpsert measures the flush's statement alone, on as many existing rows as the million keys have.
 func pgbenchUpsert(ctx context.Context, b *bench) error {
 	options := world.StageOptions{Name: "pgbench-upsert"}
 	_, known := b.stages[options]

@@ -14,14 +14,14 @@ import (
 
 const (
 	newKeys = 2 * million
-	// bystanderKeys are the keys of the client that writes meanwhile, and bystanderPause the time between two of its writes.
+	// bystanderKeys is the number of keys of the client that writes during the drain, bystanderPause the pause between its writes.
 	bystanderKeys  = 100
 	bystanderPause = 10 * time.Millisecond
 )
 
-// newAfterwrite measures the drain of keys whose base is unknown, since they were written without asking Postgres: the workers
-// have to read it first, and find that there are no rows. Meanwhile a client writes other keys, and the slowest of its writes
-// counts: who waits for Redis behind a long script, waits here.
+// newAfterwrite measures the drain of new keys that were written without reading Postgres: the workers have to read each base
+// first, and find no row. Meanwhile a client writes other keys, and its slowest write counts: it shows how long a script blocks
+// Redis.
 func newAfterwrite(ctx context.Context, b *bench) error {
 	const name = "new/afterwrite"
 	sys, client, err := b.withNewKeys(ctx)
@@ -34,7 +34,7 @@ func newAfterwrite(ctx context.Context, b *bench) error {
 	}
 	var drained drained
 	slowest, err := client.during(ctx, func(ctx context.Context) (err error) {
-		drained, err = sys.endDrain(ctx, began, bystanderKeys) // which are dirty again and again
+		drained, err = sys.endDrain(ctx, began, bystanderKeys) // the client makes them dirty again and again
 		return err
 	})
 	if err != nil {
@@ -55,7 +55,7 @@ func newAfterwrite(ctx context.Context, b *bench) error {
 	return sys.stage.Reset(ctx, 0)
 }
 
-// withNewKeys is an api that has taken the new keys, and a client whose keys Redis has too. Nothing flushes yet.
+// withNewKeys starts an api, writes the new keys, and makes a client whose keys are warm. Nothing flushes yet.
 func (b *bench) withNewKeys(ctx context.Context) (*system, *bystander, error) {
 	stage, err := b.stage(ctx, world.StageOptions{Name: "new", Large: true})
 	if err != nil {
@@ -83,7 +83,7 @@ func (b *bench) withNewKeys(ctx context.Context) (*system, *bystander, error) {
 	return sys, client, nil
 }
 
-// bystander is a client with one connection that writes keys of its own, one after the other.
+// bystander is a client that writes keys of its own, one after the other, over one connection.
 type bystander struct {
 	api     string
 	written int64
@@ -100,7 +100,7 @@ func (c *bystander) write(ctx context.Context) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-// during writes until do has returned, and returns how long the slowest of its writes took.
+// during writes until do has returned, and returns the duration of the slowest write.
 func (c *bystander) during(ctx context.Context, do func(context.Context) error) (slowest time.Duration, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	done := make(chan struct{})

@@ -9,24 +9,24 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// previousCommit is the version that the goals compare this one with. The benchmark builds it and measures it in the same run.
+// previousCommit is the earlier version in the comparisons. The benchmark builds it and measures it in the same rounds.
 const previousCommit = "8517fb405c3f3e06630a1ced3f5e579363f9bb66"
 
-// run is one measurement. What it notes has names that begin with its own and a slash.
+// run is one measurement. The names of its figures begin with its own name and a slash.
 type run struct {
 	name   string
-	rounds int // only in so many, the first ones; 0: in all
+	rounds int // it is executed in the first ones only; 0: in all
 	do     func(ctx context.Context, b *bench) error
 }
 
 const (
-	// once is for counts and sizes, which do not vary, and for what is only printed or in a plot.
+	// once is for counts and sizes, which do not vary, and for figures without a goal.
 	once = 1
-	// some is for what takes longest.
+	// some is for the longest runs.
 	some = 3
 )
 
-// comparison is a line of the table: what it says, and the names of what it compares.
+// comparison is a line of the table, with the names of the figures that it compares.
 type comparison struct {
 	id, what string
 	this     string
@@ -39,7 +39,7 @@ type comparison struct {
 func atLeast(bound float64) report.Goal { return report.Goal{AtLeast: bound} }
 func atMost(bound float64) report.Goal  { return report.Goal{AtMost: bound} }
 
-// within is a goal for this side's own figure where the peer's is only shown beside it.
+// within is a goal for afterwrite's own figure; the peer's is only shown beside it.
 func within(bound float64) report.Goal { return report.Goal{AtMost: bound, OfThis: true} }
 
 // printed is for lines that have no goal.
@@ -49,7 +49,7 @@ const (
 	// flushInterval is AFTERWRITE_FLUSH_INTERVAL in seconds: its default.
 	flushInterval = 1.0
 
-	// These are figures that afterwrite is compared by more than once.
+	// Figures that several comparisons use.
 	uniformRate = "uniform/afterwrite/rate"
 	zipfRate    = "zipf/afterwrite/rate"
 	hotRate     = "hot/afterwrite/rate"
@@ -192,8 +192,8 @@ func fullComparisons() []comparison {
 	}
 }
 
-// groups are the runs of a round. Those of one group are compared with each other, and change places from round to round;
-// the groups stand in an order because some need what others have found out. Both versions of a run stand together.
+// groups are the runs of a round. Runs of one group are compared with each other, and their order changes from round to round. The
+// order of the groups is fixed, because some need figures of others. The runs of both versions are next to each other.
 func groups() [][]run {
 	var single []run
 	for _, keys := range []load.Keys{load.Uniform, load.Zipf, load.Hot} {
@@ -247,8 +247,8 @@ func laterGroups() [][]run {
 	}
 }
 
-// rotated is the runs in the order of that round: each round begins with the next one, and every other goes backwards. So of two
-// runs that stand together, each is the first in turn.
+// rotated returns the runs in the order of that round: each round begins with the next run, and every other round goes backwards. So
+// of two neighbours, each comes first in turn.
 func rotated(runs []run, round int) []run {
 	step := 1
 	if round%2 == 1 {

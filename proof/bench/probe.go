@@ -12,14 +12,14 @@ import (
 )
 
 const (
-	// probeEvery is the time between two probes, and between two looks for them: a lag is known to that much.
+	// probeEvery is the pause between two probes and between two checks for their rows: the resolution of a lag.
 	probeEvery = 10 * time.Millisecond
-	// probePatience bounds the wait for the last ones.
+	// probePatience bounds the wait for the rows of the last probes.
 	probePatience = 30 * time.Second
 )
 
-// probes find out how long a write takes until others can read it in Postgres: an independent client increments keys of its own
-// over HTTP, each once, and looks in Postgres for what it has been told is written.
+// probes measure how long a write takes until others can read it in Postgres: a client increments keys of its own over HTTP, each
+// once, and polls Postgres for their rows.
 type probes struct {
 	api   string
 	stage *world.Stage
@@ -28,10 +28,10 @@ type probes struct {
 
 // run sends probes for that long, and returns when all have been found.
 func (p *probes) run(ctx context.Context, duration time.Duration) error {
-	// One for all looks: to make a connection costs Postgres some ms, and the load would have to wait for those.
+	// One connection for all checks: making one costs Postgres some milliseconds of CPU, which would slow the load.
 	conn, err := p.stage.DB.Conn(ctx)
 	if err != nil {
-		return fmt.Errorf("look for probes: %w", err)
+		return fmt.Errorf("read the rows of probes: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
 	ticker := time.NewTicker(probeEvery)
@@ -57,28 +57,28 @@ func (p *probes) run(ctx context.Context, duration time.Duration) error {
 		case now.After(ends.Add(probePatience)):
 			return fmt.Errorf("%d probes have not come to postgres within %v", len(sent), probePatience)
 		}
-		if err := p.look(ctx, conn, sent); err != nil {
+		if err := p.collect(ctx, conn, sent); err != nil {
 			return err
 		}
 	}
 }
 
-// look notes which of those that were sent are in Postgres, and forgets them.
-func (p *probes) look(ctx context.Context, conn *sql.Conn, sent map[string]time.Time) error {
+// collect notes the lag of each probe whose row is in Postgres, and removes it from sent.
+func (p *probes) collect(ctx context.Context, conn *sql.Conn, sent map[string]time.Time) error {
 	keys := make([]string, 0, len(sent))
 	for key := range sent {
 		keys = append(keys, key)
 	}
 	rows, err := conn.QueryContext(ctx, `SELECT key FROM counters WHERE key = ANY($1)`, pq.Array(keys))
 	if err != nil {
-		return fmt.Errorf("look for probes: %w", err)
+		return fmt.Errorf("read the rows of probes: %w", err)
 	}
 	defer rows.Close()
 	now := time.Now()
 	for rows.Next() {
 		var key string
 		if err := rows.Scan(&key); err != nil {
-			return fmt.Errorf("look for probes: %w", err)
+			return fmt.Errorf("read the rows of probes: %w", err)
 		}
 		p.seen = append(p.seen, now.Sub(sent[key]))
 		delete(sent, key)

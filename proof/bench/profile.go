@@ -15,8 +15,8 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// takeProfiles takes CPU profiles of api and worker under uniform increments, writes them and the ten functions that cost most
-// into the folder of the results, and prints those.
+// takeProfiles takes CPU profiles of api and worker under uniform increments. It writes them to the folder of the results, together
+// with the ten most expensive functions, and prints the latter.
 func (b *bench) takeProfiles(ctx context.Context) error {
 	stage, err := b.prepared(ctx, world.Present, singleStage, space)
 	if err != nil {
@@ -38,7 +38,7 @@ func (b *bench) takeProfiles(ctx context.Context) error {
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	spec := singles(sys.api.URL, load.Uniform, load.FormIncrement)
-	_, _, err = b.both(ctx, spec, func() error { // the profiles take as long as the load does, and no warming up
+	_, _, err = b.both(ctx, spec, func() error { // a profile covers the measured load, without the warm-up
 		group.Go(func() error { return b.takeProfile(groupCtx, "api", sys.api) })
 		group.Go(func() error { return b.takeProfile(groupCtx, "worker", sys.workers[0]) })
 		return nil
@@ -58,7 +58,7 @@ func (b *bench) profilePath(process string) string {
 	return filepath.Join(b.out, process+".pprof")
 }
 
-// takeProfile asks a process for a profile. Where it serves them is in its log.
+// takeProfile asks a process for a profile. Its log has the address.
 func (b *bench) takeProfile(ctx context.Context, name string, process *world.Process) error {
 	log, err := os.ReadFile(process.Log)
 	if err != nil {
@@ -75,7 +75,7 @@ func (b *bench) takeProfile(ctx context.Context, name string, process *world.Pro
 	return b.write(filepath.Base(b.profilePath(name)), profile)
 }
 
-// topTen prints the functions that cost most, themselves and with what they call, and keeps them beside the profile.
+// topTen prints the most expensive functions, by their own time and with their callees, and writes them beside the profile.
 func (b *bench) topTen(ctx context.Context, process string) error {
 	var both []byte
 	for _, order := range []string{"-flat", "-cum"} {

@@ -12,7 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/proof/bench/report"
 )
 
-// results is what results.json holds.
+// results is the content of results.json.
 type results struct {
 	When    time.Time                       `json:"when"`
 	Took    float64                         `json:"took_seconds"`
@@ -21,8 +21,7 @@ type results struct {
 	Machine machine                         `json:"machine"`
 	Lines   []resultLine                    `json:"lines"`
 	CPU     map[string]map[string][]float64 `json:"cpu_seconds_per_million_increments"`
-	// Figures are all that was measured, by run, a figure for each round: of the comparisons, the plots, and more. Those of
-	// runs that did not add up are not here.
+	// Figures are all measurements by name, one figure for each round. Those of runs that did not add up are left out.
 	Figures  map[string][]float64      `json:"figures"`
 	Counts   map[string][]report.Count `json:"counts"`
 	Problems map[string]string         `json:"problems,omitempty"`
@@ -34,7 +33,7 @@ type resultLine struct {
 	Figure report.Figure `json:"figure"`
 }
 
-// errProblems is a run of the benchmark that has lines without figures.
+// errProblems means that some lines have no figures.
 var errProblems = errors.New("some runs did not add up or failed: see above")
 
 // publish prints the table and writes the files.
@@ -80,7 +79,7 @@ func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string
 	return t.String(), nil
 }
 
-// sayPrevious names the previous version where it was measured.
+// sayPrevious names the previous version if it was measured.
 func (b *bench) sayPrevious() string {
 	commit := b.previousOf(b.chosen())
 	if commit == "" {
@@ -114,7 +113,7 @@ func (b *bench) cpuTable() string {
 	return t.String() + "\n"
 }
 
-// cpuCell is empty for what was not measured.
+// cpuCell is empty if nothing was measured.
 func cpuCell(seconds float64, measured bool) string {
 	if !measured {
 		return " |"
@@ -149,7 +148,7 @@ func (b *bench) writeResults(lines []report.Line, m machine, took time.Duration)
 	return b.write("results.json", append(text, '\n'))
 }
 
-// sound reports whether the run that a figure is of was right in all rounds.
+// sound reports whether a figure's run added up in all rounds.
 func (b *bench) sound(figure string) bool {
 	for name := range b.notes.problems {
 		if strings.HasPrefix(figure, name+"/") {
@@ -166,7 +165,7 @@ func (b *bench) write(name string, text []byte) error {
 	return nil
 }
 
-// writePlots draws what was measured. A plot of which nothing was measured stays as it was.
+// writePlots draws the plots. One without measurements stays as it was.
 func (b *bench) writePlots() error {
 	var problems []error
 	if bars := b.bars(singleBars); len(bars) > 1 {
@@ -184,7 +183,7 @@ func (b *bench) writePlots() error {
 	return errors.Join(problems...)
 }
 
-// plotted is a bar and the figure that it shows.
+// plotted is a bar's label and its figure.
 type plotted struct{ label, figure string }
 
 var (
@@ -220,7 +219,7 @@ func (b *bench) bars(list []plotted) []report.Bar {
 	return bars
 }
 
-// latencyCurves are the percentiles by rate, of the rates that were measured.
+// latencyCurves are the percentiles by rate.
 func (b *bench) latencyCurves() []report.Curve {
 	var curves []report.Curve
 	for _, c := range []struct{ label, figure string }{{"p50", "p50"}, {"p99", "p99"}, {"p99.9", "p999"}} {

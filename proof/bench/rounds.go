@@ -15,7 +15,7 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// bench is one whole run of this program.
+// bench is one execution of this program.
 type bench struct {
 	settings
 
@@ -28,7 +28,7 @@ type bench struct {
 	cpu map[string]map[string][]float64
 }
 
-// notes are what was measured: a figure for each round by name, and what went wrong by the name of the run.
+// notes are the measurements: by name a figure for each round, and by run the counts and the first problem.
 type notes struct {
 	figures  map[string][]float64
 	counts   map[string][]report.Count
@@ -40,16 +40,16 @@ func (b *bench) note(name string, figure float64) {
 	b.notes.figures[name] = append(b.notes.figures[name], figure)
 }
 
-// errSum is a run that does not add up in another way than report.Count checks.
+// errSum means that a run does not add up, in a way that report.Count does not check.
 var errSum = errors.New("not the rows and keys that there should be")
 
-// check keeps what a run has counted, and returns an error unless it adds up.
+// check records the counts of a run, and returns an error unless they add up.
 func (b *bench) check(name string, count report.Count) error {
 	b.notes.counts[name] = append(b.notes.counts[name], count)
 	return count.Check()
 }
 
-// measure does all of it. An error means that it could not be done, or that a run was not right.
+// measure executes the benchmark. An error means that it could not be executed, or that a run did not add up.
 func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	machine := describeMachine(ctx)
 	b := &bench{
@@ -62,7 +62,7 @@ func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	if len(chosen) == 0 {
 		return errors.New("-only matches no comparison")
 	}
-	// Redis is reached by a unix socket and Postgres by TCP, by all systems alike. Both keep what they have taken.
+	// All systems reach Redis by a unix socket and Postgres by TCP. Both are durable.
 	b.world, err = world.New(ctx, world.Options{
 		Name: "bench", Previous: b.previousOf(chosen),
 		Redis: local.RedisOptions{Socket: true}, Postgres: local.PostgresOptions{Fsync: true},
@@ -84,8 +84,7 @@ func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	return b.publish(chosen, machine, time.Since(began))
 }
 
-// previousOf is the commit of the previous version, if one of the comparisons needs it. Without one, a clone will do that has only
-// the newest commit.
+// previousOf is the commit of the previous version if one of the comparisons needs it. Otherwise a shallow clone is enough.
 func (b *bench) previousOf(chosen []comparison) string {
 	needs := func(c comparison) bool { return strings.Contains(c.peer, "/"+string(world.Previous)+"/") }
 	if b.profile || !slices.ContainsFunc(chosen, needs) {
@@ -94,7 +93,7 @@ func (b *bench) previousOf(chosen []comparison) string {
 	return previousCommit
 }
 
-// chosen are the comparisons that -only matches.
+// chosen returns the comparisons that -only matches.
 func (b *bench) chosen() []comparison {
 	var chosen []comparison
 	for _, c := range comparisons(b.full) {
@@ -105,12 +104,12 @@ func (b *bench) chosen() []comparison {
 	return chosen
 }
 
-// wanted reports whether one of the comparisons shows a figure.
+// wanted reports whether one of the chosen comparisons uses a figure.
 func (b *bench) wanted(figure string) bool {
 	return slices.ContainsFunc(b.chosen(), func(c comparison) bool { return c.this == figure || c.peer == figure })
 }
 
-// everyRound carries out the runs that the comparisons need.
+// everyRound executes the runs that the comparisons need.
 func (b *bench) everyRound(ctx context.Context, chosen []comparison) error {
 	for b.round = range b.rounds {
 		for _, group := range groups() {
@@ -128,7 +127,7 @@ func (b *bench) everyRound(ctx context.Context, chosen []comparison) error {
 	return nil
 }
 
-// needed are the runs that one of the comparisons uses. With plots, also those that only a plot uses.
+// needed returns the runs that the comparisons use and, with plots, those that only a plot uses.
 func needed(group []run, chosen []comparison, plots bool) []run {
 	var wanted []run
 	for _, r := range group {
@@ -143,8 +142,7 @@ func needed(group []run, chosen []comparison, plots bool) []run {
 	return wanted
 }
 
-// carryOut does one run of one round. What went wrong with it stays in the notes: the others go on. Only an interruption
-// ends them all.
+// carryOut executes a run in one round. Its error is recorded and the other runs go on; only an interruption ends them all.
 func (b *bench) carryOut(ctx context.Context, r run) error {
 	if _, failed := b.notes.problems[r.name]; failed || r.rounds > 0 && b.round >= r.rounds {
 		return nil
@@ -173,7 +171,7 @@ func (b *bench) stopAll() error {
 	return err
 }
 
-// stage returns the stage with those options, made at its first use.
+// stage returns the stage with those options; the first call makes it.
 func (b *bench) stage(ctx context.Context, o world.StageOptions) (*world.Stage, error) {
 	if s, ok := b.stages[o]; ok {
 		return s, nil
@@ -185,7 +183,7 @@ func (b *bench) stage(ctx context.Context, o world.StageOptions) (*world.Stage, 
 	return s, err
 }
 
-// lines are the comparisons with what was measured.
+// lines are the comparisons with their figures.
 func (b *bench) lines(chosen []comparison) []report.Line {
 	lines := make([]report.Line, len(chosen))
 	for i, c := range chosen {
@@ -195,7 +193,7 @@ func (b *bench) lines(chosen []comparison) []report.Line {
 			Peer:    report.Side{Name: c.peerName, Unit: c.unit, Rounds: b.notes.figures[c.peer]},
 			Problem: b.problem(c),
 		}
-		// What is measured in the first rounds only is compared with those of what is measured in each.
+		// A side that is measured in the first rounds only is compared with the same rounds of the other.
 		if this, peer := &lines[i].This, &lines[i].Peer; c.peer != "" {
 			least := min(len(this.Rounds), len(peer.Rounds))
 			this.Rounds, peer.Rounds = this.Rounds[:least], peer.Rounds[:least]
@@ -204,7 +202,7 @@ func (b *bench) lines(chosen []comparison) []report.Line {
 	return lines
 }
 
-// problem is what went wrong with a run that the comparison uses; "" if nothing did.
+// problem is the error of a run that the comparison uses; "" if there is none.
 func (b *bench) problem(c comparison) string {
 	for name, problem := range b.notes.problems {
 		if strings.HasPrefix(c.this, name+"/") || strings.HasPrefix(c.peer, name+"/") {

@@ -12,14 +12,14 @@ import (
 )
 
 const (
-	// space is how many keys there are, and all exist: rows in Postgres, and in Redis for who keeps them there.
+	// space is the number of keys. All exist: as rows in Postgres, and in Redis for systems that use it.
 	space = 100_000
-	// connections is how many clients wait for an answer at any time.
+	// connections is the number of requests in flight at any time.
 	connections = 200
 	warmUp      = time.Second
 )
 
-// both loads a server for the time of warming up, and then for the time that counts. begin is called between the two.
+// both loads a server to warm it up, and then to measure it. It calls begin between the two.
 func (b *bench) both(ctx context.Context, spec load.HTTPSpec, begin func() error) (warm, result load.HTTPResult, err error) {
 	spec.Duration, spec.Seed = warmUp, b.seed()
 	if warm, err = load.WRK(ctx, spec); err != nil {
@@ -38,10 +38,10 @@ func (b *bench) both(ctx context.Context, spec load.HTTPSpec, begin func() error
 	return warm, result, nil
 }
 
-// seed is what the warming up of this round draws its keys from; the load that counts has the next one.
+// seed is the random seed of this round's warm-up; the measured load has the next one.
 func (b *bench) seed() uint64 { return 2*uint64(b.round) + 1 } //nolint:gosec // never negative
 
-// nothing is for runs that have nothing to do between warming up and measuring.
+// nothing is a step that does nothing.
 func nothing() error { return nil }
 
 // singles is the load of single requests on all keys of a stage.
@@ -49,7 +49,7 @@ func singles(url string, keys load.Keys, form load.Form) load.HTTPSpec {
 	return load.HTTPSpec{URL: url, Keys: keys, Space: space, Connections: connections, Form: form}
 }
 
-// cutOff is what both may cut off: it counts this, and sees no answer to the last request of each connection.
+// cutOff counts the requests of both, and how many answers it may have missed: the last one of each connection.
 func cutOff(warm, result load.HTTPResult) report.Count {
 	return report.Count{Load: warm.Requests + result.Requests, Cut: 2 * connections}
 }
@@ -90,7 +90,7 @@ func singleAfterwrite(v world.Version, keys load.Keys) func(context.Context, *be
 	}
 }
 
-// noteSingle keeps what was measured. Sustained counts the time until the last write was in Postgres too.
+// noteSingle records the figures. The sustained rate includes the time until the last write was in Postgres.
 func (b *bench) noteSingle(ctx context.Context, stage *world.Stage, name string, result load.HTTPResult, ended time.Time) error {
 	drain, err := drainAfter(ctx, stage, ended)
 	if err != nil {
@@ -104,13 +104,13 @@ func (b *bench) noteSingle(ctx context.Context, stage *world.Stage, name string,
 	return nil
 }
 
-// drainAfter is how many seconds after the end of a load Postgres took the last row.
+// drainAfter is the time in seconds from the end of a load to the last row in Postgres.
 func drainAfter(ctx context.Context, stage *world.Stage, ended time.Time) (float64, error) {
 	flushed, err := stage.FlushedSince(ctx, ended)
 	return max(0, flushed.Last.Sub(ended).Seconds()), err
 }
 
-// singlePeer measures the same of a peer.
+// singlePeer measures the same load on a peer.
 func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) (err error) {
 		stage, err := b.peerStage(ctx, "c:")
@@ -146,7 +146,7 @@ func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Contex
 		if form == load.FormGet {
 			name = "get/" + peer
 		}
-		if peer != "noop" { // which has nothing to add up
+		if peer != "noop" { // noop counts nothing
 			if err := b.settle(ctx, name, sys, cutOff(warm, result), 0); err != nil {
 				return err
 			}
@@ -155,7 +155,7 @@ func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Contex
 	}
 }
 
-// idlePeer waits until a peer's worker has done everything; nil has nothing to do.
+// idlePeer waits until a peer's worker has carried out all tasks; nil returns at once.
 func idlePeer(ctx context.Context, stage *world.Stage, flusher *load.Process) error {
 	if flusher == nil {
 		return nil
@@ -166,7 +166,7 @@ func idlePeer(ctx context.Context, stage *world.Stage, flusher *load.Process) er
 	})
 }
 
-// getAfterwrite measures reads of counters that Redis has, while the worker and the scheduler have nothing to do.
+// getAfterwrite measures reads of warm counters, while the worker and the scheduler are idle.
 func getAfterwrite(ctx context.Context, b *bench) error {
 	sys, err := b.running(ctx, world.Present)
 	if err != nil {
@@ -174,7 +174,7 @@ func getAfterwrite(ctx context.Context, b *bench) error {
 	}
 	_, result, err := b.both(ctx, singles(sys.api.URL, load.Uniform, load.FormGet), nothing)
 	if err != nil {
-		return err // also where one was not answered with a counter
+		return err // also if a request was not answered with a counter
 	}
 	sum, rows, err := sys.stage.Sum(ctx)
 	if err != nil {
@@ -192,7 +192,7 @@ func getAfterwrite(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// peerStage is what systems run on that keep a counter as a plain string in Redis: its name stands behind the prefix.
+// peerStage is a stage for systems that keep a counter as a plain string in Redis, under prefix and name.
 func (b *bench) peerStage(ctx context.Context, prefix string) (*world.Stage, error) {
 	stage, err := b.stage(ctx, world.StageOptions{Name: "peers"})
 	if err != nil {
@@ -204,7 +204,7 @@ func (b *bench) peerStage(ctx context.Context, prefix string) (*world.Stage, err
 	return stage, stage.WarmPlain(ctx, prefix, space)
 }
 
-// singleWebdis measures webdis in front of the same Redis. Postgres never hears of it, so the sum is Redis's.
+// singleWebdis measures webdis in front of the same Redis. It does not use Postgres, so the sum is taken from Redis.
 func singleWebdis(ctx context.Context, b *bench) (err error) {
 	stage, err := b.peerStage(ctx, "")
 	if err != nil {
@@ -227,7 +227,7 @@ func singleWebdis(ctx context.Context, b *bench) (err error) {
 	return nil
 }
 
-// checkPlain compares what the load has counted with the sum of the plain strings in Redis.
+// checkPlain compares the load's count with the sum of the plain strings in Redis.
 func (b *bench) checkPlain(ctx context.Context, name string, stage *world.Stage, count report.Count) (err error) {
 	count.Acknowledged = -1
 	if count.Stored, err = stage.SumPlain(ctx, space); err != nil {

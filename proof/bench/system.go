@@ -11,17 +11,17 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// drainPatience bounds the wait for a drain. A naive worker has the writes of some seconds to do one by one.
+// drainPatience bounds the wait for a drain. A naive worker carries out the writes of some seconds one by one.
 const drainPatience = 5 * time.Minute
 
 // singleStage is the stage of single requests and batches.
 const singleStage = "single"
 
-// system is what is measured, on its stage: afterwrite, one api, a number of workers, and the scheduler; or a peer, which has none
-// of these.
+// system is what is measured on a stage: one api, a number of workers and the scheduler of afterwrite; or a peer, which has none of
+// these.
 type system struct {
 	stage *world.Stage
-	// sum and rows are what Postgres had at first: the sum of the counters, and how many there are.
+	// sum and rows are the sum and the number of the counters in Postgres at the start.
 	sum, rows int64
 
 	api       *world.Process
@@ -29,7 +29,7 @@ type system struct {
 	scheduler *world.Process
 }
 
-// on is a system of which nothing runs yet.
+// on returns a system of which no process runs yet.
 func on(ctx context.Context, stage *world.Stage, workers int) (*system, error) {
 	sys := &system{stage: stage, workers: make([]*world.Process, workers)}
 	var err error
@@ -37,7 +37,7 @@ func on(ctx context.Context, stage *world.Stage, workers int) (*system, error) {
 	return sys, err
 }
 
-// start starts everything, with one worker, and returns when all of it is ready.
+// start starts all processes, with one worker, and returns when they are ready.
 func start(ctx context.Context, stage *world.Stage) (*system, error) {
 	sys, err := on(ctx, stage, 1)
 	if err != nil {
@@ -78,8 +78,8 @@ func (sys *system) stopFlushing() error {
 	return err
 }
 
-// prepared is a stage with so many counters, each of which has been written once and flushed: its row is 1, and Redis has it as
-// it is kept after a flush. The first time, the version's own processes make it; later it is restored, which takes less time.
+// prepared returns a stage with so many counters that were written once and flushed: each row is 1, and its entry in Redis is
+// clean. The version's own processes make it the first time; later it is restored, which is faster.
 func (b *bench) prepared(ctx context.Context, v world.Version, name string, rows int) (*world.Stage, error) {
 	stage, err := b.stage(ctx, world.StageOptions{Name: name, Version: v})
 	if err != nil {
@@ -96,7 +96,7 @@ func (b *bench) prepared(ctx context.Context, v world.Version, name string, rows
 	return stage, stage.Restore(ctx)
 }
 
-// writeAndFlush makes so many counters with the value 1 on an empty stage. No process runs afterwards.
+// writeAndFlush makes so many counters with the value 1 on an empty stage, and stops all processes.
 func writeAndFlush(ctx context.Context, stage *world.Stage, rows int) error {
 	if err := stage.Reset(ctx, rows); err != nil {
 		return err
@@ -114,7 +114,7 @@ func writeAndFlush(ctx context.Context, stage *world.Stage, rows int) error {
 	return stage.StopAll()
 }
 
-// running is afterwrite, started on the stage that most runs of a version share.
+// running starts afterwrite on the stage that most runs of a version share.
 func (b *bench) running(ctx context.Context, v world.Version) (*system, error) {
 	stage, err := b.prepared(ctx, v, singleStage, space)
 	if err != nil {
@@ -123,8 +123,8 @@ func (b *bench) running(ctx context.Context, v world.Version) (*system, error) {
 	return start(ctx, stage)
 }
 
-// counted is what the api says of itself since its start: operations that it has accepted, and those whose outcome it has not
-// learnt, because their clients hung up before. Without an api, nobody says it.
+// counted returns the api's own counts since its start: accepted operations, and those with an unknown outcome because their clients
+// hung up first. Without an api, accepted is -1.
 func (sys *system) counted(ctx context.Context) (acknowledged, unknown int64, err error) {
 	if sys.api == nil {
 		return -1, 0, nil
@@ -134,7 +134,7 @@ func (sys *system) counted(ctx context.Context) (acknowledged, unknown int64, er
 		int64(metrics.SumOf("afterwrite_rejected_total", "reason", string(counter.CodeOutcomeUnknown))), err
 }
 
-// settle compares what Postgres has now with what the api says and what the load has counted, with added more rows than at first.
+// settle compares the sum in Postgres with the counts of the api and of the load. There must be added more rows than at the start.
 func (b *bench) settle(ctx context.Context, name string, sys *system, count report.Count, added int64) error {
 	sum, rows, err := sys.stage.Sum(ctx)
 	if err != nil {

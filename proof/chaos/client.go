@@ -15,17 +15,17 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// requestTimeout is longer than an api takes to give up Redis, so that it nearly always is the api that says so.
+// requestTimeout is longer than the api's own time limit for Redis, so that the api nearly always answers first.
 const requestTimeout = 15 * time.Second
 
-// answer is what became of a request, or of one operation of a batch.
+// answer is the outcome of a request, or of one operation of a batch.
 type answer struct {
 	outcome outcome
 	reason  string   // "acknowledged", the problem's code, or what happened to the connection
 	reading *reading // nil: the answer has none
 	synced  bool
 	missing bool     // a read of a counter that does not exist
-	results []answer // of a batch, unless all of it has this one outcome
+	results []answer // of a batch; nil: all operations have this outcome
 }
 
 func (a answer) String() string {
@@ -35,7 +35,7 @@ func (a answer) String() string {
 	return fmt.Sprintf("%s: value %d, version %d, synced %t", a.reason, a.reading.value, a.reading.version, a.synced)
 }
 
-// request is what to ask.
+// request is an HTTP request.
 type request struct {
 	method  string
 	path    string
@@ -45,7 +45,7 @@ type request struct {
 
 func counterPath(key string) string { return "/v1/counters/" + url.PathEscape(key) }
 
-// client speaks to the apis. It never sends a request twice; net/http does so only with a GET.
+// client sends requests to the apis. It never repeats one; net/http repeats only a GET.
 type client struct {
 	bases []string // of the apis, "http://127.0.0.1:20000"
 	http  http.Client
@@ -58,7 +58,7 @@ func newClient(bases []string, connections int) *client {
 
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// do asks the api of the given number.
+// do sends a request to the api with that number.
 func (c *client) do(ctx context.Context, api int, r request) answer {
 	q, err := http.NewRequestWithContext(ctx, r.method, c.bases[api]+r.path, strings.NewReader(r.body))
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *client) do(ctx context.Context, api int, r request) answer {
 	return decode(response.StatusCode, body)
 }
 
-// unanswered tells a connection that could not be made, on which nothing can have been sent, from one that broke.
+// unanswered distinguishes a connection that could not be made, so that nothing was sent, from one that broke.
 func unanswered(err error) answer {
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
 		return answer{outcome: refused, reason: "no connection"}
@@ -90,7 +90,7 @@ func unanswered(err error) answer {
 	return answer{outcome: indeterminate, reason: "no answer"}
 }
 
-// document is every body that the API answers with.
+// document covers every body that the API answers with.
 type document struct {
 	Value   *int64     `json:"value"`
 	Version *int64     `json:"version"`
@@ -132,7 +132,7 @@ func taken(d document) answer {
 	return a
 }
 
-// problem goes by what the codes promise about the write. A code that the load has no reason to meet counts as a bug.
+// problem derives the outcome from what the code promises about the write. A code that this load should not cause is a bug.
 func problem(code string) answer {
 	a := answer{outcome: refused, reason: code}
 	switch counter.Code(code) {

@@ -13,8 +13,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// entries are what Redis itself has of the keys. An api would do for that, but for keys that have left Redis it would answer what
-// Postgres has. Keys without an entry are left out.
+// entries reads the entries of the keys from Redis itself: for a key that was evicted, an api would answer what Postgres has. Keys
+// without an entry are left out.
 func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	found := make(map[string]row)
 	pipe := v.Redis.Pipeline()
@@ -46,34 +46,34 @@ func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	return found, flush()
 }
 
-// decodeEntry reads value, version, and after the epoch x for deleted (see internal/cache/entry.lua). It reports false where there is
-// none. One that waits for a base, or is set aside, is not equal to any row.
+// decodeEntry reads the value, the version, and the flag x for deleted after the epoch (see internal/cache/entry.lua). It reports
+// false if there is no entry. An entry with an unknown base, or one that is set aside, equals no row.
 func decodeEntry(text string) (row, bool) {
 	fields := strings.Fields(text)
 	if len(fields) == 0 {
 		return row{}, false
 	}
-	odd := row{reading: reading{value: -1, version: -1}}
+	unequal := row{reading: reading{value: -1, version: -1}}
 	if len(fields) < 3 {
-		return odd, true
+		return unequal, true
 	}
 	_, flags, _ := strings.Cut(fields[2], ":")
 	deleted := flags == "x"
 	if flags != "" && !deleted {
-		return odd, true
+		return unequal, true
 	}
 	value, err := strconv.ParseInt(fields[0], 10, 64)
 	if err != nil {
-		return odd, true
+		return unequal, true
 	}
 	version, err := strconv.ParseInt(fields[1], 10, 64)
 	if err != nil {
-		return odd, true
+		return unequal, true
 	}
 	return row{reading: reading{value: value, version: version}, deleted: deleted}, true
 }
 
-// checkEntries holds Redis against Postgres, when nothing is dirty any more.
+// checkEntries compares Redis with Postgres when nothing is dirty any more.
 func (v *verifier) checkEntries(rows, entries map[string]row, result *verdict) {
 	for key, events := range v.events() {
 		entry, warm := entries[key]
@@ -88,7 +88,7 @@ func (v *verifier) checkEntries(rows, entries map[string]row, result *verdict) {
 	}
 }
 
-// checkAnswers reads keys through the apis, and holds the answers against the rows.
+// checkAnswers reads keys through the apis, and compares the answers with the rows.
 func (v *verifier) checkAnswers(ctx context.Context, rows map[string]row, result *verdict) {
 	every, i := max(1, result.keys/apiReads), 0
 	for key, events := range v.events() {
@@ -108,7 +108,7 @@ func (v *verifier) checkAnswers(ctx context.Context, rows map[string]row, result
 	}
 }
 
-// get reads a key. An api whose breaker is still open after the last death of Postgres refuses at first.
+// get reads a key. It tries again while an api's breaker is still open after Postgres was killed.
 func (v *verifier) get(ctx context.Context, api int, key string) answer {
 	for {
 		a := v.client.do(ctx, api, request{method: http.MethodGet, path: counterPath(key)})

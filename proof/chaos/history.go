@@ -20,12 +20,12 @@ func (e event) String() string {
 	return fmt.Sprintf("%9.3fs to %9.3fs  %-6s %-16s %s", e.sent.Seconds(), e.answered.Seconds(), e.server, e.what, e.answer)
 }
 
-// historySize is how many events of a key are kept.
+// historySize is the number of events that are kept of a key.
 const historySize = 24
 
 // history is the last events of a key.
 type history struct {
-	events []event // grown as they come: most of many keys have few
+	events []event // grows on demand: most keys have few
 	total  int
 }
 
@@ -54,7 +54,7 @@ type finding struct {
 	events  []string
 }
 
-// findingsKept is how many are printed in full: a bug that shows on one key mostly shows on all.
+// findingsKept is the number of findings printed in full: a bug that affects one key mostly affects all.
 const findingsKept = 10
 
 // findings are the violations of a run. It is safe for concurrent use.

@@ -10,8 +10,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// forgetScript deletes everything of Asynq's in one step, as an operator's FLUSHDB would. KEYS is slow, but here are
-// only some thousand.
+// forgetScript deletes all of Asynq's keys in one step, as an operator's FLUSHDB would. KEYS is slow, but there are only some
+// thousand keys here.
 const forgetScript = `
 local gone = 0
 for _, key in ipairs(redis.call('KEYS', 'asynq:*')) do gone = gone + redis.call('DEL', key) end
@@ -21,15 +21,15 @@ return gone`
 type killer struct {
 	rig    *rig
 	ledger *ledger
-	done   *tally  // faults by what they were
+	done   *tally  // faults by kind and target
 	outage *outage // nil: faults come at random
 
 	mu       sync.Mutex
 	timeline []string
 }
 
-// run carries out the faults until ctx ends, and returns when all that was killed or frozen has been started again. The
-// faults of one target go one after the other, those of different targets overlap.
+// run carries out the faults until ctx is done, and returns when everything that was killed or frozen runs again. Faults of one
+// target happen one after the other; those of different targets overlap.
 func (k *killer) run(ctx, hard context.Context, faults []fault) {
 	byTarget := make(map[string][]fault)
 	for _, f := range faults {
@@ -96,8 +96,8 @@ func (k *killer) restart(ctx, hard context.Context, f fault) {
 	}
 }
 
-// freezeBackends stops about half of the idle backends for a while: each takes the next statement that is sent to it, but
-// carries it out only afterwards, whatever the client has done meanwhile.
+// freezeBackends stops about half of the idle backends for a while. The next statement sent to each of them is executed only
+// afterwards, whatever the client has done in the meantime.
 func (k *killer) freezeBackends(ctx context.Context, lasts time.Duration) bool {
 	pids, err := k.rig.backends(ctx)
 	if err != nil || len(pids) == 0 {
@@ -113,7 +113,7 @@ func (k *killer) freezeBackends(ctx context.Context, lasts time.Duration) bool {
 	return true
 }
 
-// forget deletes Asynq's keys, but looks first whether a task was archived. When Redis is down, nothing happens.
+// forget deletes Asynq's keys, after it has checked for archived tasks. It does nothing while Redis is down.
 func (k *killer) forget(ctx context.Context) {
 	if n, err := k.rig.Archived(ctx); err == nil && n > 0 {
 		k.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks were archived", n), nil)

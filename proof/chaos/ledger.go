@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// outcome is what a client may believe about a write.
+// outcome is what a client may conclude about a write.
 type outcome uint8
 
 const (
@@ -16,8 +16,8 @@ const (
 	indeterminate                    // it is applied, or will be, or never
 )
 
-// sums adds amounts up, those above and those below zero apart: of a set of writes of which any part may be applied, the
-// first is the most that they add to a value and the second the least.
+// sums adds up positive and negative amounts separately. If any part of a set of writes may be applied, up is the most that they add
+// to a value, and down the least.
 type sums struct {
 	up, down int64 // down is 0 or less
 	count    int64
@@ -42,10 +42,10 @@ func (r reading) and(o reading) reading {
 	return reading{value: r.value + o.value, version: r.version + o.version}
 }
 
-// bounds are where a reading has to lie.
+// bounds are the limits of a correct reading.
 type bounds struct{ low, high reading }
 
-// newBounds are the bounds when the certain writes are applied and, of the possible ones, which include those, any part.
+// newBounds are the bounds if all certain writes are applied, and any part of the other possible ones. possible includes certain.
 func newBounds(certain, possible sums) bounds {
 	return bounds{
 		low:  reading{value: certain.up + possible.down, version: certain.count},
@@ -58,7 +58,7 @@ func (b bounds) and(o bounds) bounds {
 	return bounds{low: b.low.and(o.low), high: b.high.and(o.high)}
 }
 
-// check says what is wrong with r; "" means nothing.
+// check returns what is wrong with r, or "".
 func (b bounds) check(r reading) string {
 	switch {
 	case r.version < b.low.version:
@@ -76,17 +76,17 @@ type account struct {
 	key string
 
 	mu       sync.Mutex
-	begun    sums // every increment that was sent, whatever became of it
+	begun    sums // every increment that was sent, whatever its outcome
 	acked    sums
 	refused  sums
-	newest   reading       // in any answer: it is durable, so none later may be older
+	newest   reading       // in any answer: it is durable, so no later answer may be older
 	valued   time.Duration // when the last increment was sent that was answered with a value
-	row      reading       // what Postgres had when it was last looked at
+	row      reading       // the row when it was last read
 	versions bitset        // those of acknowledged increments: each belongs to one
 	history  history
 }
 
-// window is what was certain when a request was sent. Its answer may be no older.
+// window is what was certain when a request was sent. The answer must not be older.
 type window struct {
 	certain sums
 	newest  reading
@@ -108,7 +108,7 @@ func (a *account) begin(by int64) window {
 	return window{certain: a.acked, newest: a.newest}
 }
 
-// read ends a read, and says what is wrong with what was read.
+// read ends a read, and returns what is wrong with the reading, or "".
 func (a *account) read(w window, r reading) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -119,8 +119,8 @@ func (a *account) read(w window, r reading) string {
 	return problem
 }
 
-// settle ends an increment that was sent at the given time. r is what was answered, nil for an answer without a value; settle
-// says what is wrong with it.
+// settle ends an increment that was sent at the given time. r is the answered reading, nil for an answer without a value. It returns
+// what is wrong with the answer, or "".
 func (a *account) settle(w window, by int64, sent time.Duration, o outcome, r *reading) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -146,7 +146,7 @@ func (a *account) settle(w window, by int64, sent time.Duration, o outcome, r *r
 	return a.see(*r)
 }
 
-// see enters what was answered: one version has one value, whoever asks. It must be called with the lock held.
+// see records an answered reading: a version has one value, whoever asks. It must be called with the lock held.
 func (a *account) see(r reading) string {
 	if r.version == a.newest.version && r != a.newest {
 		return fmt.Sprintf("value %d with version %d, which had value %d", r.value, r.version, a.newest.value)
@@ -157,8 +157,8 @@ func (a *account) see(r reading) string {
 	return ""
 }
 
-// look enters what Postgres has while the load goes on. It may be old, but no row may go back, nor ever have a value that
-// the counter did not have.
+// look records a row that was read under load. It may be old, but a row must not go back, nor have a value that the counter never
+// had.
 func (a *account) look(r reading) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -185,7 +185,7 @@ func (a *account) bounds(w window) bounds {
 	return b
 }
 
-// final are the bounds when no request is on its way any more, and what was acknowledged.
+// final returns the bounds when no request is in flight any more, and what was acknowledged.
 func (a *account) final() (bounds, sums) {
 	w := a.open()
 	a.mu.Lock()
@@ -205,7 +205,7 @@ func (a *account) events() []string {
 	return a.history.lines()
 }
 
-// bitset is a set of small integers, which versions are.
+// bitset is a set of small integers: versions.
 type bitset []uint64
 
 // add reports whether n is new.
@@ -221,22 +221,22 @@ func (b *bitset) add(n int64) bool {
 	return true
 }
 
-// ledger is all accounts, and the counts of what was answered.
+// ledger has all accounts, and counts of the answers.
 type ledger struct {
 	started  time.Time
 	accounts []*account
-	reasons  *tally // of answers, by what they said
-	outcomes *tally // of operations, "increment 1": by what they were and their outcome
+	reasons  *tally // answers by reason
+	outcomes *tally // operations by kind and outcome, as in "increment 1"
 	findings *findings
 
-	// down is when Postgres was taken away, as since has it, while it is away in an outage; 0: it is not. See outage.go.
+	// down is when the outage of Postgres began, in terms of since; 0: there is none. See outage.go.
 	down atomic.Int64
 }
 
-// enter counts an operation and its answer.
+// enter counts an operation by its answer.
 func (l *ledger) enter(kind string, a answer) {
 	o := a.outcome
-	if kind == kindRead && a.missing { // that is an answer, too
+	if kind == kindRead && a.missing { // that is a valid answer, too
 		o = acknowledged
 	}
 	l.outcomes.add(outcomeKey(kind, o))
@@ -253,7 +253,7 @@ const (
 	kindSet       = "set"
 	kindDelete    = "delete"
 	kindRead      = "read"
-	kindWarmRead  = "warm read" // one of kindRead for which an outage of Postgres is no excuse
+	kindWarmRead  = "warm read" // a read that must succeed even without Postgres
 )
 
 func outcomeKey(kind string, o outcome) string { return fmt.Sprintf("%s %d", kind, o) }

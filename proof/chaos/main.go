@@ -1,25 +1,24 @@
-// Command chaos runs a whole afterwrite under load, kills its parts at random, and checks that no counter is wrong.
+// Command chaos runs all processes of afterwrite under load, kills them at random, and checks that no counter is wrong.
 //
 //	go run ./proof/chaos -duration 5m -seed 1
 //
 // It builds the program, starts a private Redis and a private Postgres and, beside them, two of each process. Then three
 // things happen at once until the time is over:
 //
-//   - clients increment counters, alone and in batches, and read them (traffic.go). A ledger keeps what each was told
-//     (ledger.go), so that for every answer there are bounds within which its value and version have to be;
-//   - further clients, each with a key of its own, set, increment and delete it in sequences whose outcome is known
-//     exactly (sequence.go);
-//   - a schedule made from the seed (schedule.go) kills processes and servers, freezes workers and backends of Postgres
-//     for a while so that flushes come late, and deletes everything of Asynq's. Meanwhile the rows are looked at several
-//     times a second: none may go back, or have a value that its counter never had (verify.go).
+//   - clients increment counters, alone and in batches, and read them (traffic.go). A ledger records every answer (ledger.go), and
+//     gives the bounds of the value and version of each further answer;
+//   - other clients, each with a key of its own, set, increment and delete it in sequences with an exactly known outcome
+//     (sequence.go);
+//   - a schedule made from the seed (schedule.go) kills processes and servers, freezes workers and Postgres backends so that
+//     flushes come late, and deletes all of Asynq's keys. The rows are read several times a second: none may go back, or have a
+//     value that its counter never had (verify.go).
 //
-// At the end everything is started again and has to become clean; then Redis, Postgres and the ledger have to agree
-// on every key (verify.go, compare.go). A violation is printed with the seed, the key, what was expected, and the last events of the
-// key; the exit status is 1, and the logs of all processes and the data are kept. The same seed gives the same schedule,
-// though not the same interleavings.
+// At the end everything runs again and has to become clean. Then Redis, Postgres and the ledger must agree on every key (verify.go,
+// compare.go). A violation is printed with the seed, the key, what was expected, and the last events of the key; the exit status is
+// 1, and the data and all logs are kept. The same seed gives the same schedule, but not the same interleavings.
 //
-// With -outage there is one fault only: Postgres is away for that long (outage.go). Then no write may fail either, nor a
-// read of what Redis has, and no task may use up a retry; the report has the time to drain.
+// With -outage there is only one fault: Postgres is away for that long (outage.go). Then no write may fail, no read of a warm key may
+// fail, and no task may use up a retry. The report has the time to drain.
 //
 // The servers are killed as processes, not with their machine, and Redis writes its log before it answers
 // (appendfsync always): so no acknowledged write may be lost.
@@ -50,7 +49,7 @@ type settings struct {
 const (
 	exitViolation   = 1
 	exitUsage       = 2
-	exitInterrupted = 130 // as shells have it for SIGINT
+	exitInterrupted = 130 // what shells return after SIGINT
 )
 
 func main() { os.Exit(command()) }
@@ -58,7 +57,7 @@ func main() { os.Exit(command()) }
 func command() int {
 	s, err := parse(os.Args[1:])
 	if err != nil {
-		return exitUsage // said by the flag set
+		return exitUsage // the flag set has printed why
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

@@ -8,13 +8,12 @@ import (
 )
 
 const (
-	// outageWarmup is the load before Postgres goes, and outageAfter that while the backlog drains.
+	// outageWarmup is the time under load before the outage, and outageAfter the time after it, while the backlog drains.
 	outageWarmup = 10 * time.Second
 	outageAfter  = 15 * time.Second
 )
 
-// outage is the one fault of a run with -outage: Postgres is away for a time, and nothing else happens. Then no write may
-// fail, and no task may use up a retry.
+// outage is the only fault of a run with -outage: Postgres is away for some time. No write may fail, and no task may use up a retry.
 type outage struct {
 	mu      sync.Mutex
 	began   time.Duration // since the load began
@@ -22,7 +21,7 @@ type outage struct {
 	before  int64         // acknowledged writes until it began
 	during  int64         // and while it lasted
 	backlog int64         // dirty keys when it ended
-	drained time.Duration // how long it took, while the load went on, to flush all that had been dirty before the end; 0: it has not
+	drained time.Duration // time until everything dirty at the end was flushed, under load; 0: it was not
 }
 
 // newOutageSchedule is the schedule of such a run.
@@ -37,7 +36,7 @@ func (o *outage) begin(l *ledger) {
 	l.down.Store(int64(o.began))
 }
 
-// end notes what has come together.
+// end records the writes and the backlog.
 func (o *outage) end(ctx context.Context, l *ledger, r *rig) {
 	backlog, err := r.Backlog(ctx)
 	if err != nil && ctx.Err() == nil {
@@ -48,7 +47,7 @@ func (o *outage) end(ctx context.Context, l *ledger, r *rig) {
 	o.ended, o.during, o.backlog = l.since(), l.writes(acknowledged)-o.before, backlog.Dirty
 }
 
-// watch waits until what was dirty before the end is flushed: nothing has been dirty for longer than Postgres is back.
+// watch waits until everything that was dirty at the end is flushed: nothing has been dirty for longer than Postgres is back.
 func (o *outage) watch(ctx context.Context, r *rig) {
 	back := time.Now()
 	for {
@@ -65,7 +64,7 @@ func (o *outage) watch(ctx context.Context, r *rig) {
 	}
 }
 
-// judge adds what must not happen when only Postgres is away.
+// judge adds the violations that only an outage of Postgres alone can show.
 func (o *outage) judge(ctx context.Context, v *verifier) {
 	l := v.ledger
 	if failed, unknown := l.writes(refused), l.writes(indeterminate); failed+unknown > 0 {

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// ownedKeys is how many keys have a client of their own.
+	// ownedKeys is the number of keys with a client of their own.
 	ownedKeys = 8
-	// settlePause is what a client waits before it makes sure after an indeterminate outcome, so that what is still on its
-	// way has mostly landed before. Where it has not, the version shows it.
+	// settlePause is the wait before a client sets its key after an indeterminate outcome. By then most requests in flight have
+	// been applied; if one has not, the version shows it.
 	settlePause = 200 * time.Millisecond
-	// settleTries bounds how often a client tries to make sure at the end.
+	// settleTries bounds the attempts to set a key at the end.
 	settleTries = 50
 )
 
-// owner is the one client that writes a key.
+// owner is the only client that writes a key.
 type owner struct {
 	*user
 
@@ -37,7 +37,7 @@ func (t *traffic) newOwners(first uint64) []*owner {
 	return owners
 }
 
-// owning makes requests until ctx ends. They are not cut short by it, but by hard.
+// owning sends requests until ctx is done. Only hard interrupts a request.
 func (o *owner) owning(ctx, hard context.Context) {
 	for o.turn(ctx, 1) {
 		if !o.sequence.sure {
@@ -55,7 +55,7 @@ func (o *owner) set() step {
 	return step{kind: stepSet, amount: o.random.Int64N(2_000_001) - 1_000_000}
 }
 
-// next picks an operation. What is deleted is not deleted again.
+// next picks an operation. A deleted key is not deleted again.
 func (o *owner) next() step {
 	switch n := o.random.IntN(100); {
 	case n < 20:
@@ -69,7 +69,7 @@ func (o *owner) next() step {
 	}
 }
 
-// do carries out one operation and enters its answer.
+// do carries out one operation and records its answer.
 func (o *owner) do(ctx context.Context, s step, minimal bool) answer {
 	r := request{method: http.MethodGet, path: counterPath(o.key), minimal: minimal && s.kind != stepGet}
 	switch s.kind {
@@ -98,13 +98,13 @@ func (o *owner) judge(s step, a answer) {
 		return
 	}
 	o.findings.add(o.key, fmt.Sprintf("%s was answered with %s", s, problem), o.history.lines())
-	o.sequence.sure = false // one violation is not to be found again in every later answer
+	o.sequence.sure = false // report one violation once, not again for every later answer
 	if a.reading != nil {
 		o.sequence.least, o.sequence.loose = a.reading.version, 0
 	}
 }
 
-// settle sets the key until it is known, at the end, when nothing is killed any more.
+// settle sets the key until its state is known, at the end, when nothing is killed any more.
 func (o *owner) settle(ctx context.Context) {
 	for range settleTries {
 		if o.sequence.sure || !pause(ctx, settlePause) {

@@ -15,11 +15,11 @@ const (
 	// restartPause is the wait before a process that ended by itself is started again, as a supervisor does.
 	restartPause = 500 * time.Millisecond
 
-	// clock is how times look in the logs.
+	// clock is the format of times in the logs.
 	clock = "15:04:05.000"
 )
 
-// process is one of afterwrite's, started again whenever it ends.
+// process is a process of afterwrite that is started again whenever it ends.
 type process struct {
 	*world.Process
 
@@ -41,7 +41,7 @@ func (p *process) supervise(ctx context.Context) {
 	}
 }
 
-// ended notes the end of the process, and returns how long it is to stay down.
+// ended records the end of the process, and returns how long it stays down.
 func (p *process) ended(how *os.ProcessState) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// report is what a run has shown.
+// report is the result of a run.
 type report struct {
 	settings
 	*rig
@@ -18,7 +18,7 @@ type report struct {
 	verdict  verdict
 }
 
-// write prints it: the figures always, and what happened only where something is wrong.
+// write prints the figures, and the events only if something is wrong.
 func (r report) write(out io.Writer) {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(out, "%-16s %s\n", name, fmt.Sprintf(format, args...))
@@ -42,7 +42,7 @@ func (r report) write(out io.Writer) {
 	r.writeFindings(out)
 }
 
-// writeLedger prints the operations by what they were and what became of them.
+// writeLedger prints the operations by kind and outcome.
 func (r report) writeLedger(out io.Writer) {
 	fmt.Fprintf(out, "%-16s %14s %14s %14s\n", "ledger", "acknowledged", "not applied", "indeterminate")
 	for _, kind := range []string{kindIncrement, kindSet, kindDelete, kindRead} {

@@ -16,10 +16,10 @@ import (
 const (
 	shards        = 64
 	sweepInterval = time.Second
-	// cleanTTL is short, so that keys leave Redis and come back from Postgres while things die.
+	// cleanTTL is short, so that keys are evicted and read again from Postgres during the faults.
 	cleanTTL = 5 * time.Second
 
-	// copies is how many there are of each process.
+	// copies is the number of processes of each kind.
 	copies = 2
 
 	readyPatience = 40 * time.Second
@@ -83,7 +83,7 @@ func (r *rig) startProcesses(ctx context.Context) error {
 	return r.awaitReady(ctx)
 }
 
-// awaitReady waits until every process says that what it needs answers.
+// awaitReady waits until every process is ready.
 func (r *rig) awaitReady(ctx context.Context) error {
 	for _, p := range r.processes {
 		answers := local.Answers(p.URL + "/readyz")
@@ -118,7 +118,7 @@ func (r *rig) backends(ctx context.Context) ([]int, error) {
 	return pids, found.Err()
 }
 
-// process is nil when the target is a server.
+// process returns the process of that name; nil if the target is a server.
 func (r *rig) process(target string) *process {
 	for _, p := range r.processes {
 		if p.Name == target {
@@ -141,8 +141,7 @@ func (r *rig) suspicious() bool {
 	return slices.ContainsFunc(r.processes, func(p *process) bool { return len(p.endings()) > 0 })
 }
 
-// panics looks through the logs for what a process says when it dies of a bug. It is started again then, so nothing else may
-// show it.
+// panics searches the logs for crashes of the Go runtime. Such a process was started again, so nothing else may show it.
 func (r *rig) panics(f *findings) {
 	for _, p := range r.processes {
 		text, err := os.ReadFile(p.Log)
@@ -168,7 +167,7 @@ func (r *rig) apis() []string {
 	return bases
 }
 
-// close ends everything that runs, and returns when it has ended. How a process ends that was killed before does not matter.
+// close ends everything that runs, and blocks until it has ended.
 func (r *rig) close() {
 	r.stop()
 	r.ended.Wait()

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// run makes one run and prints its report to out. It reports whether all was well. An error means that the run could not
-// be made, or not to its end.
+// run executes one run and prints its report to out. ok means that there was no violation. An error means that the run could not
+// be completed.
 func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	l := newLedger(s.keys)
 	r, err := newRig(ctx)
@@ -55,8 +55,8 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	return err == nil && l.findings.none(), err
 }
 
-// load runs the clients and the killer until the time is over or ctx ends, and returns when every request has its answer
-// and everything that was down is being started again.
+// load runs the clients and the killer until the time is over or ctx is done. It returns when every request has its answer and
+// everything that was down is being started again.
 func (t *traffic) load(ctx context.Context, s settings, k *killer, v *verifier) {
 	during, cancel := context.WithTimeout(ctx, s.duration)
 	defer cancel()
@@ -72,7 +72,7 @@ func (t *traffic) load(ctx context.Context, s settings, k *killer, v *verifier) 
 	group.Wait()
 }
 
-// finish waits until everything is up, makes the owned keys certain, and verifies.
+// finish waits until all processes are ready, settles the owned keys, and verifies.
 func finish(ctx context.Context, v *verifier) (verdict, error) {
 	if err := v.awaitReady(ctx); err != nil {
 		return verdict{}, err

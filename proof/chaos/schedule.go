@@ -12,7 +12,7 @@ type faultKind string
 const (
 	faultKill   faultKind = "kill"   // SIGKILL, and a start after a while
 	faultFreeze faultKind = "freeze" // SIGSTOP, and SIGCONT after a while
-	faultForget faultKind = "forget" // everything of Asynq's is deleted
+	faultForget faultKind = "forget" // all of Asynq's keys are deleted
 )
 
 // The targets that are not processes.
@@ -20,10 +20,10 @@ const (
 	targetRedis    = "redis"
 	targetPostgres = "postgres"
 	targetAsynq    = "asynq"
-	targetBackends = "backends" // those of Postgres that serve afterwrite, about half of them
+	targetBackends = "backends" // about half of the Postgres backends that serve afterwrite
 )
 
-// fault is one thing that goes wrong.
+// fault is one planned failure.
 type fault struct {
 	at     time.Duration // since the load began
 	kind   faultKind
@@ -39,9 +39,9 @@ type tooth struct {
 	from, to time.Duration
 }
 
-// teeth are all kinds of faults. Their times are such that parts often are down together, and that a frozen worker
-// outlasts drains' leases and the flushes of others. A frozen backend is what makes flushes late for certain: it takes a
-// statement, and carries it out when others have long flushed newer states of the same keys.
+// teeth are all kinds of faults. They last long enough that several parts are often down together, and that a frozen worker outlasts
+// the leases of drains and the flushes of others. A frozen backend makes a flush late for certain: it accepts a statement, and
+// executes it when others have long flushed newer states of the same keys.
 func teeth() []tooth {
 	return []tooth{
 		{5, faultKill, []string{"api-0", "api-1"}, 100 * time.Millisecond, 2 * time.Second},
@@ -58,7 +58,7 @@ func teeth() []tooth {
 const (
 	pauseMin = 300 * time.Millisecond
 	pauseMax = 3 * time.Second
-	// rest is what a target is left alone for after it was started again.
+	// rest is the pause between two faults of one target.
 	rest = time.Second
 )
 

@@ -19,7 +19,7 @@ const (
 	stepGet
 )
 
-// name is what the report calls it.
+// name is its name in the report.
 func (k stepKind) name() string {
 	switch k {
 	case stepSet:
@@ -46,24 +46,24 @@ func (s step) String() string {
 	}
 }
 
-// sequence is what one client knows of its key after a series of operations, each of which had its answer before the
-// next was sent. While every answer was clear, it knows the state exactly. An operation with an indeterminate outcome is
-// loose from then on: it may have been applied, or may still be, because a killed api's last call may wait in the
-// socket of a Redis that is busy. The version tells how many of the loose have landed.
+// sequence is what a client knows about its key after a series of operations, each sent after the answer to the previous one. As long
+// as every answer is clear, it knows the state exactly. An operation with an indeterminate outcome is loose: it may have been
+// applied, or may still be, because the last call of a killed api may wait in the socket of a busy Redis. The version tells how
+// many loose operations were applied.
 type sequence struct {
 	value  int64
 	exists bool
-	sure   bool  // value and exists are known, unless something loose has landed since
-	least  int64 // the version, if nothing loose has landed since
-	loose  int64 // operations that may still land
+	sure   bool  // value and exists are known, unless a loose operation was applied since
+	least  int64 // the version, if no loose operation was applied since
+	loose  int64 // operations that may still be applied
 }
 
 func newSequence() *sequence { return &sequence{sure: true} }
 
-// certain reports that the state is known whatever was loose.
+// certain reports that the state is known and nothing is loose.
 func (s *sequence) certain() bool { return s.sure && s.loose == 0 }
 
-// apply enters an answer, and says what is wrong with it.
+// apply records an answer, and returns what is wrong with it, or "".
 func (s *sequence) apply(st step, a answer) string {
 	switch {
 	case st.kind == stepGet:
@@ -89,7 +89,7 @@ func (s *sequence) change(st step) {
 	case stepSet:
 		s.value, s.exists, s.sure = st.amount, true, true
 	case stepDelete:
-		if s.loose > 0 || !s.exists { // deleting what may be deleted already may count in the version or not
+		if s.loose > 0 || !s.exists { // a second delete may or may not count in the version
 			s.least--
 			s.loose++
 		}
@@ -100,7 +100,7 @@ func (s *sequence) change(st step) {
 	}
 }
 
-// read enters the answer of a read.
+// read records the answer of a read.
 func (s *sequence) read(a answer) string {
 	switch {
 	case a.reading != nil && s.sure && !s.exists && s.loose == 0:
@@ -113,7 +113,7 @@ func (s *sequence) read(a answer) string {
 	return ""
 }
 
-// compare holds what is known against what was answered, and learns from its version how many of the loose have landed.
+// compare checks an answer, and learns from its version how many loose operations were applied.
 func (s *sequence) compare(r reading) string {
 	landed := r.version - s.least
 	switch {

@@ -13,9 +13,9 @@ import (
 
 const (
 	batchMax = 20
-	// refusedPause is what a client waits after a refusal, so that a dead api is not asked 2,000 times a second.
+	// refusedPause is the wait after a refusal, so that a dead api is not asked 2,000 times a second.
 	refusedPause = 20 * time.Millisecond
-	// zipfExponent makes the first key of 500 get about a fifth of all increments, and the last less than one a second.
+	// zipfExponent gives the first of 500 keys about a fifth of all increments, and the last less than one a second.
 	zipfExponent = 1.1
 )
 
@@ -43,7 +43,7 @@ func (t *traffic) newUser(number uint64) *user {
 	return &user{traffic: t, random: random, zipf: rand.NewZipf(random, zipfExponent, 1, most)}
 }
 
-// incrementing makes requests until ctx ends. They are not cut short by it, but by hard.
+// incrementing sends requests until ctx is done. Only hard interrupts a request.
 func (u *user) incrementing(ctx, hard context.Context) {
 	for {
 		writes := u.writes()
@@ -63,7 +63,7 @@ func (u *user) incrementing(ctx, hard context.Context) {
 	}
 }
 
-// writes is how many the next request has: a fifth are reads, and one in seven is a batch.
+// writes is the number of writes in the next request: a fifth are reads, and one in seven is a batch.
 func (u *user) writes() int {
 	switch n := u.random.IntN(100); {
 	case n < 65:
@@ -75,8 +75,7 @@ func (u *user) writes() int {
 	}
 }
 
-// turn waits until this client may make a request of so many writes, and picks an api for it. It reports false when the
-// load is over.
+// turn waits until this client may send a request of so many writes, and picks an api. It reports false when the load is over.
 func (u *user) turn(ctx context.Context, writes int) bool {
 	u.api = u.random.IntN(len(u.client.bases))
 	return u.limit.WaitN(ctx, writes) == nil && ctx.Err() == nil
@@ -134,7 +133,7 @@ func (u *user) batch(ctx context.Context, n int) answer {
 	return a
 }
 
-// settled enters an increment's answer.
+// settled records an increment's answer.
 func (u *user) settled(account *account, w window, by int64, sent time.Duration, a answer) {
 	u.enter(kindIncrement, a)
 	account.note(event{sent: sent, answered: u.since(), what: fmt.Sprintf("increment %+d", by), server: u.server(), answer: a})
@@ -171,14 +170,14 @@ func (u *user) get(ctx context.Context) answer {
 	return a
 }
 
-// away reports that Postgres is away and Redis has the counter: it was written and answered with a value meanwhile, so it
-// stays there until Postgres is back.
+// away reports that Postgres is away and the counter is warm: it was written and answered with a value during the outage, so it stays
+// in Redis until Postgres is back.
 func (u *user) away(w window) bool {
 	down := time.Duration(u.down.Load())
 	return down > 0 && w.valued > down
 }
 
-// unread says what is wrong with a read without a result.
+// unread returns what is wrong with a read without a result, or "".
 func (u *user) unread(w window, a answer) string {
 	if u.away(w) {
 		return a.reason + ", although only postgres is away and redis has it"
@@ -188,7 +187,7 @@ func (u *user) unread(w window, a answer) string {
 
 func (u *user) server() string { return fmt.Sprintf("api-%d", u.api) }
 
-// unexpected says what is wrong with an answer whatever it is about.
+// unexpected returns what is wrong with any answer, or "".
 func unexpected(a answer) string {
 	if strings.HasPrefix(a.reason, "unexpected") || a.reason == "unreadable answer" {
 		return a.reason

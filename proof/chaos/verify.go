@@ -16,20 +16,20 @@ import (
 const (
 	cleanPatience = 60 * time.Second
 	verifyTimeout = 2 * time.Minute
-	// apiReads is about how many keys are read through the apis at the end, beside Redis and Postgres themselves.
+	// apiReads is the approximate number of keys that are also read through the apis at the end.
 	apiReads = 1000
-	// readBatch is how many entries are read in one round trip.
+	// readBatch is the number of entries read in one round trip.
 	readBatch = 1000
 )
 
-// row is what Postgres has of a key.
+// row is a row of counters.
 type row struct {
 	reading
 
 	deleted bool
 }
 
-// verdict is what the end of a run has shown.
+// verdict is the result of the checks at the end of a run.
 type verdict struct {
 	checked  bool          // to the end
 	drain    time.Duration // from everything started again to nothing dirty
@@ -40,7 +40,7 @@ type verdict struct {
 	lost     int64 // acknowledged operations that are not in a key's version
 	doubled  int64 // operations in versions beyond all that can have been applied
 	wrong    int64 // keys whose value is out of bounds although the version is not
-	unequal  int64 // keys of which Redis or an api says something else than Postgres
+	unequal  int64 // keys on which Redis or an api differs from Postgres
 
 	acked    sums   // of the increments, all keys together
 	possible bounds // the same with what is indeterminate
@@ -54,10 +54,10 @@ type verifier struct {
 	ledger *ledger
 	client *client
 	owners []*owner
-	looks  int // at all rows while the load went on
+	looks  int // reads of all rows under load
 }
 
-// verify waits until nothing is dirty, and then checks every key. What is wrong goes to the findings.
+// verify waits until nothing is dirty, and then checks every key. Violations go to the findings.
 func (v *verifier) verify(ctx context.Context) (verdict, error) {
 	var result verdict
 	var err error
@@ -87,7 +87,7 @@ func (v *verifier) verify(ctx context.Context) (verdict, error) {
 	return result, ctx.Err()
 }
 
-// checkRows holds what Postgres has against the ledger.
+// checkRows compares the rows with the ledger.
 func (v *verifier) checkRows(rows map[string]row, result *verdict) {
 	for _, a := range v.ledger.accounts {
 		v.checkAccount(a, rows[a.key], result)
@@ -107,7 +107,7 @@ func (v *verifier) checkRows(rows map[string]row, result *verdict) {
 	}
 }
 
-// events are all keys, each with a way to get at its last events.
+// events iterates over all keys, each with a function that returns its last events.
 func (v *verifier) events() iter.Seq2[string, func() []string] {
 	return func(yield func(string, func() []string) bool) {
 		for _, a := range v.ledger.accounts {
@@ -123,7 +123,7 @@ func (v *verifier) events() iter.Seq2[string, func() []string] {
 	}
 }
 
-// awaitClean reports how long it took. When it takes too long that is a violation, and the checks go on.
+// awaitClean returns how long it took. Taking too long is a violation, and the checks go on.
 func (v *verifier) awaitClean(ctx context.Context) (time.Duration, cache.Backlog, error) {
 	took, backlog, err := v.Clean(ctx, cleanPatience)
 	if ctx.Err() != nil {
@@ -189,7 +189,7 @@ func (v *verifier) checkAccount(a *account, has row, result *verdict) {
 	result.value += has.value
 }
 
-// checkOwner checks a key that one client has written. Where something loose has landed, only versions can be compared.
+// checkOwner checks a key with a client of its own. After a loose operation was applied, only versions can be compared.
 func (v *verifier) checkOwner(o *owner, has row, result *verdict) {
 	lost, doubled := max(0, o.sequence.least-has.version), max(0, has.version-o.sequence.least-o.sequence.loose)
 	problem := o.sequence.compare(has.reading)
@@ -206,14 +206,14 @@ func (v *verifier) checkOwner(o *owner, has row, result *verdict) {
 	result.doubled += doubled
 }
 
-// watchEvery is the time between two looks at the rows: short enough to see most states that a row of a busy key has.
+// watchEvery is the pause between two reads of all rows: short enough to see most states of a busy row.
 const watchEvery = 150 * time.Millisecond
 
-// watchKeys is how many rows may be read so often without being much of the load themselves.
+// watchKeys is the number of rows that can be read so often without adding much load.
 const watchKeys = 5000
 
-// watch looks at the rows in Postgres again and again while the load goes on, until ctx ends: what was wrong for a moment
-// only, and was then flushed over, does not show at the end. While Postgres is down there is nothing to see.
+// watch reads the rows again and again under load, until ctx is done: a row that was wrong for a moment and then overwritten does not
+// show at the end. While Postgres is down it reads nothing.
 func (v *verifier) watch(ctx context.Context) {
 	byKey := make(map[string]*account, len(v.ledger.accounts))
 	for _, a := range v.ledger.accounts {

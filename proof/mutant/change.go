@@ -55,7 +55,7 @@ func find(lines []string, step string) (int, error) {
 		}
 	}
 	if found < 0 || found >= len(lines) {
-		return 0, fmt.Errorf("no line has the marker \"step: %s\": put it where that is done now, or mend the list of mutants", step)
+		return 0, fmt.Errorf("no line has the marker \"step: %s\": mark the line that does it now, or repair the list of mutants", step)
 	}
 	return found, nil
 }

@@ -4,7 +4,7 @@
 //	go run ./proof/mutant                  all of them
 //	go run ./proof/mutant -only reconcile  those whose names contain it
 //
-// It ends with status 1 when one was not noticed, or when a step is not there any more: then the list is to be mended.
+// The exit status is 1 if one was not noticed, or if a step does not exist any more: then the list has to be repaired.
 package main
 
 import (
@@ -135,7 +135,7 @@ func (t tree) make() error {
 
 const scripts = "internal/cache"
 
-// onlyMachine leaves no other tests in package worker than the machine: they would have to be compiled for each mutant.
+// onlyMachine removes the other tests of package worker, which would have to be compiled for each mutant.
 func (t tree) onlyMachine() error {
 	tests, err := filepath.Glob(filepath.Join(t.dir, "worker", "*_test.go"))
 	if err != nil {
@@ -192,8 +192,8 @@ var (
 	// verdict is rapid's line about a failure.
 	verdict = regexp.MustCompile(`\[rapid\] (failed after \d+ tests|panic after \d+ tests): (.*)`)
 
-	// once is what rapid says of a failure that the same steps did not meet again: the servers are real, and what happens between
-	// two steps takes the time that it takes. It is a failure all the same.
+	// once is rapid's message for a failure that the same steps did not reproduce: the servers are real, and timing varies. It is a
+	// failure nevertheless.
 	once = regexp.MustCompile(`(?s)\[rapid\] flaky test, can not (reproduce) a failure.*?Original traceback \((.*?)\):\n`)
 )
 
@@ -210,7 +210,7 @@ func (t tree) build(ctx context.Context) error {
 
 func (t tree) binary() string { return filepath.Join(t.dir, "machine.test") }
 
-// test runs the machine. An error is one that has nothing to do with the rules: the servers do not start, for example.
+// test runs the machine. An error has nothing to do with the rules: for example, the servers do not start.
 func (t tree) test(ctx context.Context, checks int, args ...string) (noticed, report string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
@@ -229,11 +229,11 @@ func (t tree) test(ctx context.Context, checks int, args ...string) (noticed, re
 	return noticed, string(out), nil
 }
 
-// sequence is a sequence of steps that was not as it should be.
+// sequence is a failed sequence of steps.
 var sequence = regexp.MustCompile(`--- FAIL: TestMachineSequences/(\S+)`)
 
-// judge reads from what the machine says that its random runs failed, after how many, and why; or else which of its sequences
-// did. It is "" if neither is said.
+// judge finds in the machine's output after how many random runs it failed and why, or else which fixed sequence failed. It is "" if
+// neither did.
 func judge(out string) string {
 	found := verdict.FindStringSubmatch(out)
 	if found == nil {

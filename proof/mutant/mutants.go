@@ -4,11 +4,11 @@ package main
 type mutant struct {
 	name    string
 	changes []change
-	checks  int  // runs of the machine, where it takes more than the flag says to notice
-	rule    bool // CI tries it: a rule as a whole, which is noticed within some runs
+	checks  int  // runs of the machine, if it takes more than -checks to notice
+	rule    bool // `make mutants` tries it: a whole rule, which is noticed within some runs
 }
 
-// change is what becomes of the line of a file that has a marker, which names a step:
+// change is a change of the line with the marker of a step:
 //
 //	join(s, open, keys) -- step: join      in a .lua file, and
 //	if err != nil { // step: failed        in a .go file; or in a line of its own above
@@ -43,7 +43,7 @@ func one(file, step string, how func(string) (string, bool)) []change {
 	return []change{{file, step, how}}
 }
 
-// mutants are all that the guarantees rest on.
+// mutants are all rules and steps that the guarantees depend on.
 func mutants() []mutant {
 	var all []mutant
 	for _, part := range [][]mutant{writing(), flushing(), settingAside(), hydrating(), reconciling(), evicting()} {

@@ -10,8 +10,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// gaugeAge is how old the numbers may be that a process gives for the dirty keys: it asks Redis at most once a second. So each is
-// asked less often than that, and several in turn.
+// gaugeAge is the age that a process's gauge of dirty keys may have: it asks Redis at most once a second. So each process is asked
+// less often than that, and several are asked in turn.
 const gaugeAge = 1050 * time.Millisecond
 
 var (
@@ -19,7 +19,7 @@ var (
 	errNoGauge = errors.New("it exports no afterwrite_dirty_keys")
 )
 
-// Dirty is how many keys Postgres does not have yet, as a process says that is running: it is up to date, but may take a second.
+// Dirty is the number of dirty keys, from the gauge of a running process. It is up to date, and may block for a second.
 func (s *Stage) Dirty(ctx context.Context) (int64, error) {
 	running := s.running()
 	if len(running) == 0 {
@@ -28,7 +28,7 @@ func (s *Stage) Dirty(ctx context.Context) (int64, error) {
 	return running[0].dirty(ctx)
 }
 
-// running are the processes that have not ended.
+// running returns the processes that have not ended.
 func (s *Stage) running() []*Process {
 	return slices.DeleteFunc(slices.Clone(s.processes), func(p *Process) bool { return !p.Running() })
 }
@@ -39,8 +39,8 @@ func (s *Stage) Drained(ctx context.Context, bound time.Duration) error {
 	return err
 }
 
-// DrainedTo waits until no more than most keys are dirty, for bound at most. more is when it saw more for the last time; the zero
-// time if it never did. The processes are asked in turn, so it is exact to a second divided by their number.
+// DrainedTo waits until at most most keys are dirty, for bound at most. more is the last time when it saw more; zero if it never
+// did. The processes are asked in turn, so the resolution is a second divided by their number.
 func (s *Stage) DrainedTo(ctx context.Context, most int64, bound time.Duration) (more time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
@@ -67,7 +67,7 @@ func (s *Stage) DrainedTo(ctx context.Context, most int64, bound time.Duration) 
 	}
 }
 
-// dirty reads the gauge, a second after it was read before at the earliest.
+// dirty reads the gauge, at least a second after the last time.
 func (p *Process) dirty(ctx context.Context) (int64, error) {
 	timer := time.NewTimer(time.Until(p.scraped.Add(gaugeAge)))
 	defer timer.Stop()
@@ -86,7 +86,7 @@ func (p *Process) dirty(ctx context.Context) (int64, error) {
 	return int64(metrics.Sum("afterwrite_dirty_keys")), nil
 }
 
-// Backlog is what Postgres does not have, as Redis says: exact, and at once.
+// Backlog is the backlog of this version, read from Redis: exact, and at once.
 func (s *Stage) Backlog(ctx context.Context) (cache.Backlog, error) { return s.cache.Backlog(ctx) }
 
 // Clean waits until no key is dirty, for bound at most, and returns how long that took and the last backlog that it saw. Dead
@@ -107,8 +107,8 @@ func (s *Stage) Clean(ctx context.Context, bound time.Duration) (took time.Durat
 	return time.Since(began), last, err
 }
 
-// Flushed is what Postgres has written since a moment of the counters that Key names. Its moments are those at which transactions
-// began.
+// Flushed describes the rows that were written since a moment, of the counters that Key names. Its times are the beginnings of
+// transactions.
 type Flushed struct {
 	Rows int64
 	Last time.Time // the zero time if there are none
@@ -116,8 +116,8 @@ type Flushed struct {
 	Tenth, Ninetieth time.Time
 }
 
-// FlushedSince asks Postgres, by the time that each row carries. A row that was written twice counts once, at its last time.
-// Postgres and this program are on one machine, and so by one clock.
+// FlushedSince reads the rows' updated_at. A row that was written twice counts once, with its last time. Postgres and this program
+// use the same clock, because they are on one machine.
 func (s *Stage) FlushedSince(ctx context.Context, since time.Time) (Flushed, error) {
 	const query = `
 SELECT count(*), coalesce(max(updated_at), $1),

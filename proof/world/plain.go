@@ -9,8 +9,8 @@ import (
 // plainBatch is how many keys are written or read at once.
 const plainBatch = 1000
 
-// WarmPlain makes the counters 0 to n - 1 plain strings in Redis, each 0, as systems keep them that have no more than a number.
-// The prefix stands before the counter's name.
+// WarmPlain makes the counters 0 to n - 1 plain strings in Redis, each 0, for systems that store only a number. A key is the prefix
+// and the counter's name.
 func (s *Stage) WarmPlain(ctx context.Context, prefix string, n int) error {
 	for from := 0; from < n; from += plainBatch {
 		pairs := make([]any, 0, 2*plainBatch)
@@ -48,8 +48,7 @@ func (s *Stage) SumPlain(ctx context.Context, n int) (int64, error) {
 	return sum, nil
 }
 
-// DatasetBytes is the memory that Redis uses for what it keeps: used_memory without what connections and the append-only
-// file's buffers use at the moment.
+// DatasetBytes is the memory that Redis uses for its data: used_memory without connections and buffers of the append-only file.
 func (s *Stage) DatasetBytes(ctx context.Context) (float64, error) {
 	info, err := s.Redis.InfoMap(ctx, "memory").Result()
 	if err != nil {

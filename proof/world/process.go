@@ -77,8 +77,7 @@ func addressOf(sub, addr string) string {
 	return "AFTERWRITE_" + strings.ToUpper(sub) + "_ADDR=" + addr
 }
 
-// environment is that of this process without settings of afterwrite's that somebody may have made, which would make two runs
-// differ.
+// environment is that of this process without AFTERWRITE_* and PORT, which would make two runs differ.
 func (s *Stage) environment(settings ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, "AFTERWRITE_") || strings.HasPrefix(variable, "PORT=")
@@ -131,7 +130,7 @@ func (p *Process) Signal(signal os.Signal) bool {
 	return running != nil && running.Signal(signal)
 }
 
-// Ended blocks until the process has ended or ctx is done, and says how it ended. That is nil when it was killed or stopped.
+// Ended blocks until the process has ended or ctx is done, and returns how it ended; nil if it was killed or stopped.
 func (p *Process) Ended(ctx context.Context) *os.ProcessState {
 	running := p.current.Load()
 	if running == nil {
@@ -157,8 +156,8 @@ func (p *Process) Kill() bool {
 	return true
 }
 
-// Stop ends the process with SIGTERM and waits for it: for 12 s, then it is killed. An error means that it did not end well, or
-// had ended by itself before. One that was stopped or killed stays as it is.
+// Stop ends the process with SIGTERM and blocks until it has ended: for 12 s, then it is killed. An exit status other than 0 is an
+// error, also if the process has ended by itself before. A process that was stopped or killed is left alone.
 func (p *Process) Stop() error {
 	running := p.current.Swap(nil)
 	if running == nil {

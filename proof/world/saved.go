@@ -11,15 +11,14 @@ import (
 const (
 	// copyBatch is how many keys are copied in one round trip.
 	copyBatch = 1000
-	// savedMax is how long a saved state is good for: its keys in Redis go on aging, and clean counters leave when they are idle
-	// for AFTERWRITE_CLEAN_TTL, an hour.
+	// savedMax is how long a saved state may be used: its keys go on aging, and clean counters are evicted when they were idle for
+	// AFTERWRITE_CLEAN_TTL, an hour.
 	savedMax = 30 * time.Minute
 )
 
-// Save keeps the rows and the keys in Redis as they are, for Restore. No process of afterwrite may be running: what it writes
-// meanwhile is kept in part.
+// Save copies the rows and the keys in Redis, for Restore. No process of afterwrite may be running.
 //
-// Redis copies its keys itself, whatever they are, so that this does not depend on how a version keeps its counters.
+// Redis copies its keys itself, so that this does not depend on a version's layout.
 func (s *Stage) Save(ctx context.Context) error {
 	if s.saved == nil {
 		_, client, err := s.server.next()
@@ -35,10 +34,10 @@ func (s *Stage) Save(ctx context.Context) error {
 	return s.execute(ctx, "DROP TABLE IF EXISTS bench_saved", "CREATE TABLE bench_saved AS TABLE counters")
 }
 
-// Saved reports whether there is something to restore that was saved not too long ago.
+// Saved reports whether there is a saved state that is recent enough to restore.
 func (s *Stage) Saved() bool { return time.Since(s.savedAt) < savedMax }
 
-// Restore makes both databases what they were when Save was called, and settles them as Reset does.
+// Restore brings both databases back to the saved state, and settles them as Reset does.
 func (s *Stage) Restore(ctx context.Context) error {
 	if err := copyKeys(ctx, s.saved, s.Redis); err != nil {
 		return fmt.Errorf("restore: %w", err)
@@ -49,7 +48,7 @@ func (s *Stage) Restore(ctx context.Context) error {
 	return s.Settle(ctx)
 }
 
-// copyKeys makes to the same as from, which is another database of the same Redis. Keys that expire keep their time.
+// copyKeys makes to a copy of from, another database of the same Redis. Expiring keys keep their time.
 func copyKeys(ctx context.Context, from, to *redis.Client) error {
 	if err := to.FlushDB(ctx).Err(); err != nil {
 		return fmt.Errorf("empty redis: %w", err)

@@ -17,19 +17,19 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// checkEvery is the pause between two checks of what is waited for.
+// checkEvery is the pause between two checks of a condition.
 const checkEvery = 10 * time.Millisecond
 
-// StageOptions say what a stage is made for.
+// StageOptions describe a stage.
 type StageOptions struct {
 	Name    string
 	Version Version // the zero Version is Present
-	// Large: there are a million keys or more. They are kept in a second Redis, which uses no processor while others are measured:
-	// in the same one, rewriting the append-only file before each run would take seconds.
+	// Large is for a million keys or more. They are in a second Redis, which is idle while others are measured: in the first one,
+	// rewriting the append-only file before each run would take seconds.
 	Large bool
 }
 
-// Stage is a database of Redis and one of Postgres: the state that one kind of measurement of one version goes on with.
+// Stage is a database of Redis, a database of Postgres, and the processes of one version that use them.
 type Stage struct {
 	RedisURL    string
 	DatabaseURL string
@@ -46,7 +46,7 @@ type Stage struct {
 	savedAt   time.Time
 }
 
-// Stage makes a database in Postgres, with the tables of the version, and takes one of Redis.
+// Stage makes a database in Postgres with the version's tables, and takes an unused one of Redis.
 func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	o.Version = cmp.Or(o.Version, Present)
 	server, err := w.redis(ctx, o.Large)
@@ -67,7 +67,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	if s.DB, err = sql.Open("postgres", s.DatabaseURL); err != nil {
 		return nil, fmt.Errorf("open postgres: %w", err)
 	}
-	// No connection is kept: a server process of Postgres reports to the statistics when it ends.
+	// No connection is kept, because a Postgres backend may report to the statistics only when it ends.
 	s.DB.SetMaxIdleConns(0)
 	if s.RedisURL, s.Redis, err = server.next(); err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	return s, err
 }
 
-// redis is the Redis of large stages, which is started when it is first asked for, or that of the others.
+// redis is the Redis of large stages, started by its first use, or that of the others.
 func (w *World) redis(ctx context.Context, large bool) (*redisServer, error) {
 	if !large {
 		return w.small, nil
@@ -89,7 +89,7 @@ func (w *World) redis(ctx context.Context, large bool) (*redisServer, error) {
 	return w.large, err
 }
 
-// next is a database that nobody else uses.
+// next returns an unused database.
 func (r *redisServer) next() (url string, client *redis.Client, err error) {
 	if r.used == databases {
 		return "", nil, fmt.Errorf("redis has only %d databases", databases)
@@ -129,9 +129,9 @@ const seedSQL = `
 INSERT INTO counters (key, value, version, updated_at)
 SELECT 'counter:' || lpad(i::text, 12, '0'), 0, 0, now() FROM generate_series(0, $1::int - 1) AS i`
 
-// Reset makes both databases what every system begins a run with: rows counters in Postgres, all 0, vacuumed; nothing in this
-// database of Redis; a short append-only file; and a checkpoint just behind. So nobody pays for what another has
-// left, and everybody for the same that comes: full pages in the log after a checkpoint, and a rewrite of the file at 64 MB.
+// Reset makes the state that every system begins a run with: rows counters in Postgres, all 0, vacuumed; nothing in this database of
+// Redis; a short append-only file; and a checkpoint just before. So no system pays for what another has left, and all pay for the
+// same: full page writes after a checkpoint, and a rewrite of the append-only file at 64 MB.
 func (s *Stage) Reset(ctx context.Context, rows int) error {
 	if err := s.Redis.FlushDB(ctx).Err(); err != nil {
 		return fmt.Errorf("empty redis: %w", err)
@@ -155,7 +155,7 @@ func (s *Stage) execute(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// Settle brings the servers to rest without changing what they have: a vacuum, a checkpoint, and a short append-only file.
+// Settle makes the servers idle without changing their data: a vacuum, a checkpoint, and a short append-only file.
 func (s *Stage) Settle(ctx context.Context) error {
 	if err := s.execute(ctx, "VACUUM counters", "CHECKPOINT"); err != nil {
 		return err
@@ -169,7 +169,7 @@ func (s *Stage) Settle(ctx context.Context) error {
 	})
 }
 
-// Sum is the sum of all counters in Postgres, and how many there are.
+// Sum is the sum and the number of all counters in Postgres.
 func (s *Stage) Sum(ctx context.Context) (sum, rows int64, err error) {
 	const query = `SELECT coalesce(sum(value), 0)::bigint, count(*) FROM counters WHERE deleted_at IS NULL`
 	if err := s.DB.QueryRowContext(ctx, query).Scan(&sum, &rows); err != nil {
@@ -191,7 +191,7 @@ func (s *Stage) Archived(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
-// Await waits until done, for bound at most. An error of done ends it.
+// Await blocks until done returns true, for bound at most. An error of done is returned at once.
 func Await(ctx context.Context, bound time.Duration, what string, done func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()

@@ -46,14 +46,14 @@ type World struct {
 	logs     []*os.File // of the servers
 }
 
-// redisServer is a Redis whose databases are given out one by one.
+// redisServer is a Redis whose databases are handed out one by one.
 type redisServer struct {
 	*local.Redis
 
 	used int // databases
 }
 
-// databases is how many each Redis has: more than there are stages, and one more for what each may save.
+// databases of each Redis: enough for every stage and its saved state.
 const databases = 32
 
 // New builds the programs into a new folder and starts the servers. Redis keeps an append-only file. Close ends and removes

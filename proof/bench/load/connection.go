@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// maxAnswer bounds an answer: a batch's has some 100 bytes for each of up to 1,000 operations.
+// maxAnswer bounds an answer in bytes. A batch has about 100 bytes for each of up to 1,000 operations.
 const maxAnswer = 1 << 20
 
-// connection sends requests one after the other. It speaks as much HTTP/1.1 as it takes: answers with a Content-Length, as
-// everything here gives.
+// connection sends requests one after the other. It understands only the HTTP/1.1 that the servers here use: answers with a
+// Content-Length.
 type connection struct {
 	address  string
 	recorder *recorder
@@ -27,7 +27,7 @@ type connection struct {
 	aborted bool
 }
 
-// use takes conn as the connection, or closes it if there is no need any more.
+// use makes conn the connection, or closes it after abort.
 func (c *connection) use(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,7 +40,7 @@ func (c *connection) use(conn net.Conn) {
 	}
 }
 
-// abort makes whatever the connection waits for fail.
+// abort makes the connection's current and later calls fail.
 func (c *connection) abort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,7 +56,7 @@ func (c *connection) isAborted() bool {
 	return c.aborted
 }
 
-// run sends what is due, until there is no more. After giveUp it sends nothing: what is due then has failed.
+// run sends requests when they are due, until due is closed. Requests after giveUp are not sent, and count as failed.
 func (c *connection) run(began, giveUp time.Time) {
 	defer c.use(nil)
 	free := time.Duration(0) // since when
@@ -82,8 +82,8 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// exchange sends one request and reads its answer, and reports whether that was 2xx. A connection that broke is made anew for the
-// next request.
+// exchange sends one request, reads its answer, and reports whether the status was 2xx. After a broken connection the next request
+// opens a new one.
 func (c *connection) exchange(deadline time.Time) bool {
 	if c.conn == nil {
 		conn, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", c.address)
@@ -136,7 +136,7 @@ var (
 	answerVersion = []byte("HTTP/1.1 ")
 )
 
-// parseAnswer returns the status and the length of an answer with its head, which is 0 while the head is not all there.
+// parseAnswer returns the status and the length of an answer, head included. The length is 0 while the head is incomplete.
 func parseAnswer(b []byte) (status, length int, err error) {
 	end := bytes.Index(b, headEnd)
 	if end < 0 {

@@ -16,25 +16,25 @@ import (
 )
 
 const (
-	// answerPatience is how long an answer is waited for; as with wrk.
+	// answerPatience is the time limit of an answer, the same as for wrk.
 	answerPatience = 10 * time.Second
-	// maxDue bounds the requests of one Open, and so its schedule: 80 MB.
+	// maxDue bounds the requests of one Open, and its schedule to 80 MB.
 	maxDue = 10_000_000
 
-	// The histogram's bounds, in µs. A latency over the longest counts as that.
+	// The histogram's bounds, in µs. A longer latency counts as longestLatency.
 	shortestLatency = 1
 	longestLatency  = int64(120 * time.Second / time.Microsecond)
 	latencyDigits   = 3
 )
 
-// OpenSpec is a load of a fixed rate.
+// OpenSpec is a load with a fixed rate.
 type OpenSpec struct {
 	HTTPSpec
 
 	Rate float64 // requests per second
 }
 
-// OpenResult is what Open saw. Latencies count from when a request was due, those of failed ones until they had failed.
+// OpenResult is the result of Open. Latencies are measured from when a request was due until it was answered or had failed.
 type OpenResult struct {
 	Sent   int64         `json:"sent"`   // requests that were due
 	Failed int64         `json:"failed"` // of them: not answered with 2xx, or not within 10 s, or never sent for that
@@ -44,20 +44,19 @@ type OpenResult struct {
 	P99    time.Duration `json:"p99_ns"`
 	P999   time.Duration `json:"p999_ns"`
 	Max    time.Duration `json:"max_ns"`
-	// LateP99 is how late the generator itself was to hand a request to its connection: a part of the latencies that is not
-	// the server's.
+	// LateP99 is the delay of the generator itself in handing a request to its connection. The latencies include it.
 	LateP99 time.Duration `json:"late_p99_ns"`
 	// Histogram holds the latencies in µs, up to 120 s, to 3 digits.
 	Histogram *hdrhistogram.Histogram `json:"-"`
 }
 
-// Open sends requests when they are due: moments of a Poisson process, dealt to the connections in turn. A request waits for an
-// earlier one on its own connection, never for another connection's, and its latency counts from when it was due all the same. So a
-// server that stalls is charged for every request that was due meanwhile. There should be so many connections that each has
-// at most one request under way: a rate of 5,000/s and answers within 20 ms take 100.
+// Open sends requests at the moments of a Poisson process, dealt to the connections in turn. A request may have to wait for the
+// previous one on its connection, but its latency is measured from when it was due. So a server that stalls is charged for every
+// request that was due meanwhile. Use enough connections for each to have at most one request in flight: a rate of 5,000/s with
+// answers within 20 ms takes 100.
 //
-// The last request is due before spec.Duration ends; it blocks until all are answered, for 10 s more at most. When ctx ends it
-// stops at once, with ctx's error.
+// The last request is due before spec.Duration ends. Open blocks until all are answered, for at most 10 s more. When ctx is done it
+// stops at once with ctx's error.
 func Open(ctx context.Context, spec OpenSpec) (result OpenResult, err error) {
 	defer wrap(&err, "open loop")
 	if spec.HTTPSpec, err = spec.complete(); err != nil {
@@ -100,7 +99,7 @@ func Open(ctx context.Context, spec OpenSpec) (result OpenResult, err error) {
 	return r.result(time.Since(began)), nil
 }
 
-// schedule draws when requests are due, from the beginning.
+// schedule draws the moments when requests are due, since the start.
 func schedule(spec OpenSpec) ([]time.Duration, error) {
 	expected := spec.Rate * spec.Duration.Seconds()
 	if !(spec.Rate > 0) || expected > maxDue { // so that NaN is refused too
@@ -121,12 +120,12 @@ func schedule(spec OpenSpec) ([]time.Duration, error) {
 	return due, nil
 }
 
-// nap is the shortest sleep: a thread that wakes for each request alone takes as much of the processor as the server does. What
-// comes later for it counts as the server's latency.
+// nap is the shortest sleep. A thread that wakes up for each single request would take as much CPU time as the server. The delay
+// that it adds counts as the server's latency.
 const nap = 300 * time.Microsecond
 
-// deal hands each connection what is due, when it is due, and then no more. It keeps a thread, which sleeps more exactly than Go's
-// timers, whose resolution is a millisecond while the program is idle.
+// deal hands requests to the connections when they are due, and closes their channels after the last one. It has a thread of its
+// own: Go's timers have a resolution of a millisecond while the program is idle, and a thread sleeps more precisely.
 func deal(ctx context.Context, began time.Time, due []time.Duration, connections []*connection) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -144,7 +143,7 @@ func deal(ctx context.Context, began time.Time, due []time.Duration, connections
 	}
 }
 
-// dialAll opens the connections one after the other, with room for what each is to send.
+// dialAll opens the connections one after the other. room is the number of requests that each will send.
 func dialAll(ctx context.Context, address string, spec OpenSpec, r *recorder, room int) ([]*connection, error) {
 	requests := newRequests(spec.HTTPSpec, address)
 	connections := make([]*connection, 0, spec.Connections)
@@ -166,7 +165,7 @@ func dialAll(ctx context.Context, address string, spec OpenSpec, r *recorder, ro
 	return connections, nil
 }
 
-// recorder gathers what the connections see.
+// recorder collects the results of the connections.
 type recorder struct {
 	mu        sync.Mutex
 	sent      int64
@@ -175,7 +174,7 @@ type recorder struct {
 	lateness  *hdrhistogram.Histogram
 }
 
-// record notes one request. late is negative where its own connection was what made it late.
+// record notes one request. late is negative if the previous request on its connection caused the delay.
 func (r *recorder) record(latency, late time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -19,13 +19,12 @@ import (
 )
 
 const (
-	// upsertBatches is how many batches are made beforehand for rows that exist. With 1,000 rows each they touch 181,000 of
-	// 1,000,000 keys.
+	// upsertBatches is the number of prepared batches of existing rows. With 1,000 rows each, they touch 181,000 of 1,000,000 keys.
 	upsertBatches = 200
 	upsertKeys    = 1_000_000
 
-	// prepareUpserts makes batches %[1]d of %[2]d keys, sorted as the flush sorts them, each key out of a range of its own
-	// of %[3]d. The arrays are kept as they are, not compressed, so that reading one costs little.
+	// prepareUpserts makes %[1]d batches of %[2]d keys, sorted as the flush sorts them. Each key is drawn from a range of its own
+	// of %[3]d keys. The arrays are not compressed, so that reading one is cheap.
 	prepareUpserts = createBatches + `
 SELECT setseed(0.5);
 INSERT INTO bench_batch
@@ -34,8 +33,8 @@ FROM generate_series(1, %[1]d) AS id, generate_series(0, %[2]d - 1) AS n
 GROUP BY id;
 ANALYZE bench_batch`
 
-	// prepareInserts makes batches %[1]d of %[2]d keys, sorted, each key a random number: no key is there twice, since the last of
-	// its digits are the number of its place.
+	// prepareInserts makes %[1]d batches of %[2]d random keys, sorted. The last digits are a running number, so that no key occurs
+	// twice.
 	prepareInserts = createBatches + `
 SELECT setseed(0.5);
 INSERT INTO bench_batch
@@ -53,7 +52,7 @@ ALTER TABLE bench_batch ALTER COLUMN keys SET STORAGE EXTERNAL;`
 	dropBatches = `DROP TABLE IF EXISTS bench_batch`
 )
 
-// The statements are those of the flush when the goals were set, so that the measure stays the same when the flush changes.
+// The statements are those of the flush at the time when the goals were set, so that the measure does not change with the flush.
 const (
 	insertSQL = `
 INSERT INTO counters (key, value, version, deleted_at, updated_at, lineage, base)
@@ -68,15 +67,15 @@ SET value = EXCLUDED.value, version = EXCLUDED.version, deleted_at = EXCLUDED.de
 WHERE counters.version < CASE WHEN counters.lineage = EXCLUDED.lineage THEN EXCLUDED.version ELSE EXCLUDED.base + 1 END`
 )
 
-// PGBenchUpsert replaces rows in batches of that many from so many connections, and returns rows per second, for
-// Postgres alone. duration is whole seconds, rounded up.
+// PGBenchUpsert updates existing rows in batches of rows from clients connections, and returns rows per second: Postgres alone.
+// duration is rounded up to whole seconds.
 //
-// The statement is upsertSQL in prepared mode, its parameters replaced by what makes the arrays in the server: keys from
-// a table of batches, the other columns from array_fill, the version from the clock so that each batch is newer than the
-// rows are. That takes the place of receiving and parsing the arrays, and costs less: reading the keys is some 2 % of a batch.
+// The statement is upsertSQL in prepared mode. Its parameters are replaced by expressions that make the arrays in the server: keys
+// from a table of batches, other columns from array_fill, and the version from the clock, so that each batch is newer than the
+// rows. That is cheaper than receiving and parsing the arrays: reading the keys takes about 2 % of a batch.
 //
-// It needs a database with the migrations, adds the table bench_batch and removes it, and leaves its rows in counters. It
-// blocks until it is done, or ctx is.
+// The database must have the migrations. The table bench_batch is made and dropped; the rows stay in counters. It blocks until it
+// is done or ctx is.
 func PGBenchUpsert(ctx context.Context, dsn string, rows, clients int, duration time.Duration) (perSecond float64, err error) {
 	seconds := int64((duration + time.Second - 1) / time.Second)
 	return pgbench(ctx, dsn, workload{
@@ -86,8 +85,8 @@ func PGBenchUpsert(ctx context.Context, dsn string, rows, clients int, duration 
 	})
 }
 
-// PGBenchInsert inserts batches * rows new rows of random keys in the same way, with insertSQL, and returns rows per second. The
-// connections share the batches evenly, so clients should divide batches. Counters has to be without rows of pgbench's.
+// PGBenchInsert inserts batches * rows new rows with random keys in the same way, with insertSQL, and returns rows per second. The
+// connections share the batches evenly, so clients should divide batches. There must be no rows of an earlier call in counters.
 func PGBenchInsert(ctx context.Context, dsn string, rows, clients, batches int) (perSecond float64, err error) {
 	each := batches / max(clients, 1)
 	return pgbench(ctx, dsn, workload{
@@ -99,7 +98,7 @@ func PGBenchInsert(ctx context.Context, dsn string, rows, clients, batches int) 
 	})
 }
 
-// workload is what pgbench is to do.
+// workload is the work of one pgbench.
 type workload struct {
 	statement string
 	prepare   string // makes bench_batch
@@ -179,7 +178,7 @@ func (w workload) script() string {
 	return fmt.Sprintf("%s\n%s;\n", w.choose, strings.TrimSpace(statement))
 }
 
-// checkRows requires that the rows are there, each in the version of a batch.
+// checkRows returns an error unless the rows exist with the versions of the batches.
 func checkRows(ctx context.Context, db *sql.DB, w workload, batches int64) error {
 	var written, oldest int64
 	err := db.QueryRowContext(ctx, `
@@ -200,7 +199,7 @@ var (
 	pgbenchRate   = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
 )
 
-// parsePGBench reads how many transactions there were, and how many a second, connecting not counted.
+// parsePGBench reads the number of transactions, and their rate without the time to connect.
 func parsePGBench(out string) (done int64, perSecond float64, err error) {
 	number, rate, failed := pgbenchDone.FindStringSubmatch(out), pgbenchRate.FindStringSubmatch(out), pgbenchFailed.FindStringSubmatch(out)
 	if number == nil || rate == nil {

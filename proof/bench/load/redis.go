@@ -19,11 +19,11 @@ const (
 	maxCalls = 100_000_000
 )
 
-// RedisBenchmark has redis-benchmark increment n times by 1 with INCRBY, over space keys, which are plain strings with the names
-// that the other loads draw, from 50 connections with pipeline commands under way on each. It returns commands per second.
-// redis-benchmark and Redis take a core each. It blocks until all is done, or ctx is.
+// RedisBenchmark runs redis-benchmark: n times INCRBY 1 over space plain strings, with the same names as in the other loads, from 50
+// connections with pipeline commands in flight on each. It returns commands per second. redis-benchmark and Redis use a core each.
+// It blocks until it is done or ctx is.
 //
-// It sends whole pipelines and stops when it has n answers, so it may increment RedisOvershoot(pipeline) times more than n.
+// redis-benchmark sends whole pipelines and stops after n answers, so it may send RedisOvershoot(pipeline) more commands.
 func RedisBenchmark(ctx context.Context, redisURL string, pipeline, n, space int) (perSecond float64, err error) {
 	defer wrap(&err, "redis-benchmark")
 	if pipeline < 1 || n < 1 || n > maxCalls || space < 1 || space > maxSpace {
@@ -46,10 +46,10 @@ func RedisBenchmark(ctx context.Context, redisURL string, pipeline, n, space int
 	return parseRedisBenchmark(out)
 }
 
-// RedisOvershoot is how many commands RedisBenchmark may send beyond those that were asked for.
+// RedisOvershoot is the number of commands that RedisBenchmark may send in addition to n.
 func RedisOvershoot(pipeline int) int { return redisClients * pipeline }
 
-// redisTarget says in redis-benchmark's way where Redis is. `ps` shows the password of the private server: it has no other way.
+// redisTarget is the address in redis-benchmark's flags. `ps` shows the password of the private server: there is no other way.
 func redisTarget(redisURL string) ([]string, error) {
 	options, err := redis.ParseURL(redisURL)
 	if err != nil {

@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// batchBodies is how many different batches are sent, by turns; as in wrk.lua.
+// batchBodies is the number of different batches, sent in turn; as in wrk.lua.
 const batchBodies = 64
 
 // requests makes the bytes of requests, as wrk.lua does.
 type requests struct {
 	spec HTTPSpec
 	host string
-	sums []float64 // of the weights of keys up to each, for Zipf
+	sums []float64 // cumulated weights of the keys, for Zipf
 
 	batches [][]byte
 }

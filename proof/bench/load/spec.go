@@ -51,10 +51,10 @@ type HTTPSpec struct {
 	Batch       int    // 0: one increment a request; else operations per POST /v1/batch, at most 1,000
 	Prefix      string // of the keys' names, before 12 digits; "" takes "counter:"
 	Form        Form   // of a single request
-	Seed        uint64 // of what is drawn; the same seed draws the same
+	Seed        uint64 // of the random numbers
 }
 
-// complete returns spec with its defaults, or what is wrong with it.
+// complete returns spec with its defaults filled in, or an error if it is invalid.
 func (spec HTTPSpec) complete() (HTTPSpec, error) {
 	spec.Space = cmp.Or(spec.Space, defaultSpace)
 	spec.Connections = cmp.Or(spec.Connections, defaultConnections)

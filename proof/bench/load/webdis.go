@@ -30,8 +30,8 @@ type webdisConfig struct {
 	ACL       []map[string]any `json:"acl"`
 }
 
-// Webdis runs webdis in front of a Redis and blocks until it answers. Its settings are its package's, with a thread for each of two
-// cores.
+// Webdis runs webdis in front of a Redis and blocks until it answers. It has the settings of its package, and a thread for each of
+// two cores.
 func Webdis(ctx context.Context, redisURL string) (*Process, error) {
 	program, err := find("webdis", "webdis")
 	if err != nil {

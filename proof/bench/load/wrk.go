@@ -25,7 +25,7 @@ func find(program, debianPackage string) (string, error) {
 	return path, nil
 }
 
-// wrap puts the name of what was measured before an error.
+// wrap prefixes an error with the name of a tool.
 func wrap(err *error, name string) {
 	if *err != nil {
 		*err = fmt.Errorf("%s: %w", name, *err)
@@ -35,10 +35,10 @@ func wrap(err *error, name string) {
 //go:embed wrk.lua
 var wrkScript string
 
-// wrkSlack is what wrk may take beside the load: to fill its tables, and to end.
+// wrkSlack is the time that wrk may take in addition to the load: to fill its tables, and to end.
 const wrkSlack = 20 * time.Second
 
-// HTTPResult is what WRK saw.
+// HTTPResult is the result of WRK.
 type HTTPResult struct {
 	Requests  int64         `json:"requests"` // that were answered
 	Failed    int64         `json:"failed"`   // of them with a status of 400 or more, plus connections that broke or timed out
@@ -48,9 +48,8 @@ type HTTPResult struct {
 	P99       time.Duration `json:"p99_ns"`
 }
 
-// WRK loads a server for spec.Duration (whole seconds, rounded up), each connection with one request after the other. The latencies
-// are those that wrk gives. What is under way at the end has reached the server and is not counted: one request a connection
-// at most.
+// WRK loads a server for spec.Duration, rounded up to whole seconds. Each connection sends one request after the other. Requests in
+// flight at the end have reached the server and are not counted: at most one for each connection.
 func WRK(ctx context.Context, spec HTTPSpec) (result HTTPResult, err error) {
 	defer wrap(&err, "wrk")
 	if spec, err = spec.complete(); err != nil {

@@ -18,7 +18,7 @@ const maxBodyBytes = 1 << 10
 // buffers hold bodies and then answers.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxBodyBytes); return &b }}
 
-// readBy reads {"by":1}; by is 1 where it is not said.
+// readBy reads {"by":1}; by is 1 if it is missing.
 func readBy(r *http.Request) (int64, error) {
 	buffer, _ := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
@@ -39,8 +39,7 @@ func readBy(r *http.Request) (int64, error) {
 	return request.By, nil
 }
 
-// answer sends a counter as JSON. A key that JSON would have to escape is none of the benchmark's; strconv's quotes are good
-// enough for it.
+// answer sends a counter as JSON. The benchmark's keys need no escaping in JSON, so strconv's quotes are good enough.
 func answer(c echo.Context, n counter) error {
 	buffer, _ := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)

@@ -5,24 +5,23 @@ import (
 	"fmt"
 )
 
-// Count is what a run says it wrote, seen from three sides.
+// Count is the number of writes of a run, from three sources.
 type Count struct {
-	// Stored is by how much the sum of all counters has grown, after the drain.
+	// Stored is the growth of the sum of all counters, after the drain.
 	Stored int64 `json:"stored"`
-	// Acknowledged is what the server itself says it has accepted; -1: it does not say.
+	// Acknowledged is the server's own count of accepted writes; -1: it has none.
 	Acknowledged int64 `json:"acknowledged"`
-	// Unknown is how many more the server has answered with outcome_unknown: it may have carried them out. Nobody heard that,
-	// since their clients had hung up, as the load generator does with what is in flight at its end.
+	// Unknown is the number of further writes with outcome_unknown, which may have been applied. Their clients had hung up: the load
+	// generator does so at its end.
 	Unknown int64 `json:"unknown"`
-	// Load is what the load generator saw answered.
+	// Load is the number of answers that the load generator received.
 	Load int64 `json:"load"`
-	// Cut is how many answers the load generator may have missed: it drops what is in flight at its end, one request for
-	// each connection of each of its runs, with as many operations as a request has.
+	// Cut is the number of answers that the load generator may have missed: at its end it drops one request in flight for each
+	// connection, with all operations of the request.
 	Cut int64 `json:"cut"`
 }
 
-// Check returns an error unless the run adds up: what is stored is exactly what was acknowledged, but for those whose clients
-// had hung up, and it is what the load generator saw, but for what it cut off.
+// Check returns an error unless the run adds up: Stored is Acknowledged, give or take Unknown, and it is Load, give or take Cut.
 func (c Count) Check() error {
 	switch missed := c.Stored - c.Load; {
 	case c.Load <= 0:

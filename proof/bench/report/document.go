@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Between these lines stands what the benchmark writes; the rest of a document is its author's.
+// The benchmark writes between these marks; the rest of a document is its author's.
 const (
 	markBegin = "<!-- bench:begin -->"
 	markEnd   = "<!-- bench:end -->"
 )
 
-// Rewrite returns the document with text between its two marks. Each mark has to be there once, in this order.
+// Rewrite returns the document with text between the two marks. Each mark must occur once, in this order.
 func Rewrite(document, text string) (string, error) {
 	before, rest, found := strings.Cut(document, markBegin)
 	_, after, ended := strings.Cut(rest, markEnd)
@@ -22,7 +22,7 @@ func Rewrite(document, text string) (string, error) {
 	return before + markBegin + "\n" + strings.TrimSpace(text) + "\n" + markEnd + after, nil
 }
 
-// RewriteFile does so with a file, and keeps its mode.
+// RewriteFile rewrites a file, and keeps its mode.
 func RewriteFile(path, text string) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
@@ -34,7 +34,7 @@ func RewriteFile(path, text string) error {
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("look at %s: %w", path, err)
+		return fmt.Errorf("read the mode of %s: %w", path, err)
 	}
 	if err := os.WriteFile(path, []byte(document), info.Mode().Perm()); err != nil { //nolint:gosec // the path is ours
 		return fmt.Errorf("write: %w", err)

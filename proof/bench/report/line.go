@@ -13,11 +13,11 @@ type Side struct {
 	Rounds []float64 `json:"rounds"` // one figure for each round
 }
 
-// Goal is what a line has to reach. The zero Goal is none.
+// Goal is a bound for a line. The zero Goal is none.
 type Goal struct {
 	AtLeast float64 `json:"at_least,omitempty"`
 	AtMost  float64 `json:"at_most,omitempty"`
-	// OfThis: the goal is about this side's own figure, not about the ratio.
+	// OfThis applies the goal to this side's own figure instead of the ratio.
 	OfThis bool `json:"of_this,omitempty"`
 }
 
@@ -26,13 +26,13 @@ type Line struct {
 	ID   string `json:"id"` // what -only matches
 	What string `json:"what"`
 	This Side   `json:"this"`
-	Peer Side   `json:"peer"` // without a Name: there is none
+	Peer Side   `json:"peer"` // an empty Name: there is none
 	Goal Goal   `json:"goal"`
 	// Problem says why there is no figure: a run of it did not add up, or failed.
 	Problem string `json:"problem,omitempty"`
 }
 
-// Verdict says what became of a goal.
+// Verdict says whether a goal was reached.
 type Verdict string
 
 // The verdicts.
@@ -43,7 +43,7 @@ const (
 	Broken  Verdict = "does not add up"
 )
 
-// Figure is what a line comes to.
+// Figure is the result of a line.
 type Figure struct {
 	This    float64 `json:"this"` // medians of the rounds
 	Peer    float64 `json:"peer,omitempty"`
@@ -56,9 +56,9 @@ type Figure struct {
 // errRounds is a line whose rounds cannot be compared.
 var errRounds = errors.New("rounds do not match")
 
-// Figure works the line out. A ratio is made within a round, where both systems met the same machine, and only then is the
-// median taken. A line with a Problem is Broken and has no figures. An error means that the rounds are missing, differ in
-// number, or that the peer did nothing.
+// Figure calculates the result. Each round gives a ratio, because both systems met the same conditions in it; the result is the
+// median of the ratios. A line with a Problem is Broken and has no figures. It is an error if there are no rounds, if their numbers
+// differ, or if the peer's figure is 0.
 func (l Line) Figure() (Figure, error) {
 	if l.Problem != "" {
 		return Figure{Verdict: Broken}, nil
@@ -85,7 +85,7 @@ func (l Line) Figure() (Figure, error) {
 	return f, nil
 }
 
-// judged is the figure that the goal is about.
+// judged is the figure that the goal applies to.
 func (l Line) judged(f Figure) float64 {
 	if l.Goal.OfThis || l.Peer.Name == "" {
 		return f.This

@@ -14,7 +14,7 @@ import (
 type Bar struct {
 	Label string
 	Value float64
-	Text  string // what stands beside it
+	Text  string // beside the bar
 	This  bool   // afterwrite's own: it is drawn in the accent colour
 }
 
@@ -130,7 +130,7 @@ func open(b *strings.Builder, height int, title string) {
 	fmt.Fprintf(b, `<title>%s</title>%s<text class="t" x="10" y="22">%s</text>`, title, plotStyle, title)
 }
 
-// scale maps values to places in the picture.
+// scale maps values to coordinates.
 type scale struct {
 	low, high float64
 	log       bool
@@ -154,7 +154,7 @@ func newScale(values []float64, log bool, from, to float64) scale {
 	return s
 }
 
-// at is where v is; what lies under the scale is at its beginning.
+// at is the coordinate of v; a value below the scale is at its beginning.
 func (s scale) at(v float64) float64 {
 	v = max(v, s.low)
 	part := (v - s.low) / (s.high - s.low)
@@ -164,7 +164,7 @@ func (s scale) at(v float64) float64 {
 	return s.from + part*(s.to-s.from)
 }
 
-// ticks are the powers of ten, with 2 and 5 between them where they are few; or up to six round steps.
+// ticks of a logarithmic scale are powers of ten, with 2 and 5 between them if there are few; a linear one has up to six.
 func (s scale) ticks() []float64 {
 	var ticks []float64
 	if s.log {

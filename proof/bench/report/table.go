@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Table writes the lines as a Markdown table. A line that is Broken shows why instead of figures.
+// Table returns the lines as a Markdown table. A Broken line shows its problem instead of figures.
 func Table(lines []Line) (string, error) {
 	var b strings.Builder
 	b.WriteString("| what | this | peer | ratio | spread | goal | verdict |\n")
@@ -34,7 +34,7 @@ func Table(lines []Line) (string, error) {
 	return b.String(), nil
 }
 
-// mark makes what misses stand out.
+// mark makes a missed goal bold.
 func (v Verdict) mark() string {
 	if v == Misses {
 		return "**misses**"
@@ -42,7 +42,7 @@ func (v Verdict) mark() string {
 	return string(v)
 }
 
-// goal is the goal as the table has it; nothing where there is none.
+// goal is the text of the goal; "" if there is none.
 func (l Line) goal() string {
 	unit := " x"
 	if l.Goal.OfThis || l.Peer.Name == "" {
@@ -58,7 +58,7 @@ func (l Line) goal() string {
 	}
 }
 
-// cell makes a text fit into a cell of the table.
+// cell escapes a text for a cell of the table.
 func cell(text string) string {
 	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(text)
 }

@@ -9,7 +9,7 @@ import (
 // Unit is what a figure counts.
 type Unit string
 
-// The units, as they stand behind a figure.
+// The units, as they follow a figure.
 const (
 	PerSecond  Unit = "/s"
 	Millis     Unit = " ms"
@@ -21,10 +21,10 @@ const (
 	CPUSeconds Unit = " CPU s"
 )
 
-// Format writes a figure with its unit: three significant digits at least, thousands apart.
+// Format returns a figure with its unit: at least three significant digits, thousands separated by commas.
 func (u Unit) Format(figure float64) string { return number(figure) + string(u) }
 
-// number writes three significant digits, or the whole number where it has more.
+// number returns three significant digits, or the whole number if it has more.
 func number(v float64) string {
 	switch size := math.Abs(v); {
 	case size >= 100:
@@ -36,7 +36,7 @@ func number(v float64) string {
 	}
 }
 
-// plain writes a goal as it was set: 0.75, 1,100, 3.
+// plain returns a goal as it was set: 0.75, 1,100, 3.
 func plain(v float64) string {
 	whole, fraction, _ := strings.Cut(strconv.FormatFloat(v, 'f', -1, 64), ".")
 	if fraction == "" {
@@ -45,7 +45,7 @@ func plain(v float64) string {
 	return thousands(whole) + "." + fraction
 }
 
-// thousands puts commas into a whole number.
+// thousands separates the thousands of a whole number by commas.
 func thousands(digits string) string {
 	sign := ""
 	if strings.HasPrefix(digits, "-") {
