@@ -5,7 +5,7 @@ import (
 	"net"
 
 	"github.com/afterwrite/afterwrite/internal/config"
-	server "github.com/afterwrite/afterwrite/internal/process"
+	"github.com/afterwrite/afterwrite/internal/process"
 )
 
 // place is where one process listens.
@@ -46,7 +46,7 @@ func checkFree(all []place) error {
 		}
 	}
 	for i := range all {
-		l, err := server.Listen(all[i].addr, all[i].variable)
+		l, err := process.Listen(all[i].addr, all[i].variable)
 		if err != nil {
 			return err
 		}

@@ -19,13 +19,13 @@ const childVariable = "UP_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if behaviour, isChild := os.LookupEnv(childVariable); isChild {
-		os.Exit(child(os.Args[1], behaviour))
+		os.Exit(runChild(os.Args[1], behaviour))
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// child is a process that is ready at once and ends when it is told to.
-func child(name, behaviour string) int {
+// runChild is a process that is ready at once and ends when it is told to.
+func runChild(name, behaviour string) int {
 	does := func(what string) bool { return strings.Contains(behaviour, name+":"+what) }
 	say("pid", os.Getpid())
 	if does("crash") {

@@ -13,8 +13,8 @@ import (
 // readyPatience bounds the start of the processes; it is longer than they themselves wait for Redis.
 const readyPatience = 45 * time.Second
 
-// process is one of the four processes.
-type process struct {
+// child is one of the four processes.
+type child struct {
 	*local.Process
 
 	name string
@@ -22,7 +22,7 @@ type process struct {
 
 // startProcess runs the program's own subcommand name. On Linux the process gets a SIGTERM when this one dies, and may still
 // finish what it has acknowledged; elsewhere it goes on after a kill -9 of `up`, and the next `up` says that its port is taken.
-func startProcess(executable, name string, env []string, out *stream) (*process, error) {
+func startProcess(executable, name string, env []string, out *stream) (*child, error) {
 	started, err := local.Program{
 		Name: "the " + name, Path: executable, Args: []string{name}, Env: env, Log: out,
 		OrphanSignal: syscall.SIGTERM, OnExit: func() { _ = out.Close() },
@@ -30,12 +30,12 @@ func startProcess(executable, name string, env []string, out *stream) (*process,
 	if err != nil {
 		return nil, err
 	}
-	return &process{Process: started, name: name}, nil
+	return &child{Process: started, name: name}, nil
 }
 
 // unexpected is the error of a process that ended without being told to.
-func (p *process) unexpected() error {
-	return fmt.Errorf("the %s ended with %s: its last lines are above", p.name, p.State())
+func (c *child) unexpected() error {
+	return fmt.Errorf("the %s ended with %s: its last lines are above", c.name, c.State())
 }
 
 // awaitReady asks every process's /readyz until all have said yes. A process that ends instead is an error at once.

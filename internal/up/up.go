@@ -51,7 +51,7 @@ type up struct {
 	say       func(format string, args ...any)
 	servers   *servers
 	places    []place
-	processes map[string]*process // by subcommand
+	processes map[string]*child // by subcommand
 	started   bool                // there may be something to stop
 	migrated  bool                // there may be something to flush
 }
@@ -76,13 +76,13 @@ func (u *up) start(ctx context.Context) error {
 	u.migrated = true
 
 	env := childEnv(u.Environ, u.Config, u.places)
-	u.processes = make(map[string]*process, len(u.places))
+	u.processes = make(map[string]*child, len(u.places))
 	for _, p := range u.places {
-		process, err := startProcess(u.Executable, p.process, env, u.console.stream(p.process))
+		started, err := startProcess(u.Executable, p.process, env, u.console.stream(p.process))
 		if err != nil {
 			return err
 		}
-		u.processes[p.process] = process
+		u.processes[p.process] = started
 	}
 	if err := u.awaitReady(ctx); err != nil {
 		return err
