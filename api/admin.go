@@ -11,24 +11,22 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 // Admin is what operators may do over HTTP, under /v1/admin.
 type Admin struct {
 	// Token is what they send as Authorization: Bearer. Without it there are no such paths.
 	Token string
-	// Dead is the dead letters. It stays the caller's to close.
-	Dead *deadletter.Box
+	// Operator carries out what they ask for.
+	Operator *operate.Service
 }
 
 // Codes of the admin routes only.
 const (
 	codeUnauthorized counter.Code = "unauthorized"
 	codeInvalidQuery counter.Code = "invalid_query"
-	codeConflict     counter.Code = "conflict"
 )
 
 const (
@@ -42,10 +40,10 @@ const (
 type admin struct {
 	*server
 
-	token   [sha256.Size]byte
-	dead    *deadletter.Box
-	busy    chan struct{} // one element for each request that is being carried out
-	timeout time.Duration // for each
+	token    [sha256.Size]byte
+	operator *operate.Service
+	slots    chan struct{} // one element for each request that is being carried out
+	timeout  time.Duration // for each
 }
 
 // adminRoutes adds the routes to e if there is a token.
@@ -54,7 +52,7 @@ func (s *server) adminRoutes(e *echo.Echo) {
 		return
 	}
 	a := &admin{
-		server: s, token: sha256.Sum256([]byte(s.admin.Token)), dead: s.admin.Dead, busy: make(chan struct{}, maxAdmins),
+		server: s, token: sha256.Sum256([]byte(s.admin.Token)), operator: s.admin.Operator, slots: make(chan struct{}, maxAdmins),
 		timeout: s.adminTimeout,
 	}
 	read := []string{http.MethodGet, http.MethodHead}
@@ -72,8 +70,8 @@ func (a *admin) guard(next func(ctx context.Context, c echo.Context) error) echo
 			return &counter.Error{Code: codeUnauthorized, Detail: "it takes Authorization: Bearer and the admin token"}
 		}
 		select {
-		case a.busy <- struct{}{}:
-			defer func() { <-a.busy }()
+		case a.slots <- struct{}{}:
+			defer func() { <-a.slots }()
 		default:
 			return noRoom("too many admin requests are under way; nothing was done")
 		}
@@ -92,16 +90,6 @@ func (a *admin) authorized(h http.Header) bool {
 	scheme, token, _ := strings.Cut(given[0], " ")
 	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], a.token[:]) == 1
-}
-
-// adminError says what an error of the dead letters means. What was done before it is done; to repeat any of it is harmless.
-func adminError(err error) error {
-	if e, ok := asDeadError(err); ok {
-		return e
-	}
-	e := cache.Unapplied(err)
-	e.Detail = "Redis could not be asked, so it was not done, or not all of it; it may be repeated"
-	return e
 }
 
 // answerJSON answers 200 with v, which can be encoded.

@@ -17,7 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
@@ -36,7 +36,7 @@ func setupAdmin(t *testing.T) *realBundle {
 }
 
 func (b *realBundle) adminOptions() api.Options {
-	return api.Options{Admin: api.Admin{Token: token, Dead: deadletter.New(deadletter.Options{
+	return api.Options{Admin: api.Admin{Token: token, Operator: operate.New(operate.Options{
 		Cache: b.Cache, Store: b.Store, Redis: b.Redis, Logger: slog.New(slog.DiscardHandler),
 	})}}
 }
@@ -63,9 +63,9 @@ func (b *bundle) page(t *testing.T, query string) (keys []counter.Key, next stri
 	a := b.admin(t, http.MethodGet, dead+query, "")
 	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
 	var p struct {
-		Dead  []deadletter.Letter `json:"dead"`
-		Next  *string             `json:"next"`
-		Total int                 `json:"total"`
+		Dead  []operate.DeadLetter `json:"dead"`
+		Next  *string              `json:"next"`
+		Total int                  `json:"total"`
 	}
 	require.NoError(t, json.Unmarshal([]byte(a.text), &p))
 	for _, l := range p.Dead {
@@ -262,8 +262,8 @@ func TestDiscardsAmongWritesDropOnlyWhatTheyShow(t *testing.T) {
 		statuses[a.StatusCode]++
 		if a.StatusCode == http.StatusOK {
 			var d struct {
-				Dropped deadletter.Side `json:"dropped"`
-				Now     deadletter.Side `json:"now"`
+				Dropped operate.Stored `json:"dropped"`
+				Now     operate.Stored `json:"now"`
 			}
 			require.NoError(t, json.Unmarshal([]byte(a.text), &d))
 			dropped += d.Dropped.Value - d.Now.Value
@@ -392,11 +392,11 @@ func TestAdminSaysThatRedisIsAway(t *testing.T) {
 	t.Parallel()
 	b := setupAdmin(t)
 	b.bury(t, "a")
-	gone := deadletter.New(deadletter.Options{
+	gone := operate.New(operate.Options{
 		Cache: cache.New(unreachable(t), cache.Options{Shards: 4, CleanTTL: time.Hour}), Store: b.Store, Redis: unreachable(t),
 		Logger: slog.New(slog.DiscardHandler),
 	})
-	b.bundle = serve(t, b.service, api.Options{Admin: api.Admin{Token: token, Dead: gone}})
+	b.bundle = serve(t, b.service, api.Options{Admin: api.Admin{Token: token, Operator: gone}})
 	for line, body := range adminRequests {
 		method, target, _ := strings.Cut(line, " ")
 		a := b.admin(t, method, target, body)

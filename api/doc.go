@@ -10,7 +10,7 @@
 //   - body: media type, size, then strict JSON, read as a stream of tokens; batch is the same for many operations.
 //   - Counters: carries the operations out. In the program that is package writepath.
 //   - prefer: what the client wants to wait for; idempotency: which requests are one and the same; flush: what is left to flush.
-//   - admin, dead: what operators may do about dead letters (package deadletter), for those who have the token.
+//   - admin, dead: what operators may do about dead letters (package operate), for those who have the token.
 //   - encode: the answer, appended to a pooled buffer; problem: every error, by one table from code to status.
 //
 // Errors are values of counter.Error all the way. Its Detail is for the client; its Err is for the log only.

@@ -9,17 +9,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
-	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// Flusher asks the workers for a flush and says what is left: a *flush.Flusher.
+// Flusher asks the workers for a flush and says what is left: an *operate.Service.
 type Flusher interface {
-	Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (flush.Left, error)
+	Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error)
 }
 
-// maxFlushes bounds the flushes that are waited for at a time: each looks at every shard ten times a second.
+// maxFlushes bounds the flushes that are waited for at a time: each reads every shard ten times a second.
 const maxFlushes = 4
 
 // flush has everything, or the keys in the body, flushed now, and says what is left.
@@ -44,9 +43,7 @@ func (s *server) flush(c echo.Context) error {
 	defer context.AfterFunc(s.ending, cancel)()
 	left, err := s.flusher.Flush(ctx, keys, bound)
 	if err != nil && ctx.Err() == nil {
-		e := cache.Unapplied(err)
-		e.Detail = "Redis could not be asked; the flush may have been asked for, and may be repeated"
-		return e
+		return operate.Explain(err)
 	}
 	prefers.applied(c, false)
 	answerLeft(c, left)
@@ -54,7 +51,7 @@ func (s *server) flush(c echo.Context) error {
 }
 
 // answerLeft answers 200 when Postgres has everything that can get there, else 202.
-func answerLeft(c echo.Context, left flush.Left) {
+func answerLeft(c echo.Context, left operate.Left) {
 	status := http.StatusOK
 	if left.Dirty > 0 {
 		status = http.StatusAccepted
@@ -84,7 +81,7 @@ func readFlush(c echo.Context) ([]counter.Key, error) {
 		if !isString(name, "keys") {
 			return nil, unknownField(name, "the body")
 		}
-		if keys, err = b.keyList(flush.MaxKeys); err != nil {
+		if keys, err = b.keyList(operate.MaxFlushKeys); err != nil {
 			return nil, err
 		}
 	}

@@ -11,13 +11,13 @@ import (
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 // flusher is a Flusher made of a function.
-type flusher func(ctx context.Context, keys []counter.Key, bound time.Duration) (flush.Left, error)
+type flusher func(ctx context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error)
 
-func (f flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (flush.Left, error) {
+func (f flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error) {
 	return f(ctx, keys, bound)
 }
 
@@ -25,9 +25,9 @@ func TestFlushSaysWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	var gotKeys []counter.Key
 	var gotBound time.Duration
-	left := flush.Left{Dirty: 3, Retrying: 1, Dead: 2}
+	left := operate.Left{Dirty: 3, Retrying: 1, Dead: 2}
 	b := serve(t, always(counter.Result{}), api.Options{
-		Flusher: flusher(func(_ context.Context, keys []counter.Key, bound time.Duration) (flush.Left, error) {
+		Flusher: flusher(func(_ context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error) {
 			gotKeys, gotBound = keys, bound
 			return left, nil
 		}),
@@ -39,7 +39,7 @@ func TestFlushSaysWhatIsLeft(t *testing.T) {
 	require.Nil(t, gotKeys)
 	require.Equal(t, 5*time.Second, gotBound)
 
-	left = flush.Left{Dead: 2}
+	left = operate.Left{Dead: 2}
 	a = b.send(t, http.MethodPost, "/v1/flush", `{"keys":["a","b"]}`, "Prefer: wait=7")
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.JSONEq(t, `{"dirty":0,"retrying":0,"dead":2}`, a.text)
@@ -66,10 +66,10 @@ func TestAFewFlushesAreWaitedForAtATimeAndTheEndAnswersThem(t *testing.T) {
 	begun := make(chan struct{}, 4)
 	b := serve(t, always(counter.Result{}), api.Options{
 		Ending: ending,
-		Flusher: flusher(func(ctx context.Context, _ []counter.Key, _ time.Duration) (flush.Left, error) {
+		Flusher: flusher(func(ctx context.Context, _ []counter.Key, _ time.Duration) (operate.Left, error) {
 			begun <- struct{}{}
 			<-ctx.Done()
-			return flush.Left{Dirty: 1}, ctx.Err()
+			return operate.Left{Dirty: 1}, ctx.Err()
 		}),
 	})
 	var waiting []<-chan *answer
@@ -90,7 +90,8 @@ func TestAFewFlushesAreWaitedForAtATimeAndTheEndAnswersThem(t *testing.T) {
 
 func TestFlushWithoutRedisIsAProblem(t *testing.T) {
 	t.Parallel()
-	f := flush.New(cache.New(unreachable(t), cache.Options{Shards: 4}), nil)
+	gone := unreachable(t)
+	f := operate.New(operate.Options{Cache: cache.New(gone, cache.Options{Shards: 4}), Redis: gone})
 	a := serve(t, always(counter.Result{}), api.Options{Flusher: f}).send(t, http.MethodPost, "/v1/flush", "")
 	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
 	require.Equal(t, "cache_unavailable", a.problem(t).Code)

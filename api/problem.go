@@ -101,9 +101,9 @@ var problems = map[counter.Code]problem{
 		http.StatusBadRequest, "Invalid query",
 		"Nothing was done. The detail says which part of the query is wrong, and what it takes.",
 	},
-	codeConflict: {
+	counter.CodeConflict: {
 		http.StatusConflict, "Conflict",
-		"The counter is not any more what it was, or Postgres does not accept it; the detail says what was done. Look at it again.",
+		"The counter is not any more what it was, or Postgres does not accept it; the detail says what was done. Read it again.",
 	},
 	counter.CodeNotDurable: {
 		http.StatusServiceUnavailable, "Not durable yet",

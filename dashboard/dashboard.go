@@ -9,14 +9,12 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/hibiken/asynq"
 	"github.com/hibiken/asynqmon"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/cache"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
-	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/sample"
 )
 
@@ -41,7 +39,7 @@ type Options struct {
 
 // Store is the part of *store.Store that is needed.
 type Store interface {
-	deadletter.Store
+	operate.Store
 	Log
 }
 
@@ -130,14 +128,13 @@ func sameOrigin(answers access.Answers, next http.Handler) http.Handler {
 // routeDesk adds the pages that operators act in.
 func routeDesk(mux *http.ServeMux, options Options, s *shared, deeds *register, gate *access.Gate) {
 	operator := func(f http.HandlerFunc) http.Handler { return gate.Operators(f) }
-	box := deadletter.New(deadletter.Options{
+	service := operate.New(operate.Options{
 		Cache: options.Cache, Store: options.Store, Redis: options.Redis, Logger: options.Logger,
 	})
-	dead := newDeadPage(s, deeds, box)
+	dead := newDeadPage(s, deeds, service)
 	key := &keyPage{
-		page: newPage(s, keyPath, "Counters", "key.html"), register: deeds, cache: options.Cache, rows: options.Store, box: box,
-		flusher:   flush.New(options.Cache, asynq.NewClientFromRedisClient(options.Redis)),
-		inspector: asynq.NewInspectorFromRedisClient(options.Redis),
+		page: newPage(s, keyPath, "Counters", "key.html"), register: deeds, cache: options.Cache, rows: options.Store,
+		operator: service,
 	}
 	mux.Handle("GET "+deadPath, dead)
 	mux.Handle("POST "+deadPath+"/redrive", operator(dead.redrive))

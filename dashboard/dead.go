@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
@@ -35,12 +34,12 @@ type deadPage struct {
 	*register
 
 	redriveAll, discard *page
-	box                 *deadletter.Box
+	operator            *operate.Service
 }
 
-func newDeadPage(s *shared, g *register, box *deadletter.Box) *deadPage {
+func newDeadPage(s *shared, g *register, operator *operate.Service) *deadPage {
 	return &deadPage{
-		page: newPage(s, deadPath, "Dead letters", "dead.html"), register: g, box: box,
+		page: newPage(s, deadPath, "Dead letters", "dead.html"), register: g, operator: operator,
 		redriveAll: newPage(s, deadPath, "Redrive all dead letters", "redrive.html"),
 		discard:    newPage(s, deadPath, "Discard dead letters", "discard.html"),
 	}
@@ -63,20 +62,20 @@ type deadData struct {
 
 // letterView is a dead letter as it is shown.
 type letterView struct {
-	deadletter.Letter
+	operate.DeadLetter
 
 	Age     time.Duration
 	Pending string // what Redis has more than Postgres: +3; "" where that is no number
 }
 
-func newLetterView(l deadletter.Letter) letterView {
-	v := letterView{Letter: l, Age: time.Since(l.Since)}
+func newLetterView(d operate.DeadLetter) letterView {
+	v := letterView{DeadLetter: d, Age: time.Since(d.Since)}
 	switch {
-	case l.Redis.State == deadletter.StateUnknownBase:
-		v.Pending = signed(l.Redis.Value)
-	case l.Redis.State == deadletter.StateValue && l.Postgres.State != deadletter.StateUnknown:
-		pending := l.Redis.Value - l.Postgres.Value
-		if (pending > 0) == (l.Redis.Value > l.Postgres.Value) { // else it does not fit
+	case d.Redis.State == operate.StateUnknownBase:
+		v.Pending = signed(d.Redis.Value)
+	case d.Redis.State == operate.StateValue && d.Postgres.State != operate.StateUnknown:
+		pending := d.Redis.Value - d.Postgres.Value
+		if (pending > 0) == (d.Redis.Value > d.Postgres.Value) { // else it does not fit
 			v.Pending = signed(pending)
 		}
 	}
@@ -89,14 +88,16 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	query := r.URL.Query()
 	data := deadData{Search: cut(query.Get("q"), maxSearch), May: access.Of(r).May(), First: query.Get("after") == ""}
-	letters, next, unread, err := p.box.Search(ctx, data.Search, parsePlace(query.Get("after")), deadPageSize)
+	after, _ := operate.ParseCursor(query.Get("after")) // anything else is the beginning
+	dead, next, err := p.operator.List(ctx, data.Search, after, deadPageSize)
 	if err == nil {
-		data.Total, err = p.box.Count(ctx)
+		data.Total, err = p.operator.Count(ctx)
 	}
 	if err == nil {
-		data.Workers, err = p.box.Workers()
+		data.Workers, err = p.operator.Workers()
 	}
-	if unread == nil {
+	data.Unread = len(dead) > 0 && dead[0].PostgresErr != nil
+	if !data.Unread {
 		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
 	}
 	if err != nil {
@@ -105,15 +106,14 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.render(w, r, http.StatusServiceUnavailable, data)
 		return
 	}
-	if unread != nil {
-		p.log.Warn("postgres did not answer, so its side is shown as unknown", "error", unread)
-		data.Unread = true
+	if data.Unread {
+		p.log.Warn("postgres did not answer, so what it has is shown as unknown", "error", dead[0].PostgresErr)
 	}
-	for _, l := range letters {
-		data.Letters = append(data.Letters, newLetterView(l))
+	for _, d := range dead {
+		data.Letters = append(data.Letters, newLetterView(d))
 	}
 	if next != nil {
-		data.More = formatPlace(*next)
+		data.More = next.String()
 	}
 	data.Explains = len(data.Letters) == 0 && data.Search == "" && data.First
 	p.render(w, r, http.StatusOK, data)
@@ -139,7 +139,7 @@ func (p *deadPage) redrive(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string, error) {
-	done, err := p.box.Redrive(ctx, keys)
+	done, err := p.operator.Redrive(ctx, keys)
 	said := number(int64(len(done.Keys))) + " due again"
 	if len(done.NotDead) > 0 {
 		said += fmt.Sprintf(", %d not dead, so left alone", len(done.NotDead))
@@ -147,10 +147,10 @@ func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string,
 	if err != nil || len(done.Keys) == 0 {
 		return said, err
 	}
-	if workers, err := p.box.Workers(); err != nil || workers == 0 {
+	if workers, err := p.operator.Workers(); err != nil || workers == 0 {
 		return said + ": they wait, since no worker is running", err
 	}
-	outcome, err := p.box.Wait(ctx, done.Keys, landing)
+	outcome, err := p.operator.Await(ctx, done.Keys, landing)
 	if err != nil {
 		return said, err
 	}
@@ -171,7 +171,7 @@ func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 	if r.PostForm.Get("confirm") != "yes" {
 		ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 		defer cancel()
-		total, err := p.box.Count(ctx)
+		total, err := p.operator.Count(ctx)
 		if err != nil {
 			p.log.Warn("the dead letters cannot be counted", "error", err)
 			p.answers.Refuse(w, r, http.StatusServiceUnavailable, "Redis does not answer: nothing was changed.")
@@ -181,7 +181,7 @@ func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, ok := p.do(w, r, "redrive", "all dead letters", func(ctx context.Context) (string, error) {
-		done, err := p.box.RedriveAll(ctx)
+		done, err := p.operator.RedriveAll(ctx)
 		return number(int64(len(done))) + " due again", err
 	})
 	if ok {
@@ -231,21 +231,4 @@ func cut(text string, n int) string {
 		text = text[:n]
 	}
 	return strings.ToValidUTF8(text, "")
-}
-
-// formatPlace makes a place fit for a query. It is no secret, and no promise.
-func formatPlace(p deadletter.Place) string {
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d:%s", p.Shard, p.Key))
-}
-
-// parsePlace reads what formatPlace has written; anything else is the beginning.
-func parsePlace(text string) deadletter.Place {
-	decoded, err := base64.RawURLEncoding.DecodeString(text)
-	shard, key, _ := strings.Cut(string(decoded), ":")
-	number, shardErr := strconv.ParseUint(shard, 10, 12)
-	parsed, keyErr := counter.ParseKey(key)
-	if err != nil || shardErr != nil || keyErr != nil {
-		return deadletter.Place{}
-	}
-	return deadletter.Place{Shard: counter.Shard(number), Key: parsed}
 }

@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -11,7 +10,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
@@ -76,7 +75,7 @@ func (g *register) do(w http.ResponseWriter, r *http.Request, what, target strin
 		if outcome != "" {
 			outcome += "; then "
 		}
-		outcome += reason(err)
+		outcome += operate.Explain(err).Detail
 	}
 	g.end(r, id, what, target, outcome, err != nil)
 	return id, true
@@ -100,23 +99,6 @@ func (g *register) end(r *http.Request, id int64, what, target, outcome string, 
 	if err := g.actions.EndAction(ctx, id, outcome, failed); err != nil {
 		g.log.Warn("the end of an action cannot be noted", "action", id, "error", err)
 	}
-}
-
-// reason is what may be shown of an error: others hold addresses of servers.
-func reason(err error) string {
-	if _, ok := errors.AsType[*deadletter.NotDeadError](err); ok {
-		return "it is not a dead letter any more"
-	}
-	if _, ok := errors.AsType[*deadletter.ChangedError](err); ok {
-		return "it was written meanwhile, and nothing was discarded"
-	}
-	if e, ok := errors.AsType[*deadletter.StillDeadError](err); ok {
-		return e.Why
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return "it took too long; what is left can be done again"
-	}
-	return "it failed: the log of the dashboard process has the reason"
 }
 
 // back sends the browser to a page of ours, which shows the action of that number.

@@ -28,8 +28,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
@@ -53,14 +53,14 @@ func people() []access.User {
 
 // desk is the servers that dashboards stand on, with counters in them.
 type desk struct {
-	config config.Config
-	url    string // of the database
-	redis  redis.UniversalClient
-	cache  *cache.Cache
-	store  *store.Store
-	box    *deadletter.Box
-	db     *sql.DB
-	log    *slog.Logger
+	config   config.Config
+	url      string // of the database
+	redis    redis.UniversalClient
+	cache    *cache.Cache
+	store    *store.Store
+	operator *operate.Service
+	db       *sql.DB
+	log      *slog.Logger
 }
 
 func setupDesk(t *testing.T) *desk {
@@ -77,7 +77,7 @@ func setupDesk(t *testing.T) *desk {
 	d.store, err = store.Open(d.url, store.Options{Logger: d.log, MaxConns: 8})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.store.Close() })
-	d.box = deadletter.New(deadletter.Options{Cache: d.cache, Store: d.store, Redis: d.redis, Logger: d.log})
+	d.operator = operate.New(operate.Options{Cache: d.cache, Store: d.store, Redis: d.redis, Logger: d.log})
 	d.db, err = sql.Open("postgres", d.url)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.db.Close()) })
@@ -122,7 +122,7 @@ func (d *desk) work(t *testing.T) {
 		require.NoError(t, <-done)
 	})
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		n, err := d.box.Workers()
+		n, err := d.operator.Workers()
 		return err == nil && n > 0, "no worker"
 	})
 }
@@ -289,7 +289,7 @@ func TestDiscardShowsWhatIsDroppedAndDropsExactlyThat(t *testing.T) {
 	d.write(t, "a", 18)
 	changed := olga.post(t, "/dead/discard", url.Values{"key": {"a"}, "shown": {shown}, "confirm": {"yes"}})
 	require.Contains(t, changed.body, "It is not any more what you were shown")
-	_, _, err = d.box.Get(t.Context(), "a")
+	_, err = d.operator.Get(t.Context(), "a")
 	require.NoError(t, err, "it is still dead")
 
 	shown = between(t, changed.body, `name="shown" value="`, `"`)
@@ -476,7 +476,7 @@ func TestNothingIsDoneThatCannotBeNoted(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, refused.status)
 		require.Contains(t, refused.body, "it cannot be noted who did what")
 	}
-	_, _, err = d.box.Get(t.Context(), "a")
+	_, err = d.operator.Get(t.Context(), "a")
 	require.NoError(t, err, "still dead")
 	require.True(t, d.taskIsThere(t))
 	require.Equal(t, http.StatusServiceUnavailable, olga.get(t, "/actions").status)

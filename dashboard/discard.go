@@ -2,12 +2,11 @@ package dashboard
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 // discardData is what discard.html shows.
@@ -49,19 +48,22 @@ func (p *deadPage) beforeDiscard(w http.ResponseWriter, r *http.Request, keys []
 	data := discardData{Search: r.PostForm.Get("q"), From: r.PostForm.Get("from")}
 	shown := r.PostForm["shown"]
 	for i, key := range keys {
-		letter, unread, err := p.box.Get(ctx, key)
-		if _, gone := errors.AsType[*deadletter.NotDeadError](err); gone {
+		dead, err := p.operator.Get(ctx, key)
+		if operate.ReasonOf(err) == operate.NotDead {
 			data.NotDead = append(data.NotDead, key)
 			data.Changed = true
 			continue
 		}
-		if err != nil || unread != nil {
-			p.log.Warn("a dead letter cannot be read", "key", key, "error", errors.Join(err, unread))
+		if err == nil {
+			err = dead.Discardable()
+		}
+		if err != nil {
+			p.log.Warn("a dead letter cannot be read", "key", key, "error", err)
 			p.answers.Refuse(w, r, http.StatusServiceUnavailable,
 				"Redis or Postgres does not answer, so it is not known what would be dropped: nothing was changed.")
 			return data, false
 		}
-		view := newLetterView(letter)
+		view := newLetterView(dead)
 		if i >= len(shown) || shown[i] != view.Shown() {
 			data.Changed = true
 		}
@@ -78,7 +80,7 @@ func (l letterView) Shown() string { return l.Redis.String() + " | " + l.Postgre
 
 // Now is what the counter becomes when it is discarded.
 func (l letterView) Now() string {
-	if l.Postgres.State == deadletter.StateValue {
+	if l.Postgres.State == operate.StateValue {
 		return number(l.Postgres.Value) + " again"
 	}
 	return "deleted: Postgres has no value of it"
@@ -100,7 +102,7 @@ func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) 
 		if failed == nil {
 			var outcome string
 			if outcome, failed = p.dropOne(ctx, l); failed != nil {
-				outcome = reason(failed)
+				outcome = operate.Explain(failed).Detail
 			}
 			p.end(r, id, "discard", string(l.Key), outcome, failed != nil)
 		}
@@ -114,11 +116,11 @@ func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) 
 }
 
 func (p *deadPage) dropOne(ctx context.Context, l letterView) (said string, err error) {
-	returned, err := p.box.Discard(ctx, l.Letter)
+	done, err := p.operator.Discard(ctx, l.DeadLetter)
 	if err != nil {
 		p.log.Warn("a dead letter was not discarded", "key", l.Key, "error", err)
 		return "", err
 	}
-	p.log.Info("dead letter discarded", "key", l.Key, "dropped", l.Redis.String(), "now", returned.Now.String())
-	return "dropped " + sideText(l.Redis) + "; it is " + sideText(returned.Now), nil
+	p.log.Info("dead letter discarded", "key", l.Key, "dropped", l.Redis.String(), "now", done.Now.String())
+	return "dropped " + storedText(l.Redis) + "; it is " + storedText(done.Now), nil
 }

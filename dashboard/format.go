@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 // functions are what templates can call.
@@ -36,16 +36,16 @@ func signed(n int64) string {
 	return "+" + number(n)
 }
 
-// sideText is Side.String with numbers as they are everywhere here.
-func sideText(s deadletter.Side) string {
+// storedText is Stored.String with numbers as they are everywhere here.
+func storedText(s operate.Stored) string {
 	switch s.State {
-	case deadletter.StateValue:
+	case operate.StateValue:
 		return number(s.Value) + " (version " + number(s.Version) + ")"
-	case deadletter.StateDeleted:
+	case operate.StateDeleted:
 		return "deleted (version " + number(s.Version) + ")"
-	case deadletter.StateUnknownBase:
+	case operate.StateUnknownBase:
 		return number(s.Value) + " by " + number(s.Version) + " writes on an unknown base"
-	case deadletter.StateNone, deadletter.StateForeign, deadletter.StateUnknown:
+	case operate.StateNone, operate.StateForeign, operate.StateUnknown:
 	}
 	return s.String()
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 func TestNumberGroupsDigits(t *testing.T) {
@@ -28,13 +28,13 @@ func TestSignedSaysPlus(t *testing.T) {
 
 func TestNumbersOfASideAreGrouped(t *testing.T) {
 	t.Parallel()
-	for want, s := range map[string]deadletter.Side{
-		"12,345 (version 6,789)":                    {State: deadletter.StateValue, Value: 12345, Version: 6789},
-		"deleted (version 6,789)":                   {State: deadletter.StateDeleted, Version: 6789},
-		"-1,234 by 1,000 writes on an unknown base": {State: deadletter.StateUnknownBase, Value: -1234, Version: 1000},
-		"none": {State: deadletter.StateNone},
+	for want, s := range map[string]operate.Stored{
+		"12,345 (version 6,789)":                    {State: operate.StateValue, Value: 12345, Version: 6789},
+		"deleted (version 6,789)":                   {State: operate.StateDeleted, Version: 6789},
+		"-1,234 by 1,000 writes on an unknown base": {State: operate.StateUnknownBase, Value: -1234, Version: 1000},
+		"none": {State: operate.StateNone},
 	} {
-		require.Equal(t, want, sideText(s))
+		require.Equal(t, want, storedText(s))
 		require.Equal(t, s.String(), strings.ReplaceAll(want, ",", ""), "but for the numbers it is what the command says")
 	}
 }

@@ -3,20 +3,15 @@ package dashboard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"time"
 
-	"github.com/hibiken/asynq"
-
 	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
-	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
-	"github.com/afterwrite/afterwrite/internal/verify"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
@@ -32,11 +27,9 @@ type keyPage struct {
 	*page
 	*register
 
-	cache     *cache.Cache
-	rows      deadletter.Store
-	box       *deadletter.Box
-	flusher   *flush.Flusher
-	inspector *asynq.Inspector
+	cache    *cache.Cache
+	rows     operate.Store
+	operator *operate.Service
 }
 
 // keyData is what key.html shows.
@@ -165,11 +158,11 @@ func stateOf(seen cache.Inspected, row counter.Row, found, unread bool) keyState
 			Text: "Nobody asked for it for a while, so it left Redis. The next read brings it back.",
 		}
 	}
-	class := verify.Compare(seen, row, found)
-	if class == verify.Equal {
+	class := operate.Compare(seen, row, found)
+	if class == operate.ClassEqual {
 		return keyState{Class: "good", Word: "clean", Text: "Redis and Postgres agree."}
 	}
-	for _, e := range verify.Explanations() {
+	for _, e := range operate.Explanations() {
 		if e.Class == class {
 			return keyState{Class: "bad", Word: string(class), Text: e.Text + " (see `afterwrite verify`)"}
 		}
@@ -183,12 +176,12 @@ func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
 	for _, one := range []struct{ queue, id string }{
 		{tasks.QueueFlush, tasks.FlushID(key)}, {tasks.QueueRetry, tasks.RetryID(key)},
 	} {
-		info, err := p.inspector.GetTaskInfo(one.queue, one.id)
-		if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
-			continue
-		}
+		info, err := p.operator.Task(one.queue, one.id)
 		if err != nil {
-			return nil, fmt.Errorf("look for task %q: %w", one.id, err)
+			return nil, err
+		}
+		if info == nil {
+			continue
 		}
 		views = append(views, taskView{
 			ID: info.ID, Queue: info.Queue, State: info.State.String(), Retried: info.Retried, LastError: info.LastErr,
@@ -197,7 +190,7 @@ func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
 	return views, nil
 }
 
-// flushNow has a worker flush the counter, also where that would wait for a retry: who asks may have mended the cause.
+// flushNow has a worker flush the counter, also where that would wait for a retry: who asks may have repaired the cause.
 func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return
@@ -207,7 +200,7 @@ func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, ok := p.do(w, r, "flush", listed(keys), func(ctx context.Context) (string, error) {
-		left, err := p.flusher.FlushAside(ctx, keys, flushBound)
+		left, err := p.operator.FlushAside(ctx, keys, flushBound)
 		switch {
 		case err != nil:
 			return "", err
@@ -218,7 +211,7 @@ func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 		case left.Dirty == 0:
 			return "Postgres has it", nil
 		}
-		workers, err := p.box.Workers()
+		workers, err := p.operator.Workers()
 		if err == nil && workers == 0 {
 			return "asked for, but no worker is running", nil
 		}

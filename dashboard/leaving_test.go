@@ -30,10 +30,10 @@ func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 	require.NoError(t, err)
 	form := url.Values{"key": {"a", "b", "c"}, "confirm": {"yes"}}
 	for _, key := range []counter.Key{"a", "b", "c"} {
-		letter, unread, err := d.box.Get(t.Context(), key)
+		dead, err := d.operator.Get(t.Context(), key)
 		require.NoError(t, err)
-		require.NoError(t, unread)
-		form.Add("shown", letter.Redis.String()+" | "+letter.Postgres.String())
+		require.NoError(t, dead.PostgresErr)
+		form.Add("shown", dead.Redis.String()+" | "+dead.Postgres.String())
 	}
 	release := d.holdNotesOf(t, "b")
 
@@ -58,7 +58,7 @@ func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 	release()
 
 	require.Equal(t, http.StatusSeeOther, <-answered)
-	count, err := d.box.Count(t.Context())
+	count, err := d.operator.Count(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, count)
 	noted := make(map[string]string)

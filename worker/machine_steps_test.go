@@ -11,8 +11,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
-	"github.com/afterwrite/afterwrite/internal/verify"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 // Steps of the machine beside writes and flushes: what operators, other processes and time do.
@@ -48,14 +47,14 @@ func (m *machine) show(t *rapid.T) {
 	m.letters[key] = m.shown(t, key)
 }
 
-func (m *machine) shown(t rapid.TB, key counter.Key) deadletter.Letter {
-	letter, unread, err := m.box(m.store).Get(context.Background(), key)
-	require.NoError(t, errors.Join(err, unread))
-	return letter
+func (m *machine) shown(t rapid.TB, key counter.Key) operate.DeadLetter {
+	dead, err := m.operator(m.store).Get(context.Background(), key)
+	require.NoError(t, errors.Join(err, dead.PostgresErr))
+	return dead
 }
 
-func (m *machine) box(s deadletter.Store) *deadletter.Box {
-	return deadletter.New(deadletter.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
+func (m *machine) operator(s operate.Store) *operate.Service {
+	return operate.New(operate.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
 }
 
 // discard gives up what a dead key had in Redis when it was looked at, or ends before or after Postgres has got that.
@@ -69,16 +68,15 @@ func (m *machine) discard(t *rapid.T) {
 	m.discardShown(t, key, letter, rapid.SampledFrom([]fate{proceed, refuse, loseAnswer}).Draw(t, "fate"))
 }
 
-func (m *machine) discardShown(t rapid.TB, key counter.Key, letter deadletter.Letter, what fate) {
+func (m *machine) discardShown(t rapid.TB, key counter.Key, dead operate.DeadLetter, what fate) {
 	version := m.look(t)[key].version
-	_, err := m.box(&discardStore{gatedStore: m.store, t: t, fate: what}).Discard(context.Background(), letter)
-	_, changed := errors.AsType[*deadletter.ChangedError](err)
-	_, alive := errors.AsType[*deadletter.NotDeadError](err)
-	_, failed := errors.AsType[*deadletter.StillDeadError](err)
-	if err != nil && !changed && !alive && !failed {
+	_, err := m.operator(&discardStore{gatedStore: m.store, t: t, fate: what}).Discard(context.Background(), dead)
+	reason := operate.ReasonOf(err)
+	changed, alive := reason == operate.Changed, reason == operate.NotDead
+	if err != nil && !changed && !alive && reason != operate.StillDead {
 		t.Fatalf("discard %s: %v", key, err)
 	}
-	if version != letter.Redis.Version && !changed && !alive {
+	if version != dead.Redis.Version && !changed && !alive {
 		t.Fatalf("discard %s: it was written since it was shown, and is given up: %v", key, err)
 	}
 	m.check(t, nil)
@@ -159,8 +157,8 @@ func (m *machine) launchRepair(t rapid.TB, key counter.Key) *flight {
 		if err != nil || class != first || seen != before {
 			return
 		}
-		how := map[verify.Class]cache.Repairing{
-			verify.Ahead: cache.MarkAgain, verify.Missing: cache.MarkAgain, verify.Behind: cache.DropStale,
+		how := map[operate.Class]cache.Repairing{
+			operate.ClassAhead: cache.MarkAgain, operate.ClassMissing: cache.MarkAgain, operate.ClassBehind: cache.DropStale,
 		}[class]
 		if how != "" {
 			_, f.err = m.cache.Repair(ctx, m.cache.Shard(key), how, []cache.Inspected{seen})
@@ -170,7 +168,7 @@ func (m *machine) launchRepair(t rapid.TB, key counter.Key) *flight {
 	return f
 }
 
-func (m *machine) compare(ctx context.Context, keys []counter.Key) (cache.Inspected, verify.Class, error) {
+func (m *machine) compare(ctx context.Context, keys []counter.Key) (cache.Inspected, operate.Class, error) {
 	seen, err := m.cache.Inspect(ctx, keys)
 	if err != nil {
 		return cache.Inspected{}, "", err
@@ -180,7 +178,7 @@ func (m *machine) compare(ctx context.Context, keys []counter.Key) (cache.Inspec
 		return cache.Inspected{}, "", err
 	}
 	row, found := rows[keys[0]]
-	return seen[0], verify.Compare(seen[0], row, found), nil
+	return seen[0], operate.Compare(seen[0], row, found), nil
 }
 
 func (m *machine) snapshot(t *rapid.T) { m.save(t) }

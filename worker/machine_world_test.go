@@ -22,9 +22,9 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
@@ -51,9 +51,9 @@ type machine struct {
 
 	used      []counter.Key // in this run
 	keys      map[counter.Key]*modelKey
-	letters   map[counter.Key]deadletter.Letter // that an operator has looked at
-	answers   map[string]counter.Counter        // of operations with IDs, by key and ID
-	ids       []counter.Operation               // that were sent with IDs
+	letters   map[counter.Key]operate.DeadLetter // that an operator has read
+	answers   map[string]counter.Counter         // of operations with IDs, by key and ID
+	ids       []counter.Operation                // that were sent with IDs
 	flights   []*flight
 	late      []lateCall
 	snapshots []snapshot
@@ -162,7 +162,7 @@ func (m *machine) reset(t rapid.TB, batch int) {
 	for i, key := range machineKeys {
 		m.keys[key] = &modelKey{rows: []history{nil}, used: 10 * i, flown: make(map[int64][]history)}
 	}
-	m.used, m.letters = machineKeys, make(map[counter.Key]deadletter.Letter)
+	m.used, m.letters = machineKeys, make(map[counter.Key]operate.DeadLetter)
 	m.flights, m.late, m.snapshots = nil, nil, nil
 	m.answers, m.ids = make(map[string]counter.Counter), nil
 	m.outage, m.lossy = false, false

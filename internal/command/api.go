@@ -8,8 +8,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/config"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
-	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 	"github.com/afterwrite/afterwrite/tasks"
@@ -60,12 +59,9 @@ func (apiCommand) Run(w *world) error {
 	defer service.Close()
 	// Clients that wait for Postgres are answered as soon as the process is told to stop, and not cut off after its grace.
 	defer context.AfterFunc(w.ctx, service.StopWaiting)()
+	operator := operate.New(operate.Options{Cache: p.Cache, Store: p.Store, Redis: p.Redis, Logger: p.Log})
 	return p.Run(w.ctx, api.New(service, api.Options{
 		Logger: p.Log, Metrics: p.Counted, Health: p.Health().Handlers(), Stopping: p.Stopping,
-		Admin: api.Admin{
-			Token: p.Config.AdminToken,
-			Dead:  deadletter.New(deadletter.Options{Cache: p.Cache, Store: p.Store, Redis: p.Redis, Logger: p.Log}),
-		},
-		Flusher: flush.New(p.Cache, asynq.NewClientFromRedisClient(p.Redis)), Ending: w.ctx, Tracing: p.Provider(),
+		Admin: api.Admin{Token: p.Config.AdminToken, Operator: operator}, Flusher: operator, Ending: w.ctx, Tracing: p.Provider(),
 	}))
 }

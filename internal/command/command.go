@@ -46,7 +46,7 @@ type cli struct {
 	Doctor      doctorCommand      `cmd:"" group:"operate" help:"Check whether Redis and Postgres are fit for afterwrite."`
 	Flush       flushCommand       `cmd:"" group:"operate" help:"Flush now, and say what is left; for deploy scripts."`
 	Dead        deadCommand        `cmd:"" group:"operate" help:"List, redrive and discard dead letters: counters that Postgres refused."`
-	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare every counter in Redis with its row in Postgres; --repair mends."`
+	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare every counter in Redis with its row in Postgres; --repair repairs what it may."`
 	Healthcheck healthcheckCommand `cmd:"" group:"operate" help:"Ask a process whether it is well, for containers without a shell."`
 	Version     versionCommand     `cmd:"" group:"operate" help:"Print the version, its commit and date."`
 }

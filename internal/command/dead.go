@@ -1,78 +1,207 @@
 package command
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
+	"io"
+	"text/tabwriter"
+	"time"
 
-	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// deadCommand is what operators do about dead letters; each subcommand is in a file of its own.
+// deadCommand is what operators do about dead letters.
 type deadCommand struct {
 	List    deadListCommand    `cmd:"" help:"List the dead letters."`
 	Show    deadShowCommand    `cmd:"" help:"Show everything about one."`
-	Redrive deadRedriveCommand `cmd:"" help:"Try them again, after the cause was mended."`
+	Redrive deadRedriveCommand `cmd:"" help:"Try them again, after the cause was repaired."`
 	Discard deadDiscardCommand `cmd:"" help:"Drop what Postgres refused, and return the counter to Postgres's value."`
 }
 
-// deadBox is the dead letters, and the connections that lead there.
-type deadBox struct {
-	*deadletter.Box
-
-	close func()
+type deadListCommand struct {
+	JSON  bool `help:"Print a JSON array."           name:"json"`
+	Limit int  `help:"Show so many at most; 0: all." placeholder:"N"`
 }
 
-// openDead returns the dead letters of the Redis and Postgres that the environment names.
-func openDead(w *world) (*deadBox, error) {
-	s, err := w.open("dead", oneByOne)
+// Validate implements kong's check of a command line.
+func (d deadListCommand) Validate() error {
+	if d.Limit < 0 {
+		return fmt.Errorf("--limit is %d: it takes a number from 0", d.Limit)
+	}
+	return nil
+}
+
+// errEnough ends a list at its limit.
+var errEnough = errors.New("enough")
+
+// Run implements the command.
+func (d deadListCommand) Run(w *world) error {
+	o, err := openOperator(w, "dead", oneByOne)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	box := deadletter.New(deadletter.Options{Cache: s.Cache, Store: s.Store, Redis: s.Redis, Logger: s.Log})
-	return &deadBox{Box: box, close: s.Close}, nil
+	defer o.close()
+
+	var out deadWriter = &deadTable{to: w.stdout}
+	if d.JSON {
+		out = &deadArray{to: w.stdout}
+	}
+	shown := 0
+	var postgresErr error
+	err = o.Each(w.ctx, func(dead []operate.DeadLetter) error {
+		if d.Limit > 0 {
+			dead = dead[:min(len(dead), d.Limit-shown)]
+		}
+		shown += len(dead)
+		if len(dead) > 0 && dead[0].PostgresErr != nil {
+			postgresErr = dead[0].PostgresErr
+		}
+		if err := out.write(dead); err != nil {
+			return err
+		}
+		if d.Limit > 0 && shown >= d.Limit {
+			return errEnough
+		}
+		return nil
+	})
+	warnPostgres(w, postgresErr)
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	if err := out.end(); err != nil {
+		return err
+	}
+	all, err := o.Count(w.ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w.stderr, "%d of %d dead letters\n", shown, max(all, int64(shown))) // not a part of the list
+	return nil
 }
 
-// parseKeys checks keys that were given as arguments.
-func parseKeys(args []string) ([]counter.Key, error) {
-	keys := make([]counter.Key, len(args))
-	for i, arg := range args {
-		key, err := counter.ParseKey(arg)
+// warnPostgres says on stderr why what Postgres has is not shown.
+func warnPostgres(w *world, err error) {
+	if err != nil {
+		fmt.Fprintf(w.stderr, "afterwrite: postgres did not answer, so what it has is shown as \"?\": %s\n", oneLine(err.Error()))
+	}
+}
+
+// deadWriter writes a list of dead letters, page by page.
+type deadWriter interface {
+	write(dead []operate.DeadLetter) error
+	end() error
+}
+
+// tablePart is how many lines of a table are aligned together, so that a long list needs no memory.
+const tablePart = 500
+
+// deadTable writes a table for people.
+type deadTable struct {
+	to     io.Writer
+	headed bool
+	kept   []operate.DeadLetter
+}
+
+func (t *deadTable) write(dead []operate.DeadLetter) error {
+	if t.kept = append(t.kept, dead...); len(t.kept) < tablePart {
+		return nil
+	}
+	return t.end()
+}
+
+func (t *deadTable) end() error {
+	table := tabwriter.NewWriter(t.to, 0, 0, 2, ' ', 0)
+	if !t.headed && len(t.kept) > 0 {
+		fmt.Fprintln(table, "KEY\tATTEMPTS\tSINCE\tREDIS\tPOSTGRES\tREASON") // a tabwriter keeps its error for Flush
+		t.headed = true
+	}
+	for _, d := range t.kept {
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", oneLine(string(d.Key)), d.Attempts, timestamp(d.Since), d.Redis, d.Postgres,
+			oneLine(d.Reason))
+	}
+	t.kept = t.kept[:0]
+	return table.Flush()
+}
+
+// deadArray writes a JSON array, one dead letter on a line.
+type deadArray struct {
+	to   io.Writer
+	some bool
+}
+
+func (a *deadArray) write(dead []operate.DeadLetter) error {
+	for _, d := range dead {
+		line, err := json.Marshal(d)
 		if err != nil {
-			return nil, fmt.Errorf("%q: %w", arg, err)
+			return err
 		}
-		keys[i] = key
+		before := ",\n "
+		if !a.some {
+			before = "[\n "
+			a.some = true
+		}
+		if _, err := fmt.Fprintf(a.to, "%s%s", before, line); err != nil {
+			return err
+		}
 	}
-	return keys, nil
+	return nil
 }
 
-// maxNamed bounds how many keys a line names.
-const maxNamed = 20
-
-// named lists keys for a line of text.
-func named(keys []counter.Key) string {
-	var b strings.Builder
-	for i, key := range keys {
-		if i == maxNamed {
-			fmt.Fprintf(&b, " and %d more", len(keys)-i)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(string(key))
+func (a *deadArray) end() error {
+	text := "\n]\n"
+	if !a.some {
+		text = "[]\n"
 	}
-	return b.String()
+	_, err := io.WriteString(a.to, text)
+	return err
 }
 
-// unreadPostgres says on stderr why Postgres's side is not shown.
-func unreadPostgres(w *world, unread error) {
-	if unread != nil {
-		fmt.Fprintf(w.stderr, "afterwrite: postgres did not answer, so what it has is shown as \"?\": %s\n", oneLine(unread.Error()))
-	}
+func timestamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+type deadShowCommand struct {
+	JSON bool `help:"Print a JSON object." name:"json"`
+
+	Key string `arg:"" help:"The counter's key."`
 }
 
-// oneLine makes text from elsewhere fit for a table and a terminal: no line breaks, no control characters.
-func oneLine(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }), " ")
+// Run implements the command.
+func (d deadShowCommand) Run(w *world) error {
+	keys, err := parseKeys(d.Key)
+	if err != nil {
+		return err
+	}
+	o, err := openOperator(w, "dead", oneByOne)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	shown, err := o.Show(w.ctx, keys[0])
+	if err != nil {
+		return err
+	}
+	warnPostgres(w, shown.PostgresErr)
+	if d.JSON {
+		return printJSON(w.stdout, shown)
+	}
+	return sayShown(w, shown)
+}
+
+// sayShown writes everything about a dead letter.
+func sayShown(w *world, d operate.Shown) error {
+	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // it keeps its error for Flush
+	fmt.Fprintf(table, "key\t%s\n", oneLine(string(d.Key)))
+	fmt.Fprintf(table, "shard\t%s\n", d.Shard)
+	fmt.Fprintf(table, "reason\t%s\n", oneLine(d.Reason))
+	fmt.Fprintf(table, "attempts\t%d\n", d.Attempts)
+	fmt.Fprintf(table, "since\t%s (%s ago)\n", timestamp(d.Since), max(0, time.Since(d.Since)).Round(time.Second))
+	fmt.Fprintf(table, "redis\t%s\n", d.Redis)
+	fmt.Fprintf(table, "postgres\t%s\n", d.Postgres)
+	if r := d.Retry; r != nil {
+		fmt.Fprintf(table, "task\t%s in %s, %s: %s\n", oneLine(r.ID), r.Queue, r.State, oneLine(r.LastError))
+	} else {
+		fmt.Fprintf(table, "task\tnone: asynq keeps about 10,000 archived tasks, for 90 days\n")
+	}
+	fmt.Fprintf(table, "to do\trepair the cause and `afterwrite dead redrive` it, or `afterwrite dead discard` it\n")
+	return table.Flush()
 }

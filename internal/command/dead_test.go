@@ -14,7 +14,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
@@ -91,7 +91,7 @@ func TestDeadListShowsWhatBothSidesHave(t *testing.T) {
 	require.Regexp(t, `(?m)^a +8 +2023-11-14T22:13:20Z +10 \(version 1\) +none +violates "small"$`, table)
 	require.Regexp(t, `(?m)^b +8 +2023-11-14T22:13:20Z +10 \(version 4\) +7 \(version 3\) +violates "small"$`, table)
 
-	var letters []deadletter.Letter
+	var letters []operate.DeadLetter
 	require.NoError(t, json.Unmarshal([]byte(b.succeeds(t, "dead", "list", "--json")), &letters))
 	require.Len(t, letters, 2)
 	p := start(t, b.env, "dead", "list", "--limit", "1", "--json")
@@ -124,9 +124,9 @@ func TestDeadShowSaysEverything(t *testing.T) {
 	for _, line := range []string{`key +a`, `shard +11`, `attempts +8`, `redis +10 \(version 1\)`, `postgres +none`, `task +none: .*`} {
 		require.Regexp(t, "(?m)^"+line+"$", text)
 	}
-	var shown deadletter.Shown
+	var shown operate.Shown
 	require.NoError(t, json.Unmarshal([]byte(b.succeeds(t, "dead", "show", "--json", "a")), &shown))
-	require.Equal(t, deadletter.Side{State: deadletter.StateValue, Value: 10, Version: 1}, shown.Redis)
+	require.Equal(t, operate.Stored{State: operate.StateValue, Value: 10, Version: 1}, shown.Redis)
 	require.Nil(t, shown.Retry)
 }
 

@@ -10,7 +10,8 @@ import (
 
 	"github.com/mattn/go-isatty"
 
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 type deadDiscardCommand struct {
@@ -21,33 +22,33 @@ type deadDiscardCommand struct {
 
 // Run implements the command.
 func (d deadDiscardCommand) Run(w *world) error {
-	keys, err := parseKeys([]string{d.Key})
+	keys, err := parseKeys(d.Key)
 	if err != nil {
 		return err
 	}
-	box, err := openDead(w)
+	o, err := openOperator(w, "dead", oneByOne)
 	if err != nil {
 		return err
 	}
-	defer box.close()
-	letter, unread, err := box.Get(w.ctx, keys[0])
+	defer o.close()
+	dead, err := o.Get(w.ctx, keys[0])
+	if err == nil {
+		err = dead.Discardable()
+	}
 	if err != nil {
 		return err
 	}
-	if unread != nil {
-		return fmt.Errorf("postgres did not answer, so it is not known what to return to; nothing was discarded: %w", unread)
-	}
-	if err := say(w, "dropped, from redis:  %s\nkept, from postgres:  %s", letter.Redis, letter.Postgres); err != nil {
+	if err := say(w, "dropped, from redis:  %s\nkept, from postgres:  %s", dead.Redis, dead.Postgres); err != nil {
 		return err
 	}
 	if err := d.confirm(w, os.Stdin); err != nil {
 		return err
 	}
-	returned, err := box.Discard(w.ctx, letter)
+	done, err := o.Discard(w.ctx, dead)
 	if err != nil {
 		return err
 	}
-	return sayDiscarded(w, letter, returned)
+	return sayDiscarded(w, dead.Key, done)
 }
 
 // confirm returns nil when the operator agrees: by --yes, or in the terminal that in is.
@@ -82,13 +83,13 @@ func agreed(in io.Reader) error {
 	return nil
 }
 
-func sayDiscarded(w *world, letter deadletter.Letter, returned deadletter.Returned) error {
-	err := say(w, "discarded: the counter is what postgres has: %s", returned.Now)
-	if err == nil && returned.Refused != nil {
-		err = say(w, "postgres refuses any new version of it (%s): writes to %s become dead letters again until that is mended",
-			oneLine(returned.Refused.Error()), oneLine(string(letter.Key)))
+func sayDiscarded(w *world, key counter.Key, done operate.Discarded) error {
+	err := say(w, "discarded: the counter is what postgres has: %s", done.Now)
+	if err == nil && done.Refused != nil {
+		err = say(w, "postgres refuses any new version of it (%s): writes to %s become dead letters again until that is repaired",
+			oneLine(done.Refused.Error()), oneLine(string(key)))
 	}
-	if err == nil && returned.Written {
+	if err == nil && done.Written {
 		err = say(w, "it was written again since: that is kept, and due for a flush")
 	}
 	return err

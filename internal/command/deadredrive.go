@@ -34,19 +34,19 @@ func (d deadRedriveCommand) Validate() error {
 
 // Run implements the command.
 func (d deadRedriveCommand) Run(w *world) error {
-	named, err := parseKeys(d.Keys)
+	named, err := parseKeys(d.Keys...)
 	if err != nil {
 		return err
 	}
-	box, err := openDead(w)
+	o, err := openOperator(w, "dead", oneByOne)
 	if err != nil {
 		return err
 	}
-	defer box.close()
+	defer o.close()
 
-	redriven, notDead, err := d.redrive(w, box, named)
+	redriven, notDead, err := d.redrive(w, o, named)
 	if len(redriven) > 0 || err == nil {
-		if sayErr := sayRedriven(w, box, redriven); sayErr != nil {
+		if sayErr := sayRedriven(w, o, redriven); sayErr != nil {
 			return sayErr
 		}
 	}
@@ -54,26 +54,26 @@ func (d deadRedriveCommand) Run(w *world) error {
 		return fmt.Errorf("%w: what is left is still dead; run it again", err)
 	}
 	if d.Wait {
-		err = awaitRedriven(w, box, redriven, d.Timeout)
+		err = awaitRedriven(w, o, redriven, d.Timeout)
 	}
 	return errors.Join(notDeadError(notDead), err)
 }
 
-func (d deadRedriveCommand) redrive(w *world, box *deadBox, named []counter.Key) (redriven, notDead []counter.Key, err error) {
+func (d deadRedriveCommand) redrive(w *world, o *operator, named []counter.Key) (redriven, notDead []counter.Key, err error) {
 	if d.All {
-		redriven, err = box.RedriveAll(w.ctx)
+		redriven, err = o.RedriveAll(w.ctx)
 		return redriven, nil, err
 	}
-	done, err := box.Redrive(w.ctx, named)
+	done, err := o.Redrive(w.ctx, named)
 	return done.Keys, done.NotDead, err
 }
 
 // sayRedriven says how many were redriven, and that a worker must be running, or that none is.
-func sayRedriven(w *world, box *deadBox, redriven []counter.Key) error {
+func sayRedriven(w *world, o *operator, redriven []counter.Key) error {
 	if len(redriven) == 0 {
 		return say(w, "redriven: none")
 	}
-	workers, err := box.Workers()
+	workers, err := o.Workers()
 	if err != nil {
 		return err
 	}
@@ -84,11 +84,11 @@ func sayRedriven(w *world, box *deadBox, redriven []counter.Key) error {
 }
 
 // awaitRedriven waits for keys and says what became of them. The error says that not all are in Postgres.
-func awaitRedriven(w *world, box *deadBox, keys []counter.Key, bound time.Duration) error {
+func awaitRedriven(w *world, o *operator, keys []counter.Key, bound time.Duration) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	outcome, err := box.Wait(w.ctx, keys, bound)
+	outcome, err := o.Await(w.ctx, keys, bound)
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hibiken/asynq"
-
-	"github.com/afterwrite/afterwrite/internal/flush"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
@@ -22,34 +20,33 @@ func (f flushCommand) Validate() error {
 	if f.Timeout <= 0 || f.Timeout > maxWait {
 		return fmt.Errorf("--timeout is %s: it takes up to %s", f.Timeout, maxWait)
 	}
-	if len(f.Keys) > flush.MaxKeys {
-		return fmt.Errorf("there are %d keys: it takes up to %d", len(f.Keys), flush.MaxKeys)
+	if len(f.Keys) > operate.MaxFlushKeys {
+		return fmt.Errorf("there are %d keys: it takes up to %d", len(f.Keys), operate.MaxFlushKeys)
 	}
 	return nil
 }
 
 // Run implements the command.
 func (f flushCommand) Run(w *world) error {
-	keys, err := parseKeys(f.Keys)
+	keys, err := parseKeys(f.Keys...)
 	if err != nil {
 		return err
 	}
 	if len(keys) == 0 {
 		keys = nil // all
 	}
-	s, err := w.open("flush", process.Pools{Redis: oneByOne.Redis})
+	o, err := openOperator(w, "flush", process.Pools{Redis: oneByOne.Redis})
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer o.close()
 	bound := time.Duration(0)
 	if f.Wait {
 		bound = f.Timeout
 	}
-	flusher := flush.New(s.Cache, asynq.NewClientFromRedisClient(s.Redis))
-	ask := flusher.Flush
+	ask := o.Flush
 	if keys != nil {
-		ask = flusher.FlushAside // whoever names them may have mended what kept them
+		ask = o.FlushAside // whoever names them may have repaired the cause
 	}
 	left, err := ask(w.ctx, keys, bound)
 	if err != nil {
@@ -59,7 +56,7 @@ func (f flushCommand) Run(w *world) error {
 }
 
 // say says what is left. The error, with --wait, that something is.
-func (f flushCommand) say(w *world, left flush.Left) error {
+func (f flushCommand) say(w *world, left operate.Left) error {
 	if left.Dead > 0 {
 		err := say(w, "dead letters: %d: Postgres refused them, no flush brings them there; see `afterwrite dead list`", left.Dead)
 		if err != nil {

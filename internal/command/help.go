@@ -120,7 +120,7 @@ func deadVariables() string { return environment("REDIS_URL", "DATABASE_URL", "S
 // Help implements kong.HelpProvider.
 func (deadCommand) Help() string {
 	return `A dead letter is a counter whose row Postgres has refused as often as it may be tried. It goes on taking writes,
-but Postgres does not get them until somebody mends the cause and redrives it, or discards it.
+but Postgres does not get them until somebody repairs the cause and redrives it, or discards it.
 
 ` + deadVariables() +
 		example("afterwrite dead list", "afterwrite dead redrive --all --wait")
@@ -145,7 +145,7 @@ func (deadShowCommand) Help() string {
 
 // Help implements kong.HelpProvider.
 func (deadRedriveCommand) Help() string {
-	return `Mend the cause first, a constraint or a trigger. What lands in Postgres is what the counter is now, with the writes
+	return `Repair the cause first, a constraint or a trigger. What lands in Postgres is what the counter is now, with the writes
 it took while it was dead. A worker has to run. Redriving twice, or something that is still refused, does no harm: that
 becomes a dead letter again. The exit status is 1 when a key that was named is not dead, or, with --wait, when one is not
 in Postgres.

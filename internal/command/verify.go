@@ -1,7 +1,6 @@
 package command
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -10,11 +9,11 @@ import (
 
 	"github.com/mattn/go-isatty"
 
-	"github.com/afterwrite/afterwrite/internal/verify"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 type verifyCommand struct {
-	Repair bool `help:"Mend what the rules allow."`
+	Repair bool `help:"Repair what the rules allow."`
 	JSON   bool `help:"Print a JSON object."       name:"json"`
 	Rate   int  `default:"20000"                   help:"At most so many a second; 0: no bound." placeholder:"N"`
 	Show   int  `default:"20"                      help:"Show so many differences at most."      placeholder:"N"`
@@ -36,24 +35,23 @@ func (v verifyCommand) Validate() error {
 
 // Run implements the command.
 func (v verifyCommand) Run(w *world) error {
-	s, err := w.open("verify", oneByOne)
+	o, err := openOperator(w, "verify", oneByOne)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	all, err := s.Cache.KeyCount(w.ctx)
+	defer o.close()
+	all, err := o.servers.Cache.KeyCount(w.ctx)
 	if err != nil {
 		return err
 	}
-	report, failed := verify.Run(w.ctx, verify.Options{
-		Cache: s.Cache, Store: s.Store, Repair: v.Repair, Rate: v.Rate, MaxDirty: s.Config.MaxDirty, Examples: v.Show,
-		Progress: progressLine(w, all),
+	report, failed := o.Verify(w.ctx, operate.VerifyOptions{
+		Repair: v.Repair, Rate: v.Rate, MaxDirty: o.servers.Config.MaxDirty, Examples: v.Show, Progress: progressLine(w, all),
 	})
 	return v.conclude(w, report, failed)
 }
 
 // conclude prints the report; the error says what is wrong.
-func (v verifyCommand) conclude(w *world, report verify.Report, failed error) error {
+func (v verifyCommand) conclude(w *world, report operate.Report, failed error) error {
 	if err := v.print(w, report); err != nil {
 		return err
 	}
@@ -64,45 +62,42 @@ func (v verifyCommand) conclude(w *world, report verify.Report, failed error) er
 		return fmt.Errorf("ended after %d counters: %w", report.Entries, failed)
 	case report.Held > 0:
 		return fmt.Errorf("%d differences are left, %d of them since half of AFTERWRITE_MAX_DIRTY is dirty: "+
-			"run it again when workers have flushed", report.Unmended, report.Held)
-	case report.Unmended > 0:
-		return fmt.Errorf("%d differences are left: see above", report.Unmended)
+			"run it again when workers have flushed", report.Unrepaired, report.Held)
+	case report.Unrepaired > 0:
+		return fmt.Errorf("%d differences are left: see above", report.Unrepaired)
 	}
 	return nil
 }
 
-func (v verifyCommand) print(w *world, report verify.Report) error {
+func (v verifyCommand) print(w *world, report operate.Report) error {
 	if v.JSON {
-		encoder := json.NewEncoder(w.stdout)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(report)
+		return printJSON(w.stdout, report)
 	}
 	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // it keeps its error for Flush
-	fmt.Fprintln(table, "CLASS\tCOUNTERS\tMENDED\tMEANS")
-	for _, e := range verify.Explanations() {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", e.Class, report.Counts[e.Class], report.Mended[e.Class], e.Text)
+	fmt.Fprintln(table, "CLASS\tCOUNTERS\tREPAIRED\tMEANS")
+	for _, e := range operate.Explanations() {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", e.Class, report.Counts[e.Class], report.Repaired[e.Class], e.Text)
 	}
 	if err := table.Flush(); err != nil || len(report.Examples) == 0 {
 		return err
 	}
-	fmt.Fprintln(table, "\nKEY\tCLASS\tREDIS\tPOSTGRES\tMENDED")
+	fmt.Fprintln(table, "\nKEY\tCLASS\tREDIS\tPOSTGRES\tREPAIRED")
 	for _, d := range report.Examples {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%t\n", oneLine(d.Key), d.Class, d.Redis, d.Postgres, d.Mended)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%t\n", oneLine(d.Key), d.Class, d.Redis, d.Postgres, d.Repaired)
 	}
 	return table.Flush()
 }
 
 // progressLine returns what draws the progress on stderr; nil where that is no terminal. all is about how many there are: Redis
 // holds more than entries.
-func progressLine(w *world, all int64) func(verify.Report) {
+func progressLine(w *world, all int64) func(operate.Report) {
 	const width, every = 30, 200 * time.Millisecond
 	terminal, ok := w.stderr.(*os.File)
 	if !ok || !isatty.IsTerminal(terminal.Fd()) {
 		return nil
 	}
 	var last time.Time
-	return func(r verify.Report) {
+	return func(r operate.Report) {
 		if time.Since(last) < every {
 			return
 		}

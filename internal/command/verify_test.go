@@ -8,10 +8,10 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/verify"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-func TestVerifySaysWhatDiffersAndMendsIt(t *testing.T) {
+func TestVerifySaysWhatDiffersAndRepairsIt(t *testing.T) {
 	t.Parallel()
 	b := setupDead(t)
 	require.Regexp(t, `(?m)^equal +0 +0 +`, b.succeeds(t, "verify"))
@@ -22,10 +22,10 @@ func TestVerifySaysWhatDiffersAndMendsIt(t *testing.T) {
 	require.Regexp(t, `(?m)^a +missing +7 \(version 3\) +none +false$`, p.text.String())
 	require.Contains(t, p.errs.String(), "1 differences are left")
 
-	var report verify.Report
+	var report operate.Report
 	require.NoError(t, json.Unmarshal([]byte(b.succeeds(t, "verify", "--repair", "--json")), &report))
 	require.True(t, report.Complete)
-	require.EqualValues(t, 1, report.Mended[verify.Missing])
+	require.EqualValues(t, 1, report.Repaired[operate.ClassMissing])
 	require.Regexp(t, `(?m)^dirty +1 +0 +`, b.succeeds(t, "verify", "--rate", "0"))
 
 	env := []string{"REDIS_URL=" + environMap(b.env)["REDIS_URL"], noPostgres}

@@ -19,6 +19,7 @@ const (
 	CodeUnsupportedMediaType  Code = "unsupported_media_type"
 	CodeMethodNotAllowed      Code = "method_not_allowed"
 	CodeNotFound              Code = "not_found"
+	CodeConflict              Code = "conflict" // the counter is not what it was, or Postgres does not accept it
 	CodeOverflow              Code = "overflow"
 	CodeInvalidIdempotencyKey Code = "invalid_idempotency_key" // not applied
 	CodeIdempotencyKeyReused  Code = "idempotency_key_reused"  // for another operation; not applied

@@ -1,4 +1,4 @@
-package flush_test
+package operate_test
 
 import (
 	"context"
@@ -12,39 +12,37 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/flush"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-func TestMain(m *testing.M) { localtest.Main(m) }
-
-// testBundle is a Flusher, whose drains are done by the test.
-type testBundle struct {
+// flushBundle has no worker: the test does the drains.
+type flushBundle struct {
 	redis   redis.UniversalClient
 	cache   *cache.Cache
 	writer  *cache.Writer
-	flusher *flush.Flusher
+	service *operate.Service
 
 	drain func(shard counter.Shard) // does what a drain does; nil: there is no worker
 	mu    sync.Mutex
 	asked []tasks.Shard
 }
 
-func setup(t *testing.T) *testBundle {
+func setupFlush(t *testing.T) *flushBundle {
 	t.Helper()
 	client, err := cache.Connect(localtest.RedisURL(t), 10)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	b := &testBundle{redis: client, cache: cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})}
+	b := &flushBundle{redis: client, cache: cache.New(client, cache.Options{Shards: 4, CleanTTL: time.Hour})}
 	b.writer = b.cache.NewWriter(func() bool { return true })
 	t.Cleanup(b.writer.Close)
-	b.flusher = flush.New(b.cache, b)
+	b.service = operate.New(operate.Options{Cache: b.cache, Redis: client, Sender: b})
 	return b
 }
 
 // EnqueueContext implements tasks.Sender.
-func (b *testBundle) EnqueueContext(_ context.Context, task *asynq.Task, _ ...asynq.Option) (*asynq.TaskInfo, error) {
+func (b *flushBundle) EnqueueContext(_ context.Context, task *asynq.Task, _ ...asynq.Option) (*asynq.TaskInfo, error) {
 	shard, err := tasks.DecodeShard(task.Payload(), b.cache.Shards())
 	if err != nil {
 		return nil, err
@@ -58,7 +56,7 @@ func (b *testBundle) EnqueueContext(_ context.Context, task *asynq.Task, _ ...as
 	return &asynq.TaskInfo{}, nil
 }
 
-func (b *testBundle) write(t *testing.T, keys ...counter.Key) {
+func (b *flushBundle) write(t *testing.T, keys ...counter.Key) {
 	t.Helper()
 	for _, key := range keys {
 		o := b.writer.Do(t.Context(), []cache.Write{{Operation: counter.Operation{Key: key, Kind: counter.Set, Amount: 7}, Blind: true}})[0]
@@ -66,28 +64,28 @@ func (b *testBundle) write(t *testing.T, keys ...counter.Key) {
 	}
 }
 
-func (b *testBundle) seal(t *testing.T, shard counter.Shard) *cache.Epoch {
+func (b *flushBundle) seal(t *testing.T, shard counter.Shard) *cache.Epoch {
 	t.Helper()
 	e, err := b.cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
 	require.NoError(t, err)
 	return &e
 }
 
-func (b *testBundle) commit(t *testing.T, e *cache.Epoch) {
+func (b *flushBundle) commit(t *testing.T, e *cache.Epoch) {
 	t.Helper()
 	_, done, err := b.cache.Commit(t.Context(), e)
 	require.NoError(t, err)
 	require.True(t, done)
 }
 
-func (b *testBundle) setAside(t *testing.T, key counter.Key, until time.Duration) {
+func (b *flushBundle) setAside(t *testing.T, key counter.Key, until time.Duration) {
 	t.Helper()
 	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard(key), []counter.Key{key}, until))
 }
 
-func (b *testBundle) flush(t *testing.T, keys []counter.Key, bound time.Duration) flush.Left {
+func (b *flushBundle) flush(t *testing.T, keys []counter.Key, bound time.Duration) operate.Left {
 	t.Helper()
-	left, err := b.flusher.Flush(t.Context(), keys, bound)
+	left, err := b.service.Flush(t.Context(), keys, bound)
 	require.NoError(t, err)
 	return left
 }
@@ -107,9 +105,9 @@ func TestAFlushWithoutABoundOnlyAsks(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"a"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
-		b := setup(t)
+		b := setupFlush(t)
 		b.write(t, "a")
-		require.Equal(t, flush.Left{Dirty: 1}, b.flush(t, keys, 0))
+		require.Equal(t, operate.Left{Dirty: 1}, b.flush(t, keys, 0))
 		require.Equal(t, []tasks.Shard{{Shard: b.cache.Shard("a"), Now: true}}, b.asked)
 	})
 }
@@ -119,7 +117,7 @@ func TestWhatIsWrittenMeanwhileDoesNotKeepAFlush(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"a"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
-		b := setup(t)
+		b := setupFlush(t)
 		b.write(t, "a")
 		b.drain = func(shard counter.Shard) {
 			e := b.seal(t, shard)
@@ -136,17 +134,17 @@ func TestAKeyThatComesDueDuringAFlushIsStillLeft(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"held"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
-		b := setup(t)
+		b := setupFlush(t)
 		b.write(t, "held")
 		e := b.seal(t, b.cache.Shard("held"))
 		b.setAside(t, "held", 300*time.Millisecond)
 		b.commit(t, e)
-		require.Equal(t, flush.Left{Dirty: 1, Retrying: 1}, b.flush(t, keys, 0), "it is not due yet")
+		require.Equal(t, operate.Left{Dirty: 1, Retrying: 1}, b.flush(t, keys, 0), "it is not due yet")
 		require.Empty(t, b.asked)
 
 		left := b.flush(t, keys, time.Second)
 
-		require.Equal(t, flush.Left{Dirty: 1}, left, "it is due, and nobody has flushed it")
+		require.Equal(t, operate.Left{Dirty: 1}, left, "it is due, and nobody has flushed it")
 		require.NotEmpty(t, b.asked, "only a drain takes it up")
 	})
 }
@@ -156,7 +154,7 @@ func TestAKeyThatWasSetAsideAndTakenUpBetweenTwoLooksIsStillLeft(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"held"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
-		b := setup(t)
+		b := setupFlush(t)
 		b.write(t, "held")
 		drains := 0
 		b.drain = func(shard counter.Shard) {
@@ -168,7 +166,7 @@ func TestAKeyThatWasSetAsideAndTakenUpBetweenTwoLooksIsStillLeft(t *testing.T) {
 			_, err := b.cache.RequeueDue(t.Context(), shard)
 			require.NoError(t, err)
 		}
-		require.Equal(t, flush.Left{Dirty: 1}, b.flush(t, keys, 500*time.Millisecond))
+		require.Equal(t, operate.Left{Dirty: 1}, b.flush(t, keys, 500*time.Millisecond))
 		require.Equal(t, 1, drains)
 		require.Zero(t, b.flush(t, keys, 20*time.Second))
 		require.Equal(t, 2, drains)
@@ -197,7 +195,7 @@ func TestAnEpochThatIsSealedDuringALookIsStillLeft(t *testing.T) {
 	for _, before := range []string{"open", "sealed"} {
 		t.Run(before, func(t *testing.T) {
 			t.Parallel()
-			b := setup(t)
+			b := setupFlush(t)
 			shard := b.cache.Shard("a")
 			b.write(t, "a")
 			var earlier *cache.Epoch
@@ -211,7 +209,7 @@ func TestAnEpochThatIsSealedDuringALookIsStillLeft(t *testing.T) {
 				}
 				require.Equal(t, cache.Sealed, b.seal(t, shard).State)
 			}})
-			require.Equal(t, flush.Left{Dirty: 1}, b.flush(t, nil, 300*time.Millisecond), "nobody has flushed it")
+			require.Equal(t, operate.Left{Dirty: 1}, b.flush(t, nil, 300*time.Millisecond), "nobody has flushed it")
 			b.commit(t, b.seal(t, shard))
 			require.Zero(t, b.flush(t, nil, 20*time.Second))
 		})
@@ -222,23 +220,23 @@ func TestAFlushDoesNotWaitForDeadLetters(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"a", "dead"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
-		b := setup(t)
+		b := setupFlush(t)
 		b.write(t, "a", "dead")
 		require.NoError(t, b.cache.Bury(t.Context(), "dead", cache.Dead{Reason: "no", Since: time.Now(), Attempts: 1}))
 		b.drain = func(shard counter.Shard) { b.commit(t, b.seal(t, shard)) }
-		require.Equal(t, flush.Left{Dead: 1}, b.flush(t, keys, 20*time.Second))
+		require.Equal(t, operate.Left{Dead: 1}, b.flush(t, keys, 20*time.Second))
 	})
 }
 
 func TestWhoNamesAKeyThatIsSetAsideHasItTriedNow(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setupFlush(t)
 	b.write(t, "a")
 	e := b.seal(t, b.cache.Shard("a"))
 	b.setAside(t, "a", time.Hour)
 	b.commit(t, e)
 	b.drain = func(shard counter.Shard) { b.commit(t, b.seal(t, shard)) }
-	left, err := b.flusher.FlushAside(t.Context(), []counter.Key{"a"}, 20*time.Second)
+	left, err := b.service.FlushAside(t.Context(), []counter.Key{"a"}, 20*time.Second)
 	require.NoError(t, err)
 	require.Zero(t, left)
 }
@@ -246,7 +244,7 @@ func TestWhoNamesAKeyThatIsSetAsideHasItTriedNow(t *testing.T) {
 // Somebody wrote something else under the key of an entry that is clean: no flush would ever come across it.
 func TestAFlushDoesNotWaitForWhatIsNoCounter(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setupFlush(t)
 	require.NoError(t, b.redis.LPush(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "x").Err())
 	require.Zero(t, b.flush(t, []counter.Key{"a"}, 20*time.Second))
 	require.Empty(t, b.asked)
@@ -254,7 +252,7 @@ func TestAFlushDoesNotWaitForWhatIsNoCounter(t *testing.T) {
 
 func TestAWorkerThatHasDiedIsAskedAgain(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setupFlush(t)
 	b.write(t, "a")
 	b.drain = func(shard counter.Shard) {
 		if e := b.seal(t, shard); e.State == cache.Found {
@@ -267,11 +265,11 @@ func TestAWorkerThatHasDiedIsAskedAgain(t *testing.T) {
 
 func TestAFlushEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := setupFlush(t)
 	b.write(t, "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	b.drain = func(counter.Shard) { cancel() }
-	left, err := b.flusher.Flush(ctx, nil, time.Minute)
+	left, err := b.service.Flush(ctx, nil, time.Minute)
 	require.ErrorIs(t, err, context.Canceled)
-	require.Equal(t, flush.Left{Dirty: 1}, left)
+	require.Equal(t, operate.Left{Dirty: 1}, left)
 }

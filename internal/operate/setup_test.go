@@ -1,4 +1,4 @@
-package deadletter_test
+package operate_test
 
 import (
 	"context"
@@ -19,8 +19,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 	"github.com/afterwrite/afterwrite/tasks"
@@ -31,17 +31,17 @@ func TestMain(m *testing.M) {
 	localtest.Main(m, goleak.IgnoreCurrent())
 }
 
-// testBundle is a write path, the dead letters, and a worker that is not running until run.
+// testBundle is a write path, an operator's service, and a worker that does not run until run.
 type testBundle struct {
 	config    config.Config
 	url       string // of the database
 	redis     redis.UniversalClient
 	cache     *cache.Cache
 	store     *store.Store
-	service   *writepath.Service
+	writes    *writepath.Service
 	worker    *worker.Worker
 	inspector *asynq.Inspector
-	box       *deadletter.Box
+	service   *operate.Service
 	db        *sql.DB
 }
 
@@ -63,13 +63,13 @@ func setup(t *testing.T) *testBundle {
 	b.store, err = store.Open(b.url, store.Options{Logger: logger, MaxConns: 10})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
-	b.service = writepath.Open(writepath.Parts{Cache: b.cache, Store: b.store, BaseTimeout: time.Second})
-	t.Cleanup(b.service.Close)
+	b.writes = writepath.Open(writepath.Parts{Cache: b.cache, Store: b.store, BaseTimeout: 10 * time.Second})
+	t.Cleanup(b.writes.Close)
 	b.worker = worker.New(worker.Options{
 		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: prometheus.NewRegistry(), Logger: logger,
 	})
 	b.inspector = asynq.NewInspectorFromRedisClient(b.redis)
-	b.box = deadletter.New(deadletter.Options{Cache: b.cache, Store: b.store, Redis: b.redis, Logger: logger})
+	b.service = operate.New(operate.Options{Cache: b.cache, Store: b.store, Redis: b.redis, Logger: logger})
 	b.db, err = sql.Open("postgres", b.url)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.db.Close()) })
@@ -91,7 +91,7 @@ func (b *testBundle) run(t *testing.T) {
 // do carries out operations, all of which must succeed.
 func (b *testBundle) do(t *testing.T, ops ...counter.Operation) []counter.Result {
 	t.Helper()
-	results := b.service.Do(t.Context(), ops, writepath.Options{})
+	results := b.writes.Do(t.Context(), ops, writepath.Options{})
 	for _, r := range results {
 		require.NoError(t, r.Err)
 	}
@@ -104,9 +104,9 @@ func (b *testBundle) drainAll(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func (b *testBundle) exec(t *testing.T, statement string) {
+func (b *testBundle) exec(t *testing.T, statement string, args ...any) {
 	t.Helper()
-	_, err := b.db.Exec(statement)
+	_, err := b.db.Exec(statement, args...)
 	require.NoError(t, err)
 }
 
@@ -170,34 +170,33 @@ func (b *testBundle) bury(t *testing.T, key counter.Key) {
 	require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: "violates check", Since: time.Now(), Attempts: 2}))
 }
 
-func (b *testBundle) get(t *testing.T, key counter.Key) deadletter.Letter {
+func (b *testBundle) get(t *testing.T, key counter.Key) operate.DeadLetter {
 	t.Helper()
-	letter, unread, err := b.box.Get(t.Context(), key)
+	dead, err := b.service.Get(t.Context(), key)
 	require.NoError(t, err)
-	require.NoError(t, unread)
-	return letter
+	require.NoError(t, dead.PostgresErr)
+	return dead
 }
 
-func (b *testBundle) redrive(t *testing.T, keys ...counter.Key) deadletter.Redriven {
+func (b *testBundle) redrive(t *testing.T, keys ...counter.Key) operate.Redriven {
 	t.Helper()
-	redriven, err := b.box.Redrive(t.Context(), keys)
+	redriven, err := b.service.Redrive(t.Context(), keys)
 	require.NoError(t, err)
 	return redriven
 }
 
-func (b *testBundle) wait(t *testing.T, keys ...counter.Key) deadletter.Outcome {
+func (b *testBundle) await(t *testing.T, keys ...counter.Key) operate.Outcome {
 	t.Helper()
-	outcome, err := b.box.Wait(t.Context(), keys, 20*time.Second)
+	outcome, err := b.service.Await(t.Context(), keys, 20*time.Second)
 	require.NoError(t, err)
 	return outcome
 }
 
 func (b *testBundle) requireNotDead(t *testing.T, key counter.Key) {
 	t.Helper()
-	_, _, err := b.box.Get(t.Context(), key)
-	var notDead *deadletter.NotDeadError
-	require.ErrorAs(t, err, &notDead)
-	require.Equal(t, key, notDead.Key)
+	_, err := b.service.Get(t.Context(), key)
+	require.Equal(t, operate.NotDead, operate.ReasonOf(err))
+	require.ErrorContains(t, err, string(key))
 }
 
 func increment(key counter.Key, by int64) counter.Operation {

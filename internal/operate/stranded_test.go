@@ -1,4 +1,4 @@
-package verify_test
+package operate_test
 
 import (
 	"testing"
@@ -8,7 +8,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/verify"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 // set of a key's shard: open, sealed, retry or dead.
@@ -22,7 +22,7 @@ func (b *testBundle) strand(t *testing.T, key counter.Key) {
 	require.Equal(t, int64(1), b.redis.SRem(t.Context(), b.shardSet(key, "open"), string(key)).Val())
 }
 
-func (b *testBundle) requireRow(t *testing.T, key counter.Key, value int64) {
+func (b *testBundle) requireValue(t *testing.T, key counter.Key, value int64) {
 	t.Helper()
 	rows, err := b.store.Read(t.Context(), []counter.Key{key})
 	require.NoError(t, err)
@@ -35,11 +35,11 @@ func (b *testBundle) requireAhead(t *testing.T) {
 	t.Helper()
 	for _, repair := range []bool{false, true} {
 		report := b.verify(t, repair)
-		require.Equal(t, map[verify.Class]int64{verify.Ahead: 1}, report.Counts)
-		require.Equal(t, repair, report.Unmended == 0)
+		require.Equal(t, map[operate.Class]int64{operate.ClassAhead: 1}, report.Counts)
+		require.Equal(t, repair, report.Unrepaired == 0)
 	}
-	b.drain(t)
-	require.Equal(t, map[verify.Class]int64{verify.Equal: 1}, b.verify(t, false).Counts)
+	b.drainAll(t)
+	require.Equal(t, map[operate.Class]int64{operate.ClassEqual: 1}, b.verify(t, false).Counts)
 }
 
 func TestADirtyEntryInNoEpochIsFlushedAgain(t *testing.T) {
@@ -48,9 +48,9 @@ func TestADirtyEntryInNoEpochIsFlushedAgain(t *testing.T) {
 	b.set(t, "k", 1)
 	b.strand(t, "k")
 	b.set(t, "k", 2)
-	b.drain(t)
+	b.drainAll(t)
 	b.requireAhead(t)
-	b.requireRow(t, "k", 2)
+	b.requireValue(t, "k", 2)
 }
 
 // A worker committed the row and died: nothing differs yet, but what is written next would not be flushed either.
@@ -71,7 +71,7 @@ func TestAnEntryInNoEpochThatTheWatermarkHasPassedIsFlushedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.set(t, "k", 1)
-	b.drain(t)
+	b.drainAll(t)
 	b.set(t, "k", 2)
 	b.strand(t, "k")
 	other := counter.Key("a")
@@ -79,12 +79,12 @@ func TestAnEntryInNoEpochThatTheWatermarkHasPassedIsFlushedAgain(t *testing.T) {
 		other += "a"
 	}
 	b.set(t, other, 1)
-	b.drain(t)
+	b.drainAll(t)
 	report := b.verify(t, true)
-	require.Equal(t, map[verify.Class]int64{verify.Ahead: 1, verify.Equal: 1}, report.Counts)
-	b.drain(t)
-	b.requireRow(t, "k", 2)
-	require.Equal(t, map[verify.Class]int64{verify.Equal: 2}, b.verify(t, false).Counts)
+	require.Equal(t, map[operate.Class]int64{operate.ClassAhead: 1, operate.ClassEqual: 1}, report.Counts)
+	b.drainAll(t)
+	b.requireValue(t, "k", 2)
+	require.Equal(t, map[operate.Class]int64{operate.ClassEqual: 2}, b.verify(t, false).Counts)
 }
 
 // Somebody deleted all sets of the shard.
@@ -97,9 +97,9 @@ func TestEntriesInNoSetAreFlushedAgain(t *testing.T) {
 	for shard := range counter.Shard(b.cache.Shards()) {
 		require.NoError(t, b.redis.Del(t.Context(), "{aw:"+shard.String()+"}:open").Err())
 	}
-	require.Equal(t, map[verify.Class]int64{verify.Ahead: 5}, b.verify(t, true).Counts)
-	b.drain(t)
-	require.Equal(t, map[verify.Class]int64{verify.Equal: 5}, b.verify(t, false).Counts)
+	require.Equal(t, map[operate.Class]int64{operate.ClassAhead: 5}, b.verify(t, true).Counts)
+	b.drainAll(t)
+	require.Equal(t, map[operate.Class]int64{operate.ClassEqual: 5}, b.verify(t, false).Counts)
 }
 
 // It is set aside by its entry, but no retry and no redrive would find it.
@@ -112,11 +112,11 @@ func TestAnEntryThatIsSetAsideAndWaitsForNothingIsFlushedAgain(t *testing.T) {
 		if name == "dead" {
 			require.NoError(t, b.cache.Bury(t.Context(), "k", cache.Dead{Reason: "no", Since: time.Now(), Attempts: 1}))
 		}
-		b.drain(t) // the epoch of its write
+		b.drainAll(t) // the epoch of its write
 		b.set(t, "k", 2)
 		require.NoError(t, b.redis.Del(t.Context(), b.shardSet("k", name)).Err())
 		b.requireAhead(t)
-		b.requireRow(t, "k", 2)
+		b.requireValue(t, "k", 2)
 	}
 }
 
@@ -127,10 +127,10 @@ func TestEntriesThatAreSetAsideAreNoDifference(t *testing.T) {
 	b.set(t, "dead", 1)
 	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard("waits"), []counter.Key{"waits"}, time.Hour))
 	require.NoError(t, b.cache.Bury(t.Context(), "dead", cache.Dead{Reason: "no", Since: time.Now(), Attempts: 1}))
-	b.drain(t)
+	b.drainAll(t)
 	b.set(t, "waits", 2)
 	b.set(t, "dead", 2)
-	require.Equal(t, map[verify.Class]int64{verify.Dirty: 1, verify.Dead: 1}, b.verify(t, true).Counts)
+	require.Equal(t, map[operate.Class]int64{operate.ClassDirty: 1, operate.ClassDead: 1}, b.verify(t, true).Counts)
 }
 
 // Each set that a key may be in without its entry.
@@ -153,7 +153,7 @@ func TestAKeyWithoutAnEntryIsAnOrphanWhereverItIs(t *testing.T) {
 		require.NoError(t, b.redis.Del(t.Context(), b.entry(key)).Err())
 	}
 	report := b.verify(t, true)
-	require.Equal(t, map[verify.Class]int64{verify.Orphan: 4}, report.Counts)
-	b.drain(t)
-	require.Equal(t, map[verify.Class]int64{verify.Orphan: 2}, b.verify(t, false).Counts, "a flush has forgotten the others")
+	require.Equal(t, map[operate.Class]int64{operate.ClassOrphan: 4}, report.Counts)
+	b.drainAll(t)
+	require.Equal(t, map[operate.Class]int64{operate.ClassOrphan: 2}, b.verify(t, false).Counts, "a flush has forgotten the others")
 }

@@ -1,4 +1,4 @@
-package deadletter_test
+package operate_test
 
 import (
 	"testing"
@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 // refuse makes a key a dead letter that Postgres refused, as the worker would.
@@ -30,9 +30,9 @@ func TestDiscardReturnsToWhatPostgresHas(t *testing.T) {
 	letter := b.get(t, "a")
 	require.Equal(t, "17 (version 3)", letter.Redis.String())
 	require.Equal(t, "7 (version 1)", letter.Postgres.String())
-	returned, err := b.box.Discard(t.Context(), letter)
+	returned, err := b.service.Discard(t.Context(), letter)
 	require.NoError(t, err)
-	require.Equal(t, deadletter.Returned{Now: deadletter.Side{State: deadletter.StateValue, Value: 7, Version: 4}}, returned)
+	require.Equal(t, operate.Discarded{Now: operate.Stored{State: operate.StateValue, Value: 7, Version: 4}}, returned)
 
 	require.Zero(t, b.redis.Exists(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a").Val(), "the next read asks postgres")
 	require.Equal(t, counter.Counter{Key: "a", Value: 7, Version: 4, Exists: true, Synced: true, Known: true}, b.do(t, get("a"))[0].Counter)
@@ -42,9 +42,8 @@ func TestDiscardReturnsToWhatPostgresHas(t *testing.T) {
 	b.drainAll(t)
 	b.requireRow(t, counter.Row{Key: "a", Value: 8, Version: 5})
 
-	_, err = b.box.Discard(t.Context(), letter)
-	var notDead *deadletter.NotDeadError
-	require.ErrorAs(t, err, &notDead, "twice")
+	_, err = b.service.Discard(t.Context(), letter)
+	require.Equal(t, operate.NotDead, operate.ReasonOf(err), "twice")
 }
 
 func TestDiscardOfWhatPostgresNeverHadDeletesTheCounter(t *testing.T) {
@@ -52,7 +51,7 @@ func TestDiscardOfWhatPostgresNeverHadDeletesTheCounter(t *testing.T) {
 	b := setup(t)
 	b.forbid(t)
 	b.refuse(t, set("a", 10))
-	returned, err := b.box.Discard(t.Context(), b.get(t, "a"))
+	returned, err := b.service.Discard(t.Context(), b.get(t, "a"))
 	require.NoError(t, err)
 	require.Equal(t, "deleted (version 2)", returned.Now.String())
 	require.False(t, b.do(t, get("a"))[0].Counter.Exists)
@@ -67,12 +66,11 @@ func TestWriteBetweenShowAndDiscardMakesItRefuse(t *testing.T) {
 	shown := b.get(t, "a")
 	b.do(t, increment("a", 1))
 
-	_, err := b.box.Discard(t.Context(), shown)
-	var changed *deadletter.ChangedError
-	require.ErrorAs(t, err, &changed)
+	_, err := b.service.Discard(t.Context(), shown)
+	require.Equal(t, operate.Changed, operate.ReasonOf(err))
 	letter := b.get(t, "a")
 	require.Equal(t, "11 (version 2)", letter.Redis.String(), "nothing was touched")
-	require.Equal(t, deadletter.StateNone, letter.Postgres.State)
+	require.Equal(t, operate.StateNone, letter.Postgres.State)
 	require.Equal(t, "archived", b.retryState(t, "a"))
 }
 
@@ -87,7 +85,7 @@ func TestFlushUnderWayDoesNotBringBackWhatWasDiscarded(t *testing.T) {
 	late, err := b.cache.Read(t.Context(), b.cache.Shard("a"), []counter.Key{"a"})
 	require.NoError(t, err)
 
-	_, err = b.box.Discard(t.Context(), b.get(t, "a"))
+	_, err = b.service.Discard(t.Context(), b.get(t, "a"))
 	require.NoError(t, err)
 	b.do(t, increment("a", 1)) // of a version that the late flush must not compete with
 	b.allow(t)
@@ -106,7 +104,7 @@ func TestDiscardOfARedisThatIsBehind(t *testing.T) {
 	b.drainAll(t)
 	require.NoError(t, b.redis.Set(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "1 1 0", 0).Err())
 	b.refuse(t, increment("a", 1))
-	returned, err := b.box.Discard(t.Context(), b.get(t, "a"))
+	returned, err := b.service.Discard(t.Context(), b.get(t, "a"))
 	require.NoError(t, err)
 	require.Equal(t, "3 (version 4)", returned.Now.String())
 	b.requireRow(t, counter.Row{Key: "a", Value: 3, Version: 4})
@@ -118,10 +116,10 @@ func TestDiscardGoesThroughWhenPostgresRefusesEveryRow(t *testing.T) {
 	b := setup(t)
 	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT positive CHECK (value > 0)`)
 	b.refuse(t, set("a", -5))
-	returned, err := b.box.Discard(t.Context(), b.get(t, "a"))
+	returned, err := b.service.Discard(t.Context(), b.get(t, "a"))
 	require.NoError(t, err)
 	require.ErrorContains(t, returned.Refused, "positive")
-	require.Equal(t, deadletter.StateNone, returned.Now.State)
+	require.Equal(t, operate.StateNone, returned.Now.State)
 	b.requireNotDead(t, "a")
 	require.False(t, b.do(t, get("a"))[0].Counter.Exists)
 }
@@ -143,7 +141,7 @@ func TestDiscardThatDiedHalfwayCanBeFinishedEitherWay(t *testing.T) {
 	_, err := b.store.Upsert(t.Context(), []counter.Row{{Key: "b", Value: 7, Version: 3}}) // it came as far as this with b
 	require.NoError(t, err)
 
-	_, err = b.box.Discard(t.Context(), b.get(t, "a"))
+	_, err = b.service.Discard(t.Context(), b.get(t, "a"))
 	require.NoError(t, err)
 	b.requireRow(t, counter.Row{Key: "a", Value: 7, Version: 4})
 	b.redrive(t, "b")
@@ -161,8 +159,8 @@ func TestDiscardOfACounterThatSomebodyOverwrote(t *testing.T) {
 	b.refuse(t, increment("a", 5))
 	require.NoError(t, b.redis.Set(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "x", 0).Err())
 	letter := b.get(t, "a")
-	require.Equal(t, deadletter.StateForeign, letter.Redis.State)
-	returned, err := b.box.Discard(t.Context(), letter)
+	require.Equal(t, operate.StateForeign, letter.Redis.State)
+	returned, err := b.service.Discard(t.Context(), letter)
 	require.NoError(t, err)
 	require.Equal(t, "7 (version 1)", returned.Now.String())
 	require.Equal(t, int64(7), b.do(t, get("a"))[0].Counter.Value)

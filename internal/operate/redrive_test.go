@@ -1,4 +1,4 @@
-package deadletter_test
+package operate_test
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
@@ -29,9 +29,9 @@ func TestRedriveAfterTheCauseIsMendedLandsWhatTheCounterIsNow(t *testing.T) {
 	b.do(t, increment("a", 5)) // it takes writes while it is dead
 	b.allow(t)
 
-	require.Equal(t, deadletter.Redriven{Keys: []counter.Key{"a"}}, b.redrive(t, "a", "a"))
+	require.Equal(t, operate.Redriven{Keys: []counter.Key{"a"}}, b.redrive(t, "a", "a"))
 	require.Equal(t, "gone", b.retryState(t, "a"))
-	require.Equal(t, deadletter.Outcome{Clean: []counter.Key{"a"}}, b.wait(t, "a"))
+	require.Equal(t, operate.Outcome{Clean: []counter.Key{"a"}}, b.await(t, "a"))
 	b.requireRow(t, counter.Row{Key: "a", Value: 15, Version: 2})
 	b.requireNotDead(t, "a")
 	require.Equal(t, "20", strconv.FormatInt(b.get(t, "b").Redis.Value, 10), "the other is dead still")
@@ -49,17 +49,17 @@ func TestRedriveOfWhatIsStillRefusedDiesAgain(t *testing.T) {
 	since := b.get(t, "a").Since
 
 	b.redrive(t, "a")
-	require.Equal(t, deadletter.Outcome{Dead: []counter.Key{"a"}}, b.wait(t, "a"))
+	require.Equal(t, operate.Outcome{Dead: []counter.Key{"a"}}, b.await(t, "a"))
 	letter := b.get(t, "a")
 	require.True(t, letter.Since.After(since))
 	require.Equal(t, 2, letter.Attempts, "the attempts are counted anew")
 	b.die(t, "a")
 
 	b.allow(t)
-	redriven, err := b.box.RedriveAll(t.Context())
+	redriven, err := b.service.RedriveAll(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []counter.Key{"a"}, redriven)
-	require.Equal(t, deadletter.Outcome{Clean: []counter.Key{"a"}}, b.wait(t, "a"))
+	require.Equal(t, operate.Outcome{Clean: []counter.Key{"a"}}, b.await(t, "a"))
 	require.Equal(t, "gone", b.retryState(t, "a"))
 }
 
@@ -68,18 +68,18 @@ func TestRedrivingTwiceAndWhatIsNotDeadIsHarmless(t *testing.T) {
 	b := setup(t)
 	b.do(t, set("dead", 1), set("dirty", 1))
 	b.bury(t, "dead")
-	require.Equal(t, deadletter.Redriven{
+	require.Equal(t, operate.Redriven{
 		Keys: []counter.Key{"dead"}, NotDead: []counter.Key{"cold", "dirty"},
 	}, b.redrive(t, "dirty", "dead", "cold"))
-	require.Equal(t, deadletter.Redriven{NotDead: []counter.Key{"dead"}}, b.redrive(t, "dead"))
-	redriven, err := b.box.RedriveAll(t.Context())
+	require.Equal(t, operate.Redriven{NotDead: []counter.Key{"dead"}}, b.redrive(t, "dead"))
+	redriven, err := b.service.RedriveAll(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, redriven)
 
-	outcome, err := b.box.Wait(t.Context(), []counter.Key{"dead", "cold"}, time.Millisecond)
+	outcome, err := b.service.Await(t.Context(), []counter.Key{"dead", "cold"}, time.Millisecond)
 	require.NoError(t, err)
-	require.Equal(t, deadletter.Outcome{Clean: []counter.Key{"cold"}, Waiting: []counter.Key{"dead"}}, outcome, "no worker runs")
-	workers, err := b.box.Workers()
+	require.Equal(t, operate.Outcome{Clean: []counter.Key{"cold"}, Waiting: []counter.Key{"dead"}}, outcome, "no worker runs")
+	workers, err := b.service.Workers()
 	require.NoError(t, err)
 	require.Zero(t, workers)
 	b.drainAll(t)
@@ -112,13 +112,13 @@ func TestRedriveLeavesALiveRetryAlone(t *testing.T) {
 	require.Equal(t, "scheduled", b.retryState(t, "a"))
 }
 
-func TestWaitEndsWithItsContext(t *testing.T) {
+func TestAwaitEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, set("a", 1))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := b.box.Wait(ctx, []counter.Key{"a"}, time.Hour)
+	_, err := b.service.Await(ctx, []counter.Key{"a"}, time.Hour)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -171,31 +171,30 @@ func TestFiftyThousandAreListedRedrivenAndFlushed(t *testing.T) {
 		started = time.Now()
 	}
 	listed := make(map[counter.Key]bool, n)
-	unread, err := b.box.Each(t.Context(), func(letters []deadletter.Letter) error {
+	err := b.service.Each(t.Context(), func(letters []operate.DeadLetter) error {
 		require.LessOrEqual(t, len(letters), 500)
 		for _, l := range letters {
-			require.Equal(t, deadletter.StateValue, l.Redis.State)
-			require.Equal(t, deadletter.StateNone, l.Postgres.State)
+			require.Equal(t, operate.StateValue, l.Redis.State)
+			require.Equal(t, operate.StateNone, l.Postgres.State)
 			listed[l.Key] = true
 		}
 		return nil
 	})
 	require.NoError(t, err)
-	require.NoError(t, unread)
 	require.Len(t, listed, n)
 	lap("listed")
-	count, err := b.box.Count(t.Context())
+	count, err := b.service.Count(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, int64(n), count)
 
-	redriven, err := b.box.RedriveAll(t.Context())
+	redriven, err := b.service.RedriveAll(t.Context())
 	require.NoError(t, err)
 	require.Len(t, redriven, n)
 	lap("redriven")
 	for _, key := range archived {
 		require.Equal(t, "gone", b.retryState(t, key))
 	}
-	count, err = b.box.Count(t.Context())
+	count, err = b.service.Count(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, count)
 	b.drainAll(t)
@@ -203,7 +202,7 @@ func TestFiftyThousandAreListedRedrivenAndFlushed(t *testing.T) {
 	var rows int
 	require.NoError(t, b.db.QueryRow(`SELECT count(*) FROM counters`).Scan(&rows))
 	require.Equal(t, n, rows)
-	require.Len(t, b.wait(t, redriven...).Clean, n)
+	require.Len(t, b.await(t, redriven...).Clean, n)
 }
 
 // buryMany makes k0 to k<n-1> dead, through the cache's functions.

@@ -1,4 +1,4 @@
-package deadletter_test
+package operate_test
 
 import (
 	"cmp"
@@ -13,7 +13,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/deadletter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
@@ -23,20 +23,19 @@ func TestPagesHoldEachKeyOnceInOrder(t *testing.T) {
 	const n = 3000 // several reads of each shard's hash
 	b.buryMany(t, n)
 	for _, limit := range []int{1, 7, 500, 499, 5000} {
-		var all []deadletter.Letter
+		var all []operate.DeadLetter
 		var sizes []int
-		for place := (deadletter.Place{}); ; {
-			letters, next, unread, err := b.box.Page(t.Context(), place, limit)
+		for after := (operate.Cursor{}); ; {
+			dead, next, err := b.service.List(t.Context(), "", after, limit)
 			require.NoError(t, err)
-			require.NoError(t, unread)
-			all, sizes = append(all, letters...), append(sizes, len(letters))
+			all, sizes = append(all, dead...), append(sizes, len(dead))
 			if next == nil || limit == 1 && len(all) == 20 {
 				break
 			}
-			require.Len(t, letters, min(limit, deadletter.MaxPage))
-			place = *next
+			require.Len(t, dead, min(limit, operate.MaxPage))
+			after = *next
 		}
-		require.True(t, slices.IsSortedFunc(all, func(x, y deadletter.Letter) int {
+		require.True(t, slices.IsSortedFunc(all, func(x, y operate.DeadLetter) int {
 			return cmp.Or(cmp.Compare(x.Shard, y.Shard), cmp.Compare(x.Key, y.Key))
 		}))
 		if limit > 1 {
@@ -47,8 +46,8 @@ func TestPagesHoldEachKeyOnceInOrder(t *testing.T) {
 		for _, l := range all {
 			require.False(t, seen[l.Key], l.Key)
 			seen[l.Key] = true
-			require.Equal(t, deadletter.StateValue, l.Redis.State)
-			require.Equal(t, deadletter.StateNone, l.Postgres.State)
+			require.Equal(t, operate.StateValue, l.Redis.State)
+			require.Equal(t, operate.StateNone, l.Postgres.State)
 		}
 	}
 }
@@ -59,19 +58,19 @@ func TestPagesGoOnAfterKeysThatAreGone(t *testing.T) {
 	b := setup(t)
 	b.buryMany(t, 100)
 	total := 0
-	for place := (&deadletter.Place{}); place != nil; {
-		letters, next, _, err := b.box.Page(t.Context(), *place, 30)
+	for after := (&operate.Cursor{}); after != nil; {
+		dead, next, err := b.service.List(t.Context(), "", *after, 30)
 		require.NoError(t, err)
-		for _, l := range letters {
+		for _, l := range dead {
 			b.redrive(t, l.Key)
 			total++
 		}
-		place = next
+		after = next
 	}
 	require.Equal(t, 100, total)
-	letters, next, _, err := b.box.Page(t.Context(), deadletter.Place{}, 30)
+	dead, next, err := b.service.List(t.Context(), "", operate.Cursor{}, 30)
 	require.NoError(t, err)
-	require.Empty(t, letters)
+	require.Empty(t, dead)
 	require.Nil(t, next)
 }
 
@@ -84,12 +83,12 @@ func TestPageWorksWhilePostgresIsAway(t *testing.T) {
 		b.bury(t, key)
 	}
 	require.NoError(t, b.store.Close())
-	letters, next, unread, err := b.box.Page(t.Context(), deadletter.Place{}, 2)
+	dead, next, err := b.service.List(t.Context(), "", operate.Cursor{}, 2)
 	require.NoError(t, err)
-	require.Error(t, unread)
+	require.Error(t, dead[1].PostgresErr)
 	require.NotNil(t, next)
-	require.Equal(t, deadletter.StateUnknown, letters[1].Postgres.State)
-	require.Equal(t, int64(1), letters[1].Redis.Value)
+	require.Equal(t, operate.StateUnknown, dead[1].Postgres.State)
+	require.Equal(t, int64(1), dead[1].Redis.Value)
 }
 
 func TestSearchFindsByKeyAndByReason(t *testing.T) {
@@ -100,21 +99,21 @@ func TestSearchFindsByKeyAndByReason(t *testing.T) {
 		require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: reason, Attempts: 1}))
 	}
 	for text, want := range map[string]int{"": 3, "PAGE": 3, "page:": 2, "home": 1, "TOO": 2, "nothing": 0} {
-		letters, next, _, err := b.box.Search(t.Context(), text, deadletter.Place{}, 10)
+		dead, next, err := b.service.List(t.Context(), text, operate.Cursor{}, 10)
 		require.NoError(t, err)
 		require.Nil(t, next)
-		require.Len(t, letters, want, text)
+		require.Len(t, dead, want, text)
 	}
-	letters, next, _, err := b.box.Search(t.Context(), "page:", deadletter.Place{}, 1)
+	dead, next, err := b.service.List(t.Context(), "page:", operate.Cursor{}, 1)
 	require.NoError(t, err)
-	require.Len(t, letters, 1)
-	letters, next, _, err = b.box.Search(t.Context(), "page:", *next, 1)
+	require.Len(t, dead, 1)
+	dead, next, err = b.service.List(t.Context(), "page:", *next, 1)
 	require.NoError(t, err)
 	require.Nil(t, next)
-	require.Len(t, letters, 1)
+	require.Len(t, dead, 1)
 }
 
-// A Postgres that hangs is not to take the time that the page itself needs, however many shards the letters are in.
+// A Postgres that hangs is not to take the time that the page itself needs, however many shards the dead letters are in.
 func TestPageIsThereInTimeWhilePostgresHangs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -122,7 +121,7 @@ func TestPageIsThereInTimeWhilePostgresHangs(t *testing.T) {
 	slow, err := store.Open(b.url, store.Options{Logger: slog.New(slog.DiscardHandler), MaxConns: 1, StatementTimeout: time.Hour})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, slow.Close()) })
-	box := deadletter.New(deadletter.Options{Cache: b.cache, Store: slow, Redis: b.redis, Logger: slog.New(slog.DiscardHandler)})
+	service := operate.New(operate.Options{Cache: b.cache, Store: slow, Redis: b.redis, Logger: slog.New(slog.DiscardHandler)})
 	lock, err := b.db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, lock.Rollback()) }()
@@ -131,12 +130,12 @@ func TestPageIsThereInTimeWhilePostgresHangs(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
-	letters, next, unread, err := box.Page(ctx, deadletter.Place{}, 20)
+	dead, next, err := service.List(ctx, "", operate.Cursor{}, 20)
 	require.NoError(t, err)
 	require.NoError(t, ctx.Err(), "there is time for more")
-	require.ErrorIs(t, unread, context.DeadlineExceeded)
 	require.Nil(t, next)
-	require.Len(t, letters, 20)
-	require.Equal(t, deadletter.StateUnknown, letters[19].Postgres.State)
-	require.Equal(t, deadletter.StateValue, letters[19].Redis.State)
+	require.Len(t, dead, 20)
+	require.ErrorIs(t, dead[19].PostgresErr, context.DeadlineExceeded)
+	require.Equal(t, operate.StateUnknown, dead[19].Postgres.State)
+	require.Equal(t, operate.StateValue, dead[19].Redis.State)
 }

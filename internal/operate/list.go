@@ -1,0 +1,125 @@
+package operate
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// MaxPage is the most dead letters that List returns.
+const MaxPage = pageSize
+
+// Cursor is a place in the list of dead letters, which is ordered by shard and key: right after Key, which need not be dead
+// any more. The zero value is before the first.
+type Cursor struct {
+	Shard counter.Shard
+	Key   counter.Key
+}
+
+// String encodes the cursor for a URL. It is not secret, and its form may change.
+func (c Cursor) String() string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d:%s", c.Shard, c.Key))
+}
+
+// ParseCursor decodes what Cursor.String has encoded.
+func ParseCursor(text string) (Cursor, error) {
+	decoded, err := base64.RawURLEncoding.DecodeString(text)
+	shard, key, _ := strings.Cut(string(decoded), ":")
+	number, shardErr := strconv.ParseUint(shard, 10, 16)
+	parsed, keyErr := counter.ParseKey(key)
+	if err := errors.Join(err, shardErr, keyErr); err != nil {
+		return Cursor{}, fmt.Errorf("parse a cursor: %w", err)
+	}
+	return Cursor{Shard: counter.Shard(number), Key: parsed}, nil
+}
+
+// Each calls show with every dead letter, up to 500 at a time and each key once, shard by shard. Keys that become dead, or
+// cease to be, meanwhile may be in or not. An error of show ends it and is returned as it is.
+//
+// It blocks for three bounded calls for each page, and keeps the keys of one shard in memory.
+func (s *Service) Each(ctx context.Context, show func([]DeadLetter) error) error {
+	for shard := range s.cache.Shards() {
+		err := s.cache.EachDead(ctx, counter.Shard(shard), func(notes []cache.Note) error {
+			for part := range slices.Chunk(notes, pageSize) {
+				dead, err := s.read(ctx, part)
+				if err != nil {
+					return err
+				}
+				if err := show(dead); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// List returns up to limit (1 to MaxPage) dead letters after a cursor, and the cursor of the next page, nil at the end. A text
+// other than "" selects those whose key or reason contains it, in whatever case. A key that is dead all the time is in
+// exactly one page.
+//
+// It blocks for one bounded call for each shard and 500 of its dead letters, one more for each shard that is in the page, and
+// one to Postgres, for at most half of the time that ctx has left.
+func (s *Service) List(ctx context.Context, text string, after Cursor, limit int) (dead []DeadLetter, next *Cursor, err error) {
+	text = strings.ToLower(text)
+	limit = min(max(limit, 1), MaxPage)
+	var notes []cache.Note
+	for shard := after.Shard; int(shard) < s.cache.Shards() && len(notes) <= limit; shard++ {
+		more, err := s.notesAfter(ctx, shard, text, after.Key, limit-len(notes)+1) // one more shows that there is a next page
+		if err != nil {
+			return nil, nil, err
+		}
+		notes = append(notes, more...)
+		after.Key = ""
+	}
+	if len(notes) > limit {
+		notes = notes[:limit]
+		last := notes[limit-1].Key
+		next = &Cursor{Shard: s.cache.Shard(last), Key: last}
+	}
+	dead, err = s.read(ctx, notes)
+	return dead, next, err
+}
+
+// notesAfter returns the first n notes of the shard that contain the text, by key, after a key. Redis has them in no order, so
+// all are read.
+func (s *Service) notesAfter(ctx context.Context, shard counter.Shard, text string, after counter.Key, n int) ([]cache.Note, error) {
+	var first []cache.Note
+	cut := func() {
+		slices.SortFunc(first, func(x, y cache.Note) int { return cmp.Compare(x.Key, y.Key) })
+		first = first[:min(len(first), n)]
+	}
+	err := s.cache.EachDead(ctx, shard, func(notes []cache.Note) error {
+		for _, note := range notes {
+			if note.Key > after && contains(note, text) {
+				first = append(first, note)
+			}
+		}
+		if len(first) > 2*pageSize {
+			cut()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	cut()
+	return first, nil
+}
+
+// contains reports whether a note's key or reason contains the text, which is in lower case.
+func contains(note cache.Note, text string) bool {
+	return text == "" || strings.Contains(strings.ToLower(string(note.Key)), text) || strings.Contains(strings.ToLower(note.Reason), text)
+}
