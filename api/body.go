@@ -15,12 +15,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// body is a request's body on its way through the JSON reader.
-//
-// Bodies are read as tokens (jsontext), not into structs (json.Unmarshal): of the standard library's v1 and this one, only
-// this refuses duplicate names and invalid UTF-8 by itself, and both would take null for an integer field silently and
-// name an unknown field only in prose. As tokens, no reflection is needed, one operation of a batch can be wrong without the
-// others, reading stops at the bound of a batch, and a batch of 8 MiB is never in memory as text.
+// body is a request's body that is being read as JSON. It is decoded as it arrives, so a batch of 8 MiB is never in memory as
+// text. Unlike encoding/json, jsontext refuses duplicate names and invalid UTF-8.
 type body struct {
 	json   jsontext.Decoder
 	source source
@@ -28,10 +24,10 @@ type body struct {
 
 var bodies = sync.Pool{New: func() any { return new(body) }}
 
-// source reads from the connection and keeps what the JSON reader would wrap away.
+// source reads from the connection, and keeps the error that the JSON decoder would hide.
 type source struct {
 	reader   io.Reader
-	arriving *arrival // nil: nobody counts what comes
+	arriving *arrival // nil: not a batch
 	read     int64    // bytes
 	err      error    // other than io.EOF
 }
@@ -50,8 +46,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // jsontext compares it with io.EOF
 }
 
-// openBody checks what can be known of a body before it is read whole. It returns nil for a request without one; else the
-// caller closes it. arriving, if any, is told of what comes.
+// openBody checks the headers of a body. It returns nil for a request without one; else the
+// caller closes it. arriving, unless nil, counts what arrives.
 func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error) {
 	r := c.Request()
 	if r.ContentLength > limitBytes {
@@ -75,13 +71,13 @@ func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error
 	return b, nil
 }
 
-// isEmpty looks at the first bytes, since a chunked body does not announce that it has none.
+// isEmpty reads the first bytes, since a chunked body does not announce that it is empty.
 func (b *body) isEmpty() bool {
 	b.json.PeekKind() // its error comes again with the first read
 	return b.source.read == 0 && b.source.err == nil
 }
 
-// close makes the body available to other requests, unless its buffer may have grown.
+// close returns the body to the pool, unless its buffer may have grown.
 func (b *body) close() {
 	large := b.source.read > maxPooledBytes
 	b.source = source{}
@@ -90,7 +86,7 @@ func (b *body) close() {
 	}
 }
 
-// checkMediaType lets application/json in UTF-8 pass, not compressed.
+// checkMediaType accepts application/json in UTF-8, not compressed.
 func checkMediaType(h http.Header) error {
 	for _, coding := range h["Content-Encoding"] {
 		if !strings.EqualFold(strings.TrimSpace(coding), "identity") {
@@ -104,7 +100,7 @@ func checkMediaType(h http.Header) error {
 	case len(given) > 1:
 		return unsupported("Content-Type is there %d times: it takes application/json, once", len(given))
 	case given[0] == echo.MIMEApplicationJSON:
-		return nil // and no map is made for its parameters
+		return nil // without a map for its parameters
 	}
 	mediaType, parameters, err := mime.ParseMediaType(given[0])
 	if err != nil || mediaType != echo.MIMEApplicationJSON {
@@ -122,14 +118,14 @@ func unsupported(format string, args ...any) error {
 
 func tooLarge(limitBytes int64) error {
 	return &counter.Error{
-		Code: counter.CodeBodyTooLarge, Detail: fmt.Sprintf("the body has more than the %d bytes that it may have", limitBytes),
+		Code: counter.CodeBodyTooLarge, Detail: fmt.Sprintf("the body is longer than the %d bytes that it may have", limitBytes),
 	}
 }
 
 // maxExcerptBytes of what a client has sent go into a detail.
 const maxExcerptBytes = 64
 
-// excerpt returns s in quotes, shortened where it is long.
+// excerpt returns s in quotes, cut off if it is long.
 func excerpt(s string) string {
 	if len(s) > maxExcerptBytes {
 		return fmt.Sprintf("%q...", strings.ToValidUTF8(s[:maxExcerptBytes], ""))

@@ -6,20 +6,21 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// defaultPage is how many dead letters a page has unless the request says otherwise.
+// defaultPage is how many dead letters a page has without a limit in the query.
 const defaultPage = 100
 
-// deadPage is a part of the list of dead letters.
+// deadPage is a page of the list of dead letters.
 type deadPage struct {
 	Dead  []operate.DeadLetter `json:"dead"`
 	Next  *string              `json:"next"`  // cursor of the next page; null at the end
-	Total int64                `json:"total"` // dead letters there are
+	Total int64                `json:"total"` // of all pages
 }
 
 // listDead answers with a page of the dead letters.
@@ -61,7 +62,7 @@ func (a *admin) showDead(ctx context.Context, c echo.Context) error {
 	return answerJSON(c, shown)
 }
 
-// discarded says what a discard has dropped, and what is left.
+// discarded is the answer to a discard.
 type discarded struct {
 	Key     counter.Key    `json:"key"`
 	Dropped operate.Stored `json:"dropped"` // what Redis had
@@ -95,15 +96,55 @@ func (a *admin) discardDead(ctx context.Context, c echo.Context) error {
 	return answerJSON(c, answer)
 }
 
-// redriven says what a redrive has done.
+// redriven is the answer to a redrive.
 type redriven struct {
 	Redriven int           `json:"redriven"` // due for a flush now
-	NotDead  []counter.Key `json:"not_dead"` // of those that were named: left alone
-	Complete bool          `json:"complete"` // false: there were too many for one request; repeat it
-	Workers  int           `json:"workers"`  // that run: with none, they wait
+	NotDead  []counter.Key `json:"not_dead"` // named, but left alone
+	Complete bool          `json:"complete"` // false: the time was over; repeat the request
+	Workers  int           `json:"workers"`  // running; with none, the keys wait
 }
 
-// redriveDead makes dead letters due again.
+// MaxRedrive is the most keys that one request may name: each takes up to five calls to Redis.
+const MaxRedrive = 1000
+
+// readRedrive reads what to redrive: the keys, or nil for all.
+func readRedrive(c echo.Context) ([]counter.Key, error) {
+	b, err := openBody(c, MaxBodyBytes, nil)
+	if err != nil {
+		return nil, err
+	}
+	if b == nil {
+		return nil, invalidBody(`the body is empty: it takes {"keys": [...]} or {"all": true}`)
+	}
+	defer b.close()
+	return b.redrive()
+}
+
+// redrive reads the whole body.
+func (b *body) redrive() (keys []counter.Key, err error) {
+	all := false
+	err = b.whole(func(name jsontext.Value) (known bool, err error) {
+		switch {
+		case isString(name, "keys"):
+			keys, err = b.keys(MaxRedrive)
+			return true, err
+		case isString(name, "all"):
+			value, err := b.value()
+			if err == nil && value.Kind() != jsontext.KindTrue {
+				err = invalidBody("all is %s: it takes true", excerpt(string(value)))
+			}
+			all = true
+			return true, err
+		}
+		return false, nil
+	})
+	if err == nil && all == (keys != nil) {
+		err = invalidBody(`it takes either {"keys": [...]} or {"all": true}`)
+	}
+	return keys, err
+}
+
+// redriveDead makes dead letters due for a flush.
 func (a *admin) redriveDead(ctx context.Context, c echo.Context) error {
 	keys, err := readRedrive(c)
 	if err != nil {
@@ -143,7 +184,7 @@ func (a *admin) logPostgres(c echo.Context, err error) {
 	}
 }
 
-// pageOf reads the query of a list.
+// pageOf reads the query of a list: limit and cursor.
 func pageOf(c echo.Context) (after operate.Cursor, limit int, err error) {
 	query := c.QueryParams()
 	limit = defaultPage

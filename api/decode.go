@@ -14,38 +14,109 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
+// Bodies are read as tokens, not into structs: an 8 MiB field name that a struct does not have takes 125 MB in json/v2, and
+// 34 MB here.
+
 // integerField reads the whole body: an object that holds the integer field, or nothing.
 func (b *body) integerField(field string) (n int64, found bool, err error) {
-	if err := b.begin(jsontext.KindBeginObject, "the body"); err != nil {
-		return 0, false, err
+	err = b.whole(func(name jsontext.Value) (bool, error) {
+		if !isString(name, field) {
+			return false, nil
+		}
+		value, err := b.value()
+		if err == nil {
+			found = true
+			n, err = integer(value, field)
+		}
+		return true, err
+	})
+	return n, found, err
+}
+
+// whole reads the whole body, an object; see object.
+func (b *body) whole(field func(name jsontext.Value) (known bool, err error)) error {
+	if err := b.object(wholeBody, field); err != nil {
+		return err
+	}
+	return b.end()
+}
+
+// wholeBody is the index of the body's own object.
+const wholeBody = -1
+
+// place names the object at an index of operations, for errors.
+func place(index int) string {
+	if index == wholeBody {
+		return "the body"
+	}
+	return "operations[" + strconv.Itoa(index) + "]"
+}
+
+// object calls field with the name of each field, which is valid until the next read. field reads the value, or reports that
+// it does not know the name.
+func (b *body) object(index int, field func(name jsontext.Value) (known bool, err error)) error {
+	if kind := b.json.PeekKind(); kind != jsontext.KindBeginObject && kind != jsontext.KindInvalid {
+		return invalidBody("%s is %s: it takes an object", place(index), kindName(kind))
+	}
+	if _, err := b.json.ReadToken(); err != nil {
+		return b.wrap(err)
 	}
 	for b.json.PeekKind() != jsontext.KindEndObject {
 		name, err := b.value()
 		if err != nil {
-			return 0, false, err
+			return err
 		}
-		if !isString(name, field) {
-			return 0, false, unknownField(name, "the body")
-		}
-		value, err := b.value()
+		known, err := field(name)
 		if err != nil {
-			return 0, false, err
+			return err
 		}
-		if n, err = integer(value, field); err != nil {
-			return 0, false, err
+		if !known {
+			return &counter.Error{
+				Code: counter.CodeUnknownField, Detail: place(index) + " has an unknown field " + excerpt(text(name)),
+			}
 		}
-		found = true
-	}
-	return n, found, b.end()
-}
-
-// begin reads the opening of an object or a list, what it says being called what in errors.
-func (b *body) begin(kind jsontext.Kind, what string) error {
-	if got := b.json.PeekKind(); got != kind && got != jsontext.KindInvalid {
-		return invalidBody("%s is %s: it takes %s", what, kindName(got), kindName(kind))
 	}
 	_, err := b.json.ReadToken()
 	return b.wrap(err)
+}
+
+// list calls element for each element of a list, which it reads. It stops at one more than most, so that memory is bounded.
+func (b *body) list(name string, most int, element func(index int) error) error {
+	if kind := b.json.PeekKind(); kind != jsontext.KindBeginArray && kind != jsontext.KindInvalid {
+		return invalidBody("%s is %s: it takes a list", name, kindName(kind))
+	}
+	if _, err := b.json.ReadToken(); err != nil {
+		return b.wrap(err)
+	}
+	for index := 0; b.json.PeekKind() != jsontext.KindEndArray; index++ {
+		if index == most {
+			return &counter.Error{
+				Code: counter.CodeTooManyOperations, Detail: fmt.Sprintf("there are more than the %d %s that it takes", most, name),
+			}
+		}
+		if err := element(index); err != nil {
+			return err
+		}
+	}
+	_, err := b.json.ReadToken()
+	return b.wrap(err)
+}
+
+// keys reads a list of 1 to most keys. It stops at the first that is wrong.
+func (b *body) keys(most int) (keys []counter.Key, err error) {
+	err = b.list("keys", most, func(int) error {
+		value, err := b.value()
+		if err != nil {
+			return err
+		}
+		key, err := keyOf(value)
+		keys = append(keys, key)
+		return err
+	})
+	if err == nil && len(keys) == 0 {
+		err = invalidBody("keys is empty: it takes 1 to %d", most)
+	}
+	return keys, err
 }
 
 // value reads a value of any kind, or the name of a field. It is valid until the next read.
@@ -54,11 +125,8 @@ func (b *body) value() (jsontext.Value, error) {
 	return value, b.wrap(err)
 }
 
-// end reads the closing of the body's object, after which nothing may come.
+// end expects the end of the body.
 func (b *body) end() error {
-	if _, err := b.json.ReadToken(); err != nil {
-		return b.wrap(err)
-	}
 	_, err := b.json.ReadToken()
 	switch {
 	case err == nil:
@@ -70,8 +138,7 @@ func (b *body) end() error {
 	}
 }
 
-// wrap turns an error of reading into what the client is told: the connection's comes first, whose consequence the
-// others are.
+// wrap turns an error of reading into what the client is told: the connection's comes first, because it causes the others.
 func (b *body) wrap(err error) error {
 	if err == nil {
 		return nil
@@ -94,7 +161,7 @@ func (b *body) wrap(err error) error {
 	}
 }
 
-// maxReasonBytes leaves room for the place that jsontext names, whose names of fields are the client's and may be long.
+// maxReasonBytes bounds what is shown of an error of jsontext, which quotes client-supplied field names.
 const maxReasonBytes = 200
 
 func reason(err error) string {
@@ -105,7 +172,16 @@ func reason(err error) string {
 	return s
 }
 
-// integer returns the integer that value is. 1.0 and 1e2 are none: what does not look like an integer is more often a
+func keyOf(value jsontext.Value) (counter.Key, error) {
+	if value.Kind() != jsontext.KindString {
+		return "", &counter.Error{
+			Code: counter.CodeInvalidKey, Detail: "key is " + kindName(value.Kind()) + ": it takes a string",
+		}
+	}
+	return counter.ParseKey(text(value))
+}
+
+// integer returns the integer that value is. It refuses 1.0 and 1e2: what does not look like an integer is more often a
 // mistake of the client than meant.
 func integer(value jsontext.Value, field string) (int64, error) {
 	if value.Kind() != jsontext.KindNumber {
@@ -132,7 +208,7 @@ func isString(value jsontext.Value, s string) bool {
 	return string(value[1:len(value)-1]) == s
 }
 
-// text returns what a JSON string says. value has been checked by the reader.
+// text returns what a JSON string says. The decoder has checked value.
 func text(value jsontext.Value) string {
 	if bytes.IndexByte(value, '\\') < 0 {
 		return string(value[1 : len(value)-1])
@@ -163,10 +239,4 @@ func kindName(kind jsontext.Kind) string {
 
 func invalidBody(format string, args ...any) error {
 	return &counter.Error{Code: counter.CodeInvalidBody, Detail: fmt.Sprintf(format, args...)}
-}
-
-func unknownField(name jsontext.Value, where string) error {
-	return &counter.Error{
-		Code: counter.CodeUnknownField, Detail: fmt.Sprintf("%s has an unknown field %s", where, excerpt(text(name))),
-	}
 }

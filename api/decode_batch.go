@@ -1,15 +1,13 @@
 package api
 
 import (
-	"fmt"
-
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 // planned is one operation of a batch as it was asked for: one that can be carried out, or the reason why not. Its Key is
-// empty where that is the reason.
+// empty if that is the reason.
 type planned struct {
 	counter.Operation
 
@@ -18,171 +16,117 @@ type planned struct {
 
 // operations reads the whole body of a batch. An error is one of the request, and nothing of it may be applied.
 func (b *body) operations() ([]planned, error) {
-	if err := b.begin(jsontext.KindBeginObject, "the body"); err != nil {
-		return nil, err
-	}
 	var plan []planned
-	for b.json.PeekKind() != jsontext.KindEndObject {
-		name, err := b.value()
-		if err != nil {
-			return nil, err
-		}
+	err := b.whole(func(name jsontext.Value) (bool, error) {
 		if !isString(name, "operations") {
-			return nil, unknownField(name, "the body")
+			return false, nil
 		}
-		if plan, err = b.operationList(); err != nil {
-			return nil, err
-		}
-	}
-	if err := b.end(); err != nil {
+		return true, b.list("operations", MaxOperations, func(index int) error {
+			op, err := b.operation(index)
+			plan = append(plan, op)
+			return err
+		})
+	})
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if len(plan) == 0 {
+	case len(plan) == 0:
 		return nil, invalidBody("operations is empty or missing: it takes 1 to %d", MaxOperations)
 	}
 	return plan, nil
 }
 
-// operationList stops at the first operation that is too many, so that what is kept in memory is bounded.
-func (b *body) operationList() ([]planned, error) {
-	if err := b.begin(jsontext.KindBeginArray, "operations"); err != nil {
-		return nil, err
-	}
-	var plan []planned
-	for b.json.PeekKind() != jsontext.KindEndArray {
-		if len(plan) == MaxOperations {
-			return nil, &counter.Error{
-				Code:   counter.CodeTooManyOperations,
-				Detail: fmt.Sprintf("the batch has more than the %d operations that it may have", MaxOperations),
-			}
-		}
-		op, err := b.operation(len(plan))
-		if err != nil {
-			return nil, err
-		}
-		plan = append(plan, op)
-	}
-	_, err := b.json.ReadToken()
-	return plan, b.wrap(err)
-}
-
 // operation reads the operation at index.
 func (b *body) operation(index int) (planned, error) {
-	if b.json.PeekKind() != jsontext.KindBeginObject { // else no name is made for it
-		err := b.begin(jsontext.KindBeginObject, operationName(index))
+	var o operationBody
+	err := b.object(index, func(name jsontext.Value) (bool, error) {
+		switch {
+		case isString(name, "op"):
+			return true, readField(b, &o.op, kindOf)
+		case isString(name, "key"):
+			return true, readField(b, &o.key, keyOf)
+		case isString(name, fieldBy):
+			return true, readField(b, &o.by, func(v jsontext.Value) (int64, error) { return integer(v, fieldBy) })
+		case isString(name, fieldValue):
+			return true, readField(b, &o.value, func(v jsontext.Value) (int64, error) { return integer(v, fieldValue) })
+		case isString(name, "id"):
+			return true, readField(b, &o.id, idOf)
+		}
+		return false, nil
+	})
+	if err != nil {
 		return planned{}, err
 	}
-	if _, err := b.json.ReadToken(); err != nil {
-		return planned{}, b.wrap(err)
-	}
-	var f operationFields
-	for b.json.PeekKind() != jsontext.KindEndObject {
-		field, err := b.operationField(index)
-		if err != nil {
-			return planned{}, err
-		}
-		value, err := b.value()
-		if err != nil {
-			return planned{}, err
-		}
-		f.set(field, value)
-	}
-	_, err := b.json.ReadToken()
-	return f.plan(), b.wrap(err)
+	return o.plan(), nil
 }
 
-// The fields of an operation.
+// operationBody is an operation in a batch.
+type operationBody struct {
+	op        field[counter.Kind]
+	key       field[counter.Key]
+	id        field[string]
+	by, value field[int64]
+}
+
+// field is a field of an operation. What is wrong with it is the operation's error: the others of the batch are carried out.
+type field[T any] struct {
+	value T
+	err   error
+	given bool
+}
+
+func readField[T any](b *body, f *field[T], parse func(jsontext.Value) (T, error)) error {
+	value, err := b.value()
+	if err == nil {
+		f.given = true
+		f.value, f.err = parse(value)
+	}
+	return err
+}
+
+// The fields that hold an amount.
 const (
-	fieldOp    = "op"
-	fieldKey   = "key"
 	fieldBy    = "by"
 	fieldValue = "value"
-	fieldID    = "id"
 )
 
-func (b *body) operationField(index int) (string, error) {
-	name, err := b.value()
-	if err != nil {
-		return "", err
-	}
-	for _, field := range [...]string{fieldOp, fieldKey, fieldBy, fieldValue, fieldID} {
-		if isString(name, field) {
-			return field, nil
-		}
-	}
-	return "", unknownField(name, operationName(index))
-}
-
-func operationName(index int) string {
-	return fmt.Sprintf("operations[%d]", index)
-}
-
-// operationFields collects the fields of an operation, which come in any order, and what is wrong with each.
-type operationFields struct {
-	kind                       counter.Kind
-	key                        counter.Key
-	id                         string
-	by, value                  int64
-	kindErr, keyErr, idErr     error
-	byErr, valueErr            error
-	hasOp, hasKey, hasBy, hasV bool
-}
-
-func (f *operationFields) set(field string, value jsontext.Value) {
-	switch field {
-	case fieldOp:
-		f.hasOp = true
-		f.kind, f.kindErr = kindOf(value)
-	case fieldKey:
-		f.hasKey = true
-		f.key, f.keyErr = keyOf(value)
-	case fieldBy:
-		f.hasBy = true
-		f.by, f.byErr = integer(value, fieldBy)
-	case fieldValue:
-		f.hasV = true
-		f.value, f.valueErr = integer(value, fieldValue)
-	case fieldID:
-		f.id, f.idErr = idOf(value)
-	}
-}
-
 // plan makes an operation of the fields, or names the first thing that is wrong with them.
-func (f *operationFields) plan() planned {
-	p := planned{Operation: counter.Operation{Key: f.key, Kind: f.kind, ID: f.id}}
+func (o *operationBody) plan() planned {
+	p := planned{Operation: counter.Operation{Key: o.key.value, Kind: o.op.value, ID: o.id.value}}
 	switch {
-	case !f.hasKey:
+	case !o.key.given:
 		p.err = &counter.Error{Code: counter.CodeInvalidKey, Detail: "key is missing"}
-	case f.keyErr != nil:
-		p.err = f.keyErr
-	case !f.hasOp:
+	case o.key.err != nil:
+		p.err = o.key.err
+	case !o.op.given:
 		p.err = invalidBody("op is missing: it takes increment, set or delete")
-	case f.kindErr != nil:
-		p.err = f.kindErr
-	case f.idErr != nil:
-		p.err = f.idErr
+	case o.op.err != nil:
+		p.err = o.op.err
+	case o.id.err != nil:
+		p.err = o.id.err
 	default:
-		p.Amount, p.err = f.amount()
+		p.Amount, p.err = o.amount()
 	}
 	return p
 }
 
-func (f *operationFields) amount() (int64, error) {
+func (o *operationBody) amount() (int64, error) {
+	kind := o.op.value
 	switch {
-	case f.kind == counter.Delete && (f.hasBy || f.hasV):
+	case kind == counter.Delete && (o.by.given || o.value.given):
 		return 0, invalidBody("delete takes no amount")
-	case f.kind == counter.Increment && f.hasV:
+	case kind == counter.Increment && o.value.given:
 		return 0, invalidBody("increment takes by, not value")
-	case f.kind == counter.Set && f.hasBy:
+	case kind == counter.Set && o.by.given:
 		return 0, invalidBody("set takes value, not by")
-	case f.kind == counter.Set && !f.hasV:
+	case kind == counter.Set && !o.value.given:
 		return 0, invalidBody("value is missing: set needs it")
-	case f.kind == counter.Increment && !f.hasBy:
+	case kind == counter.Increment && !o.by.given:
 		return 1, nil
-	case f.kind == counter.Increment:
-		return f.by, f.byErr
+	case kind == counter.Increment:
+		return o.by.value, o.by.err
 	default:
-		return f.value, f.valueErr
+		return o.value.value, o.value.err
 	}
 }
 
@@ -192,10 +136,11 @@ func kindOf(value jsontext.Value) (counter.Kind, error) {
 			return kind, nil
 		}
 	}
-	if value.Kind() != jsontext.KindString {
-		return 0, invalidBody("op is %s: it takes increment, set or delete", kindName(value.Kind()))
+	given := kindName(value.Kind())
+	if value.Kind() == jsontext.KindString {
+		given = excerpt(text(value))
 	}
-	return 0, invalidBody("op is %s: it takes increment, set or delete", excerpt(text(value)))
+	return 0, invalidBody("op is %s: it takes increment, set or delete", given)
 }
 
 func idOf(value jsontext.Value) (string, error) {
@@ -205,13 +150,4 @@ func idOf(value jsontext.Value) (string, error) {
 		}
 	}
 	return counter.ParseID(text(value))
-}
-
-func keyOf(value jsontext.Value) (counter.Key, error) {
-	if value.Kind() != jsontext.KindString {
-		return "", &counter.Error{
-			Code: counter.CodeInvalidKey, Detail: "key is " + kindName(value.Kind()) + ": it takes a string",
-		}
-	}
-	return counter.ParseKey(text(value))
 }

@@ -13,15 +13,15 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// Flusher asks the workers for a flush and says what is left: an *operate.Service.
+// Flusher asks the workers for a flush and returns what is left: an *operate.Service.
 type Flusher interface {
 	Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error)
 }
 
-// maxFlushes bounds the flushes that are waited for at a time: each reads every shard ten times a second.
+// maxFlushes bounds the concurrent flushes: each reads every shard ten times a second.
 const maxFlushes = 4
 
-// flush has everything, or the keys in the body, flushed now, and says what is left.
+// flush asks the workers to flush everything, or the keys in the body, and answers what is left.
 func (s *server) flush(c echo.Context) error {
 	keys, err := readFlush(c)
 	if err != nil {
@@ -31,7 +31,7 @@ func (s *server) flush(c echo.Context) error {
 	case s.flushes <- struct{}{}:
 		defer func() { <-s.flushes }()
 	default:
-		return noRoom("too many flushes are waited for; none was asked for")
+		return noRoom("too many flushes are in progress; none was asked for")
 	}
 	prefers := readPreferences(c.Request().Header)
 	bound := prefers.wait
@@ -50,7 +50,7 @@ func (s *server) flush(c echo.Context) error {
 	return nil
 }
 
-// answerLeft answers 200 when Postgres has everything that can get there, else 202.
+// answerLeft answers 200 if nothing is dirty but dead letters, else 202.
 func answerLeft(c echo.Context, left operate.Left) {
 	status := http.StatusOK
 	if left.Dirty > 0 {
@@ -63,27 +63,18 @@ func answerLeft(c echo.Context, left operate.Left) {
 }
 
 // readFlush reads which keys to flush; nil for all.
-func readFlush(c echo.Context) ([]counter.Key, error) {
+func readFlush(c echo.Context) (keys []counter.Key, err error) {
 	b, err := openBody(c, MaxBatchBodyBytes, nil)
 	if b == nil || err != nil {
 		return nil, err
 	}
 	defer b.close()
-	if err := b.begin(jsontext.KindBeginObject, "the body"); err != nil {
-		return nil, err
-	}
-	var keys []counter.Key
-	for b.json.PeekKind() != jsontext.KindEndObject {
-		name, err := b.value()
-		if err != nil {
-			return nil, err
-		}
+	err = b.whole(func(name jsontext.Value) (bool, error) {
 		if !isString(name, "keys") {
-			return nil, unknownField(name, "the body")
+			return false, nil
 		}
-		if keys, err = b.keyList(operate.MaxFlushKeys); err != nil {
-			return nil, err
-		}
-	}
-	return keys, b.end()
+		keys, err = b.keys(operate.MaxFlushKeys)
+		return true, err
+	})
+	return keys, err
 }
