@@ -59,7 +59,7 @@ type server struct {
 	metrics  *metrics
 	health   map[string]http.Handler
 	stopping func() bool
-	intake   *intake
+	batches  *admission
 	admin    Admin
 	flusher  Flusher
 	flushes  chan struct{}   // one element for each that is waited for
@@ -90,7 +90,7 @@ func newServer(counters Counters, options Options) *server {
 		log:      options.Logger,
 		health:   options.Health,
 		stopping: options.Stopping,
-		intake:   newIntake(maxSmallBatches, maxLargeBatches, batchGrace),
+		batches:  newAdmission(maxSmallBatches, maxLargeBatches, batchGrace),
 		admin:    options.Admin,
 		flusher:  options.Flusher,
 		flushes:  make(chan struct{}, maxFlushes),

@@ -58,7 +58,7 @@ func allSynced(results []counter.Result) bool {
 
 // readBatch reads a batch, as far as there is room for it among the others.
 func (s *server) readBatch(c echo.Context) (plan []planned, err error) {
-	arriving, err := s.intake.begin(c)
+	arriving, err := s.batches.admit(c)
 	if err != nil {
 		return nil, err
 	}

@@ -73,19 +73,19 @@ func Statuses() map[counter.Code]int {
 	return statuses
 }
 
-// Inside is how many bodies are in each lane.
+// Inside is how many bodies hold a slot of each limiter.
 type Inside struct{ Small, Large int }
 
 // NewNarrow is New with room for few batches, and how many bodies are in it.
 func NewNarrow(counters Counters, small, large int, grace time.Duration) (handler http.Handler, inside func() Inside) {
 	s := newServer(counters, Options{})
-	s.intake = newIntake(small, large, grace)
-	count := func(l *lane) int {
+	s.batches = newAdmission(small, large, grace)
+	count := func(l *limiter) int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return len(l.inside)
+		return len(l.holders)
 	}
-	return s.router(), func() Inside { return Inside{count(s.intake.small), count(s.intake.large)} }
+	return s.router(), func() Inside { return Inside{count(s.batches.small), count(s.batches.large)} }
 }
 
 // NewHasty is New with another bound on each admin request.
