@@ -15,11 +15,11 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// Admin is what operators may do over HTTP, under /v1/admin.
+// Admin configures the paths under /v1/admin, for operators.
 type Admin struct {
-	// Token is what they send as Authorization: Bearer. Without it there are no such paths.
+	// Token must be sent as Authorization: Bearer. If it is empty, there are no such paths.
 	Token string
-	// Operator carries out what they ask for.
+	// Operator carries out the requests.
 	Operator *operate.Service
 }
 
@@ -30,9 +30,9 @@ const (
 )
 
 const (
-	// maxAdmins bounds the admin requests at a time: each may read the dead hash of every shard.
+	// maxAdmins bounds the concurrent admin requests: each may read the dead hash of every shard.
 	maxAdmins = 4
-	// adminTimeout bounds one of them, within the time that serve gives an answer.
+	// adminTimeout bounds each of them. It is less than the server's write timeout.
 	adminTimeout = 30 * time.Second
 )
 
@@ -42,8 +42,8 @@ type admin struct {
 
 	token    [sha256.Size]byte
 	operator *operate.Service
-	slots    chan struct{} // one element for each request that is being carried out
-	timeout  time.Duration // for each
+	slots    chan struct{} // one element for each request in progress
+	timeout  time.Duration // of each
 }
 
 // adminRoutes adds the routes to e if there is a token.
@@ -62,7 +62,7 @@ func (s *server) adminRoutes(e *echo.Echo) {
 	e.POST("/v1/admin/dead/redrive", a.guard(a.redriveDead))
 }
 
-// guard lets requests with the token pass, some at a time, each with a bound.
+// guard admits requests with the token, maxAdmins at a time, each with a timeout.
 func (a *admin) guard(next func(ctx context.Context, c echo.Context) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if !a.authorized(c.Request().Header) {
@@ -73,7 +73,7 @@ func (a *admin) guard(next func(ctx context.Context, c echo.Context) error) echo
 		case a.slots <- struct{}{}:
 			defer func() { <-a.slots }()
 		default:
-			return noRoom("too many admin requests are under way; nothing was done")
+			return noRoom("too many admin requests are in progress; nothing was done")
 		}
 		ctx, cancel := context.WithTimeout(c.Request().Context(), a.timeout)
 		defer cancel()
@@ -81,7 +81,7 @@ func (a *admin) guard(next func(ctx context.Context, c echo.Context) error) echo
 	}
 }
 
-// authorized compares hashes, so that the time it takes tells neither the token nor its length.
+// authorized compares hashes, so that its duration reveals neither the token nor its length.
 func (a *admin) authorized(h http.Header) bool {
 	given := h[echo.HeaderAuthorization]
 	if len(given) != 1 {
@@ -92,11 +92,11 @@ func (a *admin) authorized(h http.Header) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], a.token[:]) == 1
 }
 
-// answerJSON answers 200 with v, which can be encoded.
+// answerJSON answers 200 with v.
 func answerJSON(c echo.Context, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
-		return err //nolint:wrapcheck // it is a mistake of this package, and logged as one
+		return err //nolint:wrapcheck // v cannot be encoded: a bug, which is logged as one
 	}
 	write(c, http.StatusOK, jsonType, text)
 	return nil

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/labstack/echo/v4"
 
@@ -26,37 +27,29 @@ func (s *server) batch(c echo.Context) error {
 	}
 	identify(plan, id)
 	results := s.carryOut(c, plan, options)
-	s.account(c, plan, results)
+	s.countFailures(c, results)
 
-	common, failed := failures(results)
-	sayReplayed(c, allReplayed(results))
+	outcome := summarize(results)
+	sayReplayed(c, outcome.replayed)
+	late := prefers.forPostgres() && outcome.late
 	switch {
-	case failed == len(results) && common != nil:
-		writeProblem(c, common) // counted and logged by account
-	case prefers.minimal && failed == 0 && (!prefers.forPostgres() || allSynced(results)):
+	case outcome.operations == len(results) && outcome.common != nil:
+		writeProblem(c, outcome.common) // counted and logged by countFailures
+	case prefers.minimal && outcome.operations == 0 && !late:
 		prefers.applied(c, true)
 		noContent(c)
-	case prefers.forPostgres() && !allSynced(results):
-		prefers.applied(c, false)
-		answerResults(c, http.StatusAccepted, plan, results)
 	default:
 		prefers.applied(c, false)
-		answerResults(c, http.StatusOK, plan, results)
+		status := http.StatusOK
+		if late {
+			status = http.StatusAccepted
+		}
+		answerResults(c, status, plan, results)
 	}
 	return nil
 }
 
-// allSynced reports that Postgres has all that was applied.
-func allSynced(results []counter.Result) bool {
-	for _, r := range results {
-		if r.Err == nil && !r.Counter.Synced {
-			return false
-		}
-	}
-	return true
-}
-
-// readBatch reads a batch, as far as there is room for it among the others.
+// readBatch reads a batch, if it is admitted among those that are being received.
 func (s *server) readBatch(c echo.Context) (plan []planned, err error) {
 	arriving, err := s.batches.admit(c)
 	if err != nil {
@@ -79,6 +72,23 @@ func (s *server) readBatch(c echo.Context) (plan []planned, err error) {
 	return b.operations()
 }
 
+// identify gives each operation of a batch that has no ID of its own one that is made of the request's: by its place among
+// those on its key, so that the batch may be repeated, also in another order of its keys. No client can give such an ID:
+// it has a control character in it.
+func identify(plan []planned, request string) {
+	if request == "" {
+		return
+	}
+	places := make(map[counter.Key]int, len(plan))
+	for i, p := range plan {
+		if p.err != nil || p.ID != "" {
+			continue
+		}
+		plan[i].ID = request + "\x01" + strconv.Itoa(places[p.Key])
+		places[p.Key]++
+	}
+}
+
 // carryOut returns a result for each planned operation: its own error, or what became of it.
 func (s *server) carryOut(c echo.Context, plan []planned, options writepath.Options) []counter.Result {
 	ops := make([]counter.Operation, 0, len(plan))
@@ -89,7 +99,7 @@ func (s *server) carryOut(c echo.Context, plan []planned, options writepath.Opti
 	}
 	var done []counter.Result
 	if len(ops) > 0 {
-		done = s.do(c, ops, options)
+		done = s.do(c, options, ops...)
 	}
 	if len(ops) == len(plan) {
 		return done
@@ -105,53 +115,57 @@ func (s *server) carryOut(c echo.Context, plan []planned, options writepath.Opti
 	return results
 }
 
-// account counts each operation, and logs each kind of failure once.
-func (s *server) account(c echo.Context, plan []planned, results []counter.Result) {
+// countFailures counts each operation that failed, and logs each kind of failure once.
+func (s *server) countFailures(c echo.Context, results []counter.Result) {
 	type group struct {
 		first      *counter.Error
 		operations int
 	}
-	var groups map[counter.Code]group
-	for i, r := range results {
+	groups := make(map[counter.Code]*group)
+	for _, r := range results {
 		if r.Err == nil {
-			s.metrics.succeeded(plan[i].Kind, r.Replayed)
 			continue
 		}
 		e := asProblem(r.Err)
 		s.metrics.reject(e.Code)
-		if groups == nil {
-			groups = make(map[counter.Code]group)
+		if groups[e.Code] == nil {
+			groups[e.Code] = &group{first: e}
 		}
-		g := groups[e.Code]
-		if g.first == nil {
-			g.first = e
-		}
-		g.operations++
-		groups[e.Code] = g
+		groups[e.Code].operations++
 	}
 	for _, g := range groups {
 		s.failures.log(c, g.first, g.operations)
 	}
 }
 
-// failures returns how many operations failed, and the first's error if all that failed have its code.
-func failures(results []counter.Result) (common *counter.Error, failed int) {
+// summary is what the results of a batch have in common.
+type summary struct {
+	operations int            // that failed
+	common     *counter.Error // the first error, if all that failed have its code
+	late       bool           // Postgres does not have all that was applied
+	replayed   bool           // nothing was carried out by this request
+}
+
+func summarize(results []counter.Result) summary {
+	s := summary{replayed: true}
 	same := true
 	for _, r := range results {
+		s.replayed = s.replayed && r.Replayed
 		if r.Err == nil {
+			s.late = s.late || !r.Counter.Synced
 			continue
 		}
-		failed++
+		s.operations++
 		e := asProblem(r.Err)
-		if common == nil {
-			common = e
+		if s.common == nil {
+			s.common = e
 		}
-		same = same && e.Code == common.Code
+		same = same && e.Code == s.common.Code
 	}
 	if !same {
-		return nil, failed
+		s.common = nil
 	}
-	return common, failed
+	return s
 }
 
 // answerResults answers with what became of each operation.

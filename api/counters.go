@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -10,8 +11,12 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// headerPreferenceApplied tells the client which of its preferences was honoured.
-const headerPreferenceApplied = "Preference-Applied"
+// Headers of requests and answers.
+const (
+	headerIdempotencyKey    = "Idempotency-Key"
+	headerReplayed          = "Idempotent-Replayed" // this is the answer to an earlier request
+	headerPreferenceApplied = "Preference-Applied"  // which of the client's preferences were honoured
+)
 
 // get answers with the counter, without changing it.
 func (s *server) get(c echo.Context) error {
@@ -23,7 +28,7 @@ func (s *server) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r := s.one(c, counter.Operation{Key: key, Kind: counter.Get}, writepath.Options{Wait: query.wait, Version: query.version})
+	r := s.do(c, writepath.Options{Wait: query.wait, Version: query.version}, counter.Operation{Key: key, Kind: counter.Get})[0]
 	switch {
 	case r.Err != nil:
 		return r.Err
@@ -38,52 +43,18 @@ func (s *server) get(c echo.Context) error {
 }
 
 // increment adds to the counter. Without a body, or without by in it, it adds 1.
-func (s *server) increment(c echo.Context) error {
-	key, err := pathKey(c)
-	if err != nil {
-		return err
-	}
-	id, err := requestIdempotencyKey(c.Request().Header)
-	if err != nil {
-		return err
-	}
-	by, found, err := readInteger(c, fieldBy)
-	if err != nil {
-		return err
-	}
-	if !found {
-		by = 1
-	}
-	return s.change(c, counter.Operation{Key: key, Kind: counter.Increment, Amount: by, ID: id})
-}
+func (s *server) increment(c echo.Context) error { return s.change(c, counter.Increment) }
 
 // set gives the counter a value.
-func (s *server) set(c echo.Context) error {
-	key, err := pathKey(c)
-	if err != nil {
-		return err
-	}
-	id, err := requestIdempotencyKey(c.Request().Header)
-	if err != nil {
-		return err
-	}
-	value, found, err := readInteger(c, fieldValue)
-	if err != nil {
-		return err
-	}
-	if !found {
-		return invalidBody(`value is missing: the body takes {"value": 42}`)
-	}
-	return s.change(c, counter.Operation{Key: key, Kind: counter.Set, Amount: value, ID: id})
-}
+func (s *server) set(c echo.Context) error { return s.change(c, counter.Set) }
 
-// remove deletes the counter. One that is not there is none afterwards either: that is no error.
-func (s *server) remove(c echo.Context) error {
-	key, err := pathKey(c)
-	if err != nil {
-		return err
-	}
-	id, err := requestIdempotencyKey(c.Request().Header)
+// remove deletes the counter. It is no error if there is none.
+func (s *server) remove(c echo.Context) error { return s.change(c, counter.Delete) }
+
+// change carries out an operation that writes, and answers as the client prefers. That Postgres does not have it in time is
+// said also to a client that wants no value.
+func (s *server) change(c echo.Context, kind counter.Kind) error {
+	op, err := readOperation(c, kind)
 	if err != nil {
 		return err
 	}
@@ -92,61 +63,48 @@ func (s *server) remove(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r := s.one(c, counter.Operation{Key: key, Kind: counter.Delete, ID: id}, options)
+	r := s.do(c, options, op)[0]
 	if r.Err != nil {
 		return r.Err
 	}
 	sayReplayed(c, r.Replayed)
 	late := prefers.forPostgres() && !r.Counter.Synced
 	prefers.applied(c, prefers.minimal && !late)
-	if late {
-		r.Counter.Key = key
+	switch {
+	case !late && (prefers.minimal || kind == counter.Delete):
+		noContent(c)
+	case kind == counter.Delete:
+		r.Counter.Key = op.Key
 		answerDeleted(c, r.Counter)
-	} else {
-		noContent(c)
+	default:
+		r.Counter.SyncedVersion = 0 // it is the version
+		answerCounter(c, r.Counter, prefers.forPostgres())
 	}
 	return nil
 }
 
-// change carries out an increment or a set and answers as the client prefers. That Postgres does not have it in time is said
-// also to one that wants no value.
-func (s *server) change(c echo.Context, op counter.Operation) error {
-	prefers := readPreferences(c.Request().Header)
-	options, err := prefers.options()
-	if err != nil {
-		return err
+// readOperation reads the key, the Idempotency-Key and the amount of an operation that writes.
+func readOperation(c echo.Context, kind counter.Kind) (op counter.Operation, err error) {
+	op.Kind = kind
+	if op.Key, err = pathKey(c); err != nil {
+		return op, err
 	}
-	r := s.one(c, op, options)
-	if r.Err != nil {
-		return r.Err
+	if op.ID, err = requestIdempotencyKey(c.Request().Header); err != nil {
+		return op, err
 	}
-	sayReplayed(c, r.Replayed)
-	nothing := prefers.minimal && (!prefers.forPostgres() || r.Counter.Synced)
-	prefers.applied(c, nothing)
-	if nothing {
-		noContent(c)
-		return nil
+	found := false
+	switch kind {
+	case counter.Increment:
+		if op.Amount, found, err = readInteger(c, fieldBy); !found {
+			op.Amount = 1
+		}
+	case counter.Set:
+		if op.Amount, found, err = readInteger(c, fieldValue); !found && err == nil {
+			err = invalidBody(`value is missing: the body takes {"value": 42}`)
+		}
+	default: // a delete has no body
 	}
-	r.Counter.SyncedVersion = 0 // it is the version
-	answerCounter(c, r.Counter, prefers.forPostgres())
-	return nil
-}
-
-// one carries out a single operation. An error of it is counted by fail, its success here.
-func (s *server) one(c echo.Context, op counter.Operation, options writepath.Options) counter.Result {
-	r := s.do(c, []counter.Operation{op}, options)[0]
-	if r.Err == nil {
-		s.metrics.succeeded(op.Kind, r.Replayed)
-	}
-	return r
-}
-
-// do carries operations out, and times them unless they are a read or wait for Postgres.
-func (s *server) do(c echo.Context, ops []counter.Operation, options writepath.Options) []counter.Result {
-	if ops[0].Kind != counter.Get && options.Wait == 0 {
-		defer s.metrics.wrote(time.Now())
-	}
-	return s.counters.Do(c.Request().Context(), ops, options)
+	return op, err
 }
 
 // readInteger reads a body that holds one integer, or nothing.
@@ -159,8 +117,46 @@ func readInteger(c echo.Context, field string) (n int64, found bool, err error) 
 	return b.integerField(field)
 }
 
-// answerCounter answers 200, or 202 when the write was accepted while the value is not known; or, where Postgres was waited
-// for, when it does not have it.
+// requestIdempotencyKey returns the request's Idempotency-Key, "" if it has none. Its bytes are taken as they are: if a
+// client sends it in quotes, the quotes are a part of it.
+func requestIdempotencyKey(h http.Header) (string, error) {
+	given := h[headerIdempotencyKey]
+	switch len(given) {
+	case 0:
+		return "", nil
+	case 1:
+		return counter.ParseID(given[0])
+	default:
+		return "", &counter.Error{
+			Code:   counter.CodeInvalidIdempotencyKey,
+			Detail: fmt.Sprintf("%s is there %d times: it takes one", headerIdempotencyKey, len(given)),
+		}
+	}
+}
+
+// sayReplayed tells the client if this is the answer to an earlier request.
+func sayReplayed(c echo.Context, replayed bool) {
+	if replayed {
+		c.Response().Header().Set(headerReplayed, "true")
+	}
+}
+
+// do carries out operations and counts those that succeed. It times them unless they read, or wait for Postgres.
+func (s *server) do(c echo.Context, options writepath.Options, ops ...counter.Operation) []counter.Result {
+	if ops[0].Kind != counter.Get && options.Wait == 0 {
+		defer s.metrics.wrote(time.Now())
+	}
+	results := s.counters.Do(c.Request().Context(), ops, options)
+	for i, r := range results {
+		if r.Err == nil {
+			s.metrics.succeeded(ops[i].Kind, r.Replayed)
+		}
+	}
+	return results
+}
+
+// answerCounter answers 200, or 202 if the write was accepted while the value is not known; or, after a wait for Postgres, if
+// it does not have it.
 func answerCounter(c echo.Context, value counter.Counter, waited bool) {
 	b := getBuffer()
 	defer putBuffer(b)
@@ -172,7 +168,7 @@ func answerCounter(c echo.Context, value counter.Counter, waited bool) {
 	write(c, status, jsonType, b.bytes)
 }
 
-// answerDeleted answers 202: Postgres does not have it that the counter is deleted.
+// answerDeleted answers 202: the delete has not reached Postgres yet.
 func answerDeleted(c echo.Context, value counter.Counter) {
 	b := getBuffer()
 	defer putBuffer(b)

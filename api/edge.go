@@ -5,17 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"runtime/debug"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxRequestIDBytes bounds what is taken over from a client into logs and back. An UUID has 36, a W3C trace 55.
+// maxRequestIDBytes bounds a client's request ID, which is logged and sent back. A UUID has 36 bytes, a W3C trace 55.
 const maxRequestIDBytes = 128
 
-// edge is around every request, wrong paths included.
+// edge wraps every request, wrong paths included: it assigns the request ID and recovers panics.
 func (s *server) edge(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		r := c.Request()
@@ -33,17 +35,17 @@ func (s *server) edge(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// routeByRawPath makes Echo's router, which takes URL.RawPath where it is set and the decoded URL.Path else, see the
-// path as it was sent in every case. net/http leaves RawPath empty when encoding Path again gives what was sent; else a key
-// would be decoded twice or not depending on what else is in it ("%2541" must be "%41", not "A").
+// routeByRawPath makes Echo's router use the path as it was sent. The router takes URL.RawPath if it is set, else the decoded
+// URL.Path, and net/http leaves RawPath empty if encoding Path again gives what was sent. So a key would be decoded once or
+// twice depending on its other characters ("%2541" must become "%41", not "A").
 func routeByRawPath(r *http.Request) {
 	if r.URL.RawPath == "" {
 		r.URL.RawPath = r.URL.EscapedPath()
 	}
 }
 
-// recovered turns a panic into the answer 500. Where the answer has begun already it cannot be taken back: the connection
-// is cut, so that the client does not take a part for the whole.
+// recovered turns a panic into the answer 500. If the answer has begun, it cuts the connection instead, so that the client
+// does not take a part for the whole.
 func (s *server) recovered(c echo.Context, v any) error {
 	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(v) // net/http's own way to cut a connection
@@ -56,7 +58,7 @@ func (s *server) recovered(c echo.Context, v any) error {
 	return &counter.Error{Code: counter.CodeInternal}
 }
 
-// requestID returns given where it is fit to be logged and sent back (visible ASCII, bounded), else a new one.
+// requestID returns given if it is safe to log and to send back (visible ASCII, bounded), else a new one.
 func requestID(given string) string {
 	if given == "" || len(given) > maxRequestIDBytes {
 		return rand.Text()
@@ -69,7 +71,46 @@ func requestID(given string) string {
 	return given
 }
 
-// answerID returns the ID that edge has given to the request.
+// answerID returns the request ID that edge assigned.
 func answerID(c echo.Context) string {
 	return c.Response().Header().Get(echo.HeaderXRequestID)
+}
+
+// countersPath precedes a key.
+const countersPath = "/v1/counters/"
+
+// pathKey returns the key in the path. Echo passes the parameter as it was sent (see routeByRawPath), so it is decoded only
+// here. '+' stays '+': it means a space in queries and forms only.
+func pathKey(c echo.Context) (counter.Key, error) {
+	return decodeKey(c.Param("key"))
+}
+
+func decodeKey(encoded string) (counter.Key, error) {
+	key, err := url.PathUnescape(encoded)
+	if err != nil { // net/http refuses such a path earlier
+		return "", &counter.Error{Code: counter.CodeInvalidKey, Detail: "the key's percent-encoding is broken"}
+	}
+	return counter.ParseKey(key)
+}
+
+// notFound explains a path that no route has.
+func notFound(path string) error {
+	rest, isCounter := strings.CutPrefix(path, countersPath)
+	switch {
+	case isCounter && rest == "":
+		_, err := counter.ParseKey("")
+		return err
+	case isCounter && strings.Contains(rest, "/"):
+		return &counter.Error{
+			Code:   counter.CodeNotFound,
+			Detail: "there is nothing at this path; if the key has a slash in it, percent-encode it as %2F",
+		}
+	default:
+		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is nothing at this path; see /v1/openapi.yaml"}
+	}
+}
+
+// methodNotAllowed names the methods that the path takes, which Echo has put into the header.
+func methodNotAllowed(answer http.Header) error {
+	return &counter.Error{Code: counter.CodeMethodNotAllowed, Detail: "this path takes " + answer.Get(echo.HeaderAllow)}
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxPooledBytes keeps the buffer of one large batch from staying in memory for ever.
+// maxPooledBytes bounds the pooled buffers, so that one large batch does not hold memory for ever.
 const maxPooledBytes = 64 << 10
 
-// buffer is a slice that is used again.
+// buffer is a slice that is reused.
 type buffer struct{ bytes []byte }
 
 var buffers = sync.Pool{New: func() any { return &buffer{bytes: make([]byte, 0, 512)} }}
@@ -28,18 +28,18 @@ func putBuffer(b *buffer) {
 	}
 }
 
-// Values of headers that every answer has. net/http copies them before it sends them, so all answers can share them.
+// Header values of every answer. net/http copies them before it sends them, so all answers share them.
 var (
 	jsonType    = []string{echo.MIMEApplicationJSON}
 	problemType = []string{"application/problem+json"}
 	noStore     = []string{"no-store"}
 )
 
-// shortBodyBytes is a length up to which net/http says by itself how long a body is, and cheaper. What is over 2 KiB it would send
-// in chunks.
+// shortBodyBytes is a length up to which net/http itself sets Content-Length, at less cost. It would send a body over 2 KiB in
+// chunks.
 const shortBodyBytes = 1 << 10
 
-// write sends a whole answer. An error means that the client has gone: nobody is left to tell.
+// write sends a whole answer. It ignores errors: they mean that the client has gone.
 func write(c echo.Context, status int, contentType []string, body []byte) {
 	w := c.Response()
 	h := w.Header()
@@ -58,8 +58,8 @@ func noContent(c echo.Context) {
 	c.Response().WriteHeader(http.StatusNoContent)
 }
 
-// appendCounter appends a counter as JSON. The answers are put together by hand because that is all that most requests
-// cost in here; appending cannot fail and does not allocate.
+// appendCounter appends a counter as JSON. Encoding by hand cannot fail and does not allocate, and it is most of what a
+// request costs in this package.
 func appendCounter(b []byte, c counter.Counter) []byte {
 	b = append(b, `{"key":`...)
 	b = appendString(b, string(c.Key))
@@ -78,7 +78,7 @@ func appendCounter(b []byte, c counter.Counter) []byte {
 	return appendSynced(b, c.Synced)
 }
 
-// appendDeleted appends what became of a delete in a batch. A counter that never was has no version.
+// appendDeleted appends the result of a delete. A counter that never existed has no version.
 func appendDeleted(b []byte, c counter.Counter) []byte {
 	b = append(b, `{"key":`...)
 	b = appendString(b, string(c.Key))
@@ -96,7 +96,7 @@ func appendSynced(b []byte, synced bool) []byte {
 	return append(b, '}')
 }
 
-// appendReplayed adds to the object at the end of b that it is an earlier operation's answer, if it is.
+// appendReplayed adds "replayed" to the object at the end of b, if it is an earlier operation's answer.
 func appendReplayed(b []byte, replayed bool) []byte {
 	if !replayed {
 		return b
@@ -104,7 +104,7 @@ func appendReplayed(b []byte, replayed bool) []byte {
 	return append(b[:len(b)-1], `,"replayed":true}`...)
 }
 
-// appendFailed appends what became of an operation that was refused. The key is null where it was not a valid one.
+// appendFailed appends the result of an operation that failed. The key is null if it was not valid.
 func appendFailed(b []byte, key counter.Key, e *counter.Error) []byte {
 	b = append(b, `{"key":`...)
 	if key == "" {
@@ -135,8 +135,8 @@ func appendProblem(b []byte, e *counter.Error) []byte {
 	return append(b, `"}`...)
 }
 
-// appendString appends s as a JSON string, what is not UTF-8 in it as U+FFFD.
+// appendString appends s as a JSON string, with U+FFFD for invalid UTF-8.
 func appendString(b []byte, s string) []byte {
-	b, _ = jsontext.AppendQuote(b, s) // the error says that it had to replace something
+	b, _ = jsontext.AppendQuote(b, s) // its error only reports such a replacement
 	return b
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -12,10 +13,13 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// observers are the middleware that looks at requests: the access log where debug is on, spans where there is a Tracing. With neither there
-// is none, because Echo builds the chain anew for each request. Which it is, is decided once.
+// observers returns the access log if the level is debug, and spans if there is a Tracing. Without both there is no middleware,
+// because Echo builds the chain anew for each request.
 func (s *server) observers() []echo.MiddlewareFunc {
 	var chain []echo.MiddlewareFunc
 	if s.log.Enabled(s.ending, slog.LevelDebug) {
@@ -32,7 +36,7 @@ func (s *server) observers() []echo.MiddlewareFunc {
 	return chain
 }
 
-// unobserved are the requests of machines that come every few seconds.
+// unobserved skips the requests that machines send every few seconds.
 func unobserved(c echo.Context) bool {
 	switch c.Path() {
 	case "/healthz", "/readyz", "/metrics":
@@ -42,15 +46,15 @@ func unobserved(c echo.Context) bool {
 }
 
 const (
-	// idAttribute is what OpenTelemetry's semantic conventions call the header with the request's ID. That of the answer is there also
-	// where the client sent none, or one that is not taken over.
+	// idAttribute is the name that OpenTelemetry's semantic conventions give to the header with the request ID. The answer has it
+	// even if the client sent none, or one that was replaced.
 	idAttribute = "http.response.header.x-request-id"
 
-	// spanKey is where the span of a request is kept for those outside of it.
+	// spanKey stores the span of a request for log lines after its end.
 	spanKey = "afterwrite-span"
 )
 
-// nameSpan says on the span which request it is, and to who logs the request in which trace it is.
+// nameSpan writes the request ID to the span, and stores the span for logContext.
 func nameSpan(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		span := trace.SpanFromContext(c.Request().Context())
@@ -64,7 +68,7 @@ func nameSpan(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// logContext is the context for a line about the request: with its trace, also where its span has ended.
+// logContext returns a context for a line about the request, with its trace even after its span has ended.
 func logContext(c echo.Context) context.Context {
 	ctx := c.Request().Context()
 	if at, traced := c.Get(spanKey).(trace.SpanContext); traced {
@@ -73,7 +77,7 @@ func logContext(c echo.Context) context.Context {
 	return ctx
 }
 
-// answerErrors ends an error that was answered within the chain: otelecho passes it on, and it would be counted twice.
+// answerErrors drops an error that has been answered: otelecho passes it on, and it would be counted twice.
 func answerErrors(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if err := next(c); err != nil && !c.Response().Committed {
@@ -83,7 +87,7 @@ func answerErrors(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// accessLog writes a line for each request, errors answered.
+// accessLog writes a line for each request, after errors were answered.
 func (s *server) accessLog(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		began := time.Now()
@@ -98,7 +102,49 @@ func (s *server) accessLog(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// maxMethodBytes bounds what of a made-up method is logged.
+// maxMethodBytes bounds what is logged of an invented method.
 const maxMethodBytes = 16
 
 func method(r *http.Request) string { return r.Method[:min(len(r.Method), maxMethodBytes)] }
+
+// Bounds on the log of failures. While Redis is away every request fails for the same reason: some lines are as useful as 50,000 a
+// second, which would fill a disk. Errors of code internal are bugs, and are not limited.
+const (
+	failuresPerSecond = 10
+	failuresBurst     = 100
+)
+
+// failureLog logs what counter.Error keeps from clients, once for each request, and bounded.
+type failureLog struct {
+	logger *slog.Logger
+	limit  *rate.Limiter
+	unsaid atomic.Int64 // failures that were not logged since the last line
+}
+
+func newFailureLog(logger *slog.Logger) *failureLog {
+	return &failureLog{logger: logger, limit: rate.NewLimiter(failuresPerSecond, failuresBurst)}
+}
+
+// log logs e unless it is a refusal such as backpressure, which has no Err and is a metric, or the client has hung up.
+// operations is how many had this outcome.
+func (l *failureLog) log(c echo.Context, e *counter.Error, operations int) {
+	internal := e.Code == counter.CodeInternal
+	switch {
+	case problems[e.Code].status < http.StatusInternalServerError, e.Err == nil:
+		return
+	case internal:
+		l.line(c, slog.LevelError, e, operations)
+	case c.Request().Context().Err() != nil:
+		return
+	case l.limit.Allow():
+		l.line(c, slog.LevelWarn, e, operations)
+	default:
+		l.unsaid.Add(1)
+	}
+}
+
+func (l *failureLog) line(c echo.Context, level slog.Level, e *counter.Error, operations int) {
+	l.logger.Log(logContext(c), level, "request failed",
+		"request_id", answerID(c), "method", c.Request().Method, "route", c.Path(),
+		"code", string(e.Code), "operations", operations, "error", e.Err, "unsaid", l.unsaid.Swap(0))
+}

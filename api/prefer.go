@@ -13,22 +13,22 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// maxWait bounds how long an answer may wait for Postgres: half of what proxies usually give a request.
+// maxWait bounds the wait for Postgres: half of what proxies usually allow for a request.
 const maxWait = 30 * time.Second
 
-// preferences are what a client prefers (RFC 7240), as far as it is known here.
+// preferences are the known ones of the header Prefer (RFC 7240).
 type preferences struct {
 	minimal bool          // return=minimal: no value back
-	wait    time.Duration // wait=5: until Postgres has it, for at most that long; 0: not at all
+	wait    time.Duration // wait=5: at most 5 s, until Postgres has it; 0: not at all
 
-	waitGiven bool // also where it is 0
+	waitGiven bool // even if it is 0
 
-	durability string // durability=replica: where a write has to be before it is answered; "": in Redis
+	durability string // durability=replica: where a write must be before it is answered; "": in Redis
 }
 
-// readPreferences reads the preferences of a request. Names and their values have no case, a value may be quoted, parameters
-// are skipped, and of several preferences of one name the first counts, also across several headers. What cannot be
-// understood is skipped too, as RFC 7240 wants it.
+// readPreferences reads the preferences of a request. Case does not matter, a value may be quoted, and of several preferences
+// with one name the first counts, also across several headers. Parameters are skipped, and so is what cannot be understood,
+// as RFC 7240 requires.
 func readPreferences(h http.Header) preferences {
 	var p preferences
 	var seenReturn, seenWait, seenDurability bool
@@ -50,7 +50,7 @@ func readPreferences(h http.Header) preferences {
 				seenDurability = true
 				p.durability = strings.ToLower(value)
 				if p.durability == "" {
-					p.durability = "nothing" // which is no level: it is refused
+					p.durability = "nothing" // not a level, so it is refused
 				}
 			}
 		}
@@ -58,7 +58,7 @@ func readPreferences(h http.Header) preferences {
 	return p
 }
 
-// seconds reads RFC 7240's wait: whole seconds. More than maxWait are that; what is no number is none.
+// seconds reads RFC 7240's wait: whole seconds, cut to maxWait. ok is false if it is not a number.
 func seconds(value string) (wait time.Duration, ok bool) {
 	n, err := strconv.ParseUint(value, 10, 16)
 	if err != nil {
@@ -67,7 +67,7 @@ func seconds(value string) (wait time.Duration, ok bool) {
 	return min(time.Duration(n)*time.Second, maxWait), true
 }
 
-// levels are what durability takes, and how long each is waited for where wait does not say so.
+// levels are the values of durability, each with its wait if the request has none.
 var levels = map[string]struct {
 	level writepath.Durability
 	bound time.Duration
@@ -77,8 +77,8 @@ var levels = map[string]struct {
 	"database": {writepath.InPostgres, defaultWait},
 }
 
-// options are how a write with these preferences is carried out. A durability that is not known is refused, other than RFC
-// 7240 wants it: who asks for one relies on it.
+// options returns the options of a write with these preferences. It refuses an unknown durability, although RFC 7240 ignores what
+// is unknown: a client that asks for durability relies on it.
 func (p preferences) options() (writepath.Options, error) {
 	o := writepath.Options{Minimal: p.minimal, Wait: p.wait}
 	if p.durability == "" {
@@ -98,10 +98,10 @@ func (p preferences) options() (writepath.Options, error) {
 	return o, nil
 }
 
-// forPostgres reports that the answer is to say whether Postgres has the write. With a durability it is an error if it has not.
+// forPostgres reports whether the answer says if Postgres has the write. With a durability, that is an error instead.
 func (p preferences) forPostgres() bool { return p.wait > 0 && p.durability == "" }
 
-// applied tells the client which of its preferences were honoured: all, or minimal not, because there was something to say.
+// applied tells the client which of its preferences were honoured: all, or all but minimal.
 func (p preferences) applied(c echo.Context, minimal bool) {
 	var honoured []string
 	if minimal {
@@ -118,16 +118,16 @@ func (p preferences) applied(c echo.Context, minimal bool) {
 	}
 }
 
-// awaited is what the query of a read asks to wait for.
+// awaited is what a read waits for, by its query.
 type awaited struct {
 	wait    time.Duration // 0: it does not wait
-	version int64         // 0: what it reads
+	version int64         // 0: the version that it reads
 }
 
-// defaultWait is how long a read waits that does not say how long.
+// defaultWait is how long a read waits without a timeout in its query.
 const defaultWait = 5 * time.Second
 
-// readAwaited reads wait=synced, version and timeout of a query. Without wait it takes no notice of the others.
+// readAwaited reads wait=synced, version and timeout of a query. Without wait it ignores the others.
 func readAwaited(c echo.Context) (awaited, error) {
 	if c.Request().URL.RawQuery == "" {
 		return awaited{}, nil
@@ -164,13 +164,13 @@ func (a *awaited) read(query url.Values) (err error) {
 	return nil
 }
 
-// cut is strings.Cut at the first separator that is not within a quoted string.
+// cut is strings.Cut at the first separator outside of a quoted string.
 func cut(s string, separator byte) (before, after string) {
 	quoted := false
 	for i := 0; i < len(s); i++ {
 		switch {
 		case quoted && s[i] == '\\':
-			i++ // what follows is part of the string, even if it is a quote
+			i++ // the next byte is part of the string, even if it is a quote
 		case s[i] == '"':
 			quoted = !quoted
 		case s[i] == separator && !quoted:
@@ -180,7 +180,7 @@ func cut(s string, separator byte) (before, after string) {
 	return s, ""
 }
 
-// unquoted strips the quotes of a quoted string. Escapes in it are not undone: the values looked for have none.
+// unquoted strips the quotes of a quoted string. It keeps escapes, since no known value has any.
 func unquoted(s string) string {
 	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
 		return s[1 : len(s)-1]

@@ -12,18 +12,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// problemPath precedes the code in a problem's type. RFC 9457 lets a type be a relative reference, and wants one that can
-// be dereferenced to lead to an explanation: GET /problems/overflow does.
+// problemPath precedes the code in a problem's type. By RFC 9457 a type may be a relative reference, and should lead to an
+// explanation: GET /problems/overflow does.
 const problemPath = "/problems/"
 
-// problem is what the API makes of a counter.Code.
+// problem is how the API answers a counter.Code.
 type problem struct {
 	status  int
 	title   string
-	promise string // what became of the write, and what to do, for /problems/{code}
+	promise string // for /problems/{code}: what became of the write, and what to do
 }
 
-// problems is the one table from code to status. A code that is not in it is internal.
+// problems maps every code to its status. A code that is not in it is internal.
 var problems = map[counter.Code]problem{
 	counter.CodeInvalidKey: {
 		http.StatusBadRequest, "Invalid key",
@@ -71,7 +71,7 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeInternal: {
 		http.StatusInternalServerError, "Internal error",
-		"A mistake of the server, which has logged it with the request's X-Request-Id. The write may have been applied.",
+		"A bug in the server, which has logged it with the request's X-Request-Id. The write may have been applied.",
 	},
 	counter.CodeBackpressure: {
 		http.StatusServiceUnavailable, "Too many unsynced counters",
@@ -120,7 +120,7 @@ var problems = map[counter.Code]problem{
 	},
 }
 
-// asProblem returns err, whatever it is, as an Error whose code is in the table.
+// asProblem returns err as an Error whose code is in the table.
 func asProblem(err error) *counter.Error {
 	if e, ok := errors.AsType[*counter.Error](err); ok {
 		if _, known := problems[e.Code]; known {
@@ -130,8 +130,7 @@ func asProblem(err error) *counter.Error {
 	return &counter.Error{Code: counter.CodeInternal, Err: err}
 }
 
-// fail answers a request with the problem that err is, counts it, and logs what the client is not told. It is Echo's
-// HTTPErrorHandler.
+// fail is Echo's HTTPErrorHandler. It answers with a problem, counts it, and logs what the client is not told.
 func (s *server) fail(err error, c echo.Context) {
 	switch {
 	case errors.Is(err, echo.ErrNotFound):
@@ -165,7 +164,7 @@ func retryAfter(d time.Duration) string {
 	return strconv.Itoa(max(1, int(math.Ceil(d.Seconds()))))
 }
 
-// explainProblem serves what a problem's type leads to.
+// explainProblem answers what a problem's type leads to.
 func explainProblem(c echo.Context) error {
 	code := counter.Code(c.Param("code"))
 	p, ok := problems[code]
