@@ -28,14 +28,14 @@ const (
 )
 
 // setupAdmin is setup with the admin routes.
-func setupAdmin(t *testing.T) *realBundle {
+func setupAdmin(t *testing.T) *bundle {
 	t.Helper()
 	b := setup(t)
-	b.bundle = serve(t, b.service, b.adminOptions())
+	b.serve(t, b.service, b.adminOptions())
 	return b
 }
 
-func (b *realBundle) adminOptions() api.Options {
+func (b *bundle) adminOptions() api.Options {
 	return api.Options{Admin: api.Admin{Token: token, Operator: operate.New(operate.Options{
 		Cache: b.Cache, Store: b.Store, Redis: b.Redis, Logger: slog.New(slog.DiscardHandler),
 	})}}
@@ -48,7 +48,7 @@ func (b *bundle) admin(t *testing.T, method, target, body string, headers ...str
 }
 
 // bury makes counters dead that have a value of 10.
-func (b *realBundle) bury(t *testing.T, keys ...counter.Key) {
+func (b *bundle) bury(t *testing.T, keys ...counter.Key) {
 	t.Helper()
 	for _, key := range keys {
 		b.put(t, url.PathEscape(string(key)), "10")
@@ -396,7 +396,7 @@ func TestAdminSaysThatRedisIsAway(t *testing.T) {
 		Cache: cache.New(unreachable(t), cache.Options{Shards: 4, CleanTTL: time.Hour}), Store: b.Store, Redis: unreachable(t),
 		Logger: slog.New(slog.DiscardHandler),
 	})
-	b.bundle = serve(t, b.service, api.Options{Admin: api.Admin{Token: token, Operator: gone}})
+	b.serve(t, b.service, api.Options{Admin: api.Admin{Token: token, Operator: gone}})
 	for line, body := range adminRequests {
 		method, target, _ := strings.Cut(line, " ")
 		a := b.admin(t, method, target, body)
@@ -415,8 +415,7 @@ func TestARedriveOfAllThatTakesTooLongSaysSo(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.bury(t, "a")
-	handler := api.NewHasty(b.service, b.adminOptions(), time.Nanosecond)
-	b.bundle = &bundle{addr: start(t, handler)}
+	b.addr = start(t, api.NewHasty(b.service, b.adminOptions(), time.Nanosecond))
 	a := b.admin(t, http.MethodPost, dead+"/redrive", `{"all":true}`)
 	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
 	require.JSONEq(t, `{"redriven":0,"not_dead":[],"complete":false,"workers":0}`, a.text)

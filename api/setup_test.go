@@ -4,9 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -24,6 +28,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
+func TestMain(m *testing.M) { localtest.Main(m) }
+
 // patience bounds every wait of a test.
 const patience = 20 * time.Second
 
@@ -32,11 +38,8 @@ type bundle struct {
 	addr     string
 	registry *prometheus.Registry
 	log      *localtest.Buffer
-}
 
-// realBundle has a Redis database and a Postgres database of its own behind it.
-type realBundle struct {
-	*bundle
+	// Of setup only: a Redis database and a Postgres database of its own, and the write path on them.
 	*process.Servers
 
 	postgres *sql.DB
@@ -44,7 +47,7 @@ type realBundle struct {
 }
 
 // setup serves the real write path.
-func setup(t *testing.T) *realBundle {
+func setup(t *testing.T) *bundle {
 	t.Helper()
 	url := localtest.PostgresURL(t, func(url string) error { return store.MigrateURL(context.Background(), url) })
 	c, err := config.FromMap(map[string]string{
@@ -60,22 +63,30 @@ func setup(t *testing.T) *realBundle {
 
 	service := writepath.Open(writepath.Parts{Cache: s.Cache, Store: s.Store, BaseTimeout: patience, MaxDirty: 1_000_000})
 	t.Cleanup(service.Close)
-	return &realBundle{bundle: serve(t, service, api.Options{}), Servers: s, postgres: db, service: service}
+	b := &bundle{Servers: s, postgres: db, service: service}
+	b.serve(t, service, api.Options{})
+	return b
 }
 
 // serve serves any Counters until the test ends.
 func serve(t *testing.T, counters api.Counters, options api.Options) *bundle {
 	t.Helper()
-	b := &bundle{registry: prometheus.NewRegistry(), log: new(localtest.Buffer)}
-	options.Metrics = b.registry
-	options.Logger = slog.New(slog.NewJSONHandler(b.log, nil))
+	b := new(bundle)
+	b.serve(t, counters, options)
+	return b
+}
+
+// serve replaces the server by one of other Counters or options.
+func (b *bundle) serve(t *testing.T, counters api.Counters, options api.Options) {
+	t.Helper()
+	b.registry, b.log = prometheus.NewRegistry(), new(localtest.Buffer)
+	options.Metrics, options.Logger = b.registry, slog.New(slog.NewJSONHandler(b.log, nil))
 	up := func(context.Context) error { return nil }
 	options.Health = process.Health{
 		Registry: b.registry, Logger: options.Logger, Version: "1.2.3",
 		Dependencies: []process.Dependency{{Name: "redis", Required: true, Ping: up}, {Name: "postgres", Ping: up}},
 	}.Handlers()
 	b.addr = start(t, api.New(counters, options))
-	return b
 }
 
 // start serves handler on a port of its own until the test ends, and expects it to end well.
@@ -158,4 +169,44 @@ func unreachable(t *testing.T) redis.UniversalClient {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	return client
+}
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
+
+// insertRow gives Postgres a counter that Redis does not have.
+func (b *bundle) insertRow(t *testing.T, key string, v, version int64) {
+	t.Helper()
+	_, err := b.postgres.ExecContext(t.Context(),
+		`INSERT INTO counters (key, value, version, updated_at) VALUES ($1, $2, $3, now())`, key, v, version)
+	require.NoError(t, err)
+}
+
+// state is everything that is stored: each key of Redis as DUMP gives it, each row of Postgres as text.
+func (b *bundle) state(t *testing.T) []string {
+	t.Helper()
+	ctx := t.Context()
+	stored := make(map[string]string)
+	keys := b.Redis.Scan(ctx, 0, "*", 1000).Iterator()
+	for keys.Next(ctx) {
+		dump, err := b.Redis.Dump(ctx, keys.Val()).Result()
+		require.NoError(t, err)
+		stored["redis "+keys.Val()] = dump
+	}
+	require.NoError(t, keys.Err())
+
+	rows, err := b.postgres.QueryContext(ctx, `SELECT key, counters::text FROM counters`)
+	require.NoError(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var key, row string
+		require.NoError(t, rows.Scan(&key, &row))
+		stored["postgres "+key] = row
+	}
+	require.NoError(t, rows.Err())
+
+	lines := make([]string, 0, len(stored))
+	for _, name := range slices.Sorted(maps.Keys(stored)) {
+		lines = append(lines, fmt.Sprintf("%s: %q", name, stored[name]))
+	}
+	return lines
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // flush brings all that is dirty to Postgres, as a worker does.
-func (b *realBundle) flush(t *testing.T) {
+func (b *bundle) flush(t *testing.T) {
 	t.Helper()
 	for shard := range counter.Shard(b.Cache.Shards()) {
 		epoch, err := b.Cache.Seal(t.Context(), shard, cache.Taking{Owner: "test", Lease: time.Minute})
@@ -48,7 +48,7 @@ func (b *bundle) sending(t *testing.T, method, target, body string, headers ...s
 	return answers
 }
 
-func (b *realBundle) eventuallyDirty(t *testing.T, n int64) {
+func (b *bundle) eventuallyDirty(t *testing.T, n int64) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
 		dirty, err := b.Cache.DirtyCount(t.Context())
