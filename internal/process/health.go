@@ -35,7 +35,7 @@ type Dependency struct {
 	Ping func(ctx context.Context) error
 }
 
-// Health is what NewHealth needs.
+// Health is what a process shows of itself at /healthz, /readyz and /metrics.
 type Health struct {
 	// Registry is what /metrics shows. Required.
 	Registry *prometheus.Registry
@@ -63,8 +63,7 @@ func (h Health) Handlers() map[string]http.Handler {
 
 // Handler serves Handlers, and gives every other path to next, untouched. Nil: 404.
 //
-// It is not an http.ServeMux, because that redirects paths with "//" or "/../" to their clean form, and a counter's key may
-// hold those.
+// It is no http.ServeMux, because that redirects paths with "//" or "/../" to their clean form. A counter's key may hold both.
 func (h Health) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		next = http.NotFoundHandler()

@@ -123,8 +123,8 @@ func Start(ctx context.Context, env Environment, plan Plan) (*Process, error) {
 	return p, nil
 }
 
-// gcPercent is how much garbage may collect, relative to the live memory. These processes hold some 10 MB, so with Go's 100 %
-// the api would collect all the time: 5 % of its processor time to save 30 MB.
+// gcPercent is how much garbage may accumulate before a collection, relative to the live memory. These processes hold some
+// 10 MB, so with Go's 100 % the api would collect all the time: 5 % of its processor time to save 30 MB.
 const gcPercent = 400
 
 // collectLess sets gcPercent, unless GOGC says otherwise. Where memory is scarce, GOMEMLIMIT bounds it.
@@ -165,7 +165,7 @@ func (p *Process) Provider() trace.TracerProvider { return p.tracing.provide() }
 // Stopping reports that the process was told to stop, and goes on answering for its shutdown delay.
 func (p *Process) Stopping() bool { return p.delay.begun.Load() }
 
-// Health is what the process shows of itself. Redis is required; Postgres is reported where it is used.
+// Health returns what the process shows of itself. Redis is required; Postgres is reported where it is used.
 func (p *Process) Health() Health {
 	h := Health{
 		Registry: p.Registry, Logger: p.Log, Version: p.version, Stopping: p.Stopping,
@@ -208,7 +208,7 @@ func (p *Process) serve(ctx context.Context, handler http.Handler) error {
 	return err
 }
 
-// beat sends heartbeats to the dashboard, one each second, until the returned function is called.
+// beat sends a heartbeat to the dashboard each second, until the returned function is called.
 func (p *Process) beat(ctx context.Context) (stop func()) {
 	options := pulse.Options{
 		Redis: p.Redis, Role: p.Name, Version: p.version, Address: p.address(p.Config), Counted: p.Counted, Logger: p.Log,
