@@ -23,11 +23,12 @@ func (d doctorCommand) Run(w *world) error {
 	defer s.Close()
 	_ = s.ChooseShards(w.ctx) // the checks say what is wrong with a Redis that does not answer
 	findings := s.Checks().Run(w.ctx)
-	write := process.Print
 	if d.JSON {
-		write = process.PrintJSON
+		err = printJSON(w.stdout, findings)
+	} else {
+		err = process.Print(w.stdout, findings)
 	}
-	if err := write(w.stdout, findings); err != nil {
+	if err != nil {
 		return err
 	}
 	if process.Worst(findings) == process.Refused {

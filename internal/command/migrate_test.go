@@ -76,3 +76,12 @@ func TestDoctorFailsWhenSomethingIsRefused(t *testing.T) {
 		"postgres schema":     "run `afterwrite migrate`",
 	}, fixes)
 }
+
+func TestJSONIsIndentedAndKeepsItsBrackets(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+
+	require.NoError(t, printJSON(&out, []process.Finding{{Name: "redis", Fix: "CONFIG SET <that>"}}))
+
+	require.Contains(t, out.String(), "\n    \"fix\": \"CONFIG SET <that>\"\n")
+}

@@ -2,7 +2,6 @@ package process
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -133,14 +132,6 @@ func Print(w io.Writer, findings []Finding) error {
 		}
 	}
 	return table.Flush()
-}
-
-// PrintJSON writes the findings as one JSON array.
-func PrintJSON(w io.Writer, findings []Finding) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(findings)
 }
 
 // maxSkew is how far clocks may be apart. Waiting times and epochs follow Redis's clock, the times of tasks that of the

@@ -2,7 +2,6 @@ package process
 
 import (
 	"bytes"
-	"encoding/json"
 	"log/slog"
 	"strings"
 	"testing"
@@ -31,18 +30,6 @@ func TestPrintIsAnAlignedTable(t *testing.T) {
 		"                              -> redis-cli CONFIG SET <that>",
 		"",
 	}, "\n"), out.String())
-}
-
-func TestPrintJSONCanBeReadBack(t *testing.T) {
-	t.Parallel()
-	var out strings.Builder
-	require.NoError(t, PrintJSON(&out, sampleFindings))
-
-	var findings []Finding
-	require.NoError(t, json.Unmarshal([]byte(out.String()), &findings))
-
-	require.Equal(t, sampleFindings, findings)
-	require.Contains(t, out.String(), "<that>", "not escaped")
 }
 
 func TestTheWorstFindingDecides(t *testing.T) {
