@@ -11,7 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/store"
@@ -29,7 +29,7 @@ func click(t *testing.T, path, id string) string {
 }
 
 // retries are the keys that Asynq has a retry of.
-func (d *desk) retries(t *testing.T) []counter.Key {
+func (d *testBundle) retries(t *testing.T) []counter.Key {
 	t.Helper()
 	found, err := asynq.NewInspectorFromRedisClient(d.redis).ListScheduledTasks(tasks.QueueRetry)
 	require.NoError(t, err)
@@ -44,7 +44,7 @@ func (d *desk) retries(t *testing.T) []counter.Key {
 }
 
 // actionsNow are the last ones, the newest first.
-func (d *desk) actionsNow(t *testing.T) []store.Action {
+func (d *testBundle) actionsNow(t *testing.T) []store.Action {
 	t.Helper()
 	actions, err := d.store.Actions(t.Context(), 0, 100)
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func (d *desk) actionsNow(t *testing.T) []store.Action {
 // Keys are the clients': none may decide what an operator's click does.
 func TestAClickInAsynqmonIsForTheTaskThatItIsOn(t *testing.T) {
 	t.Parallel()
-	d := setupDesk(t)
+	d := setup(t)
 	keys := []counter.Key{
 		"x/../../scheduled_tasks:delete_all", "x/../../../aw-flush:pause?", `x\..\..\y`, "x/%2e%2e/y", "b?x", "b#x", "b", "a/b", "~", "é",
 	}
@@ -63,7 +63,7 @@ func TestAClickInAsynqmonIsForTheTaskThatItIsOn(t *testing.T) {
 		require.NoError(t, tasks.Send(t.Context(), asynq.NewClientFromRedisClient(d.redis), tasks.Retry(key, 2, time.Hour)))
 	}
 	require.Equal(t, keys, d.retries(t))
-	olga := d.serve(t, true, access.Options{Users: people()}).as(t, "olga")
+	olga := d.serve(t, true, auth.Options{Users: people()}).as(t, "olga")
 	for len(keys) > 0 {
 		target := click(t, "/asynq/api/queues/"+tasks.QueueRetry+"/scheduled_tasks/", tasks.RetryID(keys[0]))
 		require.Equal(t, http.StatusNoContent, olga.send(t, http.MethodDelete, target, "", ours).status, target)
@@ -74,9 +74,9 @@ func TestAClickInAsynqmonIsForTheTaskThatItIsOn(t *testing.T) {
 
 func TestAChangeThatAsynqmonDidNotMakeIsNotedAsAFailure(t *testing.T) {
 	t.Parallel()
-	d := setupDesk(t)
+	d := setup(t)
 	d.sendTask(t)
-	olga := d.serve(t, true, access.Options{Users: people()}).as(t, "olga")
+	olga := d.serve(t, true, auth.Options{Users: people()}).as(t, "olga")
 	const queue = "/asynq/api/queues/" + tasks.QueueFlush
 	for _, test := range []struct {
 		method, target, body string
@@ -103,9 +103,9 @@ func TestAChangeThatAsynqmonDidNotMakeIsNotedAsAFailure(t *testing.T) {
 
 func TestAQueueThatIsPausedInAsynqmonIsNamedByTheOverview(t *testing.T) {
 	t.Parallel()
-	d := setupDesk(t)
+	d := setup(t)
 	d.sendTask(t)
-	olga := d.serve(t, true, access.Options{Users: people()}).as(t, "olga")
+	olga := d.serve(t, true, auth.Options{Users: people()}).as(t, "olga")
 	const queue, says = "/asynq/api/queues/" + tasks.QueueFlush, "The queue aw-flush is paused"
 	for _, call := range []string{":pause", ":resume"} {
 		require.Equal(t, http.StatusNoContent, olga.send(t, http.MethodPost, queue+call, "", ours).status)

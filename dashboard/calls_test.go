@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
@@ -34,20 +35,20 @@ func TestAsynqmonListsNoMoreThanAHundredTasks(t *testing.T) {
 	}
 }
 
-// newTestRegister returns a register that notes in a Postgres of the test's own.
-func newTestRegister(t *testing.T) *register {
+// newTestAudit returns an audit log in a Postgres of the test's own.
+func newTestAudit(t *testing.T) *audit {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	s, err := store.Open(localtest.PostgresURL(t, func(url string) error { return store.MigrateURL(context.Background(), url) }),
 		store.Options{Logger: log, MaxConns: 2})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
-	return &register{actions: s, log: log}
+	return &audit{entries: s, log: log}
 }
 
 func TestTheOutcomeOfACallIsWhatAsynqmonAnswered(t *testing.T) {
 	t.Parallel()
-	g := newTestRegister(t)
+	a := newTestAudit(t)
 	for name, test := range map[string]struct {
 		answer  func(http.ResponseWriter)
 		outcome string
@@ -73,7 +74,7 @@ func TestTheOutcomeOfACallIsWhatAsynqmonAnswered(t *testing.T) {
 		"more than can be kept": {
 			func(w http.ResponseWriter) {
 				body(`{"deleted_ids":["`)(w)
-				for range maxHeard>>20 + 1 {
+				for range maxAnswer>>20 + 1 {
 					body(strings.Repeat("a", 1<<20))(w)
 				}
 				body(`"]}`)(w)
@@ -88,9 +89,9 @@ func TestTheOutcomeOfACallIsWhatAsynqmonAnswered(t *testing.T) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodDelete, "/asynq/api/"+url.PathEscape(name), http.NoBody)
 		func() {
 			defer func() { _ = recover() }() // as net/http does
-			g.call(httptest.NewRecorder(), r, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { test.answer(w) }))
+			a.call(httptest.NewRecorder(), r, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { test.answer(w) }))
 		}()
-		noted, err := g.actions.Actions(t.Context(), 0, 1)
+		noted, err := a.entries.Actions(t.Context(), 0, 1)
 		require.NoError(t, err)
 		require.Equal(t, r.URL.Path, noted[0].Target)
 		require.NotNil(t, noted[0].Outcome, name)
@@ -102,4 +103,18 @@ func TestTheOutcomeOfACallIsWhatAsynqmonAnswered(t *testing.T) {
 // body is an answer with that body.
 func body(text string) func(http.ResponseWriter) {
 	return func(w http.ResponseWriter) { _, _ = io.WriteString(w, text) }
+}
+
+func TestADiscardOfManyEndsWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	p := &deadPage{audit: newTestAudit(t)}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/dead/discard", http.NoBody)
+	over, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	said, err := p.drop(over, r, discardData{Letters: make([]letterView, 3)})
+	require.Equal(t, "dropped 0, left 3", said)
+	require.Equal(t, "it took too long, so it was not done, or not all of it; it may be repeated", operate.Explain(err).Detail)
+	noted, err := p.entries.Actions(t.Context(), 0, 10)
+	require.NoError(t, err)
+	require.Empty(t, noted)
 }

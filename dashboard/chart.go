@@ -6,19 +6,19 @@ import (
 	"strings"
 	"time"
 
-	"github.com/afterwrite/afterwrite/internal/sample"
+	"github.com/afterwrite/afterwrite/internal/health"
 )
 
-// The measures of a chart's drawing: one unit across is a second. static/live.js has the same.
+// The size of a chart's drawing. One unit of its width is a second. static/live.js has the same.
 const (
-	chartWidth  = sample.Kept
+	chartWidth  = health.Kept
 	chartHeight = 200
 
-	// chartGap is how many ms may be between two samples that a line connects.
+	// chartGap is the longest time between two samples that a line connects, in ms.
 	chartGap = 3500
 )
 
-// chart is a drawing of the history. The script draws it again with each new sample, from the lines' keys.
+// chart is a drawing of the history. live.js draws it again with each new sample, by the keys of the lines.
 type chart struct {
 	Title string
 	Kind  string // of its values: rate, keys or age
@@ -28,31 +28,31 @@ type chart struct {
 	Width int
 }
 
-// line is one of its lines.
+// line is a line of a chart.
 type line struct {
-	Key   string // the name of the value in a sample's JSON
+	Key   string // name of the value in a sample's JSON
 	Label string
 	Class string
-	Path  string // the attribute d of an SVG path
+	Path  string // attribute d of an SVG path
 	Now   string
 
-	value func(sample.Sample) float64
+	value func(health.Sample) float64
 }
 
-// charts are those of the overview.
-func charts(c condition) []chart {
+// charts returns the charts of the overview.
+func charts(c health.Snapshot) []chart {
 	all := []chart{
 		{Title: "Writes and rows", Kind: "rate", Lines: []line{
-			{Key: "w", Label: "writes", Class: "one", value: func(s sample.Sample) float64 { return s.Writes }},
-			{Key: "r", Label: "rows to Postgres", Class: "two", value: func(s sample.Sample) float64 { return s.Rows }},
+			{Key: "w", Label: "writes", Class: "one", value: func(s health.Sample) float64 { return s.Writes }},
+			{Key: "r", Label: "rows to Postgres", Class: "two", value: func(s health.Sample) float64 { return s.Rows }},
 		}},
 		{Title: "Backlog", Kind: "keys", Lines: []line{
-			{Key: "d", Label: "dirty keys", Class: "one", value: func(s sample.Sample) float64 { return float64(s.Dirty) }},
+			{Key: "d", Label: "dirty keys", Class: "one", value: func(s health.Sample) float64 { return float64(s.Dirty) }},
 		}},
 		{Title: "Behind", Kind: "age", Lines: []line{
-			{Key: "o", Label: "oldest unsynced", Class: "one", value: func(s sample.Sample) float64 { return float64(s.Oldest) }},
-			{Key: "l99", Label: "sync lag p99", Class: "three", value: func(s sample.Sample) float64 { return float64(s.LagP99) }},
-			{Key: "l50", Label: "p50", Class: "two", value: func(s sample.Sample) float64 { return float64(s.LagP50) }},
+			{Key: "o", Label: "oldest unsynced", Class: "one", value: func(s health.Sample) float64 { return float64(s.Oldest) }},
+			{Key: "l99", Label: "sync lag p99", Class: "three", value: func(s health.Sample) float64 { return float64(s.LagP99) }},
+			{Key: "l50", Label: "p50", Class: "two", value: func(s health.Sample) float64 { return float64(s.LagP50) }},
 		}},
 	}
 	for i := range all {
@@ -61,7 +61,7 @@ func charts(c condition) []chart {
 	return all
 }
 
-func (c *chart) draw(of condition) {
+func (c *chart) draw(of health.Snapshot) {
 	top := 0.0
 	for _, l := range c.Lines {
 		for _, s := range of.History {
@@ -77,7 +77,7 @@ func (c *chart) draw(of condition) {
 	}
 }
 
-// ceiling is the least round number that is not under value: one whose half is round too.
+// ceiling returns the smallest round number that is at least value, and whose half is round too.
 func ceiling(value float64, kind string) float64 {
 	least := 10.0
 	if kind == "age" {
@@ -98,16 +98,16 @@ func (c *chart) format(value float64) string {
 	case value < 0:
 		return "–"
 	case c.Kind == "age":
-		return age(time.Duration(value) * time.Millisecond)
+		return health.Age(time.Duration(value) * time.Millisecond)
 	case c.Kind == "rate":
-		return rate(value) + "/s"
+		return health.Rate(value) + "/s"
 	default:
-		return number(int64(value))
+		return health.Number(int64(value))
 	}
 }
 
-// path draws the values of the last 15 minutes. Where there are none, the line has a gap.
-func path(c condition, value func(sample.Sample) float64, top float64) string {
+// path draws the values of the last 15 minutes, with gaps where there are none.
+func path(c health.Snapshot, value func(health.Sample) float64, top float64) string {
 	var b strings.Builder
 	last := int64(0) // long before any sample
 	for _, s := range c.History {

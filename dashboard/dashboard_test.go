@@ -1,135 +1,25 @@
 package dashboard_test
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"log/slog"
-	"maps"
 	"net/http"
-	"net/http/httptest"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/hibiken/asynq"
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/dashboard"
-	"github.com/afterwrite/afterwrite/internal/access"
-	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
-	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// testBundle is a dashboard on a Redis of its own.
-type testBundle struct {
-	handler *dashboard.Dashboard
-	redis   *redis.Client
-	log     *lockedBuffer
-}
-
-func migrate(url string) error { return store.MigrateURL(context.Background(), url) }
-
-func setup(t *testing.T, write bool) *testBundle {
-	t.Helper()
-	return setupOn(t, localtest.Redis(t), write)
-}
-
-func setupOn(t *testing.T, client *redis.Client, write bool) *testBundle {
-	t.Helper()
-	b := &testBundle{redis: client, log: new(lockedBuffer)}
-	log := b.logger()
-	postgres, err := store.Open(localtest.PostgresURL(t, migrate), store.Options{Logger: log, MaxConns: 4})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, postgres.Close()) })
-	b.handler, err = dashboard.New(dashboard.Options{
-		Cache: cache.New(b.redis, cache.Options{Shards: 64, CleanTTL: time.Hour}), Redis: b.redis, Store: postgres, Write: write,
-		Access: access.Options{Address: "127.0.0.1:8081"}, Version: "v1.2.3", Logger: log,
-	})
-	require.NoError(t, err)
-	return b
-}
-
-func (b *testBundle) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b.log, nil)) }
-
-// run takes samples until the test ends, or the returned function is called. It waits for the first.
-func (b *testBundle) run(t *testing.T) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { b.handler.Run(ctx) })
-	stop = func() {
-		cancel()
-		running.Wait()
-	}
-	t.Cleanup(stop)
-	b.eventually(t, "/", func(page string) bool { return !strings.Contains(page, "Starting") })
-	return stop
-}
-
-// eventually waits until the page is as it should be, and returns it.
-func (b *testBundle) eventually(t *testing.T, path string, ok func(page string) bool) string {
-	t.Helper()
-	var page string
-	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
-		page = b.get(t, path).Body.String()
-		return ok(page), page
-	})
-	return page
-}
-
-// dirty makes n keys of a shard dirty, since the given time.
-func (b *testBundle) dirty(t *testing.T, shard string, n int, since time.Time) {
-	t.Helper()
-	keys := make([]string, n)
-	for i := range keys {
-		keys[i] = strconv.Itoa(i)
-	}
-	localtest.OpenEpoch(t, b.redis, shard, since, keys...)
-}
-
-// lockedBuffer is a log that is written and read at the same time.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-func (b *testBundle) do(t *testing.T, method, path string, header http.Header) *httptest.ResponseRecorder {
-	t.Helper()
-	request := httptest.NewRequestWithContext(t.Context(), method, path, nil)
-	request.Host = "127.0.0.1:8081"
-	maps.Copy(request.Header, header)
-	answer := httptest.NewRecorder()
-	b.handler.ServeHTTP(answer, request)
-	return answer
-}
-
-func (b *testBundle) get(t *testing.T, path string) *httptest.ResponseRecorder {
-	t.Helper()
-	return b.do(t, http.MethodGet, path, nil)
-}
-
 func TestOverviewSaysThatNoWorkerRuns(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.dirty(t, "07", 1234, time.Now().Add(-95*time.Second))
 	require.NoError(t, b.redis.HSet(t.Context(), "{aw:09}:dead", "k", "{}").Err())
 	b.run(t)
@@ -149,7 +39,7 @@ func TestOverviewSaysThatNoWorkerRuns(t *testing.T) {
 
 func TestOverviewSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.run(t)
 	require.NoError(t, b.redis.Close())
 
@@ -157,12 +47,12 @@ func TestOverviewSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
 
 	require.Equal(t, http.StatusServiceUnavailable, b.get(t, "/").Code)
 	require.NotContains(t, page, "client is closed")
-	require.Equal(t, 1, strings.Count(b.log.String(), "no samples can be taken"), "it is logged once")
+	require.Equal(t, 1, strings.Count(b.lines.String(), "no samples can be taken"), "it is logged once")
 }
 
 func TestAHistoryThatCannotBeReadHidesNothing(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.dirty(t, "07", 3, time.Now())
 	require.NoError(t, b.redis.Set(t.Context(), "aw:history", "no list", 0).Err())
 	b.run(t)
@@ -172,17 +62,17 @@ func TestAHistoryThatCannotBeReadHidesNothing(t *testing.T) {
 	require.NoError(t, b.redis.Del(t.Context(), "aw:history").Err())
 	old := time.Now().Add(-time.Minute).UnixMilli()
 	require.NoError(t, b.redis.RPush(t.Context(), "aw:history", fmt.Sprintf(`%d {"t":%d,"d":7}`, old/1000, old)).Err())
-	v := watch(t, b.serve(t)+"/live?page=overview&every=1")
+	v := watch(t, b.stream(t)+"/live?page=overview&every=1")
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		e := v.next(t)
-		fresh := watch(t, b.serve(t)+"/live?page=overview&every=1").next(t)
+		fresh := watch(t, b.stream(t)+"/live?page=overview&every=1").next(t)
 		return len(fresh.Points) > 1 && fresh.Points[0].T == old, e.Parts["state"]
 	})
 }
 
 func TestShardsShowWhichOneHoldsWhatIsStuck(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.dirty(t, "07", 200, time.Now().Add(-time.Minute))
 	b.dirty(t, "63", 1, time.Now())
 	b.run(t)
@@ -198,7 +88,7 @@ func TestShardsShowWhichOneHoldsWhatIsStuck(t *testing.T) {
 
 func TestAShardWithAFewKeysThatAreStuckStandsOut(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.dirty(t, "07", 5, time.Now().Add(-3*time.Hour-time.Minute))
 	b.dirty(t, "09", 2, time.Now().Add(-2*time.Hour))
 	for _, shard := range []string{"01", "02", "63"} {
@@ -210,7 +100,7 @@ func TestAShardWithAFewKeysThatAreStuckStandsOut(t *testing.T) {
 
 func TestNoShardStandsOutWhereAllWaitAlike(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	for i := range 64 {
 		b.dirty(t, fmt.Sprintf("%02d", i), 1+i%3, time.Now().Add(-10*time.Minute-time.Duration(i)*time.Second))
 	}
@@ -220,7 +110,7 @@ func TestNoShardStandsOutWhereAllWaitAlike(t *testing.T) {
 
 func TestEveryPageIsInTheNavigationOfEveryOther(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	for _, path := range []string{"/", "/shards", "/dead", "/keys", "/actions", "/asynq", "/asynq/queues/aw-flush"} {
 		page := b.get(t, path).Body.String()
 		for _, other := range []string{"/", "/shards", "/dead", "/keys", "/actions", "/asynq"} {
@@ -232,7 +122,7 @@ func TestEveryPageIsInTheNavigationOfEveryOther(t *testing.T) {
 
 func TestNoPageHoldsScriptOrStyleOrLoadsAnythingFromElsewhere(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.run(t)
 	for _, path := range []string{"/", "/shards", "/dead", "/keys", "/keys?key=a", "/actions"} {
 		page := b.get(t, path).Body.String()
@@ -245,14 +135,14 @@ func TestNoPageHoldsScriptOrStyleOrLoadsAnythingFromElsewhere(t *testing.T) {
 
 func TestStyleIsServed(t *testing.T) {
 	t.Parallel()
-	answer := setup(t, false).get(t, "/static/style.css")
+	answer := setup(t).get(t, "/static/style.css")
 	require.Equal(t, http.StatusOK, answer.Code)
 	require.Contains(t, answer.Header().Get("Content-Type"), "text/css")
 }
 
 func TestUnknownPathsAreNotFound(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	for _, path := range []string{"/index.html", "/x", "/asynqx"} {
 		require.Equal(t, http.StatusNotFound, b.get(t, path).Code, path)
 	}
@@ -260,7 +150,7 @@ func TestUnknownPathsAreNotFound(t *testing.T) {
 
 func TestEveryPageLimitsWhatBrowsersDoWithIt(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	for _, path := range []string{"/", "/shards", "/live?page=x", "/static/style.css", "/asynq", "/asynq/queues/x", "/asynq/api/queues"} {
 		header := b.get(t, path).Header()
 		require.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'", path)
@@ -273,7 +163,9 @@ func TestEveryPageLimitsWhatBrowsersDoWithIt(t *testing.T) {
 func TestThePolicyAllowsExactlyTheScriptsOfAsynqmonsPage(t *testing.T) {
 	t.Parallel()
 	for _, write := range []bool{false, true} {
-		answer := setup(t, write).get(t, "/asynq")
+		b := setup(t)
+		b.handler = b.pages(t, write, auth.Options{Address: "127.0.0.1:8081"})
+		answer := b.get(t, "/asynq")
 		policy, page := answer.Header().Get("Content-Security-Policy"), answer.Body.String()
 
 		scripts := strings.Split(page, "<script>")[1:]
@@ -287,16 +179,9 @@ func TestThePolicyAllowsExactlyTheScriptsOfAsynqmonsPage(t *testing.T) {
 	}
 }
 
-// sendTask leaves one task in a queue and returns the path of Asynqmon's call that would delete it.
-func (b *testBundle) sendTask(t *testing.T) string {
-	t.Helper()
-	require.NoError(t, tasks.Send(t.Context(), asynq.NewClientFromRedisClient(b.redis), tasks.SweptDrain(3, 1)))
-	return "/asynq/api/queues/" + tasks.QueueFlush + "/pending_tasks/drain:03:1"
-}
-
 func TestAsynqmonShowsTheQueues(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.sendTask(t)
 
 	answer := b.get(t, "/asynq/api/queues")
@@ -307,7 +192,7 @@ func TestAsynqmonShowsTheQueues(t *testing.T) {
 
 func TestAsynqmonIsReadOnlyUnlessToldOtherwise(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	path := b.sendTask(t)
 
 	require.Equal(t, http.StatusMethodNotAllowed, b.do(t, http.MethodDelete, path, nil).Code)
@@ -319,7 +204,8 @@ func TestAsynqmonIsReadOnlyUnlessToldOtherwise(t *testing.T) {
 
 func TestAChangeFromAnotherSitesPageIsRefused(t *testing.T) {
 	t.Parallel()
-	b := setup(t, true)
+	b := setup(t)
+	b.handler = b.pages(t, true, auth.Options{Address: "127.0.0.1:8081"})
 	path := b.sendTask(t)
 
 	for _, header := range []http.Header{
@@ -334,7 +220,8 @@ func TestAChangeFromAnotherSitesPageIsRefused(t *testing.T) {
 
 func TestAChangeFromOurOwnPageIsAllowedWhenWritingIs(t *testing.T) {
 	t.Parallel()
-	b := setup(t, true)
+	b := setup(t)
+	b.handler = b.pages(t, true, auth.Options{Address: "127.0.0.1:8081"})
 	path := b.sendTask(t)
 
 	answer := b.do(t, http.MethodDelete, path, http.Header{"Sec-Fetch-Site": {"same-origin"}})
@@ -347,7 +234,7 @@ func TestAChangeFromOurOwnPageIsAllowedWhenWritingIs(t *testing.T) {
 
 func TestAsynqmonDoesNotSayWhereRedisIs(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	require.NoError(t, b.redis.Close())
 
 	answer := b.get(t, "/asynq/api/queues")
@@ -355,5 +242,5 @@ func TestAsynqmonDoesNotSayWhereRedisIs(t *testing.T) {
 	require.Equal(t, http.StatusInternalServerError, answer.Code)
 	require.Contains(t, answer.Body.String(), "the log of the dashboard process has the reason")
 	require.NotContains(t, answer.Body.String(), "client is closed")
-	require.Contains(t, b.log.String(), "client is closed")
+	require.Contains(t, b.lines.String(), "client is closed")
 }

@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/health"
 	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
@@ -22,24 +21,24 @@ const (
 	deadPageSize = 50
 	// pageTimeout bounds the reads for a page.
 	pageTimeout = 5 * time.Second
-	// maxSearch bounds what is searched for, bytes.
+	// maxSearch bounds the text of a search, in bytes.
 	maxSearch = counter.MaxKeyBytes
-	// landing is how long a redrive is waited for, to say what became of it.
+	// landing is how long to wait for the result of a redrive.
 	landing = 3 * time.Second
 )
 
-// deadPage is /dead, and what its forms ask for.
+// deadPage is /dead and its forms.
 type deadPage struct {
 	*page
-	*register
+	*audit
 
 	redriveAll, discard *page
 	operator            *operate.Service
 }
 
-func newDeadPage(s *shared, g *register, operator *operate.Service) *deadPage {
+func newDeadPage(s *shared, a *audit, operator *operate.Service) *deadPage {
 	return &deadPage{
-		page: newPage(s, deadPath, "Dead letters", "dead.html"), register: g, operator: operator,
+		page: newPage(s, deadPath, "Dead letters", "dead.html"), audit: a, operator: operator,
 		redriveAll: newPage(s, deadPath, "Redrive all dead letters", "redrive.html"),
 		discard:    newPage(s, deadPath, "Discard dead letters", "discard.html"),
 	}
@@ -57,7 +56,7 @@ type deadData struct {
 	NoRedis  bool
 	May      bool
 	Did      *store.Action
-	Explains bool // there is nothing, and nothing is searched for
+	Explains bool // there are no dead letters, and no search
 }
 
 // letterView is a dead letter as it is shown.
@@ -65,7 +64,7 @@ type letterView struct {
 	operate.DeadLetter
 
 	Age     time.Duration
-	Pending string // what Redis has more than Postgres: +3; "" where that is no number
+	Pending string // by how much Redis's value is larger than Postgres's: +3; "" if that is not a number
 }
 
 func newLetterView(d operate.DeadLetter) letterView {
@@ -75,7 +74,7 @@ func newLetterView(d operate.DeadLetter) letterView {
 		v.Pending = signed(d.Redis.Value)
 	case d.Redis.State == operate.StateValue && d.Postgres.State != operate.StateUnknown:
 		pending := d.Redis.Value - d.Postgres.Value
-		if (pending > 0) == (d.Redis.Value > d.Postgres.Value) { // else it does not fit
+		if (pending > 0) == (d.Redis.Value > d.Postgres.Value) { // else the difference overflows
 			v.Pending = signed(pending)
 		}
 	}
@@ -87,7 +86,7 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
 	query := r.URL.Query()
-	data := deadData{Search: cut(query.Get("q"), maxSearch), May: access.Of(r).May(), First: query.Get("after") == ""}
+	data := deadData{Search: cut(query.Get("q"), maxSearch), May: auth.Of(r).CanAct(), First: query.Get("after") == ""}
 	after, _ := operate.ParseCursor(query.Get("after")) // anything else is the beginning
 	dead, next, err := p.operator.List(ctx, data.Search, after, deadPageSize)
 	if err == nil {
@@ -98,7 +97,7 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	data.Unread = len(dead) > 0 && dead[0].PostgresErr != nil
 	if !data.Unread {
-		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
+		data.Did = p.did(r) // last, since a Postgres that hangs uses up the timeout
 	}
 	if err != nil {
 		p.log.Warn("the dead letters cannot be read", "error", err)
@@ -107,7 +106,7 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if data.Unread {
-		p.log.Warn("postgres did not answer, so what it has is shown as unknown", "error", dead[0].PostgresErr)
+		p.log.Warn("postgres did not answer, so its value is shown as unknown", "error", dead[0].PostgresErr)
 	}
 	for _, d := range dead {
 		data.Letters = append(data.Letters, newLetterView(d))
@@ -119,7 +118,7 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.render(w, r, http.StatusOK, data)
 }
 
-// redrive makes dead letters due again: those that are ticked, the one whose button it was, or after a question, all.
+// redrive makes dead letters due again: those that are ticked, the one whose button was pressed, or after a confirmation, all.
 func (p *deadPage) redrive(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return
@@ -140,7 +139,7 @@ func (p *deadPage) redrive(w http.ResponseWriter, r *http.Request) {
 
 func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string, error) {
 	done, err := p.operator.Redrive(ctx, keys)
-	said := number(int64(len(done.Keys))) + " due again"
+	said := health.Number(int64(len(done.Keys))) + " due again"
 	if len(done.NotDead) > 0 {
 		said += fmt.Sprintf(", %d not dead, so left alone", len(done.NotDead))
 	}
@@ -166,7 +165,7 @@ func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string,
 	return said, nil
 }
 
-// redriveEvery asks first: after a cause that was not mended, thousands of rows would be tried for nothing.
+// redriveEvery asks for a confirmation: while the cause persists, thousands of rows would be tried for nothing.
 func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 	if r.PostForm.Get("confirm") != "yes" {
 		ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
@@ -174,7 +173,7 @@ func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 		total, err := p.operator.Count(ctx)
 		if err != nil {
 			p.log.Warn("the dead letters cannot be counted", "error", err)
-			p.answers.Refuse(w, r, http.StatusServiceUnavailable, "Redis does not answer: nothing was changed.")
+			p.pages.Reject(w, r, http.StatusServiceUnavailable, "Redis does not answer: nothing was changed.")
 			return
 		}
 		p.redriveAll.render(w, r, http.StatusOK, total)
@@ -182,14 +181,14 @@ func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 	}
 	id, ok := p.do(w, r, "redrive", "all dead letters", func(ctx context.Context) (string, error) {
 		done, err := p.operator.RedriveAll(ctx)
-		return number(int64(len(done))) + " due again", err
+		return health.Number(int64(len(done))) + " due again", err
 	})
 	if ok {
 		p.home(w, r, id)
 	}
 }
 
-// home goes back to where the form was.
+// home goes back to the page of the form.
 func (p *deadPage) home(w http.ResponseWriter, r *http.Request, id int64) {
 	if key := r.PostForm.Get("from"); key != "" {
 		back(w, r, keyPath, url.Values{"key": {key}}, id)
@@ -200,35 +199,4 @@ func (p *deadPage) home(w http.ResponseWriter, r *http.Request, id int64) {
 		query.Set("q", cut(search, maxSearch))
 	}
 	back(w, r, deadPath, query, id)
-}
-
-// chosen is the key whose own button was pressed, or those that are ticked.
-func chosen(form url.Values) []string {
-	if only := form.Get("only"); only != "" {
-		return []string{only}
-	}
-	return form["key"]
-}
-
-// listed names keys for the log of actions, which cuts long texts.
-func listed(keys []counter.Key) string {
-	var b strings.Builder
-	if len(keys) > 1 {
-		b.WriteString(strconv.Itoa(len(keys)) + ": ")
-	}
-	for i, key := range keys {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(string(key))
-	}
-	return b.String()
-}
-
-// cut is the first n bytes of a text, without the rest of a character.
-func cut(text string, n int) string {
-	if len(text) > n {
-		text = text[:n]
-	}
-	return strings.ToValidUTF8(text, "")
 }

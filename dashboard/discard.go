@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/health"
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
@@ -13,12 +14,12 @@ import (
 type discardData struct {
 	Letters []letterView
 	NotDead []counter.Key
-	Changed bool   // what was shown before is not what is there now
-	Search  string // to go back to
+	Changed bool   // the values are not those that were shown before
+	Search  string // of the list to go back to
 	From    string
 }
 
-// discardLetters shows what would be dropped, and drops it when the operator has seen exactly that.
+// discardLetters shows what would be dropped, and drops it once the operator has confirmed exactly that.
 func (p *deadPage) discardLetters(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return
@@ -41,7 +42,7 @@ func (p *deadPage) discardLetters(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// beforeDiscard reads what both sides have now; false when it has answered.
+// beforeDiscard reads what Redis and Postgres have now. It returns false if it has rejected the request.
 func (p *deadPage) beforeDiscard(w http.ResponseWriter, r *http.Request, keys []counter.Key) (discardData, bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
@@ -59,7 +60,7 @@ func (p *deadPage) beforeDiscard(w http.ResponseWriter, r *http.Request, keys []
 		}
 		if err != nil {
 			p.log.Warn("a dead letter cannot be read", "key", key, "error", err)
-			p.answers.Refuse(w, r, http.StatusServiceUnavailable,
+			p.pages.Reject(w, r, http.StatusServiceUnavailable,
 				"Redis or Postgres does not answer, so it is not known what would be dropped: nothing was changed.")
 			return data, false
 		}
@@ -75,26 +76,26 @@ func (p *deadPage) beforeDiscard(w http.ResponseWriter, r *http.Request, keys []
 	return data, true
 }
 
-// Shown is what a confirmation is for: exactly these two states.
+// Shown identifies what a confirmation is for: exactly these two states.
 func (l letterView) Shown() string { return l.Redis.String() + " | " + l.Postgres.String() }
 
-// Now is what the counter becomes when it is discarded.
+// Now is what the counter becomes after a discard.
 func (l letterView) Now() string {
 	if l.Postgres.State == operate.StateValue {
-		return number(l.Postgres.Value) + " again"
+		return health.Number(l.Postgres.Value) + " again"
 	}
 	return "deleted: Postgres has no value of it"
 }
 
-// drop discards, one after the other, and says what it dropped. It goes on after one that was written meanwhile. Where there are
-// several, each has a note of its own, since what was dropped is nowhere else afterwards.
+// drop discards one dead letter after the other, and says what it dropped. It skips those that were written meanwhile. If there are
+// several, each gets its own audit log entry: what was dropped is recorded nowhere else.
 func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) (said string, err error) {
 	if len(data.Letters) == 1 {
 		return p.dropOne(ctx, data.Letters[0])
 	}
 	dropped := 0
 	for _, l := range data.Letters {
-		if ctx.Err() != nil { // a note for each of what is left would take its time as well
+		if ctx.Err() != nil { // each further entry would take its time as well
 			err = ctx.Err()
 			break
 		}

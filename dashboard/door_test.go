@@ -15,7 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/tasks"
 )
@@ -31,7 +31,7 @@ const (
 
 // doors are dashboards on the same servers, with a dead letter and a task that nobody may change who must not.
 type doors struct {
-	*desk
+	*testBundle
 
 	task string // path of Asynqmon's call that deletes it
 
@@ -45,19 +45,19 @@ type doors struct {
 
 func setupDoors(t *testing.T) *doors {
 	t.Helper()
-	d := &doors{desk: setupDesk(t)}
+	d := &doors{testBundle: setup(t)}
 	d.bury(t, "a", 1, "no")
 	d.task = d.sendTask(t)
-	header := access.Options{Users: people(), Header: "X-Forwarded-User", Operators: []string{"petra"}}
+	header := auth.Options{Users: people(), Header: "X-Forwarded-User", Operators: []string{"petra"}}
 	here, elsewhere := header, header
-	here.Proxies, here.Hosts = access.Proxies{netip.MustParsePrefix("127.0.0.0/8")}, []string{"127.0.0.1"} // as it is passed on
-	elsewhere.Proxies = access.Proxies{netip.MustParsePrefix("192.0.2.0/24")}
-	d.users = d.serve(t, true, access.Options{Users: people()})
-	d.readOnly = d.serve(t, false, access.Options{Users: people()})
+	here.Proxies, here.Hosts = auth.Proxies{netip.MustParsePrefix("127.0.0.0/8")}, []string{"127.0.0.1"} // as it is passed on
+	elsewhere.Proxies = auth.Proxies{netip.MustParsePrefix("192.0.2.0/24")}
+	d.users = d.serve(t, true, auth.Options{Users: people()})
+	d.readOnly = d.serve(t, false, auth.Options{Users: people()})
 	d.proxied = d.serve(t, true, here)
 	d.distant = d.serve(t, true, elsewhere)
-	d.local = d.serve(t, true, access.Options{})
-	d.named = d.serve(t, true, access.Options{Users: people(), Hosts: []string{"aw.example"}})
+	d.local = d.serve(t, true, auth.Options{})
+	d.named = d.serve(t, true, auth.Options{Users: people(), Hosts: []string{"aw.example"}})
 	return d
 }
 
@@ -188,13 +188,13 @@ func stories() []attempt {
 		{"nobody", "a wrong password, the 11th to 20th time", wrong("olga", 20), 429, "Too many tries", "with `Retry-After`; ten a minute from there on"},
 		{"nobody", "then the right one", func(t *testing.T, d *doors) answer {
 			t.Helper()
-			at := d.serve(t, true, access.Options{Users: people()})
+			at := d.serve(t, true, auth.Options{Users: people()})
 			guess(t, at, "olga", 10)
 			return at.post(t, "/signin", url.Values{"name": {"olga"}, "password": {password}})
 		}, 429, "Too many tries", "refused as well, so that guessing goes no faster"},
 		{"a viewer", "the right password, the 31st time", func(t *testing.T, d *doors) answer {
 			t.Helper()
-			at := d.serve(t, true, access.Options{Users: people()})
+			at := d.serve(t, true, auth.Options{Users: people()})
 			for range 30 {
 				at.as(t, "vic")
 			}
@@ -202,7 +202,7 @@ func stories() []attempt {
 		}, 429, "Too many tries", "with `Retry-After`; twelve a minute from there on, since each costs work and leaves a session"},
 		{"a trusted proxy's visitor", "the right password, after another's ten wrong ones (`X-Forwarded-For: 198.51.100.7:50123`, with its port)", func(t *testing.T, d *doors) answer {
 			t.Helper()
-			at := d.serve(t, true, access.Options{Users: people(), Proxies: access.Proxies{netip.MustParsePrefix("127.0.0.0/8")}})
+			at := d.serve(t, true, auth.Options{Users: people(), Proxies: auth.Proxies{netip.MustParsePrefix("127.0.0.0/8")}})
 			other := "X-Forwarded-For: 198.51.100.7:50123"
 			for range 10 {
 				require.Equal(t, http.StatusUnauthorized, at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {"x"}}, other).status)
@@ -241,12 +241,12 @@ func stories() []attempt {
 			olga := d.users.as(t, "olga")
 			others := people()
 			others[0].Hash = strings.Replace(hash(), hash()[8:12], "abcd", 1)
-			return (&door{address: d.serve(t, true, access.Options{Users: others}).address, cookie: olga.cookie}).send(t, http.MethodGet, "/dead", "")
+			return (&door{address: d.serve(t, true, auth.Options{Users: others}).address, cookie: olga.cookie}).send(t, http.MethodGet, "/dead", "")
 		}, 401, "Sign in first", "refused"},
 		{"an operator", "a session after the user was removed", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			olga := d.users.as(t, "olga")
-			return (&door{address: d.serve(t, true, access.Options{Users: people()[1:]}).address, cookie: olga.cookie}).send(t, http.MethodGet, "/dead", "")
+			return (&door{address: d.serve(t, true, auth.Options{Users: people()[1:]}).address, cookie: olga.cookie}).send(t, http.MethodGet, "/dead", "")
 		}, 401, "Sign in first", "refused"},
 		{"an operator", "a session that somebody gave them before they signed in", func(t *testing.T, d *doors) answer {
 			t.Helper()
@@ -266,7 +266,7 @@ func stories() []attempt {
 func wrong(name string, n int) func(*testing.T, *doors) answer {
 	return func(t *testing.T, d *doors) answer {
 		t.Helper()
-		return guess(t, d.serve(t, true, access.Options{Users: people()}), name, n)
+		return guess(t, d.serve(t, true, auth.Options{Users: people()}), name, n)
 	}
 }
 

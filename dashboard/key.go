@@ -7,7 +7,7 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
@@ -18,14 +18,14 @@ import (
 const (
 	keyPath = "/keys"
 
-	// flushBound is how long a flush is waited for, to say what became of it.
+	// flushBound is how long to wait for the result of a flush.
 	flushBound = 5 * time.Second
 )
 
 // keyPage is /keys: everything about one counter.
 type keyPage struct {
 	*page
-	*register
+	*audit
 
 	cache    *cache.Cache
 	rows     operate.Store
@@ -34,7 +34,7 @@ type keyPage struct {
 
 // keyData is what key.html shows.
 type keyData struct {
-	Asked   string // what was asked for
+	Asked   string // what the visitor entered
 	Invalid string // why that is not a key
 	Key     counter.Key
 	Shard   counter.Shard
@@ -49,7 +49,7 @@ type keyData struct {
 	Did     *store.Action
 }
 
-// keyState is how a counter stands, in a word and a sentence.
+// keyState is the state of a counter, in a word and a sentence.
 type keyState struct {
 	Class, Word, Text string
 	Flushable         bool
@@ -61,9 +61,9 @@ type taskView struct {
 	Retried                     int
 }
 
-// ServeHTTP looks a counter up. It changes nothing, not even what is in Redis.
+// ServeHTTP looks a counter up. It changes nothing, and does not hydrate the counter.
 func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	data := keyData{Asked: r.URL.Query().Get("key"), May: access.Of(r).May()}
+	data := keyData{Asked: r.URL.Query().Get("key"), May: auth.Of(r).CanAct()}
 	if data.Asked == "" {
 		p.render(w, r, http.StatusOK, data)
 		return
@@ -82,18 +82,18 @@ func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	data.Key, data.Shard = key, p.cache.Shard(key)
 	status := http.StatusOK
-	if err := p.look(ctx, &data); err != nil {
+	if err := p.inspect(ctx, &data); err != nil {
 		p.log.Warn("a counter cannot be looked up", "key", key, "error", err)
 		data.Seen, status = nil, http.StatusServiceUnavailable
 	}
 	if !data.Unread {
-		data.Did = p.did(r) // not earlier: while Postgres hangs it takes all of the time there is
+		data.Did = p.did(r) // last, since a Postgres that hangs uses up the timeout
 	}
 	p.render(w, r, status, data)
 }
 
-// look reads Redis first: what it has is never older than the row that is read then, but for what the state says.
-func (p *keyPage) look(ctx context.Context, data *keyData) error {
+// inspect reads Redis before Postgres: then Redis is never behind the row, unless the state says so.
+func (p *keyPage) inspect(ctx context.Context, data *keyData) error {
 	seen, err := p.cache.Inspect(ctx, []counter.Key{data.Key})
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func (p *keyPage) look(ctx context.Context, data *keyData) error {
 	}
 	rows, err := p.rows.Read(ctx, []counter.Key{data.Key})
 	if err != nil {
-		p.log.Warn("postgres did not answer, so its side is not shown", "key", data.Key, "error", err)
+		p.log.Warn("postgres did not answer, so its row is not shown", "key", data.Key, "error", err)
 		data.Unread = true
 	}
 	row, found := rows[data.Key]
@@ -120,18 +120,18 @@ func (p *keyPage) look(ctx context.Context, data *keyData) error {
 		data.Row = &row
 	}
 	data.Seen = &seen[0]
-	if since := seen[0].Lineage / 1000; seen[0].Dirty && !seen[0].Aside && since > 0 { // an epoch's ID is its beginning, µs
+	if since := seen[0].Lineage / 1000; seen[0].Dirty && !seen[0].Aside && since > 0 { // an epoch's ID is its start in µs
 		data.Since = time.Duration(now-since) * time.Millisecond
 	}
 	data.State = stateOf(seen[0], row, found, data.Unread)
 	return nil
 }
 
-// stateOf says how a counter stands.
+// stateOf returns the state of a counter.
 func stateOf(seen cache.Inspected, row counter.Row, found, unread bool) keyState {
 	switch {
 	case seen.Dead:
-		return keyState{Class: "bad", Word: "dead", Text: "Postgres refused it until the attempts were used up. It goes on taking writes."}
+		return keyState{Class: "bad", Word: "dead", Text: "Postgres refused it until the attempts were used up. It still accepts writes."}
 	case seen.Aside, seen.RetryAt > 0:
 		return keyState{
 			Class: "warn", Word: "waits for a retry", Flushable: true,
@@ -170,7 +170,7 @@ func stateOf(seen cache.Inspected, row counter.Row, found, unread bool) keyState
 	return keyState{Word: string(class)}
 }
 
-// tasks are those of Asynq's that are the key's own. A drain of its shard may be under way beside them.
+// tasks returns the key's own tasks in Asynq. Besides these, a drain of its whole shard may be under way.
 func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
 	var views []taskView
 	for _, one := range []struct{ queue, id string }{
@@ -190,7 +190,7 @@ func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
 	return views, nil
 }
 
-// flushNow has a worker flush the counter, also where that would wait for a retry: who asks may have repaired the cause.
+// flushNow has a worker flush the counter. It does not wait for the next retry, since the operator may have removed the cause.
 func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return

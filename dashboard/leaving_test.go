@@ -11,8 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/dashboard"
-	"github.com/afterwrite/afterwrite/internal/access"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
@@ -20,14 +18,10 @@ import (
 // An operator closes the page after the first of three: the others are dropped all the same, and each has its note.
 func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 	t.Parallel()
-	d := setupDesk(t)
+	d := setup(t)
 	for _, key := range []counter.Key{"a", "b", "c"} {
 		d.bury(t, key, 17, "no")
 	}
-	pages, err := dashboard.New(dashboard.Options{
-		Redis: d.redis, Cache: d.cache, Store: d.store, Access: access.Options{Address: "127.0.0.1:0"}, Version: "dev", Logger: d.log,
-	})
-	require.NoError(t, err)
 	form := url.Values{"key": {"a", "b", "c"}, "confirm": {"yes"}}
 	for _, key := range []counter.Key{"a", "b", "c"} {
 		dead, err := d.operator.Get(t.Context(), key)
@@ -45,7 +39,7 @@ func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 	answered := make(chan int, 1)
 	go func() {
 		w := httptest.NewRecorder()
-		pages.ServeHTTP(w, r)
+		d.handler.ServeHTTP(w, r)
 		answered <- w.Code
 	}()
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
@@ -75,7 +69,7 @@ func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 }
 
 // holdNotesOf makes notes of actions on that target wait until release is called.
-func (d *desk) holdNotesOf(t *testing.T, target string) (release func()) {
+func (d *testBundle) holdNotesOf(t *testing.T, target string) (release func()) {
 	t.Helper()
 	for _, statement := range []string{
 		`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS

@@ -9,36 +9,36 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/afterwrite/afterwrite/internal/access"
-	"github.com/afterwrite/afterwrite/internal/sample"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
+	"github.com/afterwrite/afterwrite/internal/health"
 )
 
 const (
-	// maxViewers bounds the streams of one process; each costs some 30 kB. Who comes later sees the page without live updates.
+	// maxViewers bounds the streams of one process, at about 30 kB each. Further viewers get the page without live updates.
 	maxViewers = 256
 
-	// sendTimeout bounds the wait for a viewer who does not read. The stream ends then.
+	// sendTimeout bounds the wait for a viewer who does not read. Then the stream ends.
 	sendTimeout = 10 * time.Second
 
-	// streamFor is how long one stream lasts: browsers open the next by themselves, and whatever was allowed when this one
-	// began is looked at again. It ends earlier with its session, unless that was signed out at another dashboard.
+	// streamFor is how long a stream lasts. The browser opens the next one by itself, and its permission is checked again. A stream ends
+	// earlier with its session, unless that was signed out at another dashboard.
 	streamFor = 10 * time.Minute
 
-	// reopenAfter is the pause that browsers are to make before they open the next stream, in ms. Theirs is of some seconds.
+	// reopenAfter is the pause before browsers open the next stream, in ms. Their default is several seconds.
 	reopenAfter = 1000
 
-	// retryAfter is what those are told who find no room, in seconds.
+	// retryAfter is the Retry-After for viewers that find no room, in seconds.
 	retryAfter = "15"
 )
 
-// livePage is a page with parts that change.
+// livePage is a page with parts that change each second.
 type livePage interface {
-	// data is what the page's templates get.
+	// data returns the data of the page's templates.
 	data(f *frame) any
-	// parts are the names of the templates that are made for each frame. live.js puts them into the elements that have the
-	// same name as data-part.
+	// parts returns the names of the templates that are rendered for each frame. live.js puts them into the elements with that name
+	// as data-part.
 	parts() []string
-	// part makes one of them.
+	// part renders one of them.
 	part(name string, data any) (string, error)
 }
 
@@ -47,18 +47,17 @@ type live struct {
 	watch *watch
 	pages map[string]livePage
 	seats chan struct{}
-	ended <-chan struct{} // closed when the process is to end
+	ended <-chan struct{} // closed when the process ends
 }
 
-// message is what an event holds.
+// message is the data of an event.
 type message struct {
 	Parts  json.RawMessage `json:"parts"`
 	Now    int64           `json:"now"`
-	Points []sample.Sample `json:"points"` // since the last event
+	Points []health.Sample `json:"points"` // since the last event
 }
 
-// ServeHTTP takes page, a name; every, the seconds between two events: 1, 5 or 15; and since, the time of the last point that
-// the viewer has.
+// ServeHTTP takes page, a name; every, the seconds between two events: 1, 5 or 15; and since, the time of the viewer's last point.
 func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	name := query.Get("page")
@@ -109,7 +108,7 @@ func (s *stream) run(w http.ResponseWriter, r *http.Request) {
 			return // the viewer has gone, or does not read
 		}
 		tick := ticker.C
-		if s.every <= sampleEvery {
+		if s.every <= health.SampleEvery {
 			tick = nil // each frame
 		}
 		if !s.wait(r, over.C, tick, next) {
@@ -118,7 +117,8 @@ func (s *stream) run(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// wait returns true when there is something to send: at the tick, or with the next frame where there is none.
+// wait returns true when there is something to send: at the tick, or if there is no ticker, with the next frame. It returns false at the
+// end of the stream.
 func (s *stream) wait(r *http.Request, over, tick <-chan time.Time, next <-chan struct{}) bool {
 	if tick != nil {
 		next = nil
@@ -126,7 +126,7 @@ func (s *stream) wait(r *http.Request, over, tick <-chan time.Time, next <-chan 
 	select {
 	case <-r.Context().Done():
 		return false
-	case <-access.Of(r).Ended:
+	case <-auth.Of(r).Ended:
 		return false
 	case <-s.ended:
 		return false
@@ -144,7 +144,7 @@ func (s *stream) send(w http.ResponseWriter, f *frame) error {
 	if err != nil {
 		return err
 	}
-	if f.At > 0 && f.At < s.since { // the clock was set back: the viewer drops what is later, and lacks what came since
+	if f.At > 0 && f.At < s.since { // the clock was set back: the viewer drops later points, and needs those since then
 		s.since = 0
 	}
 	m := message{Parts: parts, Now: f.At, Points: f.since(s.since)}
@@ -154,7 +154,7 @@ func (s *stream) send(w http.ResponseWriter, f *frame) error {
 		return fmt.Errorf("encode an event: %w", err)
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Now().Add(sendTimeout)) // a writer that has none is a test's
+	_ = control.SetWriteDeadline(time.Now().Add(sendTimeout)) // only a test's writer has none
 	if _, err := fmt.Fprintf(w, "event: frame\ndata: %s\n\n", text); err != nil {
 		return err
 	}
@@ -162,12 +162,12 @@ func (s *stream) send(w http.ResponseWriter, f *frame) error {
 }
 
 // since returns the samples after the given time.
-func (f *frame) since(at int64) []sample.Sample {
-	i, _ := slices.BinarySearchFunc(f.History, at+1, func(s sample.Sample, t int64) int { return int(s.At - t) })
+func (f *frame) since(at int64) []health.Sample {
+	i, _ := slices.BinarySearchFunc(f.History, at+1, func(s health.Sample, t int64) int { return int(s.At - t) })
 	return f.History[i:]
 }
 
-// rendered returns the page's parts as JSON, {"name":"HTML"}. They are made once for all viewers.
+// rendered returns the page's parts as JSON, {"name":"HTML"}. They are rendered once for all viewers.
 func (f *frame) rendered(name string, p livePage) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,14 +1,11 @@
 package dashboard_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,67 +17,12 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// event is what a stream sends.
-type event struct {
-	Parts  map[string]string `json:"parts"`
-	Now    int64             `json:"now"`
-	Points []struct {
-		T int64 `json:"t"`
-		D int64 `json:"d"`
-	} `json:"points"`
-}
-
-// viewer is one open stream.
-type viewer struct {
-	body  io.ReadCloser
-	lines *bufio.Scanner
-}
-
-func (b *testBundle) serve(t *testing.T) string {
-	t.Helper()
-	server := httptest.NewServer(b.handler)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-func watch(t *testing.T, url string, cookies ...string) *viewer {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	require.NoError(t, err)
-	request.Header["Cookie"] = cookies
-	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		cancel()
-		_ = response.Body.Close()
-	})
-	require.Equal(t, http.StatusOK, response.StatusCode)
-	require.Equal(t, "text/event-stream", response.Header.Get("Content-Type"))
-	lines := bufio.NewScanner(response.Body)
-	lines.Buffer(nil, 1<<20)
-	return &viewer{body: response.Body, lines: lines}
-}
-
-// next returns the next event; nil when the stream has ended.
-func (v *viewer) next(t *testing.T) *event {
-	t.Helper()
-	for v.lines.Scan() {
-		if text, ok := strings.CutPrefix(v.lines.Text(), "data: "); ok {
-			var e event
-			require.NoError(t, json.Unmarshal([]byte(text), &e))
-			return &e
-		}
-	}
-	return nil
-}
-
 func TestTwoViewersSeeTheSameSample(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.dirty(t, "07", 5, time.Now())
 	b.run(t)
-	url := b.serve(t) + "/live?page=overview&every=1"
+	url := b.stream(t) + "/live?page=overview&every=1"
 	one, two := watch(t, url), watch(t, url)
 
 	seen := make(map[int64]event)
@@ -108,9 +50,9 @@ func TestTwoViewersSeeTheSameSample(t *testing.T) {
 // A stream lasts for some minutes: the page is not to be without one for longer than it takes to open the next.
 func TestAStreamSaysHowSoonToOpenTheNext(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.run(t)
-	v := watch(t, b.serve(t)+"/live?page=overview&every=1")
+	v := watch(t, b.stream(t)+"/live?page=overview&every=1")
 	require.True(t, v.lines.Scan())
 	require.Equal(t, "retry: 1000", v.lines.Text())
 	require.NotNil(t, v.next(t))
@@ -118,9 +60,9 @@ func TestAStreamSaysHowSoonToOpenTheNext(t *testing.T) {
 
 func TestAViewerGetsTheHistoryOnceAndThenWhatIsNew(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	stop := b.run(t)
-	v := watch(t, b.serve(t)+"/live?page=overview&every=1")
+	v := watch(t, b.stream(t)+"/live?page=overview&every=1")
 	first := v.next(t)
 	require.NotEmpty(t, first.Points)
 	last := first.Points[len(first.Points)-1].T
@@ -134,27 +76,27 @@ func TestAViewerGetsTheHistoryOnceAndThenWhatIsNew(t *testing.T) {
 	require.Nil(t, v.next(t), "the end of the process ends the stream")
 
 	// Another process begins with the history that this one has left in Redis.
-	again := setup(t, false)
+	again := setup(t)
 	copyHistory(t, b.redis, again.redis)
 	again.run(t)
-	e := watch(t, again.serve(t)+"/live?page=overview&every=15").next(t)
+	e := watch(t, again.stream(t)+"/live?page=overview&every=15").next(t)
 	require.GreaterOrEqual(t, len(e.Points), 4)
 	require.Equal(t, first.Points[0].T, e.Points[0].T)
 }
 
 func TestAViewerWhoIsAheadOfAClockThatWasSetBackGetsWhatIsNow(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.run(t)
 	ahead := time.Now().Add(time.Hour).UnixMilli()
-	v := watch(t, fmt.Sprintf("%s/live?page=overview&every=1&since=%d", b.serve(t), ahead))
+	v := watch(t, fmt.Sprintf("%s/live?page=overview&every=1&since=%d", b.stream(t), ahead))
 	first := v.next(t)
 	require.NotEmpty(t, first.Points)
 	require.Equal(t, first.Now, first.Points[len(first.Points)-1].T)
 	require.Len(t, v.next(t).Points, 1, "what it has got is not sent again")
 }
 
-func copyHistory(t *testing.T, from, to *redis.Client) {
+func copyHistory(t *testing.T, from, to redis.UniversalClient) {
 	t.Helper()
 	for _, line := range from.LRange(t.Context(), "aw:history", 0, -1).Val() {
 		require.NoError(t, to.RPush(t.Context(), "aw:history", line).Err())
@@ -163,9 +105,9 @@ func copyHistory(t *testing.T, from, to *redis.Client) {
 
 func TestAViewerWhoDoesNotReadDelaysNobody(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.run(t)
-	url := b.serve(t)
+	url := b.stream(t)
 	slow, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	require.NoError(t, err)
 	defer slow.Close()
@@ -188,9 +130,9 @@ func TestAViewerWhoDoesNotReadDelaysNobody(t *testing.T) {
 
 func TestThereIsRoomForSoManyViewersAndThenAClearAnswer(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	b.run(t)
-	url := b.serve(t) + "/live?page=overview&every=15"
+	url := b.stream(t) + "/live?page=overview&every=15"
 	first := watch(t, url)
 	for range 255 {
 		watch(t, url)
@@ -216,7 +158,7 @@ func TestThereIsRoomForSoManyViewersAndThenAClearAnswer(t *testing.T) {
 
 func TestAStreamThatIsNoneIsRefused(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	for _, query := range []string{"", "?page=overview", "?page=overview&every=0", "?page=overview&every=2", "?page=x&every=1"} {
 		require.Equal(t, http.StatusBadRequest, b.get(t, "/live"+query).Code, query)
 	}
@@ -246,11 +188,11 @@ func (c *counting) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 func TestManyViewersCostRedisNoMoreThanOne(t *testing.T) {
 	t.Parallel()
-	b := setup(t, false)
+	b := setup(t)
 	commands := new(counting)
 	b.redis.AddHook(commands)
 	b.run(t)
-	url := b.serve(t) + "/live?page=overview&every=1"
+	url := b.stream(t) + "/live?page=overview&every=1"
 	first := watch(t, url)
 
 	// Samples, and not seconds, are what commands are counted by: the machine may be busy.

@@ -10,16 +10,15 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 )
 
-// pageFiles are the pages, each of which defines "content", and layout.html, which all of them stand in, with
-// controls.html, which those with live updates show.
+// pageFiles are the pages, which define "content", and the templates that they share.
 //
 //go:embed pages
 var pageFiles embed.FS
 
-// staticFiles are what pages load: /static/style.css and so on. There is no build step.
+// staticFiles are what pages load, as /static/style.css. There is no build step.
 //
 //go:embed static
 var staticFiles embed.FS
@@ -31,8 +30,8 @@ type link struct {
 	Current bool
 }
 
-// navigation is every page that can be reached from every other, in the order in which it is shown. To add a page: a file
-// in pages/ that defines "content", a line here, and a route in New whose handler calls render.
+// navigation has the pages that every page links to, in order. To add a page: a file in pages/ that defines "content", a line here,
+// and a route in New whose handler calls render.
 var navigation = []link{
 	{Path: "/", Label: "Overview"},
 	{Path: "/shards", Label: "Shards"},
@@ -50,22 +49,22 @@ type page struct {
 	shared   *shared
 }
 
-// shared is what all pages have.
+// shared is what all pages need.
 type shared struct {
 	version string
 	log     *slog.Logger
 }
 
-// view is what a template gets. A page's own data is in Data.
+// view is the data of the layout. A page's own data is in Data.
 type view struct {
 	Title      string
 	Navigation []link
 	Version    string
-	Visitor    access.Identity // no role: nobody, who is shown no navigation
+	Visitor    auth.Identity // without a role it is nobody, who sees no navigation
 	Data       any
 }
 
-// newPage reads pages/<file>. It panics where the file is not a template: it is a part of the program.
+// newPage parses pages/<file>. It panics on an error, since the files are part of the program.
 func newPage(s *shared, path, title, file string) *page {
 	t := template.New(file).Funcs(functions)
 	return &page{
@@ -74,9 +73,9 @@ func newPage(s *shared, path, title, file string) *page {
 	}
 }
 
-// render answers with the page. What the template does not write as a whole is not written at all.
+// render answers with the page. If a template fails, it answers 500 instead of half a page.
 func (p *page) render(w http.ResponseWriter, r *http.Request, status int, data any) {
-	v := view{Title: p.title, Version: p.shared.version, Visitor: access.Of(r), Data: data}
+	v := view{Title: p.title, Version: p.shared.version, Visitor: auth.Of(r), Data: data}
 	if v.Visitor.Role != "" {
 		v.Navigation = slices.Clone(navigation)
 	}
@@ -85,7 +84,7 @@ func (p *page) render(w http.ResponseWriter, r *http.Request, status int, data a
 	}
 	var body bytes.Buffer
 	if err := p.template.ExecuteTemplate(&body, "layout", v); err != nil {
-		p.shared.log.Error("a page cannot be made", "page", p.path, "error", err)
+		p.shared.log.Error("a page cannot be rendered", "page", p.path, "error", err)
 		http.Error(w, "internal error: see the log of the dashboard process", http.StatusInternalServerError)
 		return
 	}
@@ -95,11 +94,46 @@ func (p *page) render(w http.ResponseWriter, r *http.Request, status int, data a
 	_, _ = w.Write(body.Bytes()) // the visitor has gone
 }
 
-// part makes one of the page's templates, without the layout.
+// part renders one of the page's templates, without the layout.
 func (p *page) part(name string, data any) (string, error) {
 	var text strings.Builder
 	if err := p.template.ExecuteTemplate(&text, name, data); err != nil {
-		return "", fmt.Errorf("make %s of page %s: %w", name, p.path, err)
+		return "", fmt.Errorf("render %s of page %s: %w", name, p.path, err)
 	}
 	return text.String(), nil
+}
+
+// authPages are the pages for visitors that are not let in.
+type authPages struct {
+	signIn, reject *page
+}
+
+var _ auth.Pages = (*authPages)(nil)
+
+func newAuthPages(s *shared) *authPages {
+	return &authPages{
+		signIn: newPage(s, auth.SignInPath, "Sign in", "signin.html"),
+		reject: newPage(s, "", "Refused", "reject.html"),
+	}
+}
+
+// signInData is what signin.html shows.
+type signInData struct {
+	Wrong, Next, Path string
+}
+
+// SignIn implements auth.Pages.
+func (a *authPages) SignIn(w http.ResponseWriter, r *http.Request, status int, wrong, next string) {
+	a.signIn.render(w, r, status, signInData{Wrong: wrong, Next: next, Path: auth.SignInPath})
+}
+
+// rejectData is what reject.html shows.
+type rejectData struct {
+	Title, Reason string
+	SignIn        bool
+}
+
+// Reject implements auth.Pages.
+func (a *authPages) Reject(w http.ResponseWriter, r *http.Request, status int, reason string) {
+	a.reject.render(w, r, status, rejectData{Title: http.StatusText(status), Reason: reason, SignIn: status == http.StatusUnauthorized})
 }

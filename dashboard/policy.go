@@ -1,26 +1,26 @@
 package dashboard
 
 import (
-	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
 	"regexp"
 	"strings"
+
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 )
 
-// ownPolicy is the Content-Security-Policy (W3C CSP Level 3) of our own pages: what they load, ask and send is from here,
-// and nothing stands within a page, neither script nor style.
+// ownPolicy is the Content-Security-Policy (W3C CSP Level 3) of our own pages. They load from, ask and send to this server only, and
+// have no inline script or style.
 const ownPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'" +
 	"; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
-// inlineScript finds the scripts in a page that are not files.
+// inlineScript finds the inline scripts of a page.
 var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
 
-// monitorPolicy is the strictest policy that Asynqmon's page works with: its own scripts, and those within the page by
-// their hashes. It writes its styles from scripts (Material UI), so those cannot be named. The fonts that it asks
-// fonts.googleapis.com for are refused: an operator's page tells no third party that it is open, and it does without them.
+// monitorPolicy is the strictest policy under which Asynqmon's page works: its own scripts, and inline scripts by their hashes. Its
+// scripts write styles (Material UI), so styles have no hashes. Fonts from fonts.googleapis.com are refused: no third party is to
+// learn that an operator has the page open, and it works without them.
 func monitorPolicy(page []byte) (string, error) {
 	matches := inlineScript.FindAllSubmatch(page, -1)
 	scripts := make([]string, 0, len(matches)+1)
@@ -37,18 +37,7 @@ func monitorPolicy(page []byte) (string, error) {
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", nil
 }
 
-// monitorPage is what Asynqmon answers for each of its paths that is a page.
-func monitorPage(monitor http.Handler) ([]byte, error) {
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, asynqPath, nil)
-	if err != nil {
-		return nil, err
-	}
-	page := &pageRecorder{header: make(http.Header)}
-	monitor.ServeHTTP(page, request)
-	return page.body.Bytes(), nil
-}
-
-// withPolicy sets the headers that limit what a browser does with an answer.
+// withPolicy sets the headers that restrict what a browser does with an answer.
 func withPolicy(policy string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -62,12 +51,11 @@ func withPolicy(policy string, next http.Handler) http.Handler {
 	})
 }
 
-// pageRecorder keeps the body of one answer.
-type pageRecorder struct {
-	header http.Header
-	body   bytes.Buffer
+// sameOrigin refuses what would change something and comes from another site's page.
+func sameOrigin(pages auth.Pages, next http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pages.Reject(w, r, http.StatusForbidden, "This came from another site's page: nothing was changed.")
+	}))
+	return protection.Handler(next)
 }
-
-func (p *pageRecorder) Header() http.Header         { return p.header }
-func (p *pageRecorder) Write(b []byte) (int, error) { return p.body.Write(b) }
-func (p *pageRecorder) WriteHeader(int)             {}

@@ -12,8 +12,8 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/health"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
-	"github.com/afterwrite/afterwrite/internal/pulse"
 )
 
 // ofLayout2 returns the environment of a Redis that the previous version has used, with one counter that Postgres does not have.
@@ -58,7 +58,7 @@ func TestMigrateFailsWhereRedisCannotBeConverted(t *testing.T) {
 	t.Parallel()
 	env, client := ofLayout2(t)
 	beating := time.Now().Add(time.Minute).UnixMilli()
-	require.NoError(t, client.HSet(t.Context(), pulse.Key, "old",
+	require.NoError(t, client.HSet(t.Context(), health.HeartbeatKey, "old",
 		strconv.FormatInt(beating, 10)+` {"role":"worker","host":"h","pid":9,"version":"v1"}`).Err())
 	require.Contains(t, start(t, env, "migrate").oneLine(t), "worker v1 on h (pid 9): stop them")
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/afterwrite/afterwrite/dashboard"
-	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/process"
 )
@@ -54,16 +54,16 @@ func (serveDashboardCommand) Run(w *world) error {
 }
 
 // whoMay reads who may look and act, and refuses an open door, before anything is waited for.
-func whoMay(w *world) (access.Options, error) {
+func whoMay(w *world) (auth.Options, error) {
 	c, err := config.FromMap(environMap(w.environ))
 	if err != nil {
-		return access.Options{}, err
+		return auth.Options{}, err
 	}
-	o := access.Options{Address: c.Addr(c.DashboardAddr), Header: c.DashboardUserHeader, Hosts: words(c.DashboardHosts)}
+	o := auth.Options{Address: c.Addr(c.DashboardAddr), Header: c.DashboardUserHeader, Hosts: words(c.DashboardHosts)}
 	var users, proxies, operators error
-	o.Users, users = access.ParseUsers(c.DashboardUsers)
-	o.Proxies, proxies = access.ParseProxies(c.DashboardTrustedProxies)
-	o.Operators, operators = access.ParseNames(c.DashboardOperators)
+	o.Users, users = auth.ParseUsers(c.DashboardUsers)
+	o.Proxies, proxies = auth.ParseProxies(c.DashboardTrustedProxies)
+	o.Operators, operators = auth.ParseNames(c.DashboardOperators)
 	err = errors.Join(
 		about("AFTERWRITE_DASHBOARD_USERS", users),
 		about("AFTERWRITE_DASHBOARD_TRUSTED_PROXIES", proxies),
@@ -77,7 +77,7 @@ func whoMay(w *world) (access.Options, error) {
 
 // withDoor also refuses an open door where the address was a name, like localhost, that the system has resolved to another address
 // than this machine's own.
-func withDoor(p process.Plan, allowed access.Options) process.Plan {
+func withDoor(p process.Plan, allowed auth.Options) process.Plan {
 	p.Refuse = func(at net.Addr) error {
 		taken := allowed
 		taken.Address = at.String()
@@ -95,7 +95,7 @@ func about(variable string, err error) error {
 
 // explainOpen says what to do about a door that is open.
 func explainOpen(err error) error {
-	if errors.Is(err, access.ErrOpen) {
+	if errors.Is(err, auth.ErrOpen) {
 		return fmt.Errorf("refusing to start: %w: set AFTERWRITE_DASHBOARD_USERS (make one with `afterwrite dashboard hash-password`), "+
 			"or AFTERWRITE_DASHBOARD_TRUSTED_PROXIES and AFTERWRITE_DASHBOARD_USER_HEADER", err)
 	}

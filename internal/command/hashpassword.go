@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 )
 
 type hashPasswordCommand struct {
@@ -21,14 +21,14 @@ type hashPasswordCommand struct {
 
 // Run implements the command.
 func (h hashPasswordCommand) Run(w *world) error {
-	if err := access.CheckName(h.Name); err != nil {
+	if err := auth.CheckName(h.Name); err != nil {
 		return err
 	}
 	password, err := readPassword(w, os.Stdin)
 	if err != nil {
 		return err
 	}
-	hash, err := access.HashPassword(password)
+	hash, err := auth.HashPassword(password)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/bcrypt"
 
-	"github.com/afterwrite/afterwrite/internal/access"
+	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
@@ -163,16 +163,16 @@ func TestTheDashboardRefusesToBeOpenToOthers(t *testing.T) {
 // A hosts file may give localhost another address.
 func TestTheDashboardIsNotOpenWhereverItsNameLeads(t *testing.T) {
 	t.Parallel()
-	allowed := access.Options{Address: "localhost:0"}
+	allowed := auth.Options{Address: "localhost:0"}
 	require.NoError(t, allowed.Check())
 	here, everywhere := config.Config{DashboardAddr: "localhost:0"}, config.Config{DashboardAddr: "0.0.0.0:0"}
 	_, err := withDoor(dashboardPlan, allowed).Listen(everywhere)
-	require.ErrorIs(t, err, access.ErrOpen)
+	require.ErrorIs(t, err, auth.ErrOpen)
 
 	listener, err := withDoor(dashboardPlan, allowed).Listen(here)
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
-	allowed.Users = []access.User{{Name: "ann"}}
+	allowed.Users = []auth.User{{Name: "ann"}}
 	listener, err = withDoor(dashboardPlan, allowed).Listen(everywhere)
 	require.NoError(t, err, "there somebody signs in")
 	require.NoError(t, listener.Close())
@@ -252,10 +252,10 @@ func TestTheComposeFileHasAUser(t *testing.T) {
 	require.NoError(t, err)
 	found := regexp.MustCompile(`AFTERWRITE_DASHBOARD_USERS: (\S+)\n`).FindSubmatch(text)
 	require.NotNil(t, found)
-	users, err := access.ParseUsers(strings.ReplaceAll(string(found[1]), "$$", "$"))
+	users, err := auth.ParseUsers(strings.ReplaceAll(string(found[1]), "$$", "$"))
 	require.NoError(t, err)
 	require.Len(t, users, 1)
-	require.Equal(t, access.Viewer, users[0].Role, "its password is published")
+	require.Equal(t, auth.Viewer, users[0].Role, "its password is published")
 	require.Contains(t, string(text), "whose password is `afterwrite on my machine`")
 	require.NoError(t, bcrypt.CompareHashAndPassword([]byte(users[0].Hash), []byte("afterwrite on my machine")))
 }

@@ -16,7 +16,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/convert"
-	"github.com/afterwrite/afterwrite/internal/pulse"
+	"github.com/afterwrite/afterwrite/internal/health"
 )
 
 var errDied = errors.New("the process has died")
@@ -203,8 +203,8 @@ func TestProcessesOfTheOldVersionAreNamedAndLeftAlone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var running sync.WaitGroup
-	beater := pulse.NewBeater(pulse.Options{
-		Redis: b.redis, Role: pulse.RoleAPI, Version: "v0.9", Address: "127.0.0.1:1", Logger: b.options().Logger, Counted: prometheus.NewRegistry(),
+	beater := health.NewReporter(health.ReporterOptions{
+		Redis: b.redis, Role: health.RoleAPI, Version: "v0.9", Address: "127.0.0.1:1", Logger: b.options().Logger, Counted: prometheus.NewRegistry(),
 	})
 	running.Go(func() { beater.Run(ctx) })
 	_, err := convert.Run(t.Context(), b.options())
@@ -224,7 +224,7 @@ func TestAProcessOfTheOldVersionThatWasKilledIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	at := time.Now().Add(-3 * time.Second).UnixMilli()
-	require.NoError(t, b.redis.HSet(t.Context(), pulse.Key, "killed", strconv.FormatInt(at, 10)+` {"role":"worker"}`).Err())
+	require.NoError(t, b.redis.HSet(t.Context(), health.HeartbeatKey, "killed", strconv.FormatInt(at, 10)+` {"role":"worker"}`).Err())
 	b.convert(t, 16)
 	require.Contains(t, b.log.String(), "waiting for processes of the old version to end")
 }
@@ -240,7 +240,7 @@ func TestAProcessThatStartsAtTheSameMomentEndsTheConversion(t *testing.T) {
 	}()
 	require.Eventually(t, func() bool { return b.redis.HGet(t.Context(), "aw:meta", "layout").Val() == "2>3" }, patience, time.Millisecond)
 	at := strconv.FormatInt(time.Now().UnixMilli(), 10)
-	require.NoError(t, b.redis.HSet(t.Context(), pulse.Key, "new", at+` {"role":"api"}`).Err())
+	require.NoError(t, b.redis.HSet(t.Context(), health.HeartbeatKey, "new", at+` {"role":"api"}`).Err())
 	var refused *convert.RunningError
 	require.ErrorAs(t, <-ended, &refused)
 	require.Equal(t, "2", b.redis.HGet(t.Context(), "aw:meta", "layout").Val())

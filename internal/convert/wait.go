@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
-	"github.com/afterwrite/afterwrite/internal/pulse"
+	"github.com/afterwrite/afterwrite/internal/health"
 )
 
 const (
@@ -97,7 +97,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // RunningError says that processes of the old version run. Processes of this one give no sign of life before the layout is 3.
-type RunningError struct{ Processes []pulse.Pulse }
+type RunningError struct{ Processes []health.Heartbeat }
 
 // Error names them, and says what to do.
 func (e *RunningError) Error() string {
@@ -114,16 +114,16 @@ func (e *RunningError) Error() string {
 }
 
 // running returns the processes whose heartbeat is recent.
-func (c *converter) running(ctx context.Context) ([]pulse.Pulse, error) {
+func (c *converter) running(ctx context.Context) ([]health.Heartbeat, error) {
 	now, err := c.Redis.Time(ctx).Result()
 	if err != nil {
 		return nil, fmt.Errorf("ask redis for the time: %w", err)
 	}
-	all, err := pulse.Read(ctx, c.Redis, now.UnixMilli())
+	all, err := health.ReadHeartbeats(ctx, c.Redis, now.UnixMilli())
 	if err != nil {
 		return nil, err
 	}
-	var alive []pulse.Pulse
+	var alive []health.Heartbeat
 	for _, p := range all {
 		if p.Alive() {
 			alive = append(alive, p)
@@ -159,7 +159,7 @@ func (c *converter) awaitEnd(ctx context.Context) error {
 // checkAgain looks for processes that had read the old layout just before it was changed: their first heartbeat comes within a
 // second. Nothing has been converted, so it is changed back if there are any.
 func (c *converter) checkAgain(ctx context.Context) error {
-	if err := pause(ctx, pulse.Every+lookEvery); err != nil {
+	if err := pause(ctx, health.HeartbeatEvery+lookEvery); err != nil {
 		return err
 	}
 	alive, err := c.running(ctx)

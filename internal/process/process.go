@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/afterwrite/afterwrite/internal/config"
-	"github.com/afterwrite/afterwrite/internal/pulse"
+	"github.com/afterwrite/afterwrite/internal/health"
 )
 
 // traceTimeout bounds the sending of the last traces, after everything else has ended.
@@ -210,9 +210,9 @@ func (p *Process) serve(ctx context.Context, handler http.Handler) error {
 
 // beat sends a heartbeat to the dashboard each second, until the returned function is called.
 func (p *Process) beat(ctx context.Context) (stop func()) {
-	options := pulse.Options{
+	options := health.ReporterOptions{
 		Redis: p.Redis, Role: p.Name, Version: p.version, Address: p.address(p.Config), Counted: p.Counted, Logger: p.Log,
-		Settings: pulse.Settings{
+		Settings: health.Settings{
 			FlushInterval: p.Config.FlushInterval.Milliseconds(), SweepInterval: p.Config.SweepInterval.Milliseconds(),
 			MaxDirty: p.Config.MaxDirty,
 		},
@@ -222,7 +222,7 @@ func (p *Process) beat(ctx context.Context) (stop func()) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var beats sync.WaitGroup
-	beats.Go(func() { pulse.NewBeater(options).Run(ctx) })
+	beats.Go(func() { health.NewReporter(options).Run(ctx) })
 	return func() {
 		cancel()
 		beats.Wait()

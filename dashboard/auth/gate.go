@@ -1,0 +1,232 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Identity is who a request is from.
+type Identity struct {
+	Name string
+	Role Role
+	// SignedIn is true if there is a session, which can be ended. Otherwise a proxy named the user, or it is this machine's own user.
+	SignedIn bool
+	// Ended is closed when the session ends: at a sign-out in this process, or when it expires. It is nil without a session.
+	Ended <-chan struct{}
+}
+
+// Local is the name of this machine's own user, if nobody signs in.
+const Local = "local"
+
+// CanAct reports whether the visitor may change things.
+func (i Identity) CanAct() bool { return i.Role == Operator }
+
+type identityKey struct{}
+
+// Of returns who the request is from. Without a Gate before the handler, the identity has no role and may do nothing.
+func Of(r *http.Request) Identity {
+	identity, _ := r.Context().Value(identityKey{}).(Identity)
+	return identity
+}
+
+// Pages are the pages that a Gate shows instead of those behind it.
+type Pages interface {
+	// SignIn asks for a name and a password. wrong says what was wrong with the last ones, "" at first. next is the page to go to
+	// afterwards.
+	SignIn(w http.ResponseWriter, r *http.Request, status int, wrong, next string)
+	// Reject says why the request was rejected, and what to do.
+	Reject(w http.ResponseWriter, r *http.Request, status int, why string)
+}
+
+// Options configure a Gate.
+type Options struct {
+	Address string // where the dashboard listens, host:port
+	Users   []User
+
+	Proxies   Proxies
+	Header    string   // in which the proxies name the user; "": they do not
+	Operators []string // names in that header who may act
+
+	Hosts  []string // names that the dashboard answers to; none: any name if somebody signs in, else those of this machine
+	Public []string // paths that need no sign-in
+
+	Redis  redis.Cmdable // keeps the sessions; stays the caller's to close
+	Pages  Pages
+	Logger *slog.Logger
+	Now    func() time.Time // nil: time.Now
+}
+
+// Gate admits or rejects requests before they reach the dashboard.
+type Gate struct {
+	users     map[string]User
+	proxies   Proxies
+	header    string
+	operators []string
+	hosts     []string
+	public    []string
+	sessions  *sessions
+	passwords *passwords
+	limits    *limits
+	pages     Pages
+	log       *slog.Logger
+	now       func() time.Time
+	warnOnce  sync.Once // of a proxy that does not say whose requests it passes on
+}
+
+// ErrOpen is returned if everybody who reaches the dashboard could act.
+var ErrOpen = errors.New("the dashboard would be open to everybody who can reach it")
+
+// errRebound is returned if a page of another site could act, by DNS rebinding.
+var errRebound = errors.New("AFTERWRITE_DASHBOARD_TRUSTED_PROXIES holds this machine's own address, so a page that a browser here shows " +
+	"could say who it is as well, from a name that resolves to 127.0.0.1: " +
+	"set AFTERWRITE_DASHBOARD_HOSTS to the names that the proxy passes on in Host")
+
+// Check returns ErrOpen if other machines can reach the address or a name in Hosts, and nobody would have to sign in. It returns other
+// errors for settings that are unsafe or contradict each other.
+func (o *Options) Check() error {
+	open := o.Header == "" && len(o.Users) == 0
+	switch {
+	case o.Header != "" && len(o.Proxies) == 0:
+		return errors.New("a user header counts from trusted proxies only, and none is named")
+	case o.Header == "" && len(o.Operators) > 0:
+		return errors.New("operators are names of the user header, and none is set; those who sign in have their role beside their name")
+	case o.Header != "" && o.Proxies.onThisMachine() && len(o.Hosts) == 0:
+		return errRebound
+	case open && !Loopback(o.Address):
+		return fmt.Errorf("%w: %s", ErrOpen, o.Address)
+	case open:
+		for _, host := range o.Hosts {
+			if !localName(hostName(host)) {
+				return fmt.Errorf("%w: as %s", ErrOpen, host)
+			}
+		}
+	}
+	return nil
+}
+
+// New returns a Gate, or the error of Check.
+func New(o Options) (*Gate, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	g := &Gate{
+		users: make(map[string]User), proxies: o.Proxies, header: http.CanonicalHeaderKey(o.Header), operators: o.Operators,
+		public:   append([]string{SignInPath}, o.Public...),
+		sessions: newSessions(o.Redis, o.Logger, o.Now), passwords: newPasswords(o.Users), limits: newLimits(o.Now),
+		pages: o.Pages, log: o.Logger, now: o.Now,
+	}
+	for _, name := range o.Hosts {
+		g.hosts = append(g.hosts, hostName(name))
+	}
+	for _, u := range o.Users {
+		g.users[u.Name] = u
+	}
+	return g, nil
+}
+
+// open reports whether nobody signs in.
+func (g *Gate) open() bool { return len(g.users) == 0 && g.header == "" }
+
+// Run ends sessions in Redis that were signed out while Redis did not answer, until ctx is done.
+func (g *Gate) Run(ctx context.Context) { g.sessions.run(ctx) }
+
+// Handler passes requests of those who may look to next, with their Identity, and answers all others itself. Apart from a few
+// public ones it does not look at paths, so no spelling of a path leads around it.
+func (g *Gate) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !g.answersTo(r) {
+			g.pages.Reject(w, r, http.StatusMisdirectedRequest,
+				"This dashboard does not answer to that name. AFTERWRITE_DASHBOARD_HOSTS says which names it answers to.")
+			return
+		}
+		if g.open() && forwarded(r) {
+			g.pages.Reject(w, r, http.StatusForbidden,
+				"This request came through a proxy, and nobody signs in here. Set AFTERWRITE_DASHBOARD_USERS, "+
+					"or AFTERWRITE_DASHBOARD_TRUSTED_PROXIES and AFTERWRITE_DASHBOARD_USER_HEADER.")
+			return
+		}
+		if g.open() && fromElsewhere(r) {
+			g.pages.Reject(w, r, http.StatusForbidden,
+				"This came from a page that is not on this machine, or through a proxy, and nobody signs in here. "+
+					"Set AFTERWRITE_DASHBOARD_USERS.")
+			return
+		}
+		identity, err := g.identify(r)
+		if err != nil {
+			g.log.Warn("a proxy's user header cannot be used", "error", err)
+			g.pages.Reject(w, r, http.StatusBadRequest, "The proxy's user header cannot be used: the log of this process says why.")
+			return
+		}
+		switch {
+		case identity.Role != "":
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, identity)))
+		case r.URL.RawPath == "" && slices.Contains(g.public, r.URL.Path):
+			next.ServeHTTP(w, r)
+		default:
+			g.turnAway(w, r)
+		}
+	})
+}
+
+// identify returns who the request is from. Without a role it is nobody.
+func (g *Gate) identify(r *http.Request) (Identity, error) {
+	if g.open() {
+		return Identity{Name: Local, Role: Operator}, nil
+	}
+	name, err := g.proxies.userNamed(r, g.header)
+	if err != nil {
+		return Identity{}, err
+	}
+	if name != "" {
+		role := Viewer
+		if slices.Contains(g.operators, name) {
+			role = Operator
+		}
+		return Identity{Name: name, Role: role}, nil
+	}
+	found, ok := g.sessions.find(r.Context(), g.token(r))
+	if !ok {
+		return Identity{}, nil
+	}
+	user, ok := g.users[found.User]
+	if !ok || credential(user) != found.Credential {
+		return Identity{}, nil // removed, or with another password
+	}
+	return Identity{Name: user.Name, Role: user.Role, SignedIn: true, Ended: found.ended}, nil
+}
+
+// turnAway answers requests without an identity. It sends a browser that wants a page to the sign-in.
+func (g *Gate) turnAway(w http.ResponseWriter, r *http.Request) {
+	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case len(g.users) == 0:
+		g.pages.Reject(w, r, http.StatusForbidden, "The proxy in front of this dashboard has to say who you are, and it did not.")
+	case reading && strings.Contains(r.Header.Get("Accept"), "text/html"):
+		http.Redirect(w, r, SignInPath+"?"+nextQuery(r.URL), http.StatusSeeOther)
+	default:
+		g.pages.Reject(w, r, http.StatusUnauthorized, "Sign in first.")
+	}
+}
+
+// Operators passes requests of operators to next, and rejects all others.
+func (g *Gate) Operators(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !Of(r).CanAct() {
+			g.pages.Reject(w, r, http.StatusForbidden, "Only operators may do that, and you are a viewer: nothing was changed.")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

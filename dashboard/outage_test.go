@@ -1,0 +1,150 @@
+package dashboard_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/dashboard/auth"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+// until returns the first event in whose part there is text. Whatever comes before it must not say that nobody runs.
+func (v *viewer) until(t *testing.T, part, text string) {
+	t.Helper()
+	for range 40 { // of one a second
+		e := v.next(t)
+		require.NotContains(t, e.Parts["state"], "not running")
+		require.NotContains(t, e.Parts["state"], "No api")
+		require.NotContains(t, e.Parts["state"], "No scheduler")
+		require.NotContains(t, e.Parts["processes"], "gone for")
+		if strings.Contains(e.Parts[part], text) {
+			return
+		}
+	}
+	require.Fail(t, "it never said "+text)
+}
+
+func TestARedisThatRefusesWritesIsNotTakenForWorkersThatAreGone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	inTheWay := filepath.Join(dir, "taken", "x") // of the file that it saves to
+	for name, test := range map[string]struct {
+		options local.RedisOptions
+		refuse  func(*testing.T, redis.UniversalClient)
+		mend    func(*testing.T, redis.UniversalClient)
+		why     string
+	}{
+		"it cannot save": {
+			local.RedisOptions{Dir: dir, Args: []string{"--save", "3600 1000000", "--dbfilename", "taken"}},
+			func(t *testing.T, client redis.UniversalClient) {
+				t.Helper()
+				require.NoError(t, os.MkdirAll(inTheWay, 0o700))
+				require.NoError(t, client.BgSave(t.Context()).Err())
+			},
+			func(t *testing.T, client redis.UniversalClient) {
+				t.Helper()
+				require.NoError(t, os.RemoveAll(filepath.Dir(inTheWay)))
+				require.NoError(t, client.BgSave(t.Context()).Err())
+			},
+			"it cannot save its data",
+		},
+		"it has become a replica": {
+			local.RedisOptions{},
+			func(t *testing.T, client redis.UniversalClient) {
+				t.Helper()
+				require.NoError(t, client.ReplicaOf(t.Context(), "127.0.0.1", "1").Err())
+			},
+			func(t *testing.T, client redis.UniversalClient) {
+				t.Helper()
+				require.NoError(t, client.ReplicaOf(t.Context(), "no", "one").Err())
+			},
+			"it is a replica",
+		},
+		"it wants replicas": {
+			local.RedisOptions{},
+			func(t *testing.T, client redis.UniversalClient) {
+				t.Helper()
+				require.NoError(t, client.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err())
+			},
+			func(t *testing.T, client redis.UniversalClient) {
+				t.Helper()
+				require.NoError(t, client.ConfigSet(t.Context(), "min-replicas-to-write", "0").Err())
+			},
+			"it has too few replicas",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, _ := setupOwn(t, test.options)
+			b.beat(t)
+			b.run(t)
+			v := watch(t, b.stream(t)+"/live?page=overview&every=1")
+			v.until(t, "state", "Keeping up")
+
+			test.refuse(t, b.redis)
+			v.until(t, "state", "Redis refuses writes, since "+test.why+"; 0 keys are waiting.")
+			v.until(t, "processes", "silent for")
+			v.until(t, "tiles", "the apis could not say")
+			v.until(t, "facts", "refuses writes")
+			require.NotContains(t, b.lines.String(), "no samples can be taken")
+
+			test.mend(t, b.redis)
+			v.until(t, "state", "Keeping up")
+		})
+	}
+}
+
+func TestWorkersThatSayNothingWhileRedisIsAwayAreNotTakenForGone(t *testing.T) {
+	t.Parallel()
+	b, server := setupOwn(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"})
+	b.beat(t)
+	b.run(t)
+	v := watch(t, b.stream(t)+"/live?page=overview&every=1")
+	v.until(t, "state", "Keeping up")
+
+	b.dirty(t, "00", 300, time.Now().Add(-time.Minute)) // nobody flushes them
+	server.Kill()
+	v.until(t, "state", "Redis has not answered for 7")
+	require.NoError(t, server.Start(t.Context()))
+	v.until(t, "state", "Redis is back; 300 keys are waiting.")
+	require.NoError(t, b.redis.Del(t.Context(), "{aw:00}:open").Err())
+	v.until(t, "state", "Keeping up")
+}
+
+func TestARedisThatDoesNotLetUsInIsNotSaidToBeAway(t *testing.T) {
+	t.Parallel()
+	b, _ := setupOwn(t, local.RedisOptions{})
+	b.run(t)
+	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "-exists").Err())
+	b.eventually(t, "/", func(page string) bool {
+		return strings.Contains(page, "Redis does not permit us what we need, and has not served us for") && strings.Contains(page, "does not serve")
+	})
+	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "+exists").Err())
+	b.eventually(t, "/", func(page string) bool { return !strings.Contains(page, "does not permit") })
+}
+
+func TestASignOutWhileRedisIsAwayHoldsEverywhereOnceItIsBack(t *testing.T) {
+	t.Parallel()
+	d, server := setupOwn(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"})
+	here := d.serve(t, false, auth.Options{Users: people()}).as(t, "olga")
+	there := &door{address: d.serve(t, false, auth.Options{Users: people()}).address, cookie: here.cookie}
+	require.Equal(t, http.StatusOK, there.get(t, "/actions").status)
+
+	require.NoError(t, server.Stop(t.Context()))
+	signedOut := here.post(t, "/signout", nil)
+	require.Equal(t, http.StatusServiceUnavailable, signedOut.status)
+	require.Contains(t, signedOut.body, "You are signed out of this process")
+	require.NoError(t, server.Start(t.Context()))
+
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		return there.send(t, http.MethodGet, "/actions", "").status == http.StatusUnauthorized, "the session goes on there"
+	})
+}

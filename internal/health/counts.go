@@ -1,0 +1,79 @@
+package health
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// Counts are totals since the process started. They never decrease.
+type Counts struct {
+	Writes   int64            `json:"writes,omitempty"`   // accepted operations
+	Rejected map[string]int64 `json:"rejected,omitempty"` // requests that got a problem as their answer, by its code
+	Rows     int64            `json:"rows,omitempty"`     // rows that Postgres committed
+	Deferred int64            `json:"hindered,omitempty"` // rows deferred because they were locked or slow; each time counts
+	Sweeps   int64            `json:"sweeps,omitempty"`   // sweeps that a scheduler sent
+
+	// Lag is a cumulative histogram of the sync lag of flushed keys: Lag[i] counts those of at most LagBounds[i] seconds.
+	// Its last element has no bound and counts all.
+	LagBounds []float64 `json:"lag_bounds,omitempty"`
+	Lag       []int64   `json:"lag,omitempty"`
+}
+
+// count reads the counts from the process's own Prometheus metrics.
+func count(gatherer prometheus.Gatherer) (Counts, error) {
+	families, err := gatherer.Gather()
+	if err != nil {
+		return Counts{}, fmt.Errorf("gather metrics: %w", err)
+	}
+	var c Counts
+	for _, family := range families {
+		switch family.GetName() {
+		case "afterwrite_writes_total":
+			c.Writes = sum(family)
+		case "afterwrite_flushed_rows_total":
+			c.Rows = sum(family)
+		case "afterwrite_hindered_rows_total":
+			c.Deferred = sum(family)
+		case "afterwrite_sweeps_enqueued_total":
+			c.Sweeps = sum(family)
+		case "afterwrite_rejected_total":
+			c.Rejected = byLabel(family)
+		case "afterwrite_sync_lag_seconds":
+			c.LagBounds, c.Lag = buckets(family)
+		}
+	}
+	return c, nil
+}
+
+func sum(family *dto.MetricFamily) int64 {
+	var n float64
+	for _, metric := range family.GetMetric() {
+		n += metric.GetCounter().GetValue()
+	}
+	return int64(n)
+}
+
+// byLabel returns the values of a family with one label, without zeros.
+func byLabel(family *dto.MetricFamily) map[string]int64 {
+	values := make(map[string]int64)
+	for _, metric := range family.GetMetric() {
+		if n := int64(metric.GetCounter().GetValue()); n > 0 && len(metric.GetLabel()) == 1 {
+			values[metric.GetLabel()[0].GetValue()] = n
+		}
+	}
+	return values
+}
+
+func buckets(family *dto.MetricFamily) (bounds []float64, counts []int64) {
+	if len(family.GetMetric()) != 1 {
+		return nil, nil
+	}
+	histogram := family.GetMetric()[0].GetHistogram()
+	for _, bucket := range histogram.GetBucket() {
+		bounds = append(bounds, bucket.GetUpperBound())
+		counts = append(counts, int64(bucket.GetCumulativeCount())) //nolint:gosec // a count of what happened fits
+	}
+	return bounds, append(counts, int64(histogram.GetSampleCount())) //nolint:gosec // likewise
+}

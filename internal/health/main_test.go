@@ -1,0 +1,9 @@
+package health
+
+import (
+	"testing"
+
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+func TestMain(m *testing.M) { localtest.Main(m) }

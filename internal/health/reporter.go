@@ -1,0 +1,196 @@
+package health
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// heartbeatTimeout bounds the wait for Redis. The next heartbeat is late by as much.
+	heartbeatTimeout = 2 * time.Second
+
+	// probeTimeout bounds a ping of Postgres.
+	probeTimeout = time.Second
+
+	// probeAfter is the time without a call to Postgres after which the process pings it. Otherwise an outage in which nothing is
+	// written would go unnoticed.
+	probeAfter = 5 * time.Second
+
+	// hashTTL is how long the hash outlives the last heartbeat.
+	hashTTL = 24 * time.Hour
+)
+
+var (
+	//go:embed heartbeat.lua
+	heartbeatSource string
+
+	heartbeatScript = redis.NewScript(heartbeatSource)
+)
+
+// Postgres is what a Reporter asks about Postgres; *store.Store implements it.
+type Postgres interface {
+	Up() bool
+	Quiet() time.Duration // since the last call that told whether Postgres is up
+	Ping(ctx context.Context) error
+}
+
+// ReporterOptions are what a Reporter reports, and where. All but Postgres are required.
+type ReporterOptions struct {
+	Redis   redis.UniversalClient
+	Role    string
+	Version string
+	Address string
+	// Counted holds the process's own metrics. It is gathered each second, so its collectors must not call other servers.
+	Counted  prometheus.Gatherer
+	Postgres Postgres // nil: the process does not use Postgres
+	Settings Settings
+	Logger   *slog.Logger
+}
+
+// Reporter sends heartbeats of its process: one a second, or one every other second while nothing changes.
+type Reporter struct {
+	options  ReporterOptions
+	last     Heartbeat
+	started  time.Time
+	failing  bool
+	repeated bool // the last heartbeat had the same counts and state of Postgres as the one before
+	skipped  bool // the last heartbeat was left out
+
+	postgresSince time.Time
+	swept         time.Time // zero: never
+}
+
+// NewReporter returns a Reporter, which reports once Run is called.
+func NewReporter(options ReporterOptions) *Reporter {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	now := time.Now()
+	return &Reporter{
+		options: options, started: now, postgresSince: now,
+		last: Heartbeat{
+			ID: rand.Text(), Role: options.Role, Host: host, PID: os.Getpid(),
+			Version: options.Version, Address: options.Address, Settings: options.Settings,
+		},
+	}
+}
+
+// Run sends heartbeats until ctx is done, and then removes the process's entry. If Redis does not answer, heartbeats are lost, which
+// is logged once.
+func (r *Reporter) Run(ctx context.Context) {
+	ticker := time.NewTicker(HeartbeatEvery)
+	defer ticker.Stop()
+	for {
+		r.log(ctx, r.beat(ctx))
+		select {
+		case <-ctx.Done():
+			r.leave(ctx)
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// beat sends a heartbeat, unless it may be left out.
+func (r *Reporter) beat(ctx context.Context) error {
+	postgres := r.last.Postgres
+	r.checkPostgres(ctx)
+	counts, err := count(r.options.Counted)
+	if err != nil {
+		return err
+	}
+	if r.skip(postgres == r.last.Postgres && reflect.DeepEqual(counts, r.last.Counts)) {
+		return nil
+	}
+	return r.send(ctx, counts)
+}
+
+// skip reports whether a heartbeat may be left out. same says that it would repeat the last one. The first repetition is sent: readers
+// compute rates between two heartbeats, and need it to see that the rates are 0. Of the further ones every other is sent, since
+// a process without a heartbeat for aliveFor counts as gone.
+func (r *Reporter) skip(same bool) bool {
+	r.skipped = same && r.repeated && !r.skipped && !r.failing
+	r.repeated = same
+	return r.skipped
+}
+
+func (r *Reporter) send(ctx context.Context, counts Counts) error {
+	now := time.Now()
+	if counts.Sweeps > r.last.Counts.Sweeps {
+		r.swept = now
+	}
+	r.last.SweptAgo = -1
+	if !r.swept.IsZero() {
+		r.last.SweptAgo = now.Sub(r.swept).Milliseconds()
+	}
+	r.last.Counts = counts
+	r.last.Uptime = now.Sub(r.started).Milliseconds()
+	body, err := json.Marshal(r.last)
+	if err != nil {
+		return fmt.Errorf("encode a heartbeat: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
+	defer cancel()
+	stored, err := heartbeatScript.Run(ctx, r.options.Redis, []string{HeartbeatKey},
+		r.last.ID, body, hashTTL.Milliseconds(), maxProcesses).Int()
+	if err != nil {
+		return fmt.Errorf("send a heartbeat: %w", err)
+	}
+	if stored == 0 {
+		return errors.New("there are too many processes for the dashboard to show this one")
+	}
+	return nil
+}
+
+// checkPostgres updates the state of Postgres. It pings Postgres if that was down, or was not called for a while: a process that has
+// nothing to flush would not notice a change.
+func (r *Reporter) checkPostgres(ctx context.Context) {
+	if r.options.Postgres == nil {
+		return
+	}
+	if !r.options.Postgres.Up() || r.options.Postgres.Quiet() > probeAfter {
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		_ = r.options.Postgres.Ping(ctx) // the circuit breaker stores and logs the result
+		cancel()
+	}
+	state := PostgresDown
+	if r.options.Postgres.Up() {
+		state = PostgresUp
+	}
+	now := time.Now()
+	if state != r.last.Postgres {
+		r.postgresSince = now
+	}
+	r.last.Postgres = state
+	r.last.PostgresFor = now.Sub(r.postgresSince).Milliseconds()
+}
+
+// log reports the first heartbeat that fails, and the first that succeeds again.
+func (r *Reporter) log(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case err != nil && !r.failing:
+		r.options.Logger.Warn("the dashboard is not told about this process; trying again each second", "error", err)
+	case err == nil && r.failing:
+		r.options.Logger.Info("the dashboard is told about this process again")
+	}
+	r.failing = err != nil
+}
+
+func (r *Reporter) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatTimeout)
+	defer cancel()
+	_ = r.options.Redis.HDel(ctx, HeartbeatKey, r.last.ID).Err() // after an error the process is shown as gone for a while
+}
