@@ -44,6 +44,7 @@ type cli struct {
 
 	Migrate     migrateCommand     `cmd:"" group:"operate" help:"Bring Postgres's schema and Redis's layout up to date."`
 	Doctor      doctorCommand      `cmd:"" group:"operate" help:"Check whether Redis and Postgres are fit for afterwrite."`
+	Status      statusCommand      `cmd:"" group:"operate" help:"Say whether Postgres keeps up, and what to do if it does not."`
 	Flush       flushCommand       `cmd:"" group:"operate" help:"Flush now, and say what is left; for deploy scripts."`
 	Dead        deadCommand        `cmd:"" group:"operate" help:"List, redrive and discard dead letters: counters that Postgres refused."`
 	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare every counter in Redis with its row in Postgres; --repair repairs what it may."`
@@ -141,8 +142,11 @@ func run(w world, args []string) (status int) {
 		return fail(w, fmt.Errorf("%w: see `afterwrite --help`", err), exitUsage)
 	}
 	err = command.Run(&w)
+	special, isSpecial := errors.AsType[*exitError](err)
 	switch {
 	case err == nil:
+	case isSpecial:
+		return fail(w, err, special.status)
 	case errors.Is(err, context.Canceled) && w.ctx.Err() != nil:
 		// It was told to stop during its start.
 	default:
@@ -150,6 +154,16 @@ func run(w world, args []string) (status int) {
 	}
 	return exitOK
 }
+
+// exitError is an error with an exit status of its own.
+type exitError struct {
+	error
+
+	status int
+}
+
+// Unwrap returns the error itself.
+func (e *exitError) Unwrap() error { return e.error }
 
 func newParser(w world) (*kong.Kong, error) {
 	return kong.New(&cli{},

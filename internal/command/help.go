@@ -82,10 +82,20 @@ Without REDIS_URL it leaves Redis alone: the first worker that starts converts i
 // Help implements kong.HelpProvider.
 func (doctorCommand) Help() string {
 	return `Looks for what would lose counters, or keep afterwrite from running, and says what to do about it. It changes
-nothing. The exit status is 1 when something is refused.
+nothing. The exit status is 1 when something is refused. Whether Postgres keeps up is another question: afterwrite status.
 
 ` + environment("REDIS_URL", "DATABASE_URL", "SHARDS") +
 		example("afterwrite doctor --json")
+}
+
+// Help implements kong.HelpProvider.
+func (statusCommand) Help() string {
+	return `Prints the same judgement as the overview of the dashboard: whether Postgres keeps up, the backlog, rates, dead letters,
+processes, and what to do. It takes samples for some seconds, since rates and trends need time. It changes no counter. The
+exit status is 0 if Postgres keeps up, 1 if it does not, and 2 if that cannot be determined, as when Redis does not answer.
+
+` + environment("REDIS_URL", "SHARDS") +
+		example("afterwrite status", "afterwrite status --json --for 0s")
 }
 
 // Help implements kong.HelpProvider.
