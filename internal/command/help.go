@@ -1,5 +1,55 @@
 package command
 
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/afterwrite/afterwrite/internal/config"
+)
+
+// environment formats the section of a command's help that lists the variables it reads; AFTERWRITE_ may be left out.
+func environment(names ...string) string {
+	names = append(names, "LOG_LEVEL", "LOG_FORMAT")
+	var b strings.Builder
+	b.WriteString("Environment:\n\n")
+	for _, v := range config.Variables() {
+		if !slices.Contains(names, v.Name) && !slices.Contains(names, strings.TrimPrefix(v.Name, "AFTERWRITE_")) {
+			continue
+		}
+		b.WriteString("    " + v.Name)
+		if v.Default != "" {
+			fmt.Fprintf(&b, " [%s]", v.Default)
+		}
+		b.WriteString(wrapped(v.Help, "\n        ") + "\n")
+	}
+	return b.String()
+}
+
+// helpWidth is how many characters a line of help has at most, after its indentation.
+const helpWidth = 90
+
+// wrapped breaks text into lines, each after the text indent.
+func wrapped(text, indent string) string {
+	var b strings.Builder
+	width := helpWidth
+	for word := range strings.FieldsSeq(text) {
+		if width += 1 + len(word); width > helpWidth {
+			b.WriteString(indent)
+			width = len(word)
+		} else {
+			b.WriteString(" ")
+		}
+		b.WriteString(word)
+	}
+	return b.String()
+}
+
+// example formats the last section of a command's help.
+func example(lines ...string) string {
+	return "\nExample:\n\n    " + strings.Join(lines, "\n    ") + "\n"
+}
+
 // otlpEndpoint turns on traces.
 const otlpEndpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -9,7 +59,7 @@ func (upCommand) Help() string {
 the schema up to date, and runs api, worker, scheduler and dashboard. Ctrl-C stops everything, after a last flush; the
 data stays and is found again by the next run.
 
-` + environment("REDIS_URL", "DATABASE_URL", "PORT", "DATA_DIR", "API_ADDR", "DASHBOARD_ADDR", "WORKER_ADDR",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "DATA_DIR", "API_ADDR", "DASHBOARD_ADDR", "WORKER_ADDR",
 		"SCHEDULER_ADDR", otlpEndpoint) +
 		example("AFTERWRITE_API_ADDR=127.0.0.1:9090 afterwrite up")
 }
@@ -19,7 +69,7 @@ func (apiCommand) Help() string {
 	return `Takes writes and answers as soon as Redis has them. It starts, and takes writes, while Postgres is away. Run as
 many as you like behind a load balancer.
 
-` + environment("REDIS_URL", "DATABASE_URL", "PORT", "API_ADDR", "PPROF", "FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "API_ADDR", "PPROF", "FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
 		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "WAIT_REPLICAS", "SHARDS", "ADMIN_TOKEN", otlpEndpoint) +
 		example("REDIS_URL=redis://127.0.0.1:6379/0 DATABASE_URL=postgres://me@127.0.0.1/afterwrite afterwrite api",
 			"curl -X POST http://127.0.0.1:8080/v1/counters/page%3Ahome/increment")
@@ -33,7 +83,7 @@ as many as you like: rows never go back to an older state.
 With --drain it ends, with status 0, as soon as nothing is dirty: for cron, jobs and machines that sleep. Rows that Postgres
 refuses are tried as often as usual, and then are dead letters, which it does not wait for. An outage of Postgres is waited out.
 
-` + environment("REDIS_URL", "DATABASE_URL", "PORT", "WORKER_ADDR", "PPROF", "WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "WORKER_ADDR", "PPROF", "WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
 		"SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", "MAX_ATTEMPTS", "RETRY_BACKOFF", "TOMBSTONE_TTL", otlpEndpoint) +
 		example("AFTERWRITE_WORKER_CONCURRENCY=16 afterwrite worker", "afterwrite worker --drain --timeout 10m")
 }
@@ -43,7 +93,7 @@ func (schedulerCommand) Help() string {
 	return `Sends the sweeps, which find counters whose task was lost, and the purges of old tombstones. Several schedulers
 do the work of one, so run two: one may then die.
 
-` + environment("REDIS_URL", "PORT", "SCHEDULER_ADDR", "PPROF", "SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
+` + environment("REDIS_URL", "NAMESPACE", "PORT", "SCHEDULER_ADDR", "PPROF", "SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
 		example("AFTERWRITE_SWEEP_INTERVAL=10s afterwrite scheduler")
 }
 
@@ -53,7 +103,7 @@ func (dashboardCommand) Help() string {
 machine's own user, who may do everything. On an address that others can reach it refuses to start unless somebody has to
 sign in there: make users with the command hash-password, or name a proxy that knows who it is.
 
-` + environment("REDIS_URL", "DATABASE_URL", "PORT", "DASHBOARD_ADDR", "PPROF", "DASHBOARD_USERS", "DASHBOARD_WRITE", "DASHBOARD_HOSTS",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "DASHBOARD_ADDR", "PPROF", "DASHBOARD_USERS", "DASHBOARD_WRITE", "DASHBOARD_HOSTS",
 		"DASHBOARD_TRUSTED_PROXIES", "DASHBOARD_USER_HEADER", "DASHBOARD_OPERATORS", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
 		example("afterwrite dashboard hash-password --role operator ann",
 			"AFTERWRITE_DASHBOARD_USERS='ann:operator:$2a$12$...' AFTERWRITE_DASHBOARD_ADDR=0.0.0.0:8081 afterwrite dashboard")
@@ -75,7 +125,7 @@ exit status is 1. It is safe to run from several machines at once, and to run ag
 
 Without REDIS_URL it leaves Redis alone: the first worker that starts converts it. A Redis that does not answer is an error.
 
-` + environment("REDIS_URL", "DATABASE_URL", "SHARDS") +
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS") +
 		example("afterwrite migrate --status", "afterwrite migrate")
 }
 
@@ -84,7 +134,7 @@ func (doctorCommand) Help() string {
 	return `Looks for what would lose counters, or keep afterwrite from running, and says what to do about it. It changes
 nothing. The exit status is 1 when something is refused. Whether Postgres keeps up is another question: afterwrite status.
 
-` + environment("REDIS_URL", "DATABASE_URL", "SHARDS") +
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS") +
 		example("afterwrite doctor --json")
 }
 
@@ -104,7 +154,7 @@ func (flushCommand) Help() string {
 has all that was written before, and 1 when it does not have it in time; what is written meanwhile does not keep it. Dead
 letters are reported apart, and not waited for. A worker has to run.
 
-` + environment("REDIS_URL", "SHARDS") +
+` + environment("REDIS_URL", "NAMESPACE", "SHARDS") +
 		example("afterwrite flush --wait --timeout 1m", "afterwrite flush --wait page:home page:about")
 }
 
@@ -120,12 +170,14 @@ func (verifyCommand) Help() string {
 normal. It changes nothing without --repair, and may run beside everything else. What it makes dirty is flushed by the next
 sweep. The exit status is 1 when differences are left.
 
-` + environment("REDIS_URL", "DATABASE_URL", "SHARDS", "MAX_DIRTY") +
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS", "MAX_DIRTY") +
 		example("afterwrite verify --json", "afterwrite verify --repair")
 }
 
 // deadVariables are what every dead command reads.
-func deadVariables() string { return environment("REDIS_URL", "DATABASE_URL", "SHARDS") }
+func deadVariables() string {
+	return environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS")
+}
 
 // Help implements kong.HelpProvider.
 func (deadCommand) Help() string {

@@ -235,7 +235,7 @@ func TestWhatIsMissingInTheEnvironmentIsNamed(t *testing.T) {
 	require.Contains(t, start(t, nil, "api").oneLine(t), "REDIS_URL is not set")
 	require.Contains(t, start(t, []string{"REDIS_URL=redis://127.0.0.1:1/0"}, "api").oneLine(t), "DATABASE_URL is not set")
 	require.Contains(t, start(t, []string{"REDIS_URL=http://x"}, "scheduler").oneLine(t), "REDIS_URL cannot be used")
-	require.Contains(t, start(t, []string{"AFTERWRITE_SHARDS=0"}, "up").oneLine(t), "AFTERWRITE_SHARDS is 0")
+	require.Contains(t, start(t, []string{"AFTERWRITE_SHARDS=0"}, "up").oneLine(t), `AFTERWRITE_SHARDS is "0"`)
 }
 
 func TestAProcessThatWaitsForRedisCanBeStopped(t *testing.T) {

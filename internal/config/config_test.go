@@ -1,12 +1,16 @@
 package config_test
 
 import (
+	"regexp"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 func TestDefaults(t *testing.T) {
@@ -63,11 +67,91 @@ func TestEveryBadVariableIsNamed(t *testing.T) {
 		_, err := config.FromMap(map[string]string{name: value})
 		require.ErrorContains(t, err, name)
 	}
-	_, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "many"})
-	require.ErrorContains(t, err, "Shards")
-	_, err = config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "0", "AFTERWRITE_FLUSH_BATCH": "0"})
+	_, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "0", "AFTERWRITE_FLUSH_BATCH": "0"})
 	require.ErrorContains(t, err, "SHARDS")
 	require.ErrorContains(t, err, "FLUSH_BATCH", "both at once")
+}
+
+func TestMistakesNameTheVariableAndShowAnExample(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"AFTERWRITE_FLUSH_INTERVAL=abc":     `AFTERWRITE_FLUSH_INTERVAL is "abc": it takes a duration of 1s to 1h, like 1s`,
+		"AFTERWRITE_FLUSH_INTERVAL=2":       `AFTERWRITE_FLUSH_INTERVAL is "2": it takes a duration of 1s to 1h, like 1s`,
+		"AFTERWRITE_FLUSH_INTERVAL=10ms":    `AFTERWRITE_FLUSH_INTERVAL is "10ms": it takes a duration of 1s to 1h, like 1s`,
+		"AFTERWRITE_SHUTDOWN_DELAY=1h":      `AFTERWRITE_SHUTDOWN_DELAY is "1h": it takes a duration of 0s to 1m, like 5s`,
+		"AFTERWRITE_SHARDS=many":            `AFTERWRITE_SHARDS is "many": it takes a whole number of 1 to 4096, like 16`,
+		"PORT=http":                         `PORT is "http": it takes a whole number of 0 to 65535, like 8080`,
+		"AFTERWRITE_PPROF=on":               `AFTERWRITE_PPROF is "on": it takes true or false, like false`,
+		"AFTERWRITE_LOG_LEVEL=loud":         `AFTERWRITE_LOG_LEVEL is "loud": it takes debug|info|warn|error, like info`,
+		"AFTERWRITE_API_ADDR=8080":          `AFTERWRITE_API_ADDR is "8080": it takes host:port, like 127.0.0.1:8080`,
+		"AFTERWRITE_SCHEMA=pg_temp":         `AFTERWRITE_SCHEMA is "pg_temp": it takes a name of a-z, 0-9 and _, like afterwrite`,
+		"AFTERWRITE_SCHEMA=a.b":             `AFTERWRITE_SCHEMA is "a.b": it takes a name of a-z, 0-9 and _, like afterwrite`,
+		"AFTERWRITE_SCHEMA=1a":              `AFTERWRITE_SCHEMA is "1a": it takes a name of a-z, 0-9 and _, like afterwrite`,
+		"AFTERWRITE_NAMESPACE=My Shop":      `AFTERWRITE_NAMESPACE is "My Shop": it takes 1 to 32 of a-z, 0-9 and -, like shop`,
+		"AFTERWRITE_NAMESPACE={a}":          `AFTERWRITE_NAMESPACE is "{a}": it takes 1 to 32 of a-z, 0-9 and -, like shop`,
+		"AFTERWRITE_NAMESPACE=" + long("a"): `AFTERWRITE_NAMESPACE is "` + long("a") + `": it takes 1 to 32 of a-z, 0-9 and -, like shop`,
+	} {
+		name, value, _ := strings.Cut(given, "=")
+		_, err := config.FromMap(map[string]string{name: value})
+		require.EqualError(t, err, want)
+	}
+	_, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "many", "AFTERWRITE_PPROF": "on"})
+	require.ErrorContains(t, err, "AFTERWRITE_SHARDS is")
+	require.ErrorContains(t, err, "AFTERWRITE_PPROF is", "both at once")
+}
+
+// long returns a text that is longer than any name.
+func long(text string) string { return strings.Repeat(text, 33) }
+
+func TestEveryVariableIsDescribedAndTakesItsDefault(t *testing.T) {
+	t.Parallel()
+	names := make(map[string]bool)
+	for _, v := range config.Variables() {
+		require.NotEmpty(t, v.Help, v.Name)
+		require.False(t, names[v.Name], "%s is there twice", v.Name)
+		names[v.Name] = true
+		for _, bound := range numbers.FindStringSubmatch(v.Takes) {
+			if !strings.Contains(bound, " ") {
+				_, err := config.FromMap(map[string]string{v.Name: bound})
+				require.NoError(t, err, "a bound is within")
+			}
+		}
+	}
+	require.Contains(t, names, "AFTERWRITE_SHARDS")
+	for i, shards := range []int{counter.MaxShards, counter.MaxShards + 1} {
+		_, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": strconv.Itoa(shards)})
+		require.Equal(t, i == 1, err != nil, "%v", err)
+	}
+}
+
+// numbers matches bounds of numbers and durations.
+var numbers = regexp.MustCompile(`^(\d\S*) to (\d\S*)$`)
+
+func TestNamespaceIsThePrefixOfNames(t *testing.T) {
+	t.Parallel()
+	for namespace, prefix := range map[string]string{"": "", "shop": "shop:", "a-1": "a-1:"} {
+		c, err := config.FromMap(map[string]string{"AFTERWRITE_NAMESPACE": namespace})
+		require.NoError(t, err)
+		require.Equal(t, prefix, c.Prefix())
+	}
+}
+
+func TestUnknownVariablesComeWithTheNearestKnownName(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []config.Mistyped{
+		{Name: "AFTERWRITE_API_PORT", Nearest: "AFTERWRITE_API_ADDR"},
+		{Name: "AFTERWRITE_FLUSHINTERVAL", Nearest: "AFTERWRITE_FLUSH_INTERVAL"},
+		{Name: "AFTERWRITE_LOGLEVEL", Nearest: "AFTERWRITE_LOG_LEVEL"},
+		{Name: "AFTERWRITE_SHARD", Nearest: "AFTERWRITE_SHARDS"},
+	}, config.Unknown(map[string]string{
+		"AFTERWRITE_SHARD": "1", "AFTERWRITE_FLUSHINTERVAL": "", "AFTERWRITE_LOGLEVEL": "debug", "AFTERWRITE_API_PORT": "8080",
+		"AFTERWRITE_SHARDS": "1", "AFTERWRITE_REDIS_SERVER": "x", "AFTERWRITE_POSTGRES_BIN": "x", "REDIS_URI": "x", "PATH": "x",
+	}))
+	require.Empty(t, config.Unknown(map[string]string{ // Kubernetes, for a service afterwrite-api
+		"AFTERWRITE_API_SERVICE_HOST": "10.0.0.1", "AFTERWRITE_API_SERVICE_PORT": "8080", "AFTERWRITE_API_SERVICE_PORT_HTTP": "8080",
+		"AFTERWRITE_API_PORT": "tcp://10.0.0.1:8080", "AFTERWRITE_API_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+		"AFTERWRITE_API_PORT_8080_TCP_PROTO": "tcp", "AFTERWRITE_API_PORT_8080_TCP_ADDR": "10.0.0.1",
+	}))
 }
 
 func TestTheAdminTokenIsCheckedAndNotShown(t *testing.T) {

@@ -43,6 +43,9 @@ func (e Environment) Settings(name string) (config.Config, *slog.Logger, error) 
 	}
 	slog.SetDefault(log)
 	redis.SetLogger(redisLog{log})
+	for _, v := range config.Unknown(e.Variables) {
+		log.Warn("this variable has no effect: no such name is known", "variable", v.Name, "nearest", v.Nearest)
+	}
 	return c, log, nil
 }
 
