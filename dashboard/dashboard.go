@@ -105,7 +105,7 @@ func newGate(options Options, pages auth.Pages) (*auth.Gate, error) {
 	for _, name := range public {
 		o.Public = append(o.Public, "/"+name)
 	}
-	o.Redis, o.Pages, o.Logger = options.Redis, pages, options.Logger
+	o.Redis, o.Prefix, o.Pages, o.Logger = options.Redis, options.Cache.Prefix(), pages, options.Logger
 	return auth.New(o)
 }
 

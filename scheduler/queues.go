@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,19 +25,21 @@ const queuesTimeout = 2 * time.Second
 // the client does, so it is asked only while Redis answers for the queues. Two of its gauges end in _total, which Prometheus
 // reserves for counters; here they do not.
 type Queues struct {
-	redis redis.UniversalClient
-	inner prometheus.Gatherer
-	log   *slog.Logger
+	redis  redis.UniversalClient
+	prefix string
+	inner  prometheus.Gatherer
+	log    *slog.Logger
 
 	mu      sync.Mutex
 	failing bool // what was logged last
 }
 
-// NewQueues returns a collector. The queues look the same from every process, so only one should export them.
-func NewQueues(client redis.UniversalClient, log *slog.Logger) *Queues {
+// NewQueues returns a collector of the queues whose names begin with prefix. They look the same from every process, so only one
+// should export them.
+func NewQueues(client redis.UniversalClient, prefix string, log *slog.Logger) *Queues {
 	inner := prometheus.NewRegistry()
 	inner.MustRegister(undescribed{asynqmetrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(client))})
-	return &Queues{redis: client, inner: inner, log: log}
+	return &Queues{redis: client, prefix: prefix, inner: inner, log: log}
 }
 
 // undescribed is a collector that is registered without a description. Asynq's would ask Redis for it.
@@ -70,6 +73,9 @@ func (q *Queues) collect(ch chan<- prometheus.Metric) error {
 			for _, label := range m.GetLabel() {
 				names, values = append(names, label.GetName()), append(values, label.GetValue())
 			}
+			if i := slices.Index(names, "queue"); i >= 0 && !strings.HasPrefix(values[i], q.prefix) {
+				continue // of another installation
+			}
 			desc := prometheus.NewDesc(name, family.GetHelp(), names, nil)
 			ch <- prometheus.MustNewConstMetric(desc, kind, m.GetCounter().GetValue()+m.GetGauge().GetValue(), values...)
 		}
@@ -83,7 +89,7 @@ func (q *Queues) probe() error {
 	defer cancel()
 	pipe := q.redis.Pipeline()
 	pipe.Exists(ctx, queuesKey)
-	for _, name := range []string{tasks.QueueFlush, tasks.QueueSweep, tasks.QueueRetry} {
+	for name := range tasks.Queues(q.prefix) {
 		pipe.Exists(ctx, "asynq:{"+name+"}:pending") // base.PendingKey
 	}
 	if _, err := pipe.Exec(ctx); err != nil {

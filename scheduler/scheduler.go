@@ -31,10 +31,6 @@ const (
 	// queuesKey is where Asynq keeps the names of all queues (base.AllQueues in its source).
 	queuesKey = "asynq:queues"
 
-	// pendingKey is where Asynq keeps the IDs of the tasks that no worker has taken yet (base.PendingKey in its source).
-	// Its length is one command of constant time; Asynq's Inspector runs a script of a dozen and samples memory.
-	pendingKey = "asynq:{" + tasks.QueueSweep + "}:pending"
-
 	// maxPending is how many tasks may wait for a worker before no more are sent. Workers that keep up leave none, and
 	// each would do the same as the one before.
 	maxPending = 10
@@ -46,6 +42,8 @@ type Options struct {
 	Client tasks.Sender
 	// Redis is the same Redis, for the set of queue names.
 	Redis redis.Cmdable
+	// Prefix begins the names of the queues, as for Client.
+	Prefix string
 	// SweepInterval is the time between two sweeps: whole milliseconds, 1 s at least (Asynq keeps finished tasks, and so
 	// their IDs, for whole seconds).
 	SweepInterval time.Duration
@@ -109,7 +107,7 @@ func newScheduler(options Options) (*scheduler, error) {
 		return nil, fmt.Errorf("sweep interval %s: it takes a second at least", options.SweepInterval)
 	}
 	s := &scheduler{Options: options, metrics: newMetrics(options.Registerer), purged: -1, evicted: -1}
-	for _, queue := range slices.Sorted(maps.Keys(tasks.Queues())) {
+	for _, queue := range slices.Sorted(maps.Keys(tasks.Queues(options.Prefix))) {
 		s.queues = append(s.queues, queue)
 	}
 	return s, nil
@@ -135,7 +133,9 @@ func (s *scheduler) tick(ctx context.Context, now time.Time) {
 func (s *scheduler) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	pending, err := s.Redis.LLen(ctx, pendingKey).Result()
+	// The length of Asynq's list of tasks that no worker has taken (base.PendingKey in its source) is one command of constant
+	// time; Asynq's Inspector runs a script of a dozen and samples memory.
+	pending, err := s.Redis.LLen(ctx, "asynq:{"+s.Prefix+tasks.QueueSweep+"}:pending").Result()
 	if err != nil {
 		s.metrics.errors.Inc()
 		return fmt.Errorf("count pending sweeps: %w", err)

@@ -6,11 +6,35 @@ import (
 	"fmt"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 )
 
 // Sender is the part of *asynq.Client that enqueues.
 type Sender interface {
 	EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error)
+}
+
+// NewSender returns a Sender to the queues whose names begin with prefix. The client stays the caller's to close.
+//
+//nolint:ireturn // without a prefix it is Asynq's own client
+func NewSender(client redis.UniversalClient, prefix string) Sender {
+	inner := asynq.NewClientFromRedisClient(client)
+	if prefix == "" {
+		return inner
+	}
+	return prefixed{inner, prefix}
+}
+
+// prefixed is a Sender to the queues of a namespace.
+type prefixed struct {
+	inner  Sender
+	prefix string
+}
+
+// EnqueueContext implements Sender.
+func (p prefixed) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error) {
+	own := []asynq.Option{asynq.Queue(p.prefix + queueOf(task.Type()))} // Asynq takes it rather than the task's
+	return p.inner.EnqueueContext(ctx, task, append(own, opts...)...)
 }
 
 // Send enqueues task, in one round trip to Redis. A task of the same ID that is already there is success: it will do

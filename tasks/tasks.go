@@ -21,17 +21,30 @@ const (
 	TypeEvict = "evict"
 )
 
-// Queues. Their names carry a prefix because Asynq's keys are shared by all that use the same Redis database.
+// Queues. Their names begin with aw- because all that use one Redis database share Asynq's keys. In a namespace the name of a
+// queue is its prefix and one of these: "ns:aw-flush" (see config.Prefix).
 const (
 	QueueFlush = "aw-flush"
 	QueueSweep = "aw-sweep"
 	QueueRetry = "aw-retry"
 )
 
-// Queues returns every queue with the weight at which a worker serves it. Sweeps are rare and must not wait behind a
-// long queue of flushes; retries may.
-func Queues() map[string]int {
-	return map[string]int{QueueFlush: 6, QueueSweep: 3, QueueRetry: 1}
+// Queues returns the name of every queue, beginning with prefix, with the weight at which a worker serves it. Sweeps are rare and
+// must not wait behind a long queue of flushes; retries may.
+func Queues(prefix string) map[string]int {
+	return map[string]int{prefix + QueueFlush: 6, prefix + QueueSweep: 3, prefix + QueueRetry: 1}
+}
+
+// queueOf returns the queue, without a prefix, of the tasks of a type.
+func queueOf(typename string) string {
+	switch typename {
+	case TypeSweep, TypePurge, TypeEvict:
+		return QueueSweep
+	case TypeRetry:
+		return QueueRetry
+	default:
+		return QueueFlush
+	}
 }
 
 // PausedKey is the key that Asynq has in Redis while the queue is paused: its workers take nothing out of it. (PausedKey of asynq's

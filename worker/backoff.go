@@ -59,15 +59,15 @@ type poll struct {
 
 // newBackoff returns a backoff that takes the worker for busy. It knows the polls by their keys (base.PendingKey and so on in
 // Asynq 0.26). Should a later Asynq name them otherwise, they are passed on as they come.
-func newBackoff(client redis.UniversalClient) *backoff {
+func newBackoff(client redis.UniversalClient, prefix string) *backoff {
 	b := &backoff{UniversalClient: client, polls: make(map[string]*poll), lastWork: time.Now()}
-	for queue := range tasks.Queues() {
-		prefix := "asynq:{" + queue + "}:"
-		b.polls[prefix+"pending"] = &poll{
-			second: tasks.PausedKey(queue), periodic: queue == tasks.QueueSweep, most: maxDequeuePause,
+	for queue := range tasks.Queues(prefix) {
+		keys := "asynq:{" + queue + "}:"
+		b.polls[keys+"pending"] = &poll{
+			second: tasks.PausedKey(queue), periodic: queue == prefix+tasks.QueueSweep, most: maxDequeuePause,
 		}
 		for _, delayed := range []string{"scheduled", "retry"} {
-			b.polls[prefix+delayed] = &poll{second: prefix + "pending", delayed: true, most: maxForwardPause}
+			b.polls[keys+delayed] = &poll{second: keys + "pending", delayed: true, most: maxForwardPause}
 		}
 	}
 	return b

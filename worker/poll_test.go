@@ -24,7 +24,7 @@ const (
 // idleBackoff is a backoff that has found no work for an hour.
 func idleBackoff(t *testing.T) *backoff {
 	t.Helper()
-	b := newBackoff(localtest.Redis(t))
+	b := newBackoff(localtest.Redis(t), "")
 	b.lastWork = time.Now().Add(-time.Hour)
 	return b
 }
@@ -39,7 +39,7 @@ func (b *backoff) asks(key string, without, ago time.Duration) bool {
 
 func TestPollsBecomeRarerTheLongerThereIsNoWork(t *testing.T) {
 	t.Parallel()
-	b := newBackoff(nil)
+	b := newBackoff(nil, "")
 	for _, c := range []struct {
 		key          string
 		without, ago time.Duration
@@ -93,7 +93,7 @@ func polled(t *testing.T, b *backoff) <-chan string {
 	t.Helper()
 	ran := make(chan string, 10)
 	server := asynq.NewServerFromRedisClient(b, asynq.Config{
-		Queues: tasks.Queues(), TaskCheckInterval: taskCheckInterval, DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		Queues: tasks.Queues(""), TaskCheckInterval: taskCheckInterval, DelayedTaskCheckInterval: delayedTaskCheckInterval,
 		Logger: asynqLogger{slog.New(slog.DiscardHandler)},
 	})
 	require.NoError(t, server.Start(asynq.HandlerFunc(func(_ context.Context, task *asynq.Task) error {

@@ -75,14 +75,14 @@ func (r *retries) send(ctx context.Context, key counter.Key) error {
 	task := tasks.Retry(key, r.maxAttempts, r.delay(0))
 	_, err := r.sender.EnqueueContext(ctx, task)
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
-		info, infoErr := r.inspector.GetTaskInfo(tasks.QueueRetry, tasks.RetryID(key))
+		info, infoErr := r.inspector.GetTaskInfo(r.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key))
 		switch {
 		case infoErr != nil:
 			return nil //nolint:nilerr // a retry was there a moment ago
 		case info.State != asynq.TaskStateArchived: // somebody had it tried before its retry, which goes on waiting
 			return r.setAsideUntil(ctx, key, info.NextProcessAt)
 		}
-		if err := r.inspector.DeleteTask(tasks.QueueRetry, tasks.RetryID(key)); err != nil {
+		if err := r.inspector.DeleteTask(r.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key)); err != nil {
 			return fmt.Errorf("remove the archived retry of %q: %w", key, err)
 		}
 		_, err = r.sender.EnqueueContext(ctx, task)

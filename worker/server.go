@@ -58,7 +58,8 @@ type Worker struct {
 // New returns a Worker, without starting it.
 func New(o Options) *Worker {
 	c := o.Config
-	client := asynq.NewClientFromRedisClient(o.Redis)
+	prefix := o.Cache.Prefix()
+	client := tasks.NewSender(o.Redis, prefix)
 	m := newMetrics(o.Registerer, o.Store.Up)
 	r := &retries{
 		cache: o.Cache, sender: client, inspector: asynq.NewInspectorFromRedisClient(o.Redis),
@@ -78,9 +79,9 @@ func New(o Options) *Worker {
 		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),
 		interval: c.SweepInterval, age: 2*c.FlushInterval + 2*c.SweepInterval,
 	}
-	server := asynq.NewServerFromRedisClient(newBackoff(o.Redis), asynq.Config{
+	server := asynq.NewServerFromRedisClient(newBackoff(o.Redis, prefix), asynq.Config{
 		Concurrency:              c.WorkerConcurrency,
-		Queues:                   tasks.Queues(),
+		Queues:                   tasks.Queues(prefix),
 		TaskCheckInterval:        taskCheckInterval,
 		DelayedTaskCheckInterval: delayedTaskCheckInterval,
 		JanitorInterval:          janitorInterval,

@@ -60,6 +60,7 @@ type Options struct {
 	Public []string // paths that need no sign-in
 
 	Redis  redis.Cmdable // keeps the sessions; stays the caller's to close
+	Prefix string        // begins the names of its keys there
 	Pages  Pages
 	Logger *slog.Logger
 	Now    func() time.Time // nil: time.Now
@@ -124,7 +125,7 @@ func New(o Options) (*Gate, error) {
 	g := &Gate{
 		users: make(map[string]User), proxies: o.Proxies, header: http.CanonicalHeaderKey(o.Header), operators: o.Operators,
 		public:   append([]string{SignInPath}, o.Public...),
-		sessions: newSessions(o.Redis, o.Logger, o.Now), passwords: newPasswords(o.Users), limits: newLimits(o.Now),
+		sessions: newSessions(o.Redis, o.Prefix, o.Logger, o.Now), passwords: newPasswords(o.Users), limits: newLimits(o.Now),
 		pages: o.Pages, log: o.Logger, now: o.Now,
 	}
 	for _, name := range o.Hosts {

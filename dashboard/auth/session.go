@@ -46,16 +46,17 @@ type session struct {
 // can write to Redis can do all that an operator can. A process also keeps the sessions that it has seen in memory, so that an outage
 // of Redis, when operators need the dashboard most, signs nobody out. A sign-out in that time ends the session in Redis later.
 type sessions struct {
-	redis redis.Cmdable
-	log   *slog.Logger
-	now   func() time.Time
+	redis  redis.Cmdable
+	prefix string // begins the names of its keys
+	log    *slog.Logger
+	now    func() time.Time
 
 	mu   sync.Mutex
 	kept map[string]session // by key in Redis
 }
 
-func newSessions(client redis.Cmdable, log *slog.Logger, now func() time.Time) *sessions {
-	return &sessions{redis: client, log: log, now: now, kept: make(map[string]session)}
+func newSessions(client redis.Cmdable, prefix string, log *slog.Logger, now func() time.Time) *sessions {
+	return &sessions{redis: client, prefix: prefix, log: log, now: now, kept: make(map[string]session)}
 }
 
 // begin starts a session, and returns its token.
@@ -66,13 +67,13 @@ func (s *sessions) begin(ctx context.Context, user User) (token string) {
 	defer cancel()
 	text, err := json.Marshal(one)
 	if err == nil {
-		err = s.redis.Set(ctx, sessionName(token), text, sessionLife).Err()
+		err = s.redis.Set(ctx, s.name(token), text, sessionLife).Err()
 	}
 	if err != nil {
 		s.log.Warn("redis does not take a session, so it holds for this process only", "user", user.Name, "error", err)
 	}
 	one.shared = err == nil
-	s.keep(sessionName(token), one)
+	s.keep(s.name(token), one)
 	return token
 }
 
@@ -81,7 +82,7 @@ func (s *sessions) find(ctx context.Context, token string) (session, bool) {
 	if len(token) != tokenLength {
 		return session{}, false
 	}
-	name := sessionName(token)
+	name := s.name(token)
 	s.mu.Lock()
 	kept, known := s.kept[name]
 	s.mu.Unlock()
@@ -109,7 +110,7 @@ func (s *sessions) find(ctx context.Context, token string) (session, bool) {
 
 // end ends the session of a token. After an error it has ended in this process, and run ends it in Redis later.
 func (s *sessions) end(ctx context.Context, token string) error {
-	name := sessionName(token)
+	name := s.name(token)
 	if err := s.remove(ctx, name); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -221,10 +222,10 @@ func (s *sessions) makeRoom(except string) {
 // tokenLength is the length of rand.Text.
 const tokenLength = 26
 
-// sessionName is the key of a session in Redis. It does not tell the token to those who can read keys.
-func sessionName(token string) string {
+// name is the key of a session in Redis. It does not tell the token to those who can read keys.
+func (s *sessions) name(token string) string {
 	sum := sha256.Sum256([]byte(token))
-	return sessionPrefix + hex.EncodeToString(sum[:])
+	return s.prefix + sessionPrefix + hex.EncodeToString(sum[:])
 }
 
 // credential identifies a password of a user.

@@ -14,7 +14,7 @@ import (
 func TestManySessionsDoNotMakeASignOutForgotten(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
-	s := newSessions(client, slog.New(slog.DiscardHandler), time.Now)
+	s := newSessions(client, "", slog.New(slog.DiscardHandler), time.Now)
 	user := User{Name: "olga", Role: Operator, Hash: "x"}
 	const signedOut = 20
 	var tokens []string
@@ -33,7 +33,7 @@ func TestManySessionsDoNotMakeASignOutForgotten(t *testing.T) {
 	require.Len(t, s.kept, maxKept)
 	require.Len(t, s.owed(), signedOut)
 	for _, token := range tokens {
-		require.True(t, s.kept[sessionName(token)].over)
+		require.True(t, s.kept[s.name(token)].over)
 	}
 
 	for name, one := range s.kept { // even if all were

@@ -159,7 +159,7 @@ func (a *application) encode() []any {
 		}
 	}
 	for _, s := range shards {
-		a.names = append(a.names, metaKey(s), openKey(s))
+		a.names = append(a.names, a.cache.metaKey(s), a.cache.openKey(s))
 	}
 	ops, place := make([]byte, 0, 4*len(a.writes)), int32(0)
 	for _, k := range a.keys {

@@ -40,7 +40,7 @@ func (c *Cache) Bury(ctx context.Context, key counter.Key, dead Dead) error {
 
 func (c *Cache) setAside(ctx context.Context, shard counter.Shard, keys []counter.Key, until, note string) error {
 	for part := range slices.Chunk(keys, maxAside) {
-		names, args := []string{metaKey(shard), retryKey(shard), deadKey(shard)}, []any{until, note}
+		names, args := []string{c.metaKey(shard), c.retryKey(shard), c.deadKey(shard)}, []any{until, note}
 		for _, key := range part {
 			names, args = append(names, c.entryKey(key)), append(args, string(key))
 		}
@@ -55,7 +55,7 @@ func (c *Cache) setAside(ctx context.Context, shard counter.Shard, keys []counte
 // still the same become clean; those that were written since join the open epoch. It may be done twice.
 func (c *Cache) Settle(ctx context.Context, shard counter.Shard, entries []Entry) error {
 	for part := range slices.Chunk(entries, maxAside) {
-		names := []string{metaKey(shard), openKey(shard), sealedKey(shard), retryKey(shard), deadKey(shard)}
+		names := []string{c.metaKey(shard), c.openKey(shard), c.sealedKey(shard), c.retryKey(shard), c.deadKey(shard)}
 		args := []any{ms(c.cleanTTL)}
 		for i := range part {
 			names, args = append(names, c.entryKey(part[i].Key)), append(args, string(part[i].Key), part[i].text)
@@ -102,7 +102,7 @@ func (c *Cache) Redrive(ctx context.Context, shard counter.Shard, keys []counter
 }
 
 func (c *Cache) requeue(ctx context.Context, shard counter.Shard, which string, args ...any) ([]counter.Key, error) {
-	names := []string{metaKey(shard), openKey(shard), retryKey(shard), deadKey(shard)}
+	names := []string{c.metaKey(shard), c.openKey(shard), c.retryKey(shard), c.deadKey(shard)}
 	reply, err := requeueScript.Run(ctx, c.client, names, append([]any{which}, args...)...).StringSlice()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("requeue keys of shard %s: %w", shard, err)
@@ -116,7 +116,7 @@ func (c *Cache) requeue(ctx context.Context, shard counter.Shard, which string, 
 
 // DeadLetter returns what is known of key if it is dead.
 func (c *Cache) DeadLetter(ctx context.Context, key counter.Key) (dead Dead, found bool, err error) {
-	note, err := c.client.HGet(ctx, deadKey(c.Shard(key)), string(key)).Result()
+	note, err := c.client.HGet(ctx, c.deadKey(c.Shard(key)), string(key)).Result()
 	if errors.Is(err, redis.Nil) {
 		return Dead{}, false, nil
 	}

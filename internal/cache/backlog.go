@@ -51,15 +51,15 @@ type shardCounts struct {
 }
 
 // countShard asks for a shard, and what is due at a time, ms.
-func countShard(ctx context.Context, pipe redis.Pipeliner, s counter.Shard, at int64) *shardCounts {
+func (c *Cache) countShard(ctx context.Context, pipe redis.Pipeliner, s counter.Shard, at int64) *shardCounts {
 	return &shardCounts{
-		opened: pipe.SCard(ctx, openKey(s)),
-		sealed: pipe.SCard(ctx, sealedKey(s)),
-		retry:  pipe.ZCard(ctx, retryKey(s)),
-		dead:   pipe.HLen(ctx, deadKey(s)),
-		due:    pipe.ZCount(ctx, retryKey(s), "-inf", itoa(at)),
-		taken:  pipe.Exists(ctx, drainKey(s)),
-		meta:   pipe.Get(ctx, metaKey(s)), // last: what has left its epoch or its retry since it was counted is in here
+		opened: pipe.SCard(ctx, c.openKey(s)),
+		sealed: pipe.SCard(ctx, c.sealedKey(s)),
+		retry:  pipe.ZCard(ctx, c.retryKey(s)),
+		dead:   pipe.HLen(ctx, c.deadKey(s)),
+		due:    pipe.ZCount(ctx, c.retryKey(s), "-inf", itoa(at)),
+		taken:  pipe.Exists(ctx, c.drainKey(s)),
+		meta:   pipe.Get(ctx, c.metaKey(s)), // last: what has left its epoch or its retry since it was counted is in here
 	}
 }
 
@@ -168,7 +168,7 @@ func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int
 		now = time.Now().UnixMilli()
 		clock := pipe.Time(ctx)
 		for i := range counts {
-			counts[i] = countShard(ctx, pipe, counter.Shard(i), now)
+			counts[i] = c.countShard(ctx, pipe, counter.Shard(i), now)
 		}
 		_ = send(ctx, pipe)     // each command has its own error
 		if clock.Err() == nil { // else the node that was asked for it is away: our own clock is better than none
@@ -182,7 +182,7 @@ func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int
 	}
 	for i := range counts {
 		if busy[i] {
-			counts[i] = countShard(ctx, pipe, counter.Shard(i), now)
+			counts[i] = c.countShard(ctx, pipe, counter.Shard(i), now)
 		}
 	}
 	if pipe.Len() > 0 {
@@ -196,8 +196,8 @@ func (c *Cache) overview(ctx context.Context) (busy []bool, now int64, err error
 	names, asideNames := make([]string, c.shards), make([]string, 0, 2*c.shards)
 	for i := range names {
 		s := counter.Shard(i)
-		names[i] = metaKey(s)
-		asideNames = append(asideNames, retryKey(s), deadKey(s))
+		names[i] = c.metaKey(s)
+		asideNames = append(asideNames, c.retryKey(s), c.deadKey(s))
 	}
 	pipe := c.client.Pipeline()
 	clock, metas, aside := pipe.Time(ctx), pipe.MGet(ctx, names...), pipe.Exists(ctx, asideNames...)

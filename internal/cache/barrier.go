@@ -121,7 +121,7 @@ func (b *Barrier) line(ctx context.Context, shard counter.Shard) (*line, error) 
 		client = c
 	case *redis.ClusterClient:
 		var err error
-		if client, err = c.MasterForKey(ctx, metaKey(shard)); err != nil {
+		if client, err = c.MasterForKey(ctx, b.cache.metaKey(shard)); err != nil {
 			return nil, fmt.Errorf("find the primary of shard %s: %w", shard, err)
 		}
 	default:
@@ -130,7 +130,7 @@ func (b *Barrier) line(ctx context.Context, shard counter.Shard) (*line, error) 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.lines[client] == nil {
-		b.lines[client] = &line{client: client, replicas: b.replicas, marker: tag(shard) + ":wait", next: make(map[Level]*round)}
+		b.lines[client] = &line{client: client, replicas: b.replicas, marker: b.cache.tag(shard) + ":wait", next: make(map[Level]*round)}
 	}
 	return b.lines[client], nil
 }

@@ -24,6 +24,8 @@
 //	aw:meta           hash    shards, layout; which data it is, and who noticed that it began anew
 //	aw:acks           channel a shard's tag, when keys of it have reached Postgres
 //
+// In a namespace every name begins with it: {ns:aw:07}:open, ns:aw:meta, ns:aw:acks (see Options.Prefix).
+//
 // An epoch's ID is Redis's clock in microseconds, and greater than any before it. All times are of Redis's own clock.
 package cache
 
@@ -47,6 +49,9 @@ const absentTTL = 10 * time.Second
 
 // Options are the settings of a Cache.
 type Options struct {
+	// Prefix begins the name of every key, so that several installations can share a Redis: "" or "name:" (see config.Prefix).
+	Prefix string
+
 	Shards   int           // 1 to counter.MaxShards
 	CleanTTL time.Duration // how long an entry is kept after its last write, once Postgres has it
 
@@ -59,6 +64,7 @@ const defaultRecordTTL = 24 * time.Hour
 // Cache is a Redis, or a Redis Cluster, with counters in it. It is safe for concurrent use.
 type Cache struct {
 	client   redis.UniversalClient
+	prefix   string // of every name
 	shards   int
 	cleanTTL time.Duration
 	cluster  bool
@@ -73,16 +79,19 @@ type Cache struct {
 // New returns a Cache on client, which stays the caller's to close. The client must not retry (see Connect).
 func New(client redis.UniversalClient, options Options) *Cache {
 	_, cluster := client.(*redis.ClusterClient)
-	prefixes := make([]string, options.Shards)
-	for i := range prefixes {
-		prefixes[i] = tag(counter.Shard(i)) + ":c:"
-	}
-	return &Cache{
-		client: client, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster, name: rand.Text(),
+	c := &Cache{
+		client: client, prefix: options.Prefix, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster, name: rand.Text(),
 		recordTTL: ms(cmp.Or(options.RecordTTL, defaultRecordTTL)),
-		prefixes:  prefixes,
+		prefixes:  make([]string, options.Shards),
 	}
+	for i := range c.prefixes {
+		c.prefixes[i] = c.tag(counter.Shard(i)) + ":c:"
+	}
+	return c
 }
+
+// Prefix begins the name of every key and queue of this installation; "" unless it shares its Redis (see Options).
+func (c *Cache) Prefix() string { return c.prefix }
 
 // Shards is the number of shards.
 func (c *Cache) Shards() int { return c.shards }
@@ -101,13 +110,14 @@ func (c *Cache) Now(ctx context.Context) (int64, error) {
 
 // The names of a shard's keys.
 
-func tag(s counter.Shard) string       { return "{aw:" + s.String() + "}" }
-func metaKey(s counter.Shard) string   { return tag(s) + ":meta" }
-func openKey(s counter.Shard) string   { return tag(s) + ":open" }
-func sealedKey(s counter.Shard) string { return tag(s) + ":sealed" }
-func retryKey(s counter.Shard) string  { return tag(s) + ":retry" }
-func deadKey(s counter.Shard) string   { return tag(s) + ":dead" }
-func drainKey(s counter.Shard) string  { return tag(s) + ":drain" }
+func (c *Cache) tag(s counter.Shard) string       { return c.tagPrefix() + s.String() + "}" }
+func (c *Cache) tagPrefix() string                { return "{" + c.prefix + "aw:" }
+func (c *Cache) metaKey(s counter.Shard) string   { return c.tag(s) + ":meta" }
+func (c *Cache) openKey(s counter.Shard) string   { return c.tag(s) + ":open" }
+func (c *Cache) sealedKey(s counter.Shard) string { return c.tag(s) + ":sealed" }
+func (c *Cache) retryKey(s counter.Shard) string  { return c.tag(s) + ":retry" }
+func (c *Cache) deadKey(s counter.Shard) string   { return c.tag(s) + ":dead" }
+func (c *Cache) drainKey(s counter.Shard) string  { return c.tag(s) + ":drain" }
 
 func (c *Cache) entryKey(key counter.Key) string {
 	return c.prefixes[c.Shard(key)] + string(key)
@@ -115,7 +125,7 @@ func (c *Cache) entryKey(key counter.Key) string {
 
 // recordKey is where the answer to the operation with this ID is kept. Neither an ID nor a key holds a NUL.
 func (c *Cache) recordKey(key counter.Key, id string) string {
-	return tag(c.Shard(key)) + ":i:" + id + "\x00" + string(key)
+	return c.tag(c.Shard(key)) + ":i:" + id + "\x00" + string(key)
 }
 
 func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -14,7 +14,8 @@
 --          epoch, until another is committed
 --
 -- Reply: how many keys are in the open epoch, also if it has been committed before; or -1 if another epoch is sealed, or Redis is
--- another incarnation: nothing was done. Those who wait for a watermark are told on a channel that they may look.
+-- another incarnation: nothing was done. Those who wait for a watermark are told on a channel that they may look; it is aw:acks, after
+-- the namespace that the names of the keys begin with.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 free(KEYS[4])
@@ -31,5 +32,5 @@ end
 call('UNLINK', KEYS[2])
 s.watermark_id, s.sealed, s.sealed_since, s.changed = s.sealed, '0', '0', true -- step: watermark
 save(s)
-pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6))
+pcall('PUBLISH', match(KEYS[1], '^{(.-)aw:%d+}') .. 'aw:acks', sub(KEYS[1], 1, -6))
 return call('SCARD', KEYS[3])

@@ -27,7 +27,7 @@ type Note struct {
 func (c *Cache) EachDead(ctx context.Context, shard counter.Shard, page func([]Note) error) error {
 	seen := make(map[counter.Key]bool) // HSCAN may return a field twice while the hash changes its size
 	for cursor := uint64(0); ; {
-		fields, next, err := c.client.HScan(ctx, deadKey(shard), cursor, "", deadPage).Result()
+		fields, next, err := c.client.HScan(ctx, c.deadKey(shard), cursor, "", deadPage).Result()
 		if err != nil {
 			return fmt.Errorf("list dead keys of shard %s: %w", shard, err)
 		}
@@ -75,7 +75,7 @@ func (c *Cache) Conditions(ctx context.Context, shard counter.Shard, keys []coun
 		return nil, nil
 	}
 	// In this order: a key that dies in between is Pending.
-	notes, err := c.client.HMGet(ctx, deadKey(shard), texts(keys)...).Result()
+	notes, err := c.client.HMGet(ctx, c.deadKey(shard), texts(keys)...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("look at %d keys of shard %s: %w", len(keys), shard, err)
 	}

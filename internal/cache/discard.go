@@ -38,7 +38,7 @@ func (c *Cache) Remove(ctx context.Context, shown Entry) (Discarded, error) {
 func (c *Cache) discard(ctx context.Context, shown Entry, args ...any) (Discarded, error) {
 	args = append([]any{string(shown.Key), shown.state()}, args...)
 	shard := c.Shard(shown.Key)
-	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), deadKey(shard), c.entryKey(shown.Key)}
+	keys := []string{c.metaKey(shard), c.openKey(shard), c.sealedKey(shard), c.deadKey(shard), c.entryKey(shown.Key)}
 	reply, err := discardScript.Run(ctx, c.client, keys, args...).Text()
 	if err == nil && len(reply) != 1 {
 		err = fmt.Errorf("redis answered %q", reply)

@@ -51,7 +51,7 @@ type Taking struct {
 // Seal takes the shard for a flush: of the sealed epoch if there is one, or else of the open one, which it seals. In one round
 // trip of constant time.
 func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch, error) {
-	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), retryKey(shard), drainKey(shard), deadKey(shard)}
+	keys := []string{c.metaKey(shard), c.openKey(shard), c.sealedKey(shard), c.retryKey(shard), c.drainKey(shard), c.deadKey(shard)}
 	reply, err := sealScript.Run(ctx, c.client, keys, t.Owner, ms(t.Lease), ms(t.MinAge), t.Keys).Slice()
 	if err == nil && len(reply) != 8 {
 		err = fmt.Errorf("a reply of %d", len(reply))
@@ -75,9 +75,9 @@ func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch,
 func (c *Cache) EpochKeys(ctx context.Context, e *Epoch, cursor uint64, limit int) (keys []counter.Key, next uint64, err error) {
 	var found []string
 	if cursor == 0 && e.Keys <= limit {
-		found, err = c.client.SMembers(ctx, sealedKey(e.Shard)).Result()
+		found, err = c.client.SMembers(ctx, c.sealedKey(e.Shard)).Result()
 	} else {
-		found, next, err = c.client.SScan(ctx, sealedKey(e.Shard), cursor, "", int64(limit)).Result()
+		found, next, err = c.client.SScan(ctx, c.sealedKey(e.Shard), cursor, "", int64(limit)).Result()
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the epoch of shard %s: %w", e.Shard, err)
@@ -106,7 +106,7 @@ func (c *Cache) Read(ctx context.Context, shard counter.Shard, keys []counter.Ke
 		return snapshot, nil
 	}
 	names := make([]string, 1, 1+len(keys))
-	names[0] = metaKey(shard)
+	names[0] = c.metaKey(shard)
 	for _, key := range keys {
 		names = append(names, c.prefixes[shard]+string(key))
 	}
@@ -203,7 +203,7 @@ func (c *Cache) Drop(ctx context.Context, e *Epoch, keys []counter.Key) (done bo
 }
 
 func (c *Cache) commit(ctx context.Context, e *Epoch, keys ...any) (left int64, done bool, err error) {
-	names := []string{metaKey(e.Shard), sealedKey(e.Shard), openKey(e.Shard), deadKey(e.Shard)}
+	names := []string{c.metaKey(e.Shard), c.sealedKey(e.Shard), c.openKey(e.Shard), c.deadKey(e.Shard)}
 	left, err = commitScript.Run(ctx, c.client, names, append([]any{e.id, e.first}, keys...)...).Int64()
 	if err != nil {
 		return 0, false, fmt.Errorf("commit the epoch of shard %s: %w", e.Shard, err)
@@ -213,7 +213,7 @@ func (c *Cache) commit(ctx context.Context, e *Epoch, keys ...any) (left int64, 
 
 // Extend gives owner's taking of the shard more time.
 func (c *Cache) Extend(ctx context.Context, shard counter.Shard, lease time.Duration) error {
-	if err := c.client.PExpire(ctx, drainKey(shard), lease).Err(); err != nil {
+	if err := c.client.PExpire(ctx, c.drainKey(shard), lease).Err(); err != nil {
 		return fmt.Errorf("extend the lease of shard %s: %w", shard, err)
 	}
 	return nil
@@ -221,7 +221,7 @@ func (c *Cache) Extend(ctx context.Context, shard counter.Shard, lease time.Dura
 
 // Release ends what Seal took, if it still is owner's.
 func (c *Cache) Release(ctx context.Context, shard counter.Shard, owner string) error {
-	if err := releaseScript.Run(ctx, c.client, []string{drainKey(shard)}, owner).Err(); err != nil {
+	if err := releaseScript.Run(ctx, c.client, []string{c.drainKey(shard)}, owner).Err(); err != nil {
 		return fmt.Errorf("release shard %s: %w", shard, err)
 	}
 	return nil

@@ -55,7 +55,7 @@ func (c *Cache) evict(ctx context.Context, shard counter.Shard, keys []counter.K
 	if err != nil {
 		return 0, err
 	}
-	names, args := []string{metaKey(shard)}, []any{}
+	names, args := []string{c.metaKey(shard)}, []any{}
 	for i := range snapshot.Entries {
 		e := &snapshot.Entries[i]
 		// What was only read has a TTL.

@@ -112,7 +112,7 @@ func (c *Cache) hydrations(bases []Base) []*hydration {
 	var calls []*hydration
 	for g, all := range places {
 		for part := range slices.Chunk(all, maxHydrate) {
-			h := &hydration{places: part, keys: []string{metaKey(g.shard), deadKey(g.shard)}}
+			h := &hydration{places: part, keys: []string{c.metaKey(g.shard), c.deadKey(g.shard)}}
 			h.keys = slices.Grow(h.keys, len(part))
 			h.args = append(make([]any, 0, 3+len(part)), g.token, ms(c.cleanTTL), ms(absentTTL))
 			for _, place := range part {

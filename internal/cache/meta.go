@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// SettingsKey is the hash that says how this Redis is used.
+	// SettingsKey is the hash that says how this Redis is used. In a namespace its name begins with that.
 	SettingsKey = "aw:meta"
 
 	// Layout is the version of the layout of keys and entries. Change it with every change that older processes would
@@ -93,15 +93,16 @@ func (e *SettingsError) older() bool {
 }
 
 // ReadSettings returns the layout and the number of shards that this Redis is used with; "" and 0 where nothing is noted yet.
-func ReadSettings(ctx context.Context, client redis.Cmdable) (layout string, shards int, err error) {
-	noted, err := client.HMGet(ctx, SettingsKey, layoutName, shardsName).Result()
+// prefix is Options.Prefix.
+func ReadSettings(ctx context.Context, client redis.Cmdable, prefix string) (layout string, shards int, err error) {
+	noted, err := client.HMGet(ctx, prefix+SettingsKey, layoutName, shardsName).Result()
 	if err != nil {
 		return "", 0, fmt.Errorf("read settings from redis: %w", err)
 	}
 	layout, _ = noted[0].(string)
 	if text, ok := noted[1].(string); ok {
 		if shards, err = strconv.Atoi(text); err != nil || shards < 1 || shards > counter.MaxShards {
-			return "", 0, fmt.Errorf("read settings from redis: %s is %q in %s", shardsName, text, SettingsKey)
+			return "", 0, fmt.Errorf("read settings from redis: %s is %q in %s", shardsName, text, prefix+SettingsKey)
 		}
 	}
 	return layout, shards, nil
@@ -109,11 +110,11 @@ func ReadSettings(ctx context.Context, client redis.Cmdable) (layout string, sha
 
 // ChooseShards returns how many shards a process is to use that is set to shards. If that is only a default, and set is false, it is
 // what this Redis is used with, if it is.
-func ChooseShards(ctx context.Context, client redis.Cmdable, shards int, set bool) (int, error) {
+func ChooseShards(ctx context.Context, client redis.Cmdable, prefix string, shards int, set bool) (int, error) {
 	if set {
 		return shards, nil
 	}
-	layout, there, err := ReadSettings(ctx, client)
+	layout, there, err := ReadSettings(ctx, client, prefix)
 	if err != nil || layout != Layout || there == 0 {
 		return shards, err
 	}
@@ -167,10 +168,10 @@ func (c *Cache) Emptied(ctx context.Context) (bool, error) {
 
 // note returns what is noted under name, and notes value before where that is nothing.
 func (c *Cache) note(ctx context.Context, name, value string) (string, error) {
-	if err := c.client.HSetNX(ctx, SettingsKey, name, value).Err(); err != nil {
+	if err := c.client.HSetNX(ctx, c.prefix+SettingsKey, name, value).Err(); err != nil {
 		return "", fmt.Errorf("note settings in redis: %w", err)
 	}
-	noted, err := c.client.HGet(ctx, SettingsKey, name).Result()
+	noted, err := c.client.HGet(ctx, c.prefix+SettingsKey, name).Result()
 	if err != nil {
 		return "", fmt.Errorf("read settings from redis: %w", err)
 	}

@@ -35,7 +35,7 @@ func (c *Cache) Ping(ctx context.Context) error {
 
 // ask asks for a key of the shard, whatever it holds: somebody's own data in one shard is no reason to serve none.
 func (c *Cache) ask(ctx context.Context, s counter.Shard) error {
-	if err := c.client.Exists(ctx, metaKey(s)).Err(); err != nil {
+	if err := c.client.Exists(ctx, c.metaKey(s)).Err(); err != nil {
 		return fmt.Errorf("ask redis for a key: %w", err)
 	}
 	return nil
@@ -47,7 +47,7 @@ func (c *Cache) ofEachMaster(ctx context.Context, cluster *redis.ClusterClient) 
 	var shards []counter.Shard
 	for i := range c.shards {
 		s := counter.Shard(i)
-		master, err := cluster.MasterForKey(ctx, metaKey(s))
+		master, err := cluster.MasterForKey(ctx, c.metaKey(s))
 		if err != nil {
 			return nil, fmt.Errorf("ask redis for its masters: %w", err)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// ackChannel is where commit.lua and settle.lua say which shard's keys have reached Postgres.
+// ackChannel is the channel on which commit.lua and settle.lua publish the tag of a shard whose keys have reached Postgres.
 const ackChannel = "aw:acks"
 
 // Progress says how far a shard has got on its way to Postgres.
@@ -30,9 +30,9 @@ type Progress struct {
 func (c *Cache) Progress(ctx context.Context, shard counter.Shard) (Progress, error) {
 	// In this order: what the watermark passes over is set aside before, and what has been taken up again since is in requeued.
 	pipe := c.client.Pipeline()
-	before := pipe.Get(ctx, metaKey(shard))
-	aside := pipe.Exists(ctx, retryKey(shard), deadKey(shard))
-	after := pipe.Get(ctx, metaKey(shard))
+	before := pipe.Get(ctx, c.metaKey(shard))
+	aside := pipe.Exists(ctx, c.retryKey(shard), c.deadKey(shard))
+	after := pipe.Get(ctx, c.metaKey(shard))
 	_ = send(ctx, pipe) // each command has its own error
 	meta, err := metaOf(before)
 	later, laterErr := metaOf(after)
@@ -65,7 +65,7 @@ type Acks struct {
 
 // Acks subscribes. Close ends it. The connection is made, and made again where it breaks, in the background, with pauses.
 func (c *Cache) Acks(ctx context.Context) *Acks {
-	return &Acks{pubsub: c.client.Subscribe(ctx, ackChannel), cache: c}
+	return &Acks{pubsub: c.client.Subscribe(ctx, c.prefix+ackChannel), cache: c}
 }
 
 // Run calls acked with the shard of each message, and connected each time that the subscription has been made: what was
@@ -76,7 +76,7 @@ func (a *Acks) Run(acked func(counter.Shard), connected func()) {
 		case *redis.Subscription:
 			connected()
 		case *redis.Message:
-			number := strings.TrimSuffix(strings.TrimPrefix(m.Payload, "{aw:"), "}")
+			number := strings.TrimSuffix(strings.TrimPrefix(m.Payload, a.cache.tagPrefix()), "}")
 			if shard, err := strconv.Atoi(number); err == nil && shard >= 0 && shard < a.cache.shards {
 				acked(counter.Shard(shard))
 			}

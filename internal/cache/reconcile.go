@@ -36,7 +36,7 @@ func (c *Cache) Reconcile(ctx context.Context, shard counter.Shard, conflicts []
 	if len(conflicts) == 0 {
 		return nil, nil
 	}
-	keys := []string{metaKey(shard), openKey(shard), sealedKey(shard), retryKey(shard), deadKey(shard)}
+	keys := []string{c.metaKey(shard), c.openKey(shard), c.sealedKey(shard), c.retryKey(shard), c.deadKey(shard)}
 	args := append(make([]any, 0, 1+8*len(conflicts)), ms(c.cleanTTL))
 	for i := range conflicts {
 		e, row := &conflicts[i].Entry, &conflicts[i].Row

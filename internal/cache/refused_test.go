@@ -22,7 +22,7 @@ func TestWhatQueuesBehindARefusedCallIsSent(t *testing.T) {
 		},
 		"unexpected type": func(t *testing.T, c *Cache) {
 			t.Helper()
-			require.NoError(t, c.client.Set(t.Context(), openKey(c.Shard("write")), "x", 0).Err())
+			require.NoError(t, c.client.Set(t.Context(), c.openKey(c.Shard("write")), "x", 0).Err())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

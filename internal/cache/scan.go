@@ -28,7 +28,7 @@ func (c *Cache) EachEntry(ctx context.Context, page func(keys []counter.Key, str
 	}
 	for _, node := range nodes {
 		for cursor := uint64(0); ; {
-			found, next, err := node.Scan(ctx, cursor, "{aw:*}:c:*", ScanPage).Result()
+			found, next, err := node.Scan(ctx, cursor, c.tagPrefix()+"*}:c:*", ScanPage).Result()
 			if err != nil {
 				return fmt.Errorf("scan the entries: %w", err)
 			}
@@ -101,16 +101,16 @@ func (c *Cache) EachMember(ctx context.Context, shard counter.Shard, page func(k
 	}
 	for _, scan := range []scan{
 		func(at uint64) ([]string, uint64, error) {
-			return c.client.SScan(ctx, openKey(shard), at, "", ScanPage).Result()
+			return c.client.SScan(ctx, c.openKey(shard), at, "", ScanPage).Result()
 		},
 		func(at uint64) ([]string, uint64, error) {
-			return c.client.SScan(ctx, sealedKey(shard), at, "", ScanPage).Result()
+			return c.client.SScan(ctx, c.sealedKey(shard), at, "", ScanPage).Result()
 		},
 		func(at uint64) ([]string, uint64, error) {
-			return pairs(c.client.ZScan(ctx, retryKey(shard), at, "", ScanPage).Result())
+			return pairs(c.client.ZScan(ctx, c.retryKey(shard), at, "", ScanPage).Result())
 		},
 		func(at uint64) ([]string, uint64, error) {
-			return pairs(c.client.HScan(ctx, deadKey(shard), at, "", ScanPage).Result())
+			return pairs(c.client.HScan(ctx, c.deadKey(shard), at, "", ScanPage).Result())
 		},
 	} {
 		for cursor := uint64(0); ; {
@@ -179,10 +179,10 @@ func (c *Cache) inspect(ctx context.Context, shard counter.Shard, keys []counter
 		members[i] = string(key)
 	}
 	pipe := c.client.Pipeline()
-	open := pipe.SMIsMember(ctx, openKey(shard), members...) // before sealed: that is where its keys go
-	sealed := pipe.SMIsMember(ctx, sealedKey(shard), members...)
-	retry := pipe.ZMScore(ctx, retryKey(shard), texts(keys)...)
-	dead := pipe.HMGet(ctx, deadKey(shard), texts(keys)...)
+	open := pipe.SMIsMember(ctx, c.openKey(shard), members...) // before sealed: that is where its keys go
+	sealed := pipe.SMIsMember(ctx, c.sealedKey(shard), members...)
+	retry := pipe.ZMScore(ctx, c.retryKey(shard), texts(keys)...)
+	dead := pipe.HMGet(ctx, c.deadKey(shard), texts(keys)...)
 	if err := send(ctx, pipe); err != nil {
 		return nil, fmt.Errorf("look at %d keys of shard %s: %w", len(keys), shard, err)
 	}
@@ -237,7 +237,7 @@ const maxRepair = 200
 func (c *Cache) Repair(ctx context.Context, shard counter.Shard, how Repairing, entries []Inspected) ([]bool, error) {
 	done := make([]bool, 0, len(entries))
 	for part := range slices.Chunk(entries, maxRepair) {
-		names, args := []string{metaKey(shard), openKey(shard), retryKey(shard), deadKey(shard)}, []any{string(how)}
+		names, args := []string{c.metaKey(shard), c.openKey(shard), c.retryKey(shard), c.deadKey(shard)}, []any{string(how)}
 		for i := range part {
 			names, args = append(names, c.entryKey(part[i].Key)), append(args, string(part[i].Key), part[i].text)
 		}

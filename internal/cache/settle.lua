@@ -46,5 +46,5 @@ all('SREM', KEYS[2], clean)
 all('SREM', KEYS[3], clean)
 all('ZREM', KEYS[4], settled)
 all('HDEL', KEYS[5], settled)
-if #clean > 0 then pcall('PUBLISH', 'aw:acks', sub(KEYS[1], 1, -6)) end
+if #clean > 0 then pcall('PUBLISH', match(KEYS[1], '^{(.-)aw:%d+}') .. 'aw:acks', sub(KEYS[1], 1, -6)) end
 return #clean

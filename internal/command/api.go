@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 
-	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/afterwrite/afterwrite/api"
@@ -50,7 +49,7 @@ func (apiCommand) Run(w *world) error {
 	}, func() float64 { return float64(p.Config.MaxDirty) }))
 	service := writepath.Open(writepath.Parts{
 		Cache: p.Cache, Store: p.Store, MaxDirty: p.Config.MaxDirty, WaitReplicas: p.Config.WaitReplicas, Tracing: p.Provider(),
-		Sender: asynq.NewClientFromRedisClient(p.Redis),
+		Sender: tasks.NewSender(p.Redis, p.Config.Prefix()),
 		Enqueuer: tasks.EnqueuerOptions{
 			Shards: p.Config.Shards, FlushBatch: p.Config.FlushBatch, FlushInterval: p.Config.FlushInterval,
 			Logger: p.Log, Registerer: p.Counted,

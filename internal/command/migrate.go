@@ -69,7 +69,7 @@ func (m migrateCommand) redis(w *world, s *process.Servers) error {
 				cache.Layout, done.Shards, done.Entries, done.Records)
 		}
 	}
-	state, err := redisState(w.ctx, r.Redis)
+	state, err := redisState(w.ctx, r.Redis, r.Config.Prefix())
 	if err != nil && m.Status {
 		return say(w, "redis: %s", err)
 	}
@@ -84,17 +84,14 @@ func convertRedis(w *world, s *process.Servers) (convert.Progress, error) {
 	if err := s.AwaitRedis(w.ctx, process.Patience); err != nil {
 		return convert.Progress{}, err
 	}
-	return convert.Run(w.ctx, convert.Options{
-		Redis: s.Redis, Shards: s.Config.Shards, Logger: s.Log,
-		Report: func(p convert.Progress) {
-			fmt.Fprintf(w.stderr, "converting redis: %d of about %d keys\n", p.Entries+p.Records, p.Keys)
-		},
+	return s.Convert(w.ctx, func(p convert.Progress) {
+		fmt.Fprintf(w.stderr, "converting redis: %d of about %d keys\n", p.Entries+p.Records, p.Keys)
 	})
 }
 
 // redisState says in a few words what layout Redis has. The error says that it cannot be used.
-func redisState(ctx context.Context, client redis.UniversalClient) (string, error) {
-	layout, shards, err := cache.ReadSettings(ctx, client)
+func redisState(ctx context.Context, client redis.UniversalClient, prefix string) (string, error) {
+	layout, shards, err := cache.ReadSettings(ctx, client, prefix)
 	switch {
 	case err != nil:
 		return "", err

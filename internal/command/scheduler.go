@@ -3,11 +3,10 @@ package command
 import (
 	"context"
 
-	"github.com/hibiken/asynq"
-
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/scheduler"
+	"github.com/afterwrite/afterwrite/tasks"
 )
 
 var schedulerPlan = process.Plan{
@@ -27,10 +26,10 @@ func (schedulerCommand) Run(w *world) error {
 	}
 	defer p.Close()
 
-	p.Registry.MustRegister(scheduler.NewQueues(p.Redis, p.Log))
+	p.Registry.MustRegister(scheduler.NewQueues(p.Redis, p.Config.Prefix(), p.Log))
 	return p.Run(w.ctx, nil, func(ctx context.Context) error {
 		return scheduler.Run(ctx, scheduler.Options{
-			Client: asynq.NewClientFromRedisClient(p.Redis), Redis: p.Redis,
+			Client: tasks.NewSender(p.Redis, p.Config.Prefix()), Redis: p.Redis, Prefix: p.Config.Prefix(),
 			SweepInterval: p.Config.SweepInterval, CleanTTL: p.Config.CleanTTL,
 			Logger: p.Log, Registerer: p.Counted,
 		})

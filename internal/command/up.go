@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/afterwrite/afterwrite/internal/config"
-	"github.com/afterwrite/afterwrite/internal/convert"
 	"github.com/afterwrite/afterwrite/internal/process"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/up"
@@ -54,7 +53,7 @@ func migrateAll(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer s.Close()
-	_, err = convert.Run(ctx, convert.Options{Redis: s.Redis, Shards: c.Shards, Logger: log, Report: process.LogProgress(log)})
+	_, err = s.Convert(ctx, process.LogProgress(log))
 	if err == nil {
 		err = s.ChooseShards(ctx)
 	}

@@ -119,7 +119,7 @@ func (c *converter) running(ctx context.Context) ([]health.Heartbeat, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask redis for the time: %w", err)
 	}
-	all, err := health.ReadHeartbeats(ctx, c.Redis, now.UnixMilli())
+	all, err := health.ReadHeartbeats(ctx, c.Redis, "", now.UnixMilli())
 	if err != nil {
 		return nil, err
 	}

@@ -78,9 +78,9 @@ type Settings struct {
 func (h Heartbeat) Alive() bool { return h.Age <= aliveFor }
 
 // ReadHeartbeats returns the last heartbeat of each process, sorted by role, host and ID. now is the time by Redis's clock, in ms.
-// It leaves out heartbeats that it cannot decode, which may be those of a later version.
-func ReadHeartbeats(ctx context.Context, client redis.Cmdable, now int64) ([]Heartbeat, error) {
-	fields, err := client.HGetAll(ctx, HeartbeatKey).Result()
+// It leaves out heartbeats that it cannot decode, which may be those of a later version. prefix is that of cache.Options.
+func ReadHeartbeats(ctx context.Context, client redis.Cmdable, prefix string, now int64) ([]Heartbeat, error) {
+	fields, err := client.HGetAll(ctx, prefix+HeartbeatKey).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read heartbeats: %w", err)
 	}
@@ -111,7 +111,7 @@ func decodeHeartbeat(id, text string) (Heartbeat, bool) {
 
 // prune removes the heartbeats of processes that have been gone for ten minutes. If no process is alive, it writes even if there
 // is nothing to remove: the error tells why no heartbeat arrives, where Redis refuses writes.
-func prune(ctx context.Context, client redis.Cmdable, all []Heartbeat) error {
+func prune(ctx context.Context, client redis.Cmdable, prefix string, all []Heartbeat) error {
 	var old []string
 	for _, h := range all {
 		if h.Age > keepFor {
@@ -124,7 +124,7 @@ func prune(ctx context.Context, client redis.Cmdable, all []Heartbeat) error {
 		}
 		old = []string{""} // no process has this ID
 	}
-	if err := client.HDel(ctx, HeartbeatKey, old...).Err(); err != nil {
+	if err := client.HDel(ctx, prefix+HeartbeatKey, old...).Err(); err != nil {
 		return fmt.Errorf("remove old heartbeats: %w", err)
 	}
 	return nil

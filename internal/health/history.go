@@ -27,12 +27,12 @@ var (
 )
 
 // record adds s to the history, unless that has a sample of the same second. It reports whether it did.
-func record(ctx context.Context, client redis.UniversalClient, s Sample) (bool, error) {
+func record(ctx context.Context, client redis.UniversalClient, prefix string, s Sample) (bool, error) {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return false, fmt.Errorf("encode a sample: %w", err)
 	}
-	added, err := recordScript.Run(ctx, client, []string{historyKey}, s.At/1000, text, Kept).Int()
+	added, err := recordScript.Run(ctx, client, []string{prefix + historyKey}, s.At/1000, text, Kept).Int()
 	if err != nil {
 		return false, fmt.Errorf("record a sample: %w", err)
 	}
@@ -41,8 +41,8 @@ func record(ctx context.Context, client redis.UniversalClient, s Sample) (bool, 
 
 // readHistory returns the samples of the last 15 minutes before now (ms by Redis's clock), the oldest first. It leaves out those
 // that it cannot decode.
-func readHistory(ctx context.Context, client redis.UniversalClient, now int64) ([]Sample, error) {
-	lines, err := client.LRange(ctx, historyKey, 0, Kept-1).Result()
+func readHistory(ctx context.Context, client redis.UniversalClient, prefix string, now int64) ([]Sample, error) {
+	lines, err := client.LRange(ctx, prefix+historyKey, 0, Kept-1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read the history: %w", err)
 	}

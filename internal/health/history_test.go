@@ -16,7 +16,7 @@ import (
 
 func recorded(t *testing.T, client redis.UniversalClient, s Sample) bool {
 	t.Helper()
-	added, err := record(t.Context(), client, s)
+	added, err := record(t.Context(), client, "", s)
 	require.NoError(t, err)
 	return added
 }
@@ -29,13 +29,13 @@ func TestTheHistoryIsBounded(t *testing.T) {
 	}
 	require.EqualValues(t, Kept, client.LLen(t.Context(), "aw:history").Val())
 
-	samples, err := readHistory(t.Context(), client, (Kept+49)*1000)
+	samples, err := readHistory(t.Context(), client, "", (Kept+49)*1000)
 	require.NoError(t, err)
 	require.Len(t, samples, Kept)
 	require.EqualValues(t, 50, samples[0].Dirty)
 	require.EqualValues(t, Kept+49, samples[Kept-1].Dirty)
 
-	later, err := readHistory(t.Context(), client, (2*Kept+39)*1000)
+	later, err := readHistory(t.Context(), client, "", (2*Kept+39)*1000)
 	require.NoError(t, err)
 	require.Len(t, later, 10, "what is older than 15 minutes is not shown")
 }
@@ -118,7 +118,7 @@ func TestASampleIsTakenOfARedisThatRefusesToForgetWhoIsGone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "READONLY", snapshot.Refusal)
 	require.Equal(t, "slave", snapshot.Redis.Role)
-	_, err = record(t.Context(), client, snapshot.Sample)
+	_, err = record(t.Context(), client, "", snapshot.Sample)
 	require.Equal(t, "READONLY", cache.Refusal(err), "a script says so too")
 }
 

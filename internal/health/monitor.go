@@ -96,9 +96,9 @@ func (m *Monitor) fail(err error, now time.Time) {
 // refuses writes.
 func (m *Monitor) record(ctx context.Context, taken *Snapshot) {
 	if !m.loaded {
-		m.load(ctx, taken.At)
+		m.load(ctx, taken.Prefix, taken.At)
 	}
-	_, err := record(ctx, m.redis, taken.Sample)
+	_, err := record(ctx, m.redis, taken.Prefix, taken.Sample)
 	if err != nil && !m.unrecorded {
 		m.log.Warn("samples cannot be recorded, so a process that starts later will not show them", "error", err)
 	}
@@ -107,8 +107,8 @@ func (m *Monitor) record(ctx context.Context, taken *Snapshot) {
 }
 
 // load reads the history from before this process. If the node of a cluster that has it does not answer, the next sample tries again.
-func (m *Monitor) load(ctx context.Context, now int64) {
-	before, err := readHistory(ctx, m.redis, now)
+func (m *Monitor) load(ctx context.Context, prefix string, now int64) {
+	before, err := readHistory(ctx, m.redis, prefix, now)
 	if err != nil {
 		return
 	}

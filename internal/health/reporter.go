@@ -48,6 +48,7 @@ type Postgres interface {
 // ReporterOptions are what a Reporter reports, and where. All but Postgres are required.
 type ReporterOptions struct {
 	Redis   redis.UniversalClient
+	Prefix  string // begins the names of its keys: see cache.Options
 	Role    string
 	Version string
 	Address string
@@ -143,7 +144,7 @@ func (r *Reporter) send(ctx context.Context, counts Counts) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
 	defer cancel()
-	stored, err := heartbeatScript.Run(ctx, r.options.Redis, []string{HeartbeatKey},
+	stored, err := heartbeatScript.Run(ctx, r.options.Redis, []string{r.options.Prefix + HeartbeatKey},
 		r.last.ID, body, hashTTL.Milliseconds(), maxProcesses).Int()
 	if err != nil {
 		return fmt.Errorf("send a heartbeat: %w", err)
@@ -192,5 +193,5 @@ func (r *Reporter) log(ctx context.Context, err error) {
 func (r *Reporter) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatTimeout)
 	defer cancel()
-	_ = r.options.Redis.HDel(ctx, HeartbeatKey, r.last.ID).Err() // after an error the process is shown as gone for a while
+	_ = r.options.Redis.HDel(ctx, r.options.Prefix+HeartbeatKey, r.last.ID).Err() // after an error the process is shown as gone for a while
 }

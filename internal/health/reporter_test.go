@@ -62,7 +62,7 @@ func (b *testBundle) read(t *testing.T) []Heartbeat {
 	t.Helper()
 	now, err := b.redis.Time(t.Context()).Result()
 	require.NoError(t, err)
-	heartbeats, err := ReadHeartbeats(t.Context(), b.redis, now.UnixMilli())
+	heartbeats, err := ReadHeartbeats(t.Context(), b.redis, "", now.UnixMilli())
 	require.NoError(t, err)
 	return heartbeats
 }
@@ -172,7 +172,7 @@ func TestThereIsNoRoomForEndlessProcesses(t *testing.T) {
 	heartbeats := b.read(t)
 	require.Len(t, heartbeats, 512)
 	require.False(t, heartbeats[0].Alive())
-	require.NoError(t, prune(t.Context(), b.redis, heartbeats))
+	require.NoError(t, prune(t.Context(), b.redis, "", heartbeats))
 	localtest.Eventually(t, patience, func() (bool, string) {
 		return len(b.read(t)) == 1, b.log.String() // those that are long gone have made room
 	})
@@ -249,12 +249,12 @@ func TestPruneFindsOutWhyNobodyBeats(t *testing.T) {
 	b := setup(t, client)
 	require.NoError(t, client.HSet(t.Context(), HeartbeatKey, "silent", "1 {}").Err())
 	heartbeats := []Heartbeat{{ID: "silent", Age: 6 * time.Second}}
-	require.NoError(t, prune(t.Context(), client, heartbeats))
+	require.NoError(t, prune(t.Context(), client, "", heartbeats))
 
 	require.NoError(t, client.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err())
 
-	require.Equal(t, "NOREPLICAS", cache.Refusal(prune(t.Context(), client, heartbeats)))
-	require.NoError(t, prune(t.Context(), client, []Heartbeat{{ID: "silent", Age: time.Second}}), "it beats")
+	require.Equal(t, "NOREPLICAS", cache.Refusal(prune(t.Context(), client, "", heartbeats)))
+	require.NoError(t, prune(t.Context(), client, "", []Heartbeat{{ID: "silent", Age: time.Second}}), "it beats")
 	require.Len(t, b.read(t), 1)
 }
 

@@ -47,7 +47,7 @@ func (s *sampler) take(ctx context.Context) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	snapshot := Snapshot{Sample: Sample{At: now}}
+	snapshot := Snapshot{Sample: Sample{At: now}, Prefix: s.cache.Prefix()}
 	err = s.step(ctx, func(ctx context.Context) error {
 		snapshot.Shards, err = s.cache.BacklogByShard(ctx)
 		return err
@@ -68,7 +68,7 @@ func (s *sampler) take(ctx context.Context) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	err = s.step(ctx, func(ctx context.Context) error {
-		snapshot.Paused, err = pausedQueues(ctx, s.redis)
+		snapshot.Paused, err = pausedQueues(ctx, s.redis, snapshot.Prefix)
 		return err
 	})
 	if err != nil && s.cluster == nil {
@@ -114,7 +114,7 @@ func (s *sampler) now(ctx context.Context) (now int64, err error) {
 
 // readProcesses reads the heartbeats, and computes the rates.
 func (s *sampler) readProcesses(ctx context.Context, snapshot *Snapshot) (err error) {
-	snapshot.Processes, err = ReadHeartbeats(ctx, s.redis, snapshot.At)
+	snapshot.Processes, err = ReadHeartbeats(ctx, s.redis, snapshot.Prefix, snapshot.At)
 	if err != nil && s.cluster != nil {
 		snapshot.Unread = true
 		snapshot.Writes, snapshot.Rows, snapshot.Rejected, snapshot.LagP50, snapshot.LagP99 = -1, -1, -1, -1, -1
@@ -124,7 +124,7 @@ func (s *sampler) readProcesses(ctx context.Context, snapshot *Snapshot) (err er
 		return err
 	}
 	s.rates.add(snapshot, snapshot.Processes)
-	err = prune(ctx, s.redis, snapshot.Processes)
+	err = prune(ctx, s.redis, snapshot.Prefix, snapshot.Processes)
 	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused && s.cluster == nil {
 		return err
 	}
@@ -132,14 +132,14 @@ func (s *sampler) readProcesses(ctx context.Context, snapshot *Snapshot) (err er
 	return nil
 }
 
-// pausedQueues returns which of our queues are paused, sorted by name, in one round trip. It needs a command for each, because on a
+// pausedQueues returns which of our queues are paused, sorted by name, without prefix, in one round trip. It needs a command for each, because on a
 // cluster each queue has a slot of its own.
-func pausedQueues(ctx context.Context, client redis.UniversalClient) ([]string, error) {
-	queues := slices.Sorted(maps.Keys(tasks.Queues()))
+func pausedQueues(ctx context.Context, client redis.UniversalClient, prefix string) ([]string, error) {
+	queues := slices.Sorted(maps.Keys(tasks.Queues("")))
 	marks := make([]*redis.IntCmd, len(queues))
 	pipe := client.Pipeline()
 	for i, queue := range queues {
-		marks[i] = pipe.Exists(ctx, tasks.PausedKey(queue))
+		marks[i] = pipe.Exists(ctx, tasks.PausedKey(prefix+queue))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, fmt.Errorf("ask which queues are paused: %w", err)

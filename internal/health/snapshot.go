@@ -28,7 +28,8 @@ type Snapshot struct {
 
 	Shards    []cache.ShardBacklog
 	Processes []Heartbeat // the last one of each process
-	Paused    []string    // queues that an operator paused, sorted by name
+	Prefix    string      // begins the names of keys and queues: see cache.Options
+	Paused    []string    // queues that an operator paused, sorted by name, without Prefix
 	Redis     Redis
 
 	// Unread: the cluster node with the heartbeats does not answer, so Processes is empty.

@@ -131,7 +131,7 @@ func (s *Service) Show(ctx context.Context, key counter.Key) (Shown, error) {
 	task, err := s.Task(tasks.QueueRetry, tasks.RetryID(key))
 	if task != nil {
 		shown.Retry = &LastRetry{
-			ID: task.ID, Queue: tasks.QueueRetry, State: task.State.String(), Retried: task.Retried, LastError: task.LastErr,
+			ID: task.ID, Queue: task.Queue, State: task.State.String(), Retried: task.Retried, LastError: task.LastErr,
 		}
 	}
 	return shown, err

@@ -42,7 +42,7 @@ type Options struct {
 	Cache  *cache.Cache
 	Store  Store                 // nil: no dead letters and no Verify
 	Redis  redis.UniversalClient // for Asynq
-	Sender tasks.Sender          // nil: an Asynq client on Redis
+	Sender tasks.Sender          // nil: one on Redis
 	Logger *slog.Logger
 }
 
@@ -58,7 +58,7 @@ type Service struct {
 // New returns a Service.
 func New(o Options) *Service {
 	if o.Sender == nil {
-		o.Sender = asynq.NewClientFromRedisClient(o.Redis)
+		o.Sender = tasks.NewSender(o.Redis, o.Cache.Prefix())
 	}
 	return &Service{
 		cache: o.Cache, store: o.Store, logger: o.Logger, sender: o.Sender, inspector: asynq.NewInspectorFromRedisClient(o.Redis),
@@ -74,16 +74,17 @@ func (s *Service) Workers() (int, error) {
 	}
 	n := 0
 	for _, server := range servers {
-		if _, ours := server.Queues[tasks.QueueFlush]; ours {
+		if _, ours := server.Queues[s.cache.Prefix()+tasks.QueueFlush]; ours {
 			n++
 		}
 	}
 	return n, nil
 }
 
-// Task returns a task of Asynq, in whatever state; nil when there is none.
+// Task returns a task of Asynq, in whatever state; nil when there is none. queue is one of the names in package tasks, without a
+// namespace.
 func (s *Service) Task(queue, id string) (*asynq.TaskInfo, error) {
-	info, err := s.inspector.GetTaskInfo(queue, id)
+	info, err := s.inspector.GetTaskInfo(s.cache.Prefix()+queue, id)
 	if missing(err) {
 		return nil, nil //nolint:nilnil // there is none: that is an answer
 	}

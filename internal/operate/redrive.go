@@ -127,7 +127,7 @@ func (s *Service) sendDrain(ctx context.Context, shard counter.Shard, keys []cou
 func (s *Service) archived(ctx context.Context) (map[string]bool, error) {
 	ids := make(map[string]bool)
 	for number := 1; ctx.Err() == nil; number++ {
-		found, err := s.inspector.ListArchivedTasks(tasks.QueueRetry, asynq.Page(number), asynq.PageSize(pageSize))
+		found, err := s.inspector.ListArchivedTasks(s.cache.Prefix()+tasks.QueueRetry, asynq.Page(number), asynq.PageSize(pageSize))
 		if err != nil && !missing(err) {
 			return nil, fmt.Errorf("list the archived retries: %w", err)
 		}
@@ -157,7 +157,7 @@ func (s *Service) deleteRetry(ctx context.Context, key counter.Key) error {
 	if err := ctx.Err(); err != nil {
 		return err // asynq's Inspector takes no context
 	}
-	err := s.inspector.DeleteTask(tasks.QueueRetry, tasks.RetryID(key))
+	err := s.inspector.DeleteTask(s.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key))
 	if err == nil || missing(err) {
 		return nil
 	}

@@ -14,10 +14,6 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// metaKey holds the settings that decide where entries are. The checks only test whether it exists, so that `afterwrite doctor`
-// does not fix the settings of a new Redis.
-const metaKey = "aw:meta"
-
 func (c Checks) checkRedis(ctx context.Context) []Finding {
 	err := c.Redis.Ping(ctx).Err()
 	if err == nil && c.Cache != nil {
@@ -195,7 +191,8 @@ func checkPersistence(ctx context.Context, node redis.Cmdable, info map[string]s
 
 func (c Checks) checkLayout(ctx context.Context) Finding {
 	const name = "redis layout"
-	known, err := c.Redis.Exists(ctx, metaKey).Result()
+	// Only test whether the settings exist, so that `afterwrite doctor` does not fix those of a new Redis.
+	known, err := c.Redis.Exists(ctx, c.Cache.Prefix()+cache.SettingsKey).Result()
 	if err != nil {
 		return unchecked(name, err)
 	}

@@ -34,6 +34,9 @@ func (p *Process) settle(ctx context.Context) error {
 
 // upgrade returns when Redis needs no conversion. Meanwhile the process is healthy, but not ready.
 func (p *Process) upgrade(ctx context.Context) error {
+	if p.Config.Namespace != "" {
+		return nil // see Convert
+	}
 	needed, err := convert.Needed(ctx, p.Redis)
 	if err != nil || !needed {
 		return err
@@ -46,10 +49,16 @@ func (p *Process) upgrade(ctx context.Context) error {
 	if !p.Converts {
 		return convert.Await(ctx, p.Redis, p.Log)
 	}
-	_, err = convert.Run(ctx, convert.Options{
-		Redis: p.Redis, Shards: p.Config.Shards, Logger: p.Log, Report: LogProgress(p.Log),
-	})
+	_, err = p.Convert(ctx, LogProgress(p.Log))
 	return err
+}
+
+// Convert converts a Redis that the previous version has written. That version had no namespaces, so with one there is nothing to do.
+func (s *Servers) Convert(ctx context.Context, report func(convert.Progress)) (convert.Progress, error) {
+	if s.Config.Namespace != "" {
+		return convert.Progress{}, nil
+	}
+	return convert.Run(ctx, convert.Options{Redis: s.Redis, Shards: s.Config.Shards, Logger: s.Log, Report: report})
 }
 
 // LogProgress returns a convert.Options.Report that logs.

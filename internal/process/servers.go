@@ -79,7 +79,7 @@ func (s *Servers) connect(pools Pools) (err error) {
 
 func (s *Servers) newCache() {
 	s.Cache = cache.New(s.Redis, cache.Options{
-		Shards: s.Config.Shards, CleanTTL: s.Config.CleanTTL, RecordTTL: s.Config.IdempotencyTTL,
+		Prefix: s.Config.Prefix(), Shards: s.Config.Shards, CleanTTL: s.Config.CleanTTL, RecordTTL: s.Config.IdempotencyTTL,
 	})
 }
 
@@ -108,7 +108,7 @@ func (s *Servers) Settle(ctx context.Context) error {
 
 // ChooseShards sets Config.Shards to the number of a Redis that holds counters, where none is configured.
 func (s *Servers) ChooseShards(ctx context.Context) error {
-	shards, err := cache.ChooseShards(ctx, s.Redis, s.Config.Shards, s.Config.ShardsSet)
+	shards, err := cache.ChooseShards(ctx, s.Redis, s.Config.Prefix(), s.Config.Shards, s.Config.ShardsSet)
 	if err == nil {
 		s.Config.Shards = shards
 		s.newCache()

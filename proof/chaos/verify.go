@@ -141,7 +141,7 @@ func (v *verifier) awaitClean(ctx context.Context) (time.Duration, cache.Backlog
 // burned counts the attempts that Asynq has counted as failed, of all tasks.
 func (r *rig) burned(ctx context.Context) (int64, error) {
 	var sum int64
-	for queue := range tasks.Queues() {
+	for queue := range tasks.Queues("") {
 		n, err := r.Redis.Get(ctx, "asynq:{"+queue+"}:failed").Int64()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return 0, fmt.Errorf("count failed attempts: %w", err)

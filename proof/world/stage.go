@@ -181,7 +181,7 @@ func (s *Stage) Sum(ctx context.Context) (sum, rows int64, err error) {
 // Archived counts the tasks that Asynq has given up.
 func (s *Stage) Archived(ctx context.Context) (int64, error) {
 	var sum int64
-	for queue := range tasks.Queues() {
+	for queue := range tasks.Queues("") {
 		n, err := s.Redis.ZCard(ctx, "asynq:{"+queue+"}:archived").Result()
 		if err != nil {
 			return 0, fmt.Errorf("count archived tasks: %w", err)
