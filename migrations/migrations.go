@@ -2,7 +2,8 @@
 // where the schema is written down; internal/store applies it.
 //
 // The files are in goose's format. One that has been released is never changed: a change is a new file with the next
-// number.
+// number. Names are not qualified: each file runs in a transaction whose search_path is the schema of the installation, so none may
+// say NO TRANSACTION.
 package migrations
 
 import "embed"

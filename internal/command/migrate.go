@@ -30,7 +30,7 @@ func (m migrateCommand) Run(w *world) error {
 		return m.redis(w, s)
 	}
 
-	applied, err := store.Migrate(w.ctx, s.Config.DatabaseURL)
+	applied, err := store.Migrate(w.ctx, s.Config.DatabaseURL, s.Config.Schema)
 	for _, name := range applied {
 		if err := say(w, "applied %s", name); err != nil {
 			return err

@@ -45,7 +45,7 @@ func (upCommand) Run(w *world) error {
 
 // migrateAll brings Postgres and Redis up to date, and takes over the number of shards that Redis has.
 func migrateAll(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	if err := store.MigrateURL(ctx, c.DatabaseURL); err != nil {
+	if _, err := store.Migrate(ctx, c.DatabaseURL, c.Schema); err != nil {
 		return err
 	}
 	s, err := process.Connect(*c, log, process.Pools{Redis: 4})

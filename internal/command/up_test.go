@@ -100,7 +100,7 @@ func rowInPostgres(t *testing.T, p *running) int64 {
 	require.NoError(t, err)
 	defer db.Close()
 	var value int64
-	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT value FROM counters WHERE key = 'page:home'").Scan(&value))
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT value FROM afterwrite.counters WHERE key = 'page:home'").Scan(&value))
 	return value
 }
 

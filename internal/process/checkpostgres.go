@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -15,6 +16,7 @@ import (
 type Postgres interface {
 	Info(ctx context.Context) (store.Info, error)
 	PendingMigrations(ctx context.Context) (int, error)
+	MissingGrants(ctx context.Context) ([]string, error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 }
 
@@ -66,9 +68,19 @@ func checkServer(info store.Info) Finding {
 	return f
 }
 
-// checkSchema reads the table as the flush does, and then counts the pending migrations.
+// checkSchema asks what the role may do, reads the table as the flush does, and then counts the pending migrations.
 func checkSchema(ctx context.Context, postgres Postgres) Finding {
 	const name = "postgres schema"
+	grants, err := postgres.MissingGrants(ctx)
+	switch {
+	case err != nil:
+		return unchecked(name, err)
+	case len(grants) > 0:
+		return Finding{
+			Name: name, Status: Refused, Detail: "the role in DATABASE_URL lacks rights on the tables",
+			Fix: "run as their owner: " + strings.Join(grants, "; "),
+		}
+	}
 	if _, err := postgres.Read(ctx, []counter.Key{"doctor"}); err != nil {
 		if pq.As(err, undefinedTable) != nil {
 			return Finding{Name: name, Status: Refused, Detail: "there is no table counters", Fix: fixMigrate}
@@ -76,7 +88,7 @@ func checkSchema(ctx context.Context, postgres Postgres) Finding {
 		if store.Classify(err) == store.Operator {
 			return Finding{
 				Name: name, Status: Refused, Detail: "the table counters cannot be read (" + oneLine(err) + ")",
-				Fix: "GRANT SELECT, INSERT, UPDATE, DELETE ON counters to the role in DATABASE_URL",
+				Fix: "find out what has changed it since `afterwrite migrate`",
 			}
 		}
 		return unchecked(name, err)

@@ -81,7 +81,7 @@ func TestATableThatTheRoleMayNotReadIsRefused(t *testing.T) {
 	f := find(t, findingsOf(t, openStore(t, parsed.String())), "postgres schema")
 
 	require.Equal(t, Refused, f.Status)
-	require.Contains(t, f.Fix, "GRANT SELECT")
+	require.Contains(t, f.Fix, "GRANT SELECT, INSERT, UPDATE, DELETE ON afterwrite.counters TO doctor_stranger;")
 }
 
 func TestAReadOnlyPostgresIsRefused(t *testing.T) {
@@ -133,6 +133,8 @@ type fakePostgres struct {
 func (f *fakePostgres) Info(context.Context) (store.Info, error) { return f.info, nil }
 
 func (f *fakePostgres) PendingMigrations(context.Context) (int, error) { return f.pending, nil }
+
+func (*fakePostgres) MissingGrants(context.Context) ([]string, error) { return nil, nil }
 
 func (f *fakePostgres) Read(context.Context, []counter.Key) (map[counter.Key]counter.Row, error) {
 	return map[counter.Key]counter.Row{}, nil

@@ -71,7 +71,7 @@ func (s *Servers) connect(pools Pools) (err error) {
 	}
 	if pools.Postgres > 0 {
 		s.Store, err = store.Open(s.Config.DatabaseURL, store.Options{
-			Logger: s.Log, MaxConns: pools.Postgres, Writes: pools.Writes, OpenDB: s.tracing.openDB(),
+			Logger: s.Log, Schema: s.Config.Schema, MaxConns: pools.Postgres, Writes: pools.Writes, OpenDB: s.tracing.openDB(),
 		})
 	}
 	return err

@@ -34,15 +34,21 @@ type Action struct {
 
 // beginSQL numbers the action and forgets old ones, through the primary key: there are never more than some too many.
 const beginSQL = `
-WITH begun AS (INSERT INTO counters_actions (who, what, target) VALUES ($1, $2, $3) RETURNING id),
-     gone AS (DELETE FROM counters_actions
+WITH begun AS (INSERT INTO {schema}.counters_actions (who, what, target) VALUES ($1, $2, $3) RETURNING id),
+     gone AS (DELETE FROM {schema}.counters_actions
               WHERE id <= (SELECT id FROM begun) - $4 OR at < now() - $5::bigint * interval '1 microsecond')
 SELECT id FROM begun`
+
+const endSQL = `UPDATE {schema}.counters_actions SET outcome = $2, failed = $3 WHERE id = $1`
+
+const listSQL = `
+SELECT id, at, who, what, target, outcome, failed FROM {schema}.counters_actions
+WHERE id < $1 OR $1 = 0 ORDER BY id DESC LIMIT $2`
 
 // BeginAction notes that somebody is about to do something, and returns its number. What is longer than 1,000 bytes is cut.
 func (s *Store) BeginAction(ctx context.Context, who, what, target string) (id int64, err error) {
 	err = s.guardActions(ctx, "note an action", func(ctx context.Context) error {
-		return s.db.GetContext(ctx, &id, beginSQL, short(who), short(what), short(target), maxActions, maxActionAge.Microseconds())
+		return s.db.GetContext(ctx, &id, s.sql.beginAction, short(who), short(what), short(target), maxActions, maxActionAge.Microseconds())
 	})
 	return id, err
 }
@@ -50,7 +56,7 @@ func (s *Store) BeginAction(ctx context.Context, who, what, target string) (id i
 // EndAction notes how an action ended.
 func (s *Store) EndAction(ctx context.Context, id int64, outcome string, failed bool) error {
 	return s.guardActions(ctx, "note the end of an action", func(ctx context.Context) error {
-		_, err := s.db.ExecContext(ctx, `UPDATE counters_actions SET outcome = $2, failed = $3 WHERE id = $1`, id, short(outcome), failed)
+		_, err := s.db.ExecContext(ctx, s.sql.endAction, id, short(outcome), failed)
 		return err
 	})
 }
@@ -63,9 +69,7 @@ func (s *Store) Actions(ctx context.Context, before int64, limit int) (actions [
 	}
 	err = s.guardActions(ctx, "list actions", func(ctx context.Context) error {
 		actions = nil
-		return s.db.SelectContext(ctx, &actions, `
-SELECT id, at, who, what, target, outcome, failed FROM counters_actions
-WHERE id < $1 OR $1 = 0 ORDER BY id DESC LIMIT $2`, before, limit)
+		return s.db.SelectContext(ctx, &actions, s.sql.listActions, before, limit)
 	})
 	return actions, err
 }

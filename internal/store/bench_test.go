@@ -44,7 +44,7 @@ func BenchmarkUpsert(b *testing.B) {
 		return err
 	})
 	benchmark("pq.Array", func(rows []counter.Row) error {
-		_, err := s.db.ExecContext(b.Context(), upsertSQL, textArrays(rows)...)
+		_, err := s.db.ExecContext(b.Context(), s.sql.upsert, textArrays(rows)...)
 		return err
 	})
 }

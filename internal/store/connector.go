@@ -22,6 +22,7 @@ type connector struct {
 	config pq.Config
 	limit  time.Duration // see boundedConn
 	logger *slog.Logger
+	begin  string      // a statement that begins each transaction; "": none
 	bare   atomic.Bool // the other side does not take our settings at startup
 
 	ctx    context.Context //nolint:containedctx // its end is Close's
@@ -161,7 +162,7 @@ func (c *connector) dial(config pq.Config) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSession(conn, dialer.establish())
+	return newSession(conn, dialer.establish(), c.begin)
 }
 
 // refusesSettings recognizes PgBouncer's answer to a startup parameter that it cannot pass on: FATAL 08P01, "unsupported

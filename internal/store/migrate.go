@@ -9,6 +9,7 @@ import (
 	"path"
 	"time"
 
+	"github.com/lib/pq"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
 
@@ -27,73 +28,63 @@ const lockSQL = `SELECT pg_try_advisory_xact_lock($1)`
 // lockRetry is the time between two attempts.
 const lockRetry = 200 * time.Millisecond
 
-// Migrate applies the migrations that are pending and returns their names, none if there are none. Several processes may
-// call it at once: one works, the others wait for it. It blocks until that is done or ctx is: statement_timeout does not
-// apply, because a migration may have to rewrite a large table.
-func Migrate(ctx context.Context, databaseURL string) (applied []string, err error) {
-	db, err := openForMigrations(databaseURL)
+// Migrate brings the tables in schema up to date, and returns what it has done, nothing if there was nothing to do. It creates the
+// schema if needed, and takes over the tables of an older version (see adopt.go). Several processes may call it at once: one works,
+// the others wait for it. It blocks until that is done or ctx is: statement_timeout does not apply, because a migration may have
+// to rewrite a large table.
+func Migrate(ctx context.Context, databaseURL, schema string) (applied []string, err error) {
+	db, err := openForMigrations(databaseURL, schema)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	applied, err = migrate(ctx, db, (*goose.Provider).Up)
+	applied, err = migrate(ctx, db, schema, (*goose.Provider).Up)
 	if err != nil {
-		return applied, fmt.Errorf("migrate: %w", explain(ctx, err))
+		return applied, fmt.Errorf("migrate: %w", explain(ctx, explainDenied(ctx, db, schema, err)))
 	}
 	return applied, nil
 }
 
-// MigrateURL is Migrate for callers who need not know what was applied.
+// MigrateURL is Migrate into DefaultSchema, for callers who need not know what was done.
 func MigrateURL(ctx context.Context, databaseURL string) error {
-	_, err := Migrate(ctx, databaseURL)
+	_, err := Migrate(ctx, databaseURL, DefaultSchema)
 	return err
 }
 
-// PendingMigrations returns how many migrations of this program the database lacks. It only reads, so it works on a
-// standby too; on a database that was never migrated the result is all of them.
-func (s *Store) PendingMigrations(ctx context.Context) (int, error) {
-	var pending int
-	err := s.guard(ctx, "look for pending migrations", func(ctx context.Context) error {
-		provider, err := newProvider(s.db.DB)
-		if err != nil {
-			return err
-		}
-		done, err := appliedVersions(ctx, s.db.DB)
-		if err != nil {
-			return err
-		}
-		pending = 0
-		for _, source := range provider.ListSources() {
-			if !done[source.Version] {
-				pending++
-			}
-		}
-		return nil
-	})
-	return pending, err
-}
-
-// openForMigrations opens a pool without statement_timeout and lock_timeout. Two connections: one holds the lock.
-func openForMigrations(databaseURL string) (*sql.DB, error) {
+// openForMigrations opens a pool without statement_timeout and lock_timeout. Two connections: one holds the lock. In its
+// transactions, names that are not qualified are of the schema, as in the files of migrations: that works through a PgBouncer in
+// transaction mode too.
+func openForMigrations(databaseURL, schema string) (*sql.DB, error) {
 	config, err := parseDSN(databaseURL)
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(newConnector(config, 0, slog.Default()))
+	c := newConnector(config, 0, slog.Default())
+	c.begin = "SET LOCAL search_path TO " + pq.QuoteIdentifier(schema)
+	db := sql.OpenDB(c)
 	db.SetMaxOpenConns(2)
 	return db, nil
 }
 
-func newProvider(db *sql.DB) (*goose.Provider, error) {
-	return goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
+// versions is goose's store of what was applied. Without the optional methods of the one inside, goose looks for its table by
+// reading it, and not by its name, which is quoted here.
+type versions struct{ database.Store }
+
+func newProvider(db *sql.DB, schema string) (*goose.Provider, error) {
+	inner, err := database.NewStore(database.DialectPostgres, qualified(schema, tableVersions))
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(database.DialectCustom, db, migrations.FS, goose.WithStore(versions{inner}),
 		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 }
 
 // migrate runs up (or down, in tests) while it holds the lock. goose has a lock too, but takes it only after it has looked
 // for its version table and created it, which two processes then do at once.
-func migrate(ctx context.Context, db *sql.DB, run func(*goose.Provider, context.Context) ([]*goose.MigrationResult, error),
+func migrate(ctx context.Context, db *sql.DB, schema string,
+	run func(*goose.Provider, context.Context) ([]*goose.MigrationResult, error),
 ) (applied []string, err error) {
-	provider, err := newProvider(db)
+	provider, err := newProvider(db, schema)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +98,9 @@ func migrate(ctx context.Context, db *sql.DB, run func(*goose.Provider, context.
 		}
 	}
 	defer func() { _ = lock.Rollback() }() // a lock that cannot be released has gone with its connection
+	if applied, err = prepare(ctx, db, schema); err != nil {
+		return nil, err
+	}
 	results, err := run(provider, ctx)
 	if partial := (*goose.PartialError)(nil); errors.As(err, &partial) {
 		results = partial.Applied
@@ -137,28 +131,4 @@ func tryLock(ctx context.Context, db *sql.DB) (lock *sql.Tx, err error) {
 		return nil, err
 	}
 	return tx, nil
-}
-
-// appliedVersions reads goose's version table.
-func appliedVersions(ctx context.Context, db *sql.DB) (map[int64]bool, error) {
-	var exists bool
-	if err := db.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", goose.DefaultTablename).Scan(&exists); err != nil {
-		return nil, err
-	}
-	done := make(map[int64]bool)
-	if !exists {
-		return done, nil
-	}
-	versions, err := database.NewStore(database.DialectPostgres, goose.DefaultTablename)
-	if err != nil {
-		return nil, err
-	}
-	list, err := versions.ListMigrations(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range list {
-		done[m.Version] = m.IsApplied
-	}
-	return done, nil
 }

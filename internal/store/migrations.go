@@ -2,12 +2,9 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"path"
 	"time"
-
-	"github.com/pressly/goose/v3"
 )
 
 // Migration is one migration of this program.
@@ -16,32 +13,41 @@ type Migration struct {
 	Applied time.Time // zero: it is pending
 }
 
-// appliedSQL reads when each version was last applied, in goose's table, which has a row for each run and is a few rows long.
-// Its times are those of the sessions' time zone, without saying which.
-const appliedSQL = `SELECT version_id, max(tstamp) AT TIME ZONE current_setting('TimeZone') FROM ` + goose.DefaultTablename +
-	` WHERE is_applied GROUP BY version_id`
+// appliedSQL reads when each version was last applied. goose's table has a row for each run and is a few rows long. Its times are
+// those of the sessions' time zone, without saying which.
+const appliedSQL = `
+SELECT version_id AS version, max(tstamp) AT TIME ZONE current_setting('TimeZone') AS at
+FROM {schema}.counters_migrations WHERE is_applied GROUP BY version_id`
 
-// Migrations returns every migration of this program in order, with when the database got it. It only reads.
+// Migrations returns every migration of this program in order, with when the database got it. It only reads, so it works on a
+// standby too; on a database that was never migrated all are pending.
 func (s *Store) Migrations(ctx context.Context) ([]Migration, error) {
 	var all []Migration
 	err := s.guard(ctx, "list the migrations", func(ctx context.Context) error {
-		provider, err := newProvider(s.db.DB)
+		provider, err := newProvider(s.db.DB, s.schema)
 		if err != nil {
 			return err
 		}
-		done, err := appliedVersions(ctx, s.db.DB)
-		if err != nil {
+		var exists bool
+		if err := s.db.GetContext(ctx, &exists, "SELECT to_regclass($1) IS NOT NULL", qualified(s.schema, tableVersions)); err != nil {
 			return err
 		}
-		when, err := appliedTimes(ctx, s.db.DB, len(done) > 0)
-		if err != nil {
-			return err
+		var applied []struct {
+			Version int64     `db:"version"`
+			At      time.Time `db:"at"`
+		}
+		if exists {
+			if err := s.db.SelectContext(ctx, &applied, s.sql.applied); err != nil {
+				return fmt.Errorf("read the versions: %w", err)
+			}
 		}
 		all = nil
 		for _, source := range provider.ListSources() {
 			m := Migration{Name: path.Base(source.Path)}
-			if done[source.Version] {
-				m.Applied = when[source.Version]
+			for _, a := range applied {
+				if a.Version == source.Version {
+					m.Applied = a.At
+				}
 			}
 			all = append(all, m)
 		}
@@ -50,24 +56,13 @@ func (s *Store) Migrations(ctx context.Context) ([]Migration, error) {
 	return all, err
 }
 
-// appliedTimes reads goose's table if it is there.
-func appliedTimes(ctx context.Context, db *sql.DB, there bool) (when map[int64]time.Time, err error) {
-	when = make(map[int64]time.Time)
-	if !there {
-		return when, nil
-	}
-	rows, err := db.QueryContext(ctx, appliedSQL)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }() // its error is that of Err
-	for rows.Next() {
-		var version int64
-		var at time.Time
-		if err := rows.Scan(&version, &at); err != nil {
-			return nil, fmt.Errorf("read a migration: %w", err)
+// PendingMigrations returns how many migrations of this program the database lacks: see Migrations.
+func (s *Store) PendingMigrations(ctx context.Context) (pending int, err error) {
+	all, err := s.Migrations(ctx)
+	for _, m := range all {
+		if m.Applied.IsZero() {
+			pending++
 		}
-		when[version] = at
 	}
-	return when, rows.Err()
+	return pending, err
 }

@@ -10,8 +10,8 @@ import (
 // makes the inner query run exactly once; as IN (SELECT ... LIMIT) the planner may run it again for every row. SKIP LOCKED
 // keeps it out of the way of a flush that brings one of the keys back to life, and of another purge.
 const purgeSQL = `
-DELETE FROM counters WHERE key = ANY (ARRAY(
-    SELECT key FROM counters
+DELETE FROM {schema}.counters WHERE key = ANY (ARRAY(
+    SELECT key FROM {schema}.counters
     WHERE deleted_at IS NOT NULL AND deleted_at < now() - $1::bigint * interval '1 microsecond'
     ORDER BY deleted_at
     LIMIT $2
@@ -25,7 +25,7 @@ func (s *Store) Purge(ctx context.Context, olderThan time.Duration, limit int) (
 		return 0, fmt.Errorf("purge tombstones: %w: older than %s, limit %d", ErrInvalid, olderThan, limit)
 	}
 	err = s.guard(ctx, "purge tombstones", func(ctx context.Context) error {
-		result, err := s.db.ExecContext(ctx, purgeSQL, olderThan.Microseconds(), limit)
+		result, err := s.db.ExecContext(ctx, s.sql.purge, olderThan.Microseconds(), limit)
 		if err != nil {
 			return err
 		}

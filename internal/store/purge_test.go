@@ -42,7 +42,7 @@ func TestPurgeDoesNotWaitForARowThatIsBeingBroughtBack(t *testing.T) {
 	tx, err := s.db.BeginTxx(t.Context(), nil)
 	require.NoError(t, err)
 	back := []counter.Row{row("coming back", 1, 2)}
-	_, err = tx.ExecContext(t.Context(), upsertSQL, upsertArgs(back)...)
+	_, err = tx.ExecContext(t.Context(), s.sql.upsert, upsertArgs(back)...)
 	require.NoError(t, err)
 
 	removed, err := s.Purge(soon(t, 5*time.Second), 0, 10)

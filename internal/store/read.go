@@ -12,7 +12,7 @@ import (
 // (measured there: 16 ms instead of 5).
 const readSQL = `
 SELECT key, value, version, deleted_at IS NOT NULL AS deleted, lineage
-FROM counters WHERE key = ANY (ARRAY(SELECT unnest($1::text[])))`
+FROM {schema}.counters WHERE key = ANY (ARRAY(SELECT unnest($1::text[])))`
 
 // Read returns the rows that exist for keys, at most MaxBatch of them (else ErrInvalid), in one query. A tombstone is a row
 // too, with Deleted true and Value 0. A key without a row is not in the result. It blocks until ctx is done, or for
@@ -49,7 +49,7 @@ func (r record) row() counter.Row {
 // read returns the rows of an encoded array of keys.
 func (s *Store) read(ctx context.Context, keys []byte) (map[counter.Key]counter.Row, error) {
 	var found []record
-	if err := s.db.SelectContext(ctx, &found, readSQL, keys); err != nil {
+	if err := s.db.SelectContext(ctx, &found, s.sql.read, keys); err != nil {
 		return nil, err
 	}
 	rows := make(map[counter.Key]counter.Row, len(found))

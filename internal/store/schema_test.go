@@ -57,12 +57,12 @@ func TestPlansUseTheIndexesTheyNeed(t *testing.T) {
 		many[i] = row(fmt.Sprint("k", i*20), 0, 0)
 	}
 	for _, n := range []int{1, 10, len(many)} {
-		require.Contains(t, plan(readSQL, keyArray(many[:n], rowKey)), "Index Scan using counters_pkey", "%d keys", n)
+		require.Contains(t, plan(s.sql.read, keyArray(many[:n], rowKey)), "Index Scan using counters_pkey", "%d keys", n)
 	}
-	free := plan(upsertFreeSQL, append(upsertArgs(many), milliseconds(briefly))...)
+	free := plan(s.sql.upsertFree, append(upsertArgs(many), milliseconds(briefly))...)
 	require.Contains(t, free, "counters_pkey")
 	require.NotContains(t, free, "Seq Scan")
-	purge := plan(purgeSQL, time.Hour.Microseconds(), 10)
+	purge := plan(s.sql.purge, time.Hour.Microseconds(), 10)
 	require.Contains(t, purge, "counters_deleted_at_idx")
 	require.Contains(t, purge, "counters_pkey")
 	require.NotContains(t, purge, "Seq Scan")

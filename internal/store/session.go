@@ -26,15 +26,16 @@ type session struct {
 	pqConn
 
 	net   *boundedConn
+	begin string      // a statement that begins each transaction; "": none
 	stale atomic.Bool // it must not be used again
 }
 
-func newSession(conn driver.Conn, net *boundedConn) (*session, error) {
+func newSession(conn driver.Conn, net *boundedConn, begin string) (*session, error) {
 	c, ok := conn.(pqConn)
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("unexpected driver %T", conn), conn.Close())
 	}
-	return &session{pqConn: c, net: net}, nil
+	return &session{pqConn: c, net: net, begin: begin}, nil
 }
 
 // ExecContext implements driver.ExecerContext.
@@ -61,7 +62,13 @@ func (s *session) BeginTx(ctx context.Context, options driver.TxOptions) (driver
 	stop := s.net.watch(ctx)
 	defer stop()
 	tx, err := s.pqConn.BeginTx(ctx, options)
-	return tx, s.note(err)
+	if err != nil || s.begin == "" {
+		return tx, s.note(err)
+	}
+	if _, err := s.pqConn.ExecContext(ctx, s.begin, nil); err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	return tx, nil
 }
 
 // IsValid implements driver.Validator: database/sql drops the connection when it is false.

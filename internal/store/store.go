@@ -38,6 +38,8 @@ type Options struct {
 	StatementTimeout time.Duration
 	// Writes says that this process upserts, so that Ping finds out whether it can. Default: it reads only.
 	Writes bool
+	// Schema holds the tables. Default DefaultSchema.
+	Schema string
 	// OpenDB makes the pool of connections, to watch them. Default sql.OpenDB.
 	OpenDB func(driver.Connector) *sql.DB
 }
@@ -48,6 +50,8 @@ type Store struct {
 	breaker *breaker
 	bound   time.Duration // of one call
 	writes  bool
+	schema  string
+	sql     statements
 	url     string
 
 	opened  time.Time
@@ -64,6 +68,7 @@ func Open(databaseURL string, options Options) (*Store, error) {
 	timeout := max(cmp.Or(options.StatementTimeout, defaultStatementTimeout), time.Millisecond)
 	logger := cmp.Or(options.Logger, slog.Default())
 	bound := timeout + slack
+	schema := cmp.Or(options.Schema, DefaultSchema)
 
 	open := options.OpenDB
 	if open == nil {
@@ -80,6 +85,8 @@ func Open(databaseURL string, options Options) (*Store, error) {
 		breaker: newBreaker(logger),
 		bound:   bound,
 		writes:  options.Writes,
+		schema:  schema,
+		sql:     newStatements(schema),
 		url:     databaseURL,
 		opened:  time.Now(),
 	}, nil

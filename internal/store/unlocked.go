@@ -32,13 +32,13 @@ WITH batch AS MATERIALIZED (
 	WHERE ` + setLockTimeout + `
 ),
 free AS MATERIALIZED (
-	SELECT key FROM counters WHERE key = ANY (ARRAY(SELECT key FROM batch)) FOR NO KEY UPDATE SKIP LOCKED
+	SELECT key FROM {schema}.counters WHERE key = ANY (ARRAY(SELECT key FROM batch)) FOR NO KEY UPDATE SKIP LOCKED
 ),
 held AS MATERIALIZED (
-	SELECT key FROM counters WHERE key = ANY (ARRAY(SELECT key FROM batch)) AND key NOT IN (SELECT key FROM free)
+	SELECT key FROM {schema}.counters WHERE key = ANY (ARRAY(SELECT key FROM batch)) AND key NOT IN (SELECT key FROM free)
 ),
 written AS (
-	INSERT INTO counters (key, value, version, deleted_at, updated_at, lineage, base)
+	INSERT INTO {schema}.counters (key, value, version, deleted_at, updated_at, lineage, base)
 	SELECT key, value, version, CASE WHEN deleted THEN now() END, now(), lineage, base
 	FROM batch
 	WHERE key NOT IN (SELECT key FROM held)` + upsertConflict + `
@@ -136,7 +136,7 @@ func (u *unlocked) run(ctx context.Context, batch []counter.Row) error {
 // wait writes rows in one statement, waiting up to patience for each lock. It writes all of them or none.
 func (u *unlocked) wait(ctx context.Context, rows []counter.Row, patience time.Duration) error {
 	return again(ctx, func() error {
-		ahead, err := u.store.upsertBy(ctx, rows, upsertBrieflySQL, append(upsertArgs(rows), milliseconds(patience))...)
+		ahead, err := u.store.upsertBy(ctx, rows, u.store.sql.upsertBriefly, append(upsertArgs(rows), milliseconds(patience))...)
 		if err == nil {
 			u.ahead = append(u.ahead, ahead...)
 		}
@@ -184,7 +184,7 @@ func (u *unlocked) pass(ctx context.Context, rows []counter.Row) (held []counter
 		Held bool        `db:"held"`
 	}
 	args := append(upsertArgs(rows), milliseconds(briefly))
-	if err := u.store.db.SelectContext(ctx, &left, upsertFreeSQL, args...); err != nil {
+	if err := u.store.db.SelectContext(ctx, &left, u.store.sql.upsertFree, args...); err != nil {
 		return nil, err
 	}
 	u.passes++

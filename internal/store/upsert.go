@@ -33,7 +33,7 @@ const upsertSQL = upsertSelect + upsertConflict
 
 const (
 	upsertSelect = `
-INSERT INTO counters (key, value, version, deleted_at, updated_at, lineage, base)
+INSERT INTO {schema}.counters (key, value, version, deleted_at, updated_at, lineage, base)
 SELECT key, value, version, CASE WHEN deleted THEN now() END, now(), lineage, base
 FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[], $6::bigint[])
 	AS batch (key, value, version, deleted, lineage, base)`
@@ -99,7 +99,7 @@ func again(ctx context.Context, attempt func() error) error {
 
 // upsert is one attempt.
 func (s *Store) upsert(ctx context.Context, batch []counter.Row) ([]counter.Row, error) {
-	return s.upsertBy(ctx, batch, upsertSQL, upsertArgs(batch)...)
+	return s.upsertBy(ctx, batch, s.sql.upsert, upsertArgs(batch)...)
 }
 
 // upsertBy is one attempt with a statement that writes batch.

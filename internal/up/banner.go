@@ -29,8 +29,8 @@ func (u *up) banner() []byte {
 	}
 	fmt.Fprintln(&b, "\nTry it:")
 	fmt.Fprintf(&b, "  curl -X POST %s/v1/counters/%s/increment\n", u.places[0].url(), strings.ReplaceAll(string(exampleKey), ":", "%3A"))
-	fmt.Fprintf(&b, "  %s -c 'TABLE counters LIMIT 10'\n", u.psql())
-	fmt.Fprintf(&b, "  %s GET '{aw:%s}:c:%s'\n\n", u.redisCLI(), exampleKey.Shard(u.Config.Shards), exampleKey)
+	fmt.Fprintf(&b, "  %s -c 'TABLE %s.counters LIMIT 10'\n", u.psql(), u.Config.Schema)
+	fmt.Fprintf(&b, "  %s GET '{%saw:%s}:c:%s'\n\n", u.redisCLI(), u.Config.Prefix(), exampleKey.Shard(u.Config.Shards), exampleKey)
 	return b.Bytes()
 }
 

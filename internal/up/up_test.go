@@ -147,7 +147,7 @@ func TestUpSaysWhereEverythingIsAndWhatToTry(t *testing.T) {
 	text := b.out.String()
 	require.Regexp(t, `  api        http://127\.0\.0\.1:\d+\n`, text)
 	require.Regexp(t, `curl -X POST http://127\.0\.0\.1:\d+/v1/counters/page%3Ahome/increment\n`, text)
-	require.Contains(t, text, `psql "$DATABASE_URL" -c 'TABLE counters LIMIT 10'`)
+	require.Contains(t, text, `psql "$DATABASE_URL" -c 'TABLE afterwrite.counters LIMIT 10'`)
 	require.Contains(t, text, `redis-cli -u "$REDIS_URL" GET '{aw:12}:c:page:home'`)
 }
 

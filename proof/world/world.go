@@ -78,6 +78,8 @@ func New(ctx context.Context, o Options) (*World, error) {
 	if o.Postgres.Log, err = w.serverLog("postgres"); err != nil {
 		return w, err
 	}
+	// The statements of the rigs find the tables of this version, and those of the previous one and the peers, which are in public.
+	o.Postgres.Args = append([]string{"-c", "search_path=afterwrite,public"}, o.Postgres.Args...)
 	w.Postgres, err = local.StartPostgres(ctx, o.Postgres)
 	return w, err
 }

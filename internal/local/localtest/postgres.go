@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,10 @@ import (
 
 // postgresConnections is for all tests of one binary together.
 const postgresConnections = 300
+
+// searchPath lets the statements of tests name our tables without their schema. Those of the program do not rely on it, which a test
+// of package store checks.
+var searchPath = []string{"-c", "search_path=afterwrite,public"}
 
 var sharedPostgres struct {
 	once   sync.Once
@@ -49,7 +54,7 @@ func PostgresURL(t testing.TB, template func(url string) error) string {
 		}
 		s.server, s.err = within(func(ctx context.Context) (*local.Postgres, error) {
 			return local.StartPostgres(ctx, local.PostgresOptions{
-				Dir: filepath.Join(s.dir, dataName), MaxConnections: postgresConnections,
+				Dir: filepath.Join(s.dir, dataName), MaxConnections: postgresConnections, Args: searchPath,
 			})
 		})
 	})
@@ -77,6 +82,7 @@ func PostgresURL(t testing.TB, template func(url string) error) string {
 // folder. It takes about a second. On failure, the last lines of its log are in the test's.
 func OwnPostgres(t testing.TB, opts local.PostgresOptions) *local.Postgres {
 	t.Helper()
+	opts.Args = append(slices.Clone(searchPath), opts.Args...)
 	return startOwn(t, &opts.Dir, func(ctx context.Context) (*local.Postgres, error) { return local.StartPostgres(ctx, opts) })
 }
 

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/lib/pq"
+)
+
+// grantsNeededSQL makes the GRANTs that the role lacks which asks. It reads catalogs only, which every role may. The names are those of
+// the tables that exist.
+const grantsNeededSQL = `
+SELECT format('GRANT USAGE ON SCHEMA %I TO %I', nspname, current_user)
+FROM pg_namespace WHERE nspname = $1 AND NOT has_schema_privilege(oid, 'USAGE')
+UNION ALL
+SELECT format('GRANT %s ON %I.%I TO %I', rights, nspname, relname, current_user)
+FROM (VALUES ('counters', 'SELECT, INSERT, UPDATE, DELETE'), ('counters_actions', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('counters_migrations', 'SELECT')) wanted (name, rights)
+JOIN pg_class c ON relname = name
+JOIN pg_namespace n ON n.oid = relnamespace
+WHERE nspname = $1 AND EXISTS (
+    SELECT FROM unnest(string_to_array(rights, ', ')) wanted_right WHERE NOT has_table_privilege(c.oid, wanted_right))
+ORDER BY 1`
+
+// MissingGrants returns the statements that give the role of this Store the rights that processes need; none if it has them, or if
+// there are no tables. Whoever owns the tables can run them.
+func (s *Store) MissingGrants(ctx context.Context) ([]string, error) {
+	var grants []string
+	err := s.guard(ctx, "read the rights of the role", func(ctx context.Context) error {
+		grants = nil
+		return s.db.SelectContext(ctx, &grants, grantsNeededSQL, s.schema)
+	})
+	return grants, err
+}
+
+// explainDenied adds to an error of Migrate which right the role lacks.
+func explainDenied(ctx context.Context, db *sql.DB, schema string, err error) error {
+	if sqlState(err) != stateInsufficientPrivilege {
+		return err
+	}
+	var role, database string
+	var exists, create bool
+	const query = `SELECT current_user, current_database(), oid IS NOT NULL, coalesce(has_schema_privilege(oid, 'CREATE'), false)
+		FROM (SELECT to_regnamespace(quote_ident($1))::oid AS oid) s`
+	if db.QueryRowContext(ctx, query, schema).Scan(&role, &database, &exists, &create) != nil {
+		return err
+	}
+	role = pq.QuoteIdentifier(role)
+	switch {
+	case !exists:
+		return fmt.Errorf("the role may not create the schema %s: run GRANT CREATE ON DATABASE %s TO %s, or set AFTERWRITE_SCHEMA=%s: %w",
+			schema, pq.QuoteIdentifier(database), role, publicSchema, err)
+	case !create:
+		return fmt.Errorf("the role may not create tables in the schema %s: run GRANT USAGE, CREATE ON SCHEMA %s TO %s: %w",
+			schema, pq.QuoteIdentifier(schema), role, err)
+	default:
+		return fmt.Errorf("the role does not own what has to be changed: run `afterwrite migrate` as the owner of the tables: %w", err)
+	}
+}
+
+// stateInsufficientPrivilege is insufficient_privilege.
+const stateInsufficientPrivilege = "42501"
