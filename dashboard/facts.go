@@ -44,7 +44,8 @@ func processRows(c health.Snapshot, f health.Fleet) []processRow {
 func newProcessRow(p health.Heartbeat, unheard bool) processRow {
 	row := processRow{
 		Role: p.Role, Place: fmt.Sprintf("%s · %d", p.Host, p.PID), Address: p.Address, Version: p.Version,
-		Uptime: health.Age(health.Milliseconds(p.Uptime) + p.Age), Postgres: p.Postgres, Heartbeat: health.Age(p.Age) + " ago", Level: health.Good,
+		Uptime: health.Age(health.Milliseconds(p.Uptime) + p.Age), Postgres: p.Postgres,
+		Heartbeat: health.Age(p.Age) + " ago", Level: health.Good,
 	}
 	if !p.Alive() {
 		row.Level, row.Heartbeat, row.Uptime, row.Postgres = health.Bad, "gone for "+health.Age(p.Age), "–", ""

@@ -59,8 +59,8 @@ func (*shardsPage) data(f *frame) any {
 	d := shardsData{Dirty: f.Dirty, Dead: f.Dead, Failed: f.Failed > 0, Away: f.Away, Live: "shards", At: clock(f)}
 	for i, b := range f.Shards {
 		row := shardRow{Name: counter.Shard(i).String(), ShardBacklog: b, Heat: heat(b.Dirty)}
-		row.Title = fmt.Sprintf("Shard %s: %s, oldest %s, %s", row.Name, health.Count(b.Dirty, "dirty key", "dirty keys"), health.Age(b.Oldest),
-			health.Count(b.Dead, "dead letter", "dead letters"))
+		row.Title = fmt.Sprintf("Shard %s: %s, oldest %s, %s", row.Name,
+			health.Count(b.Dirty, "dirty key", "dirty keys"), health.Age(b.Oldest), health.Count(b.Dead, "dead letter", "dead letters"))
 		if b.Unknown {
 			row.Title = "Shard " + row.Name + ": does not answer"
 		}

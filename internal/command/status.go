@@ -1,7 +1,6 @@
 package command
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -36,12 +35,13 @@ func (c statusCommand) Run(w *world) error {
 	if err != nil {
 		return &exitError{err, exitUnknown}
 	}
-	write := printStatus
-	if c.JSON {
-		write = printStatusJSON
-	}
 	report := snapshot.Judge()
-	if err := write(w, snapshot, report); err != nil {
+	if c.JSON {
+		err = printJSON(w.stdout, newStatusReport(snapshot, report))
+	} else {
+		err = printStatus(w, snapshot, report)
+	}
+	if err != nil {
 		return &exitError{err, exitUnknown}
 	}
 	switch report.Verdict() {
@@ -152,13 +152,6 @@ func known(rate float64) *float64 {
 		return nil
 	}
 	return &rate
-}
-
-func printStatusJSON(w *world, s health.Snapshot, r health.Report) error {
-	encoder := json.NewEncoder(w.stdout)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(newStatusReport(s, r))
 }
 
 func printStatus(w *world, s health.Snapshot, r health.Report) error {

@@ -57,163 +57,248 @@ func workersUnknown(x *facts) bool { return x.Alive[RoleWorker] == 0 && x.Unhear
 
 // rules are in order of importance: an earlier finding often explains later ones.
 var rules = []rule{
-	{"redis_loading", alone, Bad, Unknown, denied("LOADING"),
+	{
+		"redis_loading", alone, Bad, Unknown, denied("LOADING"),
 		"Redis is loading its data, and has not served us for {failed}.",
-		"Writes are refused until it has finished. Wait: it loads some hundred megabytes a second, and its own log shows how far it is." + stale},
-	{"redis_cluster_down", alone, Bad, Unknown, denied("CLUSTERDOWN"),
+		"Writes are refused until it has finished. Wait: it loads some hundred megabytes a second, and its own log shows how far it is." + stale,
+	},
+	{
+		"redis_cluster_down", alone, Bad, Unknown, denied("CLUSTERDOWN"),
 		"The cluster of Redis is down, and has not served us for {failed}.",
 		"Writes are refused until it is up. Some slots have no master, and then it serves no slot unless " +
-			"cluster-require-full-coverage is no: `redis-cli cluster nodes` shows which. Start that master, or let a replica take over." + stale},
-	{"redis_lost_master", alone, Bad, Unknown, denied("MASTERDOWN"),
+			"cluster-require-full-coverage is no: `redis-cli cluster nodes` shows which. Start that master, or let a replica take over." + stale,
+	},
+	{
+		"redis_lost_master", alone, Bad, Unknown, denied("MASTERDOWN"),
 		"Redis is a replica that has lost its master, and has not served us for {failed}.",
-		"Find out which node is the master, and set REDIS_URL to it (MASTERDOWN)." + stale},
-	{"redis_wants_password", alone, Bad, Unknown, denied("NOAUTH"),
+		"Find out which node is the master, and set REDIS_URL to it (MASTERDOWN)." + stale,
+	},
+	{
+		"redis_wants_password", alone, Bad, Unknown, denied("NOAUTH"),
 		"Redis wants a password, and has not served us for {failed}.",
-		"Put it into REDIS_URL, here and for every process that lacks it (NOAUTH)." + stale},
-	{"redis_wrong_password", alone, Bad, Unknown, denied("WRONGPASS"),
+		"Put it into REDIS_URL, here and for every process that lacks it (NOAUTH)." + stale,
+	},
+	{
+		"redis_wrong_password", alone, Bad, Unknown, denied("WRONGPASS"),
 		"Redis does not accept our password, and has not served us for {failed}.",
-		"Correct the user and the password in REDIS_URL, for all processes (WRONGPASS)." + stale},
-	{"redis_no_permission", alone, Bad, Unknown, denied("NOPERM"),
+		"Correct the user and the password in REDIS_URL, for all processes (WRONGPASS)." + stale,
+	},
+	{
+		"redis_no_permission", alone, Bad, Unknown, denied("NOPERM"),
 		"Redis does not permit us what we need, and has not served us for {failed}.",
-		"Its ACL lacks commands or keys for the user in REDIS_URL (NOPERM): `redis-cli acl log` shows which." + stale},
-	{"redis_down", alone, Bad, Unknown, func(x *facts) bool { return x.Failed > 0 },
+		"Its ACL lacks commands or keys for the user in REDIS_URL (NOPERM): `redis-cli acl log` shows which." + stale,
+	},
+	{
+		"redis_down", alone, Bad, Unknown, func(x *facts) bool { return x.Failed > 0 },
 		"Redis has not answered for {failed}.",
-		"Writes are refused until it answers. Check that it runs and that the network reaches it; `afterwrite doctor` says more." + stale},
-	{"starting", alone, Warn, Unknown, func(x *facts) bool { return x.Starting },
-		"Starting: the first sample is on its way.", "This takes a second or two."},
+		"Writes are refused until it answers. Check that it runs and that the network reaches it; `afterwrite doctor` says more." + stale,
+	},
+	{
+		"starting", alone, Warn, Unknown, func(x *facts) bool { return x.Starting },
+		"Starting: the first sample is on its way.", "This takes a second or two.",
+	},
 
-	{"shards_away", outage, Bad, Behind, func(x *facts) bool { return x.Away > 0 },
+	{
+		"shards_away", outage, Bad, Behind, func(x *facts) bool { return x.Away > 0 },
 		"{away} not answer.",
 		"A node of Redis is away: writes to its counters are answered 503 or 504, and its unsynced writes wait there. " +
 			"Check that it runs, or let a replica of it take over; `redis-cli cluster nodes` shows which is which. " +
-			"The numbers below are without it."},
-	{"redis_cannot_save", outage, Bad, Behind, refuses("MISCONF"),
+			"The numbers below are without it.",
+	},
+	{
+		"redis_cannot_save", outage, Bad, Behind, refuses("MISCONF"),
 		"{redis} refuses writes, since it cannot save its data; {waiting}.",
 		"{answer} Its disk is full or fails, or it lacks the memory to fork: its own log says which (MISCONF). After the next save " +
-			"that succeeds it accepts writes again. Do not restart it before that: what it has not saved would be lost.{unheard}"},
-	{"redis_is_replica", outage, Bad, Behind, refuses("READONLY"),
+			"that succeeds it accepts writes again. Do not restart it before that: what it has not saved would be lost.{unheard}",
+	},
+	{
+		"redis_is_replica", outage, Bad, Behind, refuses("READONLY"),
 		"{redis} refuses writes, since it is a replica; {waiting}.",
 		"{answer} Find out which node is the master, and set REDIS_URL to it (READONLY). With Sentinel, or on a cluster, that happens " +
-			"automatically within seconds. What only this node has is lost when it syncs with another: keep it until you know.{unheard}"},
-	{"redis_lacks_replicas", outage, Bad, Behind, refuses("NOREPLICAS"),
+			"automatically within seconds. What only this node has is lost when it syncs with another: keep it until you know.{unheard}",
+	},
+	{
+		"redis_lacks_replicas", outage, Bad, Behind, refuses("NOREPLICAS"),
 		"{redis} refuses writes, since it has too few replicas; {waiting}.",
-		"{answer} Start its replicas again, or lower its min-replicas-to-write (NOREPLICAS).{unheard}"},
+		"{answer} Start its replicas again, or lower its min-replicas-to-write (NOREPLICAS).{unheard}",
+	},
 
-	{"workers_unknown", flow, Warn, Unknown, func(x *facts) bool { return workersUnknown(x) && x.Unread },
-		"Which workers run is not known; {waiting}.", "They say so in Redis, on a node that does not answer."},
-	{"workers_unknown", flow, Warn, Unknown, func(x *facts) bool { return workersUnknown(x) && x.Refusal != "" },
+	{
+		"workers_unknown", flow, Warn, Unknown, func(x *facts) bool { return workersUnknown(x) && x.Unread },
+		"Which workers run is not known; {waiting}.", "They say so in Redis, on a node that does not answer.",
+	},
+	{
+		"workers_unknown", flow, Warn, Unknown, func(x *facts) bool { return workersUnknown(x) && x.Refusal != "" },
 		"Which workers run is not known; {waiting}.", "", // the finding that Redis refuses writes explains it
 	},
-	{"workers_unknown", flow, Warn, Unknown, workersUnknown,
-		"Which workers run is not known; {waiting}.", "They say so by writing to Redis, which did not accept that until just now."},
-	{"no_workers", flow, Bad, Behind, silent(RoleWorker),
+	{
+		"workers_unknown", flow, Warn, Unknown, workersUnknown,
+		"Which workers run is not known; {waiting}.", "They say so by writing to Redis, which did not accept that until just now.",
+	},
+	{
+		"no_workers", flow, Bad, Behind, silent(RoleWorker),
 		"Workers are not running; {waiting}.",
-		safe + "Start `afterwrite worker`; if one ends at once, its log says why."},
-	{"postgres_down", flow, Bad, Behind, func(x *facts) bool { return x.Up == 0 },
+		safe + "Start `afterwrite worker`; if one ends at once, its log says why.",
+	},
+	{
+		"postgres_down", flow, Bad, Behind, func(x *facts) bool { return x.Up == 0 },
 		"Postgres has been down for {outage}.",
 		"Writes are safe in Redis, and go to Postgres by themselves when it is back.{room} " +
-			"Start Postgres, or see in the log of a worker why it refuses."},
-	{"flushes_paused", flow, Bad, Behind, func(x *facts) bool { return x.paused(tasks.QueueFlush) },
+			"Start Postgres, or see in the log of a worker why it refuses.",
+	},
+	{
+		"flushes_paused", flow, Bad, Behind, func(x *facts) bool { return x.paused(tasks.QueueFlush) },
 		"The queue " + tasks.QueueFlush + " is paused: {waiting}.",
-		safe + "Until it is resumed, workers bring keys to Postgres only when they are long overdue. {resume flush}"},
-	{"redis_back", flow, Warn, Behind, func(x *facts) bool { return x.late() && x.Back },
+		safe + "Until it is resumed, workers bring keys to Postgres only when they are long overdue. {resume flush}",
+	},
+	{
+		"redis_back", flow, Warn, Behind, func(x *facts) bool { return x.late() && x.Back },
 		"Redis is back; {waiting}.",
-		"It was away or refused writes, so they are late. Whether workers catch up shows in some seconds."},
-	{"workers_started", flow, Warn, Behind,
+		"It was away or refused writes, so they are late. Whether workers catch up shows in some seconds.",
+	},
+	{
+		"workers_started", flow, Warn, Behind,
 		func(x *facts) bool { return x.late() && x.Flushing < trendWindow && x.LastUp+x.LastDown <= restarts },
 		"Workers have just begun to flush; {waiting}.",
-		"They were started, or reach Postgres again. Whether they catch up shows in some seconds."},
-	{"catching_up", flow, Warn, Behind, func(x *facts) bool { return x.late() && x.catchingUp(x.Late()) },
-		"Catching up: {waiting}, about {left} to go.",
-		"Rows reach Postgres faster than keys become dirty. There is nothing to do."},
-	{"falling_behind", flow, Bad, Behind, (*facts).late,
-		"Falling behind: {oldest}, {waiting}.",
-		safe + "Is Postgres slow (locks, disk, CPU)? If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY."},
-	someWorkersCutOff(flow, func(x *facts) bool { return x.Down > 0 }),
-	{codeKeepsUp, flow, Warn, KeepsUp, func(x *facts) bool { return x.Dirty == 0 && x.Dead > 0 },
-		"{keeping}: Postgres has everything but {letters}.", ""},
-	{codeKeepsUp, flow, Good, KeepsUp, func(x *facts) bool { return x.Dirty == 0 },
-		"{keeping}: Postgres has everything.", ""},
-	{codeKeepsUp, flow, Good, KeepsUp, func(*facts) bool { return true },
-		"{keeping}: {oldest} behind.", ""},
-
-	{"postgres_was_down", other, Warn, "", func(x *facts) bool {
-		return x.Refusal != "" && !x.partial() && x.Up+x.LastUp == 0 && x.Down+x.LastDown > 0
+		"They were started, or reach Postgres again. Whether they catch up shows in some seconds.",
 	},
-		"Postgres was down too when workers said so last.", "Look after it as well: keys wait for it next."},
-	{"redis_nearly_full", other, Bad, "", func(x *facts) bool { return x.Redis.Full() >= 0.9 && x.Redis.Policy == "noeviction" },
+	{
+		"catching_up", flow, Warn, Behind, func(x *facts) bool { return x.late() && x.catchingUp(x.Late()) },
+		"Catching up: {waiting}, about {left} to go.",
+		"Rows reach Postgres faster than keys become dirty. There is nothing to do.",
+	},
+	{
+		"falling_behind", flow, Bad, Behind, (*facts).late,
+		"Falling behind: {oldest}, {waiting}.",
+		safe + "Is Postgres slow (locks, disk, CPU)? If it is not, start more workers or raise AFTERWRITE_WORKER_CONCURRENCY.",
+	},
+	someWorkersCutOff(flow, func(x *facts) bool { return x.Down > 0 }),
+	{
+		codeKeepsUp, flow, Warn, KeepsUp, func(x *facts) bool { return x.Dirty == 0 && x.Dead > 0 },
+		"{keeping}: Postgres has everything but {letters}.", "",
+	},
+	{
+		codeKeepsUp, flow, Good, KeepsUp, func(x *facts) bool { return x.Dirty == 0 },
+		"{keeping}: Postgres has everything.", "",
+	},
+	{
+		codeKeepsUp, flow, Good, KeepsUp, func(*facts) bool { return true },
+		"{keeping}: {oldest} behind.", "",
+	},
+
+	{
+		"postgres_was_down", other, Warn, "", func(x *facts) bool {
+			return x.Refusal != "" && !x.partial() && x.Up+x.LastUp == 0 && x.Down+x.LastDown > 0
+		},
+		"Postgres was down too when workers said so last.", "Look after it as well: keys wait for it next.",
+	},
+	{
+		"redis_nearly_full", other, Bad, "", func(x *facts) bool { return x.Redis.Full() >= 0.9 && x.Redis.Policy == "noeviction" },
 		"{redis} is {full} full.",
-		"A full Redis refuses writes until clean entries leave. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL."},
-	{"redis_aof_fails", other, Bad, "", func(x *facts) bool { return x.Redis.AOFFailing },
+		"A full Redis refuses writes until clean entries leave. Raise maxmemory, or lower AFTERWRITE_CLEAN_TTL.",
+	},
+	{
+		"redis_aof_fails", other, Bad, "", func(x *facts) bool { return x.Redis.AOFFailing },
 		"{redis} cannot write its append-only file.",
-		"If Redis ends, what is not in the file is lost. Look for a full disk, and into Redis's own log."},
-	{"redis_writable_replica", other, Bad, "", func(x *facts) bool { return x.Redis.Role == "slave" && !x.Unheard() },
+		"If Redis ends, what is not in the file is lost. Look for a full disk, and into Redis's own log.",
+	},
+	{
+		"redis_writable_replica", other, Bad, "", func(x *facts) bool { return x.Redis.Role == "slave" && !x.Unheard() },
 		"Redis is a replica that takes writes.",
-		"What is written to it is lost when it syncs with its master again. Set REDIS_URL to the master."},
+		"What is written to it is lost when it syncs with its master again. Set REDIS_URL to the master.",
+	},
 	requestsFail(Bad, func(x *facts) bool { return x.Failing() >= 1 }),
 	requestsFail(Warn, func(x *facts) bool { return x.Failing() > 0 && x.Failing() < 1 }),
-	{"redis_evicts_anything", other, Bad, "", func(x *facts) bool { return strings.HasPrefix(x.Redis.Policy, "allkeys-") },
+	{
+		"redis_evicts_anything", other, Bad, "", func(x *facts) bool { return strings.HasPrefix(x.Redis.Policy, "allkeys-") },
 		"{redis} may throw away counters that Postgres does not have yet.",
-		"Its maxmemory-policy is {policy}, which evicts any entry when memory runs out. Set maxmemory-policy noeviction."},
-	{"redis_without_aof", other, Warn, "", func(x *facts) bool { return x.Redis.Known && !x.Redis.AOF },
+		"Its maxmemory-policy is {policy}, which evicts any entry when memory runs out. Set maxmemory-policy noeviction.",
+	},
+	{
+		"redis_without_aof", other, Warn, "", func(x *facts) bool { return x.Redis.Known && !x.Redis.AOF },
 		"{redis} keeps no append-only file.",
-		"If Redis ends, writes that Postgres does not have yet are lost. Set appendonly yes."},
-	{"no_api", other, Bad, "", silent(RoleAPI),
-		"No api is running.", "Nobody can write. Start `afterwrite api`."},
+		"If Redis ends, writes that Postgres does not have yet are lost. Set appendonly yes.",
+	},
+	{
+		"no_api", other, Bad, "", silent(RoleAPI),
+		"No api is running.", "Nobody can write. Start `afterwrite api`.",
+	},
 
-	{"flushes_paused", other, Bad, Behind,
+	{
+		"flushes_paused", other, Bad, Behind,
 		func(x *facts) bool { return x.paused(tasks.QueueFlush) && (x.Alive[RoleWorker] == 0 || x.Up == 0) }, // else in flow
 		"The queue " + tasks.QueueFlush + " is paused: flushes wait.",
-		"Writes are safe in Redis. Until it is resumed, workers bring keys to Postgres only when they are long overdue. {resume flush}"},
-	{"retries_paused", other, Warn, "", func(x *facts) bool { return x.paused(tasks.QueueRetry) },
+		"Writes are safe in Redis. Until it is resumed, workers bring keys to Postgres only when they are long overdue. {resume flush}",
+	},
+	{
+		"retries_paused", other, Warn, "", func(x *facts) bool { return x.paused(tasks.QueueRetry) },
 		"The queue " + tasks.QueueRetry + " is paused.",
-		"Rows that Postgres refused are tried again by sweeps only, and do not become dead letters. {resume retry}"},
-	{"sweeps_paused", other, Warn, "", func(x *facts) bool { return x.paused(tasks.QueueSweep) },
+		"Rows that Postgres refused are tried again by sweeps only, and do not become dead letters. {resume retry}",
+	},
+	{
+		"sweeps_paused", other, Warn, "", func(x *facts) bool { return x.paused(tasks.QueueSweep) },
 		"The queue " + tasks.QueueSweep + " is paused.",
-		"Keys whose task was lost are found later, by the workers themselves, and old tombstones stay. {resume sweep}"},
+		"Keys whose task was lost are found later, by the workers themselves, and old tombstones stay. {resume sweep}",
+	},
 
 	someWorkersCutOff(other, func(x *facts) bool { return x.Up > 0 && x.Down > 0 && x.late() }), // else in flow
-	{"dead_letters", other, Warn, "", func(x *facts) bool { return x.Dead > 0 },
+	{
+		"dead_letters", other, Warn, "", func(x *facts) bool { return x.Dead > 0 },
 		"{letters need} somebody.",
 		"Postgres refuses their rows for good; all other counters go on. See `afterwrite dead list`, or the page Dead letters. " +
-			"Remove the cause, then redrive or discard them."},
-	{"rows_locked", other, Warn, "", func(x *facts) bool { return x.Deferred > 0 },
+			"Remove the cause, then redrive or discard them.",
+	},
+	{
+		"rows_locked", other, Warn, "", func(x *facts) bool { return x.Deferred > 0 },
 		"Rows in Postgres are locked by somebody else, or slow: {deferred} put aside in the last {window} s.",
 		"Their counters accept writes, and all others are flushed. They are tried again every few seconds, as long as it takes, " +
-			"and never become dead letters. Look in pg_stat_activity for an old transaction, and end it; a worker's log names a key."},
-	{"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && x.Unheard() },
+			"and never become dead letters. Look in pg_stat_activity for an old transaction, and end it; a worker's log names a key.",
+	},
+	{
+		"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && x.Unheard() },
 		"{refused} for a retry.",
-		"Postgres refused their rows, or another transaction has locked them: which of the two is not known now. They are tried again."},
+		"Postgres refused their rows, or another transaction has locked them: which of the two is not known now. They are tried again.",
+	},
 	rowsRefused("{refused} for a retry.", func(x *facts) bool { return x.Deferred == 0 }),
 	rowsRefused("At least {refused} for a retry.", func(x *facts) bool { return x.Deferred > 0 }),
-	{"no_scheduler", other, Warn, "", silent(RoleScheduler),
+	{
+		"no_scheduler", other, Warn, "", silent(RoleScheduler),
 		"No scheduler is running.",
-		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`."},
+		"Keys whose task was lost are found later, by the workers themselves. Start `afterwrite scheduler`.",
+	},
 	sweepOverdue("The last sweep was sent {swept} ago.", func(x *facts) bool { return x.Swept >= 0 }),
 	sweepOverdue("No sweep has been sent since the scheduler started, {scheduled} ago.", func(x *facts) bool { return x.Swept < 0 }),
 }
 
 func someWorkersCutOff(g group, when func(*facts) bool) rule {
-	return rule{"workers_without_postgres", g, Warn, "", when,
+	return rule{
+		"workers_without_postgres", g, Warn, "", when,
 		"{down} of {workers} workers cannot reach Postgres.",
-		"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections."}
+		"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections.",
+	}
 }
 
 func requestsFail(level Level, when func(*facts) bool) rule {
-	return rule{"requests_fail", other, level, "", when,
+	return rule{
+		"requests_fail", other, level, "", when,
 		"Requests fail: {failing} a second.",
 		"They are answered 503, 504 or 500. None with 503 was applied, unless it says not_durable; " +
-			"of those with 504 or 500 some may have been. The reasons are in afterwrite_rejected_total of each api."}
+			"of those with 504 or 500 some may have been. The reasons are in afterwrite_rejected_total of each api.",
+	}
 }
 
 func rowsRefused(sentence string, when func(*facts) bool) rule {
-	return rule{"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && !x.Unheard() && when(x) },
+	return rule{
+		"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && !x.Unheard() && when(x) },
 		sentence,
-		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end."}
+		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end.",
+	}
 }
 
 func sweepOverdue(sentence string, when func(*facts) bool) rule {
-	return rule{"sweep_overdue", other, Warn, "", func(x *facts) bool { return x.Alive[RoleScheduler] > 0 && x.Unswept() && when(x) },
+	return rule{
+		"sweep_overdue", other, Warn, "", func(x *facts) bool { return x.Alive[RoleScheduler] > 0 && x.Unswept() && when(x) },
 		sentence,
-		"There should be one every {sweep interval}. The log of the scheduler says why there is none."}
+		"There should be one every {sweep interval}. The log of the scheduler says why there is none.",
+	}
 }

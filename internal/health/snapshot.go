@@ -39,7 +39,8 @@ type Snapshot struct {
 	// Deferred counts rows that were deferred because they were locked or slow, in the last DeferredWindow samples.
 	// Each time counts. It is 0 if Unread.
 	Deferred int64
-	// LagBound is the largest sync lag that the histogram can tell, in ms. A percentile of that value may be larger. 0: nothing was flushed.
+	// LagBound is the largest sync lag that the histogram can tell, in ms. A percentile of that value may be larger.
+	// 0: nothing was flushed.
 	LagBound int64
 
 	// A Monitor sets the fields below.
