@@ -23,7 +23,7 @@ func TestHealthIsServedBesideTheAPI(t *testing.T) {
 	a := b.send(t, http.MethodGet, "/healthz", "")
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.JSONEq(t, `{"status":"ok","version":"1.2.3"}`, a.text)
-	require.NotEmpty(t, a.Header.Get("X-Request-Id"))
+	require.NotEmpty(t, a.Header.Get("X-Request-ID"))
 	require.Equal(t, http.StatusOK, b.send(t, http.MethodGet, "/readyz", "").StatusCode)
 	a = b.send(t, http.MethodPost, "/healthz", "")
 	require.Equal(t, http.StatusMethodNotAllowed, a.StatusCode)

@@ -35,12 +35,12 @@ const patience = 20 * time.Second
 
 // bundle is the api as a server on a port of its own.
 type bundle struct {
+	// Of setup only: a Redis database and a Postgres database of its own, and the write path below.
+	*process.Servers
+
 	addr     string
 	registry *prometheus.Registry
 	log      *localtest.Buffer
-
-	// Of setup only: a Redis database and a Postgres database of its own, and the write path on them.
-	*process.Servers
 
 	postgres *sql.DB
 	service  *writepath.Service

@@ -47,7 +47,7 @@ type cli struct {
 	Status      statusCommand      `cmd:"" group:"operate" help:"Say whether Postgres keeps up, and what to do if it does not."`
 	Flush       flushCommand       `cmd:"" group:"operate" help:"Flush now, and say what is left; for deploy scripts."`
 	Dead        deadCommand        `cmd:"" group:"operate" help:"List, redrive and discard dead letters: counters that Postgres refused."`
-	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare every counter in Redis with its row in Postgres; --repair repairs what it may."`
+	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare counters in Redis with Postgres; --repair repairs them."`
 	Healthcheck healthcheckCommand `cmd:"" group:"operate" help:"Ask a process whether it is well, for containers without a shell."`
 	Version     versionCommand     `cmd:"" group:"operate" help:"Print the version, its commit and date."`
 }

@@ -256,6 +256,6 @@ func TestTheComposeFileHasAUser(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, users, 1)
 	require.Equal(t, auth.Viewer, users[0].Role, "its password is published")
-	require.Contains(t, string(text), "whose password is `afterwrite on my machine`")
+	require.Contains(t, string(text), "has the password `afterwrite on my machine`")
 	require.NoError(t, bcrypt.CompareHashAndPassword([]byte(users[0].Hash), []byte("afterwrite on my machine")))
 }

@@ -127,7 +127,7 @@ func checkPolicy(info map[string]string, name string) Finding {
 		f.Fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
 	case info["maxmemory"] == "0":
 		f.Status = Warning
-		f.Detail = policy + ", no memory limit: when the machine runs out of memory, the system kills Redis; with a limit, Redis refuses writes"
+		f.Detail = policy + ", no memory limit: out of memory, the system kills Redis, while with a limit Redis refuses writes"
 		f.Fix = "redis-cli CONFIG SET maxmemory " + spareMemory(info) + ", and the same in redis.conf (or what the machine can spare)"
 	}
 	return f
