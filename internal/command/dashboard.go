@@ -18,6 +18,7 @@ var dashboardPlan = process.Plan{
 	Variable: "AFTERWRITE_DASHBOARD_ADDR",
 	Addr:     func(c config.Config) string { return c.DashboardAddr },
 	Pools:    func(config.Config) process.Pools { return process.Pools{Redis: 10, Postgres: 4} },
+	Refuse:   refuseOpen,
 }
 
 // dashboardCommand is the process, and what prepares it.
@@ -30,16 +31,16 @@ type serveDashboardCommand struct{}
 
 // Run implements the command.
 func (serveDashboardCommand) Run(w *world) error {
-	allowed, err := whoMay(w)
-	if err != nil {
-		return err
-	}
-	p, err := process.Start(w.ctx, w.environment(), withDoor(dashboardPlan, allowed))
+	p, err := process.Start(w.ctx, w.environment(), dashboardPlan)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
 
+	allowed, err := access(p.Config)
+	if err != nil {
+		return err
+	}
 	pages, err := dashboard.New(dashboard.Options{
 		Cache: p.Cache, Redis: p.Redis, Store: p.Store, Write: p.Config.DashboardWrite,
 		Access: allowed, Version: programVersion(), Logger: p.Log,
@@ -53,37 +54,33 @@ func (serveDashboardCommand) Run(w *world) error {
 	})
 }
 
-// whoMay reads who may look and act, and refuses an open door, before anything is waited for.
-func whoMay(w *world) (auth.Options, error) {
-	c, err := config.FromMap(environMap(w.environ))
-	if err != nil {
-		return auth.Options{}, err
-	}
+// access reads who may look and act.
+func access(c config.Config) (auth.Options, error) {
 	o := auth.Options{Address: c.Addr(c.DashboardAddr), Header: c.DashboardUserHeader, Hosts: words(c.DashboardHosts)}
 	var users, proxies, operators error
 	o.Users, users = auth.ParseUsers(c.DashboardUsers)
 	o.Proxies, proxies = auth.ParseProxies(c.DashboardTrustedProxies)
 	o.Operators, operators = auth.ParseNames(c.DashboardOperators)
-	err = errors.Join(
+	return o, errors.Join(
 		about("AFTERWRITE_DASHBOARD_USERS", users),
 		about("AFTERWRITE_DASHBOARD_TRUSTED_PROXIES", proxies),
 		about("AFTERWRITE_DASHBOARD_OPERATORS", operators),
 	)
-	if err == nil {
-		err = explainOpen(o.Check())
-	}
-	return o, err
 }
 
-// withDoor also refuses an open door where the address was a name, like localhost, that the system has resolved to another address
-// than this machine's own.
-func withDoor(p process.Plan, allowed auth.Options) process.Plan {
-	p.Refuse = func(at net.Addr) error {
-		taken := allowed
-		taken.Address = at.String()
-		return explainOpen(taken.Check())
+// refuseOpen returns why the dashboard must not listen at an address: others could reach it there, and nobody has to sign in. It
+// checks the configured address and the one that the system has resolved it to, since a hosts file may lead a name like
+// localhost anywhere.
+func refuseOpen(c config.Config, at net.Addr) error {
+	allowed, err := access(c)
+	if err == nil {
+		err = allowed.Check()
 	}
-	return p
+	if err == nil {
+		allowed.Address = at.String()
+		err = allowed.Check()
+	}
+	return explainOpen(err)
 }
 
 func about(variable string, err error) error {
@@ -93,7 +90,7 @@ func about(variable string, err error) error {
 	return fmt.Errorf("%s: %w", variable, err)
 }
 
-// explainOpen says what to do about a door that is open.
+// explainOpen adds to an error about an open dashboard what to do about it.
 func explainOpen(err error) error {
 	if errors.Is(err, auth.ErrOpen) {
 		return fmt.Errorf("refusing to start: %w: set AFTERWRITE_DASHBOARD_USERS (make one with `afterwrite dashboard hash-password`), "+

@@ -163,19 +163,19 @@ func TestTheDashboardRefusesToBeOpenToOthers(t *testing.T) {
 // A hosts file may give localhost another address.
 func TestTheDashboardIsNotOpenWhereverItsNameLeads(t *testing.T) {
 	t.Parallel()
-	allowed := auth.Options{Address: "localhost:0"}
-	require.NoError(t, allowed.Check())
 	here, everywhere := config.Config{DashboardAddr: "localhost:0"}, config.Config{DashboardAddr: "0.0.0.0:0"}
-	_, err := withDoor(dashboardPlan, allowed).Listen(everywhere)
-	require.ErrorIs(t, err, auth.ErrOpen)
-
-	listener, err := withDoor(dashboardPlan, allowed).Listen(here)
+	listener, err := dashboardPlan.Listen(here)
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
-	allowed.Users = []auth.User{{Name: "ann"}}
-	listener, err = withDoor(dashboardPlan, allowed).Listen(everywhere)
-	require.NoError(t, err, "there somebody signs in")
-	require.NoError(t, listener.Close())
+	_, err = dashboardPlan.Listen(everywhere)
+	require.ErrorIs(t, err, auth.ErrOpen)
+	elsewhere := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 8081}
+	require.ErrorIs(t, dashboardPlan.Refuse(here, elsewhere), auth.ErrOpen)
+
+	hash, err := auth.HashPassword("correct horse battery")
+	require.NoError(t, err)
+	here.DashboardUsers = "ann:" + hash
+	require.NoError(t, dashboardPlan.Refuse(here, elsewhere), "there somebody signs in")
 }
 
 func TestTheDashboardRefusesNamesThatLeadPastItsDoor(t *testing.T) {

@@ -55,8 +55,8 @@ type Plan struct {
 	// Variable is the environment variable that sets the address, which Addr returns.
 	Variable string
 	Addr     func(config.Config) string
-	// Refuse returns why the process must not listen on an address. Nil: it may listen anywhere.
-	Refuse func(net.Addr) error
+	// Refuse returns why the process must not listen at an address. Nil: it may listen anywhere.
+	Refuse func(c config.Config, at net.Addr) error
 	// Pools bound the connections to Redis, which every process uses, and to Postgres.
 	Pools func(config.Config) Pools
 	// Converts says that the process converts a Redis of the previous version, instead of waiting for one that does.
@@ -79,7 +79,7 @@ func (p Plan) Listen(c config.Config) (net.Listener, error) {
 	if err != nil || p.Refuse == nil {
 		return listener, err
 	}
-	if err := p.Refuse(listener.Addr()); err != nil {
+	if err := p.Refuse(c, listener.Addr()); err != nil {
 		_ = listener.Close()
 		return nil, err
 	}

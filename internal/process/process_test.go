@@ -18,7 +18,7 @@ func TestAProcessDoesNotListenWhereItsPlanRefusesTo(t *testing.T) {
 		Plan: Plan{
 			Name: "dashboard", Addr: func(c config.Config) string { return c.DashboardAddr },
 			Pools:  func(config.Config) Pools { return Pools{Redis: 1} },
-			Refuse: func(net.Addr) error { return errRefused },
+			Refuse: func(config.Config, net.Addr) error { return errRefused },
 		},
 		Servers: Servers{
 			Log: slog.New(slog.DiscardHandler), Config: config.Config{RedisURL: "redis://127.0.0.1:1/0", DashboardAddr: "127.0.0.1:0"},
