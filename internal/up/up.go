@@ -52,8 +52,8 @@ type up struct {
 	servers   *servers
 	places    []place
 	processes map[string]*child // by subcommand
-	started   bool                // there may be something to stop
-	migrated  bool                // there may be something to flush
+	started   bool              // there may be something to stop
+	migrated  bool              // there may be something to flush
 }
 
 // start returns when every process is ready.

@@ -61,7 +61,7 @@ func cpuTime(all map[int]procfs.ProcStat, pids []int) time.Duration {
 	var sum time.Duration
 	for _, s := range all {
 		if descends(all, s, pids) {
-			sum += time.Duration(int(s.UTime+s.STime)+s.CUTime+s.CSTime) * tick //nolint:gosec // centuries fit
+			sum += time.Duration(int(s.UTime+s.STime)+s.CUTime+s.CSTime) * tick
 		}
 	}
 	return sum

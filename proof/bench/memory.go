@@ -17,13 +17,14 @@ func memory(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
+	const plain = "string"
 	sizes := make(map[string]float64)
 	for _, step := range []struct {
 		name string
 		do   func() error
 	}{
 		{"empty", nothing},
-		{"string", func() error { return stage.WarmPlain(ctx, "", space) }},
+		{plain, func() error { return stage.WarmPlain(ctx, "", space) }},
 		{"clean", func() error { return errors.Join(writeAndFlush(ctx, stage, space), withoutQueues(ctx, stage)) }},
 		{"hinted", func() error { return b.makeDirty(ctx, stage) }},
 		{"dirty", func() error { return withoutQueues(ctx, stage) }},
@@ -35,7 +36,7 @@ func memory(ctx context.Context, b *bench) error {
 			return err
 		}
 	}
-	for _, name := range []string{"string", "clean", "hinted", "dirty"} {
+	for _, name := range []string{plain, "clean", "hinted", "dirty"} {
 		b.note("memory/"+name, (sizes[name]-sizes["empty"])/space)
 	}
 	return stage.Reset(ctx, 0)

@@ -195,8 +195,9 @@ func fullComparisons() []comparison {
 // groups are the runs of a round. Runs of one group are compared with each other, and their order changes from round to round. The
 // order of the groups is fixed, because some need figures of others. The runs of both versions are next to each other.
 func groups() [][]run {
-	var single []run
-	for _, keys := range []load.Keys{load.Uniform, load.Zipf, load.Hot} {
+	allKeys := []load.Keys{load.Uniform, load.Zipf, load.Hot}
+	single := make([]run, 0, 4*len(allKeys)+3)
+	for _, keys := range allKeys {
 		single = append(single,
 			run{name: string(keys) + "/afterwrite", do: singleAfterwrite(world.Present, keys)},
 			run{name: string(keys) + "/previous", do: singleAfterwrite(world.Previous, keys)},

@@ -139,7 +139,7 @@ func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Contex
 			return err
 		}
 		ended := time.Now()
-		if err := idlePeer(ctx, stage, flusher); err != nil {
+		if err := idlePeer(ctx, flusher); err != nil {
 			return err
 		}
 		name := string(keys) + "/" + peer
@@ -156,7 +156,7 @@ func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Contex
 }
 
 // idlePeer waits until a peer's worker has carried out all tasks; nil returns at once.
-func idlePeer(ctx context.Context, stage *world.Stage, flusher *load.Process) error {
+func idlePeer(ctx context.Context, flusher *load.Process) error {
 	if flusher == nil {
 		return nil
 	}

@@ -39,7 +39,7 @@ func (s *Stage) Drained(ctx context.Context, bound time.Duration) error {
 	return err
 }
 
-// DrainedTo waits until at most most keys are dirty, for bound at most. more is the last time when it saw more; zero if it never
+// DrainedTo waits until no more than most keys are dirty, for bound at most. more is the last time when it saw more; zero if it never
 // did. The processes are asked in turn, so the resolution is a second divided by their number.
 func (s *Stage) DrainedTo(ctx context.Context, most int64, bound time.Duration) (more time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
