@@ -48,11 +48,11 @@ type admin struct {
 
 // adminRoutes adds the routes to e if there is a token.
 func (s *server) adminRoutes(e *echo.Echo) {
-	if s.admin.Token == "" {
+	if s.Admin.Token == "" {
 		return
 	}
 	a := &admin{
-		server: s, token: sha256.Sum256([]byte(s.admin.Token)), operator: s.admin.Operator, slots: make(chan struct{}, maxAdmins),
+		server: s, token: sha256.Sum256([]byte(s.Admin.Token)), operator: s.Admin.Operator, slots: make(chan struct{}, maxAdmins),
 		timeout: s.adminTimeout,
 	}
 	read := []string{http.MethodGet, http.MethodHead}

@@ -1,3 +1,22 @@
+// Package api serves counters over HTTP. It decodes requests into counter operations, passes them to a Counters, and encodes the
+// results as JSON. It holds no counters of its own, and Echo's types stay in here.
+//
+//	handler := api.New(service, api.Options{Logger: log, Metrics: registry, Health: health.Handlers()})
+//
+// # The way of a request
+//
+//   - edge: assigns the request ID, recovers panics, decodes the key in the path exactly once and checks it.
+//   - admission: bounds the batches that are being received.
+//   - body, decode: media type, size, then strict JSON, read as tokens.
+//   - counters, batch: pass the operations to Counters, which in the program is package writepath. prefer: what the client
+//     waits for.
+//   - flush, admin, dead: what operators do (package operate); admin needs a token.
+//   - encode: the answer, appended to a pooled buffer. problem: every error, by one table from code to status.
+//
+// Errors are values of counter.Error. Detail is for the client; Err is only logged.
+//
+// openapi.yaml describes the API. It is embedded, served at /v1/openapi.yaml, and tested against this package: a route, a
+// status or a field that the document does not have fails the tests.
 package api
 
 import (
@@ -21,9 +40,9 @@ type Counters interface {
 	Do(ctx context.Context, ops []counter.Operation, options writepath.Options) []counter.Result
 }
 
-// Options are what New can be told. The zero value works.
+// Options are optional: the zero value works.
 type Options struct {
-	// Logger gets the errors that clients are not told about. Nil: none are logged.
+	// Logger gets the errors that clients are not told. Nil: none are logged.
 	Logger *slog.Logger
 	// Metrics gets the metrics of the api. Nil: a registry of its own.
 	Metrics prometheus.Registerer
@@ -33,15 +52,15 @@ type Options struct {
 	Stopping func() bool
 	// Flusher carries out POST /v1/flush. Nil: there is no such path.
 	Flusher Flusher
-	// Ending, if it is not nil, is done when the process is to end: who waits for a flush is answered then.
+	// Ending is done when the process is told to stop: clients that wait for a flush are answered then. Nil: never.
 	Ending context.Context //nolint:containedctx // it is the process's, not a request's
-	// Admin is what operators may do. The zero value: nothing.
+	// Admin configures the paths for operators. The zero value: there are none.
 	Admin Admin
-	// Tracing makes a span of each request. Nil: none, and nothing of it runs.
+	// Tracing makes a span of each request. Nil: no spans, at no cost.
 	Tracing trace.TracerProvider
 }
 
-// Bounds on what a request may hold.
+// Bounds of a request.
 const (
 	// MaxOperations in one batch: one call to Redis, some milliseconds there.
 	MaxOperations = 10_000
@@ -53,20 +72,13 @@ const (
 
 // server is what the handlers share.
 type server struct {
-	counters Counters
-	log      *slog.Logger
-	failures *failureLog
-	metrics  *metrics
-	health   map[string]http.Handler
-	stopping func() bool
-	batches  *admission
-	admin    Admin
-	flusher  Flusher
-	flushes  chan struct{}   // one element for each that is waited for
-	ending   context.Context //nolint:containedctx // it is the process's, not a request's
+	Options
 
-	tracing trace.TracerProvider
-
+	counters     Counters
+	failures     *failureLog
+	metrics      *metrics
+	batches      *admission
+	flushes      chan struct{} // one element for each in progress
 	adminTimeout time.Duration
 }
 
@@ -85,39 +97,31 @@ func New(counters Counters, options Options) http.Handler {
 }
 
 func newServer(counters Counters, options Options) *server {
-	s := &server{
-		counters: counters,
-		log:      options.Logger,
-		health:   options.Health,
-		stopping: options.Stopping,
-		batches:  newAdmission(maxSmallBatches, maxLargeBatches, batchGrace),
-		admin:    options.Admin,
-		flusher:  options.Flusher,
-		flushes:  make(chan struct{}, maxFlushes),
-		ending:   options.Ending,
-		tracing:  options.Tracing,
-
-		adminTimeout: adminTimeout,
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	if s.stopping == nil {
-		s.stopping = func() bool { return false }
-	}
-	if s.ending == nil {
-		s.ending = context.Background()
-	}
-	s.failures = newFailureLog(s.log)
 	if options.Metrics == nil {
 		options.Metrics = prometheus.NewRegistry()
 	}
-	s.metrics = newMetrics(options.Metrics)
-	return s
+	if options.Stopping == nil {
+		options.Stopping = func() bool { return false }
+	}
+	if options.Ending == nil {
+		options.Ending = context.Background()
+	}
+	return &server{
+		Options:      options,
+		counters:     counters,
+		failures:     newFailureLog(options.Logger),
+		metrics:      newMetrics(options.Metrics),
+		batches:      newAdmission(maxSmallBatches, maxLargeBatches, batchGrace),
+		flushes:      make(chan struct{}, maxFlushes),
+		adminTimeout: adminTimeout,
+	}
 }
 
-// router returns an Echo that knows every route. It has no middleware besides edge, unless requests are observed: Echo builds
-// the chain anew for each request.
+// router returns an Echo with every route. It has no middleware but edge unless requests are observed, because Echo builds the
+// chain anew for each request.
 func (s *server) router() *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = s.fail
@@ -130,12 +134,12 @@ func (s *server) router() *echo.Echo {
 	e.DELETE("/v1/counters/:key", s.remove)
 	e.POST("/v1/counters/:key/increment", s.increment)
 	e.POST("/v1/batch", s.batch)
-	if s.flusher != nil {
+	if s.Flusher != nil {
 		e.POST("/v1/flush", s.flush)
 	}
 	e.Match(read, "/v1/openapi.yaml", openAPI)
 	e.Match(read, "/problems/:code", explainProblem)
-	for path, handler := range s.health {
+	for path, handler := range s.Health {
 		e.Match(read, path, echo.WrapHandler(handler))
 	}
 	s.adminRoutes(e)

@@ -86,7 +86,7 @@ func (a *admin) discardDead(ctx context.Context, c echo.Context) error {
 	if err != nil {
 		return operate.Explain(err)
 	}
-	a.log.InfoContext(logContext(c), "dead letter discarded", "request_id", answerID(c), "key", key, "dropped", dead.Redis.String(),
+	a.Logger.InfoContext(logContext(c), "dead letter discarded", "request_id", answerID(c), "key", key, "dropped", dead.Redis.String(),
 		"now", done.Now.String())
 	answer := discarded{Key: key, Dropped: dead.Redis, Kept: dead.Postgres, Now: done.Now, Written: done.Written}
 	if done.Refused != nil {
@@ -165,7 +165,7 @@ func (a *admin) redriveDead(ctx context.Context, c echo.Context) error {
 		answer.NotDead = append(answer.NotDead, done.NotDead...)
 	}
 	if answer.Redriven > 0 {
-		a.log.InfoContext(logContext(c), "dead letters redriven", "request_id", answerID(c), "keys", answer.Redriven)
+		a.Logger.InfoContext(logContext(c), "dead letters redriven", "request_id", answerID(c), "keys", answer.Redriven)
 	}
 	if err == nil {
 		answer.Workers, err = a.operator.Workers()
@@ -179,7 +179,7 @@ func (a *admin) redriveDead(ctx context.Context, c echo.Context) error {
 // logPostgres logs why what Postgres has is shown as unknown.
 func (a *admin) logPostgres(c echo.Context, err error) {
 	if err != nil && a.failures.limit.Allow() {
-		a.log.WarnContext(logContext(c), "postgres did not answer, so what it has is shown as unknown",
+		a.Logger.WarnContext(logContext(c), "postgres did not answer, so what it has is shown as unknown",
 			"request_id", answerID(c), "error", err)
 	}
 }

@@ -23,7 +23,7 @@ func (s *server) edge(next echo.HandlerFunc) echo.HandlerFunc {
 		r := c.Request()
 		c.Response().Header().Set(echo.HeaderXRequestID, requestID(r.Header.Get(echo.HeaderXRequestID)))
 		routeByRawPath(r)
-		if s.stopping() {
+		if s.Stopping() {
 			c.Response().Header().Set(echo.HeaderConnection, "close")
 		}
 		defer func() {
@@ -50,7 +50,7 @@ func (s *server) recovered(c echo.Context, v any) error {
 	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(v) // net/http's own way to cut a connection
 	}
-	s.log.ErrorContext(logContext(c), "panic", "request_id", answerID(c), "method", c.Request().Method, "route", c.Path(),
+	s.Logger.ErrorContext(logContext(c), "panic", "request_id", answerID(c), "method", c.Request().Method, "route", c.Path(),
 		"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	if c.Response().Committed {
 		panic(http.ErrAbortHandler)

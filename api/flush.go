@@ -40,8 +40,8 @@ func (s *server) flush(c echo.Context) error {
 	}
 	ctx, cancel := context.WithCancel(c.Request().Context())
 	defer cancel()
-	defer context.AfterFunc(s.ending, cancel)()
-	left, err := s.flusher.Flush(ctx, keys, bound)
+	defer context.AfterFunc(s.Ending, cancel)()
+	left, err := s.Flusher.Flush(ctx, keys, bound)
 	if err != nil && ctx.Err() == nil {
 		return operate.Explain(err)
 	}

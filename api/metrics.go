@@ -8,14 +8,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// durationBuckets span 100 µs, less than which no call to Redis takes, to 10 s, more than which its client does not wait.
+// durationBuckets span 100 µs, the least that a call to Redis takes, to 10 s, the most that its client waits.
 var durationBuckets = []float64{
 	100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10,
 }
 
-// metrics are what the api counts. The counters are looked up once, here, and not for each request.
+// metrics holds what the api counts. Labels are resolved here, not for each request.
 type metrics struct {
-	writes   [counter.Delete + 1]prometheus.Counter // by counter.Kind, nil for those that do not write
+	writes   [counter.Delete + 1]prometheus.Counter // by counter.Kind, nil for reads
 	rejected map[counter.Code]prometheus.Counter
 	replayed prometheus.Counter
 	duration prometheus.Histogram
@@ -46,13 +46,13 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	for _, kind := range []counter.Kind{counter.Increment, counter.Set, counter.Delete} {
 		m.writes[kind] = writes.WithLabelValues(kind.String())
 	}
-	for code := range problems { // all of them from the start: a series that is 0 can be alerted on
+	for code := range problems { // all from the start, since alerts need a series that is 0
 		m.rejected[code] = rejected.WithLabelValues(string(code))
 	}
 	return m
 }
 
-// succeeded adds an operation that was carried out, or not again. Reads are no writes.
+// succeeded counts an operation that succeeded: a write, a replayed one, or nothing for a read.
 func (m *metrics) succeeded(kind counter.Kind, replayed bool) {
 	if replayed {
 		m.replayed.Inc()

@@ -22,12 +22,12 @@ import (
 // because Echo builds the chain anew for each request.
 func (s *server) observers() []echo.MiddlewareFunc {
 	var chain []echo.MiddlewareFunc
-	if s.log.Enabled(s.ending, slog.LevelDebug) {
+	if s.Logger.Enabled(s.Ending, slog.LevelDebug) {
 		chain = append(chain, s.accessLog)
 	}
-	if s.tracing != nil {
+	if s.Tracing != nil {
 		chain = append(chain, otelecho.Middleware("afterwrite-api",
-			otelecho.WithTracerProvider(s.tracing), otelecho.WithPropagators(propagation.TraceContext{}), otelecho.WithSkipper(unobserved)),
+			otelecho.WithTracerProvider(s.Tracing), otelecho.WithPropagators(propagation.TraceContext{}), otelecho.WithSkipper(unobserved)),
 			nameSpan)
 	}
 	if len(chain) > 0 {
@@ -95,7 +95,7 @@ func (s *server) accessLog(next echo.HandlerFunc) echo.HandlerFunc {
 			c.Error(err)
 		}
 		r := c.Request()
-		s.log.LogAttrs(logContext(c), slog.LevelDebug, "request",
+		s.Logger.LogAttrs(logContext(c), slog.LevelDebug, "request",
 			slog.String("request_id", answerID(c)), slog.String("method", method(r)), slog.String("route", c.Path()),
 			slog.Int("status", c.Response().Status), slog.Duration("duration", time.Since(began)))
 		return nil
