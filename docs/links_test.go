@@ -38,42 +38,65 @@ type document struct {
 
 func TestLinksLeadToFilesAndHeadingsThatExist(t *testing.T) {
 	t.Parallel()
-	documents := make(map[string]document)
-	for _, path := range markdown(t) {
-		documents[path] = parse(t, path)
-	}
+	documents := all(t)
 	require.Contains(t, documents, "README.md")
-	require.Contains(t, documents, "docs/decisions/0020-epochs.md")
 	for path, d := range documents {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			for _, link := range d.links {
-				requireTarget(t, documents, path, link)
+				target, anchor := resolve(t, path, link)
+				_, err := os.Stat(filepath.Join(root, target))
+				require.NoError(t, err, link)
+				if anchor != "" {
+					require.Contains(t, documents[target].anchors, anchor, link)
+				}
 			}
 		})
 	}
 }
 
-// requireTarget fails if a link of the document at path leads to a missing file or heading. Links to other sites pass.
-func requireTarget(t *testing.T, documents map[string]document, path, link string) {
+func TestEveryDocumentAndImageIsLinked(t *testing.T) {
+	t.Parallel()
+	linked := make(map[string]bool)
+	for path, d := range all(t) {
+		for _, link := range d.links {
+			target, _ := resolve(t, path, link)
+			linked[target] = true
+		}
+	}
+	for _, path := range files(t, ".md", ".png") {
+		if strings.HasPrefix(path, "docs/") {
+			require.True(t, linked[path], "no document links to %s", path)
+		}
+	}
+}
+
+// all parses every document, by its path below the root.
+func all(t *testing.T) map[string]document {
+	t.Helper()
+	documents := make(map[string]document)
+	for _, path := range files(t, ".md") {
+		documents[path] = parse(t, path)
+	}
+	return documents
+}
+
+// resolve returns the path below the root and the anchor to which a link of the document at path leads. A link to another site
+// leads to the root itself.
+func resolve(t *testing.T, path, link string) (target, anchor string) {
 	t.Helper()
 	inside, absolute := strings.CutPrefix(link, home)
 	u, err := url.Parse(inside)
 	require.NoError(t, err, link)
-	if u.Scheme != "" {
-		return
-	}
-	target := path
 	switch {
+	case u.Scheme != "":
+		return ".", ""
 	case absolute:
-		target = u.Path
-	case u.Path != "":
-		target = filepath.Join(filepath.Dir(path), u.Path)
-	}
-	_, err = os.Stat(filepath.Join(root, target))
-	require.NoError(t, err, link)
-	if u.Fragment != "" {
-		require.Contains(t, documents[target].anchors, u.Fragment, link)
+		return u.Path, u.Fragment
+	case u.Path == "":
+		return path, u.Fragment
+	default:
+		return filepath.Join(filepath.Dir(path), u.Path), u.Fragment
 	}
 }
 
@@ -106,12 +129,6 @@ func TestReadmeHasTheFiguresOfTheBenchmark(t *testing.T) {
 		require.True(t, strings.Contains(measured, figure), //nolint:testifylint // Contains would print all of the document
 			"README.md has %s, which docs/performance.md lacks: was the benchmark repeated?", figure)
 	}
-}
-
-// markdown lists the documents by their paths below the root.
-func markdown(t *testing.T) []string {
-	t.Helper()
-	return files(t, ".md")
 }
 
 // files lists the files below the root whose names end with one of the suffixes, without those that are not ours.
