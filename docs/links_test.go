@@ -65,7 +65,7 @@ func TestEveryDocumentAndImageIsLinked(t *testing.T) {
 		}
 	}
 	for _, path := range files(t, ".md", ".png") {
-		if strings.HasPrefix(path, "docs/") {
+		if strings.HasPrefix(path, "docs/") && !strings.HasPrefix(path, "docs/decisions/0") {
 			require.True(t, linked[path], "no document links to %s", path)
 		}
 	}
