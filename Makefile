@@ -124,7 +124,7 @@ release: ## Check, build and tag a release that CHANGELOG.md describes: make rel
 	@deploy/release.sh tag $(VERSION)
 
 .PHONY: release-check
-release-check: ## Build a release twice, from nothing, and require the same bytes: some minutes
+release-check: ## Build a release twice, once with an empty cache, and require the same bytes: some minutes
 	@folder=$$(mktemp -d) && deploy/release.sh check "$$folder"; status=$$?; rm -rf "$$folder"; exit $$status
 
 IMAGE ?= afterwrite

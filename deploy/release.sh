@@ -2,7 +2,7 @@
 # Builds releases that anybody can build again: the same commit, version, Go and gzip give the same bytes, on any machine and in any folder.
 #   release.sh build VERSION DIR   builds archives for each platform, with checksums and release notes, into DIR
 #   release.sh tag VERSION         checks that VERSION can be released, builds it into dist/, and tags the commit
-#   release.sh check DIR           builds twice, in two clones and with two build caches below DIR, and compares
+#   release.sh check DIR           builds twice, in two clones below DIR and with two build caches, and compares
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -54,15 +54,18 @@ tag() {
     echo "release: tagged $1; git push origin $1 publishes it"
 }
 
-# A cache of its own for each build, so that the second cannot take what the first has compiled.
+# One build begins with an empty cache, so it compiles everything itself. The other uses the cache of this machine.
 check() {
-    for clone in one another/folder; do
-        mkdir -p "$(dirname "$1/$clone")"
-        git clone -q . "$1/$clone"
-        GOCACHE="$1/$clone.cache" "$1/$clone/deploy/release.sh" build v0.0.0-check "$1/$clone/dist"
-    done
+    build_clone "$1/one" "$1/cache"
+    build_clone "$1/another/folder" "$(go env GOCACHE)"
     cmp "$1/one/dist/checksums.txt" "$1/another/folder/dist/checksums.txt" || fail "two builds of one commit differ"
     echo "release: two builds are the same, byte for byte"
+}
+
+build_clone() {
+    mkdir -p "$(dirname "$1")"
+    git clone -q . "$1"
+    GOCACHE=$2 "$1/deploy/release.sh" build v0.0.0-check "$1/dist"
 }
 
 case "${1:-}" in
