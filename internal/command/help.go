@@ -144,7 +144,7 @@ func (statusCommand) Help() string {
 processes, and what to do. It takes samples for some seconds, since rates and trends need time. It changes no counter. The
 exit status is 0 if Postgres keeps up, 1 if it does not, and 2 if that cannot be determined, as when Redis does not answer.
 
-` + environment("REDIS_URL", "SHARDS") +
+` + environment("REDIS_URL", "NAMESPACE", "SHARDS") +
 		example("afterwrite status", "afterwrite status --json --for 0s")
 }
 

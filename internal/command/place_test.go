@@ -103,15 +103,18 @@ func TestTwoInstallationsShareARedisAndAPostgres(t *testing.T) {
 	second.succeeds(t, "worker", "--drain")
 	require.Equal(t, "3 3", rows("a"))
 
+	client, err := cache.Connect(redisURL, 1)
+	require.NoError(t, err)
+	defer client.Close()
+	for _, name := range []string{"aw:pulse", "second:aw:pulse"} {
+		require.EqualValues(t, 2, client.HLen(t.Context(), name).Val(), "the api and the scheduler of one")
+	}
 	for _, i := range []*installation{first, second} {
 		i.succeeds(t, "doctor")
 		i.succeeds(t, "verify")
 		i.api.stop(t)
 		i.scheduler.stop(t)
 	}
-	client, err := cache.Connect(redisURL, 1)
-	require.NoError(t, err)
-	defer client.Close()
 	names, err := client.Keys(t.Context(), "*").Result()
 	require.NoError(t, err)
 	require.Contains(t, names, "aw:meta")
