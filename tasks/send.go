@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -33,8 +34,8 @@ type prefixed struct {
 
 // EnqueueContext implements Sender.
 func (p prefixed) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error) {
-	own := []asynq.Option{asynq.Queue(p.prefix + queueOf(task.Type()))} // Asynq takes it rather than the task's
-	return p.inner.EnqueueContext(ctx, task, append(own, opts...)...)
+	own := asynq.Queue(p.prefix + queueOf(task.Type())) // Asynq takes it rather than the task's
+	return p.inner.EnqueueContext(ctx, task, slices.Insert(opts, 0, own)...)
 }
 
 // Send enqueues task, in one round trip to Redis. A task of the same ID that is already there is success: it will do

@@ -69,7 +69,8 @@ func (apiCommand) Help() string {
 	return `Takes writes and answers as soon as Redis has them. It starts, and takes writes, while Postgres is away. Run as
 many as you like behind a load balancer.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "API_ADDR", "PPROF", "FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "API_ADDR", "PPROF",
+		"FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
 		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "WAIT_REPLICAS", "SHARDS", "ADMIN_TOKEN", otlpEndpoint) +
 		example("REDIS_URL=redis://127.0.0.1:6379/0 DATABASE_URL=postgres://me@127.0.0.1/afterwrite afterwrite api",
 			"curl -X POST http://127.0.0.1:8080/v1/counters/page%3Ahome/increment")
@@ -83,7 +84,8 @@ as many as you like: rows never go back to an older state.
 With --drain it ends, with status 0, as soon as nothing is dirty: for cron, jobs and machines that sleep. Rows that Postgres
 refuses are tried as often as usual, and then are dead letters, which it does not wait for. An outage of Postgres is waited out.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "WORKER_ADDR", "PPROF", "WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "WORKER_ADDR", "PPROF",
+		"WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
 		"SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", "MAX_ATTEMPTS", "RETRY_BACKOFF", "TOMBSTONE_TTL", otlpEndpoint) +
 		example("AFTERWRITE_WORKER_CONCURRENCY=16 afterwrite worker", "afterwrite worker --drain --timeout 10m")
 }
@@ -103,7 +105,8 @@ func (dashboardCommand) Help() string {
 machine's own user, who may do everything. On an address that others can reach it refuses to start unless somebody has to
 sign in there: make users with the command hash-password, or name a proxy that knows who it is.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "DASHBOARD_ADDR", "PPROF", "DASHBOARD_USERS", "DASHBOARD_WRITE", "DASHBOARD_HOSTS",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "DASHBOARD_ADDR", "PPROF",
+		"DASHBOARD_USERS", "DASHBOARD_WRITE", "DASHBOARD_HOSTS",
 		"DASHBOARD_TRUSTED_PROXIES", "DASHBOARD_USER_HEADER", "DASHBOARD_OPERATORS", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
 		example("afterwrite dashboard hash-password --role operator ann",
 			"AFTERWRITE_DASHBOARD_USERS='ann:operator:$2a$12$...' AFTERWRITE_DASHBOARD_ADDR=0.0.0.0:8081 afterwrite dashboard")

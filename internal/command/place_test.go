@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,7 +106,7 @@ func TestTwoInstallationsShareARedisAndAPostgres(t *testing.T) {
 
 	client, err := cache.Connect(redisURL, 1)
 	require.NoError(t, err)
-	defer client.Close()
+	defer func() { require.NoError(t, client.Close()) }()
 	for _, name := range []string{"aw:pulse", "second:aw:pulse"} {
 		require.EqualValues(t, 2, client.HLen(t.Context(), name).Val(), "the api and the scheduler of one")
 	}
@@ -140,7 +141,7 @@ func TestDoctorPrintsTheGrantsOfARole(t *testing.T) {
 	}
 	run("CREATE ROLE command_runtime LOGIN PASSWORD 'x'")
 	t.Cleanup(func() { run("DROP OWNED BY command_runtime; DROP ROLE command_runtime") })
-	poor := append(env, "DATABASE_URL="+parsed.String()) // of a name that is there twice, exec takes the last
+	poor := slices.Concat(env, []string{"DATABASE_URL=" + parsed.String()}) // of a name that is there twice, exec takes the last
 
 	p := start(t, poor, "doctor")
 	require.Equal(t, exitFailure, p.end(t))

@@ -151,7 +151,8 @@ func (x *facts) texts() *strings.Replacer {
 		"{deferred}", Count(x.Deferred, "was", "were"), "{window}", Number(DeferredWindow),
 		"{refused}", Count(x.refused(), "key waits", "keys wait"),
 		"{swept}", Age(x.Swept), "{scheduled}", Age(x.Scheduled), "{sweep interval}", Age(x.SweepInterval),
-		"{resume flush}", resume(x.Prefix+tasks.QueueFlush), "{resume retry}", resume(x.Prefix+tasks.QueueRetry), "{resume sweep}", resume(x.Prefix+tasks.QueueSweep),
+		"{resume flush}", resume(x.Prefix+tasks.QueueFlush), "{resume retry}", resume(x.Prefix+tasks.QueueRetry),
+		"{resume sweep}", resume(x.Prefix+tasks.QueueSweep),
 	)
 }
 

@@ -132,8 +132,8 @@ func (s *sampler) readProcesses(ctx context.Context, snapshot *Snapshot) (err er
 	return nil
 }
 
-// pausedQueues returns which of our queues are paused, sorted by name, without prefix, in one round trip. It needs a command for each, because on a
-// cluster each queue has a slot of its own.
+// pausedQueues returns which of our queues are paused, sorted by name, without prefix, in one round trip. It needs a command for
+// each, because on a cluster each queue has a slot of its own.
 func pausedQueues(ctx context.Context, client redis.UniversalClient, prefix string) ([]string, error) {
 	queues := slices.Sorted(maps.Keys(tasks.Queues("")))
 	marks := make([]*redis.IntCmd, len(queues))

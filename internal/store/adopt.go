@@ -38,7 +38,7 @@ func prepare(ctx context.Context, db *sql.DB, schema string) (done []string, err
 		if err := p.move(ctx); err != nil {
 			return nil, err
 		}
-		done = append(done, fmt.Sprintf("the move of the tables from schema public to %s", schema))
+		done = append(done, "the move of the tables from schema public to "+schema)
 	}
 	if err := p.createVersions(ctx); err != nil {
 		return nil, err
@@ -126,8 +126,8 @@ func (p *preparation) check() error {
 	older := p.older > 0 && !p.unnoted
 	switch {
 	case p.occupied != "" && (p.schema != publicSchema || !older):
-		return fmt.Errorf("schema %s has a %q that is not of this program, or was copied without its %s: set AFTERWRITE_SCHEMA to another schema",
-			p.schema, p.occupied, tableVersions)
+		return fmt.Errorf("schema %s has a %q that is not of this program, or was copied without its %s: "+
+			"set AFTERWRITE_SCHEMA to another schema", p.schema, p.occupied, tableVersions)
 	case p.older > 0 && p.unnoted:
 		return errors.New("public.counters looks like the table of an older version, but public.goose_db_version has no rows of it: " +
 			"restore them, or rename public.counters if it is not needed")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -269,13 +270,13 @@ func TestProcessesOfTheOlderVersionGoOnWhileTheirTablesAreMoved(t *testing.T) {
 	}
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		n := get[int](t, old, "SELECT count(*) FROM public.counters WHERE key LIKE 'w%' AND version > 20")
-		return n == len(written), fmt.Sprint(n)
+		return n == len(written), strconv.Itoa(n)
 	})
 	require.NoError(t, MigrateURL(t.Context(), address))
 	moved := get[int64](t, old, "SELECT sum(version)::bigint FROM afterwrite.counters WHERE key LIKE 'w%'")
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		n := get[int64](t, old, "SELECT sum(version)::bigint FROM afterwrite.counters WHERE key LIKE 'w%'")
-		return n > moved+100, fmt.Sprint(n)
+		return n > moved+100, strconv.FormatInt(n, 10)
 	})
 	stop()
 	writers.Wait()
