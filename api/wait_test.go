@@ -51,9 +51,9 @@ func (b *bundle) sending(t *testing.T, method, target, body string, headers ...s
 func (b *bundle) eventuallyDirty(t *testing.T, n int64) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
-		dirty, err := b.Cache.DirtyCount(t.Context())
+		backlog, err := b.Cache.Backlog(t.Context())
 		require.NoError(t, err)
-		return dirty == n, "not written"
+		return backlog.Dirty+backlog.Dead == n, "not written"
 	})
 }
 

@@ -23,7 +23,7 @@ func well() health.Snapshot {
 	return health.Snapshot{
 		Sample:    health.Sample{At: 1_000_000, Oldest: 1200, Dirty: 50},
 		Processes: []health.Heartbeat{process(health.RoleAPI), process(health.RoleDashboard), scheduler, worker},
-		Redis:     health.Redis{Known: true, AOF: true, Used: 1, Limit: 100, Policy: "noeviction"},
+		Redis:     cache.Info{Known: true, AOF: true, Used: 1, Limit: 100, Policy: "noeviction"},
 	}
 }
 

@@ -9,30 +9,30 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/time/rate"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 const (
-	// hintRate is how many keys a second get a task of their own, and hintBurst how many at once. A task costs the
-	// processor of the api and of Redis about as much as ten writes, so past this rate whole shards are drained instead, and
-	// for a flush interval after it too: a drain takes the keys that have a task along with the others.
+	// hintRate is the number of keys a second that get a task of their own, and hintBurst at once. A task costs the api and Redis as much
+	// CPU as about ten writes, so past this rate, and for a flush interval after it, whole shards get a drain instead.
 	hintRate, hintBurst = 100, 100
 
-	// hintSenders is how many hints are on their way at once.
+	// hintSenders is the number of hints that are sent at once.
 	hintSenders = 4
 
 	// sendTimeout bounds one enqueue.
 	sendTimeout = 2 * time.Second
 
-	// drainTick is how often wanted drains are looked for. A shard's is sent once in a flush interval, at a moment of its own, so
-	// that the shards are drained one after the other all the time, and not all at once and then none; by the wall clock, so
-	// that several apis send theirs together, as one task. A shard that has a whole batch waits for half an interval at most.
+	// drainTick is how often the Enqueuer checks for wanted drains. It sends the drain of a shard once in a flush interval, at a moment
+	// of the shard's own, so that shards are drained one after the other, and not all at once. The moment follows the wall clock, so that
+	// several apis send the same drain together, as one task. A shard with a whole batch waits for half an interval at most.
 	drainTick = 20 * time.Millisecond
 
-	// drainTries bounds how often a drain is sent again whose ID was taken. A drain that has committed its epoch holds the ID
-	// until Asynq has marked it done, and does not see what is written meanwhile. Without a further hint only the sweep would.
+	// drainTries bounds how often a drain is sent again because its ID was taken. A drain that has committed its epoch holds the ID until
+	// Asynq has marked it done, and misses what is written meanwhile. Without another hint only the sweep would find those keys.
 	drainTries = 3
 )
 
@@ -45,8 +45,8 @@ type EnqueuerOptions struct {
 	Registerer    prometheus.Registerer
 }
 
-// Enqueuer tells the workers of newly dirty keys, in the background. It never blocks and never fails: a hint that cannot
-// be sent is dropped and counted, and the sweep finds the key.
+// Enqueuer sends hints about newly dirty keys to the workers, in the background. It never blocks and never fails: it drops and counts
+// hints that cannot be sent, and the sweep finds their keys.
 type Enqueuer struct {
 	sender Sender
 	o      EnqueuerOptions
@@ -54,10 +54,10 @@ type Enqueuer struct {
 	hints   chan hint
 	limiter *rate.Limiter
 	started time.Time
-	busy    atomic.Int64   // until when there are too many keys for tasks of their own, ns since started
+	busy    atomic.Int64   // until when keys get no tasks of their own, ns since started
 	drains  []atomic.Int32 // by shard: noDrain to drainAgain
 	stop    chan struct{}
-	abort   context.CancelFunc // ends what is being sent
+	abort   context.CancelFunc // cancels sends in progress
 	ended   sync.WaitGroup
 	once    sync.Once
 
@@ -69,7 +69,7 @@ type Enqueuer struct {
 const (
 	noDrain    = 0
 	drainSoon  = 1 // at the shard's next moment
-	drainNow   = 2 // there is a whole batch already
+	drainNow   = 2 // earlier, since there is a whole batch
 	drainAgain = 3 // at the shard's next moment, because the ID was taken the last time
 )
 
@@ -92,16 +92,15 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 		drains:  make([]atomic.Int32, options.Shards),
 		stop:    make(chan struct{}),
 		abort:   abort,
-		shed: prometheus.NewCounter(prometheus.CounterOpts{
+		shed: promauto.With(options.Registerer).NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_enqueue_shed_total",
 			Help: "Newly dirty keys that got no task of their own, but a drain of their shard, because there were too many.",
 		}),
-		failed: prometheus.NewCounter(prometheus.CounterOpts{
+		failed: promauto.With(options.Registerer).NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_enqueue_failed_total",
 			Help: "Tasks that could not be enqueued. The sweep finds their keys.",
 		}),
 	}
-	options.Registerer.MustRegister(e.shed, e.failed)
 	for range hintSenders {
 		e.ended.Go(func() { e.sendHints(ctx) })
 	}
@@ -109,15 +108,12 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 	return e
 }
 
-// Offer says that key has just become dirty, as one of backlog dirty keys of its shard. While there are few, each gets a
-// task of its own, so that it can be seen in the queue; past hintRate, and past one batch, its shard gets a drain.
-func (e *Enqueuer) Offer(key counter.Key, shard counter.Shard, backlog int64) {
-	e.offer(hint{key: key, shard: shard}, backlog)
-}
-
-func (e *Enqueuer) offer(h hint, backlog int64) {
+// Offer takes a key that has just become dirty, as one of backlog dirty keys of its shard. While there are few, each gets a task of its
+// own, which shows in the queue and carries the trace in ctx, if that is sampled. Past hintRate, or a batch in one shard, the shard gets
+// a drain instead.
+func (e *Enqueuer) Offer(ctx context.Context, key counter.Key, shard counter.Shard, backlog int64) {
 	if backlog > int64(e.o.FlushBatch) {
-		e.drains[h.shard].Store(drainNow)
+		e.drains[shard].Store(drainNow)
 		return
 	}
 	now := time.Now()
@@ -127,19 +123,19 @@ func (e *Enqueuer) offer(h hint, backlog int64) {
 	}
 	if allowed && int64(now.Sub(e.started)) >= e.busy.Load() {
 		select {
-		case e.hints <- h:
+		case e.hints <- hint{key: key, shard: shard, headers: traceHeaders(ctx)}:
 			return
 		default: // Redis is slow
 		}
 	}
 	e.shed.Inc()
-	if !e.drains[h.shard].CompareAndSwap(noDrain, drainSoon) {
-		e.drains[h.shard].CompareAndSwap(drainAgain, drainSoon)
+	if !e.drains[shard].CompareAndSwap(noDrain, drainSoon) {
+		e.drains[shard].CompareAndSwap(drainAgain, drainSoon)
 	}
 }
 
-// Close sends what is queued, for as long as ctx allows, and ends the Enqueuer. When ctx ends, so do the sends under way: a
-// Redis that does not answer holds nobody up for longer. What is offered afterwards is dropped.
+// Close sends queued hints until ctx ends, and stops the Enqueuer. When ctx ends it cancels sends in progress, so a Redis that does not
+// answer delays it no longer. Later offers are dropped.
 func (e *Enqueuer) Close(ctx context.Context) {
 	e.once.Do(func() {
 		defer e.abort()
@@ -191,7 +187,7 @@ func (e *Enqueuer) sendDrains(ctx context.Context) {
 					continue
 				}
 				if _, sent := e.sendDrain(ctx, i); !sent {
-					return // Redis is away, or the time is up; the sweep will have to do
+					return // Redis is away, or the time is up: the sweep finds the keys
 				}
 			}
 			return
@@ -199,13 +195,13 @@ func (e *Enqueuer) sendDrains(ctx context.Context) {
 	}
 }
 
-// drainState is what sendDrains knows of a shard.
+// drainState is what sendDrains knows about a shard.
 type drainState struct {
-	sent  time.Time // when a drain was, the last time
+	sent  time.Time // when the last drain was sent
 	tries int       // how often it has been sent again
 }
 
-// sendWanted sends a drain that is wanted, and wants it again if its ID was taken.
+// sendWanted sends a wanted drain, and wants it again if its ID was taken.
 func (e *Enqueuer) sendWanted(ctx context.Context, shard int, wanted int32, state *drainState) {
 	e.drains[shard].Store(noDrain)
 	if wanted != drainAgain {
@@ -217,7 +213,7 @@ func (e *Enqueuer) sendWanted(ctx context.Context, shard int, wanted int32, stat
 	}
 }
 
-// momentBetween reports whether the shard's moment in a flush interval has come since before.
+// momentBetween reports whether the shard's moment in the flush interval was between before and now.
 func (e *Enqueuer) momentBetween(shard int, before, now time.Time) bool {
 	interval := int64(e.o.FlushInterval)
 	offset := interval * int64(shard) / int64(len(e.drains))
@@ -228,8 +224,8 @@ func (e *Enqueuer) sendDrain(ctx context.Context, shard int) (conflict, sent boo
 	return e.send(ctx, Drain(counter.Shard(shard), 0))
 }
 
-// send enqueues task within sendTimeout. It reports whether a task of its ID was already there, and whether Redis took either. A
-// row of failures is logged once, at its start.
+// send enqueues task within sendTimeout. It reports whether a task with its ID was already there, and whether Redis has either of them.
+// It logs the first of a series of failures.
 func (e *Enqueuer) send(ctx context.Context, task *asynq.Task) (conflict, sent bool) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()

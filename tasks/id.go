@@ -8,21 +8,21 @@ func FlushID(key counter.Key) string { return keyID("flush:", key) }
 // RetryID is the TaskID of key's retry. No two keys share one.
 func RetryID(key counter.Key) string { return keyID("retry:", key) }
 
-// keyID writes each byte of key that is not plain as ~ and two hexadecimal digits. Asynqmon puts IDs into the paths of its
-// calls as they are: with a key like x/../../pending_tasks:delete_all, a click on one task would be a call that means another
-// thing. Nobody reads a key from an ID: it is in the payload.
+// keyID writes each byte of key that is not plain as ~ and two hexadecimal digits. Asynqmon puts IDs into URL paths without escaping
+// them: with a key like x/../../pending_tasks:delete_all, a click on one task would request something else. Nothing reads the key from
+// the ID: it is in the payload.
 func keyID(prefix string, key counter.Key) string {
-	odd := 0
+	escaped := 0
 	for i := range len(key) {
 		if !plain(key[i]) {
-			odd++
+			escaped++
 		}
 	}
-	if odd == 0 {
+	if escaped == 0 {
 		return prefix + string(key)
 	}
 	const digits = "0123456789ABCDEF"
-	id := make([]byte, 0, len(prefix)+len(key)+2*odd)
+	id := make([]byte, 0, len(prefix)+len(key)+2*escaped)
 	id = append(id, prefix...)
 	for i := range len(key) {
 		if c := key[i]; plain(c) {
@@ -34,8 +34,8 @@ func keyID(prefix string, key counter.Key) string {
 	return string(id)
 }
 
-// plain reports whether c means nothing but itself anywhere in the path of an URL (RFC 3986, 2.3: unreserved; and the colon,
-// which an absolute path may have), but for the ~ that keyID writes.
+// plain reports whether c needs no escape in the path of a URL (RFC 3986, 2.3: unreserved; and the colon, which is allowed in an absolute
+// path), except the ~ that keyID uses.
 func plain(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':

@@ -10,12 +10,12 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Sender is the part of *asynq.Client that enqueues.
+// Sender enqueues tasks: an *asynq.Client.
 type Sender interface {
 	EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error)
 }
 
-// NewSender returns a Sender to the queues whose names begin with prefix. The client stays the caller's to close.
+// NewSender returns a Sender to the queues whose names begin with prefix. The caller closes the client.
 //
 //nolint:ireturn // without a prefix it is Asynq's own client
 func NewSender(client redis.UniversalClient, prefix string) Sender {
@@ -38,14 +38,13 @@ func (p prefixed) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...
 	return p.inner.EnqueueContext(ctx, task, slices.Insert(opts, 0, own)...)
 }
 
-// Send enqueues task, in one round trip to Redis. A task of the same ID that is already there is success: it will do
-// the same.
+// Send enqueues task, in one round trip to Redis. It succeeds if a task with the same ID is already there, which will do the same.
 func Send(ctx context.Context, to Sender, task *asynq.Task) error {
 	_, err := send(ctx, to, task)
 	return err
 }
 
-// send is Send, and reports whether a task of the same ID was already there.
+// send is Send, and reports whether a task with the same ID was already there.
 func send(ctx context.Context, to Sender, task *asynq.Task) (conflict bool, err error) {
 	_, err = to.EnqueueContext(ctx, task)
 	if errors.Is(err, asynq.ErrTaskIDConflict) {

@@ -21,16 +21,16 @@ const (
 	TypeEvict = "evict"
 )
 
-// Queues. Their names begin with aw- because all that use one Redis database share Asynq's keys. In a namespace the name of a
-// queue is its prefix and one of these: "ns:aw-flush" (see config.Prefix).
+// Queues. Their names begin with aw- because other programs may use Asynq in the same Redis database. In a namespace the name of a queue is
+// its prefix and one of these: "ns:aw-flush" (see config.Prefix).
 const (
 	QueueFlush = "aw-flush"
 	QueueSweep = "aw-sweep"
 	QueueRetry = "aw-retry"
 )
 
-// Queues returns the name of every queue, beginning with prefix, with the weight at which a worker serves it. Sweeps are rare and
-// must not wait behind a long queue of flushes; retries may.
+// Queues returns every queue, with prefix before its name, and its weight in a worker. Sweeps are rare and must not wait behind a long queue
+// of flushes; retries may.
 func Queues(prefix string) map[string]int {
 	return map[string]int{prefix + QueueFlush: 6, prefix + QueueSweep: 3, prefix + QueueRetry: 1}
 }
@@ -47,19 +47,19 @@ func queueOf(typename string) string {
 	}
 }
 
-// PausedKey is the key that Asynq has in Redis while the queue is paused: its workers take nothing out of it. (PausedKey of asynq's
-// internal/base, v0.26.)
+// PausedKey is the Redis key that exists while the queue is paused, so that no worker takes tasks from it (PausedKey of asynq's
+// internal/base, v0.26).
 func PausedKey(queue string) string { return "asynq:{" + queue + "}:paused" }
 
 const (
-	// uncounted is the MaxRetry of tasks whose errors never count as failures: it only has to be more than 0, which
-	// Asynq would archive at once.
+	// uncounted is the MaxRetry of tasks whose errors never count as failures. It only has to be more than 0: Asynq would archive a task
+	// with 0 at its first error.
 	uncounted = 25
 
-	// taskTimeout bounds one run of a flush, drain or retry. A drain that needs longer ends early and sends another.
+	// taskTimeout bounds one run of a flush, drain or retry. A drain that would take longer ends early and sends another.
 	taskTimeout = 60 * time.Second
 
-	// evictTimeout bounds one pass over all entries: 36,000,000 at the pace of an eviction.
+	// evictTimeout bounds one pass over all entries: 36,000,000 at the rate of an eviction.
 	evictTimeout = 30 * time.Minute
 )
 
@@ -71,13 +71,13 @@ type Keys struct {
 // Shard is the payload of a drain.
 type Shard struct {
 	Shard counter.Shard `json:"shard"`
-	// Swept is true when a sweep sent it: it is not retried, since the next sweep would send another.
+	// Swept: a sweep sent it. It is not retried, since the next sweep sends another.
 	Swept bool `json:"swept,omitempty"`
-	// Now is true when somebody waits for it: the open epoch is not left to gather more.
+	// Now: a caller waits for it, so the open epoch is flushed at any age.
 	Now bool `json:"now,omitempty"`
 }
 
-// Flush is the hint that key has become dirty. Workers aggregate the flushes of one shard.
+// Flush is the hint that key has become dirty. Asynq aggregates the flushes of one shard.
 func Flush(key counter.Key, shard counter.Shard) *asynq.Task { return flushWith(nil, key, shard) }
 
 // flushWith is Flush with headers.
@@ -91,12 +91,12 @@ func flushWith(headers map[string]string, key counter.Key, shard counter.Shard) 
 	)
 }
 
-// Aggregate merges the flushes of one group into one; it is the server's asynq.GroupAggregatorFunc. The options of the
-// members are not taken over by Asynq, so they are given again. It must not panic: a panic here ends the process.
+// Aggregate merges the flushes of one group into one; it is the asynq.GroupAggregatorFunc of the worker. Asynq ignores the options of the
+// members, so Aggregate sets them again. It must not panic: that would end the process.
 func Aggregate(_ string, members []*asynq.Task) *asynq.Task {
 	merged := Keys{Keys: make([]counter.Key, 0, len(members))}
 	for _, m := range members {
-		// A member that cannot be read is dropped: its key, if there is one, is in its shard's open epoch.
+		// It drops a member that cannot be read: its key, if there is one, is in its shard's open epoch.
 		if keys, err := DecodeKeys(m.Payload()); err == nil {
 			merged.Keys = append(merged.Keys, keys...)
 		}
@@ -107,18 +107,18 @@ func Aggregate(_ string, members []*asynq.Task) *asynq.Task {
 	)
 }
 
-// Drain is the hint that the shard has too many newly dirty keys to tell of each. It runs after delay.
+// Drain is the hint that the shard has too many newly dirty keys for tasks of their own. It runs after delay.
 func Drain(shard counter.Shard, delay time.Duration) *asynq.Task {
 	return drain(Shard{Shard: shard}, "drain:"+shard.String(), asynq.ProcessIn(delay))
 }
 
-// DrainNow is the drain that somebody waits for. Its ID is its own, since Drain's may be that of one that is to run later.
+// DrainNow is the drain that a caller waits for. It has an ID of its own, since Drain's ID may belong to a delayed drain.
 func DrainNow(shard counter.Shard) *asynq.Task {
 	return drain(Shard{Shard: shard, Now: true}, "drain:"+shard.String()+":now")
 }
 
-// DrainDue is the drain of keys whose rows were locked, when they are due. It has two IDs of its own, since it may be later than
-// others, which take turns as those of DrainMore do. Asynq runs it up to a second too early.
+// DrainDue is the drain of deferred keys, when they are due. It has two IDs of its own, since it may be later than other drains; they
+// alternate like those of DrainMore. Asynq runs it up to a second too early.
 func DrainDue(shard counter.Shard, own string, delay time.Duration) *asynq.Task {
 	id := "drain:" + shard.String() + ":due"
 	if own == id {
@@ -127,8 +127,8 @@ func DrainDue(shard counter.Shard, own string, delay time.Duration) *asynq.Task 
 	return drain(Shard{Shard: shard, Now: true}, id, asynq.ProcessIn(delay))
 }
 
-// DrainMore is what a drain sends, to run after delay, when keys became dirty while it ran. own is the TaskID of the
-// sender: that ID is taken while the sender runs, so the two IDs take turns, and there are never more than two.
+// DrainMore is the drain that a drain sends, to run after delay, if keys became dirty while it ran. own is the TaskID of the sender. That
+// ID is taken while the sender runs, so drains alternate between two IDs, and there are never more than two.
 func DrainMore(shard counter.Shard, own string, delay time.Duration) *asynq.Task {
 	id := "drain:" + shard.String()
 	if own == id {
@@ -137,9 +137,9 @@ func DrainMore(shard counter.Shard, own string, delay time.Duration) *asynq.Task
 	return drain(Shard{Shard: shard}, id, asynq.ProcessIn(delay))
 }
 
-// SweptDrain is the drain that the sweep of the given bucket sends. Its ID is its own, because that of Drain may be held
-// for minutes by a worker that died. Sweeps take turns between two IDs for each shard: so a worker that died with one of
-// them holds up every other sweep only, and however many sweeps run while drains do not, no more than two wait.
+// SweptDrain is the drain that the sweep of the given bucket sends. It has an ID of its own, because a dead worker may hold Drain's for
+// minutes. Sweeps alternate between two IDs for each shard: a dead worker that holds one of them blocks only every other sweep, and at
+// most two drains wait, however many sweeps run.
 func SweptDrain(shard counter.Shard, bucket int64) *asynq.Task {
 	return drain(Shard{Shard: shard, Swept: true}, "drain:"+shard.String()+":"+strconv.FormatInt(bucket%2, 10))
 }
@@ -154,9 +154,8 @@ func drain(payload Shard, id string, more ...asynq.Option) *asynq.Task {
 	return asynq.NewTask(TypeDrain, encode(payload), options...)
 }
 
-// Retry is the next attempt at a row that Postgres refused. maxAttempts bounds the attempts of this task; the handler
-// archives it with asynq.SkipRetry at the last one, so Asynq itself is given one more: it archives whatever has used up
-// its retries, even for an error that does not count.
+// Retry is the next attempt at a row that Postgres refused. The handler ends it with asynq.SkipRetry at the last of maxAttempts attempts.
+// Asynq itself is given one more: it archives a task that has used up its retries even for an error that does not count.
 func Retry(key counter.Key, maxAttempts int, delay time.Duration) *asynq.Task {
 	return asynq.NewTask(TypeRetry, encode(Keys{Keys: []counter.Key{key}}),
 		asynq.TaskID(RetryID(key)),
@@ -167,8 +166,8 @@ func Retry(key counter.Key, maxAttempts int, delay time.Duration) *asynq.Task {
 	)
 }
 
-// Sweep is the periodic task of the bucket of time that now falls into. Several schedulers make the same ID; Retention
-// keeps it taken after the task has run, for those whose clock is late.
+// Sweep is the periodic task of the bucket of time that contains now. All schedulers make the same ID. Retention holds it after the task
+// has run, for schedulers whose clock is behind.
 func Sweep(now time.Time, interval time.Duration) *asynq.Task {
 	return periodic(TypeSweep, now, interval)
 }
@@ -195,31 +194,31 @@ func periodic(typename string, now time.Time, interval time.Duration, more ...as
 	return asynq.NewTask(typename, encode(Tick{Bucket: bucket, IntervalMS: interval.Milliseconds()}), options...)
 }
 
-// Tick is the payload of a periodic task: the number of its interval, and how long that is in the settings of the
-// scheduler, which need not be the worker's.
+// Tick is the payload of a periodic task: the number of its interval, and the interval in the settings of the scheduler, which may differ
+// from the worker's.
 type Tick struct {
 	Bucket     int64 `json:"bucket"`
 	IntervalMS int64 `json:"interval_ms,omitempty"`
 }
 
-// maxTickAge is how many intervals later than its own a periodic task is still worth running.
+// maxTickAge is how many intervals late a periodic task is still worth running.
 const maxTickAge = 2
 
-// Stale reports whether the task is more than two intervals late, by the clocks of the scheduler and of the caller. A
-// later one is due, or there already.
+// Stale reports whether the task is more than two intervals late, by the clocks of the scheduler and the caller. Then a later one exists
+// or is due.
 func (t Tick) Stale(now time.Time) bool {
 	if t.IntervalMS <= 0 {
-		return false // an older scheduler's, which does not say
+		return false // from an older scheduler, which does not send the interval
 	}
 	return now.UnixMilli()/t.IntervalMS-t.Bucket > maxTickAge
 }
 
-// Bucket numbers the intervals since 1970, so that clocks that agree to within an interval give the same number.
+// Bucket is the number of the interval since 1970 that contains now.
 func Bucket(now time.Time, interval time.Duration) int64 {
 	return now.UnixMilli() / interval.Milliseconds()
 }
 
-// DecodeKeys reads the payload of a flush or retry. Every key has been checked.
+// DecodeKeys reads the payload of a flush or retry. It checks every key.
 func DecodeKeys(payload []byte) ([]counter.Key, error) {
 	var p Keys
 	if err := json.Unmarshal(payload, &p); err != nil {
@@ -233,7 +232,7 @@ func DecodeKeys(payload []byte) ([]counter.Key, error) {
 	return p.Keys, nil
 }
 
-// DecodeShard reads the payload of a drain, for a world of the given number of shards.
+// DecodeShard reads the payload of a drain. The shard must be less than shards.
 func DecodeShard(payload []byte, shards int) (Shard, error) {
 	var p Shard
 	if err := json.Unmarshal(payload, &p); err != nil {

@@ -228,7 +228,7 @@ func TestSmallBacklogIsEnqueuedKeyByKeyAndLargeAsDrain(t *testing.T) {
 	o, _ := options(t)
 	e := tasks.NewEnqueuer(b.client, o)
 	for i := range 30 {
-		e.Offer(counter.Key("k"+strconv.Itoa(i)), 2, int64(i+1)) // a batch is 10
+		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), 2, int64(i+1)) // a batch is 10
 	}
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
 		info, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
@@ -249,7 +249,7 @@ func TestBurstOfKeysOnManyShardsIsDrainedShardByShard(t *testing.T) {
 	e := tasks.NewEnqueuer(b.client, o)
 	sent := make(map[string]time.Time)
 	for i := range 2000 {
-		e.Offer(counter.Key("k"+strconv.Itoa(i)), counter.Shard(i%4), 1)
+		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), counter.Shard(i%4), 1)
 	}
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
 		pending, err := b.inspector.ListPendingTasks(tasks.QueueFlush)
@@ -277,10 +277,10 @@ func TestBurstOfKeysOnManyShardsIsDrainedShardByShard(t *testing.T) {
 
 	// While there are too many, none gets one.
 	for i := range 1000 {
-		e.Offer(counter.Key("more"+strconv.Itoa(i)), counter.Shard(i%4), 1)
+		e.Offer(t.Context(), counter.Key("more"+strconv.Itoa(i)), counter.Shard(i%4), 1)
 	}
 	before := b.grouped(t)
-	e.Offer("late", 1, 1)
+	e.Offer(t.Context(), "late", 1, 1)
 	e.Close(t.Context())
 	require.LessOrEqual(t, before, 300)
 	_, err := b.inspector.GetTaskInfo(tasks.QueueFlush, "flush:late")
@@ -302,7 +302,7 @@ func TestEnqueuerNeverBlocksAndCountsWhatItSheds(t *testing.T) {
 	e := tasks.NewEnqueuer(h, o)
 	const offered = 2000
 	for i := range offered {
-		e.Offer(counter.Key("k"+strconv.Itoa(i)), 1, 1)
+		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), 1, 1)
 	}
 	families, err := registry.Gather()
 	require.NoError(t, err)
@@ -345,7 +345,7 @@ func TestADrainWhoseIDWasTakenIsSentAgain(t *testing.T) {
 	e := tasks.NewEnqueuer(n, o)
 	t.Cleanup(func() { e.Close(context.Background()) })
 
-	e.Offer("a", 3, int64(o.FlushBatch)+1)
+	e.Offer(t.Context(), "a", 3, int64(o.FlushBatch)+1)
 	<-n.conflicts
 	require.NoError(t, b.inspector.DeleteTask(tasks.QueueFlush, "drain:03"))
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
@@ -356,7 +356,7 @@ func TestADrainWhoseIDWasTakenIsSentAgain(t *testing.T) {
 	for len(n.conflicts) > 0 {
 		<-n.conflicts
 	}
-	e.Offer("a", 3, int64(o.FlushBatch)+1)
+	e.Offer(t.Context(), "a", 3, int64(o.FlushBatch)+1)
 	for range 4 { // the first, and three more
 		<-n.conflicts
 	}
@@ -368,7 +368,7 @@ func TestCloseHandsOverWhatIsQueued(t *testing.T) {
 	o, _ := options(t)
 	e := tasks.NewEnqueuer(b.client, o)
 	for i := range 50 {
-		e.Offer(counter.Key("k"+strconv.Itoa(i)), 2, 1)
+		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), 2, 1)
 	}
 	e.Close(t.Context())
 	require.Equal(t, 50, b.grouped(t))
@@ -388,10 +388,10 @@ func TestCloseEndsWithItsContextWhateverIsStillToBeSent(t *testing.T) {
 	o, _ := options(t)
 	h := hung{begun: make(chan struct{}, 100)}
 	e := tasks.NewEnqueuer(h, o)
-	e.Offer("a", 0, 1)
+	e.Offer(t.Context(), "a", 0, 1)
 	<-h.begun
 	for shard := range counter.Shard(4) {
-		e.Offer("b", shard, 11) // more than a batch: a drain
+		e.Offer(t.Context(), "b", shard, 11) // more than a batch: a drain
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()

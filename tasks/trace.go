@@ -7,40 +7,21 @@ import (
 	"github.com/hibiken/asynq"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// The headers of a task that say who caused it, as in https://www.w3.org/TR/trace-context: of the first, and, separated by spaces, of
-// the others that were merged with it.
+// Headers of a task with the spans that have caused it, as in https://www.w3.org/TR/trace-context: that of the first, and, separated by
+// spaces, those of the tasks merged with it.
 const (
 	headerTrace = "traceparent"
 	headerLinks = "aw-traceparents"
 )
 
-// maxTraces bounds the traces that one task belongs to. An aggregate may have a thousand members.
+// maxTraces bounds the traces of one task. An aggregate may have a thousand members.
 const maxTraces = 32
 
 var w3c propagation.TraceContext
 
-// Within returns an Enqueuer's Offer for one request whose trace is in ctx: its task carries the trace to the worker. Without a trace
-// that is sampled it is the Enqueuer's own.
-func (e *Enqueuer) Within(ctx context.Context) TracedHints {
-	return TracedHints{enqueuer: e, headers: traceHeaders(ctx)}
-}
-
-// TracedHints is an Enqueuer on behalf of one request.
-type TracedHints struct {
-	enqueuer *Enqueuer
-	headers  map[string]string
-}
-
-// Offer is Enqueuer.Offer. A drain of a whole shard carries no trace.
-func (t TracedHints) Offer(key counter.Key, shard counter.Shard, backlog int64) {
-	t.enqueuer.offer(hint{key: key, shard: shard, headers: t.headers}, backlog)
-}
-
-// traceHeaders is nil where there is no trace, or one that is not sampled.
+// traceHeaders returns the headers of the trace in ctx; nil without a sampled one.
 func traceHeaders(ctx context.Context) map[string]string {
 	if !trace.SpanContextFromContext(ctx).IsSampled() {
 		return nil
@@ -50,7 +31,7 @@ func traceHeaders(ctx context.Context) map[string]string {
 	return map[string]string{headerTrace: carrier[headerTrace]}
 }
 
-// mergeTraces makes the headers of an aggregate; nil where no member has any.
+// mergeTraces returns the headers of an aggregate; nil if no member has a trace.
 func mergeTraces(members []*asynq.Task) map[string]string {
 	var traces []string
 	for _, m := range members {
@@ -67,7 +48,7 @@ func mergeTraces(members []*asynq.Task) map[string]string {
 	return map[string]string{headerTrace: traces[0], headerLinks: strings.Join(traces[1:], " ")}
 }
 
-// Traces returns the spans that caused task, 32 at most. It is none where nobody traces.
+// Traces returns the spans that have caused task, 32 at most.
 func Traces(task *asynq.Task) []trace.SpanContext {
 	headers := task.Headers()
 	if headers[headerTrace] == "" {

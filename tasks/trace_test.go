@@ -73,9 +73,9 @@ func TestOnlyASampledTraceGoesOn(t *testing.T) {
 	defer e.Close(context.WithoutCancel(t.Context()))
 	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
 
-	e.Within(trace.ContextWithSpanContext(t.Context(), span)).Offer("traced", 0, 1)
-	e.Within(trace.ContextWithSpanContext(t.Context(), span.WithTraceFlags(0))).Offer("unsampled", 0, 1)
-	e.Within(t.Context()).Offer("plain", 0, 1)
+	e.Offer(trace.ContextWithSpanContext(t.Context(), span), "traced", 0, 1)
+	e.Offer(trace.ContextWithSpanContext(t.Context(), span.WithTraceFlags(0)), "unsampled", 0, 1)
+	e.Offer(t.Context(), "plain", 0, 1)
 
 	require.Equal(t, map[string]string{"traceparent": "00-01000000000000000000000000000000-0200000000000000-01"}, b.headers(t, "flush:traced"))
 	require.Empty(t, b.headers(t, "flush:unsampled"))

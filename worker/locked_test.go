@@ -67,7 +67,7 @@ func TestLockedRowIsTriedAgainAfter250MillisecondsAndThenTwiceAsLong(t *testing.
 	require.LessOrEqual(t, b.putOff(t, "a"), 250*time.Millisecond, "it begins anew")
 }
 
-// No sweep runs: the worker itself has to come back to what it put off, however much that is.
+// No sweep runs: the worker itself has to come back to the keys that it deferred, however many.
 func TestManyRowsThatWereLockedLandWithoutASweep(t *testing.T) {
 	t.Parallel()
 	const rows = 2500
@@ -80,9 +80,9 @@ func TestManyRowsThatWereLockedLandWithoutASweep(t *testing.T) {
 	b.run(t)
 	b.send(t, tasks.Drain(0, 0))
 	localtest.Eventually(t, 30*time.Second, func() (bool, string) {
-		shards, err := b.cache.BacklogByShard(t.Context())
+		shards, err := b.cache.Backlogs(t.Context())
 		require.NoError(t, err)
-		return shards[0].Retrying == rows, fmt.Sprintf("%d are put off", shards[0].Retrying)
+		return shards[0].Retrying == rows, fmt.Sprintf("%d are deferred", shards[0].Retrying)
 	})
 
 	release()
@@ -119,7 +119,7 @@ func TestRowsThatClientsLockAllTheTimeAreRightSoonAfterTheLastLock(t *testing.T)
 	began := time.Now()
 
 	b.eventuallyClean(t, 10*time.Second)
-	t.Logf("%d rows were written %d times; %.0f times a row was put off; right %s after the last lock", rows, written,
+	t.Logf("%d rows were written %d times; a row was deferred %.0f times; right %s after the last lock", rows, written,
 		count(t, b.registry, "afterwrite_hindered_rows_total"), time.Since(began).Round(time.Millisecond))
 	var right int
 	require.NoError(t, b.db.QueryRow(`SELECT count(*) FROM counters WHERE value = $1 AND version = $1`, written).Scan(&right))

@@ -1,14 +1,14 @@
--- apply.lua is the second part of a batch of operations, see plain.lua.
+-- apply.lua is the second part of the script that applies a batch of operations. KEYS, ARGV, reply: see plain.lua.
 
-local records, recorded = {}, {} -- to be written, in order; by name
+local records, recorded = {}, {} -- answers to operations with an ID: names in order; by name
 
--- The run of unsynced writes that this write of kind belongs to, and what it began from where it begins now.
-local function live(s, e, dirty, kind)
+-- Puts a write of the given kind into the entry's lineage: a new one, with its base, if the entry is clean or a restart has ended the last.
+local function enter_lineage(s, e, dirty, kind)
   local v, n = e.v, e.n
   if not dirty then
     e.l, e.b, e.w, e.p = s.open, n or '0', v or '0', nil -- step: begin
-  -- step: end life
-  elseif number(e.l) < s.first then -- the base stays: Postgres need not have what the earlier run wrote
+  -- step: end lineage
+  elseif number(e.l) < s.first then -- the base stays: Postgres may lack the writes of the ended lineage
     e.p = fmt('%s;%s,%s,%s', e.p or '', e.l, v, n)
     e.l = s.open
   end
@@ -18,15 +18,15 @@ local function live(s, e, dirty, kind)
   end
 end
 
--- Carries out one operation of any kind on an entry in any state. Returns the line to answer, and whether it has been applied.
+-- Applies one operation of any kind to an entry in any state. Returns the line of the reply, and whether it has been applied.
 local function operate(s, e, op)
   if e.corrupt then return 'e' end
-  if e.split then return 'd' end -- what comes after one that is sent again is sent again, too
+  if e.split then return 'd' end -- an operation before it is sent again, so this one is, too
   local letter, by, count = match(op, '^(%a?)(%-?%d*)%*?(%d*)$')
   local kind = letter == '' and 'i' or string.lower(letter)
   local dirty = e.v and is_dirty(s, e)
   if not may_dirty and kind ~= 'g' and not dirty then
-    return 'b' -- before the base of a cold key is asked for: that would cost a read and an entry
+    return 'b' -- before c or w: those would cost a read of Postgres and an entry
   end
   local unknown = not e.v or e.u
   if unknown and letter ~= string.upper(kind) then return e.v and 'w' or 'c' end
@@ -42,15 +42,15 @@ local function operate(s, e, op)
     return 'd'
   end
   local value, n = by, sum(e.n or '0', several and count or '1')
-  if not n then return 'e' end -- no counter has been written that often
+  if not n then return 'e' end -- no counter is written that often
   if kind == 'i' then
     value = sum(e.v or '0', by)
     if not value then return 'o' end
   elseif kind == 'd' then
     value = '0'
   end
-  live(s, e, dirty, kind)
-  -- u: the base is unknown for value and version; s: for the version only.
+  enter_lineage(s, e, dirty, kind)
+  -- u: the base of value and version is unknown; s: only that of the version.
   if unknown then e.u = (kind ~= 'i' or e.u == 's') and 's' or 'u' end
   if not e.a and e.epoch ~= s.open then e.joins = true end
   e.v, e.n, e.epoch, e.x, e.changed = value, n, s.open, kind == 'd' or nil, true
@@ -58,7 +58,7 @@ local function operate(s, e, op)
   return dirty and line or line .. ' +', true
 end
 
--- What an operation with an ID answers that is not carried out, because one with this ID was; nil if there was none.
+-- The answer to an operation whose ID has been used before; nil if it has not.
 local function replay(record, what)
   local kept = pcall('GET', record)
   if not kept then return nil end
@@ -71,7 +71,7 @@ local function replay(record, what)
   return 'r ' .. answer
 end
 
--- Carries out an operation that has an ID.
+-- Applies an operation with an ID, once.
 local function once(s, e, op)
   local at = find(op, ':', 1, true)
   local record = KEYS[tonumber(sub(op, 2, at - 1))]
@@ -83,18 +83,18 @@ local function once(s, e, op)
   if line then return line end -- step: replay
   local applied
   line, applied = operate(s, e, op)
-  if applied or byte(line) == 110 then -- n: deleted already
-    recorded[record] = { what = what, line = match(line, '^(.-) ?%+?$') } -- a replay has not just made its key dirty
+  if applied or byte(line) == 110 then -- n: it was deleted before
+    recorded[record] = { what = what, line = match(line, '^(.-) ?%+?$') } -- without +: a replay does not make its key dirty
     records[#records + 1] = record
   end
   return line
 end
 
--- The entry that was found with text: decoded, nothing in it where there is none.
+-- Decodes the entry that MGET has found. If there is none, its table is empty.
 local function open_entry(name, text)
   local e = text and decode(text)
   if e then return e end
-  -- MGET is silent about what is no string.
+  -- MGET returns nothing for a key of another type.
   return { corrupt = text or call('EXISTS', name) == 1 }
 end
 

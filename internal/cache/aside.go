@@ -13,23 +13,23 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxAside bounds one call about keys that are set aside: Redis does nothing else meanwhile, and takes 4 to 6 µs for each.
+// maxAside bounds the keys of one call about set-aside keys: Redis does nothing else meanwhile, and needs 4 to 6 µs for each.
 const maxAside = 300
 
-// Dead is what is known of a key that Postgres refused for good. It stays dirty and goes on taking writes.
+// Dead is what is known about a key that Postgres refused for good. The key stays dirty and still takes writes.
 type Dead struct {
-	Reason   string    `json:"reason"` // what Postgres said
+	Reason   string    `json:"reason"` // the error of Postgres
 	Since    time.Time `json:"since"`
 	Attempts int       `json:"attempts"`
 }
 
-// SetAside sets dirty keys aside, all of one shard: no flush takes them up before the given time is over. Their retry does.
-// Keys that are clean are left alone. It blocks for one round trip for each 300 keys.
+// SetAside sets dirty keys of one shard aside: no flush takes them until the given time has passed, only their retry does. It ignores clean
+// keys. One round trip for each 300 keys.
 func (c *Cache) SetAside(ctx context.Context, shard counter.Shard, keys []counter.Key, until time.Duration) error {
 	return c.setAside(ctx, shard, keys, ms(until), "")
 }
 
-// Bury makes a dirty key a dead letter.
+// Bury makes a dirty key a dead letter. One round trip.
 func (c *Cache) Bury(ctx context.Context, key counter.Key, dead Dead) error {
 	note, err := json.Marshal(dead)
 	if err != nil {
@@ -51,8 +51,8 @@ func (c *Cache) setAside(ctx context.Context, shard counter.Shard, keys []counte
 	return nil
 }
 
-// Settle ends that entries are set aside, all of one shard, after Postgres has committed them as they were read. Those that are
-// still the same become clean; those that were written since join the open epoch. It may be done twice.
+// Settle takes back set-aside entries of one shard that Postgres has committed as they were read. Entries that are unchanged become clean;
+// those written since join the open epoch. It may be repeated. One round trip for each 300 entries.
 func (c *Cache) Settle(ctx context.Context, shard counter.Shard, entries []Entry) error {
 	for part := range slices.Chunk(entries, maxAside) {
 		names := []string{c.metaKey(shard), c.openKey(shard), c.sealedKey(shard), c.retryKey(shard), c.deadKey(shard)}
@@ -67,17 +67,12 @@ func (c *Cache) Settle(ctx context.Context, shard counter.Shard, entries []Entry
 	return nil
 }
 
-// Requeue puts those of keys that wait for a retry into the open epochs of their shards. Others, dead ones too, are left alone,
-// so it may be done twice. It sends no task, and leaves the retries that are there. It blocks for one bounded call for each 300
-// keys of a shard.
+// Requeue puts the given keys that wait for a retry into the open epochs of their shards. It ignores others, also dead keys, so it
+// may be repeated. It sends no task and leaves existing retry tasks alone. One bounded call for each 300 keys of a shard.
 func (c *Cache) Requeue(ctx context.Context, keys []counter.Key) error {
-	byShard := make(map[counter.Shard][]any)
-	for _, key := range keys {
-		byShard[c.Shard(key)] = append(byShard[c.Shard(key)], string(key))
-	}
-	for shard, args := range byShard {
-		for part := range slices.Chunk(args, maxAside) {
-			if _, err := c.requeue(ctx, shard, "retry", part...); err != nil {
+	for shard, all := range c.byShard(keys) {
+		for part := range slices.Chunk(all, maxAside) {
+			if _, err := c.requeue(ctx, shard, "retry", members(part)...); err != nil {
 				return err
 			}
 		}
@@ -85,20 +80,16 @@ func (c *Cache) Requeue(ctx context.Context, keys []counter.Key) error {
 	return nil
 }
 
-// RequeueDue is Requeue for up to 300 keys of a shard whose time has come.
+// RequeueDue is Requeue for up to 300 keys of a shard that are due.
 func (c *Cache) RequeueDue(ctx context.Context, shard counter.Shard) (keys []counter.Key, err error) {
 	return c.requeue(ctx, shard, "due", maxAside)
 }
 
-// Redrive puts those of keys, all of one shard, that are dead into the open epoch, and returns them. Keys that are not dead are
-// left alone, so it may be done twice. All of them are done or none. Redis does nothing else meanwhile: give it some hundred
-// keys at most. It sends no task: a sweep would find the keys, but a drain finds them sooner.
+// Redrive puts the given keys of one shard that are dead into the open epoch and returns them: all of them or none. It ignores keys that
+// are not dead, so it may be repeated. Redis does nothing else meanwhile: pass some hundred keys at most. It sends no task: a sweep would
+// find the keys, but a drain finds them sooner.
 func (c *Cache) Redrive(ctx context.Context, shard counter.Shard, keys []counter.Key) ([]counter.Key, error) {
-	args := make([]any, len(keys))
-	for i, k := range keys {
-		args[i] = string(k)
-	}
-	return c.requeue(ctx, shard, "dead", args...)
+	return c.requeue(ctx, shard, "dead", members(keys)...)
 }
 
 func (c *Cache) requeue(ctx context.Context, shard counter.Shard, which string, args ...any) ([]counter.Key, error) {
@@ -107,14 +98,10 @@ func (c *Cache) requeue(ctx context.Context, shard counter.Shard, which string, 
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("requeue keys of shard %s: %w", shard, err)
 	}
-	keys := make([]counter.Key, len(reply))
-	for i, key := range reply {
-		keys[i] = counter.Key(key)
-	}
-	return keys, nil
+	return keysOf(reply), nil
 }
 
-// DeadLetter returns what is known of key if it is dead.
+// DeadLetter returns what is known about key if it is dead.
 func (c *Cache) DeadLetter(ctx context.Context, key counter.Key) (dead Dead, found bool, err error) {
 	note, err := c.client.HGet(ctx, c.deadKey(c.Shard(key)), string(key)).Result()
 	if errors.Is(err, redis.Nil) {

@@ -1,15 +1,15 @@
--- aside.lua sets keys aside that Postgres refused, or whose rows somebody else holds locked: they stay dirty and go on taking
--- writes, but these do not put them into the open epoch any more.
+-- aside.lua sets keys aside: Postgres refused them, or their rows are locked by another transaction. They stay dirty and still take writes,
+-- but a write no longer puts them into the open epoch.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:retry
 -- KEYS[3]    {aw:07}:dead
 -- KEYS[i+3]  entry {aw:07}:c:<key>
--- ARGV[1]    ms from now until a flush may take them up; "dead": never
--- ARGV[2]    with "dead": what is known of them, JSON
+-- ARGV[1]    ms from now until a flush may take them; "dead": none may
+-- ARGV[2]    with "dead": the note, JSON
 -- ARGV[i+2]  key
 --
--- Reply: how many were set aside. Keys that are clean, or have no entry, are left alone.
+-- Reply: the number of keys set aside. It ignores keys that are clean or have no entry.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 free(KEYS[3])

@@ -81,7 +81,7 @@ func TestSettleMakesAnEntryCleanThatIsStillTheSame(t *testing.T) {
 	b.do(t, increment("a", 5))
 	b.setAside(t, time.Minute, "a") // it is in the open epoch, too
 	open := b.meta(t, "a")["open"]
-	life := b.read(t, "a").Lineage
+	lineage := b.read(t, "a").Lineage
 
 	b.settle(t, b.read(t, "a"))
 
@@ -95,7 +95,7 @@ func TestSettleMakesAnEntryCleanThatIsStillTheSame(t *testing.T) {
 	o := b.do(t, increment("a", 1))[0]
 	require.Equal(t, int64(1), o.Backlog, "dirty again")
 	again := b.dirtyEntry(t, "a")
-	require.Greater(t, again.Lineage, life, "a life's number is never used twice")
+	require.Greater(t, again.Lineage, lineage, "the number of a lineage is never used twice")
 	require.Equal(t, int64(1), again.Base)
 	require.Equal(t, time.Duration(-1), b.redis.PTTL(t.Context(), b.entryKey("a")).Val())
 }
@@ -125,7 +125,7 @@ func TestSettlePutsAnEntryWrittenMeanwhileIntoTheOpenEpoch(t *testing.T) {
 		b.settle(t, committed)
 		require.Equal(t, []string{"open"}, b.in(t, "a"))
 		require.Equal(t, map[string]string{"v": "2", "n": "2"}, b.entry(t, "a"))
-		require.Equal(t, committed.Lineage, b.dirtyEntry(t, "a").Lineage, "it is the same life, of which Postgres has a part")
+		require.Equal(t, committed.Lineage, b.dirtyEntry(t, "a").Lineage, "it is the same lineage, of which Postgres has a part")
 		require.Equal(t, b.meta(t, "a")["requeued"], b.whole(t, "a")["e"])
 		require.NotEmpty(t, b.meta(t, "a")["requeued"], "who waits for its older writes must know")
 	}
@@ -203,7 +203,7 @@ func TestRequeuedKeysAreDueAndTheOthersAreLeftAlone(t *testing.T) {
 
 	for range 2 {
 		require.NoError(t, b.cache.Requeue(t.Context(), append(keys, aside, "elsewhere")))
-		require.Equal(t, []cache.Condition{cache.Pending, cache.IsDead, cache.Pending, cache.Clean}, b.conditions(t, 1, keys...))
+		require.Equal(t, []cache.Condition{cache.Pending, cache.IsDead, cache.Pending, cache.Clean}, b.conditions(t, keys...))
 		left, err := b.cache.UnflushedOf(t.Context(), keys, nil)
 		require.NoError(t, err)
 		require.Len(t, left.At, testShards)
@@ -303,7 +303,7 @@ func TestWhatIsNoEntryCanBeSetAsideAndComesBack(t *testing.T) {
 	require.NoError(t, b.redis.HSet(t.Context(), b.entryKey(keys[1]), "v", "1").Err())
 	b.setAside(t, 0, keys...)
 	require.True(t, b.commit(t, e))
-	require.Equal(t, []cache.Condition{cache.Pending, cache.Pending}, b.conditions(t, 1, keys...))
+	require.Equal(t, []cache.Condition{cache.Pending, cache.Pending}, b.conditions(t, keys...))
 
 	b.settle(t, b.read(t, keys[0]), b.read(t, keys[1]))
 	require.Equal(t, []string{"retry"}, b.in(t, keys[0]), "Postgres cannot have it")
@@ -328,7 +328,7 @@ func TestAnEntryDeletedByHandWhileItIsSetAsideIsSettled(t *testing.T) {
 	require.Empty(t, b.in(t, "a"))
 }
 
-// Somebody deleted the entry, and it was brought in from Postgres again: Postgres has it, and there is nothing to try again.
+// The entry was deleted by hand and hydrated again: Postgres has it, and there is nothing to retry.
 func TestACleanEntryThatIsDueForARetryStaysClean(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -11,156 +11,154 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Backlog is how much Postgres is behind.
+// Backlog is what Postgres does not have yet, of one shard or of all.
 type Backlog struct {
-	// Dirty is how many keys Postgres does not have in their newest state, without the dead ones. One that was written again
-	// while its shard is being flushed is counted twice for that time.
-	Dirty  int64
-	Dead   int64         // keys that Postgres refused for good
-	Oldest time.Duration // since the first write of the oldest epoch that is not flushed
+	// Dirty is the number of keys whose newest state Postgres does not have, without the dead ones. A key that was written again
+	// while its shard is being flushed counts twice meanwhile.
+	Dirty    int64
+	Retrying int64         // of the dirty keys: those set aside, because Postgres refused them or their rows were locked
+	Dead     int64         // keys that Postgres refused for good
+	Oldest   time.Duration // since the first write of the oldest epoch that is not flushed
 
-	Uncounted int // shards that could not be asked, and are in none of the above
+	Uncounted int // shards that did not answer: they are in none of the numbers above
 }
 
 // ShardBacklog is the Backlog of one shard.
 type ShardBacklog struct {
 	Backlog
 
-	Retrying int64 // of the dirty keys: those that Postgres refused, or whose rows were locked, and that wait for their next attempt
-	Unknown  bool  // the node of the cluster that has it does not answer; all else is 0
+	Unknown bool // Redis, on a cluster the shard's node, did not answer; all else is 0
 
-	state shardState
+	meta             shardMeta
+	inOpen, inSealed int64         // keys
+	due              int64         // keys that were set aside until now or earlier
+	taken            bool          // a drain is flushing it
+	ahead            time.Duration // how far in the future the oldest epoch began: Redis's clock has been set back since
+	err              error         // why it is Unknown
 }
 
-// shardState is what Redis says of a shard's epochs.
-type shardState struct {
-	shardMeta
+// Backlogs is the backlog of every shard, by shard.
+type Backlogs []ShardBacklog
 
-	inOpen, inSealed int64 // keys
-	due              int64 // keys that were set aside and whose time has come
-	taken            bool  // somebody flushes it
-
-	ahead time.Duration // how far in the future its oldest epoch began, since Redis's clock has been set back
+// Sum is the backlog of all shards.
+func (b Backlogs) Sum() Backlog {
+	var sum Backlog
+	for i := range b {
+		if b[i].Unknown {
+			sum.Uncounted++
+		}
+		sum.Dirty += b[i].Dirty
+		sum.Retrying += b[i].Retrying
+		sum.Dead += b[i].Dead
+		sum.Oldest = max(sum.Oldest, b[i].Oldest)
+	}
+	return sum
 }
 
-// shardCounts are the commands about one shard that has something to count.
+// Err is why some shard is Unknown; nil if none is. If a node says why it does not serve (see Denial), it is that error.
+func (b Backlogs) Err() error {
+	var failed, denied error
+	for i := range b {
+		failed = cmp.Or(failed, b[i].err)
+		if Denial(b[i].err) != "" {
+			denied = cmp.Or(denied, b[i].err)
+		}
+	}
+	if failed == nil {
+		return nil
+	}
+	return fmt.Errorf("count dirty keys: %w", cmp.Or(denied, failed))
+}
+
+// Backlogs reads the backlog of every shard. It fails only if no shard answers; else those that do not are Unknown. It takes two round
+// trips (on a cluster, one to each node): three commands, and seven of constant or logarithmic time for each shard that has something
+// to count.
+func (c *Cache) Backlogs(ctx context.Context) (Backlogs, error) {
+	counts, now, err := c.countShards(ctx)
+	shards := make(Backlogs, c.shards)
+	for i := range shards {
+		b := &shards[i]
+		if b.err = err; err == nil && counts[i] != nil {
+			b.err = b.fill(counts[i], now)
+		}
+		b.Unknown = b.err != nil
+	}
+	if shards.Sum().Uncounted == c.shards {
+		return shards, shards.Err()
+	}
+	return shards, nil
+}
+
+// Backlog is the sum of Backlogs. It fails also if a single shard does not answer, with the sum of the others.
+func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
+	shards, _ := c.Backlogs(ctx)
+	return shards.Sum(), shards.Err()
+}
+
+// Overdue returns the shards whose oldest epoch has waited for at least age, or that have set-aside keys that are due. It leaves out shards
+// that are being flushed and those that do not answer. It fails only if none answers.
+func (c *Cache) Overdue(ctx context.Context, age time.Duration) ([]counter.Shard, error) {
+	shards, err := c.Backlogs(ctx)
+	var overdue []counter.Shard
+	for i := range shards {
+		b := &shards[i]
+		if !b.taken && (b.due > 0 || (b.oldest() > 0 && max(b.Oldest, b.ahead) >= age)) {
+			overdue = append(overdue, counter.Shard(i))
+		}
+	}
+	return overdue, err
+}
+
+// shardCounts are the pending replies about one shard.
 type shardCounts struct {
-	opened, sealed, retry, dead, due, taken *redis.IntCmd
+	open, sealed, retry, dead, due, taken *redis.IntCmd
 
 	meta *redis.StringCmd
 }
 
-// countShard asks for a shard, and what is due at a time, ms.
+// countShard asks for a shard, and for the keys that are due at a time in ms.
 func (c *Cache) countShard(ctx context.Context, pipe redis.Pipeliner, s counter.Shard, at int64) *shardCounts {
 	return &shardCounts{
-		opened: pipe.SCard(ctx, c.openKey(s)),
+		open:   pipe.SCard(ctx, c.openKey(s)),
 		sealed: pipe.SCard(ctx, c.sealedKey(s)),
 		retry:  pipe.ZCard(ctx, c.retryKey(s)),
 		dead:   pipe.HLen(ctx, c.deadKey(s)),
 		due:    pipe.ZCount(ctx, c.retryKey(s), "-inf", itoa(at)),
 		taken:  pipe.Exists(ctx, c.drainKey(s)),
-		meta:   pipe.Get(ctx, c.metaKey(s)), // last: what has left its epoch or its retry since it was counted is in here
+		meta:   pipe.Get(ctx, c.metaKey(s)), // last: it shows what has left its epoch or its retry since it was counted
 	}
 }
 
-// read returns the shard's meta, if all has been answered.
-func (n *shardCounts) read() (shardMeta, error) {
+// fill reads the replies about a shard. After an error all is 0.
+func (b *ShardBacklog) fill(n *shardCounts, now int64) error {
 	meta, err := metaOf(n.meta)
-	return meta, cmp.Or(n.opened.Err(), n.sealed.Err(), n.retry.Err(), n.dead.Err(), n.due.Err(), n.taken.Err(), err)
-}
-
-// fill adds what has been counted.
-func (b *ShardBacklog) fill(n *shardCounts, meta shardMeta, now int64) {
-	b.state.shardMeta = meta
-	b.state.inOpen, b.state.inSealed = n.opened.Val(), n.sealed.Val()
-	b.state.due, b.state.taken = n.due.Val(), n.taken.Val() > 0
-	b.Retrying, b.Dead = n.retry.Val(), n.dead.Val()
-	b.Dirty = b.state.inOpen + b.state.inSealed + b.Retrying
-	if oldest := b.state.oldest(); oldest > 0 {
-		b.Oldest = max(0, time.Duration(now-oldest)*time.Millisecond)
-		b.state.ahead = max(0, time.Duration(oldest-now)*time.Millisecond)
+	err = cmp.Or(n.open.Err(), n.sealed.Err(), n.retry.Err(), n.dead.Err(), n.due.Err(), n.taken.Err(), err)
+	if err != nil {
+		return err
 	}
+	b.meta, b.inOpen, b.inSealed, b.due, b.taken = meta, n.open.Val(), n.sealed.Val(), n.due.Val(), n.taken.Val() > 0
+	b.Retrying, b.Dead = n.retry.Val(), n.dead.Val()
+	b.Dirty = b.inOpen + b.inSealed + b.Retrying
+	if oldest := b.oldest(); oldest > 0 {
+		b.Oldest = max(0, time.Duration(now-oldest)*time.Millisecond)
+		b.ahead = max(0, time.Duration(oldest-now)*time.Millisecond)
+	}
+	return nil
 }
 
-// oldest is when the first key of the oldest epoch was written, ms; 0: there is none.
-func (s *shardState) oldest() int64 {
+// oldest is when the first key of the oldest epoch was written, in ms; 0: there is none.
+func (b *ShardBacklog) oldest() int64 {
 	switch {
-	case s.sealed > 0 && s.sealedSince > 0: // all of its keys may have been dropped: it is still to be committed
-		return s.sealedSince
-	case s.inOpen > 0:
-		return s.since
+	case b.meta.sealed > 0 && b.meta.sealedSince > 0: // even if all of its keys were dropped: it is still to be committed
+		return b.meta.sealedSince
+	case b.inOpen > 0:
+		return b.meta.since
 	}
 	return 0
 }
 
-// Backlog counts all shards, in two round trips (on a cluster, one to each node): a few commands, and seven of constant or logarithmic
-// time for each shard that has something to count. Where some cannot be asked it returns an error and what the others have.
-func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
-	shards, err := c.backlogs(ctx)
-	var sum Backlog
-	for i := range shards {
-		b := &shards[i]
-		if b.Unknown {
-			sum.Uncounted++
-			continue
-		}
-		sum.Dirty += b.Dirty
-		sum.Dead += b.Dead
-		sum.Oldest = max(sum.Oldest, b.Oldest)
-	}
-	return sum, err
-}
-
-// BacklogByShard counts each shard, as Backlog does. Shards that cannot be asked are Unknown; if none can, it is an error.
-func (c *Cache) BacklogByShard(ctx context.Context) ([]ShardBacklog, error) {
-	shards, err := c.backlogs(ctx)
-	for i := range shards {
-		if !shards[i].Unknown {
-			return shards, nil
-		}
-	}
-	return nil, err
-}
-
-// DirtyCount counts the keys that are dirty or dead. A shard that cannot be asked counts as 0, unless none can: then it is an
-// error. Else the limit that goes by it would stand still while one node of a cluster is away.
-func (c *Cache) DirtyCount(ctx context.Context) (int64, error) {
-	sum, err := c.Backlog(ctx)
-	if sum.Uncounted == c.shards {
-		return 0, err
-	}
-	return sum.Dirty + sum.Dead, nil
-}
-
-// backlogs counts each shard. With an error, it is that of a node which says why it does not serve, where there is one.
-func (c *Cache) backlogs(ctx context.Context) ([]ShardBacklog, error) {
-	counts, now, err := c.countShards(ctx)
-	out := make([]ShardBacklog, c.shards)
-	var failed, denied error
-	for i := range out {
-		e := err
-		if e == nil && counts[i] != nil {
-			var meta shardMeta
-			if meta, e = counts[i].read(); e == nil {
-				out[i].fill(counts[i], meta, now)
-			}
-		}
-		if e != nil {
-			out[i] = ShardBacklog{Unknown: true}
-			failed = cmp.Or(failed, e)
-			if Denial(e) != "" {
-				denied = cmp.Or(denied, e)
-			}
-		}
-	}
-	if failed != nil {
-		return out, fmt.Errorf("count dirty keys: %w", cmp.Or(denied, failed))
-	}
-	return out, nil
-}
-
-// countShards asks for each shard that has something to count, nil for the others, and for the time, ms. On a cluster it asks for
-// all of them at once: a node that hangs would leave no time to ask the others for more.
+// countShards asks for each shard that has something to count (nil for the others), and for the time in ms. On a cluster it asks for all of
+// them at once: a node that hangs would leave no time for a second question to the others.
 func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int64, err error) {
 	counts = make([]*shardCounts, c.shards)
 	pipe := c.client.Pipeline()
@@ -171,19 +169,17 @@ func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int
 			counts[i] = c.countShard(ctx, pipe, counter.Shard(i), now)
 		}
 		_ = send(ctx, pipe)     // each command has its own error
-		if clock.Err() == nil { // else the node that was asked for it is away: our own clock is better than none
+		if clock.Err() == nil { // else the node that was asked is away, and our own clock is better than none
 			now = clock.Val().UnixMilli()
 		}
 		return counts, now, nil
 	}
-	busy, now, err := c.overview(ctx)
+	busy, now, err := c.busyShards(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	for i := range counts {
-		if busy[i] {
-			counts[i] = c.countShard(ctx, pipe, counter.Shard(i), now)
-		}
+	for _, s := range busy {
+		counts[s] = c.countShard(ctx, pipe, s, now)
 	}
 	if pipe.Len() > 0 {
 		_ = send(ctx, pipe) // each command has its own error
@@ -191,8 +187,8 @@ func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int
 	return counts, now, nil
 }
 
-// overview tells which shards have something to count, and the time, ms: three commands in one round trip.
-func (c *Cache) overview(ctx context.Context) (busy []bool, now int64, err error) {
+// busyShards returns the shards that have something to count, and the time in ms. Three commands in one round trip.
+func (c *Cache) busyShards(ctx context.Context) (busy []counter.Shard, now int64, err error) {
 	names, asideNames := make([]string, c.shards), make([]string, 0, 2*c.shards)
 	for i := range names {
 		s := counter.Shard(i)
@@ -204,32 +200,11 @@ func (c *Cache) overview(ctx context.Context) (busy []bool, now int64, err error
 	if err := send(ctx, pipe); err != nil {
 		return nil, 0, err
 	}
-	busy = make([]bool, c.shards)
 	for i, text := range metas.Val() {
 		meta, err := decodeMeta(text)
-		busy[i] = err != nil || meta.since > 0 || meta.sealed > 0 || aside.Val() > 0
-	}
-	return busy, clock.Val().UnixMilli(), nil
-}
-
-// Overdue returns the shards whose oldest epoch has been waiting for at least age, or of which keys that were set aside are due.
-// A shard that is being flushed is not among them, nor one that cannot be asked, unless none can: then it is an error.
-func (c *Cache) Overdue(ctx context.Context, age time.Duration) ([]counter.Shard, error) {
-	shards, err := c.backlogs(ctx)
-	var overdue []counter.Shard
-	unknown := 0
-	for i := range shards {
-		b := &shards[i]
-		switch {
-		case b.Unknown:
-			unknown++
-		case b.state.taken:
-		case b.state.due > 0, b.state.oldest() > 0 && max(b.Oldest, b.state.ahead) >= age:
-			overdue = append(overdue, counter.Shard(i))
+		if err != nil || meta.since > 0 || meta.sealed > 0 || aside.Val() > 0 {
+			busy = append(busy, counter.Shard(i))
 		}
 	}
-	if unknown == c.shards {
-		return nil, err
-	}
-	return overdue, nil
+	return busy, clock.Val().UnixMilli(), nil
 }

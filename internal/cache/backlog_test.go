@@ -9,6 +9,8 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
 func (b *testBundle) overdue(t *testing.T, age time.Duration) []counter.Shard {
@@ -82,16 +84,14 @@ func TestBacklogIsThatOfEachShard(t *testing.T) {
 	b.seal(t, keys[0])
 	b.do(t, increment(keys[3], 1))
 
-	shards, err := b.cache.BacklogByShard(t.Context())
+	shards, err := b.cache.Backlogs(t.Context())
 	require.NoError(t, err)
 	require.Len(t, shards, testShards)
 	require.Equal(t, int64(1), shards[1].Retrying)
 	require.Equal(t, int64(1), shards[1].Dead)
 	require.Equal(t, int64(4), shards[1].Dirty, "two that are sealed, one of them written since, and the one that waits")
 	require.Zero(t, shards[0].Dirty+shards[0].Dead+shards[0].Retrying)
-	n, err := b.cache.DirtyCount(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, int64(5), n)
+	require.Equal(t, cache.Backlog{Dirty: 4, Retrying: 1, Dead: 1, Oldest: shards[1].Oldest}, shards.Sum())
 }
 
 func TestUnflushedIsWhatWasWrittenBeforeTheMoment(t *testing.T) {
@@ -143,4 +143,20 @@ func TestAnEpochThatWasEmptiedIsAsOldAsItsNextWrite(t *testing.T) {
 
 	require.Empty(t, b.overdue(t, time.Minute))
 	require.Equal(t, cache.Early, b.take(t, b.cache.Shard("a"), cache.Taking{MinAge: time.Minute}).State)
+}
+
+func TestARedisThatDoesNotLetUsInSaysWhy(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{})
+	require.NoError(t, setupOn(t, server.URL()).redis.Do(t.Context(), "ACL", "SETUSER", "weak", "on", ">secret", "~*", "+time").Err())
+	for user, word := range map[string]string{"": "NOAUTH", "nobody:wrong@": "WRONGPASS", "weak:secret@": "NOPERM"} {
+		b := setupOn(t, "redis://"+user+server.Addr()+"/0")
+		_, err := b.cache.Backlogs(t.Context())
+		require.Equal(t, word, cache.Denial(err), "%v", err)
+		backlog, err := b.cache.Backlog(t.Context())
+		require.Equal(t, word, cache.Denial(err), "%+v is not known to be all", backlog)
+		_, err = b.cache.Overdue(t.Context(), 0)
+		require.Equal(t, word, cache.Denial(err))
+	}
+	require.Empty(t, cache.Denial(nil))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -13,23 +12,23 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Level is where in Redis a write has to be.
+// Level is how durable a write has to be in Redis.
 type Level int
 
 // The levels.
 const (
-	OnReplicas Level = iota // on so many replicas, in their memory
-	OnDisk                  // in the append-only file, flushed to the disk of the primary
+	OnReplicas Level = iota // in the memory of a number of replicas
+	OnDisk                  // in the append-only file on the primary's disk
 )
 
 const (
-	// barrierRound bounds one WAIT: those who come meanwhile wait for the next.
+	// barrierRound bounds one WAIT. Callers that come meanwhile share the next.
 	barrierRound = 500 * time.Millisecond
 
-	// barrierFresh is how long a connection is taken for alive, and the settings of the server for known.
+	// barrierFresh is how long a connection counts as alive, and the settings of the server as known.
 	barrierFresh = time.Second
 
-	// markerTTL is how long the key stays whose write is waited for.
+	// markerTTL is how long the marker key is kept.
 	markerTTL = time.Minute
 )
 
@@ -39,9 +38,9 @@ var (
 	ErrNotReached  = errors.New("not reached")
 )
 
-// Barrier makes sure that writes which Redis has answered are on replicas, or on disk. WAIT counts what its own connection has
-// written, so a marker is written on that connection first: replicas and the file get it after all writes before it. One marker
-// and one WAIT serve all who have come while the ones before were under way. It is safe for concurrent use.
+// Barrier waits until writes that Redis has answered are on replicas, or on disk. WAIT covers only writes of its own connection, so the
+// Barrier writes a marker on that connection first: replicas and the file receive it after all earlier writes. One marker and one WAIT
+// serve all callers that came while the previous WAIT was in flight. It is safe for concurrent use.
 type Barrier struct {
 	cache    *Cache
 	replicas int
@@ -50,13 +49,12 @@ type Barrier struct {
 	lines map[*redis.Client]*line
 }
 
-// NewBarrier returns a Barrier for which OnReplicas means that many. Close ends its connections.
+// NewBarrier returns a Barrier for which OnReplicas means that many replicas. Close closes its connections.
 func (c *Cache) NewBarrier(replicas int) *Barrier {
 	return &Barrier{cache: c, replicas: replicas, lines: make(map[*redis.Client]*line)}
 }
 
-// Close ends the connections, when nobody waits any more: a round that nobody is interested in may still be under way, and
-// is let end.
+// Close closes the connections. Call it when nobody waits any more; it blocks until the round in flight has ended.
 func (b *Barrier) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -68,17 +66,16 @@ func (b *Barrier) Close() {
 	}
 }
 
-// Pass is for writes to some keys which are about to be made.
+// Pass belongs to a number of writes that follow Begin.
 type Pass struct {
-	level  Level
-	epochs map[*line]int
+	level Level
+	conns map[*line]int // the number of each connection at Begin
 }
 
-// Begin is to be called before the writes: it makes sure that there is a connection to each server that has the keys. As long
-// as it holds, that is the server which has the writes, not one that has taken over without them. ErrNoSuchLevel: the server
-// cannot give the level at all.
+// Begin connects to each server that has the keys; call it before the writes. While that connection holds, the server is the one that has
+// the writes, not another that was promoted without them. It returns ErrNoSuchLevel if the server cannot give the level at all.
 func (b *Barrier) Begin(ctx context.Context, level Level, keys []counter.Key) (*Pass, error) {
-	p := &Pass{level: level, epochs: make(map[*line]int)}
+	p := &Pass{level: level, conns: make(map[*line]int)}
 	seen := make(map[counter.Shard]bool)
 	for _, key := range keys {
 		shard := b.cache.Shard(key)
@@ -90,10 +87,10 @@ func (b *Barrier) Begin(ctx context.Context, level Level, keys []counter.Key) (*
 		if err != nil {
 			return nil, err
 		}
-		if _, known := p.epochs[l]; known {
+		if _, known := p.conns[l]; known {
 			continue
 		}
-		if p.epochs[l], err = l.ready(ctx, level); err != nil {
+		if p.conns[l], err = l.ready(ctx, level); err != nil {
 			return nil, err
 		}
 		if !b.cache.cluster {
@@ -103,10 +100,10 @@ func (b *Barrier) Begin(ctx context.Context, level Level, keys []counter.Key) (*
 	return p, nil
 }
 
-// Await blocks until the writes that were made since Begin are where they are to be, or ctx ends: ErrNotReached.
+// Await blocks until the writes since Begin have reached the level. It returns ErrNotReached if ctx ends before, or the connection breaks.
 func (p *Pass) Await(ctx context.Context) error {
-	for l, epoch := range p.epochs {
-		if err := l.await(ctx, p.level, epoch); err != nil {
+	for l, number := range p.conns {
+		if err := l.await(ctx, p.level, number); err != nil {
 			return err
 		}
 	}
@@ -135,37 +132,37 @@ func (b *Barrier) line(ctx context.Context, shard counter.Shard) (*line, error) 
 	return b.lines[client], nil
 }
 
-// line is a connection to one primary, and those who wait on it.
+// line is a connection to one primary and the callers that wait on it.
 type line struct {
 	client   *redis.Client
 	replicas int
-	marker   string // the key; on a cluster, one that the server has
+	marker   string // the marker key; on a cluster, one of a shard that the server has
 
 	mu      sync.Mutex
 	conn    *redis.Conn // nil: none
-	epoch   int         // of conn; another after it broke
-	used    time.Time   // when conn was known to be good
-	always  bool        // the append-only file is flushed before each answer
-	waitAOF bool        // the server has an append-only file, and WAITAOF
-	running bool        // rounds are
+	number  int         // of conn: another after it broke
+	used    time.Time   // when conn last worked
+	always  bool        // the append-only file is flushed to disk before each answer
+	waitAOF bool        // the server has an append-only file and knows WAITAOF
+	running bool        // rounds are running
 	rounds  sync.WaitGroup
 	next    map[Level]*round
 }
 
-// round is one WAIT for all who have come before it began.
+// round is one WAIT for all callers that came before it began.
 type round struct {
-	done  chan struct{}
-	epoch int
-	err   error
+	done   chan struct{}
+	number int // of its connection
+	err    error
 }
 
-// ready makes sure of the connection and says which it is.
-func (l *line) ready(ctx context.Context, level Level) (epoch int, err error) {
+// ready makes sure that there is a connection and returns its number.
+func (l *line) ready(ctx context.Context, level Level) (number int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ctx = context.WithoutCancel(ctx) // a caller that leaves must not break it for others; the client's time-outs bound it
+	ctx = context.WithoutCancel(ctx) // a caller that leaves must not break the connection of others; the client's time-outs bound this
 	if l.conn != nil && !l.running && time.Since(l.used) > barrierFresh && l.learn(ctx) != nil {
-		l.drop() // it was idle, so hardly anybody loses by that
+		l.drop() // it was idle, so hardly any caller depends on it
 	}
 	if l.conn == nil {
 		l.conn = l.client.Conn()
@@ -177,42 +174,35 @@ func (l *line) ready(ctx context.Context, level Level) (epoch int, err error) {
 	if level == OnDisk && !l.always && !l.waitAOF {
 		return 0, ErrNoSuchLevel
 	}
-	return l.epoch, nil
+	return l.number, nil
 }
 
-// drop gives the connection up. The lock is held.
+// drop closes the connection. The lock is held.
 func (l *line) drop() {
 	if l.conn != nil {
 		_ = l.conn.Close()
 		l.conn = nil
 	}
 	l.used = time.Time{}
-	l.epoch++
+	l.number++
 }
 
-// learn asks the server what it can. The lock is held, and no round is running.
+// learn asks the server what it supports. The lock is held, and no round is running.
 func (l *line) learn(ctx context.Context) error {
-	info, err := l.conn.Info(ctx, "server").Result()
+	text, err := l.conn.Info(ctx, "server").Result()
 	if err != nil {
 		return err
 	}
 	l.used = time.Now()
-	// A server that does not show its settings may still have a file: WAITAOF says so.
+	// A server that hides its settings may still have a file: WAITAOF finds out.
 	settings, err := l.conn.ConfigGet(ctx, "append*").Result()
 	l.always = err == nil && settings["appendonly"] == "yes" && settings["appendfsync"] == "always"
-	l.waitAOF = hasWaitAOF(info) && (err != nil || settings["appendonly"] == "yes")
+	info := ParseInfo(text)
+	l.waitAOF = info.AtLeast(7, 2) && (err != nil || settings["appendonly"] == "yes")
 	return nil
 }
 
-// hasWaitAOF reads from INFO whether the server is Redis 7.2 or newer, or Valkey, which began there.
-func hasWaitAOF(info string) bool {
-	_, rest, _ := strings.Cut(info, "redis_version:")
-	var major, minor int
-	_, err := fmt.Sscanf(rest, "%d.%d", &major, &minor)
-	return err == nil && (major > 7 || (major == 7 && minor >= 2))
-}
-
-func (l *line) await(ctx context.Context, level Level, epoch int) error {
+func (l *line) await(ctx context.Context, level Level, number int) error {
 	for {
 		r := l.join(level)
 		select {
@@ -221,8 +211,8 @@ func (l *line) await(ctx context.Context, level Level, epoch int) error {
 			return ErrNotReached
 		}
 		switch {
-		case r.epoch != epoch:
-			return fmt.Errorf("%w: the connection broke: the primary may be another", ErrNotReached)
+		case r.number != number:
+			return fmt.Errorf("%w: the connection broke: another server may be the primary now", ErrNotReached)
 		case r.err == nil:
 			return nil
 		case !errors.Is(r.err, ErrNotReached):
@@ -233,7 +223,7 @@ func (l *line) await(ctx context.Context, level Level, epoch int) error {
 	}
 }
 
-// join returns the next round to begin.
+// join returns the next round that will begin.
 func (l *line) join(level Level) *round {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -247,7 +237,7 @@ func (l *line) join(level Level) *round {
 	return l.next[level]
 }
 
-// run runs rounds while somebody waits for one. Each is bounded by the client's time-outs.
+// run runs rounds while callers wait for one. The client's time-outs bound each.
 func (l *line) run() {
 	for {
 		l.mu.Lock()
@@ -262,12 +252,12 @@ func (l *line) run() {
 			return
 		}
 		delete(l.next, level)
-		r.epoch = l.epoch
+		r.number = l.number
 		conn, always := l.conn, l.always
 		l.mu.Unlock()
 
 		if conn == nil {
-			r.err = errors.New("the connection broke before")
+			r.err = errors.New("the connection broke")
 		} else {
 			r.err = l.wait(conn, level, always)
 		}
@@ -283,7 +273,7 @@ func (l *line) run() {
 	}
 }
 
-// wait writes the marker and waits until it is where it is to be.
+// wait writes the marker and waits until it has reached the level.
 func (l *line) wait(conn *redis.Conn, level Level, always bool) error {
 	ctx := context.Background()
 	if err := conn.Set(ctx, l.marker, "1", markerTTL).Err(); err != nil {
@@ -296,7 +286,7 @@ func (l *line) wait(conn *redis.Conn, level Level, always bool) error {
 		want = int64(l.replicas)
 		got, err = conn.Wait(ctx, l.replicas, barrierRound).Result()
 	case always:
-		return nil // the answer to the marker came after the file was flushed, and the marker is behind the writes in it
+		return nil // the marker was answered after the file was flushed, and comes after the writes in it
 	default:
 		var both []int64
 		want = 1

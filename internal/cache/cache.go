@@ -1,13 +1,14 @@
-// Package cache is the Redis side of afterwrite: the entries that hold counters, the epochs that say which of them Postgres
-// does not have yet, and the Lua scripts that change both in one atomic step.
+// Package cache is the Redis side of afterwrite: the entries that hold counters, the epochs that say which of them Postgres does not have
+// yet, and the Lua scripts that change both in one atomic step. docs/glossary.md defines the terms.
 //
 //   - Writer batches the operations of concurrent requests into one script call (apply.lua).
-//   - Cache.Hydrate brings in what Postgres has of cold keys (hydrate.lua).
-//   - Cache.Seal takes a shard for a flush and seals its open epoch (seal.lua), Cache.EpochKeys and Cache.Read read it, and
-//     Cache.Commit moves the watermark when Postgres has all of it (commit.lua).
-//   - Cache.SetAside, Cache.Bury, Cache.Settle and Cache.Requeue are about keys that Postgres refused (aside.lua, settle.lua,
-//     requeue.lua), and Cache.Reconcile repairs those of which Postgres has more than a Redis that lost its tail (reconcile.lua).
-//   - Cache.EvictIdle removes entries that are clean and have not been written for long (evict.lua).
+//   - Cache.Hydrate fills the entries of cold keys from Postgres (hydrate.lua).
+//   - Cache.Seal takes a shard for a flush and seals its open epoch (seal.lua), Cache.EpochKeys and Cache.Read read it, and Cache.Commit
+//     moves the watermark when Postgres has all of it (commit.lua).
+//   - Cache.SetAside, Cache.Bury, Cache.Settle and Cache.Requeue handle keys that Postgres refused (aside.lua, settle.lua, requeue.lua).
+//   - Cache.Reconcile repairs entries of a Redis that has lost its latest writes (reconcile.lua).
+//   - Cache.EvictIdle removes clean entries that have not been written for long (evict.lua).
+//   - Cache.Backlogs counts what Postgres does not have yet, and ReadInfo reads what Redis reports about itself.
 //
 // # Keys
 //
@@ -16,17 +17,17 @@
 //	{aw:07}:c:<key>   string  the entry: value, version, epoch of the last write, and rarely more (see entry.lua)
 //	{aw:07}:open      set     keys written in the open epoch
 //	{aw:07}:sealed    set     keys of the epoch that is being flushed
-//	{aw:07}:meta      string  the IDs of its epochs, and since when they have keys (see entry.lua)
-//	{aw:07}:retry     zset    key -> ms when a flush may take it up again
-//	{aw:07}:dead      hash    key -> Dead as JSON
-//	{aw:07}:i:<ID>..  string  what an operation with an ID was and what was answered, with a TTL
-//	{aw:07}:drain     string  who flushes the shard now, with a TTL
-//	aw:meta           hash    shards, layout; which data it is, and who noticed that it began anew
-//	aw:acks           channel a shard's tag, when keys of it have reached Postgres
+//	{aw:07}:meta      string  the IDs of its epochs, and when their first keys were written (see entry.lua)
+//	{aw:07}:retry     zset    set-aside key -> ms when a flush may take it again
+//	{aw:07}:dead      hash    dead key -> Dead as JSON
+//	{aw:07}:i:<ID>..  string  an operation with an ID and its answer, with a TTL
+//	{aw:07}:drain     string  the owner that flushes the shard, with a TTL
+//	aw:meta           hash    shards, layout; an ID of this data, and who noticed that it is new
+//	aw:acks           channel the tag of a shard whose keys have reached Postgres
 //
 // In a namespace every name begins with it: {ns:aw:07}:open, ns:aw:meta, ns:aw:acks (see Options.Prefix).
 //
-// An epoch's ID is Redis's clock in microseconds, and greater than any before it. All times are of Redis's own clock.
+// An epoch's ID is Redis's clock in microseconds, and greater than all IDs before it. All times are of Redis's clock.
 package cache
 
 import (
@@ -43,8 +44,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// absentTTL is how long the entry of a key that Postgres does not have either is kept when no write follows: long
-// enough for the write it was made for, short enough that it costs nothing.
+// absentTTL is how long the entry of a key without a row is kept if no write follows: long enough for the write that it was made for, short
+// enough that it costs nothing.
 const absentTTL = 10 * time.Second
 
 // Options are the settings of a Cache.
@@ -53,7 +54,7 @@ type Options struct {
 	Prefix string
 
 	Shards   int           // 1 to counter.MaxShards
-	CleanTTL time.Duration // how long an entry is kept after its last write, once Postgres has it
+	CleanTTL time.Duration // how long a clean entry is kept after its last write
 
 	// RecordTTL is how long the answer to an operation with an ID is kept; 0 takes 24 h.
 	RecordTTL time.Duration
@@ -69,14 +70,14 @@ type Cache struct {
 	cleanTTL time.Duration
 	cluster  bool
 
-	name  string                 // of this Cache; no other has the same
-	birth atomic.Pointer[string] // of the Redis that it knows; nil: none yet
+	name  string                 // random, to tell this Cache from others
+	birth atomic.Pointer[string] // the ID of the data that it knows; nil: none yet
 
 	recordTTL string   // ms
-	prefixes  []string // of the entries, by shard: made once, since every operation needs one
+	prefixes  []string // of entry keys, by shard: made once, since every operation needs one
 }
 
-// New returns a Cache on client, which stays the caller's to close. The client must not retry (see Connect).
+// New returns a Cache on client, which the caller closes. The client must not retry (see Connect).
 func New(client redis.UniversalClient, options Options) *Cache {
 	_, cluster := client.(*redis.ClusterClient)
 	c := &Cache{
@@ -108,7 +109,7 @@ func (c *Cache) Now(ctx context.Context) (int64, error) {
 	return t.UnixMilli(), nil
 }
 
-// The names of a shard's keys.
+// The keys of a shard.
 
 func (c *Cache) tag(s counter.Shard) string       { return c.tagPrefix() + s.String() + "}" }
 func (c *Cache) tagPrefix() string                { return "{" + c.prefix + "aw:" }
@@ -123,7 +124,7 @@ func (c *Cache) entryKey(key counter.Key) string {
 	return c.prefixes[c.Shard(key)] + string(key)
 }
 
-// recordKey is where the answer to the operation with this ID is kept. Neither an ID nor a key holds a NUL.
+// recordKey is the key of the answer to the operation with this ID. Neither an ID nor a key holds a NUL.
 func (c *Cache) recordKey(key counter.Key, id string) string {
 	return c.tag(c.Shard(key)) + ":i:" + id + "\x00" + string(key)
 }

@@ -9,32 +9,48 @@ import (
 )
 
 const (
-	// sampleAge is how old the numbers may be that a scrape gets: scrapes of many are as cheap as of one.
+	// sampleAge bounds the age of what a scrape gets: many scrapes cost Redis as little as one.
 	sampleAge = time.Second
-	// sampleTimeout bounds what a scrape waits for Redis.
+	// sampleTimeout bounds how long a scrape waits for Redis.
 	sampleTimeout = 2 * time.Second
 )
 
+func gaugeDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, nil, nil)
+}
+
 var (
-	dirtyDesc = prometheus.NewDesc("afterwrite_dirty_keys",
-		"Counters whose newest state Postgres does not have yet, without the dead ones.", nil, nil)
-	deadDesc = prometheus.NewDesc("afterwrite_dead_keys",
-		"Counters whose row Postgres refused for good.", nil, nil)
-	oldestDesc = prometheus.NewDesc("afterwrite_oldest_dirty_seconds",
-		"Time since the first unsynced write of all dirty counters, without those dead or waiting for a retry.", nil, nil)
-	uncountedDesc = prometheus.NewDesc("afterwrite_uncounted_shards",
-		"Shards that Redis, on a cluster their node, does not answer for: their counters are in no gauge, and take no writes.", nil, nil)
-	redisUpDesc = prometheus.NewDesc("afterwrite_redis_up",
-		"1 while Redis, on a cluster every node, serves counters to this process, else 0.", nil, nil)
+	dirtyDesc = gaugeDesc("afterwrite_dirty_keys",
+		"Counters whose newest state Postgres does not have yet, without the dead ones.")
+	deadDesc = gaugeDesc("afterwrite_dead_keys",
+		"Counters whose row Postgres refused for good.")
+	oldestDesc = gaugeDesc("afterwrite_oldest_dirty_seconds",
+		"Time since the first unsynced write of all dirty counters, without those dead or waiting for a retry.")
+	uncountedDesc = gaugeDesc("afterwrite_uncounted_shards",
+		"Shards that Redis, on a cluster their node, does not answer for: their counters are in no gauge, and take no writes.")
+	redisUpDesc = gaugeDesc("afterwrite_redis_up",
+		"1 while Redis, on a cluster every node, serves counters to this process, else 0.")
+	usedDesc = gaugeDesc("afterwrite_redis_memory_used_bytes",
+		"Memory that Redis uses; on a cluster, of the node that is nearest to its maxmemory.")
+	maxDesc = gaugeDesc("afterwrite_redis_memory_max_bytes",
+		"The maxmemory of that Redis; 0: it has none.")
+	aofDesc = gaugeDesc("afterwrite_redis_aof_enabled",
+		"1 while Redis, on a cluster every node, writes an append-only file, else 0.")
+	aofWriteDesc = gaugeDesc("afterwrite_redis_aof_last_write_ok",
+		"0 while the last write to the append-only file of Redis, on a cluster of any node, has failed, else 1.")
+	aofRewriteDesc = gaugeDesc("afterwrite_redis_aof_last_rewrite_ok",
+		"0 while the last rewrite of the append-only file of Redis, on a cluster of any node, has failed, else 1.")
 )
 
-// Collector exports the Backlog as metrics, and with it whether Redis serves counters: INFO and PING are answered by one that does
-// not. It asks Redis at most once a second. Of shards that cannot be asked it exports how many they are.
+// Collector exports the Backlog, whether Redis serves counters, and what Redis reports about its memory and its append-only file. It asks
+// Redis at most once a second. It leaves out what it does not know: the backlog while no shard answers, Redis's own state while Redis
+// is away, loads its data, or an ACL forbids INFO.
 type Collector struct {
 	cache *Cache
 
 	mu      sync.Mutex
 	backlog Backlog
+	info    Info
 	at      time.Time
 }
 
@@ -43,41 +59,51 @@ func (c *Cache) NewCollector() *Collector { return &Collector{cache: c} }
 
 // Describe implements prometheus.Collector.
 func (*Collector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- dirtyDesc
-	ch <- deadDesc
-	ch <- oldestDesc
-	ch <- uncountedDesc
-	ch <- redisUpDesc
+	for _, desc := range []*prometheus.Desc{
+		dirtyDesc, deadDesc, oldestDesc, uncountedDesc, redisUpDesc, usedDesc, maxDesc, aofDesc, aofWriteDesc, aofRewriteDesc,
+	} {
+		ch <- desc
+	}
 }
 
 // Collect implements prometheus.Collector. It blocks for at most two seconds.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	b := c.sample(context.Background())
-	gauge(ch, uncountedDesc, float64(b.Uncounted))
-	gauge(ch, redisUpDesc, number(b.Uncounted == 0))
-	if b.Uncounted == c.cache.shards {
-		return
+	b, info := c.sample()
+	gauge := func(desc *prometheus.Desc, value float64) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
 	}
-	gauge(ch, dirtyDesc, float64(b.Dirty))
-	gauge(ch, deadDesc, float64(b.Dead))
-	gauge(ch, oldestDesc, b.Oldest.Seconds())
+	gauge(uncountedDesc, float64(b.Uncounted))
+	gauge(redisUpDesc, number(b.Uncounted == 0)) // INFO and PING are answered also by a Redis that does not serve counters
+	if b.Uncounted < c.cache.shards {
+		gauge(dirtyDesc, float64(b.Dirty))
+		gauge(deadDesc, float64(b.Dead))
+		gauge(oldestDesc, b.Oldest.Seconds())
+	}
+	if info.Used > 0 {
+		gauge(usedDesc, float64(info.Used))
+		gauge(maxDesc, float64(info.Limit))
+	}
+	if info.AOFKnown {
+		gauge(aofDesc, number(info.AOF))
+		gauge(aofWriteDesc, number(!info.AOFWriteFailing))
+		gauge(aofRewriteDesc, number(!info.AOFRewriteFailing))
+	}
 }
 
-// sample returns a Backlog that is at most a second old.
-func (c *Collector) sample(ctx context.Context) Backlog {
+// sample returns what is at most a second old. It asks for both at once, so that a node that hangs delays neither.
+func (c *Collector) sample() (Backlog, Info) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if time.Since(c.at) >= sampleAge {
-		ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), sampleTimeout)
 		defer cancel()
-		c.backlog, _ = c.cache.Backlog(ctx) // it says of how many shards it is not
+		var asking sync.WaitGroup
+		asking.Go(func() { c.info, _ = ReadInfo(ctx, c.cache.client) }) // nothing is known of a Redis that does not answer
+		c.backlog, _ = c.cache.Backlog(ctx)                             // it counts the shards that do not answer
+		asking.Wait()
 		c.at = time.Now()
 	}
-	return c.backlog
-}
-
-func gauge(ch chan<- prometheus.Metric, desc *prometheus.Desc, value float64) {
-	ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
+	return c.backlog, c.info
 }
 
 func number(b bool) float64 {

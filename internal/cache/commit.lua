@@ -1,8 +1,8 @@
--- commit.lua drops a sealed epoch after Postgres has committed a state of each of its keys, or the key was set aside; or, with
--- keys, drops these from it, so that a later flush has less to repeat.
+-- commit.lua drops a sealed epoch once Postgres has committed a state of each of its keys, or the key was set aside. Given keys, it drops
+-- only these from the epoch, so that a later flush repeats less.
 --
--- It names the epoch AND the incarnation of Redis under which it was read. A Redis that came back with the same epoch still
--- sealed does not know what the flush did meanwhile (entries reconciled, keys set aside), so dropping it would lose them.
+-- It checks the epoch AND the incarnation of Redis under which it was read. A Redis that came back with the same epoch still sealed has
+-- lost what the flush did meanwhile (entries reconciled, keys set aside), so dropping the epoch would lose those keys.
 --
 -- KEYS[1]  {aw:07}:meta
 -- KEYS[2]  {aw:07}:sealed
@@ -10,18 +10,18 @@
 -- KEYS[4]  {aw:07}:dead
 -- ARGV[1]  ID of the epoch, base 36
 -- ARGV[2]  first, from the same reply of seal.lua
--- ARGV[i]  keys to drop; none: all. With the last of them the epoch is done, as with all: else its keys would stay dirty, in no
---          epoch, until another is committed
+-- ARGV[i]  keys to drop; none: all. Dropping the last key commits the epoch, too: otherwise its keys would stay dirty, in no epoch,
+--          until the next commit
 --
--- Reply: how many keys are in the open epoch, also if it has been committed before; or -1 if another epoch is sealed, or Redis is
--- another incarnation: nothing was done. Those who wait for a watermark are told on a channel that they may look; it is aw:acks, after
--- the namespace that the names of the keys begin with.
+-- Reply: the number of keys in the open epoch, also if the epoch has been committed before; or -1 if another epoch is sealed, or Redis is
+-- another incarnation: then nothing was done. It publishes the shard on the channel aw:acks, with the namespace of the keys before it, for
+-- those who wait for a watermark.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 free(KEYS[4])
 save(s)
 if s.first_id ~= ARGV[2] then return -1 end -- step: incarnation
-if s.watermark_id == ARGV[1] then return call('SCARD', KEYS[3]) end -- it has been committed
+if s.watermark_id == ARGV[1] then return call('SCARD', KEYS[3]) end -- committed before
 if s.sealed ~= ARGV[1] then return -1 end -- step: check
 if #ARGV > 2 then
   for from = 3, #ARGV, CHUNK do

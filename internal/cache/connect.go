@@ -13,23 +13,23 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Time-outs of the connections to Redis. They bound how long a write can hang: a Redis that does not answer within
-// ioTimeout leaves its outcome unknown.
+// Time-outs of the connections to Redis. They bound how long a write can hang: if Redis does not answer within ioTimeout, the outcome is
+// unknown.
 const (
 	dialTimeout = time.Second
 	ioTimeout   = 3 * time.Second
 	poolTimeout = time.Second
 )
 
-// Connect returns a client for rawURL, without connecting yet. The forms are
+// Connect returns a client for rawURL, without connecting yet. It takes these forms:
 //
 //	redis://[user:password@]host:port/db          rediss:// the same with TLS
 //	unix:///path/to/redis.sock?db=0
 //	redis-sentinel://[user:password@]host:port,host:port/db?master=name   rediss-sentinel:// the same with TLS
 //	redis-cluster://[user:password@]host:port,host:port                   rediss-cluster:// the same with TLS
 //
-// The client never retries: a command whose answer was lost may have been carried out, and an increment must not be
-// carried out twice. maxConns bounds its connections; 0 takes the library's default.
+// The client never retries: a command whose answer was lost may have been carried out, and an increment must not be carried out twice.
+// maxConns bounds its connections; 0 is the library's default.
 //
 //nolint:ireturn // which client it is depends on the URL
 func Connect(rawURL string, maxConns int) (redis.UniversalClient, error) {
@@ -38,18 +38,18 @@ func Connect(rawURL string, maxConns int) (redis.UniversalClient, error) {
 		return nil, err
 	}
 	o.MaxRetries = -1
-	o.MaxRedirects = -1 // on a cluster this is what bounds retries, also of a call whose answer was lost
+	o.MaxRedirects = -1 // on a cluster this bounds retries, also of a call whose answer was lost
 	o.DialerRetries = 1
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, ioTimeout, ioTimeout, poolTimeout
 	o.ContextTimeoutEnabled = true
 	o.PoolSize = maxConns
 	o.ClientName = "afterwrite"
-	// Only some hosted services send these notifications; asking for them costs a round trip at each connect.
+	// Only some hosted services send these notifications, and asking for them costs a round trip at each connect.
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewUniversalClient(o), nil
 }
 
-// ParseURL reads rawURL in one of the forms that Connect takes. The error never holds the URL, which may hold a password.
+// ParseURL reads rawURL in one of the forms of Connect. Its error never contains the URL, which may contain a password.
 func ParseURL(rawURL string) (*redis.UniversalOptions, error) {
 	scheme, _, _ := strings.Cut(rawURL, "://")
 	var o *redis.UniversalOptions
@@ -81,7 +81,7 @@ func parseSingle(rawURL string) (*redis.UniversalOptions, error) {
 }
 
 func parseMany(rawURL string) (*redis.UniversalOptions, error) {
-	// A list of hosts is not an URL's host: take it out, and parse what is around it.
+	// A URL cannot hold a list of hosts: parse it without them.
 	scheme, rest, _ := strings.Cut(rawURL, "://")
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {

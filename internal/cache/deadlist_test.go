@@ -36,10 +36,14 @@ func (b *testBundle) dead(t *testing.T) map[counter.Key]int {
 	return listed
 }
 
-func (b *testBundle) conditions(t *testing.T, shard counter.Shard, keys ...counter.Key) []cache.Condition {
+func (b *testBundle) conditions(t *testing.T, keys ...counter.Key) []cache.Condition {
 	t.Helper()
-	conditions, err := b.cache.Conditions(t.Context(), shard, keys)
+	inspected, err := b.cache.Inspect(t.Context(), keys)
 	require.NoError(t, err)
+	conditions := make([]cache.Condition, len(keys))
+	for i := range inspected {
+		conditions[i] = inspected[i].Condition()
+	}
 	return conditions
 }
 
@@ -100,12 +104,12 @@ func TestRedrivenKeysAreDueAndOnlyOnce(t *testing.T) {
 	b.bury(t, keys[:2]...)
 	b.warm(t, keys[2])
 	b.do(t, increment(keys[0], 5))
-	require.Equal(t, []cache.Condition{cache.IsDead, cache.IsDead, cache.Clean}, b.conditions(t, 1, keys...))
+	require.Equal(t, []cache.Condition{cache.IsDead, cache.IsDead, cache.Clean}, b.conditions(t, keys...))
 
 	redriven, err := b.cache.Redrive(t.Context(), 1, keys)
 	require.NoError(t, err)
 	require.Equal(t, keys[:2], redriven)
-	require.Equal(t, []cache.Condition{cache.Pending, cache.Pending, cache.Clean}, b.conditions(t, 1, keys...))
+	require.Equal(t, []cache.Condition{cache.Pending, cache.Pending, cache.Clean}, b.conditions(t, keys...))
 	e := b.seal(t, keys[0])
 	require.Equal(t, keys[:2], b.keysOf(t, e), "a flush finds them")
 	require.False(t, b.read(t, keys[0]).Aside)

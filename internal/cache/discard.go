@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
@@ -11,26 +10,25 @@ import (
 // Discarded says what Rewind or Remove did.
 type Discarded byte
 
-// What Rewind and Remove may answer. Nothing has changed but with DiscardDone.
+// The answers of Rewind and Remove. Only DiscardDone has changed anything.
 const (
 	DiscardDone    Discarded = 'y'
 	DiscardNotDead Discarded = 'd' // the key is not dead, or not any more
-	DiscardWritten Discarded = 'w' // the entry is not the one given: it was written meanwhile
+	DiscardWritten Discarded = 'w' // the entry has been written since it was shown
 )
 
-// Rewind replaces the entry of a dead key by row, if it still is the one shown (which must be there: neither Missing nor
-// Corrupt). The key stays dirty and dead. The version of row must be higher than any that a flush under way may have of
-// the key. In one round trip.
+// Rewind replaces the entry of a dead key by row, if it is still the one shown, which must be neither Missing nor Corrupt. The key stays
+// dirty and dead. The version of row must be higher than that of any flush of the key that may be in progress. One round trip.
 func (c *Cache) Rewind(ctx context.Context, shown Entry, row counter.Row) (Discarded, error) {
 	value, deleted := row.Value, "0"
 	if row.Deleted {
 		value, deleted = 0, "1"
 	}
-	return c.discard(ctx, shown, "rewind", strconv.FormatInt(value, 10), strconv.FormatInt(row.Version, 10), deleted)
+	return c.discard(ctx, shown, "rewind", itoa(value), itoa(row.Version), deleted)
 }
 
-// Remove takes a dead key out of Redis, if its entry still is the one shown: the entry and the note. The
-// next to need the counter reads Postgres; what was read before is too old to hydrate from. In one round trip.
+// Remove removes the entry and the note of a dead key, if the entry is still the one shown. The next use of the counter reads
+// Postgres; what was read from it before cannot be hydrated any more. One round trip.
 func (c *Cache) Remove(ctx context.Context, shown Entry) (Discarded, error) {
 	return c.discard(ctx, shown, "remove")
 }
@@ -57,7 +55,7 @@ func (e *Entry) state() string {
 	case e.Missing:
 		return "m"
 	}
-	state := strconv.FormatInt(e.Value, 10) + " " + strconv.FormatInt(e.Version, 10)
+	state := itoa(e.Value) + " " + itoa(e.Version)
 	if e.BaseUnknown {
 		state += " u"
 	}

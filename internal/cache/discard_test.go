@@ -44,7 +44,7 @@ func TestRewindReplacesWhatWasShownAndNothingElse(t *testing.T) {
 	rewound := b.dirtyEntry(t, key)
 	require.Equal(t, int64(8), rewound.Base, "it may replace whatever older version Postgres has")
 	require.Zero(t, rewound.Lineage, "that of the row which the command writes")
-	require.Equal(t, []cache.Condition{cache.IsDead}, b.conditions(t, 1, key), "until postgres has it")
+	require.Equal(t, []cache.Condition{cache.IsDead}, b.conditions(t, key), "until postgres has it")
 	b.rewind(t, shown, to, cache.DiscardWritten)
 
 	b.rewind(t, cache.Entry{Row: to}, counter.Row{Key: key, Version: 10, Deleted: true}, cache.DiscardDone)
@@ -73,7 +73,7 @@ func TestRemoveLeavesNothingAndOutdatesWhatWasReadBefore(t *testing.T) {
 
 	require.Empty(t, b.entry(t, key))
 	require.Empty(t, b.in(t, key), "it was in the open epoch, too")
-	require.Equal(t, []cache.Condition{cache.Clean}, b.conditions(t, 1, key))
+	require.Equal(t, []cache.Condition{cache.Clean}, b.conditions(t, key))
 	b.hydrate(t, cache.Base{Key: key, Found: true, Row: counter.Row{Value: 1, Version: 1}, Token: before}, cache.Stale)
 	b.remove(t, shown, cache.DiscardNotDead)
 	b.rewind(t, shown, counter.Row{Key: key, Version: 9}, cache.DiscardNotDead)
@@ -113,5 +113,5 @@ func TestRedriveAndDiscardNeedNoMemory(t *testing.T) {
 	redriven, err := b.cache.Redrive(t.Context(), 1, keys[1:])
 	require.NoError(t, err)
 	require.Equal(t, keys[1:], redriven)
-	require.Equal(t, []cache.Condition{cache.Clean, cache.Pending}, b.conditions(t, 1, keys...))
+	require.Equal(t, []cache.Condition{cache.Clean, cache.Pending}, b.conditions(t, keys...))
 }

@@ -10,25 +10,25 @@ import (
 
 // Entry is what Redis has of a counter, as it was read.
 type Entry struct {
-	// Row is its state. Lineage is the epoch in which its run of unsynced writes began, and Base the version before it; they
-	// say nothing of a clean entry.
+	// Row is its state. Lineage is the epoch in which its unsynced writes began, and Base the version before them. Both mean nothing in a
+	// clean entry.
 	counter.Row
 
-	Epoch int64 // of the last write; 0: none since it came from Postgres
+	Epoch int64 // of the last write; 0: none since it was hydrated
 
-	Missing     bool // there is none
+	Missing     bool // there is no entry
 	Corrupt     bool // the key holds something that is not an entry
-	BaseUnknown bool // the base must be brought in with Hydrate before it can be flushed
+	BaseUnknown bool // it needs its base (see Hydrate) before it can be flushed
 	Aside       bool // it waits for a retry, or is dead
 
 	text string // as it is in Redis
 }
 
-// Dirty reports that Postgres does not have the entry, in a shard with the given watermark.
+// Dirty reports whether Postgres lacks the entry, in a shard with the given watermark.
 func (e *Entry) Dirty(watermark int64) bool { return e.Epoch > watermark || e.Aside }
 
 const (
-	idBase      = 36 // of epochs and lives in Redis
+	idBase      = 36 // of epochs in Redis
 	maxIDDigits = 11 // until the year 6140
 	decimal     = 10
 )
@@ -44,7 +44,7 @@ func decodeEntry(key counter.Key, text string) Entry {
 	return e
 }
 
-// decodeState reports false if text is not an entry: just where decode in entry.lua does.
+// decodeState reports false if text is not an entry. It accepts exactly what decode in entry.lua accepts.
 func decodeState(e *Entry, text string) bool {
 	f := fields{rest: text}
 	e.Value, e.Version = f.int(), f.natural(f.word())
@@ -77,7 +77,7 @@ func decodeState(e *Entry, text string) bool {
 		case 'w':
 			f.parse(what)
 		case 'p':
-			f.lives(what)
+			f.endedLineages(what)
 		default:
 			return false
 		}
@@ -108,18 +108,18 @@ func (f *fields) natural(word string) int64 {
 	return f.parse(word)
 }
 
-// id reads an epoch or a life. entry.lua takes no longer ones, which doubles do not hold.
+// id reads an epoch. entry.lua takes no longer ones, which do not fit into a double.
 func (f *fields) id(word string) int64 {
 	f.refuse(word, strings.HasPrefix(word, "-") || len(word) > maxIDDigits)
 	return f.number(word, idBase)
 }
 
-// lives reads the runs that a restart ended, which nothing here needs: it only finds out whether they are some.
-func (f *fields) lives(list string) {
+// endedLineages checks the lineages that a restart ended. Nothing here needs their values.
+func (f *fields) endedLineages(list string) {
 	list, some := strings.CutPrefix(list, ";")
 	f.refuse(list, !some)
-	for life := range strings.SplitSeq(list, ";") {
-		id, rest, _ := strings.Cut(life, ",")
+	for lineage := range strings.SplitSeq(list, ";") {
+		id, rest, _ := strings.Cut(lineage, ",")
 		value, version, _ := strings.Cut(rest, ",")
 		f.id(id)
 		f.natural(version)
@@ -138,7 +138,7 @@ func (f *fields) number(word string, base int) int64 {
 	return n
 }
 
-// refuse notes an error if word is not what it should be.
+// refuse notes an error if word is refused.
 func (f *fields) refuse(word string, refused bool) {
 	if refused && f.err == nil {
 		f.err = fmt.Errorf("%q: %w", word, strconv.ErrSyntax)

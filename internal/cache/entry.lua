@@ -1,24 +1,25 @@
--- entry.lua stands before the scripts that read or change entries: the format of an entry, and the epochs of a shard.
+-- entry.lua stands before every script that reads or changes entries. It takes no KEYS and no ARGV and returns nothing: it defines the
+-- format of an entry, and the epochs of a shard.
 --
 -- An entry is one string of fields separated by single spaces:
---   <value> <version> <epoch>[:<flags>]   then, each with its letter, what a dirty entry also needs:
---   l<life>       the epoch in which its run of unsynced writes began; absent: the same as <epoch>
---   b<version>    the version before that run, and
+--   <value> <version> <epoch>[:<flags>]   then what only a dirty entry needs, each with its letter:
+--   l<lineage>    the epoch in which its unsynced writes began; absent: the same as <epoch>
+--   b<version>    the base: the version before the lineage, and
 --   w<value>      the value before it; absent if the value was set or deleted since
---   p;<life>,<value>,<version>;...   runs that a restart of Redis ended, as they were then; "set" for a value that was set
---                 or deleted since
--- <epoch> is the epoch of the last write; 0: none since the entry came from Postgres. Flags: x deleted; u the base is
--- unknown, value and version count from it; s the same, but the value was set or deleted since; a set aside (retry, dead).
--- Epochs and lives are microseconds of Redis's clock in base 36.
+--   p;<lineage>,<value>,<version>;...   lineages that a restart of Redis ended, each with its last state; "set" instead of a value that was
+--                 set or deleted since
+-- <epoch> is the epoch of the last write; 0: none since the entry was hydrated. Flags: x deleted; u the base is unknown, value and version
+-- count from it; s the same, but the value was set or deleted since; a set aside (retry or dead). Epochs are microseconds of Redis's
+-- clock in base 36, and a lineage has the number of the epoch in which it began.
 --
--- An entry is dirty if its epoch is newer than the shard's watermark, or if it is set aside. Nothing marks it clean: what
--- l, b, w and p say of a clean entry is out of date, and the next write replaces it.
+-- An entry is dirty if its epoch is newer than the shard's watermark, or if it is set aside. Nothing marks it clean: the l, b, w and p of a
+-- clean entry are out of date, and the next write replaces them.
 
 local call, pcall = redis.call, redis.pcall
 local byte, sub, find, match, gmatch = string.byte, string.sub, string.find, string.match, string.gmatch
 local fmt, floor = string.format, math.floor
 
--- The most elements handed to one command: Lua's stack is bounded.
+-- The maximum number of elements of one command: Lua's stack is bounded.
 local CHUNK = 1000
 
 local function encode(e)
@@ -31,7 +32,7 @@ local function encode(e)
   return text
 end
 
--- Replaces an entry. ttl is in ms; without one the entry stays.
+-- Replaces an entry. ttl is in ms; without one the entry does not expire.
 local function put(name, e, ttl)
   if ttl then
     call('SET', name, encode(e), 'PX', ttl)
@@ -40,7 +41,7 @@ local function put(name, e, ttl)
   end
 end
 
--- A decimal number as two that doubles hold exactly: billions, and what is left; both with its sign.
+-- Splits a decimal number into two that doubles hold exactly: billions and the rest, both with its sign.
 local function halves(s)
   local negative = byte(s) == 45 -- -
   local digits = negative and sub(s, 2) or s
@@ -49,7 +50,7 @@ local function halves(s)
   return high, low
 end
 
--- a + b - c (c may be left out) as 64-bit integers; nil when that does not fit. Lua's numbers are doubles, exact up to 15 digits.
+-- a + b - c (c is optional) as 64-bit integers; nil if the result does not fit. Lua's numbers are doubles, exact up to 15 digits.
 local function sum(a, b, c)
   if #a <= 15 and #b <= 15 and (not c or #c <= 15) then
     local s = a + b - (c or 0)
@@ -74,20 +75,20 @@ end
 -- Whether a decimal number has 64 bits at most.
 local function fits(s) return #s <= 18 or (#s <= 20 and sum(s, '0')) end
 
--- Whether p is runs that a restart ended.
-local function are_lives(p)
+-- Whether p is a list of ended lineages.
+local function are_lineages(p)
   local read = 0
-  for life, v, n in gmatch(p, ';(%w+),([^,;]+),(%d+)') do
-    if #life > 11 or not (v == 'set' or (find(v, '^%-?%d+$') and fits(v))) or not fits(n) then return false end
-    read = read + #life + #v + #n + 3
+  for id, v, n in gmatch(p, ';(%w+),([^,;]+),(%d+)') do
+    if #id > 11 or not (v == 'set' or (find(v, '^%-?%d+$') and fits(v))) or not fits(n) then return false end
+    read = read + #id + #v + #n + 3
   end
   return p ~= '' and read == #p
 end
 
--- What the fields of an entry are made of.
+-- The pattern of each field of an entry.
 local FIELDS = { l = '^%w+$', b = '^%d+$', w = '^%-?%d+$', p = '^;' }
 
--- Reads an entry into a table; nil if text is none. The Go side takes the same texts for entries (see entry.go).
+-- Reads an entry into a table; nil if text is not an entry. decodeState in entry.go accepts exactly the same texts.
 local function decode(text)
   local v, n, epoch, flags, rest = match(text, '^(%-?%d+) (%d+) (%w+):?([xusa]*)(.*)$')
   if not v then return nil end
@@ -102,11 +103,11 @@ local function decode(text)
     e[letter], read = what, read + #what + 2
   end
   if read ~= #rest or #epoch > 11 or #e.l > 11 then return nil end
-  if not (fits(v) and fits(n) and fits(e.b or '0') and fits(e.w or '0') and (not e.p or are_lives(e.p))) then return nil end
+  if not (fits(v) and fits(n) and fits(e.b or '0') and fits(e.w or '0') and (not e.p or are_lineages(e.p))) then return nil end
   return e
 end
 
--- The entry under a name. Returns it, or nil; and whether something else is there instead.
+-- Reads the entry under a name. Returns it, or nil; whether it is corrupt; and its text.
 local function load(name)
   local text = pcall('GET', name)
   if not text then return nil, false end
@@ -118,7 +119,7 @@ local function load(name)
   return e, not e, text
 end
 
--- The number of an epoch or a life: exact, since doubles hold microseconds until the year 2255.
+-- The number of an epoch: exact, since doubles hold microseconds until the year 2255.
 local function number(id) return tonumber(id, 36) end
 
 local function base36(n)
@@ -146,29 +147,28 @@ end
 -- The same in ms, as a string.
 local function milliseconds() return fmt('%.0f', floor(microseconds() / 1000)) end
 
--- Names this incarnation of Redis, 8 digits: a restart and a promotion make another.
+-- The ID of this incarnation of Redis, 8 digits: a restart and a promotion begin another.
 local function incarnation()
   now_run = now_run or match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
   return now_run
 end
 
--- An epoch's ID that no epoch of the shard has had: the clock's, or the one after the last where the clock is behind.
+-- An ID that no epoch of the shard has had: the clock's, or the last ID plus one if the clock is behind.
 local function id_after(last) return base36(math.max(last and number(last) + 1 or 0, microseconds())) end
 
--- The epochs of a shard, from the text under its name meta: "<open> <since> <watermark> <first> <incarnation> <sealed>
--- <sealed since> <requeued>". open is the ID of the epoch that writes join, and since when its first key was written, ms;
--- watermark the last epoch that Postgres has all of; first the first epoch of this incarnation of Redis; sealed the epoch that is
--- being flushed; requeued the last one that keys joined again whose writes are older. "0": there is none. watermark and first
--- are numbers, too. The first script after a restart or a promotion opens a new epoch. save() has to follow where anything of
--- the shard is written and s.changed is set.
+-- Reads the epochs of a shard from the text of its meta key: "<open> <since> <watermark> <first> <incarnation> <sealed> <sealed since>
+-- <requeued>". open is the epoch that takes writes, and since when its first key was written, ms; watermark the last epoch of which
+-- Postgres has every key; first the first epoch of this incarnation of Redis; sealed the epoch that is being flushed; requeued the last
+-- epoch that keys with older writes have joined again. "0": there is none. watermark and first are numbers, too. The first script after a
+-- restart or a promotion opens a new epoch. A caller that writes anything of the shard must call save().
 local function epochs(meta, text)
   local s = { meta = meta, watermark_id = '0', sealed = '0', sealed_since = '0', requeued = '0', since = '0' }
   if text then
     s.open, s.since, s.watermark_id, s.first_id, s.run, s.sealed, s.sealed_since, s.requeued =
       match(text, '^(%w+) (%d+) (%w+) (%w+) (%w+) (%w+) (%d+) (%w+)$')
-    if not s.open then error('WRONGTYPE somebody else wrote to ' .. meta, 0) end
+    if not s.open then error('WRONGTYPE another program wrote to ' .. meta, 0) end
   elseif call('EXISTS', meta) == 1 then
-    error('WRONGTYPE somebody else wrote to ' .. meta, 0)
+    error('WRONGTYPE another program wrote to ' .. meta, 0)
   end
   if s.run ~= incarnation() then -- step: restart
     s.open = id_after(s.open)
@@ -187,15 +187,15 @@ local function save(s)
   s.changed = false
 end
 
--- Lets a script get through in a Redis that is full: it asks for room before the first write only, and not for HDEL.
+-- Lets the script run in a full Redis, which checks its memory at the first write of a script only, and not for HDEL.
 local function free(dead) call('HDEL', dead, '') end
 
--- Ends the ID of the open epoch; its keys stay where they are.
+-- Gives the open epoch a new ID; its keys stay in it.
 local function renew(s) s.open, s.changed = id_after(s.open), true end
 
 local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end -- step: dirty
 
--- Calls a command with many elements, some at a time, and returns the sum of its answers.
+-- Calls a command with many elements, CHUNK at a time, and returns the sum of the answers.
 local function all(command, name, elements)
   local n = 0
   for from = 1, #elements, CHUNK do
@@ -204,17 +204,17 @@ local function all(command, name, elements)
   return n
 end
 
--- Puts keys into the open epoch, and returns how many it has then. shard_open is the name of its set.
+-- Puts keys into the open epoch and returns its number of keys. shard_open is the name of its set.
 local function join(s, shard_open, keys)
   if #keys == 0 then return 0 end
   local added, has = all('SADD', shard_open, keys), call('SCARD', shard_open)
-  if s.since == '0' or (added > 0 and has == added) then -- its first; of others before it, which have left, the time is still there
+  if s.since == '0' or (added > 0 and has == added) then -- its first keys; since may still be the time of keys that have left
     s.since, s.changed = milliseconds(), true
   end
   return has
 end
 
--- The same for keys that were written before.
+-- The same for keys whose writes are older.
 local function rejoin(s, shard_open, keys)
   if #keys == 0 then return end
   join(s, shard_open, keys)

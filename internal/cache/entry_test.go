@@ -88,20 +88,20 @@ func TestLuaAndGoAgreeOnWhatIsAnEntry(t *testing.T) {
 	b := setup(t)
 	script := prelude(t, `local e = decode(ARGV[1]) return e and encode(e) or 'corrupt'`)
 	words := func(words ...string) *rapid.Generator[string] { return rapid.SampledFrom(words) }
-	life := []string{"0", "1q", "zzzzzzzzzz", "zzzzzzzzzzz", "zzzzzzzzzzzzzzz", "", "-1", "_", "1.5", "A1"}
+	ids := []string{"0", "1q", "zzzzzzzzzz", "zzzzzzzzzzz", "zzzzzzzzzzzzzzz", "", "-1", "_", "1.5", "A1"}
 	numbers := []string{
 		"0", "7", "-7", "1000000000000000", "9223372036854775807", "9223372036854775808", "-9223372036854775808",
 		"-9223372036854775809", "99999999999999999999", "", "x", "1.5", "+1", "0x1",
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		text := words(numbers...).Draw(rt, "value") + " " + words(numbers...).Draw(rt, "version") + " " + words(life...).Draw(rt, "epoch")
+		text := words(numbers...).Draw(rt, "value") + " " + words(numbers...).Draw(rt, "version") + " " + words(ids...).Draw(rt, "epoch")
 		if flags := words("", "", ":x", ":u", ":s", ":a", ":xa", ":ua", ":xua", ":", ":q", ":1").Draw(rt, "flags"); flags != "" {
 			text += flags
 		}
 		for _, letter := range words("", "", "l", "b", "w", "lbw", "bwp", "lp", "q").Draw(rt, "fields") {
 			switch letter {
 			case 'l':
-				text += " l" + words(life...).Draw(rt, "l")
+				text += " l" + words(ids...).Draw(rt, "l")
 			case 'p':
 				text += " p" + words(";1q,5,1", ";1q,set,1;1r,-7,2", "", "x", ";1q,5", ";1q,x,1", ";_,5,1", ";1q,5,1;", "1q,5,1", ";1q,5,-1",
 					";zzzzzzzzzzzz,5,1", ";1q,9223372036854775808,1", ";1q,5,9223372036854775808", ";a;b,5,1,set,1").Draw(rt, "p")

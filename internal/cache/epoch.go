@@ -18,43 +18,43 @@ type SealState string
 // What Seal may find.
 const (
 	Sealed  SealState = "sealed" // it has sealed the open epoch
-	Found   SealState = "found"  // an epoch was sealed before, and has not been flushed
-	Nothing SealState = "none"   // no key is dirty, but for those that are set aside
-	Early   SealState = "early"  // the open epoch is younger than was asked for
-	Busy    SealState = "busy"   // another flushes the shard
+	Found   SealState = "found"  // an epoch was sealed before and has not been flushed
+	Nothing SealState = "none"   // no key is dirty, except set-aside ones
+	Early   SealState = "early"  // the open epoch is younger than Taking.MinAge
+	Busy    SealState = "busy"   // another owner is flushing the shard
 )
 
 // Epoch is a sealed epoch of a shard, taken for a flush.
 type Epoch struct {
 	Shard counter.Shard
-	State SealState // with any but Sealed and Found there is nothing to flush
+	State SealState // only Sealed and Found leave something to flush
 
-	Read  time.Time // when it was looked at, and by Redis's clock, ms
-	At    int64
-	Since int64 // when its first key was written, likewise
+	Read  time.Time // when it was taken
+	At    int64     // the same by Redis's clock, in ms
+	Since int64     // when its first key was written, likewise
 	Keys  int
-	Due   int // keys that were set aside and whose time has come
+	Due   int // set-aside keys that are due
 
-	NextDue int64 // when the time of the first key that is set aside comes, or came, likewise; 0: there is none
+	NextDue int64 // when the first set-aside key is or was due, in ms of Redis's clock; 0: none is set aside
 
 	id, first string // as commit.lua takes them
 }
 
 // Taking says how Seal takes a shard.
 type Taking struct {
-	Owner  string        // who flushes; of two, the later finds the shard busy
+	Owner  string        // who flushes; a second owner finds the shard busy
 	Lease  time.Duration // how long the shard is the owner's
-	MinAge time.Duration // a younger open epoch is left alone,
-	Keys   int           // unless it has so many keys; 0: these do not matter
+	MinAge time.Duration // an open epoch that is younger is left alone,
+	Keys   int           // unless it has this many keys; 0: their number does not matter
 }
 
-// Seal takes the shard for a flush: of the sealed epoch if there is one, or else of the open one, which it seals. In one round
-// trip of constant time.
+// Seal takes the shard for a flush: of the sealed epoch if there is one, else of the open epoch, which it seals. One round trip, of
+// constant time.
 func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch, error) {
 	keys := []string{c.metaKey(shard), c.openKey(shard), c.sealedKey(shard), c.retryKey(shard), c.drainKey(shard), c.deadKey(shard)}
 	reply, err := sealScript.Run(ctx, c.client, keys, t.Owner, ms(t.Lease), ms(t.MinAge), t.Keys).Slice()
 	if err == nil && len(reply) != 8 {
-		err = fmt.Errorf("a reply of %d", len(reply))
+		err = fmt.Errorf("a reply of %d values", len(reply))
 	}
 	if err != nil {
 		return Epoch{}, fmt.Errorf("seal shard %s: %w", shard, err)
@@ -70,8 +70,8 @@ func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch,
 	return e, nil
 }
 
-// EpochKeys returns some keys of a sealed epoch, limit at least unless it has fewer, and the cursor of the next call, 0 at
-// the end; the first cursor is 0. Every key is in one call or more. In one round trip.
+// EpochKeys returns some keys of a sealed epoch and the next cursor. The first cursor is 0, and 0 comes back at the end. A call
+// returns about limit keys; it may return a key twice. One round trip.
 func (c *Cache) EpochKeys(ctx context.Context, e *Epoch, cursor uint64, limit int) (keys []counter.Key, next uint64, err error) {
 	var found []string
 	if cursor == 0 && e.Keys <= limit {
@@ -82,24 +82,20 @@ func (c *Cache) EpochKeys(ctx context.Context, e *Epoch, cursor uint64, limit in
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the epoch of shard %s: %w", e.Shard, err)
 	}
-	keys = make([]counter.Key, len(found))
-	for i, key := range found {
-		keys[i] = counter.Key(key)
-	}
-	return keys, next, nil
+	return keysOf(found), next, nil
 }
 
-// Snapshot is entries of one shard, as they were read at a moment.
+// Snapshot is entries of one shard, as they were read at one moment.
 type Snapshot struct {
 	Shard     counter.Shard
 	Entries   []Entry // one for each key, in their order
 	Watermark int64   // of the shard, from before the entries were read
 	Token     string  // for Hydrate, likewise
 
-	open, requeued int64 // of the shard, likewise
+	meta shardMeta // likewise
 }
 
-// Read reads the entries of keys, all of one shard, with one plain command, and another if some are not there.
+// Read reads the entries of keys, all of one shard, with one plain command, and another if some are missing.
 func (c *Cache) Read(ctx context.Context, shard counter.Shard, keys []counter.Key) (Snapshot, error) {
 	snapshot := Snapshot{Shard: shard}
 	if len(keys) == 0 {
@@ -114,12 +110,10 @@ func (c *Cache) Read(ctx context.Context, shard counter.Shard, keys []counter.Ke
 	if err != nil {
 		return snapshot, fmt.Errorf("read %d entries of shard %s: %w", len(keys), shard, err)
 	}
-	meta, err := decodeMeta(texts[0])
-	if err != nil {
+	if snapshot.meta, err = decodeMeta(texts[0]); err != nil {
 		return snapshot, fmt.Errorf("read the meta of shard %s: %w", shard, err)
 	}
-	snapshot.Watermark, snapshot.Token = meta.watermark, meta.token
-	snapshot.open, snapshot.requeued = meta.open, meta.requeued
+	snapshot.Watermark, snapshot.Token = snapshot.meta.watermark, snapshot.meta.token
 	snapshot.Entries = make([]Entry, len(keys))
 	var missing []int
 	for i, key := range keys {
@@ -133,7 +127,7 @@ func (c *Cache) Read(ctx context.Context, shard counter.Shard, keys []counter.Ke
 	return snapshot, c.findCorrupt(ctx, snapshot.Entries, names[1:], missing)
 }
 
-// findCorrupt tells keys that hold something else than a string from those that hold nothing: MGET does not.
+// findCorrupt finds the missing keys that hold another type than a string: MGET reports them like keys that do not exist.
 func (c *Cache) findCorrupt(ctx context.Context, entries []Entry, names []string, missing []int) error {
 	if len(missing) == 0 {
 		return nil
@@ -154,7 +148,7 @@ func (c *Cache) findCorrupt(ctx context.Context, entries []Entry, names []string
 	return nil
 }
 
-// shardMeta is what a shard's meta says of its epochs, see entry.lua.
+// shardMeta is what a shard's meta key says about its epochs, see entry.lua.
 type shardMeta struct {
 	open, watermark, first, sealed, requeued int64
 	since, sealedSince                       int64 // ms
@@ -180,29 +174,24 @@ func decodeMeta(value any) (shardMeta, error) {
 	return m, f.err
 }
 
-// Commit drops a sealed epoch, after Postgres has a state of each of its keys, or the key was set aside: the shard's watermark
-// is its ID then. left is how many keys were written meanwhile. It reports false, and does nothing, if another epoch is sealed,
-// or Redis is another incarnation: then what is sealed has to be flushed again. In one round trip of constant time. It may be
-// done twice.
+// Commit drops a sealed epoch and makes its ID the shard's watermark. Call it once Postgres has a state of each of its keys or the key has
+// been set aside. left is the number of keys written meanwhile. If another epoch is sealed, or Redis is another incarnation, it
+// does nothing and reports false: the sealed epoch has to be flushed again. It may be repeated. One round trip, of constant time.
 func (c *Cache) Commit(ctx context.Context, e *Epoch) (left int64, done bool, err error) {
-	return c.commit(ctx, e)
+	return c.commit(ctx, e, nil)
 }
 
-// Drop takes keys of which Postgres has a state out of a sealed epoch, so that a later flush has less to repeat. What
-// Commit says holds for it, too.
+// Drop removes keys that Postgres has from a sealed epoch, so that a later flush repeats less. It reports false and may be repeated
+// like Commit.
 func (c *Cache) Drop(ctx context.Context, e *Epoch, keys []counter.Key) (done bool, err error) {
 	if len(keys) == 0 {
 		return true, nil
 	}
-	args := make([]any, len(keys))
-	for i, key := range keys {
-		args[i] = string(key)
-	}
-	_, done, err = c.commit(ctx, e, args...)
+	_, done, err = c.commit(ctx, e, members(keys))
 	return done, err
 }
 
-func (c *Cache) commit(ctx context.Context, e *Epoch, keys ...any) (left int64, done bool, err error) {
+func (c *Cache) commit(ctx context.Context, e *Epoch, keys []any) (left int64, done bool, err error) {
 	names := []string{c.metaKey(e.Shard), c.sealedKey(e.Shard), c.openKey(e.Shard), c.deadKey(e.Shard)}
 	left, err = commitScript.Run(ctx, c.client, names, append([]any{e.id, e.first}, keys...)...).Int64()
 	if err != nil {
@@ -211,7 +200,7 @@ func (c *Cache) commit(ctx context.Context, e *Epoch, keys ...any) (left int64, 
 	return max(left, 0), left >= 0, nil
 }
 
-// Extend gives owner's taking of the shard more time.
+// Extend renews the lease of a shard that has been taken.
 func (c *Cache) Extend(ctx context.Context, shard counter.Shard, lease time.Duration) error {
 	if err := c.client.PExpire(ctx, c.drainKey(shard), lease).Err(); err != nil {
 		return fmt.Errorf("extend the lease of shard %s: %w", shard, err)
@@ -219,7 +208,7 @@ func (c *Cache) Extend(ctx context.Context, shard counter.Shard, lease time.Dura
 	return nil
 }
 
-// Release ends what Seal took, if it still is owner's.
+// Release gives a shard back that Seal has taken, if it is still the owner's.
 func (c *Cache) Release(ctx context.Context, shard counter.Shard, owner string) error {
 	if err := releaseScript.Run(ctx, c.client, []string{c.drainKey(shard)}, owner).Err(); err != nil {
 		return fmt.Errorf("release shard %s: %w", shard, err)

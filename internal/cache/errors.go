@@ -13,24 +13,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// retryAfter is the advice to clients while Redis is away or full.
+// retryAfter is what clients are told to wait while Redis is away or full.
 const retryAfter = time.Second
 
-// writeError says what an error of a script call means for the operations in it.
+// writeError is the error of the operations in a script call that failed with err.
 func writeError(err error) *counter.Error {
 	switch {
 	case isWrongType(err):
 		return &counter.Error{Code: counter.CodeInternal, Err: fmt.Errorf("%w: %w", errEntry, err)}
-	case isFull(err):
-		return &counter.Error{
-			Code: counter.CodeCacheFull, Err: err, RetryAfter: retryAfter,
-			Detail: "Redis is at its memory limit; the operation was not applied",
-		}
+	case IsFull(err):
+		return notNow(counter.CodeCacheFull, err, "Redis is at its memory limit; the operation was not applied")
 	case notSent(err) || answered(err):
-		return &counter.Error{
-			Code: counter.CodeCacheUnavailable, Err: err, RetryAfter: retryAfter,
-			Detail: "Redis cannot take writes now; the operation was not applied",
-		}
+		return notNow(counter.CodeCacheUnavailable, err, "Redis cannot take writes now; the operation was not applied")
 	default:
 		return &counter.Error{
 			Code: counter.CodeOutcomeUnknown, Err: err,
@@ -39,14 +33,14 @@ func writeError(err error) *counter.Error {
 	}
 }
 
-// isFull reports that Redis refused a call because it is at maxmemory. It does so before the first write of a script,
-// so nothing has been applied.
-func isFull(err error) bool {
+// IsFull reports whether Redis refused a call because it is at maxmemory. It does so before the first write of a script, so nothing has
+// been applied.
+func IsFull(err error) bool {
 	var e redis.Error
 	return errors.As(err, &e) && strings.Contains(e.Error(), "OOM ")
 }
 
-// isWrongType reports that a key holds another type than it should. Scripts find that out before they write.
+// isWrongType reports whether a key holds an unexpected type. Scripts find that out before they write.
 func isWrongType(err error) bool {
 	var e redis.Error
 	return errors.As(err, &e) && strings.Contains(e.Error(), "WRONGTYPE ")
@@ -58,27 +52,27 @@ var refusals = []string{
 	"NOAUTH", "WRONGPASS", "NOPERM", "NOSCRIPT", "BUSY", "UNBLOCKED", "ERR max number of clients",
 }
 
-// isReply reports that an error is what Redis replied: it was reached, and what queues behind the call may be sent.
+// isReply reports whether Redis itself replied with the error: it was reached, so the next calls may be sent.
 func isReply(err error) bool {
 	var e redis.Error
 	return errors.As(err, &e)
 }
 
-// answered reports that Redis itself refused the call, so that nothing has been applied. Any other error of a running script
-// says nothing about what it had done before.
+// answered reports whether Redis refused the call, so that nothing has been applied. Any other error may have come in the middle of a
+// script.
 func answered(err error) bool { return refusalOf(err, refusals) != "" }
 
-// Refusal returns the word by which a Redis that answers reads refuses every write: MISCONF (it cannot save its data),
-// READONLY (it is a replica) or NOREPLICAS (it has too few of them). It is "" where err is nil or anything else.
+// Refusal returns the first word of the error with which a Redis that answers reads refuses every write: MISCONF (it cannot save its data),
+// READONLY (it is a replica) or NOREPLICAS (it has too few replicas). It is "" for nil and any other error.
 func Refusal(err error) string { return refusalOf(err, []string{"MISCONF", "READONLY", "NOREPLICAS"}) }
 
-// Denial returns the word by which a Redis that runs refuses to serve us at all: LOADING (its data), CLUSTERDOWN, MASTERDOWN (a replica
-// that lost its master), NOAUTH, WRONGPASS or NOPERM. It is "" where err is nil or anything else.
+// Denial returns the first word of the error with which a running Redis refuses to serve us at all: LOADING (its data), CLUSTERDOWN,
+// MASTERDOWN (a replica without its master), NOAUTH, WRONGPASS or NOPERM. It is "" for nil and any other error.
 func Denial(err error) string {
 	return refusalOf(err, []string{"LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "WRONGPASS", "NOPERM"})
 }
 
-// refusalOf returns the one of words that Redis refused a call with, or "".
+// refusalOf returns the one of words with which Redis refused a call, or "".
 func refusalOf(err error, words []string) string {
 	var e redis.Error
 	if !errors.As(err, &e) {
@@ -86,7 +80,7 @@ func refusalOf(err error, words []string) string {
 	}
 	message := e.Error()
 	for _, refusal := range words {
-		// Redis 6.2 puts its own refusals into the script's error. One that a script passes on comes with ERR before it.
+		// Redis 6.2 wraps its own refusals into the error of the script. An error that a script passes on begins with ERR.
 		if strings.HasPrefix(message, refusal) || strings.HasPrefix(message, "ERR "+refusal+" ") ||
 			strings.Contains(message, "-"+refusal+" ") {
 			return refusal
@@ -95,7 +89,7 @@ func refusalOf(err error, words []string) string {
 	return ""
 }
 
-// notSent reports that not one byte of the call left this process: no connection could be had.
+// notSent reports whether the call was not sent at all, because no connection could be had.
 func notSent(err error) bool {
 	if errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed) {
 		return true
@@ -104,31 +98,29 @@ func notSent(err error) bool {
 	return ok && e.Op == "dial"
 }
 
-// unreachable is the answer for what was queued behind a call that did not reach Redis.
+// notNow is the error of operations that were not applied and may be repeated later.
+func notNow(code counter.Code, err error, detail string) *counter.Error {
+	return &counter.Error{Code: code, Err: err, RetryAfter: retryAfter, Detail: detail}
+}
+
+// unreachable is the error of operations that were queued behind a call that did not reach Redis.
 func unreachable() *counter.Error {
-	return &counter.Error{
-		Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter,
-		Detail: "Redis did not answer the operations before this one, so it was not sent and not applied",
-	}
+	return notNow(counter.CodeCacheUnavailable, nil,
+		"Redis did not answer the operations before this one, so it was not sent and not applied")
 }
 
-// unsent is the answer for a caller that left before its operations were sent. It is seen in the log at most.
+// unsent is the error of operations whose caller left before they were sent. Only the log shows it.
 func unsent(ctx context.Context) *counter.Error {
-	return &counter.Error{
-		Code: counter.CodeCacheUnavailable, Err: context.Cause(ctx), RetryAfter: retryAfter,
-		Detail: "the request ended before its operations were sent to Redis; they were not applied",
-	}
+	return notNow(counter.CodeCacheUnavailable, context.Cause(ctx),
+		"the request ended before its operations were sent to Redis; they were not applied")
 }
 
-// overloaded is the answer when the queue of a Writer is full.
+// overloaded is the error of operations that find the queue of a Writer full.
 func overloaded() *counter.Error {
-	return &counter.Error{
-		Code: counter.CodeOverloaded, RetryAfter: retryAfter,
-		Detail: "this process has too many operations waiting for Redis; the operation was not applied",
-	}
+	return notNow(counter.CodeOverloaded, nil, "this process has too many operations waiting for Redis; the operation was not applied")
 }
 
-// givenUp is the answer when the caller's context ended while its operations were queued or on their way.
+// givenUp is the error of operations whose caller's context ended while they were queued or in flight.
 func givenUp(ctx context.Context) *counter.Error {
 	return &counter.Error{
 		Code: counter.CodeOutcomeUnknown, Err: context.Cause(ctx),
@@ -136,13 +128,10 @@ func givenUp(ctx context.Context) *counter.Error {
 	}
 }
 
-// Unapplied is what an error of a step before the write (Hydrate) means for an operation that has not been sent.
+// Unapplied is the error of operations that were not sent because an earlier step (Hydrate) failed with err.
 func Unapplied(err error) *counter.Error {
-	if isFull(err) {
+	if IsFull(err) {
 		return writeError(err)
 	}
-	return &counter.Error{
-		Code: counter.CodeCacheUnavailable, Err: err, RetryAfter: retryAfter,
-		Detail: "Redis could not be asked; the operation was not applied",
-	}
+	return notNow(counter.CodeCacheUnavailable, err, "Redis could not be asked; the operation was not applied")
 }

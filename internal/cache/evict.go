@@ -10,15 +10,15 @@ import (
 
 // Eviction says which entries EvictIdle removes.
 type Eviction struct {
-	Idle   time.Duration // those that are clean, and were last written so long ago
-	Urgent bool          // also those that were only read since they came from Postgres, which Redis lets expire otherwise
+	Idle   time.Duration // clean entries whose last write is at least this old
+	Urgent bool          // also entries that were never written since they were hydrated; otherwise Redis lets them expire
 
 	// Pace is called before each page of up to ScanPage keys; an error of it ends the eviction.
 	Pace func(ctx context.Context, keys int) error
 }
 
-// EvictIdle goes through all entries once and removes those that Eviction names, never one that is dirty or set aside. It
-// returns how many, also with an error. It blocks for some bounded calls for each page.
+// EvictIdle goes through all entries once and removes those that Eviction selects, never a dirty or a set-aside one. It returns
+// their number, also with an error. It makes some bounded calls for each page.
 func (c *Cache) EvictIdle(ctx context.Context, e Eviction) (removed int64, err error) {
 	now, err := c.Now(ctx)
 	if err != nil {
@@ -58,9 +58,8 @@ func (c *Cache) evict(ctx context.Context, shard counter.Shard, keys []counter.K
 	names, args := []string{c.metaKey(shard)}, []any{}
 	for i := range snapshot.Entries {
 		e := &snapshot.Entries[i]
-		// What was only read has a TTL.
-		read := e.Epoch == 0 && !urgent
-		if e.Missing || e.Corrupt || read || e.Dirty(snapshot.Watermark) || e.Epoch >= horizon { // step: dirty
+		expires := e.Epoch == 0 && !urgent                                                          // it was never written, so it has a TTL
+		if e.Missing || e.Corrupt || expires || e.Dirty(snapshot.Watermark) || e.Epoch >= horizon { // step: dirty
 			continue
 		}
 		names, args = append(names, c.entryKey(e.Key)), append(args, e.text)

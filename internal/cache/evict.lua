@@ -1,10 +1,10 @@
--- evict.lua removes entries that are clean, and still what the caller read.
+-- evict.lua removes entries that are clean and unchanged since the caller read them.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[i+1]  entry {aw:07}:c:<key>
 -- ARGV[i]    the entry as it was read
 --
--- Reply: how many were removed.
+-- Reply: the number of removed entries.
 
 local watermark = epochs(KEYS[1], call('GET', KEYS[1])).watermark
 local removed = {}

@@ -6,12 +6,10 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Base is what Postgres has of a key, on its way into the key's entry.
+// Base is what Postgres has of a key, for Hydrate.
 type Base struct {
 	Key   counter.Key
 	Row   counter.Row // meaningless without Found
@@ -22,64 +20,50 @@ type Base struct {
 // Hydration says what Hydrate did with one Base.
 type Hydration byte
 
-// What Hydrate may answer.
+// The answers of Hydrate.
 const (
 	Hydrated     Hydration = 'y' // the entry is complete
 	Stale        Hydration = 's' // a flush was completed meanwhile: ask Postgres again
-	BaseOverflow Hydration = 'o' // base and unsynced operations do not add up to a 64-bit integer
+	BaseOverflow Hydration = 'o' // the sum of base and unsynced increments does not fit into 64 bits
 	CorruptEntry Hydration = 'e' // the key holds something that is not an entry
 )
 
-// maxHydrate bounds what is hydrated in one round trip: Redis does nothing else meanwhile, and each entry takes it 2 to 8 µs.
+// maxHydrate bounds the keys of one round trip: Redis does nothing else meanwhile, and needs 2 to 8 µs for each.
 const maxHydrate = 200
 
-// Hydrate brings bases into their entries, and answers for each. Entries that are complete are left alone, so it may be done
-// twice. It blocks for some round trips, with at most 200 keys in each.
+// Hydrate puts bases into their entries and answers for each. It leaves complete entries alone, so it may be repeated. One round trip for
+// each 200 keys.
 func (c *Cache) Hydrate(ctx context.Context, bases []Base) ([]Hydration, error) {
-	done, _, err := c.hydrate(ctx, bases)
+	done, _, err := c.Rebase(ctx, bases)
 	return done, err
-}
-
-// Rebase is Hydrate for bases of one shard, and returns those entries that it has given their base, as they are now.
-func (c *Cache) Rebase(ctx context.Context, bases []Base) (done []Hydration, rebased []Entry, err error) {
-	return c.hydrate(ctx, bases)
 }
 
 // hydration is one call of hydrate.lua: bases of one shard with the same token.
 type hydration struct {
+	call
+
 	places []int
-	keys   []string
-	args   []any
-	reply  *redis.Cmd
 }
 
-func (c *Cache) hydrate(ctx context.Context, bases []Base) ([]Hydration, []Entry, error) {
-	if len(bases) == 0 {
-		return nil, nil, nil
-	}
+// Rebase is Hydrate, and also returns the entries that had no base and have one now.
+func (c *Cache) Rebase(ctx context.Context, bases []Base) (done []Hydration, rebased []Entry, err error) {
 	calls := c.hydrations(bases)
 	for rest := calls; len(rest) > 0; {
 		n, keys := 0, 0
 		pipe := c.client.Pipeline()
 		for n < len(rest) && (n == 0 || keys+len(rest[n].places) <= maxHydrate) {
-			h := rest[n]
-			h.reply = hydrateScript.EvalSha(ctx, pipe, h.keys, h.args...)
-			keys += len(h.places)
+			rest[n].queue(ctx, pipe)
+			keys += len(rest[n].places)
 			n++
 		}
-		err := send(ctx, pipe)
-		if err != nil && !isReply(err) { // the others would wait for the same
+		if err := send(ctx, pipe); err != nil && !isReply(err) { // the other calls would time out, too
 			return nil, nil, fmt.Errorf("hydrate %d keys: %w", len(bases), err)
 		}
 		rest = rest[n:] // each call has its own error
 	}
-	done := make([]Hydration, len(bases))
-	var rebased []Entry
+	done = make([]Hydration, len(bases))
 	for _, h := range calls {
-		reply, err := h.reply.StringSlice()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			reply, err = hydrateScript.Eval(ctx, c.client, h.keys, h.args...).StringSlice()
-		}
+		reply, err := h.reply(ctx, c.client).StringSlice()
 		if err == nil && len(reply) != len(h.places) {
 			err = fmt.Errorf("redis answered for %d", len(reply))
 		}
@@ -98,7 +82,7 @@ func (c *Cache) hydrate(ctx context.Context, bases []Base) ([]Hydration, []Entry
 	return done, rebased, nil
 }
 
-// hydrations sorts bases into calls.
+// hydrations groups bases into calls.
 func (c *Cache) hydrations(bases []Base) []*hydration {
 	type group struct {
 		shard counter.Shard
@@ -112,8 +96,8 @@ func (c *Cache) hydrations(bases []Base) []*hydration {
 	var calls []*hydration
 	for g, all := range places {
 		for part := range slices.Chunk(all, maxHydrate) {
-			h := &hydration{places: part, keys: []string{c.metaKey(g.shard), c.deadKey(g.shard)}}
-			h.keys = slices.Grow(h.keys, len(part))
+			h := &hydration{places: part, call: call{script: hydrateScript}}
+			h.keys = append(make([]string, 0, 2+len(part)), c.metaKey(g.shard), c.deadKey(g.shard))
 			h.args = append(make([]any, 0, 3+len(part)), g.token, ms(c.cleanTTL), ms(absentTTL))
 			for _, place := range part {
 				h.keys = append(h.keys, c.entryKey(bases[place].Key))
@@ -125,7 +109,7 @@ func (c *Cache) hydrations(bases []Base) []*hydration {
 	return calls
 }
 
-// row is the argument of a base.
+// row is the argument of hydrate.lua for a base.
 func (b *Base) row() string {
 	if !b.Found {
 		return "-"
@@ -139,6 +123,3 @@ func (b *Base) row() string {
 	text = strconv.AppendInt(append(text, ' '), b.Row.Lineage, 10)
 	return string(append(text, state...))
 }
-
-// IsFull reports that Redis had no room for a call, which it refused as a whole.
-func IsFull(err error) bool { return isFull(err) }

@@ -20,7 +20,7 @@ func TestHydrateRefusesWhatWasReadBeforeACommit(t *testing.T) {
 		Key: "a", Found: true, Row: counter.Row{Key: "a", Value: 10, Version: 1},
 		Token: b.do(t, get("a"))[0].Token,
 	}
-	// Meanwhile another brings it in, writes, flushes version 2, and the clean entry is evicted.
+	// Meanwhile another caller hydrates it, writes, flushes version 2, and the clean entry is evicted.
 	b.hydrate(t, cache.Base{Key: "a", Found: true, Row: stale.Row, Token: stale.Token}, cache.Hydrated)
 	b.do(t, increment("a", 1))
 	b.flush(t, "a")

@@ -96,7 +96,7 @@ func (b *testBundle) warm(t *testing.T, keys ...counter.Key) {
 	}
 }
 
-// hydrate brings one base in with the present token.
+// hydrate hydrates one base with the current token.
 func (b *testBundle) hydrate(t *testing.T, base cache.Base, want cache.Hydration) {
 	t.Helper()
 	if base.Token == "" {
@@ -218,7 +218,7 @@ func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	return false
 }
 
-// number36 reads an epoch or a life; "" is 0.
+// number36 reads an epoch; "" is 0.
 func number36(t *testing.T, text string) int64 {
 	t.Helper()
 	if text == "" {
@@ -233,8 +233,8 @@ func number36(t *testing.T, text string) int64 {
 func (b *testBundle) entry(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
 	m := b.whole(t, key)
-	for _, life := range []string{"e", "l", "b", "w", "p"} {
-		delete(m, life)
+	for _, field := range []string{"e", "l", "b", "w", "p"} {
+		delete(m, field)
 	}
 	return m
 }

@@ -15,30 +15,29 @@ const (
 	// SettingsKey is the hash that says how this Redis is used. In a namespace its name begins with that.
 	SettingsKey = "aw:meta"
 
-	// Layout is the version of the layout of keys and entries. Change it with every change that older processes would
-	// misread.
+	// Layout is the version of the format of keys and entries. Change it with every change that older processes would misread.
 	Layout = "3"
 
-	// PreviousLayout is the one that package convert reads.
+	// PreviousLayout is the layout that package convert reads.
 	PreviousLayout = "2"
-	// ConvertingLayout is that of a Redis in between.
+	// ConvertingLayout is noted while a Redis is being converted.
 	ConvertingLayout = "2>3"
 
-	// DefaultShards is the number of shards of a Redis that is new, unless another is set.
+	// DefaultShards is the number of shards of a new Redis, unless another is set.
 	DefaultShards = 16
 
 	// The fields of the hash.
 	layoutName = "layout"
 	shardsName = "AFTERWRITE_SHARDS"
 
-	// birthName is of a random text that is noted when the settings are: a Redis that was emptied gets another.
+	// birthName holds a random ID that is noted together with the settings: a Redis that was emptied gets another.
 	birthName = "birth"
 
-	// witnessName is of the Cache that was the first to notice that this Redis has succeeded one with another birth.
+	// witnessName holds the name of the first Cache that noticed that this Redis had another ID before.
 	witnessName = "witness"
 )
 
-// SettingsError is returned by CheckMeta when this Redis was written with other settings.
+// SettingsError is the error of CheckMeta for a Redis that was written with other settings.
 type SettingsError struct{ Name, Here, There string }
 
 // Error says what differs and what to do.
@@ -69,7 +68,7 @@ func (e *SettingsError) What() string {
 	}
 }
 
-// Fix says what to do about it.
+// Fix says what to do.
 func (e *SettingsError) Fix() string {
 	switch {
 	case e.Name != layoutName:
@@ -85,15 +84,15 @@ func (e *SettingsError) Fix() string {
 	}
 }
 
-// older reports that the layout there is from before this program's.
+// older reports whether the layout in Redis is older than this program's.
 func (e *SettingsError) older() bool {
 	there, err := strconv.Atoi(e.There)
 	here, _ := strconv.Atoi(e.Here)
 	return err == nil && there < here
 }
 
-// ReadSettings returns the layout and the number of shards that this Redis is used with; "" and 0 where nothing is noted yet.
-// prefix is Options.Prefix.
+// ReadSettings returns the layout and the number of shards that this Redis is used with; "" and 0 if none are noted yet. prefix is
+// Options.Prefix.
 func ReadSettings(ctx context.Context, client redis.Cmdable, prefix string) (layout string, shards int, err error) {
 	noted, err := client.HMGet(ctx, prefix+SettingsKey, layoutName, shardsName).Result()
 	if err != nil {
@@ -108,8 +107,8 @@ func ReadSettings(ctx context.Context, client redis.Cmdable, prefix string) (lay
 	return layout, shards, nil
 }
 
-// ChooseShards returns how many shards a process is to use that is set to shards. If that is only a default, and set is false, it is
-// what this Redis is used with, if it is.
+// ChooseShards returns the number of shards that a process should use. It is shards if the operator has set it; a default gives way to the
+// number that this Redis is used with.
 func ChooseShards(ctx context.Context, client redis.Cmdable, prefix string, shards int, set bool) (int, error) {
 	if set {
 		return shards, nil
@@ -121,14 +120,14 @@ func ChooseShards(ctx context.Context, client redis.Cmdable, prefix string, shar
 	return there, nil
 }
 
-// CheckMeta compares the settings that decide where entries are with those that this Redis was first used with, and
-// notes them if it is new. An *SettingsError says what differs.
+// CheckMeta compares the settings that decide where entries are stored with those that this Redis was first used with, and notes them in
+// a new Redis. It returns a *SettingsError if they differ.
 func (c *Cache) CheckMeta(ctx context.Context) error {
 	_, err := c.checkMeta(ctx)
 	return err
 }
 
-// checkMeta is CheckMeta, and returns the birth of this Redis. The first that it finds is the one this Cache knows.
+// checkMeta is CheckMeta, and returns the ID of the data. This Cache remembers the first that it finds.
 func (c *Cache) checkMeta(ctx context.Context) (birth string, err error) {
 	// The layout first: with another one, the number of shards need not be the same.
 	want := []SettingsError{{Name: layoutName, Here: Layout}, {Name: shardsName, Here: strconv.Itoa(c.shards)}}
@@ -147,9 +146,9 @@ func (c *Cache) checkMeta(ctx context.Context) (birth string, err error) {
 	return birth, nil
 }
 
-// Emptied is CheckMeta, and reports whether this Redis has lost everything since this Cache first looked, or since Emptied last said
-// so. Of all that notice, in any process, one is told. Who has never looked before cannot notice. Of a cluster it sees the master that
-// has aw:meta.
+// Emptied is CheckMeta, and reports whether this Redis has lost all its data since this Cache first checked it, or since Emptied last
+// returned true. Of all processes that notice, it returns true in one. On a cluster it notices only the loss of the master that has
+// aw:meta.
 func (c *Cache) Emptied(ctx context.Context) (bool, error) {
 	birth, err := c.checkMeta(ctx)
 	if err != nil {
@@ -166,7 +165,7 @@ func (c *Cache) Emptied(ctx context.Context) (bool, error) {
 	return c.birth.CompareAndSwap(known, &birth) && witness == c.name, nil
 }
 
-// note returns what is noted under name, and notes value before where that is nothing.
+// note returns the value noted under name, after noting value if there is none.
 func (c *Cache) note(ctx context.Context, name, value string) (string, error) {
 	if err := c.client.HSetNX(ctx, c.prefix+SettingsKey, name, value).Err(); err != nil {
 		return "", fmt.Errorf("note settings in redis: %w", err)

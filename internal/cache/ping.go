@@ -9,9 +9,9 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Ping returns nil when Redis serves counters, on a cluster those of one master or more: the others are then no reason to take no
-// writes. It asks for a key, because a Redis that loads its data answers INFO, and a cluster that is down PING too. It is one
-// command of constant time, on a cluster one to each master, side by side. It blocks for as long as ctx allows, and for 3 s at most.
+// Ping returns nil if Redis serves counters. On a cluster one master is enough: the others are no reason to refuse all writes. It asks
+// for a key, because a Redis that loads its data answers INFO, and a cluster that is down answers PING. One command of constant time, on
+// a cluster one to each master at once. It blocks until ctx ends, at most for 3 s.
 func (c *Cache) Ping(ctx context.Context) error {
 	cluster, ok := c.client.(*redis.ClusterClient)
 	if !ok {
@@ -27,13 +27,13 @@ func (c *Cache) Ping(ctx context.Context) error {
 	}
 	for range shards {
 		if err = <-answers; err == nil {
-			return nil // those that hang are not waited for
+			return nil // it does not wait for those that hang
 		}
 	}
 	return err
 }
 
-// ask asks for a key of the shard, whatever it holds: somebody's own data in one shard is no reason to serve none.
+// ask asks for a key of the shard, whatever it holds: one corrupt shard is no reason to serve none.
 func (c *Cache) ask(ctx context.Context, s counter.Shard) error {
 	if err := c.client.Exists(ctx, c.metaKey(s)).Err(); err != nil {
 		return fmt.Errorf("ask redis for a key: %w", err)
@@ -41,7 +41,7 @@ func (c *Cache) ask(ctx context.Context, s counter.Shard) error {
 	return nil
 }
 
-// ofEachMaster returns one shard of each master that has any.
+// ofEachMaster returns one shard of each master that has shards.
 func (c *Cache) ofEachMaster(ctx context.Context, cluster *redis.ClusterClient) ([]counter.Shard, error) {
 	seen := make(map[*redis.Client]bool)
 	var shards []counter.Shard

@@ -1,39 +1,38 @@
--- plain.lua and apply.lua carry out a batch of operations on counters and put the keys that they change into the open epochs of
--- their shards. One atomic step: an entry never changes without that. They read all that they need with one command, and write
--- all entries with one. entry.lua stands between them.
+-- plain.lua and apply.lua are one script. It applies a batch of operations to counters and puts the keys that it changes into the open
+-- epochs of their shards, in one atomic step. It reads everything with one MGET and writes all entries with one MSET. entry.lua stands
+-- between the two parts.
 --
--- plain.lua does what nearly all calls are about: reads, and increments of plain counters that are in an epoch or clean.
--- It defines no function, because Redis would define it anew in each call, for as much time as an operation takes. What it
--- leaves is done by apply.lua: any operation, on an entry in any state.
+-- plain.lua does what nearly all calls need: reads, and increments of plain counters. It defines no function, because Redis would create
+-- the function again in each call, which takes as long as an operation. apply.lua does the rest: any operation, on an entry in any state.
 --
--- KEYS       the entries {aw:07}:c:<key>, each once, those of one shard after the other; then for each shard two: meta and
---            open; then the records of operations that have an ID: {aw:07}:i:<ID>, a NUL, and <key>
--- ARGV[1]    "1": keys that are clean may become dirty; "0": there are too many dirty keys already
+-- KEYS       the entries {aw:07}:c:<key>, each once, sorted by shard; then two for each shard: meta and open; then the records of
+--            operations with an ID: {aw:07}:i:<ID>, a NUL, and <key>
+-- ARGV[1]    "1": clean keys may become dirty; "0": there are too many dirty keys already
 -- ARGV[2]    how long records are kept, ms
--- ARGV[3]    how many of the entries each shard has, separated by spaces
--- ARGV[4]    for each entry, separated by spaces, its operations, separated by commas: 5 or i5 increment by 5, 5*3 by 5 in
---            sum, for three callers; s7 set to 7, d delete, g get. A capital letter (I5) takes the operation although the
---            base is unknown, instead of answering c or w. "#9:" before it says that KEYS[9] is its record. Amounts without
---            a letter have 13 digits at most.
+-- ARGV[3]    the number of entries of each shard, separated by spaces
+-- ARGV[4]    for each entry, separated by spaces, its operations, separated by commas: 5 or i5 increments by 5; 5*3 increments by 5 in
+--            total, for three callers; s7 sets to 7, d deletes, g gets. A capital letter (I5) applies the operation even if the base is
+--            unknown, instead of answering c or w. A prefix "#9:" says that KEYS[9] is its record. Amounts without a letter have
+--            at most 13 digits.
 --
--- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>, its epochs in base 36 (see
--- entry.lua) and how many keys are in the open one, 0 if none was added. Then a line for each operation:
---   <entry>                   of g: the entry. Else applied, as the entry is now: if its base b is the version before these
---                             operations, and there is no l, its key has just become dirty
+-- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>: its epochs in base 36 (see entry.lua) and the
+-- number of keys in the open epoch, 0 if none was added. Then a line for each operation:
+--   <entry>                   after g, the entry. Otherwise applied, and this is the entry now; if its base b is the version before
+--                             these operations, and it has no l, its key has just become dirty
 --   a <value> <version>[ +]   applied; +: its key has just become dirty
 --   u[ +]                     applied to an unknown base
 --   k <value> <version> <synced>   not changed; as it stands. synced is 1 if the entry is not dirty
 --   n <version> <synced>      not changed; deleted, or never written (version 0)
---   c                         not applied: there is no entry. Bring the base with hydrate.lua
+--   c                         not applied: there is no entry; hydrate it (hydrate.lua)
 --   w                         not applied: the same, but there are blind writes that wait for the base
---   d                         not applied: added up, it might overflow unseen, or comes after one of these. Send them one by one
+--   d                         not applied: combined increments that might overflow unnoticed, or an operation after them; send each alone
 --   o                         not applied: the sum would overflow
 --   b                         not applied: too many dirty keys
---   e                         not applied: the entry is not what it should be (somebody else wrote there)
---   r <line>                  not applied again: an operation with this ID was, and this was answered
---   m                         not applied: another operation with this ID was
+--   e                         not applied: the entry is corrupt
+--   r <line>                  not applied again: an operation with this ID was applied before, with this answer
+--   m                         not applied: a different operation with this ID was applied before
 --
--- An error of any kind comes before the first entry is written: nothing has been applied then.
+-- Any error comes before the first entry is written: nothing has been applied then.
 
 local call, find, match, sub, concat = redis.call, string.find, string.match, string.sub, table.concat
 local tonumber, unpack = tonumber, unpack
@@ -45,11 +44,11 @@ for count in string.gmatch(ARGV[3], '%d+') do
   total = total + count
 end
 
-local texts = call('MGET', unpack(KEYS, 1, total + 2 * #counts)) -- of the sets open it says nothing
+local texts = call('MGET', unpack(KEYS, 1, total + 2 * #counts)) -- nothing for the sets open
 local this_run = match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)')
 local writes = {}         -- names and texts for MSET
-local heads, out = {}, {} -- of the reply: by shard, and by entry
-local left, has = {}, {}  -- by shard: the entries that are left, and how many keys are in its open epoch
+local heads, out = {}, {} -- lines of the reply: by shard, and by entry
+local left, has = {}, {}  -- by shard: the entries left to apply.lua, and the number of keys in its open epoch
 local some_left = false
 
 local next_ops, i = string.gmatch(ARGV[4], '%S+'), 0
@@ -58,7 +57,7 @@ for shard = 1, #counts do
   local name, meta = KEYS[meta_at], texts[meta_at]
   local open, since, watermark_id, first, run
   if meta then open, since, watermark_id, first, run = match(meta, '^(%w+) (%d+) (%w+) (%w+) (%w+) %w+ %d+ %w+$') end
-  local usual = run and run == this_run -- else there was a restart, or somebody else wrote there
+  local usual = run and run == this_run -- otherwise Redis was restarted, or meta is corrupt
   local watermark, key_at = usual and tonumber(watermark_id, 36), #name - 1 -- {aw:07}:meta, {aw:07}:c:<key>
   local joining, rest = {}, {}
   for _ = 1, counts[shard] do
@@ -69,21 +68,21 @@ for shard = 1, #counts do
     local v, n, epoch, more
     if by and text then v, n, epoch, more = match(text, '^(%-?%d+) (%d+) (%S+)([^\n]*)$') end
     local short = v and #v <= 13 and #n <= 13
-    local number = short and epoch ~= open and tonumber(epoch, 36) -- none where there are flags
-    local life, base
+    local number = short and epoch ~= open and tonumber(epoch, 36) -- nil if there are flags
+    local lineage, base
     if number and number > watermark and #epoch <= 11 then
-      life, base = epoch, match(more, '^ b%d+ w%-?%d+$')
-      if not base then life, base = match(more, '^ l(%w+)( b%d+ w%-?%d+)$') end
-      if life and (#life > 11 or #base > 23) then life = nil end -- rare: apply.lua looks at it more closely
+      lineage, base = epoch, match(more, '^ b%d+ w%-?%d+$')
+      if not base then lineage, base = match(more, '^ l(%w+)( b%d+ w%-?%d+)$') end
+      if lineage and (#lineage > 11 or #base > 23) then lineage = nil end -- rare: apply.lua checks it
     end
     if short and epoch == open then
       text = (v + by) .. ' ' .. (n + count) .. ' ' .. epoch .. more
     elseif number and may_dirty and number <= watermark then -- it is clean
       text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' b' .. n .. ' w' .. v -- step: begin
       joining[#joining + 1] = sub(KEYS[i], key_at)
-    elseif life and tonumber(life, 36) >= tonumber(first, 36) then -- step: sealed
-      -- It is in the sealed epoch, and its run of writes goes on.
-      text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' l' .. life .. base
+    elseif lineage and tonumber(lineage, 36) >= tonumber(first, 36) then -- step: sealed
+      -- It is in the sealed epoch, and its lineage continues.
+      text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' l' .. lineage .. base
       joining[#joining + 1] = sub(KEYS[i], key_at)
     elseif ops ~= 'g' or not text or not find(text, '^[-%d][^\n]*$') then
       rest[#rest + 1], text = i, nil
@@ -100,7 +99,7 @@ for shard = 1, #counts do
     local shard_open = KEYS[meta_at + 1]
     local added = call('SADD', shard_open, unpack(joining)) -- step: join
     has[shard] = call('SCARD', shard_open)
-    if since == '0' or has[shard] == added then -- its first: of others before it, which have left, the time is still there
+    if since == '0' or has[shard] == added then -- its first keys; since may still be the time of keys that have left
       local t = call('TIME')
       meta = open .. string.format(' %.0f', math.floor(t[1] * 1000 + t[2] / 1000)) .. sub(meta, #open + #since + 2)
       texts[meta_at] = meta

@@ -13,22 +13,22 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// ackChannel is the channel on which commit.lua and settle.lua publish the tag of a shard whose keys have reached Postgres.
+// ackChannel is where commit.lua and settle.lua publish the shards whose keys have reached Postgres.
 const ackChannel = "aw:acks"
 
-// Progress says how far a shard has got on its way to Postgres.
+// Progress is the state of the epochs of one shard, for those who wait until Postgres has a write.
 type Progress struct {
-	Open      int64 // the epoch that writes join
-	Sealed    int64 // the epoch that is being flushed, 0: none
-	Watermark int64 // the last epoch that Postgres has all of, but for keys that were set aside
+	Open      int64 // the epoch that takes writes
+	Sealed    int64 // the epoch that is being flushed; 0: none
+	Watermark int64 // the last epoch of which Postgres has every key, except set-aside ones
 	First     int64 // the first epoch of this incarnation of Redis
-	Requeued  int64 // the last epoch that keys joined again whose writes are older
+	Requeued  int64 // the last epoch that keys with older writes have joined again
 	Aside     bool  // some keys are set aside now
 }
 
-// Progress returns how far the shard has got. In one round trip of constant time, whoever waits for it.
+// Progress reads the progress of the shard. One round trip of constant time, however many wait for it.
 func (c *Cache) Progress(ctx context.Context, shard counter.Shard) (Progress, error) {
-	// In this order: what the watermark passes over is set aside before, and what has been taken up again since is in requeued.
+	// In this order: a key that the watermark passes over was set aside before, and one that was requeued since shows in requeued.
 	pipe := c.client.Pipeline()
 	before := pipe.Get(ctx, c.metaKey(shard))
 	aside := pipe.Exists(ctx, c.retryKey(shard), c.deadKey(shard))
@@ -45,7 +45,7 @@ func (c *Cache) Progress(ctx context.Context, shard counter.Shard) (Progress, er
 	}, nil
 }
 
-// metaOf reads the answer to GET of a shard's meta.
+// metaOf reads the reply to GET of a shard's meta.
 func metaOf(reply *redis.StringCmd) (shardMeta, error) {
 	text, err := reply.Result()
 	switch {
@@ -57,19 +57,19 @@ func metaOf(reply *redis.StringCmd) (shardMeta, error) {
 	return decodeMeta(text)
 }
 
-// Acks is a subscription to what commits say, one connection for all that is waited for in this process.
+// Acks is a subscription to commits, one connection for everything that this process waits for.
 type Acks struct {
 	pubsub *redis.PubSub
 	cache  *Cache
 }
 
-// Acks subscribes. Close ends it. The connection is made, and made again where it breaks, in the background, with pauses.
+// Acks subscribes; Close ends the subscription. It connects, and reconnects with pauses, in the background.
 func (c *Cache) Acks(ctx context.Context) *Acks {
 	return &Acks{pubsub: c.client.Subscribe(ctx, c.prefix+ackChannel), cache: c}
 }
 
-// Run calls acked with the shard of each message, and connected each time that the subscription has been made: what was
-// said before, nobody has heard. It returns when the subscription is closed.
+// Run calls acked with the shard of each message, and connected after each connect: earlier messages are lost. It blocks until the
+// subscription is closed.
 func (a *Acks) Run(acked func(counter.Shard), connected func()) {
 	for message := range a.pubsub.ChannelWithSubscriptions() {
 		switch m := message.(type) {
@@ -86,5 +86,5 @@ func (a *Acks) Run(acked func(counter.Shard), connected func()) {
 
 // Close ends the subscription, and Run.
 func (a *Acks) Close() {
-	_ = a.pubsub.Close() // an error of closing a connection that is not used any more
+	_ = a.pubsub.Close() // the connection is not used any more
 }

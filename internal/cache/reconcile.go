@@ -7,31 +7,31 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Conflict is an entry of which Postgres has more than Redis: it is of a Redis that lost its tail.
+// Conflict is an entry whose row in Postgres has more writes than Redis: this Redis has lost its latest writes.
 type Conflict struct {
 	Entry Entry // as it was read
 	Row   counter.Row
 
-	// Adopt: Postgres's row is a later state of the very same writes, so it replaces the entry, which becomes clean. Else
-	// what the entry's life has written goes on top of the row, and the key stays dirty.
+	// Adopt: the row is a later state of the same lineage, so it replaces the entry, which becomes clean. Otherwise the writes of the
+	// entry's lineage are added to the row, and the key stays dirty.
 	Adopt bool
 }
 
 // Reconciliation says what Reconcile did with one Conflict.
 type Reconciliation byte
 
-// What Reconcile may answer.
+// The answers of Reconcile.
 const (
 	Reconciled       Reconciliation = 'y'
-	Superseded       Reconciliation = 'w' // the entry has moved on since it was read: nothing changed
-	ConflictOverflow Reconciliation = 'o' // row and unsynced operations do not add up to a 64-bit integer: nothing changed
+	Superseded       Reconciliation = 'w' // the entry has changed since it was read; nothing was done
+	ConflictOverflow Reconciliation = 'o' // the sum of row and unsynced increments does not fit into 64 bits; nothing was done
 )
 
 // MaxConflicts bounds one call of Reconcile.
 const MaxConflicts = 200
 
-// Reconcile repairs up to MaxConflicts entries of one shard, in one atomic step, and answers one letter for each. It may be
-// done twice: the second time it finds that they have moved on.
+// Reconcile repairs up to MaxConflicts entries of one shard in one atomic step, and answers for each. It may be repeated: then it finds
+// that the entries have changed.
 func (c *Cache) Reconcile(ctx context.Context, shard counter.Shard, conflicts []Conflict) ([]Reconciliation, error) {
 	if len(conflicts) == 0 {
 		return nil, nil

@@ -1,5 +1,5 @@
--- reconcile.lua repairs entries of a Redis that lost its tail: it came back (from an older snapshot, or as a replica that
--- lagged) without writes that Postgres has. What was written since it came back is put on top of what Postgres has.
+-- reconcile.lua repairs entries of a Redis that has lost its latest writes: it came back from an older snapshot, or as a replica that
+-- lagged, without writes that Postgres has. It adds the writes since then to what Postgres has.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:open
@@ -8,60 +8,60 @@
 -- KEYS[5]    {aw:07}:dead
 -- KEYS[i+5]  entry {aw:07}:c:<key>
 -- ARGV[1]    TTL of a clean entry, ms
--- then for each key eight: key, what to do, its life (base 36) and base version as they were read; value, version, deleted ("1",
--- "0") and lineage (decimal) of Postgres's row. What to do:
---   "m"  merge: the row has writes that this entry does not know. The value becomes that of the row and what was added since
---        the last life that the row has, or what was set since; likewise the version. It begins a new life and stays dirty.
---        But an entry that was not written since a restart, and whose lives the row has all of, is adopted.
---   "a"  adopt: the row is a later state of this very life, so the entry becomes the row, and clean.
+-- then eight for each key: key, what to do, its lineage (base 36) and base version as they were read; value, version, deleted ("1" or "0")
+-- and lineage (decimal) of the row. What to do:
+--   "m"  merge: the row has writes that this entry lacks. The entry becomes the row plus everything added since the last lineage that the
+--        row has, or the value set since; likewise the version. It begins a new lineage and stays dirty. An entry without writes since a
+--        restart, whose lineages the row has all, becomes the row.
+--   "a"  adopt: the row is a later state of the same lineage, so the entry becomes the row, and clean.
 --
--- Reply: a letter for each key: y done, w not: it has moved on since it was read; o not: the sum would overflow.
+-- Reply: a letter for each key: y done; w not done: the entry has changed since it was read; o not done: the sum would overflow.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 free(KEYS[5])
 
--- What the row has of the entry: value ("set" where the value was set since) and version at the end of its last life that the
--- row has, or before the first. The present life is over if it is from before a restart; else the row cannot have it.
+-- had and had_n: value and version of the entry at the end of the last lineage that the row has, or before the first; had is "set" if the
+-- value was set since. The current lineage has ended if it is from before a restart; otherwise the row cannot have it.
 local function merge(name, key, e, value, version, deleted, lineage)
-  local had, had_n, lives, last = e.w or 'set', e.b, e.p or '', nil
-  if number(e.l) < s.first then lives = fmt('%s;%s,%s,%s', lives, e.l, e.v, e.n) end
+  local had, had_n, ended, last = e.w or 'set', e.b, e.p or '', nil
+  if number(e.l) < s.first then ended = fmt('%s;%s,%s,%s', ended, e.l, e.v, e.n) end
   local kept, v, n = {}, e.v, e.n
-  for life, with, with_n in gmatch(lives, ';(%w+),([^,;]+),(%d+)') do
-    if number(life) == lineage and tonumber(version) < tonumber(with_n) then
-      had = nil -- the row is that life before its end: not ahead, so it may be replaced
+  for id, with, with_n in gmatch(ended, ';(%w+),([^,;]+),(%d+)') do
+    if number(id) == lineage and tonumber(version) < tonumber(with_n) then
+      had = nil -- the row is an earlier state of that lineage: it is not ahead and may be replaced
       break
     end
-    if number(life) <= lineage then had, had_n, last = with, with_n, life end -- step: lives
+    if number(id) <= lineage then had, had_n, last = with, with_n, id end -- step: ended lineages
   end
   if had then
     if had ~= 'set' then v = sum(v, value, had) end -- step: base
     n = sum(n, version, had_n)
     if not v or not n then return 'o' end
-    -- A flush of a life that the row does not have may still come from before the restart.
-    for life, with, with_n in gmatch(lives, ';(%w+),([^,;]+),(%d+)') do
-      if number(life) > lineage then
+    -- A flush from before the restart may still write a lineage that the row does not have.
+    for id, with, with_n in gmatch(ended, ';(%w+),([^,;]+),(%d+)') do
+      if number(id) > lineage then
         if with ~= 'set' and had ~= 'set' then with = sum(with, value, had) end
-        if with then kept[#kept + 1] = fmt(';%s,%s,%s', life, with, sum(with_n, version, had_n)) end
+        if with then kept[#kept + 1] = fmt(';%s,%s,%s', id, with, sum(with_n, version, had_n)) end
       end
     end
     e.p = #kept > 0 and table.concat(kept) or nil -- step: keep
     e.w = had ~= 'set' and value or nil
-    if last == e.l then e.x = deleted == '1' or nil end -- nothing was written since: it is what the row has become
+    if last == e.l then e.x = deleted == '1' or nil end -- nothing was written since: the entry becomes the row
   else
-    e.p = lives
+    e.p = ended
     e.w = e.w and value
   end
   renew(s)
   e.v, e.n, e.b, e.l, e.epoch = v, n, version, s.open, s.open
   if not e.a then rejoin(s, KEYS[2], { key }) end
-  save(s) -- first: an error must not leave an entry in an epoch that is unknown
+  save(s) -- first: an error must not leave an entry in an unknown epoch
   put(name, e)
   return 'y'
 end
 
 local function adopt(name, key, value, version, deleted)
   -- step: adopt
-  renew(s) -- it becomes clean without a commit: its next life needs another number
+  renew(s) -- it becomes clean without a commit, so its next lineage needs another number
   save(s)
   put(name, { v = value, n = version, epoch = '0', l = '0', x = deleted == '1' or nil }, ARGV[1])
   call('SREM', KEYS[2], key)
@@ -74,10 +74,10 @@ end
 local out = {}
 for i = 1, #KEYS - 5 do
   local name, at = KEYS[i + 5], 8 * i - 7
-  local key, what, life, base = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local key, what, own, base = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local value, version, deleted, lineage = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8])
   local e = load(name)
-  if not e or e.u or e.l ~= life or e.b ~= base then -- step: compare
+  if not e or e.u or e.l ~= own or e.b ~= base then -- step: compare
     out[i] = 'w'
   elseif what == 'm' then
     out[i] = merge(name, key, e, value, version, deleted, lineage)

@@ -17,7 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// put writes an entry by hand. NOW in its text is the open epoch of its shard; every life that is a small number is from before
+// put writes an entry by hand. NOW in its text is the open epoch of its shard; every lineage that is a small number is from before
 // the last restart.
 func (b *testBundle) put(t *testing.T, key counter.Key, text string) {
 	t.Helper()
@@ -155,7 +155,7 @@ func TestMergePutsWhatTheRowDoesNotHaveOnTopOfIt(t *testing.T) {
 			b.reconcile(t, cache.Conflict{Entry: read, Row: c.row}, cache.Reconciled)
 
 			open := b.meta(t, "k")["open"]
-			require.Greater(t, number36(t, open), number36(t, before), "the merged entry has a life of its own")
+			require.Greater(t, number36(t, open), number36(t, before), "the merged entry has a lineage of its own")
 			require.Equal(t, strings.ReplaceAll(c.want, "NEW", open), b.text(t, "k"))
 			require.True(t, b.dirty(t, "k"))
 			require.Equal(t, !read.Aside, b.redis.SIsMember(t.Context(), b.tag("k")+":open", "k").Val())
@@ -187,7 +187,7 @@ func TestMergeThatOverflowsChangesNothing(t *testing.T) {
 func TestAnEntryThatMovedOnIsNotReconciled(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, b *testBundle){
-		"it has another life": func(t *testing.T, b *testBundle) {
+		"it has another lineage": func(t *testing.T, b *testBundle) {
 			t.Helper()
 			b.put(t, "k", "12 11 NOW b10 w10")
 		},
@@ -252,7 +252,7 @@ func TestAdoptMakesTheEntryTheRow(t *testing.T) {
 			require.Empty(t, b.in(t, "k"))
 			require.False(t, b.dirty(t, "k"))
 			require.Greater(t, b.redis.PTTL(t.Context(), b.entryKey("k")).Val(), 59*time.Minute)
-			require.Greater(t, number36(t, b.meta(t, "k")["open"]), number36(t, open), "its next life needs another number")
+			require.Greater(t, number36(t, b.meta(t, "k")["open"]), number36(t, open), "its next lineage needs another number")
 			b.reconcile(t, cache.Conflict{Entry: read, Row: r, Adopt: true}, cache.Superseded)
 		})
 	}
@@ -292,7 +292,7 @@ func TestSeveralEntriesAreReconciledInOneCall(t *testing.T) {
 type lostTail struct {
 	blind   bool                // Postgres has 100 in version 1, Redis nothing, and before is written without asking Postgres
 	unsaved bool                // before is not flushed when the snapshot is taken
-	again   bool                // what came before is flushed before the lost part is written: that is another life
+	again   bool                // what came before is flushed before the lost part is written: that is another lineage
 	before  []counter.Operation // with the key "", which stands for the case's own
 	lost    []counter.Operation // flushed, and then lost by Redis
 	after   []counter.Operation // written to the Redis that came back
@@ -449,7 +449,7 @@ func TestLateFlushOfALostTailDoesNotReplaceWhatCameAfterIt(t *testing.T) {
 }
 
 // Two restarts. The first flush of the merged entry was on its way when Redis lost the merge, and lands after the second merge:
-// only the number of the ended life, kept through that, tells that the row has it. Without it, its write would count twice.
+// only the number of the ended lineage, kept through that, tells that the row has it. Without it, its write would count twice.
 func TestLateFlushOfAMergedEntryIsNotCountedTwice(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -472,7 +472,7 @@ func TestLateFlushOfAMergedEntryIsNotCountedTwice(t *testing.T) {
 	b.do(t, increment("k", 1))
 	b.reconcile(t, cache.Conflict{Entry: b.dirtyEntry(t, "k"), Row: p["k"]}, cache.Reconciled)
 	require.Equal(t, int64(17), b.dirtyEntry(t, "k").Value)
-	require.NotEmpty(t, b.whole(t, "k")["p"], "the ended life is kept")
+	require.NotEmpty(t, b.whole(t, "k")["p"], "the ended lineage is kept")
 	_, kept = p.upsert(late.Row)
 	require.False(t, kept, "the late flush lands")
 
@@ -551,7 +551,7 @@ func TestADirtyEntryFromBeforeARestartRemembersItsEarlierLives(t *testing.T) {
 	b.do(t, increment("k", 2), increment("k", 3))
 	second := b.whole(t, "k")["e"]
 	want := map[string]string{"v": "16", "n": "7", "e": second, "b": "4", "w": "10", "p": ";" + first + ",11,5"}
-	require.Equal(t, want, b.whole(t, "k"), "the base stays: Postgres need not have what the earlier life wrote")
+	require.Equal(t, want, b.whole(t, "k"), "the base stays: Postgres may lack what the earlier lineage wrote")
 	require.Equal(t, number36(t, second), b.read(t, "k").Lineage)
 
 	b.restart(t)
@@ -586,13 +586,13 @@ func TestASetAsideEntryFromBeforeARestartStaysAside(t *testing.T) {
 	b := setup(t)
 	b.warm(t, "k")
 	b.do(t, increment("k", 1))
-	life := b.whole(t, "k")["e"]
+	lineage := b.whole(t, "k")["e"]
 	b.flushAside(t, "k")
 	b.restart(t)
 	b.do(t, increment("k", 1))
 	require.Equal(t, []string{"retry"}, b.in(t, "k"))
 	e := b.whole(t, "k")
-	require.Equal(t, ";"+life+",1,1", e["p"])
+	require.Equal(t, ";"+lineage+",1,1", e["p"])
 	require.Equal(t, "1", e["a"])
 }
 
@@ -637,7 +637,7 @@ func TestARealRestartIsAnotherIncarnation(t *testing.T) {
 	b.do(t, increment("sealed", 1))
 	before := b.seal(t, "sealed")
 	first := b.do(t, increment("dirty", 1))[0].First
-	life := b.whole(t, "dirty")["e"]
+	lineage := b.whole(t, "dirty")["e"]
 
 	server.Kill()
 	require.NoError(t, server.Start(t.Context()))
@@ -648,7 +648,7 @@ func TestARealRestartIsAnotherIncarnation(t *testing.T) {
 	o := b.do(t, increment("dirty", 1))[0]
 	require.Greater(t, o.First, first)
 	require.LessOrEqual(t, o.First, o.Epoch)
-	require.Equal(t, ";"+life+",1,1", b.whole(t, "dirty")["p"])
+	require.Equal(t, ";"+lineage+",1,1", b.whole(t, "dirty")["p"])
 	p := postgres{}
 	b.drain(t, p)
 	require.Equal(t, int64(2), p["dirty"].Value)

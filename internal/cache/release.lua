@@ -1,9 +1,9 @@
--- release.lua ends a drain before its time is over.
+-- release.lua ends the lease of a drain early.
 --
 -- KEYS[1]  {aw:07}:drain
--- ARGV[1]  who drains
+-- ARGV[1]  the owner
 --
--- Reply: 1, or 0 when it was somebody else's.
+-- Reply: 1, or 0 if another owner has the lease.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])

@@ -1,18 +1,18 @@
--- repair.lua repairs entries that differ from their rows: compare-and-change, so that one which was written, or flushed, since
--- it was read is left alone.
+-- repair.lua repairs entries that differ from their rows. It compares first, and leaves entries alone that were written or flushed since
+-- they were read.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:open
 -- KEYS[3]    {aw:07}:retry
 -- KEYS[4]    {aw:07}:dead
 -- KEYS[i+4]  entry {aw:07}:c:<key>
--- ARGV[1]    "mark": it joins the open epoch, so that a flush brings it to Postgres
---            "drop": it is removed, so that the next to need it reads Postgres
+-- ARGV[1]    "mark": put it into the open epoch, so that a flush writes it to Postgres
+--            "drop": remove it, so that its next use reads Postgres
 -- then for each key two: key, and the entry as it was read
 --
--- Reply: a letter for each key: y done, w not: it is not what was read, or waits for its retry or a redrive.
+-- Reply: a letter for each key: y done; w not done: it has changed, or is set aside or dead.
 --
--- SADD comes before the entries are written, so a Redis that is full refuses to mark, as a whole. It does not refuse to drop.
+-- SADD comes before the entries are written, so a full Redis refuses "mark" as a whole. It does not refuse "drop".
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local out, joining, marked, dropped = {}, {}, {}, {}
@@ -27,7 +27,7 @@ for i = 1, #KEYS - 4 do
     dropped[#dropped + 1] = name
     out[i] = 'y'
   else
-    if not is_dirty(s, e) then -- whatever row there is, an older version of it may be replaced
+    if not is_dirty(s, e) then -- it may replace any older version of the row
       e.l, e.b, e.w, e.p = s.open, sum(e.n, '0', '1'), nil, nil
       if byte(e.b) == 45 then e.b = '0' end
     end
@@ -39,7 +39,7 @@ for i = 1, #KEYS - 4 do
   end
 end
 if #dropped > 0 then
-  -- What was read from Postgres before may be as old as the entry was.
+  -- Rows read from Postgres before may be as old as the entry was, and must not be hydrated.
   call('UNLINK', unpack(dropped))
   renew(s)
 end

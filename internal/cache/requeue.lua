@@ -1,18 +1,18 @@
--- requeue.lua puts keys that were set aside into the open epoch, as if they had just been written: the next flush takes them
--- up. A retry that is under way finds nothing left to do.
+-- requeue.lua puts set-aside keys into the open epoch, as if they had just been written, so that the next flush takes them. A retry in
+-- progress finds nothing left to do.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:open
 -- KEYS[3]    {aw:07}:retry
 -- KEYS[4]    {aw:07}:dead
--- ARGV[1]    "retry": those of the keys that wait; "dead": those that are dead; "due": up to ARGV[2] of those that wait and
---            whose time has come, without names
+-- ARGV[1]    "retry": the given keys that wait for a retry; "dead": the given keys that are dead; "due": up to ARGV[2] keys that wait
+--            and are due, whatever they are
 -- ARGV[i]    from 2 on: key
 --
--- Reply: the keys that were requeued. Done again, it does nothing. A clean entry stays clean: somebody deleted the one that was
--- set aside, and it came from Postgres again.
+-- Reply: the requeued keys. Repeating it does nothing. A clean entry stays clean: the set-aside one was deleted by hand, and has been
+-- hydrated again.
 --
--- On a cluster the entries, whose names are made here, have the tag of the keys that are declared.
+-- The names of entries are made here. On a cluster they have the hash tag of the declared keys.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local keys, entries = {}, sub(KEYS[1], 1, -5) .. 'c:'
@@ -22,7 +22,7 @@ else
   for i = 2, #ARGV do keys[i - 1] = ARGV[i] end
 end
 
--- Everything is read before the first write, and a key leaves the place where it was last: an error on the way strands none.
+-- Everything is read before the first write, and keys leave retry or dead last: an error in the middle strands none.
 local dead = ARGV[1] == 'dead'
 local removed, done, names, changed, seen = {}, {}, {}, {}, {}
 for _, key in ipairs(keys) do
@@ -41,7 +41,7 @@ for _, key in ipairs(keys) do
 end
 free(KEYS[4])
 rejoin(s, KEYS[2], done) -- step: join
--- A restart may have ended their lives, which plain.lua does not look for in an entry of the open epoch: so that gets another ID.
+-- A restart may have ended their lineages, which plain.lua does not check in entries of the open epoch: so that gets a new ID.
 if #names > 0 then renew(s) end -- step: renew
 save(s)
 for i = 1, #names do put(names[i], changed[i]) end

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -8,18 +9,20 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 //go:embed *.lua
 var files embed.FS
 
-// before is what stands before a script; before all others stands entry.lua.
-var before = map[string][]string{
+// preludes are the files that stand before a script. Before all others stands entry.lua.
+var preludes = map[string][]string{
 	"apply":   {"plain", "entry"},
 	"release": nil,
 }
 
-// Scripts returns the texts of all scripts in a folder, by their names without .lua, each with what stands before it.
+// Scripts returns the texts of all scripts in a folder, by their names without .lua, each with its preludes.
 func Scripts(folder fs.FS) (map[string]string, error) {
 	paths, err := fs.Glob(folder, "*.lua")
 	if err != nil {
@@ -38,11 +41,11 @@ func Scripts(folder fs.FS) (map[string]string, error) {
 		if name == "plain" || name == "entry" {
 			continue
 		}
-		preludes, found := before[name]
+		before, found := preludes[name]
 		if !found {
-			preludes = []string{"entry"}
+			before = []string{"entry"}
 		}
-		for _, prelude := range slices.Backward(preludes) {
+		for _, prelude := range slices.Backward(before) {
 			text = parts[prelude] + text
 		}
 		scripts[name] = text
@@ -82,5 +85,64 @@ func NewScript(source string) *redis.Script {
 	return redis.NewScript(string(entry) + source)
 }
 
-// ApplyScript returns the text of apply.lua with what stands before it, for the benchmark that measures it alone.
+// ApplyScript returns the text of apply.lua with its preludes, for the benchmark that measures it alone.
 func ApplyScript() string { return scripts["apply"] }
+
+// call is a script call that is sent in a pipeline.
+type call struct {
+	script *redis.Script
+	keys   []string
+	args   []any
+	cmd    *redis.Cmd
+}
+
+func (c *call) queue(ctx context.Context, pipe redis.Pipeliner) {
+	c.cmd = c.script.EvalSha(ctx, pipe, c.keys, c.args...)
+}
+
+// reply returns the answer, after the pipeline has been sent. Where a node does not know the script yet, it sends the script again, with
+// its text.
+func (c *call) reply(ctx context.Context, client redis.Scripter) *redis.Cmd {
+	if redis.HasErrorPrefix(c.cmd.Err(), "NOSCRIPT") {
+		return c.script.Eval(ctx, client, c.keys, c.args...)
+	}
+	return c.cmd
+}
+
+// send sends a pipeline and returns the first error of its commands. If Redis refuses the connection itself (a wrong password, say),
+// go-redis sets no error on the individual commands, and each would look as if it had been answered with 0: send sets it.
+func send(ctx context.Context, pipe redis.Pipeliner) error {
+	commands, err := pipe.Exec(ctx)
+	if err != nil && !slices.ContainsFunc(commands, func(c redis.Cmder) bool { return c.Err() != nil }) {
+		for _, c := range commands {
+			c.SetErr(err)
+		}
+	}
+	return err
+}
+
+// texts and members are keys as the client takes them.
+func texts(keys []counter.Key) []string {
+	out := make([]string, len(keys))
+	for i, key := range keys {
+		out[i] = string(key)
+	}
+	return out
+}
+
+func members(keys []counter.Key) []any {
+	out := make([]any, len(keys))
+	for i, key := range keys {
+		out[i] = string(key)
+	}
+	return out
+}
+
+// keysOf is the reverse of texts.
+func keysOf(texts []string) []counter.Key {
+	keys := make([]counter.Key, len(texts))
+	for i, text := range texts {
+		keys[i] = counter.Key(text)
+	}
+	return keys
+}

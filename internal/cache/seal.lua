@@ -1,4 +1,4 @@
--- seal.lua takes a shard for a flush and says which epoch is to be flushed: the sealed one, or else the open one, which it seals.
+-- seal.lua takes a shard for a flush and returns the epoch to flush: the sealed one if there is one, else the open one, which it seals.
 --
 -- KEYS[1]  {aw:07}:meta
 -- KEYS[2]  {aw:07}:open
@@ -6,16 +6,16 @@
 -- KEYS[4]  {aw:07}:retry
 -- KEYS[5]  {aw:07}:drain
 -- KEYS[6]  {aw:07}:dead
--- ARGV[1]  who flushes; another who began less than ARGV[2] ms ago is not disturbed
--- ARGV[2]  ms that the shard is taken for, from now
--- ARGV[3]  the open epoch is left alone while its first key is younger than this, ms, unless it has ARGV[4] keys, or Redis's
---          clock has been set back since that key was written
--- ARGV[4]  0: that many do not matter
+-- ARGV[1]  the owner
+-- ARGV[2]  the lease in ms, from now
+-- ARGV[3]  minimum age in ms: an open epoch whose first key is younger is left alone, unless it has ARGV[4] keys, or Redis's clock has
+--          been set back since that key was written
+-- ARGV[4]  number of keys; 0: it does not matter
 --
--- Reply: state, now (ms), ID of the sealed epoch, first (both in base 36), since when it has keys (ms), how many, how many
--- set-aside keys are due, and when the first of these is or was (ms; "0": none is set aside). The state: "sealed" now; "found"
--- sealed before; "none": there is nothing to flush; "early": the open epoch is too young (since is that of the open epoch then);
--- "busy": another has the shard. The shard is taken with "sealed" and "found" only.
+-- Reply: state, now (ms), ID of the sealed epoch, first (both in base 36), when its first key was written (ms), its number of keys, the
+-- number of set-aside keys that are due, and when the first set-aside key is or was due (ms; "0": there is none). States: "sealed" it
+-- has sealed the open epoch; "found" it was sealed before; "none" nothing to flush; "early" the open epoch is too young (the times are
+-- those of the open epoch then); "busy" another owner has the shard. Only "sealed" and "found" take the shard.
 
 local owner = call('GET', KEYS[5])
 local now = milliseconds()
@@ -29,7 +29,7 @@ local next_due = call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2] or '0'
 local state = 'found'
 local keys = call('SCARD', KEYS[3])
 -- step: found
-if keys == 0 and s.sealed == '0' then -- a sealed epoch all of whose keys have been dropped is still to be committed
+if keys == 0 and s.sealed == '0' then -- an empty sealed epoch still has to be committed
   keys = call('SCARD', KEYS[2])
   if keys == 0 then return { 'none', now, '0', s.first_id, '0', 0, due, next_due } end
   local age, most = s.since ~= '0' and now - s.since or math.huge, tonumber(ARGV[4])
@@ -40,7 +40,7 @@ if keys == 0 and s.sealed == '0' then -- a sealed epoch all of whose keys have b
   s.sealed, s.sealed_since, s.since = s.open, s.since ~= '0' and s.since or now, '0'
   renew(s) -- step: renew
   state = 'sealed'
-elseif s.sealed == '0' then -- somebody has removed it: any ID will do that is not older than the epochs of the keys
+elseif s.sealed == '0' then -- its ID was lost: any ID will do that is not older than the epochs of its keys
   s.sealed, s.sealed_since = s.open, now
   renew(s)
 end

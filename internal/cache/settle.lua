@@ -1,4 +1,4 @@
--- settle.lua ends that keys are set aside, after Postgres has committed what their entries were.
+-- settle.lua takes keys back that were set aside, once Postgres has committed their entries as they were read.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:open
@@ -9,14 +9,13 @@
 -- ARGV[1]    TTL of a clean entry, ms
 -- then for each key two: key, and its entry as it was committed ("" if there was none)
 --
--- An entry that is still the same becomes clean: with epoch 0, since its own may be one whose set it is not in, and with a new
--- ID for the open epoch, so that its next life has another number. One that was written meanwhile joins the open epoch, as
--- requeue.lua has it do.
+-- An unchanged entry becomes clean: it gets epoch 0, because it may not be in the set of its own epoch; and the open epoch gets a new ID,
+-- so that the next lineage of the key has another number. An entry written meanwhile joins the open epoch, as in requeue.lua.
 --
--- Reply: how many became clean.
+-- Reply: the number of keys that became clean.
 --
--- Everything is read before the first write, and a key leaves the place where a retry finds it last: an error on the way (a slot
--- that moves to another node of a cluster) strands none.
+-- Everything is read before the first write, and keys leave retry last: an error in the middle (a slot that moves to another node of a
+-- cluster) strands none.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local settled, clean, joining, names, entries = {}, {}, {}, {}, {}

@@ -226,7 +226,7 @@ func requireModel(t *testing.T, rt *rapid.T, m *model, key counter.Key, b *testB
 		delete(e, "s")
 	}
 	if m.dirty {
-		require.NotContains(rt, e, "l", "it has one life, and no restart has ended any")
+		require.NotContains(rt, e, "l", "it has one lineage, and no restart has ended any")
 		want["b"] = strconv.FormatInt(m.base, 10)
 		if !m.reset {
 			want["w"] = strconv.FormatInt(m.was, 10)

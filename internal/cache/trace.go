@@ -7,20 +7,20 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// maxLinks bounds the traces that one span is linked to.
+// maxLinks bounds the traces that one span links to.
 const maxLinks = 31
 
-// WithTracing makes a span of each call that carries out a request which is traced. Call it before the first Do.
+// WithTracing makes a span for each call that carries a traced request. Call it before the first Do.
 func (w *Writer) WithTracing(provider trace.TracerProvider) *Writer {
 	w.tracer = provider.Tracer("github.com/afterwrite/afterwrite/internal/cache")
 	return w
 }
 
-// untraced ends no span.
+// untraced is the end of a call that has no span.
 func untraced() {}
 
-// begin returns the context of one call for batch, and what ends its span. A call serves many requests: it is in the trace of the
-// first, and linked to those of the others.
+// begin returns the context of one call for batch, and a function that ends its span. A call serves many requests: its span is in the
+// trace of the first and links to those of the others.
 func (w *Writer) begin(batch []*request) (ctx context.Context, end func()) {
 	ctx = context.Background()
 	if w.tracer == nil {

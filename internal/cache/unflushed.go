@@ -7,41 +7,41 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Unflushed is what Postgres does not have of what was written before some moment.
+// Unflushed counts the keys that were written before some moment and that Postgres does not have yet.
 type Unflushed struct {
-	Due      int64 // keys that a drain would flush now, also those that were set aside and whose time has come
-	Retrying int64 // keys that wait for another try, because Postgres refused them or their row was locked
+	Due      int64 // keys that a drain would flush now, including set-aside keys that are due
+	Retrying int64 // keys that were set aside until later
 	Dead     int64 // keys that Postgres refused for good
 
-	Shards []counter.Shard // that have due keys
+	Shards []counter.Shard // those with due keys
 
 	At Moment // for the next call
 }
 
-// Moment is a moment in the life of each shard, for Unflushed: the epoch that was the last to have keys then, 0: none. nil is now.
+// Moment is a moment in the history of each shard: the newest epoch that had keys then, 0: none. nil means now.
 type Moment []int64
 
-// Unflushed counts the keys that have been dirty since before a moment, in all shards: what is written later does not count,
-// unless it is counted with the others of its epoch. Give the next call the moment of this one. That is the same moment, but for
-// shards where keys are set aside, or have joined a later epoch since: there it is now, since these are not told from others.
+// Unflushed counts the keys of all shards that have been dirty since before a moment. Later writes do not count, except those to keys of
+// the same epoch. Pass Unflushed.At to the next call: it is the same moment, except in shards where keys are set aside or have joined a
+// later epoch. There it is now, because those keys cannot be told from others.
 func (c *Cache) Unflushed(ctx context.Context, before Moment) (Unflushed, error) {
-	shards, err := c.backlogs(ctx)
-	if err != nil {
+	shards, _ := c.Backlogs(ctx)
+	if err := shards.Err(); err != nil {
 		return Unflushed{}, err
 	}
 	u := Unflushed{At: make(Moment, len(shards))}
 	for i := range shards {
 		s := &shards[i]
-		u.At[i] = before.keep(i, s.Retrying, s.state.requeued, s.last())
-		u.add(counter.Shard(i), s.state.dueBefore(u.At[i])+s.state.due)
-		u.Retrying += max(s.Retrying-s.state.due, 0)
+		u.At[i] = before.keep(i, s.Retrying, s.meta.requeued, s.last())
+		u.add(counter.Shard(i), s.dueBefore(u.At[i])+s.due)
+		u.Retrying += max(s.Retrying-s.due, 0)
 		u.Dead += s.Dead
 	}
 	return u, nil
 }
 
-// keep returns the moment of a shard if no key of before it can have joined a later epoch, else now. aside is how many keys are set
-// aside, and requeued the last epoch that some have joined again.
+// keep returns the moment of a shard if none of its earlier keys can have joined a later epoch, else now. aside is the number of set-aside
+// keys, and requeued the last epoch that set-aside keys have joined.
 func (m Moment) keep(shard int, aside, requeued, now int64) int64 {
 	if m == nil || aside > 0 || (m[shard] > 0 && requeued > m[shard]) {
 		return now
@@ -49,32 +49,30 @@ func (m Moment) keep(shard int, aside, requeued, now int64) int64 {
 	return m[shard]
 }
 
-// last is the newest epoch that has keys, or that those which are set aside may join; 0: there are none.
+// last is the newest epoch that has keys, or that set-aside keys may join; 0: there are none.
 func (b *ShardBacklog) last() int64 {
-	switch s := &b.state; {
-	case s.inOpen > 0, s.since > 0, b.Retrying > 0:
-		return s.open
-	default:
-		return s.sealed
+	if b.inOpen > 0 || b.meta.since > 0 || b.Retrying > 0 {
+		return b.meta.open
 	}
+	return b.meta.sealed
 }
 
-// dueBefore counts the keys that are in an epoch not newer than mark. The open epoch may have got a new ID since.
-func (s *shardState) dueBefore(mark int64) int64 {
+// dueBefore counts the keys that are in an epoch up to mark. The open epoch may have a new ID by now.
+func (b *ShardBacklog) dueBefore(mark int64) int64 {
 	switch {
-	case mark <= s.watermark:
+	case mark <= b.meta.watermark:
 		return 0
-	case s.inSealed > 0 && mark <= s.sealed:
-		return s.inSealed
+	case b.inSealed > 0 && mark <= b.meta.sealed:
+		return b.inSealed
 	}
-	return s.inSealed + s.inOpen
+	return b.inSealed + b.inOpen
 }
 
-// maxUnflushed bounds the entries that are read at once.
+// maxUnflushed bounds the entries that one call reads.
 const maxUnflushed = 1000
 
-// UnflushedOf is Unflushed for the given keys only, in one round trip for each 1,000 of a shard, and some more where
-// keys are set aside.
+// UnflushedOf is Unflushed for the given keys only. It takes one round trip for each 1,000 keys of a shard, and some more if keys are set
+// aside.
 func (c *Cache) UnflushedOf(ctx context.Context, keys []counter.Key, before Moment) (Unflushed, error) {
 	u := Unflushed{At: make(Moment, c.shards)}
 	for shard, all := range c.byShard(keys) {
@@ -99,23 +97,23 @@ func (c *Cache) UnflushedOf(ctx context.Context, keys []counter.Key, before Mome
 	return u, nil
 }
 
-// keyCounts are of some keys of one shard.
+// keyCounts counts some keys of one shard.
 type keyCounts struct {
-	dirty, before       int64 // in an epoch; of these, since before the moment
-	due, retrying, dead int64 // set aside
-	last                int64 // the newest epoch that has some of them, or that those which are set aside may join; 0: none
+	dirty, before       int64 // keys in an epoch; those of them that have been in one since before the moment
+	due, retrying, dead int64 // set-aside keys
+	last                int64 // the newest epoch that has some of the keys, or that set-aside keys may join; 0: none
 	requeued            int64
 }
 
-// add counts entries, and returns the keys of those that are not in an epoch.
+// add counts entries and returns the keys that are not in an epoch.
 func (n *keyCounts) add(snapshot *Snapshot, before Moment) (aside []counter.Key) {
-	n.requeued = max(n.requeued, snapshot.requeued)
+	n.requeued = max(n.requeued, snapshot.meta.requeued)
 	for i := range snapshot.Entries {
 		e := &snapshot.Entries[i]
 		switch {
 		case e.Corrupt, e.Aside:
 			aside = append(aside, e.Key)
-			n.last = max(n.last, snapshot.open)
+			n.last = max(n.last, snapshot.meta.open)
 		case e.Epoch > snapshot.Watermark:
 			n.dirty++
 			n.last = max(n.last, e.Epoch)
@@ -127,7 +125,7 @@ func (n *keyCounts) add(snapshot *Snapshot, before Moment) (aside []counter.Key)
 	return aside
 }
 
-// countAside counts keys that were not in an epoch when they were read. One that no flush would come across does not count.
+// countAside counts keys that were not in an epoch when they were read. A key that no flush would find does not count.
 func (c *Cache) countAside(ctx context.Context, shard counter.Shard, keys []counter.Key, n *keyCounts) error {
 	if len(keys) == 0 {
 		return nil

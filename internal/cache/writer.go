@@ -12,32 +12,32 @@ import (
 )
 
 const (
-	// MaxWrites is the most operations that one Do takes. A script call holds fewer than twice as many: Redis does
-	// nothing else meanwhile, and 500 take it up to 2 ms.
+	// MaxWrites bounds the operations of one Do. A script call holds fewer than twice as many: Redis does nothing else meanwhile, and
+	// 500 operations take it up to 2 ms.
 	MaxWrites = 250
 
-	// maxQueued is the most operations that may wait for Redis. Past it, a caller is told so at once: at 50,000
-	// operations a second these are 2 s of work, and who waits longer has left.
+	// maxQueued bounds the operations that wait for Redis; past it, a caller gets an error at once. At 50,000 operations a second this is
+	// 2 s of work, and clients that wait longer have left.
 	maxQueued = 100_000
 
-	// A call costs Redis as much as some twenty operations in it, and this process too, so those who come close together had
-	// better share one: the next call begins perCaller after this one for each caller that this one has, maxPause at most. It
-	// begins earlier once the queue holds that many callers. Below some 10,000 requests a second nobody waits.
+	// A call costs Redis, and this process, as much as some twenty operations in it, so callers that come close together should share one.
+	// After a call with n callers the next begins n times perCaller later, at most maxPause later, and earlier if n callers are queued
+	// before. Below some 10,000 requests a second nobody waits.
 	perCaller = 100 * time.Microsecond
 	maxPause  = 2 * time.Millisecond
 )
 
-// Write is one operation on its way through a Writer.
+// Write is one operation for a Writer.
 type Write struct {
 	counter.Operation
 
-	// Blind takes the operation although the base of its key is unknown. A Get cannot be blind.
+	// Blind applies the operation even if the base of its key is unknown. A Get cannot be blind.
 	Blind bool
 }
 
-// Outcome says what became of a Write.
+// Outcome is the result of a Write.
 type Outcome struct {
-	Err error // an *counter.Error, or nil; when it is set, the rest means nothing but for Cold
+	Err error // a *counter.Error, or nil; if it is set, only Cold means anything
 
 	Value   int64
 	Version int64
@@ -45,44 +45,42 @@ type Outcome struct {
 	Synced  bool
 	Known   bool
 
-	// Replayed is true when the operation was not carried out because one with its ID was: the rest is what was answered.
+	// Replayed is true if an operation with the same ID was carried out before: the rest is the answer to that one.
 	Replayed bool
 
-	// Cold is true when the operation was not applied because the base of its key is unknown. Token is then what
-	// Hydrate needs, and BlindWrites says that there is an entry, of writes that wait for the base.
+	// Cold is true if the operation was not applied because the base of its key is unknown. Token is what Hydrate needs then, and
+	// BlindWrites says that there is an entry with writes that wait for the base.
 	Cold        bool
 	BlindWrites bool
 	Token       string
 
-	// Epoch is the shard's open epoch when the operation was carried out, and First the first epoch of that incarnation of
-	// Redis. Postgres has what it did when the shard's watermark has reached Epoch and First is still the same, unless the key
-	// has been set aside.
+	// Epoch is the shard's open epoch when the operation was carried out, and First the first epoch of that incarnation of Redis. Postgres
+	// has the write once the shard's watermark has reached Epoch while First is the same, unless the key has been set aside.
 	Epoch, First int64
 
-	// Backlog is the number of keys in the shard's open epoch, as this call leaves it, if this operation has made its key
-	// dirty, else 0.
+	// Backlog is the number of keys in the shard's open epoch after this call, if this operation has made its key dirty, else 0.
 	Backlog int64
 
-	split bool // it was added up with others and has to be sent again, alone
+	split bool // it was combined with others and has to be sent again on its own
 }
 
-// Writer sends the operations of concurrent callers to Redis: what has queued while one script call was in flight goes
-// out as the next. Between calls that many share it pauses for some more to come, 2 ms at most. A lone caller pays one round
-// trip and nothing else.
+// Writer sends the operations of concurrent callers to Redis: those that were queued while one script call was in flight go out as the
+// next. After a call with many callers it pauses for up to 2 ms, so that more can join. A lone caller pays one round trip and
+// nothing else.
 type Writer struct {
 	cache    *Cache
 	queue    chan *request
 	queued   atomic.Int64 // operations in the queue and in flight
 	mayDirty func() bool
-	enough   atomic.Int64  // how many requests in the queue end the pause that there is, 0: there is none
-	wake     chan struct{} // ends it; has room for one
+	enough   atomic.Int64  // how many queued requests end the current pause; 0: there is none
+	wake     chan struct{} // ends the pause; has room for one
 	done     chan struct{}
 	stop     context.CancelFunc
 	closing  sync.Once
 	tracer   trace.Tracer // nil: nothing is traced
 }
 
-// request is the operations of one caller. They go out in one call: either all of them find a key cold, or none.
+// request is the operations of one caller. They go out in one call, so either all of them find a key cold or none.
 type request struct {
 	ctx      context.Context //nolint:containedctx // it travels with the request through the queue
 	writes   []Write
@@ -90,8 +88,8 @@ type request struct {
 	done     chan struct{}
 }
 
-// NewWriter returns a running Writer; Close ends it. mayDirty is asked before each call whether clean keys may become
-// dirty; it must not block.
+// NewWriter returns a running Writer; Close ends it. It calls mayDirty before each call to find out whether clean keys may become dirty;
+// mayDirty must not block.
 func (c *Cache) NewWriter(mayDirty func() bool) *Writer {
 	ctx, stop := context.WithCancel(context.Background())
 	w := &Writer{
@@ -106,9 +104,9 @@ func (c *Cache) NewWriter(mayDirty func() bool) *Writer {
 	return w
 }
 
-// Do carries out 1 to MaxWrites writes in order, in one atomic step (on a cluster, one for each shard), and returns an
-// outcome for each. All writes of a cold key come back cold, so the order on a key is kept when they are sent again. It
-// blocks until Redis has answered or ctx ends; writes stays in use until then, and must not be changed afterwards.
+// Do carries out 1 to MaxWrites writes in order, in one atomic step (on a cluster, one for each shard), and returns their outcomes. All
+// writes of a cold key come back cold, so sending them again keeps their order. It blocks until Redis has answered or ctx ends. The
+// Writer may read writes even later: do not change them.
 func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
 	r := &request{ctx: ctx, writes: writes, outcomes: make([]Outcome, len(writes)), done: make(chan struct{})}
 	n := int64(len(writes))
@@ -139,8 +137,7 @@ func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
 	}
 }
 
-// Close ends the writer after the call in flight and what is queued have been answered. Call it when no Do is running
-// any more; a Do that comes later gets an error.
+// Close ends the Writer once everything queued has been answered. Call it after the last Do has returned; a later Do gets an error.
 func (w *Writer) Close() {
 	w.closing.Do(func() {
 		w.stop()
@@ -155,12 +152,12 @@ func refuse(outcomes []Outcome, err *counter.Error) []Outcome {
 	return outcomes
 }
 
-// run is the only goroutine that sends: one call in flight keeps the order of operations on a key.
+// run is the only goroutine that sends: a single call in flight keeps the order of operations on a key.
 func (w *Writer) run(ctx context.Context) {
 	defer close(w.done)
 	var batch []*request
 	var next time.Time // when the next call is due
-	callers := 0       // of the last one
+	callers := 0       // of the last call
 	for {
 		select {
 		case r := <-w.queue:
@@ -179,14 +176,14 @@ func (w *Writer) run(ctx context.Context) {
 	}
 }
 
-// pause lets more callers come, for as long as d, or until as many have come as the last call had, or operations enough for one.
-// The first of them has left the queue already.
+// pause waits for more callers: for d, or until there are as many as the last call had, or enough operations for one call. The first of
+// them has left the queue already.
 func (w *Writer) pause(ctx context.Context, d time.Duration, callers int) {
 	if d < perCaller || w.queued.Load() >= MaxWrites {
 		return
 	}
 	select {
-	case <-w.wake: // it came too late for an earlier pause
+	case <-w.wake: // too late for an earlier pause
 	default:
 	}
 	w.enough.Store(int64(max(callers-1, 1)))
@@ -201,18 +198,18 @@ func (w *Writer) pause(ctx context.Context, d time.Duration, callers int) {
 	}
 }
 
-// endPause ends a pause if there is one and enough have come.
+// endPause ends the current pause, if enough callers are queued.
 func (w *Writer) endPause() {
 	if enough := w.enough.Load(); enough == 0 || int64(len(w.queue)) < enough {
 		return
 	}
 	select {
 	case w.wake <- struct{}{}:
-	default: // somebody else has ended it
+	default: // another caller has ended it
 	}
 }
 
-// gather adds what waits in the queue to batch until it has MaxWrites operations or more.
+// gather adds queued requests to batch until it has MaxWrites operations or more.
 func (w *Writer) gather(batch []*request) []*request {
 	size := 0
 	for _, r := range batch {
@@ -230,15 +227,15 @@ func (w *Writer) gather(batch []*request) []*request {
 	return batch
 }
 
-// send carries out a batch in one call and answers its callers. It takes no context: the callers' differ, and the client's
-// time-outs bound it.
+// send carries out a batch in one call and answers its callers. The client's time-outs bound it, not a context: those of its callers
+// differ.
 func (w *Writer) send(batch []*request) {
 	ctx, end := w.begin(batch)
 	defer end()
 	a := application{ctx: ctx, cache: w.cache, mayDirty: w.mayDirty()}
 	for _, r := range batch {
 		if r.ctx.Err() != nil {
-			refuse(r.outcomes, unsent(r.ctx)) // its caller has left, and nothing has been sent yet
+			refuse(r.outcomes, unsent(r.ctx)) // its caller has left before anything was sent
 			continue
 		}
 		for i := range r.writes {
@@ -252,8 +249,8 @@ func (w *Writer) send(batch []*request) {
 	}
 }
 
-// refuseQueued answers all that has queued by now without sending it. While Redis cannot be reached each call takes its
-// time-out, and those who queue would wait for all before them.
+// refuseQueued refuses everything queued by now without sending it. While Redis cannot be reached each call takes its whole time-out, and
+// queued callers would wait for all calls before theirs.
 func (w *Writer) refuseQueued() {
 	problem := unreachable()
 	for range len(w.queue) {

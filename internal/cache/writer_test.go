@@ -6,7 +6,6 @@ import (
 	"net"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,25 +15,11 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
 func redisZ(key counter.Key, score float64) redis.Z {
 	return redis.Z{Score: score, Member: string(key)}
-}
-
-// commandCalls is how often Redis has run a command since its start.
-func commandCalls(t *testing.T, client redis.UniversalClient, command string) int {
-	t.Helper()
-	info, err := client.Info(context.Background(), "commandstats").Result()
-	require.NoError(t, err)
-	_, rest, found := strings.Cut(info, "cmdstat_"+command+":calls=")
-	if !found {
-		return 0
-	}
-	number, _, _ := strings.Cut(rest, ",")
-	n, err := strconv.Atoi(number)
-	require.NoError(t, err)
-	return n
 }
 
 func TestConcurrentCallersShareCallsAndEachIsCountedOnce(t *testing.T) {
@@ -42,7 +27,7 @@ func TestConcurrentCallersShareCallsAndEachIsCountedOnce(t *testing.T) {
 	b := setup(t)
 	b.warm(t, "hot")
 	const callers, each = 50, 40
-	before := commandCalls(t, b.redis, "evalsha")
+	before := localtest.Calls(t, b.redis)["evalsha"]
 
 	var group sync.WaitGroup
 	versions := make(chan int64, callers*each)
@@ -66,7 +51,7 @@ func TestConcurrentCallersShareCallsAndEachIsCountedOnce(t *testing.T) {
 	}
 	require.Len(t, seen, callers*each)
 	require.Equal(t, strconv.Itoa(callers*each), b.entry(t, "hot")["v"])
-	require.Less(t, commandCalls(t, b.redis, "evalsha")-before, callers*each/2, "no calls were shared")
+	require.Less(t, localtest.Calls(t, b.redis)["evalsha"]-before, callers*each/2, "no calls were shared")
 }
 
 func TestACallThatManyShareIsFollowedByAPause(t *testing.T) {

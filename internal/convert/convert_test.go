@@ -86,7 +86,7 @@ func (s *system) flush(t *testing.T) {
 	localtest.Eventually(t, patience, func() (bool, string) {
 		_, _, err := s.worker.DrainAll(t.Context(), "test")
 		require.NoError(t, err)
-		backlog, err := s.cache.BacklogByShard(t.Context())
+		backlog, err := s.cache.Backlogs(t.Context())
 		require.NoError(t, err)
 		due := int64(0)
 		for _, shard := range backlog {

@@ -29,13 +29,12 @@ const (
 	CodeCacheUnavailable      Code = "cache_unavailable"       // Redis could not be reached or refused; not applied
 	CodeDatabaseUnavailable   Code = "database_unavailable"    // a read needs Postgres, which did not answer
 	CodeOutcomeUnknown        Code = "outcome_unknown"         // sent, no answer: may or may not be applied
-	CodeNotDurable            Code = "not_durable"             // applied in Redis, but not yet where it was to be
+	CodeNotDurable            Code = "not_durable"             // applied, but the durability was not reached in time
 	CodeUnsupportedDurability Code = "unsupported_durability"  // not applied
 	CodeInternal              Code = "internal"
 )
 
-// Error is an error with a meaning for the client. Detail is for the client; Err, which may hold hosts and internals,
-// is for the operator's log only.
+// Error is an error with a code for the client. Detail is for the client. Err may contain hosts and internals and is only for the log.
 type Error struct {
 	Err        error
 	Code       Code
@@ -43,7 +42,7 @@ type Error struct {
 	RetryAfter time.Duration // 0: no advice
 }
 
-// Error returns everything, for logs.
+// Error returns all parts, for logs.
 func (e *Error) Error() string {
 	s := string(e.Code)
 	if e.Detail != "" {
@@ -55,10 +54,10 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Unwrap returns the operator's part.
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// CodeOf returns the code of err, CodeInternal for an error that has none, and "" for nil.
+// CodeOf returns the code of err, CodeInternal for an error without a code, and "" for nil.
 func CodeOf(err error) Code {
 	if err == nil {
 		return ""

@@ -2,17 +2,17 @@ package counter
 
 import "fmt"
 
-// MaxIDBytes bounds the ID that a client may give to an operation.
+// MaxIDBytes bounds the length of an idempotency key.
 const MaxIDBytes = 128
 
-// ParseID checks an idempotency key that came from outside: 1 to MaxIDBytes bytes of printable ASCII, spaces included. The
-// error is an *Error with CodeInvalidIdempotencyKey.
+// ParseID checks an idempotency key from a client: 1 to MaxIDBytes bytes of printable ASCII, including spaces. Its error is an *Error with
+// CodeInvalidIdempotencyKey.
 func ParseID(s string) (string, error) {
 	switch {
 	case s == "":
-		return "", invalidID("it is empty: it takes 1 to %d bytes", MaxIDBytes)
+		return "", invalidID("it is empty: it must have 1 to %d bytes", MaxIDBytes)
 	case len(s) > MaxIDBytes:
-		return "", invalidID("it has %d bytes: it takes 1 to %d", len(s), MaxIDBytes)
+		return "", invalidID("it has %d bytes: it must have 1 to %d", len(s), MaxIDBytes)
 	}
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {

@@ -8,14 +8,14 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// MaxKeyBytes bounds the length of a key. 255 keeps a Postgres index entry small (its limit is about 2,700 bytes) and
-// an URL well under every proxy's limit even when each byte is percent-encoded.
+// MaxKeyBytes bounds the length of a key. 255 bytes keep a Postgres index entry small (its limit is about 2,700 bytes) and a URL well
+// under the limits of proxies, even if each byte is percent-encoded.
 const MaxKeyBytes = 255
 
 // Key names a counter: 1 to MaxKeyBytes bytes of valid UTF-8 without control characters. Make one with ParseKey.
 type Key string
 
-// ParseKey checks s and returns it as a Key. The error is an *Error with CodeInvalidKey whose detail says what is wrong.
+// ParseKey checks s and returns it as a Key. Its error is an *Error with CodeInvalidKey and a detail.
 func ParseKey(s string) (Key, error) {
 	switch {
 	case s == "":
@@ -40,16 +40,15 @@ func invalidKey(format string, args ...any) error {
 // Shard is the number of a part of the key space, 0 to shards-1.
 type Shard int
 
-// MaxShards bounds the number of shards: every one of them costs a sweep and a sample some commands.
+// MaxShards bounds the number of shards: each costs some commands in every sweep and sample.
 const MaxShards = 4096
 
-// Shard returns the shard that the key belongs to. It must never change for a given number of shards: entries are
-// stored under it.
+// Shard returns the shard of the key. It must never change for a given number of shards: entries are stored under it.
 func (k Key) Shard(shards int) Shard {
 	return Shard(xxhash.Sum64String(string(k)) % uint64(shards)) //nolint:gosec // 1 to MaxShards
 }
 
-// String gives the shard its name in Redis keys, task IDs and logs: at least two digits, "07".
+// String is the name of the shard in Redis keys, task IDs and logs: at least two digits, "07".
 func (s Shard) String() string {
 	return fmt.Sprintf("%02d", int(s))
 }

@@ -142,14 +142,3 @@ func TestProcessesWithOtherBucketsAreNotMixed(t *testing.T) {
 	later.Counts.LagBounds = other.Counts.LagBounds
 	require.EqualValues(t, 500, add(r, beat("a", 2000, 0, 0, 10, 10, 10, 10), later).LagP50)
 }
-
-func TestInfoIsRead(t *testing.T) {
-	t.Parallel()
-	r := parseInfo("# Server\r\nredis_version:7.0.15\r\nrole:master\r\nused_memory:50\r\nmaxmemory:200\r\naof_enabled:1\r\n" +
-		"aof_last_write_status:err\r\naof_last_bgrewrite_status:ok\r\nuptime_in_seconds:61\r\n")
-	require.InDelta(t, 0.25, r.Full(), 0)
-	require.True(t, r.AOF && r.AOFFailing && r.Known)
-	require.Equal(t, 61*time.Second, r.Uptime)
-	require.False(t, parseInfo("aof_enabled:0\r\naof_last_write_status:ok\r\n").AOFFailing)
-	require.Zero(t, Redis{}.Full())
-}

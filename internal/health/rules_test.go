@@ -31,7 +31,7 @@ func well() Snapshot {
 		Processes: []Heartbeat{
 			process(RoleAPI), process(RoleDashboard), process(RoleScheduler), process(RoleWorker),
 		},
-		Redis: Redis{Known: true, AOF: true, Used: 1, Limit: 100, Policy: "noeviction"},
+		Redis: cache.Info{Known: true, AOF: true, Used: 1, Limit: 100, Policy: "noeviction"},
 	}
 }
 

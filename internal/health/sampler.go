@@ -31,7 +31,7 @@ type sampler struct {
 	redis   redis.UniversalClient
 	cluster *redis.ClusterClient // the same client; nil if it is no cluster
 	rates   *rates
-	info    Redis
+	info    cache.Info
 	taken   int
 }
 
@@ -49,20 +49,15 @@ func (s *sampler) take(ctx context.Context) (Snapshot, error) {
 	}
 	snapshot := Snapshot{Sample: Sample{At: now}, Prefix: s.cache.Prefix()}
 	err = s.step(ctx, func(ctx context.Context) error {
-		snapshot.Shards, err = s.cache.BacklogByShard(ctx)
+		shards, err := s.cache.Backlogs(ctx)
+		sum := shards.Sum()
+		snapshot.Shards, snapshot.Away = shards, int64(sum.Uncounted)
+		snapshot.Dirty, snapshot.Dead, snapshot.Retrying = sum.Dirty, sum.Dead, sum.Retrying
+		snapshot.Oldest = sum.Oldest.Milliseconds()
 		return err
 	})
 	if err != nil {
 		return Snapshot{}, err
-	}
-	for _, shard := range snapshot.Shards {
-		if shard.Unknown {
-			snapshot.Away++
-		}
-		snapshot.Dirty += shard.Dirty
-		snapshot.Dead += shard.Dead
-		snapshot.Retrying += shard.Retrying
-		snapshot.Oldest = max(snapshot.Oldest, shard.Oldest.Milliseconds())
 	}
 	if err := s.step(ctx, func(ctx context.Context) error { return s.readProcesses(ctx, &snapshot) }); err != nil {
 		return Snapshot{}, err

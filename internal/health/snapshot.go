@@ -30,7 +30,7 @@ type Snapshot struct {
 	Processes []Heartbeat // the last one of each process
 	Prefix    string      // begins the names of keys and queues: see cache.Options
 	Paused    []string    // queues that an operator paused, sorted by name, without Prefix
-	Redis     Redis
+	Redis     cache.Info  // a few seconds old at most
 
 	// Unread: the cluster node with the heartbeats does not answer, so Processes is empty.
 	Unread bool
@@ -64,29 +64,3 @@ type ShardsAt struct {
 
 // Unheard reports whether processes may run without having been able to say so.
 func (s Snapshot) Unheard() bool { return s.Missed || s.Unread || s.Refusal != "" }
-
-// Redis is what INFO says, at most a few seconds old. Of a cluster it has the worst value of its masters: the memory of the fullest,
-// and the sum of counts.
-type Redis struct {
-	Nodes      int // masters that answer; 0: no cluster
-	Version    string
-	Role       string // master, slave or cluster
-	Replicas   int64
-	Uptime     time.Duration
-	Used       int64 // bytes
-	Limit      int64 // bytes; 0: none
-	Policy     string
-	AOF        bool
-	AOFFailing bool // the last write or rewrite of the append-only file failed
-	Rewriting  bool
-	Ops        int64 // commands, 1/s
-	Known      bool  // INFO was answered
-}
-
-// Full is the share of the memory limit that is used, 0 without a limit.
-func (r Redis) Full() float64 {
-	if r.Limit == 0 {
-		return 0
-	}
-	return float64(r.Used) / float64(r.Limit)
-}

@@ -196,21 +196,19 @@ func (s *Service) Await(ctx context.Context, keys []counter.Key, bound time.Dura
 // settled moves the keys that are clean or dead out of Waiting.
 func (s *Service) settled(ctx context.Context, done *Outcome) error {
 	var waiting []counter.Key
-	for shard, keys := range s.byShard(done.Waiting) {
-		for part := range slices.Chunk(keys, pageSize) {
-			conditions, err := s.cache.Conditions(ctx, shard, part)
-			if err != nil {
-				return err
-			}
-			for i, key := range part {
-				switch conditions[i] {
-				case cache.Clean:
-					done.Clean = append(done.Clean, key)
-				case cache.IsDead:
-					done.Dead = append(done.Dead, key)
-				default:
-					waiting = append(waiting, key)
-				}
+	for part := range slices.Chunk(done.Waiting, pageSize) {
+		inspected, err := s.cache.Inspect(ctx, part)
+		if err != nil {
+			return err
+		}
+		for i, key := range part {
+			switch inspected[i].Condition() {
+			case cache.Clean:
+				done.Clean = append(done.Clean, key)
+			case cache.IsDead:
+				done.Dead = append(done.Dead, key)
+			default:
+				waiting = append(waiting, key)
 			}
 		}
 	}

@@ -67,56 +67,32 @@ func checkNode(ctx context.Context, node redis.Cmdable, name string) []Finding {
 	if err != nil {
 		return []Finding{unchecked(name, err)}
 	}
-	info := parseInfo(text)
+	info := cache.ParseInfo(text)
 	return []Finding{
-		checkVersion(info, name),
-		checkPolicy(info, name),
-		checkPersistence(ctx, node, info, name),
+		checkVersion(&info, name),
+		checkPolicy(&info, name),
+		checkPersistence(ctx, node, &info, name),
 	}
-}
-
-// parseInfo reads the answer of INFO: lines of name:value, and headings.
-func parseInfo(text string) map[string]string {
-	info := make(map[string]string)
-	for line := range strings.Lines(text) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-			info[name] = value
-		}
-	}
-	return info
 }
 
 // checkVersion also refuses a server that takes no writes.
-func checkVersion(info map[string]string, name string) Finding {
-	version := info["redis_version"]
-	f := Finding{Name: name, Status: OK, Detail: "version " + version}
+func checkVersion(info *cache.Info, name string) Finding {
+	f := Finding{Name: name, Status: OK, Detail: "version " + info.Version}
 	switch {
-	case !atLeast(version, 6, 2):
+	case !info.AtLeast(6, 2):
 		f.Status, f.Fix = Refused, "afterwrite needs Redis 6.2 or newer: upgrade it"
-	case info["role"] == "slave":
+	case info.Role == "slave":
 		f.Status, f.Detail = Refused, f.Detail+", a replica, which takes no writes"
 		f.Fix = "set REDIS_URL to the primary, or to redis-sentinel://"
 	}
 	return f
 }
 
-// atLeast compares the first two numbers of a version.
-func atLeast(version string, major, minor int) bool {
-	first, rest, _ := strings.Cut(version, ".")
-	second, _, _ := strings.Cut(rest, ".")
-	x, err := strconv.Atoi(first)
-	if err != nil {
-		return false
-	}
-	y, _ := strconv.Atoi(second)
-	return x > major || x == major && y >= minor
-}
-
 // checkPolicy refuses the policies under which Redis evicts entries that Postgres does not have yet. volatile-* evicts only
 // entries with a TTL, which are clean. It warns where there is no memory limit.
-func checkPolicy(info map[string]string, name string) Finding {
+func checkPolicy(info *cache.Info, name string) Finding {
 	name += " memory policy"
-	policy := info["maxmemory_policy"]
+	policy := info.Policy
 	f := Finding{Name: name, Status: OK, Detail: policy + ", " + memoryLimit(info)}
 	switch {
 	case policy == "":
@@ -125,7 +101,7 @@ func checkPolicy(info map[string]string, name string) Finding {
 		f.Status = Refused
 		f.Detail = policy + ": when memory runs out, Redis would evict counters that Postgres does not have yet"
 		f.Fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
-	case info["maxmemory"] == "0":
+	case info.LimitKnown && info.Limit == 0:
 		f.Status = Warning
 		f.Detail = policy + ", no memory limit: out of memory, the system kills Redis, while with a limit Redis refuses writes"
 		f.Fix = "redis-cli CONFIG SET maxmemory " + spareMemory(info) + ", and the same in redis.conf (or what the machine can spare)"
@@ -133,20 +109,20 @@ func checkPolicy(info map[string]string, name string) Finding {
 	return f
 }
 
-// spareMemory suggests a limit in the form that Redis takes: half of the machine's memory, since a rewrite of the AOF may
-// need as much again for a moment; 1gb where INFO does not tell.
-func spareMemory(info map[string]string) string {
-	const mib = 1 << 20
-	total, err := strconv.ParseInt(info["total_system_memory"], 10, 64)
-	if err != nil || total < 2*mib {
+const mib = 1 << 20
+
+// spareMemory suggests a limit in the form that Redis takes: half of the machine's memory, since a rewrite of the AOF may need as
+// much again for a moment; 1gb if INFO does not report it.
+func spareMemory(info *cache.Info) string {
+	if info.SystemMemory < 2*mib {
 		return "1gb"
 	}
-	return strconv.FormatInt(total/2/mib, 10) + "mb"
+	return strconv.FormatInt(info.SystemMemory/2/mib, 10) + "mb"
 }
 
-func memoryLimit(info map[string]string) string {
-	if limit := info["maxmemory"]; limit != "" && limit != "0" {
-		return "limit " + info["maxmemory_human"]
+func memoryLimit(info *cache.Info) string {
+	if info.Limit > 0 {
+		return "limit " + info.LimitText
 	}
 	return "no memory limit"
 }
@@ -154,12 +130,12 @@ func memoryLimit(info map[string]string) string {
 const whatIsLost = "every write that Postgres does not have yet (the last seconds; in an outage of Postgres, all since it began)"
 
 // checkPersistence warns when a restart of Redis loses writes.
-func checkPersistence(ctx context.Context, node redis.Cmdable, info map[string]string, name string) Finding {
+func checkPersistence(ctx context.Context, node redis.Cmdable, info *cache.Info, name string) Finding {
 	name += " persistence"
-	switch info["aof_enabled"] {
-	case "":
+	switch {
+	case !info.AOFKnown:
 		return unchecked(name, errors.New("INFO does not have aof_enabled"))
-	case "0":
+	case !info.AOF:
 		return Finding{
 			Name: name, Status: Warning, Detail: "AOF is OFF: when Redis restarts or crashes, it loses " + whatIsLost,
 			Fix: "redis-cli CONFIG SET appendonly yes, and the same in redis.conf",

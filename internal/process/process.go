@@ -158,7 +158,7 @@ func (p *Process) open(ctx context.Context) (err error) {
 	if err := p.settle(ctx); err != nil {
 		return err
 	}
-	p.Registry.MustRegister(p.Cache.NewCollector(), p.Cache.NewStateCollector())
+	p.Registry.MustRegister(p.Cache.NewCollector())
 	return nil
 }
 

@@ -9,24 +9,24 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Durability is where a write has to be before it is answered.
+// Durability is where a write must be before it is answered.
 type Durability int
 
 // The levels.
 const (
-	InRedis    Durability = iota // in the memory of the primary: what every write is
-	OnReplicas                   // on so many replicas of Redis as the Barrier has been told
-	OnDisk                       // in Redis's append-only file, flushed to the disk
+	InRedis    Durability = iota // in the memory of the primary, like every write
+	OnReplicas                   // on as many replicas of Redis as the Barrier waits for
+	OnDisk                       // in Redis's append-only file on disk
 	InPostgres
 )
 
-// Barrier waits until writes that Redis has answered are safe in there: a *cache.Barrier.
+// Barrier waits until writes that Redis has answered are on replicas or on disk: a *cache.Barrier.
 type Barrier interface {
 	Begin(ctx context.Context, level cache.Level, keys []counter.Key) (*cache.Pass, error)
 }
 
-// doDurably is Do for writes that have to be somewhere before they are answered. Where that is not reached within
-// options.Wait they are applied all the same, and their error says so.
+// doDurably is Do for writes with a durability. Writes that do not reach it within options.Wait are applied, but have an error that says
+// so.
 func (s *Service) doDurably(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
 	if options.Durability == InPostgres {
 		results := s.doAndWait(ctx, ops, options)

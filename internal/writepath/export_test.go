@@ -6,14 +6,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Looked is how many operations wait for Postgres that have been looked at.
-func Looked(s *Service) int {
+// Checked is the number of waiting operations that have been checked.
+func Checked(s *Service) int {
 	s.waiters.mu.Lock()
 	defer s.waiters.mu.Unlock()
 	n := 0
 	for _, targets := range s.waiters.shards {
 		for t := range targets {
-			if t.looked {
+			if t.checked {
 				n++
 			}
 		}
@@ -21,12 +21,12 @@ func Looked(s *Service) int {
 	return n
 }
 
-// Look looks at all that waits, as after a message or at a poll.
-func Look(ctx context.Context, s *Service) {
+// Check checks all that waits, as after a message or at a poll.
+func Check(ctx context.Context, s *Service) {
 	for shard := range counter.Shard(s.cache.Shards()) {
-		s.waiters.look(ctx, shard, true)
+		s.waiters.check(ctx, shard, true)
 	}
 }
 
-// Counted is what a limit has counted.
+// Counted is the last count of a limit.
 func Counted(l *Limit) int64 { return l.dirty.Load() }

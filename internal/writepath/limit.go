@@ -9,18 +9,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// retryAfter is the advice to clients whose read needs a Postgres that is away.
+// retryAfter is what clients are told to wait whose read needs Postgres while it is away.
 const retryAfter = time.Second
 
-// countInterval is how old the count of dirty keys may be that backpressure goes by.
+// countInterval bounds the age of the count of dirty keys that backpressure uses.
 const countInterval = 250 * time.Millisecond
 
-// Limit says whether further keys may become dirty, by a count that it keeps in the background while somebody asks.
+// Limit says whether more keys may become dirty. It counts the dirty keys in the background while it is in use.
 type Limit struct {
 	cache *cache.Cache
 	most  int64
 	dirty atomic.Int64
-	asked atomic.Bool // since the last count
+	asked atomic.Bool // MayDirty was called since the last count
 	stop  context.CancelFunc
 	ended sync.WaitGroup
 }
@@ -33,9 +33,9 @@ func NewLimit(c *cache.Cache, most int64) *Limit {
 	return l
 }
 
-// MayDirty reports that there are fewer dirty keys than the limit. It does not block.
+// MayDirty reports whether there are fewer dirty keys than the limit. It does not block.
 func (l *Limit) MayDirty() bool {
-	if !l.asked.Load() { // all writes share it: a store each time would cost more
+	if !l.asked.Load() { // all writes share it, and a load is cheaper than a store
 		l.asked.Store(true)
 	}
 	return l.dirty.Load() < l.most
@@ -51,12 +51,14 @@ func (l *Limit) run(ctx context.Context) {
 	ticker := time.NewTicker(countInterval)
 	defer ticker.Stop()
 	for known := false; ; {
-		// A count that is near the limit is kept up to date, so that the first write after a backlog has gone is not refused.
+		// It counts on near the limit, so that it does not refuse the first write after a backlog.
 		if l.asked.Swap(false) || !known || l.dirty.Load() >= l.most/2 {
-			// While Redis cannot be asked, no write succeeds either: the last count will do.
-			n, err := l.cache.DirtyCount(ctx)
+			// A shard that does not answer counts as 0, so that the rest of a cluster goes on. If none answers, no write succeeds either,
+			// and the last count will do.
+			shards, err := l.cache.Backlogs(ctx)
 			if known = err == nil; known {
-				l.dirty.Store(n)
+				sum := shards.Sum()
+				l.dirty.Store(sum.Dirty + sum.Dead)
 			}
 		}
 		select {

@@ -22,7 +22,7 @@ const (
 	closeTimeout = 2 * time.Second
 )
 
-// Parts are what a write path is made of. Only Cache is required, and one of Store and Bases.
+// Parts are the parts of a write path. Only Cache is required, and either Store or Bases.
 type Parts struct {
 	Cache *cache.Cache
 	// MaxDirty is the number of dirty keys past which no further key may become dirty. 0: no bound.
@@ -37,11 +37,10 @@ type Parts struct {
 	// Sender sends a task for keys that have just become dirty, as Enqueuer says. Nil: none, and the sweep finds them.
 	Sender   tasks.Sender
 	Enqueuer tasks.EnqueuerOptions
-	// Hints is told of these keys instead.
+	// Hints gets these keys instead.
 	Hints Hints
 
-	// WaitReplicas is how many replicas have to have a write that asks for durability=replica. 0: no write may ask for
-	// durability.
+	// WaitReplicas is the number of replicas that must have a write with durability=replica. 0: no write may ask for durability.
 	WaitReplicas int
 	// Tracing makes spans. Nil: none.
 	Tracing trace.TracerProvider
@@ -91,14 +90,11 @@ func (s *Service) openHints(p Parts) {
 		enqueuer.Close(ctx)
 	})
 	s.hints = enqueuer
-	if p.Tracing != nil {
-		s.within = func(ctx context.Context) Hints { return enqueuer.Within(ctx) }
-	}
 }
 
 func (s *Service) onClose(end func()) { s.ends = append(s.ends, end) }
 
-// Close answers all that wait for Postgres, sends the last hints for up to 2 s, and ends what runs in the background.
+// Close ends all waits for Postgres, sends the last hints for up to 2 s, and stops the goroutines of the write path.
 func (s *Service) Close() {
 	for _, end := range slices.Backward(s.ends) {
 		end()
@@ -109,4 +105,4 @@ func (s *Service) Close() {
 type noHints struct{}
 
 // Offer implements Hints.
-func (noHints) Offer(counter.Key, counter.Shard, int64) {}
+func (noHints) Offer(context.Context, counter.Key, counter.Shard, int64) {}

@@ -8,18 +8,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxBringTries bounds how often the bases of cold keys are read again because a flush was completed meanwhile, or the
-// entry was evicted before its operation ran.
-const maxBringTries = 3
+// maxHydrateTries bounds how often the bases of cold keys are read again because a flush was completed meanwhile, or the entry was evicted
+// before its operation ran.
+const maxHydrateTries = 3
 
-// Bases reads what Postgres has of some keys; a key without a row is not in the map. It must be bounded in time.
+// Bases reads the rows of keys from Postgres; a key without a row is not in the map. It must be bounded in time.
 type Bases interface {
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 }
 
-// Hints is told of keys that have just become dirty. It must not block.
+// Hints takes keys that have just become dirty, as one of backlog dirty keys of their shards. It must not block.
 type Hints interface {
-	Offer(key counter.Key, shard counter.Shard, backlog int64)
+	Offer(ctx context.Context, key counter.Key, shard counter.Shard, backlog int64)
 }
 
 // Service carries out operations: see Open. It is safe for concurrent use.
@@ -30,34 +30,33 @@ type Service struct {
 	hints  Hints
 
 	waiters *waiters
-	barrier Barrier                         // nil: none
-	within  func(ctx context.Context) Hints // hints that carry the trace of a request; nil: hints
-	ends    []func()                        // close the parts, last first
+	barrier Barrier  // nil: none
+	ends    []func() // close the parts, last first
 }
 
-// StopWaiting answers all that wait for Postgres at once, as if their time was over, and whatever would wait later. It ends
-// what runs for them in the background.
+// StopWaiting ends all waits for Postgres at once, as if their time was over, and also later ones. It stops the goroutines that serve
+// them.
 func (s *Service) StopWaiting() { s.waiters.close() }
 
-// Options say how operations are to be carried out.
+// Options say how to carry out operations.
 type Options struct {
-	// Minimal: the client wants no value back, so Postgres is never asked for the base of a cold key.
+	// Minimal: the client wants no value back, so it is not worth asking Postgres for the base of a cold key.
 	Minimal bool
 
-	// Wait is how long to wait until Postgres has what the operations did, or the version that a Get read: Synced says
-	// whether it has. 0: not at all.
+	// Wait is how long to wait until Postgres has the writes, or the version that a Get read; Synced reports whether it has. 0: do not
+	// wait.
 	Wait time.Duration
-	// Version is what a Get waits for instead.
+	// Version is the version that a Get waits for instead.
 	Version int64
 
-	// Durability is where writes have to be before they are answered, within Wait; where they are not, they have an error of
-	// CodeNotDurable although they are applied. A Get takes no notice of it.
+	// Durability is where writes must be before they are answered. A write that does not get there within Wait is applied, but has an
+	// error of CodeNotDurable. It does not affect a Get.
 	Durability Durability
 }
 
-// Do carries out ops in order and returns one result for each; every Err is an *counter.Error. A counter that does not
-// exist is no error: its Exists is false. Do blocks until Redis has answered (bounded by its client's time-outs) or ctx
-// ends, and at most for three bounded reads of Postgres when keys are cold; and then as long as options say.
+// Do carries out ops in order and returns one result for each; every Err is a *counter.Error. A counter that does not exist is no error:
+// its Exists is false. Do blocks until Redis has answered (bounded by its client's time-outs) or ctx ends, for at most three bounded
+// reads of Postgres if keys are cold, and then for Options.Wait at most.
 func (s *Service) Do(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
 	switch {
 	case options.Durability != InRedis:
@@ -68,10 +67,10 @@ func (s *Service) Do(ctx context.Context, ops []counter.Operation, options Optio
 	return s.carryOut(ctx, ops, options, nil)
 }
 
-// mark is what the watermark of a shard has to reach until Postgres has what an operation did; 0: not known.
+// mark is the epoch that the watermark of a shard must reach until Postgres has a write; 0: not known.
 type mark struct{ epoch, first int64 }
 
-// carryOut is Do without waiting for Postgres. It notes a mark for each operation, where marks is not nil.
+// carryOut is Do without waiting for Postgres. It sets the mark of each operation, unless marks is nil.
 func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options Options, marks []mark) []counter.Result {
 	results := make([]counter.Result, len(ops))
 	for start := 0; start < len(ops); start += cache.MaxWrites {
@@ -88,22 +87,19 @@ func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options
 // doPart carries out up to cache.MaxWrites operations, which reach Redis in one call.
 func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result, marks []mark) {
 	p := part{
-		Service: s, hints: s.hints, results: results, marks: marks,
+		Service: s, results: results, marks: marks,
 		writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops)),
 	}
 	for i, op := range ops {
 		p.writes[i] = cache.Write{Operation: op, Blind: options.Minimal && op.Kind != counter.Get}
 		p.waiting[i] = i
 	}
-	if s.within != nil {
-		p.hints = s.within(ctx)
-	}
 	p.run(ctx)
-	for range maxBringTries {
+	for range maxHydrateTries {
 		if len(p.waiting) == 0 {
 			return
 		}
-		if !p.bring(ctx) {
+		if !p.hydrate(ctx) {
 			break
 		}
 		p.run(ctx)
@@ -111,19 +107,18 @@ func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options O
 	p.runBlind(ctx)
 }
 
-// part is some operations on their way.
+// part is some operations in progress.
 type part struct {
 	*Service
 
-	hints   Hints
 	writes  []cache.Write
 	results []counter.Result
-	marks   []mark          // nil: nobody wants them
+	marks   []mark          // nil: not needed
 	waiting []int           // the writes that have no result yet, in order
-	cold    []cache.Outcome // of those that are waiting because they are cold
+	cold    []cache.Outcome // of the waiting writes, which are cold
 }
 
-// run sends what is waiting. What comes back cold goes on waiting.
+// run sends the waiting writes. Those that come back cold wait again.
 func (p *part) run(ctx context.Context) {
 	if len(p.waiting) == 0 {
 		return
@@ -141,16 +136,16 @@ func (p *part) run(ctx context.Context) {
 			p.cold = append(p.cold, o)
 		} else {
 			p.settle(at, o)
+			if key := p.writes[at].Key; o.Backlog > 0 {
+				p.hints.Offer(ctx, key, p.cache.Shard(key), o.Backlog)
+			}
 		}
 	}
 }
 
 func (p *part) settle(at int, o cache.Outcome) {
 	key, kind := p.writes[at].Key, p.writes[at].Kind
-	if o.Backlog > 0 {
-		p.hints.Offer(key, p.cache.Shard(key), o.Backlog)
-	}
-	// A replayed operation was in an earlier epoch, and the delete of what is deleted already is in none. Their entry tells.
+	// A replayed operation belongs to an earlier epoch, and a repeated delete to none: their entries decide.
 	if p.marks != nil && kind != counter.Get && !o.Replayed && o.Exists {
 		p.marks[at] = mark{epoch: o.Epoch, first: o.First}
 	}
@@ -163,9 +158,9 @@ func (p *part) settle(at int, o cache.Outcome) {
 	}
 }
 
-// bring gets the bases of the cold keys into Redis, so that they can be run again. It reports false when Postgres could
-// not be asked.
-func (p *part) bring(ctx context.Context) bool {
+// hydrate fills the entries of the cold keys from Postgres, so that their writes can run again. It reports false if Postgres does not
+// answer.
+func (p *part) hydrate(ctx context.Context) bool {
 	cold := p.coldKeys()
 	keys := make([]counter.Key, 0, len(cold))
 	for key := range cold {
@@ -184,11 +179,11 @@ func (p *part) bring(ctx context.Context) bool {
 		}
 		bases = append(bases, cache.Base{Key: key, Row: row, Found: found, Token: cold[key].token})
 	}
-	p.hydrate(ctx, bases, cold)
+	p.hydrateBases(ctx, bases, cold)
 	return true
 }
 
-// settleRead answers those who only read key with what Postgres has.
+// settleRead answers the reads of key with its row.
 func (p *part) settleRead(key counter.Key, row counter.Row, found bool) {
 	p.settleWaiting(key, cache.Outcome{
 		Value: row.Value, Version: row.Version, Exists: found && !row.Deleted, Known: true, Synced: true,
@@ -197,7 +192,7 @@ func (p *part) settleRead(key counter.Key, row counter.Row, found bool) {
 
 type coldKey struct {
 	token  string
-	needed bool // also if Postgres has no row: it is written, or has been blindly
+	needed bool // even without a row: it is written, or there are blind writes
 }
 
 func (p *part) coldKeys() map[counter.Key]coldKey {
@@ -212,15 +207,15 @@ func (p *part) coldKeys() map[counter.Key]coldKey {
 	return cold
 }
 
-// hydrate brings bases in and settles what can go no further.
-func (p *part) hydrate(ctx context.Context, bases []cache.Base, cold map[counter.Key]coldKey) {
+// hydrateBases hydrates bases, and settles the operations of keys for which that fails.
+func (p *part) hydrateBases(ctx context.Context, bases []cache.Base, cold map[counter.Key]coldKey) {
 	if len(bases) == 0 {
 		return
 	}
 	done, err := p.cache.Hydrate(ctx, bases)
 	for i, b := range bases {
 		switch {
-		case cache.IsFull(err) && !cold[b.Key].needed: // there is no room in Redis to keep it
+		case cache.IsFull(err) && !cold[b.Key].needed: // Redis has no room for the entry
 			p.settleRead(b.Key, b.Row, b.Found)
 		case err != nil:
 			p.settleWaiting(b.Key, cache.Outcome{Err: cache.Unapplied(err)})
@@ -230,17 +225,17 @@ func (p *part) hydrate(ctx context.Context, bases []cache.Base, cold map[counter
 	}
 }
 
-// settleOverflow deals with a counter whose value in Postgres and its blind increments do not add up. A SET or DELETE mends
-// it, since it does not need the sum; what comes before one cannot be carried out.
+// settleOverflow handles a counter whose row and blind increments do not add up to a 64-bit integer. A Set or Delete repairs it, since it
+// does not need the sum; operations before one fail.
 func (p *part) settleOverflow(key counter.Key) {
-	mended := false
+	repaired := false
 	p.settleIf(func(w *cache.Write) bool {
 		if w.Key != key {
 			return false
 		}
-		mended = mended || w.Kind == counter.Set || w.Kind == counter.Delete
-		w.Blind = mended && w.Kind != counter.Get
-		return !mended
+		repaired = repaired || w.Kind == counter.Set || w.Kind == counter.Delete
+		w.Blind = repaired && w.Kind != counter.Get
+		return !repaired
 	}, cache.Outcome{Err: cache.Overflow()})
 }
 
@@ -249,7 +244,7 @@ func (p *part) settleWaiting(key counter.Key, o cache.Outcome) {
 	p.settleIf(func(w *cache.Write) bool { return w.Key == key }, o)
 }
 
-// settleIf gives the waiting operations for which match is true the same outcome.
+// settleIf gives the waiting operations that match the same outcome.
 func (p *part) settleIf(match func(*cache.Write) bool, o cache.Outcome) {
 	still, cold := p.waiting[:0:0], p.cold[:0:0]
 	for i, at := range p.waiting {
@@ -262,8 +257,7 @@ func (p *part) settleIf(match func(*cache.Write) bool, o cache.Outcome) {
 	p.waiting, p.cold = still, cold
 }
 
-// runBlind carries out the writes that are still cold, because Postgres cannot be asked, on an unknown base. Reads have
-// to be told.
+// runBlind carries out the writes that are still cold, because Postgres does not answer, on an unknown base. Reads fail.
 func (p *part) runBlind(ctx context.Context) {
 	for _, at := range p.waiting {
 		p.writes[at].Blind = p.writes[at].Kind != counter.Get

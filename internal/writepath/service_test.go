@@ -61,7 +61,7 @@ type notedHints struct {
 	keys []counter.Key
 }
 
-func (h *notedHints) Offer(key counter.Key, _ counter.Shard, _ int64) {
+func (h *notedHints) Offer(_ context.Context, key counter.Key, _ counter.Shard, _ int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.keys = append(h.keys, key)
@@ -84,8 +84,7 @@ func migrate(url string) error { return store.MigrateURL(context.Background(), u
 
 func setup(t *testing.T) *testBundle {
 	t.Helper()
-	// Patient, since the machine may be busy: what a Postgres that is slow means has tests of its own.
-	return setupWith(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate), 10*time.Second)
+	return setupWith(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate), waitLong) // a slow Postgres has tests of its own
 }
 
 func setupWith(t *testing.T, redisURL, postgresURL string, bound time.Duration) *testBundle {
@@ -243,7 +242,7 @@ func TestConcurrentFirstWritesOfColdKeysAllCount(t *testing.T) {
 	}
 }
 
-// While a reader was on its way from Postgres, the key was brought in, written, flushed and evicted by others.
+// While a read of Postgres was in progress, others hydrated, wrote, flushed and evicted the key.
 func TestSlowReaderDoesNotBringBackAnOldState(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

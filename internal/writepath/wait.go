@@ -6,7 +6,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// doAndWait is Do with a wait for Postgres after it.
+// doAndWait is Do followed by a wait for Postgres.
 func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
 	release, err := s.waiters.reserve(len(ops))
 	if err != nil {
@@ -41,7 +41,7 @@ func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, option
 	return results
 }
 
-// toWait returns what is to be waited for, nil if that is nothing.
+// toWait returns the target to wait for; nil: none.
 func toWait(op counter.Operation, r counter.Result, options Options, m mark) *target {
 	version := r.Counter.Version
 	if op.Kind == counter.Get && options.Version > 0 {
@@ -51,7 +51,7 @@ func toWait(op counter.Operation, r counter.Result, options Options, m mark) *ta
 		return nil
 	}
 	if r.Counter.Known && version == 0 {
-		return nil // there never was such a counter
+		return nil // the counter was never written
 	}
 	return &target{key: op.Key, version: version, mark: m, hint: op.Kind == counter.Get}
 }

@@ -24,7 +24,7 @@ func (b *testBundle) refuse(t *testing.T, key counter.Key) {
 
 func TestAWatermarkDoesNotEndTheWaitForAKeyThatIsSetAside(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
 	b.eventuallyWait(t, 1)
 	b.refuse(t, "a")
@@ -40,7 +40,7 @@ func TestAWatermarkDoesNotEndTheWaitForAKeyThatIsSetAside(t *testing.T) {
 
 func TestAKeyThatWasRequeuedIsSyncedWithItsNewEpoch(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
 	b.eventuallyWait(t, 1)
 	b.refuse(t, "a")
@@ -58,7 +58,7 @@ func TestAKeyThatWasRequeuedIsSyncedWithItsNewEpoch(t *testing.T) {
 // The look comes after both: the key is not set aside any more, and the watermark has passed the epoch of its write.
 func TestALateLookSeesThatAKeyWasRequeued(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1))
 	b.refuse(t, "a")
 	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{}) // into an epoch without the key
@@ -75,7 +75,7 @@ func TestALateLookSeesThatAKeyWasRequeued(t *testing.T) {
 
 func TestARedrivenDeadLetterIsSyncedWithItsNewEpoch(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
 	b.eventuallyWait(t, 1)
 	e := b.seal(t, b.cache.Shard("a"))
@@ -93,7 +93,7 @@ func TestARedrivenDeadLetterIsSyncedWithItsNewEpoch(t *testing.T) {
 // Nobody else writes to the shard, so the epoch in which the key was written while it was set aside is never flushed.
 func TestAWriteToAKeyThatIsSetAsideIsSyncedWithItsRetryInAQuietShard(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1))
 	b.refuse(t, "a")
 	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
@@ -107,7 +107,7 @@ func TestAWriteToAKeyThatIsSetAsideIsSyncedWithItsRetryInAQuietShard(t *testing.
 
 func TestADeadLetterElsewhereInTheShardDoesNotKeepAHotKeyWaiting(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	dead := b.inShardOf("hot")
 	b.do(t, op(counter.Set, dead, 1))
 	require.NoError(t, b.cache.Bury(t.Context(), dead, cache.Dead{Reason: "no", Since: time.Now(), Attempts: 1}))
@@ -125,7 +125,7 @@ func TestADeadLetterElsewhereInTheShardDoesNotKeepAHotKeyWaiting(t *testing.T) {
 // Postgres has a later state of the key than a Redis that lost its tail: the write is not in Postgres until it was put on top.
 func TestAKeyThatIsReconciledIsSyncedWithItsNewEpoch(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
 	b.eventuallyWait(t, 1)
 	lost := counter.Row{Key: "a", Value: 100, Version: 50, Lineage: 7}
@@ -150,7 +150,7 @@ func TestAKeyThatIsReconciledIsSyncedWithItsNewEpoch(t *testing.T) {
 // It changes nothing, so its key is not in the epoch of its time, and nobody else may ever write to that.
 func TestTheDeleteOfADeletedCounterWaitsForTheDeleteBefore(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1), op(counter.Delete, "a", 0))
 	e := b.seal(t, b.cache.Shard("a"))
 	result := b.waiting(t, op(counter.Delete, "a", 0), writepath.Options{})
@@ -163,7 +163,7 @@ func TestTheDeleteOfADeletedCounterWaitsForTheDeleteBefore(t *testing.T) {
 
 func TestAReplayedOperationWaits(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.stored(t, counter.Row{Key: "blind", Value: 40, Version: 9})
 	for key, minimal := range map[counter.Key]bool{"known": false, "blind": true} {
 		o := op(counter.Increment, key, 1)
@@ -187,7 +187,7 @@ func TestAReplayedOperationWaits(t *testing.T) {
 
 func TestWaitsOfOneBatchEndTogether(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	ops := []counter.Operation{
 		op(counter.Increment, "a", 1), op(counter.Increment, "a", 2), op(counter.Set, "b", 1), op(counter.Delete, "never", 0),
 	}

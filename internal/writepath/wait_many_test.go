@@ -3,7 +3,6 @@ package writepath_test
 import (
 	"context"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,31 +46,13 @@ func (b *testBundle) many(t *testing.T, kind counter.Kind) (synced func() int64)
 		if err := failed.Load(); err != nil {
 			require.NoError(t, *err)
 		}
-		return writepath.Looked(b.service) == manyWaiters, strconv.Itoa(writepath.Looked(b.service)) + " wait"
+		return writepath.Checked(b.service) == manyWaiters, strconv.Itoa(writepath.Checked(b.service)) + " wait"
 	})
 	require.Zero(t, n.Load())
 	return func() int64 {
 		group.Wait()
 		return n.Load()
 	}
-}
-
-// commandCalls is how often Redis has run each command since its start.
-func commandCalls(t *testing.T, b *testBundle) map[string]int {
-	t.Helper()
-	info, err := b.redis.Info(context.Background(), "commandstats").Result()
-	require.NoError(t, err)
-	calls := make(map[string]int)
-	for line := range strings.Lines(info) {
-		name, rest, found := strings.Cut(line, ":calls=")
-		if !found {
-			continue
-		}
-		number, _, _ := strings.Cut(rest, ",")
-		calls[strings.TrimPrefix(name, "cmdstat_")], err = strconv.Atoi(number)
-		require.NoError(t, err)
-	}
-	return calls
 }
 
 // docs/api.md promises that many waiting requests share one subscription and one read per message, instead of polling.
@@ -83,13 +64,13 @@ func TestTenThousandReadersShareOneSubscriptionAndAreAnsweredByTheNextFlush(t *t
 	subscribers, err := b.redis.PubSubNumSub(t.Context(), "aw:acks").Result()
 	require.NoError(t, err)
 	require.Equal(t, int64(1), subscribers["aw:acks"])
-	before := commandCalls(t, b)
+	before := localtest.Calls(t, b.redis)
 
 	started := time.Now()
 	b.flush(t)
 	require.Equal(t, int64(manyWaiters), synced())
 
-	took, after := time.Since(started), commandCalls(t, b)
+	took, after := time.Since(started), localtest.Calls(t, b.redis)
 	scripts := after["evalsha"] - before["evalsha"]
 	t.Logf("%d readers on %d keys: answered %s after the flush began, with %d script calls", manyWaiters, manyKeys, took, scripts)
 	require.Less(t, scripts, manyWaiters/10, "one look for many, and their reads share calls")
@@ -101,15 +82,15 @@ func TestTenThousandWritersCostOneLookAtEachShard(t *testing.T) {
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
 	synced := b.many(t, counter.Increment)
-	before := commandCalls(t, b)
+	before := localtest.Calls(t, b.redis)
 
 	started := time.Now()
 	b.flush(t)
-	flushed := commandCalls(t, b)
+	flushed := localtest.Calls(t, b.redis)
 	took := time.Since(started)
 	require.Equal(t, int64(manyWaiters), synced())
 
-	total, after := time.Since(started), commandCalls(t, b)
+	total, after := time.Since(started), localtest.Calls(t, b.redis)
 	gets := after["get"] - before["get"]
 	t.Logf("%d writers on %d keys: flushed in %s, answered %s after the flush began; GET %d, EXISTS %d, MGET %d, of these MGET of the flush %d",
 		manyWaiters, manyKeys, took, total, gets, after["exists"]-before["exists"], after["mget"]-before["mget"], flushed["mget"]-before["mget"])

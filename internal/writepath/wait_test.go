@@ -18,12 +18,6 @@ import (
 // waitLong is longer than any of these tests takes.
 const waitLong = time.Minute
 
-// setupPatient is setup with a Postgres that is always fast enough.
-func setupPatient(t *testing.T) *testBundle {
-	t.Helper()
-	return setupWith(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate), waitLong)
-}
-
 // flush does what a worker does with everything that is dirty and not set aside.
 func (b *testBundle) flush(t *testing.T) {
 	t.Helper()
@@ -42,7 +36,7 @@ func (b *testBundle) seal(t *testing.T, shard counter.Shard) *cache.Epoch {
 	return &e
 }
 
-// read reads the entries of a sealed epoch that are not set aside; a base that is unknown is brought in first.
+// read reads the entries of a sealed epoch that are not set aside; it rebases those whose base is unknown.
 func (b *testBundle) read(t *testing.T, e *cache.Epoch) []cache.Entry {
 	t.Helper()
 	keys, next, err := b.cache.EpochKeys(t.Context(), e, 0, 100_000)
@@ -126,15 +120,15 @@ func (b *testBundle) inShardOf(key counter.Key) counter.Key {
 func (b *testBundle) eventuallyWait(t *testing.T, n int) {
 	t.Helper()
 	localtest.Eventually(t, time.Minute, func() (bool, string) {
-		return writepath.Looked(b.service) == n, strconv.Itoa(writepath.Looked(b.service)) + " wait"
+		return writepath.Checked(b.service) == n, strconv.Itoa(writepath.Checked(b.service)) + " wait"
 	})
 }
 
 // requireWaits looks at all that waits, and requires that n operations go on waiting.
 func (b *testBundle) requireWaits(t *testing.T, n int) {
 	t.Helper()
-	writepath.Look(t.Context(), b.service)
-	require.Equal(t, n, writepath.Looked(b.service), "of those that wait")
+	writepath.Check(t.Context(), b.service)
+	require.Equal(t, n, writepath.Checked(b.service), "of those that wait")
 }
 
 // waiting begins an operation that waits, and returns where its result comes.
@@ -151,8 +145,9 @@ func (b *testBundle) waiting(t *testing.T, o counter.Operation, options writepat
 func (b *testBundle) eventuallyDirty(t *testing.T, n int64) {
 	t.Helper()
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		dirty, err := b.cache.DirtyCount(t.Context())
+		backlog, err := b.cache.Backlog(t.Context())
 		require.NoError(t, err)
+		dirty := backlog.Dirty + backlog.Dead
 		return dirty == n, "dirty: " + strconv.FormatInt(dirty, 10)
 	})
 }
@@ -179,7 +174,7 @@ func requireNone(t *testing.T, from <-chan counter.Result) {
 
 func TestAWriteThatWaitsIsAnsweredWhenPostgresHasIt(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	result := b.waiting(t, op(counter.Increment, "a", 5), writepath.Options{})
 	b.eventuallyDirty(t, 1)
 	requireNone(t, result)
@@ -192,7 +187,7 @@ func TestAWriteThatWaitsIsAnsweredWhenPostgresHasIt(t *testing.T) {
 
 func TestAWaitThatIsOverSaysSo(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	r := receive(t, b.waiting(t, op(counter.Set, "a", 5), writepath.Options{Wait: 20 * time.Millisecond}))
 	require.NoError(t, r.Err)
 	require.False(t, r.Counter.Synced)
@@ -202,7 +197,7 @@ func TestAWaitThatIsOverSaysSo(t *testing.T) {
 
 func TestAReadWaitsForItsVersion(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.do(t, op(counter.Set, "a", 5))
 	now := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{})
 	later := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{Version: 3})
@@ -226,7 +221,7 @@ func TestAReadWaitsForItsVersion(t *testing.T) {
 // A counter that is written all the time is never clean; the epochs of its writes end all the same.
 func TestAWaitForACounterThatIsWrittenMeanwhileEndsWithTheFlush(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1))
 	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
 	b.eventuallyWait(t, 1)
@@ -249,7 +244,7 @@ func TestAWaitForACounterThatIsWrittenMeanwhileEndsWithTheFlush(t *testing.T) {
 
 func TestAReadTellsOfTheVersionThatItWaitedForWhenANewerOneIsThere(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1), op(counter.Set, "a", 2))
 	read := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{Version: 2})
 	b.eventuallyWait(t, 1)
@@ -265,7 +260,7 @@ func TestAReadTellsOfTheVersionThatItWaitedForWhenANewerOneIsThere(t *testing.T)
 
 func TestAWriteOnAnUnknownBaseCanBeWaitedFor(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.stored(t, counter.Row{Key: "a", Value: 40, Version: 9})
 	result := b.waiting(t, op(counter.Increment, "a", 2), writepath.Options{Minimal: true})
 	b.eventuallyDirty(t, 1)
@@ -279,7 +274,7 @@ func TestAWriteOnAnUnknownBaseCanBeWaitedFor(t *testing.T) {
 // Nobody knows then which version it was; the newer one is not in Postgres yet.
 func TestAWriteOnAnUnknownBaseThatIsWrittenMeanwhileTellsOfNoVersion(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.stored(t, counter.Row{Key: "a", Value: 40, Version: 9})
 	result := b.waiting(t, op(counter.Increment, "a", 2), writepath.Options{Minimal: true})
 	b.eventuallyWait(t, 1)
@@ -294,7 +289,7 @@ func TestAWriteOnAnUnknownBaseThatIsWrittenMeanwhileTellsOfNoVersion(t *testing.
 
 func TestAWaitForWhatHasLeftRedisAsksPostgres(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1), op(counter.Set, "lost", 1))
 	b.flush(t)
 	kept := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{Version: 2})
@@ -314,7 +309,7 @@ func TestAWaitForWhatHasLeftRedisAsksPostgres(t *testing.T) {
 // While keys of the shard are set aside, entries are looked at; a clean one may have been evicted.
 func TestAWriteWhoseEntryWasEvictedIsSynced(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	other := b.inShardOf("a")
 	b.do(t, op(counter.Set, other, 1))
 	b.setAside(t, other)
@@ -331,7 +326,7 @@ func TestAWriteWhoseEntryWasEvictedIsSynced(t *testing.T) {
 
 func TestAnEmptiedRedisEndsWaitsWithoutAPromise(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
 	b.eventuallyWait(t, 1)
 	require.NoError(t, b.redis.FlushDB(t.Context()).Err())
@@ -364,7 +359,7 @@ func TestARestartOfRedisEndsWaitsWithoutAPromise(t *testing.T) {
 
 func TestDeleteCanBeWaitedFor(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1))
 	result := b.waiting(t, op(counter.Delete, "a", 0), writepath.Options{})
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
@@ -377,7 +372,7 @@ func TestDeleteCanBeWaitedFor(t *testing.T) {
 
 func TestStoppingAnswersAllThatWait(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
 	b.eventuallyDirty(t, 1)
 	b.service.StopWaiting()
@@ -387,7 +382,7 @@ func TestStoppingAnswersAllThatWait(t *testing.T) {
 
 func TestTooManyWaitsAreRefusedBeforeTheyWrite(t *testing.T) {
 	t.Parallel()
-	b := setupPatient(t)
+	b := setup(t)
 	ops := make([]counter.Operation, 100_001)
 	for i := range ops {
 		ops[i] = op(counter.Increment, "a", 1)

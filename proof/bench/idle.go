@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
@@ -48,11 +49,8 @@ func idle(ctx context.Context, b *bench) error {
 
 // commands is the number of commands that Redis has executed since its start.
 func commands(ctx context.Context, stage *world.Stage) (int64, error) {
-	info, err := stage.Redis.InfoMap(ctx, "stats").Result()
-	if err != nil {
-		return 0, fmt.Errorf("ask redis for its commands: %w", err)
-	}
-	return strconv.ParseInt(info["Stats"]["total_commands_processed"], 10, 64)
+	info, err := cache.ReadInfo(ctx, stage.Redis, "stats")
+	return info.Commands, err
 }
 
 // sleep blocks for d, or until ctx is done.

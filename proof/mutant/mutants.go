@@ -71,10 +71,10 @@ func writing() []mutant {
 			name:    "apply: a restart does not count as a new incarnation",
 			changes: one(entry, "first", becomes(`s\.first_id, (.*) = s\.open,`, `s.first_id, $1 = s.first_id or s.open,`)),
 		},
-		{name: "apply: a run of writes goes on after a restart", changes: one(apply, "end life", never)},
+		{name: "apply: a run of writes goes on after a restart", changes: one(apply, "end lineage", never)},
 		{
 			name:    "plain: a run of writes goes on after a restart",
-			changes: one(plain, "sealed", becomes(`life and .* then`, `life then`)),
+			changes: one(plain, "sealed", becomes(`lineage and .* then`, `lineage then`)),
 		},
 		{
 			name:    "plain: a clean key begins a run of writes at an old base",
@@ -180,7 +180,7 @@ func hydrating() []mutant {
 			name:    "hydrate: the token is without the open epoch",
 			changes: one(hydrate, "fresh", becomes(`ARGV\[1\] == .*`, `match(ARGV[1], '^%w+') == s.watermark_id`)),
 		},
-		{name: "rebase: ended runs of writes are counted twice", changes: one(hydrate, "lives", never)},
+		{name: "rebase: ended runs of writes are counted twice", changes: one(hydrate, "ended lineages", never)},
 		{
 			name:    "rebase: an entry from before a restart takes the short way",
 			changes: one(hydrate, "of this incarnation", becomes(`number_of < s\.first or number_of == lineage`, `false`)),
@@ -199,7 +199,7 @@ func reconciling() []mutant {
 			name:    "reconcile: the base is not taken away",
 			changes: one(reconcile, "base", becomes(`sum\(v, value, had\)`, `sum(v, value)`)),
 		},
-		{name: "reconcile: ended runs of writes are counted twice", changes: one(reconcile, "lives", removed)},
+		{name: "reconcile: ended runs of writes are counted twice", changes: one(reconcile, "ended lineages", removed)},
 		{
 			name:    "reconcile: ended runs of writes are forgotten",
 			changes: one(reconcile, "keep", becomes(`e\.p = .*`, `e.p = nil`)),

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
 // plainBatch is how many keys are written or read at once.
@@ -50,18 +52,6 @@ func (s *Stage) SumPlain(ctx context.Context, n int) (int64, error) {
 
 // DatasetBytes is the memory that Redis uses for its data: used_memory without connections and buffers of the append-only file.
 func (s *Stage) DatasetBytes(ctx context.Context) (float64, error) {
-	info, err := s.Redis.InfoMap(ctx, "memory").Result()
-	if err != nil {
-		return 0, fmt.Errorf("ask redis for its memory: %w", err)
-	}
-	memory := info["Memory"]
-	bytes := 0.0
-	for name, sign := range map[string]float64{"used_memory": 1, "mem_clients_normal": -1, "mem_aof_buffer": -1} {
-		number, err := strconv.ParseFloat(memory[name], 64)
-		if err != nil {
-			return 0, fmt.Errorf("redis' %s: %w", name, err)
-		}
-		bytes += sign * number
-	}
-	return bytes, nil
+	info, err := cache.ReadInfo(ctx, s.Redis, "memory")
+	return float64(info.Used - info.Buffers), err
 }

@@ -164,8 +164,8 @@ func (s *Stage) Settle(ctx context.Context) error {
 		return fmt.Errorf("rewrite the append-only file: %w", err)
 	}
 	return Await(ctx, time.Minute, "the append-only file to be rewritten", func(ctx context.Context) (bool, error) {
-		info, err := s.Redis.Info(ctx, "persistence").Result()
-		return strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"), err
+		info, err := cache.ReadInfo(ctx, s.Redis, "persistence")
+		return info.AOFKnown && !info.Rewriting, err
 	})
 }
 

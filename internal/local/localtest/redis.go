@@ -3,6 +3,8 @@ package localtest
 import (
 	"context"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -69,6 +71,22 @@ func Redis(t testing.TB) *redis.Client {
 func OwnRedis(t testing.TB, opts local.RedisOptions) *local.Redis {
 	t.Helper()
 	return startOwn(t, &opts.Dir, func(ctx context.Context) (*local.Redis, error) { return local.StartRedis(ctx, opts) })
+}
+
+// Calls returns how often the server has run each command since its start, by the commands' names in lower case.
+func Calls(t testing.TB, client redis.Cmdable) map[string]int {
+	t.Helper()
+	stats, err := client.Info(context.Background(), "commandstats").Result()
+	if err != nil {
+		t.Fatalf("localtest: %v", err)
+	}
+	calls := make(map[string]int)
+	for line := range strings.Lines(stats) {
+		name, rest, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		number, _, _ := strings.Cut(rest, ",")
+		calls[name], _ = strconv.Atoi(number) // 0 for the heading
+	}
+	return calls
 }
 
 func takeDatabase(t testing.TB) int {

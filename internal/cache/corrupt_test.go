@@ -26,40 +26,40 @@ func TestCallerWhoLeftBeforeItsOperationsWereSentGetsAnError(t *testing.T) {
 	require.Equal(t, "0", b.entry(t, "k")["v"])
 }
 
-func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
+func TestCorruptEntryCostsOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for name, text := range map[string]string{
-		"value is text":        "abc 1 0",
-		"value is fractional":  "1.5 1 0",
-		"long value is text":   "abcdefghijklmnopqrst 1 0",
-		"value is too long":    "123456789012345678901 1 0",
-		"version is text":      "1 abc 0",
-		"version is negative":  "1 -1 0",
-		"version is the last":  "1 9223372036854775807 0",
-		"version is too long":  "1 9223372036854775808 0",
-		"epoch is no number":   "1 1 a_b",
-		"epoch is too long":    "1 1 zzzzzzzzzzzz",
-		"something follows":    "5 6 0;abc",
-		"flag is no letter":    "5 6 0:1",
-		"it is the letter m":   "m",
-		"there is no version":  "1",
-		"there is no epoch":    "1 1",
-		"an older layout":      "1 1 e000000001790000000000000 b0",
-		"it is empty":          "",
-		"a line within it":     "1\na 1 1 0 1",
-		"blind, value is text": "abc 1 0:u",
-		"life is no number":    "1 1 zzzzzzzzzz l_",
-		"base is no number":    "1 1 zzzzzzzzzz:u lzzzzzzzzz bx",
-		"was is no number":     "1 1 zzzzzzzzzz wx",
-		"earlier life is none": "1 1 zzzzzzzzzz p;1q,x,1",
-		"a flag is unknown":    "1 1 zzzzzzzzzz:q",
-		"a field is unknown":   "1 1 zzzzzzzzzz q1",
-		"a blank follows":      "1 1 zzzzzzzzzz ",
-		"a line in the epoch":  "1 1 zzzzzzzzzz\n b0 w0",
-		"a field without name": "1 1 zzzzzzzzzz x9 b0 w0",
-		"a base is too long":   "1 1 zzzzzzzzzz b12345678901234567890 w0",
-		"it is no string":      "a hash",
+		"value is text":         "abc 1 0",
+		"value is fractional":   "1.5 1 0",
+		"long value is text":    "abcdefghijklmnopqrst 1 0",
+		"value is too long":     "123456789012345678901 1 0",
+		"version is text":       "1 abc 0",
+		"version is negative":   "1 -1 0",
+		"version is the last":   "1 9223372036854775807 0",
+		"version is too long":   "1 9223372036854775808 0",
+		"epoch is no number":    "1 1 a_b",
+		"epoch is too long":     "1 1 zzzzzzzzzzzz",
+		"something follows":     "5 6 0;abc",
+		"flag is no letter":     "5 6 0:1",
+		"it is the letter m":    "m",
+		"there is no version":   "1",
+		"there is no epoch":     "1 1",
+		"an older layout":       "1 1 e000000001790000000000000 b0",
+		"it is empty":           "",
+		"a line within it":      "1\na 1 1 0 1",
+		"blind, value is text":  "abc 1 0:u",
+		"lineage is no number":  "1 1 zzzzzzzzzz l_",
+		"base is no number":     "1 1 zzzzzzzzzz:u lzzzzzzzzz bx",
+		"was is no number":      "1 1 zzzzzzzzzz wx",
+		"ended lineage is none": "1 1 zzzzzzzzzz p;1q,x,1",
+		"a flag is unknown":     "1 1 zzzzzzzzzz:q",
+		"a field is unknown":    "1 1 zzzzzzzzzz q1",
+		"a blank follows":       "1 1 zzzzzzzzzz ",
+		"a line in the epoch":   "1 1 zzzzzzzzzz\n b0 w0",
+		"a field without name":  "1 1 zzzzzzzzzz x9 b0 w0",
+		"a base is too long":    "1 1 zzzzzzzzzz b12345678901234567890 w0",
+		"it is no string":       "a hash",
 	} {
 		b.warm(t, "good")
 		before := b.do(t, get("good"))[0].Value
@@ -90,7 +90,7 @@ func TestEntryThatIsNoCountersCostsOnlyItself(t *testing.T) {
 	}
 }
 
-func TestEntryBroughtBackWhileItsKeyIsDirtyDoesNotExpire(t *testing.T) {
+func TestEntryHydratedAgainWhileItsKeyIsDirtyDoesNotExpire(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "k")

@@ -28,7 +28,7 @@ func stateOf(t *testing.T, url string) *prometheus.Registry {
 // stateBy registers the collectors of c.
 func stateBy(c *cache.Cache) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(c.NewCollector(), c.NewStateCollector())
+	registry.MustRegister(c.NewCollector())
 	return registry
 }
 
@@ -117,7 +117,7 @@ func TestARedisThatLoadsItsDataIsNotUp(t *testing.T) {
 		err := b.cache.Ping(t.Context())
 		return err != nil && strings.Contains(err.Error(), "LOADING"), fmt.Sprint(err)
 	})
-	_, err = b.cache.BacklogByShard(t.Context())
+	_, err = b.cache.Backlogs(t.Context())
 	require.Equal(t, "LOADING", cache.Denial(err))
 	seen := gauges(t, b.cache)
 	require.Contains(t, seen, "afterwrite_redis_memory_used_bytes", "it answers INFO")
