@@ -11,6 +11,7 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/tasks"
@@ -20,32 +21,30 @@ const (
 	// purgeInterval is short against the days that a tombstone is kept, and long against what a purge costs.
 	purgeInterval = time.Hour
 
-	// An eviction goes through all entries four times in CLEAN_TTL, but no more often than shortestEviction, and once in
-	// longestEviction at least.
+	// An eviction runs evictionsInTTL times in CLEAN_TTL, at most once in shortestEviction and at least once in longestEviction.
 	shortestEviction, longestEviction = time.Minute, time.Hour
 	evictionsInTTL                    = 4
 
-	// sendTimeout bounds one call to Redis; there are at most five in a tick.
+	// sendTimeout bounds one call to Redis. A tick makes at most five.
 	sendTimeout = 2 * time.Second
 
 	// queuesKey is where Asynq keeps the names of all queues (base.AllQueues in its source).
 	queuesKey = "asynq:queues"
 
-	// maxPending is how many tasks may wait for a worker before no more are sent. Workers that keep up leave none, and
-	// each would do the same as the one before.
+	// maxPending bounds the tasks that wait for a worker. Workers that keep up leave none, and more tasks would only repeat the same work.
 	maxPending = 10
 )
 
-// Options are what Run needs. All are required.
+// Options are the parts of a scheduler. All are required.
 type Options struct {
-	// Client enqueues. It must not have its own long time-outs: each call is given 2 s.
+	// Client enqueues. Its time-outs must not exceed 2 s, which is the bound of a call.
 	Client tasks.Sender
-	// Redis is the same Redis, for the set of queue names.
+	// Redis is the same Redis, for other commands.
 	Redis redis.Cmdable
 	// Prefix begins the names of the queues, as for Client.
 	Prefix string
-	// SweepInterval is the time between two sweeps: whole milliseconds, 1 s at least (Asynq keeps finished tasks, and so
-	// their IDs, for whole seconds).
+	// SweepInterval is the time between two sweeps, in whole milliseconds and at least 1 s: Asynq keeps completed tasks, and so their
+	// IDs, for whole seconds.
 	SweepInterval time.Duration
 	// CleanTTL is how long clean entries stay in Redis.
 	CleanTTL time.Duration
@@ -54,9 +53,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// Run sends a sweep, a purge and an eviction at once and then at each boundary of their intervals, until ctx is done; then it returns
-// nil. Errors of Redis do not end it: they are counted, logged when they begin and when they end, and the next boundary
-// tries again.
+// Run sends a sweep, a purge and an eviction at once and then at each boundary of their intervals. It blocks until ctx ends and then
+// returns nil. Errors of Redis do not end it: it counts them, logs the first and the recovery, and tries again at the next boundary.
 func Run(ctx context.Context, options Options) error {
 	s, err := newScheduler(options)
 	if err != nil {
@@ -70,14 +68,14 @@ func Run(ctx context.Context, options Options) error {
 	}
 }
 
-// untilBoundary is the time left of the interval that now falls into. It follows the wall clock: when that is set back,
-// the next boundary is still at most one interval away.
+// untilBoundary is the time until the next interval begins. It follows the wall clock: even if that is set back, the next boundary is at
+// most one interval away.
 func untilBoundary(now time.Time, interval time.Duration) time.Duration {
 	next := time.UnixMilli((tasks.Bucket(now, interval) + 1) * interval.Milliseconds())
 	return next.Sub(now)
 }
 
-// waitFor reports whether d has passed; false means that ctx was done first.
+// waitFor blocks for d. It reports false if ctx ended first.
 func waitFor(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -89,7 +87,7 @@ func waitFor(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// scheduler is what one Run keeps between its ticks.
+// scheduler is the state of Run between its ticks.
 type scheduler struct {
 	Options
 
@@ -98,13 +96,27 @@ type scheduler struct {
 
 	purged   int64 // the last bucket whose purge was sent
 	evicted  int64 // the last bucket whose eviction was sent
-	failing  bool  // the last tick failed: its end is still to be logged
-	skipping bool  // the last tick sent nothing because too much waits: likewise
+	failing  bool  // the last tick failed
+	skipping bool  // the last tick sent nothing, because too many tasks wait
+}
+
+type metrics struct{ sweeps, skipped, errors prometheus.Counter }
+
+func newMetrics(r prometheus.Registerer) metrics {
+	count := func(name, help string) prometheus.Counter {
+		return promauto.With(r).NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	return metrics{
+		sweeps: count("afterwrite_sweeps_enqueued_total", "Sweeps that this scheduler enqueued, or found enqueued by another one."),
+		skipped: count("afterwrite_sweeps_skipped_total",
+			"Sweeps that this scheduler did not enqueue because no worker took the earlier ones."),
+		errors: count("afterwrite_scheduler_errors_total", "Calls to Redis with which this scheduler failed."),
+	}
 }
 
 func newScheduler(options Options) (*scheduler, error) {
 	if options.SweepInterval < time.Second {
-		return nil, fmt.Errorf("sweep interval %s: it takes a second at least", options.SweepInterval)
+		return nil, fmt.Errorf("sweep interval %s: it must be a second at least", options.SweepInterval)
 	}
 	s := &scheduler{Options: options, metrics: newMetrics(options.Registerer), purged: -1, evicted: -1}
 	for _, queue := range slices.Sorted(maps.Keys(tasks.Queues(options.Prefix))) {
@@ -113,28 +125,27 @@ func newScheduler(options Options) (*scheduler, error) {
 	return s, nil
 }
 
-// tick does what is due at now, but sends nothing while no worker takes what was sent. The parts do not depend on each
-// other: one that fails does not keep the others from being tried.
+// tick sends the tasks that are due at now, but none while too many wait for a worker. Its parts are independent: if one fails, it still
+// tries the others.
 func (s *scheduler) tick(ctx context.Context, now time.Time) {
-	errs := []error{s.look(ctx), s.publishQueues(ctx)}
+	errs := []error{s.countPending(ctx), s.publishQueues(ctx)}
 	if s.skipping {
 		s.metrics.skipped.Inc()
 	} else {
 		errs = append(errs, s.sweep(ctx, now), s.purge(ctx, now), s.evict(ctx, now))
 	}
 	if ctx.Err() != nil {
-		return // the process is stopping: that is no news
+		return // the process is stopping: not worth a log line
 	}
 	s.report(errors.Join(errs...))
 }
 
-// look finds out whether too many periodic tasks wait for a worker. Without it they pile up by 720 an hour while none
-// runs.
-func (s *scheduler) look(ctx context.Context) error {
+// countPending sets skipping if too many periodic tasks wait for a worker. Without a worker 720 an hour would pile up.
+func (s *scheduler) countPending(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	// The length of Asynq's list of tasks that no worker has taken (base.PendingKey in its source) is one command of constant
-	// time; Asynq's Inspector runs a script of a dozen and samples memory.
+	// The length of Asynq's list of tasks that no worker has taken (base.PendingKey in its source) is one command of constant time;
+	// Asynq's Inspector runs a script of a dozen commands and samples memory.
 	pending, err := s.Redis.LLen(ctx, "asynq:{"+s.Prefix+tasks.QueueSweep+"}:pending").Result()
 	if err != nil {
 		s.metrics.errors.Inc()
@@ -159,7 +170,7 @@ func (s *scheduler) sweep(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// purge sends one purge for each hour, and tries again at the next tick when it cannot.
+// purge sends one purge for each hour. If it fails, the next tick tries again.
 func (s *scheduler) purge(ctx context.Context, now time.Time) error {
 	bucket := tasks.Bucket(now, purgeInterval)
 	if bucket == s.purged {
@@ -196,10 +207,10 @@ func (s *scheduler) send(ctx context.Context, task *asynq.Task) error {
 	return nil
 }
 
-// publishQueues adds the names of our queues to Asynq's set of them. Asynq's clients add a queue's name at their first
-// task for it and never again, so a Redis that was emptied (FLUSHALL, a failover to a new machine) stays without the names for
-// as long as those processes live. Workers do not need them, but Asynq's Inspector, and with it Asynqmon, the metrics of the
-// queues and the redrive of dead letters, takes a queue that is not in the set for one that does not exist.
+// publishQueues adds the names of our queues to Asynq's set of queues. A client of Asynq adds the name of a queue at its first task for
+// it and never again, so a Redis that was emptied (FLUSHALL, a failover to a new machine) has no names until those processes restart.
+// Workers do not need them, but to Asynq's Inspector, and so to Asynqmon, the queue metrics and the redrive of dead letters, a queue that
+// is not in the set does not exist.
 func (s *scheduler) publishQueues(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()

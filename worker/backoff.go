@@ -1,195 +1,135 @@
 package worker
 
 import (
-	"context"
-	"errors"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
-	"github.com/afterwrite/afterwrite/tasks"
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 const (
-	// failurePause is how long the answer of a script that failed is held back from Asynq.
-	failurePause = taskCheckInterval
+	// outageDelay is the shortest wait before a task is tried again after an outage. A random part of up to twice as much is added, so that
+	// not all tasks come back at once.
+	outageDelay = time.Second
 
-	// idleShare makes the time between two polls a twentieth of the time since there was work last. A worker that has waited for a
-	// minute may be late by some more milliseconds; one that has had a task within the last second polls as Asynq does.
-	idleShare = 20
+	// outageGap is the time between two retries of one worker while there are many: 10 a second, however many tasks wait. A probe of
+	// Postgres needs no more, and each retry costs Redis some thirty commands of Asynq.
+	outageGap = 100 * time.Millisecond
 
-	// maxDequeuePause bounds the time between two polls for tasks that may be run now. Somebody may wait for one (POST /v1/flush).
-	maxDequeuePause = 250 * time.Millisecond
-
-	// maxForwardPause bounds the time between two polls for delayed tasks that have become due. Asynq keeps due times in whole
-	// seconds and polls four times a second, so these are late by a second at most.
-	maxForwardPause = 900 * time.Millisecond
+	// maxOutageDelay bounds the wait, and with outageGap the number of tasks that have a moment of their own: 300.
+	maxOutageDelay = 30 * time.Second
 )
 
-// backoff is the client that Asynq's server gets. It slows down two things that the server does too often, and passes on all else:
-//
-//   - When a dequeue fails, the server tries again at once: a Redis that is full is asked tens of thousands of times a second, and
-//     one that is away as often as it refuses connections. So the error comes late.
-//   - The server polls three queues for tasks twenty times a second, and for delayed ones four times, however long there have been
-//     none: 215 commands a second. While the worker is idle, most polls are answered without asking Redis, and the others ask
-//     with one plain command whether the script would find anything. No poll is held back, so nothing has to be interrupted when
-//     the server stops.
-//
-// Only scripts are slowed down, since that is what these polls are; the worker's own use Options.Redis itself.
-type backoff struct {
-	redis.UniversalClient
-
-	polls map[string]*poll // by KEYS[1]
-
-	mu       sync.Mutex // also guards asked of each poll
-	lastWork time.Time
+// outageBackoff spreads the retries of tasks that failed for reasons outside of them: each gets a moment of its own. Asynq does not count
+// such failures, so the delay of a task cannot grow with their number.
+type outageBackoff struct {
+	mu   sync.Mutex
+	next time.Time // the first free moment
 }
 
-// poll is a script by which the server asks for something to do.
-type poll struct {
-	second   string        // KEYS[2]: with KEYS[1] it tells this script from all others
-	delayed  bool          // it moves due tasks to pending and returns how many; else it takes a task, or returns nil
-	periodic bool          // what it finds does not make the worker busy: sweeps come whether there is work or not
-	most     time.Duration // the longest time between two
-	asked    time.Time
-}
-
-// newBackoff returns a backoff that takes the worker for busy. It knows the polls by their keys (base.PendingKey and so on in
-// Asynq 0.26). Should a later Asynq name them otherwise, they are passed on as they come.
-func newBackoff(client redis.UniversalClient, prefix string) *backoff {
-	b := &backoff{UniversalClient: client, polls: make(map[string]*poll), lastWork: time.Now()}
-	for queue := range tasks.Queues(prefix) {
-		keys := "asynq:{" + queue + "}:"
-		b.polls[keys+"pending"] = &poll{
-			second: tasks.PausedKey(queue), periodic: queue == prefix+tasks.QueueSweep, most: maxDequeuePause,
-		}
-		for _, delayed := range []string{"scheduled", "retry"} {
-			b.polls[keys+delayed] = &poll{second: keys + "pending", delayed: true, most: maxForwardPause}
-		}
-	}
-	return b
-}
-
-// EvalSha implements redis.Scripter. It blocks for as long as Redis does, and after an error for failurePause, give or take half.
-func (b *backoff) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	p := b.find(keys)
-	var cmd *redis.Cmd // nil: the script has to be run
-	if p != nil {
-		cmd = b.spare(ctx, p, keys[0])
-	}
-	if cmd == nil {
-		cmd = b.UniversalClient.EvalSha(ctx, sha, keys, args...)
-	}
-	b.note(p, keys, cmd)
-	if failed(cmd) {
-		pause(ctx)
-	}
-	return cmd
-}
-
-// find returns the poll that a script with these keys is; nil: it is none.
-func (b *backoff) find(keys []string) *poll {
-	if len(keys) < 2 {
-		return nil
-	}
-	if p := b.polls[keys[0]]; p != nil && p.second == keys[1] {
-		return p
-	}
-	return nil
-}
-
-// spare answers a poll of an idle worker without its script; nil: it has to be run. key holds the tasks that it would find.
-func (b *backoff) spare(ctx context.Context, p *poll, key string) *redis.Cmd {
-	idle, due := b.due(p, time.Now())
-	if !due {
-		return p.nothing(ctx)
-	}
-	if !idle {
-		return nil
-	}
-	found, err := b.Exists(ctx, key).Result() // Redis keeps no empty lists and sets
-	switch {
-	case err != nil:
-		cmd := redis.NewCmd(ctx)
-		cmd.SetErr(err)
-		return cmd
-	case found == 0:
-		return p.nothing(ctx)
-	default:
-		return nil
-	}
-}
-
-// due reports whether the worker is idle, and whether it is time to ask Redis, which it notes then.
-func (b *backoff) due(p *poll, now time.Time) (idle, due bool) {
+// take returns how long a task that failed now has to wait.
+func (b *outageBackoff) take(now time.Time) time.Duration {
+	delay := outageDelay + rand.N(2*outageDelay) //nolint:gosec // jitter needs no secret
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	between := now.Sub(b.lastWork) / idleShare
-	idle = between > taskCheckInterval
-	if idle && now.Sub(p.asked) < min(between, p.most) {
-		return idle, false
+	if b.full(now) { // the task must not be dropped: spread such tasks over the second half of the longest wait
+		return maxOutageDelay - rand.N(maxOutageDelay/2) //nolint:gosec // likewise
 	}
-	p.asked = now
-	return idle, true
+	turn := now.Add(outageDelay)
+	if b.next.After(turn) {
+		turn = b.next
+	}
+	b.next = turn.Add(outageGap)
+	return max(delay, turn.Sub(now))
 }
 
-// nothing is the answer of the poll's script when it finds nothing.
-func (p *poll) nothing(ctx context.Context) *redis.Cmd {
-	cmd := redis.NewCmd(ctx)
-	if p.delayed {
-		cmd.SetVal(int64(0))
-	} else {
-		cmd.SetErr(redis.Nil)
-	}
-	return cmd
+// full reports whether no moment within maxOutageDelay is free.
+func (b *outageBackoff) full(now time.Time) bool { return b.next.Sub(now) > maxOutageDelay }
+
+const (
+	// shortestDeferral is how long an entry is deferred the first time. Each further time takes twice as long, up to longestDeferral.
+	shortestDeferral = 250 * time.Millisecond
+	longestDeferral  = 5 * time.Second
+
+	// deferralMemory is how long a worker remembers that it has deferred an entry, and maxDeferrals how many of them it remembers. A
+	// forgotten entry starts again with the shortest deferral.
+	deferralMemory = 2 * longestDeferral
+	maxDeferrals   = 10_000
+)
+
+// deferrals remembers which keys were deferred lately: their rows were locked by another transaction, or slow. It is safe for concurrent
+// use.
+type deferrals struct {
+	mu   sync.Mutex
+	keys map[counter.Key]deferral
 }
 
-// note ends the worker's idleness when there is work: a task was found, or another script of this server, such as that of an
-// aggregation, has dealt with pending tasks. After a failure it ends too, so that the server notices and logs how Redis is.
-func (b *backoff) note(p *poll, keys []string, cmd *redis.Cmd) {
-	if p == nil && !slices.ContainsFunc(keys, b.pending) {
+type deferral struct {
+	delay time.Duration // the last
+	at    time.Time
+	slow  bool // the row took longer than the statement timeout
+}
+
+func newDeferrals() *deferrals { return &deferrals{keys: make(map[counter.Key]deferral)} }
+
+// next returns the keys of entries by how long they are deferred now. slow: their rows took longer than the statement timeout.
+func (d *deferrals) next(entries []cache.Entry, now time.Time, slow bool) map[time.Duration][]counter.Key {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	groups := make(map[time.Duration][]counter.Key)
+	for i := range entries {
+		key, delay := entries[i].Key, shortestDeferral
+		if last, found := d.keys[key]; found && now.Sub(last.at) < deferralMemory {
+			delay = min(2*last.delay, longestDeferral)
+		}
+		d.remember(key, deferral{delay, now, slow})
+		groups[delay] = append(groups[delay], key)
+	}
+	return groups
+}
+
+// remember notes a deferral. If there are too many it forgets old ones, or else all. The lock is held.
+func (d *deferrals) remember(key counter.Key, last deferral) {
+	if len(d.keys) >= maxDeferrals {
+		for k, old := range d.keys {
+			if last.at.Sub(old.at) >= deferralMemory {
+				delete(d.keys, k)
+			}
+		}
+		if len(d.keys) >= maxDeferrals {
+			clear(d.keys)
+		}
+	}
+	d.keys[key] = last
+}
+
+// split separates the entries that were slow the last time.
+func (d *deferrals) split(entries []cache.Entry) (others, slow []cache.Entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.keys) == 0 {
+		return entries, nil
+	}
+	for i := range entries {
+		if d.keys[entries[i].Key].slow {
+			slow = append(slow, entries[i])
+		} else {
+			others = append(others, entries[i])
+		}
+	}
+	return others, slow
+}
+
+// forget forgets entries that Postgres has taken.
+func (d *deferrals) forget(entries []cache.Entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.keys) == 0 {
 		return
 	}
-	if p != nil && p.foundNothing(cmd) {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if p != nil {
-		p.asked = time.Time{} // where there was one task there may be more
-	}
-	if p == nil || !p.periodic || cmd.Err() != nil {
-		b.lastWork = time.Now()
-	}
-}
-
-// pending reports whether key holds tasks that wait to be taken.
-func (b *backoff) pending(key string) bool {
-	p := b.polls[key]
-	return p != nil && !p.delayed
-}
-
-func (p *poll) foundNothing(cmd *redis.Cmd) bool {
-	if p.delayed {
-		return cmd.Err() == nil && cmd.Val() == int64(0)
-	}
-	return errors.Is(cmd.Err(), redis.Nil)
-}
-
-// failed reports whether Redis could not run the script. It may not know it yet: the caller sends it then.
-func failed(cmd *redis.Cmd) bool {
-	err := cmd.Err()
-	return err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "NOSCRIPT")
-}
-
-func pause(ctx context.Context) {
-	timer := time.NewTimer(failurePause/2 + rand.N(failurePause)) //nolint:gosec // chance, not a secret
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
+	for i := range entries {
+		delete(d.keys, entries[i].Key)
 	}
 }

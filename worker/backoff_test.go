@@ -1,77 +1,149 @@
-package worker_test
+package worker
 
 import (
 	"fmt"
-	"regexp"
-	"strconv"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/local"
-	"github.com/afterwrite/afterwrite/internal/local/localtest"
-	"github.com/afterwrite/afterwrite/tasks"
 )
 
-var refusals = regexp.MustCompile(`errorstat_OOM:count=(\d+)`)
+var aMoment = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// Asynq tries again at once when it cannot dequeue.
-func TestAFullRedisIsNotAskedForTasksWithoutAPause(t *testing.T) {
+func TestAFewFailedTasksWaitOneToThreeSeconds(t *testing.T) {
 	t.Parallel()
-	b := setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL(), localtest.PostgresURL(t, migrate), nil)
-	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", "1").Err())
-	began := time.Now()
-	b.run(t)
-
-	const some, perSecondMax = 50, 100
-	refused := 0
-	localtest.Eventually(t, 30*time.Second, func() (bool, string) {
-		stats, err := b.redis.Info(t.Context(), "errorstats").Result()
-		require.NoError(t, err)
-		if found := refusals.FindStringSubmatch(stats); found != nil {
-			refused, err = strconv.Atoi(found[1])
-			require.NoError(t, err)
-		}
-		return refused >= some, fmt.Sprintf("refused %d times", refused)
-	})
-	require.Less(t, float64(refused)/time.Since(began).Seconds(), float64(perSecondMax))
+	var p outageBackoff
+	for range 10 {
+		delay := p.take(aMoment)
+		require.GreaterOrEqual(t, delay, outageDelay)
+		require.LessOrEqual(t, delay, 3*outageDelay)
+	}
+	require.False(t, p.full(aMoment))
 }
 
-var commands = regexp.MustCompile(`total_commands_processed:(\d+)`)
+func TestRetriesOfAnOutageComeAtABoundedRate(t *testing.T) {
+	t.Parallel()
+	var p outageBackoff
+	var due []time.Duration // since aMoment
+	for now := aMoment; ; now = now.Add(time.Millisecond) {
+		if p.full(now) {
+			break
+		}
+		due = append(due, now.Add(p.take(now)).Sub(aMoment))
+	}
+	slices.Sort(due)
+	require.InDelta(t, maxOutageDelay/outageGap, len(due), 10)
+	require.LessOrEqual(t, due[len(due)-1], maxOutageDelay+time.Second)
+	// Past the jitter of the first seconds, there is never more than one in a gap.
+	perSecond := make(map[time.Duration]int)
+	for _, d := range due {
+		perSecond[d/time.Second]++
+	}
+	for second := time.Duration(4); second < 29; second++ {
+		require.InDelta(t, time.Second/outageGap, perSecond[second], 1, "in second %d", second)
+	}
+	// What must be kept waits no longer than that, and does not push the others back.
+	next := p.next
+	for range 1000 {
+		delay := p.take(aMoment)
+		require.GreaterOrEqual(t, delay, maxOutageDelay/2)
+		require.LessOrEqual(t, delay, maxOutageDelay)
+	}
+	require.Equal(t, next, p.next)
+	require.False(t, p.full(aMoment.Add(time.Minute)), "it is over some time")
+}
 
-// processed is how many commands the Redis has processed, those of scripts included.
-func (b *testBundle) processed(t *testing.T) int {
+func entries(keys ...counter.Key) []cache.Entry {
+	out := make([]cache.Entry, len(keys))
+	for i, key := range keys {
+		out[i].Key = key
+	}
+	return out
+}
+
+// delayOf is how long key is deferred now.
+func (d *deferrals) delayOf(t *testing.T, key counter.Key, now time.Time) time.Duration {
 	t.Helper()
-	stats, err := b.redis.Info(t.Context(), "stats").Result()
-	require.NoError(t, err)
-	n, err := strconv.Atoi(commands.FindStringSubmatch(stats)[1])
-	require.NoError(t, err)
-	return n
+	groups := d.next(entries(key), now, false)
+	require.Len(t, groups, 1)
+	for delay, keys := range groups {
+		require.Equal(t, []counter.Key{key}, keys)
+		return delay
+	}
+	return 0
 }
 
-func TestAnIdleWorkerAsksRedisRarely(t *testing.T) {
+func TestDeferralsDoubleUpToFiveSeconds(t *testing.T) {
 	t.Parallel()
-	// No sweeps, which are counted apart: they are one task in 5 s.
-	b := setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL(), localtest.PostgresURL(t, migrate),
-		map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "1h"})
-	b.run(t)
+	d, now := newDeferrals(), aMoment
+	for _, ms := range []int64{250, 500, 1000, 2000, 4000, 5000, 5000} {
+		delay := d.delayOf(t, "a", now)
+		require.Equal(t, ms, delay.Milliseconds())
+		now = now.Add(delay)
+	}
+	require.Equal(t, shortestDeferral, d.delayOf(t, "b", now), "each key has its own")
+}
 
-	const perSecondMax = 40 // 11 for tasks, 6 for delayed ones, 3 for groups, 1 for its heartbeat; 230 without a backoff
-	began, before := time.Now(), b.processed(t)
-	localtest.Eventually(t, 30*time.Second, func() (bool, string) {
-		took := time.Since(began)
-		if took < 2*time.Second {
-			return false, "too short to tell"
+func TestDeferralsOfOneBatchAreGroupedByTheirDelay(t *testing.T) {
+	t.Parallel()
+	d := newDeferrals()
+	d.next(entries("a", "b"), aMoment, false)
+	d.next(entries("a"), aMoment, false)
+	require.Equal(t, map[time.Duration][]counter.Key{
+		250 * time.Millisecond: {"c"}, 500 * time.Millisecond: {"b"}, time.Second: {"a"},
+	}, d.next(entries("a", "b", "c"), aMoment, false))
+}
+
+func TestDeferralsBeginAnewWhenPostgresTookTheKeyOrAfterAWhile(t *testing.T) {
+	t.Parallel()
+	d := newDeferrals()
+	d.next(entries("taken", "old", "recent"), aMoment, false)
+	d.forget(entries("taken", "unknown"))
+	require.Equal(t, shortestDeferral, d.delayOf(t, "taken", aMoment))
+	require.Equal(t, 2*shortestDeferral, d.delayOf(t, "recent", aMoment.Add(deferralMemory-1)))
+	require.Equal(t, shortestDeferral, d.delayOf(t, "old", aMoment.Add(deferralMemory)))
+}
+
+func TestSlowEntriesAreKnownUntilPostgresTookThem(t *testing.T) {
+	t.Parallel()
+	d := newDeferrals()
+	all := entries("a", "b", "c", "d")
+	others, slow := d.split(all)
+	require.Equal(t, all, others)
+	require.Empty(t, slow)
+	d.next(entries("b", "d"), aMoment, true)
+	d.next(entries("c"), aMoment, false)
+	others, slow = d.split(all)
+	require.Equal(t, entries("a", "c"), others)
+	require.Equal(t, entries("b", "d"), slow)
+	d.forget(entries("b"))
+	_, slow = d.split(all)
+	require.Equal(t, entries("d"), slow)
+}
+
+func TestDeferralsAreBounded(t *testing.T) {
+	t.Parallel()
+	d := newDeferrals()
+	put := func(name string, n int, now time.Time) {
+		for i := range n {
+			d.next(entries(counter.Key(fmt.Sprintf("%s%d", name, i))), now, false)
+			require.LessOrEqual(t, len(d.keys), maxDeferrals)
 		}
-		now := b.processed(t)
-		rate := float64(now-before) / took.Seconds()
-		began, before = time.Now(), now
-		return rate < perSecondMax, fmt.Sprintf("%.0f commands a second", rate)
-	})
+	}
+	put("old", maxDeferrals/2, aMoment)
+	later := aMoment.Add(deferralMemory)
+	put("new", maxDeferrals/2, later)
+	require.Len(t, d.keys, maxDeferrals)
 
-	b.do(t, increment("a", 1))
-	b.send(t, tasks.DrainNow(b.cache.Shard("a")))
-	b.eventuallyRow(t, counter.Row{Key: "a", Value: 1, Version: 1})
+	put("another", 1, later)
+	require.Len(t, d.keys, maxDeferrals/2+1, "what is old made room")
+	require.Equal(t, 2*shortestDeferral, d.delayOf(t, "new0", later), "and what is not stayed")
+
+	put("flood", maxDeferrals, later)
+	require.LessOrEqual(t, len(d.keys), maxDeferrals)
+	require.NotEmpty(t, d.keys)
 }

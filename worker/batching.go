@@ -5,29 +5,30 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 const (
-	// fastStatement is what one takes at most while Postgres is fast, and slowStatement from when on it is slow.
+	// Postgres is fast while a statement takes less than fastStatement, and slow if one takes more than slowStatement.
 	fastStatement = 10 * time.Millisecond
 	slowStatement = 50 * time.Millisecond
 
-	// smallestShare is the smallest size of a batch while Postgres is fast, as a part of the largest.
+	// smallestShare is the largest batch divided by the smallest, which is used while Postgres is fast.
 	smallestShare = 5
 
-	// shortestPause is the shortest time between two epochs of a shard. Pauses are so long that flushing a shard takes a
-	// pauseShare of the time at most.
+	// shortestPause is the shortest time between two epochs of a shard. Pauses are long enough for flushing a shard to take at most
+	// 1/pauseShare of the time.
 	shortestPause = 100 * time.Millisecond
 	pauseShare    = 20
 
-	// coalescing is how many writes an average row has to be made of for a pause to pay: then it is as long as it may be.
+	// coalescing is the number of writes per row from which on a pause pays: then it is as long as possible.
 	coalescing = 2
 )
 
-// batching is how many rows go into one statement, and how long an epoch stays open. It follows what Postgres takes: small and
-// often while that is little, larger and rarer when Postgres is slow or the backlog is large. It is safe for concurrent use.
+// batching adapts the size of batches and the time that an epoch stays open to how long Postgres takes: small and often while Postgres is
+// fast, large and rare while it is slow or the backlog is large. It is safe for concurrent use.
 type batching struct {
 	most     int           // rows
 	interval time.Duration // the longest pause
@@ -36,37 +37,35 @@ type batching struct {
 	size     int
 	limits   map[counter.Shard]limit
 	took     time.Duration // by an epoch, smoothed
-	slow     bool          // the last statement was
+	slow     bool          // the last statement was slow
 	perRow   float64       // writes, smoothed
 	rowsSize prometheus.Gauge
 	pauses   prometheus.Gauge
 }
 
-// limit is a bound that a statement timeout has set for a shard. While the row is looked for that takes so long it does not grow:
-// else the statements before that row would make it grow as much as each timeout makes it smaller.
+// limit bounds the batches of a shard after a statement timeout. It does not grow during the search for the slow row: otherwise the
+// statements before that row would make it grow as much as each timeout makes it shrink.
 type limit struct {
 	rows    int
 	looking bool
 }
 
 func newBatching(most int, interval time.Duration, r prometheus.Registerer) *batching {
+	gauge := func(name, help string) prometheus.Gauge {
+		return promauto.With(r).NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
 	b := &batching{
 		most: most, interval: interval, size: max(most/smallestShare, 1), perRow: coalescing, limits: make(map[counter.Shard]limit),
-		rowsSize: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "afterwrite_flush_batch_limit",
-			Help: "Keys that this worker puts into one upsert at most at the moment; it follows what Postgres takes.",
-		}),
-		pauses: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "afterwrite_flush_pause_seconds",
-			Help: "How long this worker leaves writes to gather in a shard at the moment; it follows what Postgres takes.",
-		}),
+		rowsSize: gauge("afterwrite_flush_batch_limit",
+			"Keys that this worker puts into one upsert at most at the moment; it follows what Postgres takes."),
+		pauses: gauge("afterwrite_flush_pause_seconds",
+			"How long this worker leaves writes to gather in a shard at the moment; it follows what Postgres takes."),
 	}
-	r.MustRegister(b.rowsSize, b.pauses)
 	b.show()
 	return b
 }
 
-// show sets the gauges. The lock is held, or nobody else has b yet.
+// show sets the gauges. The lock is held, or b is not shared yet.
 func (b *batching) show() {
 	rows := b.size
 	for _, limit := range b.limits {
@@ -86,7 +85,7 @@ func (b *batching) rows(shard counter.Shard) int {
 	return b.size
 }
 
-// kept notes that a statement of so many rows got through, with so many left of which it was a part.
+// kept notes that a statement succeeded. backlog is the number of entries that waited, including its rows.
 func (b *batching) kept(shard counter.Shard, rows int, took time.Duration, backlog int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -108,8 +107,8 @@ func (b *batching) kept(shard counter.Shard, rows int, took time.Duration, backl
 	b.show()
 }
 
-// missed notes that a statement of so many rows took longer than the statement timeout: half as many from now on in this shard,
-// until the row that takes so long is found, or an epoch was flushed without one; then slowly more again.
+// missed notes that a statement exceeded the statement timeout. The shard's batches have half as many rows from now on, until the slow
+// row is found or an epoch was flushed without it; then they slowly grow again.
 func (b *batching) missed(shard counter.Shard, rows int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -117,14 +116,14 @@ func (b *batching) missed(shard counter.Shard, rows int) {
 	b.show()
 }
 
-// isolated notes that the row which takes so long was alone in its statement.
+// isolated notes that the slow row was alone in its statement.
 func (b *batching) isolated(shard counter.Shard) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.found(shard)
 }
 
-// found needs mu.
+// found ends the search for a slow row. The lock is held.
 func (b *batching) found(shard counter.Shard) {
 	if limit, found := b.limits[shard]; found {
 		limit.looking = false
@@ -132,7 +131,7 @@ func (b *batching) found(shard counter.Shard) {
 	}
 }
 
-// epoch notes that one was flushed in so long, whose rows are made of so many writes each.
+// epoch notes how long an epoch took to flush, and the average number of writes that its rows were made of.
 func (b *batching) epoch(shard counter.Shard, took time.Duration, writesPerRow float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -142,7 +141,7 @@ func (b *batching) epoch(shard counter.Shard, took time.Duration, writesPerRow f
 	b.show()
 }
 
-// pause is how long an epoch should stay open.
+// pause is how long an epoch should stay open now.
 func (b *batching) pause() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,13 +1,14 @@
-// Package worker is the flush path: an Asynq server whose tasks bring dirty counters from Redis to Postgres.
+// Package worker is the flush path: an Asynq server whose tasks write dirty counters from Redis to Postgres. docs/glossary.md defines the
+// terms.
 //
-// A drain (Flusher.Drain) seals the open epoch of a shard, reads its keys and their entries, upserts them in statements that never
-// let a row go back to an older version, and commits the epoch. Keys that were written meanwhile are in the next epoch. So a drain may
-// run twice, late, on two workers at once, or end at any point.
+// A drain (Flusher.Drain) seals the open epoch of a shard, reads its keys and their entries, upserts them in statements that never set a
+// row back to an older version, and commits the epoch. Keys that are written meanwhile are in the next epoch. So a drain may run twice,
+// late, on two workers at once, or end at any point.
 //
-// What Postgres refuses is found by halving the batch until the bad rows are alone: the others are committed, each bad
-// key is tried again by a task of its own with growing delays, and in the end becomes a dead letter, in Asynq's archive
-// and in the shard's dead hash. An outage is nobody's failure: its tasks are retried without counting.
+// If Postgres refuses rows, the batch is halved until the bad rows are alone. The others are committed. Each bad key is set aside,
+// retried by a task of its own with growing delays, and becomes a dead letter in the end, in Asynq's archive and in the shard's dead
+// hash. An outage counts as no failure of a task.
 //
-// What brings a key here is a task, sent when it became dirty, or by a sweep. Where tasks do not run, in a Redis that is full
-// or without any scheduler, each worker looks after keys that are long overdue itself (selfDrain).
+// A task is sent when a key becomes dirty, and by a sweep. Where tasks do not run, in a full Redis or without a scheduler, each worker
+// drains shards that are long overdue itself (selfDrain).
 package worker

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,53 +14,58 @@ import (
 )
 
 const (
-	// drainLease is how long a drain has the shard for itself without a sign of life: longer than a batch takes, and
-	// shorter than what a sweep may be late when the worker dies.
+	// drainLease is the lease of a drained shard: longer than a batch takes, and shorter than the delay of a sweep if the worker dies.
 	drainLease = 5 * time.Second
 
-	// extendEvery is how often a drain that is at work says so.
+	// extendEvery is how often a drain renews its lease.
 	extendEvery = time.Second
 
-	// maxDrain bounds one drain: half of a task's time-out. What is left gets another.
+	// maxDrain bounds one drain: half of a task's time-out. Another drain does the rest.
 	maxDrain = 30 * time.Second
 
-	// maxRounds bounds the epochs of one drain: one that was sealed before, the one it seals, and those of keys that were set
-	// aside and became due meanwhile.
+	// maxRounds bounds the epochs of one drain: one that was sealed before, the one that it seals, and those of set-aside keys that became
+	// due meanwhile.
 	maxRounds = 4
 
-	// releaseTimeout bounds the end of a drain, which also runs after its context has ended.
+	// releaseTimeout bounds the end of a drain, which runs even after its context has ended.
 	releaseTimeout = time.Second
 
-	// dropFrom is how many batches an epoch has whose keys are dropped batch by batch, so that whoever goes on after this
-	// worker repeats less. It costs Redis 1 µs a key; repeating up to so many costs less.
-	dropFrom = 16
-
-	// dropUntil is how much time a drain has left when it begins to drop the keys of any epoch: one that Postgres is too slow
-	// for in the time of a drain is then done in several.
-	dropUntil = maxDrain * 2 / 3
+	// patience is how long a drain waits for its turn.
+	patience = 50 * time.Millisecond
 )
 
-// Drained is what a drain achieved, also when it ended with an error.
+// Drained is the result of a drain, also if it ended with an error.
 type Drained struct {
-	Rows     int64         // that Postgres took
+	Rows     int64         // rows that Postgres took
 	Busy     bool          // another drain had the shard: nothing was done
-	Again    time.Duration // when the shard should be drained again, since keys were written meanwhile; 0: need not
-	More     bool          // that is at once: there was more to do than a drain may take
-	Deferred time.Duration // when the first of those keys is due that are set aside for a short time; 0: none is
+	Again    time.Duration // when to drain the shard again, because keys were written meanwhile; 0: not needed
+	More     bool          // Again is at once: there was more to do than one drain may take
+	Deferred time.Duration // when the first deferred key of the shard is due; 0: there is none
 }
 
-// Drain flushes the sealed epoch of the shard, if there is one, and then the open one, unless it is younger than minAge and has
-// fewer keys than a batch. owner is this drain's name: of two drains of one shard, the later does nothing.
+// Drain flushes the sealed epoch of the shard, if there is one, and then the open epoch, unless it is younger than minAge and has fewer
+// keys than a batch. owner is the name of this drain: of two drains of one shard the later does nothing. It blocks for about 30 s at most.
 func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, minAge time.Duration) (Drained, error) {
 	d := drain{Flusher: f, shard: shard, taking: cache.Taking{
 		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(shard),
-	}, deadline: time.Now().Add(maxDrain)}
+	}, deadline: time.Now().Add(cmp.Or(f.longest, maxDrain))}
 	defer d.release(ctx)
-	if err := d.rounds(ctx); err != nil {
+	over, err := false, error(nil)
+	for rounds := 0; !over && err == nil && rounds < maxRounds; rounds++ {
+		over, err = d.round(ctx)
+	}
+	if errors.Is(err, errDrainTooLong) || (!over && err == nil) {
+		d.done.More, err = true, nil
+		d.again(time.Millisecond)
+	}
+	if err = cmp.Or(err, d.unsent); err != nil {
 		return d.done, fmt.Errorf("drain shard %s: %w", shard, err)
 	}
 	return d.done, nil
 }
+
+// errDrainTooLong ends a drain that has used up its time. The next goes on with the keys that were not dropped from the epoch.
+var errDrainTooLong = errors.New("the epoch is too large for one drain")
 
 // drain is one drain of a shard.
 type drain struct {
@@ -78,38 +82,10 @@ type drain struct {
 
 	unsent error // the first retry that could not be sent
 
-	rows, writes int64 // of what Postgres has got: entries, and writes since the beginnings of their lives
+	rows, writes int64 // entries that Postgres took, and writes in their lineages
 }
 
-// maxWrites bounds the writes that count for one row: a counter that is always dirty has begun its life long ago.
-const maxWrites = 100
-
-// writesPerRow is how many writes an average row was made of.
-func (d *drain) writesPerRow() float64 {
-	if d.rows == 0 {
-		return 0
-	}
-	return float64(d.writes) / float64(d.rows)
-}
-
-// rounds flushes one epoch after the other.
-func (d *drain) rounds(ctx context.Context) error {
-	for range maxRounds {
-		switch over, err := d.round(ctx); {
-		case errors.Is(err, errDrainTooLong):
-			d.more()
-			return d.unsent
-		case err != nil:
-			return err
-		case over:
-			return d.unsent
-		}
-	}
-	d.more()
-	return d.unsent
-}
-
-// round flushes one epoch, and reports that there is nothing more to do.
+// round flushes one epoch. It reports true if nothing is left to do.
 func (d *drain) round(ctx context.Context) (over bool, err error) {
 	epoch, err := d.cache.Seal(ctx, d.shard, d.taking)
 	if err != nil {
@@ -131,165 +107,25 @@ func (d *drain) round(ctx context.Context) (over bool, err error) {
 			return true, err
 		}
 	}
-	// Asynq rounds times down to whole seconds, so a drain that is to take up keys may be early: it must not be the last.
+	// Asynq rounds times down to whole seconds, so the drain of deferred keys may be early. Then it must ask for another.
 	wait := time.Duration(epoch.NextDue-epoch.At) * time.Millisecond
 	if epoch.NextDue > 0 && wait > 0 && wait <= longestDeferral {
 		d.done.Deferred = sooner(d.done.Deferred, wait)
 	}
 	if epoch.Due > 0 {
-		if _, err := d.cache.RequeueDue(ctx, d.shard); err != nil {
-			return true, err
-		}
+		_, err := d.cache.RequeueDue(ctx, d.shard)
 		d.taking.MinAge = 0
-		return false, nil
+		return false, err
 	}
 	return epoch.State != cache.Found, nil
 }
 
-// again has the shard drained again after a while, or sooner.
+// again asks for another drain of the shard after a while, or sooner.
 func (d *drain) again(after time.Duration) {
 	d.done.Again = sooner(d.done.Again, max(after, time.Millisecond))
 }
 
-// more has the shard drained again at once.
-func (d *drain) more() {
-	d.done.More = true
-	d.again(time.Millisecond)
-}
-
-// page is some keys of an epoch, each once, as they were read.
-type page struct {
-	cache.Snapshot
-
-	keys []counter.Key
-}
-
-// flushEpoch flushes all keys of a sealed epoch and commits it. While Postgres has one page, the next is being read.
-func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
-	started := time.Now()
-	reading, stop := context.WithCancel(ctx)
-	defer stop()
-	group, reading := errgroup.WithContext(reading)
-	pages := make(chan page, 1)
-	group.Go(func() error {
-		defer close(pages)
-		return d.readPages(reading, epoch, pages)
-	})
-	var failed error
-	left := epoch.Keys
-	for p := range pages {
-		if failed == nil {
-			failed = d.flushPage(ctx, epoch, p, left)
-		}
-		left = max(left-len(p.keys), 0)
-		if failed == nil && time.Now().After(d.deadline) && left > 0 {
-			failed = errDrainTooLong
-		}
-		if failed != nil {
-			stop() // or a failure would read all that is left of the epoch
-		}
-	}
-	if err := group.Wait(); failed == nil {
-		failed = err
-	}
-	if failed != nil {
-		return failed // step: failed
-	}
-	written, committed, err := d.cache.Commit(ctx, epoch)
-	if err != nil {
-		return err
-	}
-	d.batching.epoch(d.shard, time.Since(started), d.writesPerRow())
-	if !committed {
-		d.logger.WarnContext(ctx, "an epoch was flushed that redis does not know any more: it was restarted, or another was faster",
-			"shard", d.shard)
-	}
-	if written > 0 || !committed {
-		d.again(d.batching.pause())
-	}
-	d.logger.DebugContext(ctx, "flushed", "shard", d.shard, "keys", epoch.Keys, "took", time.Since(started), "meanwhile", written)
-	return nil
-}
-
-// errDrainTooLong is no failure: what has been dropped is not in the epoch any more, and the next drain goes on.
-var errDrainTooLong = errors.New("the epoch is too large for one drain")
-
-// readPages reads the epoch, a page for one statement at a time, and many keys ahead of the pages, in order.
-func (d *drain) readPages(ctx context.Context, epoch *cache.Epoch, pages chan<- page) error {
-	for cursor, all := uint64(0), false; !all; {
-		var keys []counter.Key
-		for began := time.Now(); !all && len(keys) < sortedKeys && time.Since(began) < extendEvery; {
-			more, next, err := d.cache.EpochKeys(ctx, epoch, cursor, scannedKeys)
-			if err != nil {
-				return err
-			}
-			keys = append(keys, more...)
-			cursor, all = next, next == 0
-		}
-		slices.Sort(keys)
-		keys = slices.Compact(keys)
-		for len(keys) > 0 {
-			n := min(d.batching.rows(d.shard), maxPage, len(keys))
-			snapshot, err := d.cache.Read(ctx, d.shard, keys[:n])
-			if err != nil {
-				return err
-			}
-			select {
-			case pages <- page{snapshot, keys[:n:n]}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			keys = keys[n:]
-		}
-	}
-	return nil
-}
-
-const (
-	// sortedKeys is how many keys of an epoch are put in order before the first of them are flushed, some MB. The rows of a
-	// statement are close together then, so that Postgres touches fewer pages for it: a million keys take half as long. Fewer where
-	// Redis takes longer for them than the time between two extensions of the lease.
-	sortedKeys = 1 << 16
-
-	// scannedKeys is how many keys are read at once, in some 0.2 ms of Redis.
-	scannedKeys = 1000
-)
-
-// maxPage bounds the entries that are read at once: Redis does nothing else meanwhile, and takes some 0.7 µs for each.
-const maxPage = 2000
-
-// flushPage brings a page to Postgres. left is how many keys of the epoch are not flushed yet.
-func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left int) error {
-	done, err := d.flush(ctx, p.Snapshot, false, left)
-	d.done.Rows += done.rows
-	d.done.Deferred = sooner(d.done.Deferred, done.deferred)
-	for _, r := range done.refused {
-		unsent, refusedErr := d.retries.refused(ctx, r)
-		err = errors.Join(err, refusedErr)
-		d.unsent = cmp.Or(d.unsent, unsent)
-	}
-	if err != nil {
-		return err
-	}
-	d.metrics.lag(len(done.committed), epoch)
-	d.rows += int64(len(done.committed))
-	for i := range done.committed {
-		d.writes += min(done.committed[i].Version-done.committed[i].Base, maxWrites)
-	}
-	if time.Since(d.extended) > extendEvery {
-		d.extended = time.Now()
-		if err := d.cache.Extend(ctx, d.shard, drainLease); err != nil {
-			return err
-		}
-	}
-	if epoch.Keys < dropFrom*d.batching.rows(d.shard) && time.Until(d.deadline) > dropUntil {
-		return nil
-	}
-	_, err = d.cache.Drop(ctx, epoch, p.keys)
-	return err
-}
-
-// release gives the shard back.
+// release ends the lease and the turn.
 func (d *drain) release(ctx context.Context) {
 	if !d.taken {
 		return
@@ -298,22 +134,30 @@ func (d *drain) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if err := d.cache.Release(ctx, d.shard, d.taking.Owner); err != nil {
-		d.logger.Warn("cannot release a drained shard; it is free again in "+drainLease.String(), "shard", d.shard, "error", err)
+		d.logger.Warn("cannot release a drained shard; its lease ends in "+drainLease.String(), "shard", d.shard, "error", err)
 	}
 }
 
-// DrainAll drains every shard, some at once, and reports what Postgres took and how many keys are still dirty.
+// DrainAll drains every shard, some at once, and returns the rows that Postgres took and the number of keys that are still dirty.
 func (f *Flusher) DrainAll(ctx context.Context, owner string) (rows, left int64, err error) {
 	const atOnce = 4
-	drained := make([]Drained, f.cache.Shards())
+	drained := make([]int64, f.cache.Shards())
 	var group errgroup.Group // a shard that fails does not keep the others from being drained
 	group.SetLimit(atOnce)
 	for i := range drained {
-		group.Go(func() error { return f.drainWhole(ctx, counter.Shard(i), owner, &drained[i]) })
+		group.Go(func() error {
+			for {
+				d, err := f.Drain(ctx, counter.Shard(i), owner, 0)
+				drained[i] += d.Rows
+				if err != nil || !d.More {
+					return err
+				}
+			}
+		})
 	}
 	err = group.Wait()
-	for _, d := range drained {
-		rows += d.Rows
+	for _, n := range drained {
+		rows += n
 	}
 	backlog, countErr := f.cache.Backlog(context.WithoutCancel(ctx))
 	if err == nil {
@@ -322,13 +166,25 @@ func (f *Flusher) DrainAll(ctx context.Context, owner string) (rows, left int64,
 	return rows, backlog.Dirty, err
 }
 
-// drainWhole drains a shard, however large its epoch is.
-func (f *Flusher) drainWhole(ctx context.Context, shard counter.Shard, owner string, sum *Drained) error {
-	for {
-		d, err := f.Drain(ctx, shard, owner, 0)
-		sum.Rows += d.Rows
-		if err != nil || !d.More {
-			return err
-		}
+// turns lets the drains of a process run one after the other while each is short: several at once would not end sooner, and would take
+// processors from Postgres and Redis. A drain that has waited for patience runs anyway, so drains overlap where Postgres is slow or
+// far away. A nil turns lets every drain run at once.
+type turns chan struct{}
+
+func newTurns() turns { return make(turns, 1) }
+
+// wait blocks until it is this drain's turn, or it has waited for patience, or ctx ends. Call end when the drain is done.
+func (t turns) wait(ctx context.Context) (end func()) {
+	if t == nil {
+		return func() {}
 	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return func() {}
 }

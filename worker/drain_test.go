@@ -50,17 +50,15 @@ func TestEpochThatTakesLongerThanADrainIsFlushedByMore(t *testing.T) {
 	t.Parallel()
 	const keys = 300 // three batches of the largest
 	f, pg := newDrainable(t, keys)
+	f.longest = time.Nanosecond // its time is over when it has flushed a page
 
 	drains := 0
 	for more := true; more; drains++ {
 		require.Less(t, drains, keys, "it begins anew each time")
-		d := drain{
-			Flusher: f, shard: 0, deadline: time.Now(), // its time is over when it has flushed a page
-			taking: cache.Taking{Owner: "test", Lease: drainLease},
-		}
-		require.NoError(t, d.rounds(t.Context()))
-		if more = d.done.More; more {
-			require.Equal(t, time.Millisecond, d.done.Again)
+		d, err := f.Drain(t.Context(), 0, "test", 0)
+		require.NoError(t, err)
+		if more = d.More; more {
+			require.Equal(t, time.Millisecond, d.Again)
 		}
 	}
 
@@ -94,3 +92,29 @@ func TestDrainThatComesBeforeKeysAreDueIsSentAgain(t *testing.T) {
 }
 
 func migrateURL(url string) error { return store.MigrateURL(context.Background(), url) }
+
+func TestDrainsTakeTurnsUnlessOneTakesLong(t *testing.T) {
+	t.Parallel()
+	turns := newTurns()
+	first := turns.wait(t.Context())
+	require.Len(t, turns, 1)
+
+	began := time.Now()
+	second := turns.wait(t.Context())
+	require.GreaterOrEqual(t, time.Since(began), patience, "the first is not done")
+	second()
+	require.Len(t, turns, 1, "the turn was not its own")
+
+	next := make(chan func())
+	go func() { next <- turns.wait(context.Background()) }()
+	first()
+	(<-next)()
+	require.Empty(t, turns)
+
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	held := turns.wait(t.Context())
+	turns.wait(over)()
+	require.Len(t, turns, 1)
+	held()
+}

@@ -13,43 +13,43 @@ import (
 )
 
 const (
-	// evictRate is how many entries a second an eviction goes through: about 3 % of Redis's time.
+	// evictRate is the number of entries a second that an eviction checks: about 3 % of Redis's time.
 	evictRate = 20_000
 
 	// urgentRate is the same while Redis is short of memory: about a third of it.
 	urgentRate = 200_000
 
-	// memoryCheck is how often a worker looks at Redis's memory.
+	// memoryCheck is how often a worker checks Redis's memory.
 	memoryCheck = time.Second
 
-	// shortOfMemory is the part of maxmemory from which on Redis is short of it, and fullMemory from which on it refuses calls,
-	// whose own buffers count, too.
+	// Redis is short of memory above shortOfMemory, a part of its maxmemory. Above fullMemory it refuses calls, because their buffers
+	// count, too.
 	shortOfMemory = 0.85
 	fullMemory    = 0.97
 
-	// urgentIdle is how long an entry must have been idle to be evicted while Redis is short of memory but not full.
+	// urgentIdle is how long an entry must be idle to be evicted while Redis is short of memory but not full.
 	urgentIdle = time.Minute
 
-	// fruitlessPause is how long a worker looks for nothing more of what it found nothing of.
+	// fruitlessPause is the pause after an urgent eviction that has found nothing.
 	fruitlessPause = 10 * time.Second
 
-	// enoughCheck is after how many entries an eviction from a full Redis finds out whether it may end.
+	// enoughCheck is the number of entries after which an eviction from a full Redis checks whether it may end.
 	enoughCheck = 10 * cache.ScanPage
 )
 
-// evictor removes entries that are clean and idle.
+// evictor removes clean entries that are idle.
 type evictor struct {
 	cache    *cache.Cache
 	metrics  *metrics
 	logger   *slog.Logger
 	cleanTTL time.Duration
-	passing  atomic.Bool // a pass over all entries is under way
+	passing  atomic.Bool // a pass over all entries is in progress
 
-	idleRest, cleanRest time.Time // until when there is no point in looking for idle entries, and for clean ones
+	idleRest, cleanRest time.Time // ends of the pauses after evictions of idle, and of clean, entries that found nothing
 }
 
-// idle removes what has been idle for CLEAN_TTL. It does nothing while it is running already: where a pass takes longer than the
-// scheduler's interval, they would take up every place that the worker has for tasks.
+// idle removes clean entries that have been idle for CLEAN_TTL. It does nothing while it is running: passes that take longer than the
+// scheduler's interval would use up all of the worker's concurrency.
 func (e *evictor) idle(ctx context.Context) error {
 	if !e.passing.CompareAndSwap(false, true) {
 		return nil
@@ -70,12 +70,12 @@ func (e *evictor) evict(ctx context.Context, what cache.Eviction) (int64, error)
 	return removed, err
 }
 
-// watch looks at Redis's memory once in a while until ctx ends, and makes room when there is little.
+// watch checks Redis's memory once a second until ctx ends, and makes room if it is short.
 func (e *evictor) watch(ctx context.Context) {
 	for waitFor(ctx, jittered(memoryCheck)) {
 		removed, err := e.makeRoom(ctx)
 		if err != nil {
-			e.logger.DebugContext(ctx, "cannot look after redis's memory", "error", err)
+			e.logger.DebugContext(ctx, "cannot check redis's memory", "error", err)
 		}
 		if removed > 0 {
 			e.logger.InfoContext(ctx, "redis is short of memory: removed entries that postgres has", "entries", removed)
@@ -83,8 +83,8 @@ func (e *evictor) watch(ctx context.Context) {
 	}
 }
 
-// makeRoom evicts while Redis is short of memory: what has not been written for a minute, and if it is full, what is clean, until
-// it is not short any more.
+// makeRoom evicts clean entries while Redis is short of memory: first those that have not been written for a minute, then, if Redis is
+// full, any of them until it is no longer short.
 func (e *evictor) makeRoom(ctx context.Context) (removed int64, err error) {
 	used, err := e.cache.MemoryUse(ctx)
 	if err != nil || used < shortOfMemory {
@@ -108,9 +108,9 @@ func (e *evictor) makeRoom(ctx context.Context) (removed int64, err error) {
 	return removed + more, err
 }
 
-var errEnough = errors.New("redis is not short of memory any more")
+var errEnough = errors.New("redis is no longer short of memory")
 
-// evictClean evicts clean entries until Redis is not short of memory any more.
+// evictClean evicts clean entries until Redis is no longer short of memory.
 func (e *evictor) evictClean(ctx context.Context) (removed int64, err error) {
 	now := time.Now()
 	if now.Before(e.cleanRest) {
@@ -135,7 +135,7 @@ func (e *evictor) evictClean(ctx context.Context) (removed int64, err error) {
 	return removed, err
 }
 
-// waitFor reports whether d has passed; false means that ctx was done first.
+// waitFor blocks for d. It reports false if ctx ended first.
 func waitFor(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// purgeBatch is how many tombstones one statement removes.
+	// purgeBatch is the number of tombstones that one statement removes.
 	purgeBatch = 1000
-	// maxPurgeBatches bounds one purge: the rest waits for the next.
+	// maxPurgeBatches bounds one purge. The next removes the rest.
 	maxPurgeBatches = 1000
 )
 
-// handlers are what the tasks do.
+// handlers carry out the tasks.
 type handlers struct {
 	cache         *cache.Cache
 	store         Store
@@ -35,9 +35,9 @@ type handlers struct {
 	logger        *slog.Logger
 	flushInterval time.Duration
 	tombstoneTTL  time.Duration
-	sweepsStale   atomic.Bool // the last sweep was too late to be run
+	sweepsStale   atomic.Bool // the last sweep came too late to run
 	metrics       *metrics
-	tracing       trace.TracerProvider // nil: nothing is traced
+	tracing       trace.TracerProvider // nil: no tracing
 }
 
 func (h *handlers) mux() *asynq.ServeMux {
@@ -54,8 +54,7 @@ func (h *handlers) mux() *asynq.ServeMux {
 	return mux
 }
 
-// flush handles an aggregate of flush tasks: it drains their shard. They are of one group and so of one shard, unless somebody
-// enqueued by hand.
+// flush handles an aggregate of flush tasks: it drains their shard. A group is one shard, but tasks enqueued by hand may mix shards.
 func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
 	keys, err := tasks.DecodeKeys(task.Payload())
 	if err != nil {
@@ -75,8 +74,7 @@ func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
 	return nil
 }
 
-// outage returns store.ErrUnavailable while the breaker is open, so that a task finds out before it reads up to
-// FLUSH_BATCH entries that it cannot bring anywhere.
+// outage returns store.ErrUnavailable while the breaker is open, so that a task fails before it reads entries that it cannot write.
 func (h *handlers) outage() error {
 	if h.store.Available() {
 		return nil
@@ -84,9 +82,8 @@ func (h *handlers) outage() error {
 	return store.ErrUnavailable
 }
 
-// coalesce takes care of a flush that has failed. While Postgres is away, each second brings another for each shard, of some keys
-// only: tried again one by one, thousands of them would stand before the drains when it is back. So one drain of the shard,
-// which waits in their place, takes all of their keys in full batches.
+// coalesce replaces a flush that failed during an outage by one delayed drain of the shard. An outage makes a failed flush for each shard
+// every second: retried one by one, thousands of them would delay the drains once Postgres is back.
 func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure error) error {
 	if h.store.Available() {
 		return failure
@@ -94,7 +91,7 @@ func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure er
 	if err := tasks.Send(ctx, h.sender, tasks.Drain(shard, outageDelay)); err != nil {
 		return errors.Join(failure, err)
 	}
-	h.logger.DebugContext(ctx, "a flush failed; a drain will do its work", "shard", shard, "error", failure)
+	h.logger.DebugContext(ctx, "a flush failed; a drain of its shard will replace it", "shard", shard, "error", failure)
 	return nil
 }
 
@@ -112,8 +109,8 @@ func (h *handlers) drain(ctx context.Context, task *asynq.Task) error {
 	return err
 }
 
-// drainShard drains a shard, and sends the next drain where there is more to do: keys that were written meanwhile may have found
-// their tasks' IDs taken, and so have no task.
+// drainShard drains a shard, and sends the next drain if there is more to do: keys that were written meanwhile may have no task, because
+// the ID was taken.
 func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 	if err := h.outage(); err != nil {
 		return err
@@ -148,9 +145,8 @@ func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {
 	return h.retries.attempt(ctx, h.flusher, keys[0], retried+1)
 }
 
-// sweep looks for keys that have been dirty for too long, whatever became of their tasks, and sends a drain for each
-// shard that has some. While Postgres is away it does nothing: those drains could do nothing either. A sweep that is late
-// does nothing too: where no worker has run for an hour there are hundreds, and each would send its drains.
+// sweep sends a drain for each shard that has been dirty for too long, whatever happened to its tasks. It does nothing while Postgres is
+// away, and if it is late: after an hour without a worker there are hundreds of sweeps, and each would send its drains.
 func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	tick, err := tasks.DecodeTick(task.Payload())
 	if err != nil {
@@ -159,7 +155,7 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	stale := tick.Stale(time.Now())
 	if was := h.sweepsStale.Swap(stale); stale {
 		if !was {
-			h.logger.Info("skipping sweeps that are more than two intervals late: no worker ran, or the clock of this " +
+			h.logger.Info("skipping sweeps that are more than two intervals late: no worker ran, or the clocks of this " +
 				"machine and the scheduler's differ")
 		}
 		return nil
@@ -185,7 +181,7 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	return failed
 }
 
-// checkMeta checks the settings, notes them again in a Redis that was emptied, and says that it was.
+// checkMeta checks the settings in Redis. In a Redis that was emptied it notes them again, and logs that.
 func (h *handlers) checkMeta(ctx context.Context) error {
 	emptied, err := h.cache.Emptied(ctx)
 	if err != nil {
@@ -194,7 +190,7 @@ func (h *handlers) checkMeta(ctx context.Context) error {
 	if emptied {
 		h.metrics.emptied.Inc()
 		h.logger.Error("redis was emptied, or came back without its data: writes that postgres did not have are lost; " +
-			"counters go on from postgres")
+			"counters continue from postgres")
 	}
 	return nil
 }
@@ -213,10 +209,10 @@ func (h *handlers) purge(ctx context.Context, _ *asynq.Task) error {
 	return nil
 }
 
-// evict removes entries that are clean and idle. A second one beside it would only repeat its work; one ID keeps it away.
+// evict removes clean entries that are idle.
 func (h *handlers) evict(ctx context.Context, _ *asynq.Task) error { return h.evictor.idle(ctx) }
 
-// unreadable drops a task whose payload is not ours: nothing depends on it, and it would never become readable.
+// unreadable drops a task whose payload cannot be read: no retry would change that, and nothing depends on the task.
 func (h *handlers) unreadable(task *asynq.Task, err error) error {
 	h.logger.Error("dropped a task that cannot be read", "type", task.Type(), "error", err)
 	return nil

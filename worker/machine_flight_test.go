@@ -35,14 +35,14 @@ type flight struct {
 	done    chan struct{}
 	at      *arrival // the call that it stands before; nil: it is over
 
-	crashed  bool
-	hindered bool                      // some call was made to fail
-	err      error                     // what the drain returned
-	results  []counter.Result          // what the request returned
-	ops      []counter.Operation       // of the request
-	absent   bool                      // the counter of the request did not exist when it began
-	reading  map[counter.Key]bool      // whose entries its last call has read
-	read     map[counter.Key][]history // what the entries were that it has read
+	crashed   bool
+	disturbed bool                      // some call was made to fail
+	err       error                     // what the drain returned
+	results   []counter.Result          // what the request returned
+	ops       []counter.Operation       // of the request
+	absent    bool                      // the counter of the request did not exist when it began
+	reading   map[counter.Key]bool      // whose entries its last call has read
+	read      map[counter.Key][]history // what the entries were that it has read
 }
 
 // arrival is a call that is about to be made.
@@ -76,7 +76,7 @@ func (m *machine) launch(name string, run func(ctx context.Context, f *flight)) 
 
 // step carries the flight on to its next call, or its end.
 func (m *machine) step(f *flight, what fate) {
-	f.hindered = f.hindered || (what != proceed && what != repeat)
+	f.disturbed = f.disturbed || (what != proceed && what != repeat)
 	f.crashed = f.crashed || what == crash
 	f.at.decide(what)
 	m.await(f)

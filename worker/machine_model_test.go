@@ -238,7 +238,7 @@ func (k *modelKey) after(base cell, attempts []attempt) (cell, string) {
 func (k *modelKey) carryOut(c cell, a attempt) (cell, string) {
 	got := a.result.Counter
 	if got.Known && c.present && c.blind {
-		c = cell{present: true, ops: c.ops.union(k.row)} // it brought the base in
+		c = cell{present: true, ops: c.ops.union(k.row)} // it hydrated the key
 	}
 	known := c.ops
 	if !c.present {

@@ -234,7 +234,7 @@ func (m *machine) landed(t rapid.TB, f *flight) {
 		return
 	}
 	m.check(t, nil)
-	if f.err != nil && !f.hindered && !expected(f.err) {
+	if f.err != nil && !f.disturbed && !expected(f.err) {
 		t.Fatalf("%s: %v", f.name, f.err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -237,14 +236,13 @@ func (m *machine) restart(t rapid.TB) {
 }
 
 func (m *machine) incarnation(t rapid.TB) string {
-	info, err := m.server.Info(context.Background(), "replication").Result()
+	info, err := cache.ReadInfo(context.Background(), m.server, "replication")
 	require.NoError(t, err)
-	_, id, found := strings.Cut(info, "master_replid:")
-	require.True(t, found)
-	return id[:40]
+	require.NotEmpty(t, info.Incarnation)
+	return info.Incarnation
 }
 
-// rollback brings a snapshot back. Those that were made after it are of a time that has never been, now.
+// rollback restores a snapshot, and drops the snapshots made after it.
 func (m *machine) rollback(t rapid.TB, to int) {
 	ctx := context.Background()
 	s := m.snapshots[to]

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,7 +187,7 @@ func (b *testBundle) read(t *testing.T, key counter.Key) cache.Entry {
 	return snapshot.Entries[0]
 }
 
-// upsert brings an entry to Postgres, as a flush does, without a commit of its epoch.
+// upsert writes an entry to Postgres, as a flush does, without a commit of its epoch.
 func (b *testBundle) upsert(t *testing.T, e cache.Entry) (ahead []counter.Row) {
 	t.Helper()
 	ahead, err := b.store.Upsert(t.Context(), []counter.Row{e.Row})
@@ -226,3 +228,16 @@ func del(key counter.Key) counter.Operation { return counter.Operation{Key: key,
 var noOptions = writepath.Options{}
 
 func get(key counter.Key) counter.Operation { return counter.Operation{Key: key, Kind: counter.Get} }
+
+// age makes the open epoch of key's shard look as if its first write had been that much earlier.
+func (b *testBundle) age(t *testing.T, key counter.Key, by time.Duration) {
+	t.Helper()
+	ctx := context.Background()
+	require.True(t, b.redis.SIsMember(ctx, b.name(key, "open"), string(key)).Val(), "%q is not in the open epoch", key)
+	meta := strings.Fields(b.redis.Get(ctx, b.name(key, "meta")).Val()) // <open> <since> ...
+	require.Greater(t, len(meta), 1)
+	since, err := strconv.ParseInt(meta[1], 10, 64)
+	require.NoError(t, err)
+	meta[1] = strconv.FormatInt(since-by.Milliseconds(), 10)
+	require.NoError(t, b.redis.Set(ctx, b.name(key, "meta"), strings.Join(meta, " "), 0).Err())
+}

@@ -4,85 +4,64 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// The outcomes of an upsert.
+// Outcomes of an upsert.
 const (
 	outcomeOK    = "ok"
 	outcomeError = "error"
 )
 
 type metrics struct {
-	rows     prometheus.Counter
-	batches  prometheus.Histogram
-	duration *prometheus.HistogramVec
-	syncLag  prometheus.Histogram
-	refused  prometheus.Counter
-	buried   prometheus.Counter
-	hindered prometheus.Counter
+	rows, refused, buried, deferred, reconciled, emptied, selfDrains, evicted prometheus.Counter
 
-	reconciled prometheus.Counter
-	emptied    prometheus.Counter
-	selfDrains prometheus.Counter
-	evicted    prometheus.Counter
-	lastSweep  prometheus.Gauge
+	batches, syncLag prometheus.Histogram
+	duration         *prometheus.HistogramVec
+	lastSweep        prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
+	with := promauto.With(r)
+	count := func(name, help string) prometheus.Counter {
+		return with.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
 	m := &metrics{
-		rows: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "afterwrite_flushed_rows_total", Help: "Rows that Postgres took.",
-		}),
-		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
+		rows:    count("afterwrite_flushed_rows_total", "Rows that Postgres took."),
+		refused: count("afterwrite_refused_rows_total", "Rows that Postgres refused, each attempt counted."),
+		buried:  count("afterwrite_dead_letters_total", "Keys that became dead letters."),
+		deferred: count("afterwrite_hindered_rows_total",
+			"Rows deferred for a while, each time counted: another transaction held them locked, or one took longer than the statement timeout."),
+		reconciled: count("afterwrite_reconciled_keys_total",
+			"Keys that Redis had lost writes of, which Postgres had, and that were repaired."),
+		emptied: count("afterwrite_redis_emptied_total",
+			"Times that Redis was found without the data it had, each counted by one of the workers that knew it before."),
+		selfDrains: count("afterwrite_self_drains_total",
+			"Shards with overdue keys that this worker drained without a task, because none arrived."),
+		evicted: count("afterwrite_evicted_entries_total", "Entries that were clean and idle, and that this worker removed from Redis."),
+		batches: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "afterwrite_flush_batch_keys", Help: "Keys in one upsert.",
 			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000},
 		}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		duration: with.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "afterwrite_flush_duration_seconds", Help: "Duration of one upsert, by outcome: ok or error.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"outcome"}),
-		syncLag: prometheus.NewHistogram(prometheus.HistogramOpts{
+		syncLag: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "afterwrite_sync_lag_seconds", Help: "From the first write of an epoch to the commit of each of its rows in Postgres.",
 			Buckets: []float64{.1, .25, .5, .75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1800},
 		}),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "afterwrite_refused_rows_total", Help: "Rows that Postgres refused, each attempt counted.",
-		}),
-		buried: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "afterwrite_dead_letters_total", Help: "Keys that became dead letters.",
-		}),
-		selfDrains: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "afterwrite_self_drains_total",
-			Help: "Shards with overdue keys that this worker drained without a task, because none arrived.",
+		lastSweep: with.NewGauge(prometheus.GaugeOpts{
+			Name: "afterwrite_last_sweep_timestamp_seconds",
+			Help: "When this worker began its last sweep, in seconds since 1970; 0: it has run none.",
 		}),
 	}
-	m.hindered = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "afterwrite_hindered_rows_total",
-		Help: "Rows put off for a while, each time counted: another transaction held them locked, " +
-			"or one took longer than the statement timeout.",
-	})
-	for _, outcome := range []string{outcomeOK, outcomeError} { // a series that is 0 can be alerted on
+	for _, outcome := range []string{outcomeOK, outcomeError} { // so that alerts find a series of 0
 		m.duration.WithLabelValues(outcome)
 	}
-	m.evicted = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "afterwrite_evicted_entries_total",
-		Help: "Entries that were clean and idle, and that this worker removed from Redis.",
-	})
-	m.lastSweep = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "afterwrite_last_sweep_timestamp_seconds",
-		Help: "When this worker began its last sweep, in seconds since 1970; 0: it has run none.",
-	})
-	m.reconciled = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "afterwrite_reconciled_keys_total",
-		Help: "Keys that Redis had lost writes of, which Postgres had, and that were mended.",
-	})
-	m.emptied = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "afterwrite_redis_emptied_total",
-		Help: "Times that Redis was found without the data it had, each counted by one of the workers that knew it before.",
-	})
-	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	with.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_postgres_up", Help: "1 while this process's last contact with Postgres was good, else 0.",
 	}, func() float64 {
 		if postgresUp() {
@@ -90,8 +69,6 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		}
 		return 0
 	})
-	r.MustRegister(m.rows, m.batches, m.duration, m.syncLag, m.refused, m.buried, m.hindered, m.reconciled, m.emptied, m.selfDrains,
-		m.evicted, m.lastSweep, up)
 	return m
 }
 
@@ -104,7 +81,7 @@ func (m *metrics) flush(keys int, took time.Duration, err error) {
 	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
 }
 
-// lag observes the lag of rows that were just committed: from when the first key of their epoch was written.
+// lag observes the sync lag of rows that were just committed: the time since the first key of their epoch was written.
 func (m *metrics) lag(rows int, epoch *cache.Epoch) {
 	lag := float64(epoch.At-epoch.Since)/1000 + time.Since(epoch.Read).Seconds()
 	for range rows {

@@ -21,16 +21,16 @@ const (
 	delayedRetries = "asynq:{" + tasks.QueueRetry + "}:retry"
 )
 
-// idleBackoff is a backoff that has found no work for an hour.
-func idleBackoff(t *testing.T) *backoff {
+// idleClient is a pollClient that has found no work for an hour.
+func idleClient(t *testing.T) *pollClient {
 	t.Helper()
-	b := newBackoff(localtest.Redis(t), "")
+	b := newPollClient(localtest.Redis(t), "")
 	b.lastWork = time.Now().Add(-time.Hour)
 	return b
 }
 
 // asks reports whether a poll of key reaches Redis after the given time without work, if Redis was asked ago before.
-func (b *backoff) asks(key string, without, ago time.Duration) bool {
+func (b *pollClient) asks(key string, without, ago time.Duration) bool {
 	now := time.Now()
 	b.lastWork, b.polls[key].asked = now.Add(-without), now.Add(-ago)
 	_, due := b.due(b.polls[key], now)
@@ -39,7 +39,7 @@ func (b *backoff) asks(key string, without, ago time.Duration) bool {
 
 func TestPollsBecomeRarerTheLongerThereIsNoWork(t *testing.T) {
 	t.Parallel()
-	b := newBackoff(nil, "")
+	b := newPollClient(nil, "")
 	for _, c := range []struct {
 		key          string
 		without, ago time.Duration
@@ -63,7 +63,7 @@ func TestPollsBecomeRarerTheLongerThereIsNoWork(t *testing.T) {
 // A script of other keys is run each time, whatever it returns.
 func TestOnlyPollsAreSpared(t *testing.T) {
 	t.Parallel()
-	b := idleBackoff(t)
+	b := idleClient(t)
 	const group = "asynq:{" + tasks.QueueFlush + "}:g:07"
 	script := redis.NewScript(`redis.call('INCR', 'runs'); return tonumber(ARGV[1])`)
 	want := 0
@@ -88,8 +88,8 @@ func TestOnlyPollsAreSpared(t *testing.T) {
 	require.Equal(t, want, runs)
 }
 
-// polled starts Asynq's server on an idle backoff, and returns the tasks that it runs.
-func polled(t *testing.T, b *backoff) <-chan string {
+// polled starts Asynq's server on an idle pollClient, and returns the tasks that it runs.
+func polled(t *testing.T, b *pollClient) <-chan string {
 	t.Helper()
 	ran := make(chan string, 10)
 	server := asynq.NewServerFromRedisClient(b, asynq.Config{
@@ -105,13 +105,13 @@ func polled(t *testing.T, b *backoff) <-chan string {
 }
 
 // rest makes the server's polls idle again.
-func (b *backoff) rest() {
+func (b *pollClient) rest() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lastWork = time.Now().Add(-time.Hour)
 }
 
-func (b *backoff) busy() bool {
+func (b *pollClient) busy() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return time.Since(b.lastWork) < time.Minute
@@ -134,7 +134,7 @@ func TestATaskThatComesAfterALongTimeIsRunWithinTheBound(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := idleBackoff(t)
+			b := idleClient(t)
 			ran := polled(t, b)
 			localtest.Eventually(t, 10*time.Second, func() (bool, string) { // the server has told Redis its scripts
 				n, err := b.Exists(t.Context(), "asynq:servers").Result()
@@ -153,7 +153,7 @@ func TestATaskThatComesAfterALongTimeIsRunWithinTheBound(t *testing.T) {
 // What the server itself enqueues, as its aggregator does, is not waited for.
 func TestAnAggregatedTaskEndsTheIdleness(t *testing.T) {
 	t.Parallel()
-	b := idleBackoff(t)
+	b := idleClient(t)
 	require.NoError(t, tasks.Send(t.Context(), asynq.NewClientFromRedisClient(b), tasks.DrainNow(3)))
 	require.True(t, b.busy())
 }
@@ -161,7 +161,7 @@ func TestAnAggregatedTaskEndsTheIdleness(t *testing.T) {
 // An idle worker on a Redis that does not answer must not take that for empty queues.
 func TestAFailureIsNotTakenForAnEmptyQueue(t *testing.T) {
 	t.Parallel()
-	b := idleBackoff(t)
+	b := idleClient(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	err := b.EvalSha(ctx, "none", []string{pendingSweeps, tasks.PausedKey(tasks.QueueSweep)}).Err()

@@ -10,21 +10,22 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxReconcileLogs bounds the lines of one batch: a failover may leave thousands of such keys.
+// maxReconcileLogs bounds the log lines of one batch: a failover may leave thousands of such keys.
 const maxReconcileLogs = 10
 
-var errTwoStates = errors.New("postgres has another state of the same version: somebody else writes to its row")
+var errTwoStates = errors.New("postgres has another state of the same version: another program writes to its row")
 
-// reconcile looks at the rows that kept entries of b out of Postgres. Nearly always that is a flush that ran twice or late.
-// But where the row has writes that the entry does not know, Redis lost its tail and the entry is repaired: it stays dirty,
-// and its next flush goes through. It returns the keys of entries that Postgres does not have, and adds what it refuses to done.
+// reconcile compares entries of b with the rows that kept them out of Postgres. Nearly always a flush ran twice or late. But if a row has
+// writes that the entry lacks, Redis has lost its latest writes, and reconcile repairs the entry: it stays dirty, and its next flush
+// succeeds. It returns the keys of entries that Postgres does not have, and adds rows that cannot be reconciled to the refused ones of
+// done.
 func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, done *flushed) (map[counter.Key]bool, error) {
 	unsettled := make(map[counter.Key]bool)
 	if len(ahead) == 0 { // step: reconcile
 		return unsettled, nil
 	}
-	conflicts, strange := compare(b, ahead)
-	for _, row := range strange {
+	conflicts, differing := compare(b, ahead)
+	for _, row := range differing {
 		unsettled[row.Key] = true
 		done.refused = append(done.refused, refusal{row, errTwoStates})
 	}
@@ -47,22 +48,22 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 				reason := fmt.Errorf("%w (postgres has %d)", errBaseOverflow, c.Row.Value)
 				done.refused = append(done.refused, refusal{c.Entry.Row, reason})
 			case cache.Superseded:
-				// It was written since, and is in the open epoch; or a later flush of the same writes was faster.
+				// It was written since and is in the open epoch; or a later flush of the same lineage was faster.
 				unsettled[c.Entry.Key] = !c.Adopt
 			}
 		}
 	}
 	if repaired > maxReconcileLogs {
-		f.logger.WarnContext(ctx, "redis came back without writes that postgres has, of more counters than those named", "shard", b.shard,
-			"counters", repaired)
+		f.logger.WarnContext(ctx, "redis came back without writes that postgres has: more counters than those logged were repaired",
+			"shard", b.shard, "counters", repaired)
 	}
 	f.metrics.reconciled.Add(float64(repaired))
 	return unsettled, nil
 }
 
-// compare returns the conflicts between the entries of b and the rows that kept them out, and the entries of which Postgres
-// has another state of the same version. A row that is just what its entry says is in neither.
-func compare(b batch, ahead []counter.Row) (conflicts []cache.Conflict, strange []counter.Row) {
+// compare returns the conflicts between the entries of b and the rows that kept them out, and the rows of entries that differ from Postgres
+// although the version is the same. A row that equals its entry is in neither.
+func compare(b batch, ahead []counter.Row) (conflicts []cache.Conflict, differing []counter.Row) {
 	flushed := make(map[counter.Key]cache.Entry, len(b.entries))
 	for _, e := range b.entries {
 		flushed[e.Key] = e
@@ -73,11 +74,11 @@ func compare(b batch, ahead []counter.Row) (conflicts []cache.Conflict, strange 
 		case e.Lineage != row.Lineage:
 			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row})
 		case row.Version > e.Version:
-			// A later flush of the same writes, mostly; then the entry is not older than the row now, and nothing changes.
+			// Mostly a later flush of the same lineage: then the entry is at least as new as the row by now, and nothing changes.
 			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row, Adopt: true})
 		case row.Value != e.Value || row.Deleted != e.Deleted:
-			strange = append(strange, e.Row)
+			differing = append(differing, e.Row)
 		}
 	}
-	return conflicts, strange
+	return conflicts, differing
 }

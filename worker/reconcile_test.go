@@ -94,7 +94,7 @@ func (b *testBundle) write(t *testing.T, blind bool, ops []counter.Operation) {
 	}
 }
 
-// before brings every case to the point where its snapshot is taken, and lose goes on to what will be lost.
+// before takes every case to the point of its snapshot, and lose goes on to what will be lost.
 func (b *testBundle) before(t *testing.T, cases map[string]lostTail) {
 	t.Helper()
 	for name, c := range cases {
@@ -150,14 +150,14 @@ func (b *testBundle) after(t *testing.T, cases map[string]lostTail) {
 	blind := 0
 	for _, c := range cases {
 		if c.blind && len(c.lost) > 0 {
-			blind++ // mended when its base was brought in
+			blind++ // repaired by the rebase
 		}
 	}
 	families, err := b.registry.Gather()
 	require.NoError(t, err)
 	require.NotEmpty(t, families)
 	require.NoError(t, testutil.GatherAndCompare(b.registry, strings.NewReader(fmt.Sprintf(
-		`# HELP afterwrite_reconciled_keys_total Keys that Redis had lost writes of, which Postgres had, and that were mended.
+		`# HELP afterwrite_reconciled_keys_total Keys that Redis had lost writes of, which Postgres had, and that were repaired.
 # TYPE afterwrite_reconciled_keys_total counter
 afterwrite_reconciled_keys_total %d
 `, reconciled-blind)), "afterwrite_reconciled_keys_total"))

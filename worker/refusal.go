@@ -17,7 +17,7 @@ import (
 // maxBackoff bounds the wait between two attempts at a row that Postgres refuses.
 const maxBackoff = 10 * time.Minute
 
-// retries gives refused rows a task of their own.
+// retries gives each refused row a task of its own.
 type retries struct {
 	cache         *cache.Cache
 	sender        tasks.Sender
@@ -27,16 +27,16 @@ type retries struct {
 	maxAttempts   int
 	backoff       time.Duration
 	sweepInterval time.Duration
-	pace          pace
+	outage        outageBackoff
 }
 
-// refused sets the row's key aside and sends its retry. The order matters: if the process dies in between, the key is
-// found by a sweep when its time has come. So is one whose retry cannot be sent, because Redis is full for example: that is
-// unsent, and no reason not to commit the epoch.
+// refused sets the row's key aside and sends its retry, in this order: if the process dies in between, a sweep finds the key when it is
+// due. The same happens if the retry cannot be sent, because Redis is full for example. That error is unsent, and does not prevent the
+// commit of the epoch.
 func (r *retries) refused(ctx context.Context, refused refusal) (unsent, err error) {
 	row := refused.row
 	r.metrics.refused.Inc()
-	r.logger.WarnContext(ctx, "postgres refused a row; it will be tried again on its own", "key", row.Key, "value", row.Value,
+	r.logger.WarnContext(ctx, "postgres refused a row; it will be retried on its own", "key", row.Key, "value", row.Value,
 		"version", row.Version, "reason", refused.reason)
 	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil { // step: set aside
 		return nil, err
@@ -44,17 +44,17 @@ func (r *retries) refused(ctx context.Context, refused refusal) (unsent, err err
 	return r.send(ctx, row.Key), nil
 }
 
-// setAside sets key aside until its next attempt and somewhat longer, so that flushes leave it to its retry, but take it up
-// if that was lost.
+// setAside sets key aside until its next attempt and somewhat longer, so that flushes leave it to its retry, but take it if the retry was
+// lost.
 func (r *retries) setAside(ctx context.Context, key counter.Key, wait time.Duration) error {
 	return r.cache.SetAside(ctx, r.cache.Shard(key), []counter.Key{key}, wait+2*r.sweepInterval)
 }
 
-// setAsideUntil is setAside until a retry that has been sent.
+// setAsideUntil is setAside until the time of a retry that has been sent before.
 func (r *retries) setAsideUntil(ctx context.Context, key counter.Key, at time.Time) error {
 	wait := min(time.Until(at), maxBackoff)
 	if wait <= r.delay(0) {
-		return nil // it is set aside for as long
+		return nil // it is set aside that long
 	}
 	return r.setAside(ctx, key, wait)
 }
@@ -70,7 +70,7 @@ func (r *retries) delay(attempts int) time.Duration {
 	return d
 }
 
-// send enqueues key's retry. An archived one of an earlier time would hold the ID for ever: it makes way.
+// send enqueues key's retry. It deletes an earlier retry that has been archived, which would hold the task ID for ever.
 func (r *retries) send(ctx context.Context, key counter.Key) error {
 	task := tasks.Retry(key, r.maxAttempts, r.delay(0))
 	_, err := r.sender.EnqueueContext(ctx, task)
@@ -79,7 +79,7 @@ func (r *retries) send(ctx context.Context, key counter.Key) error {
 		switch {
 		case infoErr != nil:
 			return nil //nolint:nilerr // a retry was there a moment ago
-		case info.State != asynq.TaskStateArchived: // somebody had it tried before its retry, which goes on waiting
+		case info.State != asynq.TaskStateArchived: // the row was tried before its retry, which still waits
 			return r.setAsideUntil(ctx, key, info.NextProcessAt)
 		}
 		if err := r.inspector.DeleteTask(r.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key)); err != nil {
@@ -93,17 +93,17 @@ func (r *retries) send(ctx context.Context, key counter.Key) error {
 	return nil
 }
 
-// refusedError is the error of a retry whose row was refused again: the only one that counts as a failure.
+// refusedError is the error of a retry whose row was refused again: the only error that counts as a failure.
 type refusedError struct{ reason error }
 
 func (e *refusedError) Error() string { return "postgres refused the row: " + e.reason.Error() }
 func (e *refusedError) Unwrap() error { return e.reason }
 
-// maxAttemptRounds bounds how often one attempt reads the entry again, because it was reconciled or written meanwhile.
+// maxAttemptRounds bounds how often one attempt reads the entry again because it was reconciled or written meanwhile.
 const maxAttemptRounds = 3
 
-// attempt tries a row again that was refused: the attempt-th time. After the last one it becomes a dead letter, first in the
-// shard's dead hash, which is never trimmed, then, by the error it returns, in Asynq's archive.
+// attempt retries a refused row for the attempt-th time. After the last attempt the row becomes a dead letter: first in the shard's dead
+// hash, which is never trimmed, and then, because of the returned error, in Asynq's archive.
 func (r *retries) attempt(ctx context.Context, f *Flusher, key counter.Key, attempt int) error {
 	for range maxAttemptRounds {
 		over, reason, err := r.try(ctx, f, key)
@@ -119,7 +119,7 @@ func (r *retries) attempt(ctx context.Context, f *Flusher, key counter.Key, atte
 	return errUnsettled
 }
 
-// try flushes an entry that is set aside on its own, and reports that it need not be tried again now, or why Postgres refuses it.
+// try flushes a set-aside entry on its own. It reports whether the attempt is over, and why Postgres refused the row, if it did.
 func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bool, reason, err error) {
 	shard := r.cache.Shard(key)
 	snapshot, err := r.cache.Read(ctx, shard, []counter.Key{key})
@@ -131,7 +131,7 @@ func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bo
 		return true, nil, r.cache.Settle(ctx, shard, snapshot.Entries)
 	}
 	if !e.Aside && !e.Corrupt {
-		return true, nil, nil // a flush has it, or is about to
+		return true, nil, nil // a flush has taken it, or will
 	}
 	done, err := f.flush(ctx, snapshot, true, 1)
 	switch {
@@ -139,10 +139,10 @@ func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bo
 		return false, nil, err
 	case len(done.refused) > 0:
 		return true, done.refused[0].reason, nil
-	case done.deferred > 0: // a flush takes it up when its time has come
+	case done.deferred > 0: // a flush takes it when it is due
 		return true, nil, tasks.Send(ctx, r.sender, tasks.DrainDue(shard, "", done.deferred))
 	case len(done.committed) == 0:
-		return false, nil, nil // it has been reconciled, and stays aside
+		return false, nil, nil // it was reconciled and is still set aside
 	}
 	return true, nil, r.cache.Settle(ctx, shard, done.committed)
 }
@@ -162,7 +162,7 @@ func (r *retries) refusedAgain(ctx context.Context, key counter.Key, attempt int
 		return err
 	}
 	r.metrics.buried.Inc()
-	r.logger.ErrorContext(ctx, "a counter became a dead letter: it takes writes, but postgres does not get them", "key", key,
+	r.logger.ErrorContext(ctx, "a counter became a dead letter: it still takes writes, but they are not written to postgres", "key", key,
 		"attempts", attempt, "reason", reason)
 	return fmt.Errorf("%w: %w", refused, asynq.SkipRetry)
 }

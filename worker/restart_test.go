@@ -24,7 +24,7 @@ func restartable(t *testing.T) (b *testBundle, restart func() *testBundle) {
 	}
 }
 
-// clean drains until nothing is dirty: after a conflict, the next drain brings what was merged.
+// clean drains until nothing is dirty: after a conflict, the next drain flushes what was merged.
 func (b *testBundle) clean(t *testing.T) {
 	t.Helper()
 	for range 3 {
@@ -33,7 +33,7 @@ func (b *testBundle) clean(t *testing.T) {
 	require.Zero(t, b.backlog(t).Dirty)
 }
 
-// A part of a life is in Postgres, its commit came too late; then a restart without loss.
+// Postgres has a part of a lineage whose commit came too late; then Redis restarts without loss.
 func TestRestartAfterAPartOfALifeWasFlushed(t *testing.T) {
 	t.Parallel()
 	b, restart := restartable(t)
@@ -49,7 +49,7 @@ func TestRestartAfterAPartOfALifeWasFlushed(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 4, Version: 4})
 }
 
-// A flush of a blind life from before a restart lands between the rebase of the life after it and its upsert.
+// A flush of a blind lineage from before a restart lands between the rebase of the next lineage and its upsert.
 func TestLateFlushOfABlindLifeBetweenRebaseAndUpsert(t *testing.T) {
 	t.Parallel()
 	b, restart := restartable(t)

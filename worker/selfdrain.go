@@ -16,28 +16,27 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// selfDrainsAtOnce is how many shards the worker drains on its own at once: as many as it has connections to Postgres
-// beside those of its tasks, and enough for half of what it can do at its best.
+// selfDrainsAtOnce bounds the shards that the worker drains on its own at once: the connections to Postgres that it has besides those of
+// its tasks, and enough for half of its best throughput.
 const selfDrainsAtOnce = 2
 
-// selfDrain drains what tasks should have drained long ago: when Asynq cannot run them because Redis is full, when its
-// keys are lost, or when there is no scheduler. While sweeps work it counts the old keys once in an interval, finds none,
-// and does nothing.
+// selfDrain drains shards that tasks should have drained long ago: when Asynq cannot run tasks because Redis is full, when Asynq's keys are
+// lost, or when no scheduler runs. While sweeps work it finds no such shard.
 type selfDrain struct {
 	cache    *cache.Cache
 	store    Store
 	flusher  *Flusher
 	metrics  *metrics
 	logger   *slog.Logger
-	owner    string        // of the leases; no other process has the same
-	interval time.Duration // between two looks, about
-	age      time.Duration // of the keys that a sweep must have found already
+	owner    string        // of the leases; unique
+	interval time.Duration // between two checks, about
+	age      time.Duration // a sweep must have found older epochs
 
-	wasUp    bool        // Postgres was up at the last look
-	stepping atomic.Bool // the last look had to step in
+	wasUp    bool        // Postgres was up at the last check
+	stepping atomic.Bool // the last check has drained shards
 }
 
-// leaseOwner names this worker, to tell its leases from those of every other, also of one that had its process ID before.
+// leaseOwner is a unique name of this worker, also among workers that had the same process ID before.
 func leaseOwner() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -46,23 +45,23 @@ func leaseOwner() string {
 	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), crand.Text())
 }
 
-// run looks once in an interval until ctx ends. A look ends before the next begins.
+// run checks once in an interval until ctx ends. A check ends before the next begins.
 func (s *selfDrain) run(ctx context.Context) {
 	failing := false
 	for waitFor(ctx, jittered(s.interval)) {
-		err := s.look(ctx)
+		err := s.check(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil && !failing {
-			s.logger.Warn("cannot look after overdue keys; trying again at each sweep interval", "error", err)
+			s.logger.Warn("cannot check for overdue shards; trying again at each sweep interval", "error", err)
 		}
 		failing = err != nil
 	}
 }
 
-// look drains the shards that have overdue keys.
-func (s *selfDrain) look(ctx context.Context) error {
+// check drains the shards that are overdue.
+func (s *selfDrain) check(ctx context.Context) error {
 	if !s.store.Available() {
 		s.wasUp = false
 		return nil
@@ -77,7 +76,7 @@ func (s *selfDrain) look(ctx context.Context) error {
 		return nil
 	}
 	if !s.ready() {
-		// Old keys are no sign of lost tasks now. But if there are none at all, nobody else finds out that Postgres is back.
+		// Overdue shards may be due to an outage. But without any task, nobody else finds out that Postgres is back.
 		if !s.store.Up() {
 			_, err = s.flusher.Drain(ctx, shards[0], s.owner, 0)
 		}
@@ -89,16 +88,15 @@ func (s *selfDrain) look(ctx context.Context) error {
 	return s.drain(ctx, shards)
 }
 
-// ready reports that Postgres has been up for two looks, so that tasks have had their time with what an outage, or a time
-// without any worker, has left.
+// ready reports whether Postgres was up at two checks in a row, so that tasks have had time to drain what an outage has left.
 func (s *selfDrain) ready() bool {
 	before := s.wasUp
 	s.wasUp = s.store.Up()
 	return before && s.wasUp
 }
 
-// drain drains shards, some at once, and returns the first error. One that fails does not keep the others from being
-// tried, unless it is Postgres that is away.
+// drain drains shards, some at once, and returns the first error. A failure does not keep the others from being tried, unless Postgres is
+// away.
 func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
 	var group errgroup.Group
 	group.SetLimit(selfDrainsAtOnce)
@@ -109,11 +107,11 @@ func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
 			}
 			drained, err := s.flusher.Drain(ctx, shard, s.owner, 0)
 			if drained.Rows == 0 {
-				return err // somebody else was faster: it is not known yet that tasks do not arrive
+				return err // another drain was faster: tasks may still arrive
 			}
 			s.metrics.selfDrains.Inc()
 			if !s.stepping.Swap(true) {
-				s.logger.Info("tasks do not arrive: draining overdue keys without them. Is Redis full, or no scheduler running?",
+				s.logger.Info("tasks do not arrive: draining overdue shards without them. Is Redis full, or no scheduler running?",
 					"overdue", s.age, "shards", len(shards))
 			}
 			return err
@@ -122,7 +120,7 @@ func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
 	return group.Wait()
 }
 
-// jittered is d, give or take a quarter, so that many workers do not look at the same moment.
+// jittered is d plus or minus a quarter, so that many workers do not check at the same moment.
 func jittered(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2) //nolint:gosec // chance, not a secret
+	return d*3/4 + rand.N(d/2) //nolint:gosec // jitter needs no secret
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
@@ -20,24 +22,24 @@ import (
 )
 
 const (
-	// taskCheckInterval is how long a worker without a task waits before it looks for one again. The drains of the shards come
-	// one after the other (see tasks.Enqueuer): who looks seldom finds many at once, and the writes have to wait for them. Each
-	// look is a script call for each queue: 20 looks a second are 3 ms of Redis's time. An idle worker asks less often: see backoff.
+	// taskCheckInterval is the pause between two polls of a worker that has found no task. Drains come one after the other (see
+	// tasks.Enqueuer): a longer pause would run many of them at once, and writes would wait for them. A poll is a script call for each
+	// queue: 20 polls a second are 3 ms of Redis's time. An idle worker polls less often: see pollClient.
 	taskCheckInterval = 50 * time.Millisecond
 
-	// delayedTaskCheckInterval is the same for tasks that were delayed: retries, and drains to come. Each look is two
-	// script calls for each queue.
+	// delayedTaskCheckInterval is the same for delayed tasks: retries, and drains with a delay. Each poll is two script calls for each
+	// queue.
 	delayedTaskCheckInterval = 250 * time.Millisecond
 
-	// janitorInterval is how often Asynq deletes the sweeps and purges that are done, after their retention. There are at most 60
-	// in a minute, of some hundred bytes.
+	// janitorInterval is how often Asynq deletes completed sweeps and purges after their retention: at most 60 a minute, of some hundred
+	// bytes each.
 	janitorInterval = time.Minute
 
-	// shutdownTimeout is how long running tasks may go on after a SIGTERM. What they leave is still dirty.
+	// shutdownTimeout is how long running tasks may continue after a SIGTERM. Keys that they leave stay dirty.
 	shutdownTimeout = 8 * time.Second
 )
 
-// Options are what a Worker is made of. All of it stays the caller's to close, after Run.
+// Options are the parts of a Worker. The caller closes them, after Run.
 type Options struct {
 	Config     config.Config
 	Redis      redis.UniversalClient // for Asynq
@@ -45,7 +47,7 @@ type Options struct {
 	Store      Store
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
-	Tracing    trace.TracerProvider // nil: nothing is traced
+	Tracing    trace.TracerProvider // nil: no tracing
 }
 
 // Worker runs the tasks.
@@ -79,14 +81,14 @@ func New(o Options) *Worker {
 		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),
 		interval: c.SweepInterval, age: 2*c.FlushInterval + 2*c.SweepInterval,
 	}
-	server := asynq.NewServerFromRedisClient(newBackoff(o.Redis, prefix), asynq.Config{
+	server := asynq.NewServerFromRedisClient(newPollClient(o.Redis, prefix), asynq.Config{
 		Concurrency:              c.WorkerConcurrency,
 		Queues:                   tasks.Queues(prefix),
 		TaskCheckInterval:        taskCheckInterval,
 		DelayedTaskCheckInterval: delayedTaskCheckInterval,
 		JanitorInterval:          janitorInterval,
-		// A key that is written all the time enqueues no second task, so the group must not close after a second of
-		// silence: the grace period is the whole interval.
+		// A key that is written all the time enqueues no second task, so the group must not close after a second of silence: the
+		// grace period is the whole interval.
 		GroupGracePeriod: c.FlushInterval,
 		GroupMaxDelay:    c.FlushInterval,
 		GroupMaxSize:     c.FlushBatch,
@@ -107,7 +109,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("start the task server: %w", err)
 	}
 	var own sync.WaitGroup
-	own.Go(func() { w.own.run(ctx) }) // its drains end with ctx: what they leave is still dirty
+	own.Go(func() { w.own.run(ctx) }) // its drains end with ctx; keys that they leave stay dirty
 	own.Go(func() { w.handlers.evictor.watch(ctx) })
 	<-ctx.Done()
 	w.server.Shutdown()
@@ -115,28 +117,28 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// DrainAll flushes everything that is dirty now, on this goroutine's time, beside whatever the tasks do; see
-// Flusher.DrainAll. It may be called without Run.
+// DrainAll flushes everything that is dirty now, independently of tasks, and blocks until it is done; see Flusher.DrainAll. It does not
+// need Run.
 func (w *Worker) DrainAll(ctx context.Context, owner string) (rows, left int64, err error) {
 	return w.handlers.flusher.DrainAll(ctx, owner)
 }
 
-// isFailure tells Asynq which errors count: only that Postgres refused a row. Anything else, an outage, a worker that
-// died, a bug, must never use up the retries of a task, because Asynq archives it then.
+// isFailure tells Asynq which errors count: only refusals of a row by Postgres. An outage, a dead worker or a bug must not use up the
+// retries of a task, because Asynq would archive it.
 func isFailure(err error) bool {
 	_, refused := errors.AsType[*refusedError](err)
 	return refused
 }
 
-// retryDelay is the wait before a failed task is run again.
+// retryDelay is the wait before a failed task runs again.
 func (r *retries) retryDelay(retried int, err error, _ *asynq.Task) time.Duration {
 	if isFailure(err) {
 		return r.delay(retried + 1)
 	}
-	return r.pace.take(time.Now())
+	return r.outage.take(time.Now())
 }
 
-// errorLog logs the errors of tasks, each as loudly as it deserves.
+// errorLog logs the errors of tasks, at a level that depends on the error.
 type errorLog struct{ logger *slog.Logger }
 
 func (l errorLog) HandleError(ctx context.Context, task *asynq.Task, err error) {
@@ -147,17 +149,54 @@ func (l errorLog) HandleError(ctx context.Context, task *asynq.Task, err error) 
 	case asynq.IsPanicError(err), store.Classify(err) == store.Operator:
 		level = slog.LevelError
 	case store.Classify(err) == store.Outage, store.Classify(err) == store.Canceled:
-		level = slog.LevelDebug // the breaker logs the outage, once
+		level = slog.LevelDebug // the breaker logs an outage, once
 	}
-	message := "task failed; it will be tried again"
+	message := "task failed; it will be retried"
 	if errors.Is(err, asynq.SkipRetry) {
-		message = "task failed for the last time; it is archived"
+		message = "task failed for the last time and is archived"
 	}
 	id, _ := asynq.GetTaskID(ctx)
 	l.logger.Log(inTrace(ctx, task), level, message, "task", task.Type(), "id", id, "error", err)
 }
 
-// asynqLogger hands Asynq's own messages to slog.
+// traced makes a span for each task that a traced request has caused. The span is in the trace of the first such request, so that its
+// sampling applies, and links to the others. Other tasks, such as sweeps and drains, get no span: each would be a trace of its own,
+// dozens a second, without any request.
+func traced(provider trace.TracerProvider) asynq.MiddlewareFunc {
+	tracer := provider.Tracer("github.com/afterwrite/afterwrite/worker")
+	return func(next asynq.Handler) asynq.Handler {
+		return asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error {
+			causes := tasks.Traces(task)
+			if len(causes) == 0 {
+				return next.ProcessTask(ctx, task)
+			}
+			links := make([]trace.Link, 0, len(causes)-1)
+			for _, cause := range causes[1:] {
+				links = append(links, trace.Link{SpanContext: cause})
+			}
+			ctx, span := tracer.Start(trace.ContextWithRemoteSpanContext(ctx, causes[0]), "task "+task.Type(),
+				trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...),
+				trace.WithAttributes(attribute.String("messaging.system", "asynq"), attribute.String("afterwrite.task", task.Type())))
+			defer span.End()
+			err := next.ProcessTask(ctx, task)
+			if err != nil {
+				span.RecordError(err)
+				span.SetStatus(codes.Error, err.Error())
+			}
+			return err
+		})
+	}
+}
+
+// inTrace returns ctx in the trace of task, if it has one, for a log line outside of its span.
+func inTrace(ctx context.Context, task *asynq.Task) context.Context {
+	if causes := tasks.Traces(task); len(causes) > 0 {
+		return trace.ContextWithRemoteSpanContext(ctx, causes[0])
+	}
+	return ctx
+}
+
+// asynqLogger passes Asynq's own messages to slog.
 type asynqLogger struct{ logger *slog.Logger }
 
 func (l asynqLogger) Debug(args ...any) { l.logger.Debug("asynq: " + fmt.Sprint(args...)) }

@@ -33,7 +33,7 @@ const (
 	combine   = "internal/cache/apply.go"
 	evictGo   = "internal/cache/evict.go"
 	upsert    = "internal/store/upsert.go"
-	drain     = "worker/drain.go"
+	drain     = "worker/epoch.go"
 	flusher   = "worker/flusher.go"
 	refusal   = "worker/refusal.go"
 	repairGo  = "worker/reconcile.go"
@@ -135,7 +135,7 @@ func settingAside() []mutant {
 			changes: one(refusal, "set aside", becomes(`r\.setAside\(.*\);`, `error(nil);`)),
 			rule:    true,
 		},
-		{name: "R6: the same for a locked row", changes: one(flusher, "put off", becomes(`keys,`, `keys[:0],`))},
+		{name: "R6: the same for a locked row", changes: one(flusher, "deferred", becomes(`keys,`, `keys[:0],`))},
 		{name: "aside: the entry does not say so", changes: one(aside, "flag", becomes(`true`, `nil`))},
 		{
 			name:    "aside: an entry that is set aside counts as clean",

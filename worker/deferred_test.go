@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
 	"testing"
 	"time"
 
@@ -78,7 +77,7 @@ func TestBadRowCostsOnlyItselfInAFullRedis(t *testing.T) {
 	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 1000)`)
 	b.do(t, set("bad", 5000))
 	b.do(t, many(300)...)
-	b.write(t, true, []counter.Operation{increment("blind", 1)}) // its base has to be brought in first
+	b.write(t, true, []counter.Operation{increment("blind", 1)}) // it has to be rebased first
 	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "1").Err())
 
 	_, left, err := b.worker.DrainAll(t.Context(), "test")
@@ -118,19 +117,12 @@ func TestReconcilingABatchTakesAFewCalls(t *testing.T) {
 	b := setupOn(t, server.URL(), localtest.PostgresURL(t, migrate), map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.do(t, many(400)...)
 	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) SELECT 'k' || i, 7, 9, now() FROM generate_series(0, 399) i`)
-	calls := func() (n int64) {
-		stats, err := b.redis.Info(context.Background(), "commandstats").Result()
-		require.NoError(t, err)
-		for line := range strings.SplitSeq(stats, "\r\n") {
-			_, _ = fmt.Sscanf(line, "cmdstat_evalsha:calls=%d", &n)
-		}
-		return n
-	}
+	calls := func() int { return localtest.Calls(t, b.redis)["evalsha"] }
 	before := calls()
 
 	b.drainAll(t)
 
-	require.Less(t, calls()-before, int64(10))
+	require.Less(t, calls()-before, 10)
 	b.drainAll(t)
 	b.requireRow(t, counter.Row{Key: "k5", Value: 8, Version: 10})
 }

@@ -1,0 +1,87 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// maxRebaseTries bounds how often the bases of entries are read again because a key became clean meanwhile.
+const maxRebaseTries = 3
+
+var errBaseOverflow = errors.New("the value in postgres and the increments accepted while it was away do not add up to a " +
+	"signed 64-bit integer")
+
+var errUnsettled = errors.New("other flushes were completed each time that bases were read")
+
+// rebase adds the base from Postgres to entries whose base is unknown, and returns them as they are then. It adds entries whose sum would
+// overflow to the refused ones of done.
+func (f *Flusher) rebase(ctx context.Context, s cache.Snapshot, unknown []cache.Entry, done *flushed) ([]cache.Entry, error) {
+	var out []cache.Entry
+	for range maxRebaseTries {
+		if len(unknown) == 0 {
+			return out, nil
+		}
+		known, stale, err := f.rebaseOnce(ctx, s, unknown, done)
+		out = append(out, known...)
+		if err != nil || len(stale) == 0 {
+			return out, err
+		}
+		if s, err = f.cache.Read(ctx, s.Shard, stale); err != nil {
+			return out, err
+		}
+		unknown = unknown[:0]
+		for _, e := range s.Entries {
+			switch {
+			case e.Missing, e.Epoch == 0: // it is gone, or clean, by now
+			case e.Corrupt:
+				done.refused = append(done.refused, refusal{e.Row, errCorrupt})
+			case e.BaseUnknown:
+				unknown = append(unknown, e)
+			default:
+				out = append(out, e)
+			}
+		}
+	}
+	return out, errUnsettled
+}
+
+// rebaseOnce returns the entries that have their base now, and the keys to read again: their token was stale, or another process has
+// rebased them.
+func (f *Flusher) rebaseOnce(ctx context.Context, s cache.Snapshot, unknown []cache.Entry, done *flushed) (
+	known []cache.Entry, stale []counter.Key, err error,
+) {
+	keys := make([]counter.Key, len(unknown))
+	for i := range unknown {
+		keys[i] = unknown[i].Key
+	}
+	rows, err := f.store.Read(ctx, keys)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read bases: %w", err)
+	}
+	bases := make([]cache.Base, len(keys))
+	for i, key := range keys {
+		row, found := rows[key]
+		bases[i] = cache.Base{Key: key, Row: row, Found: found, Token: s.Token}
+	}
+	answers, known, err := f.cache.Rebase(ctx, bases)
+	if err != nil {
+		return nil, nil, err
+	}
+	has := make(map[counter.Key]bool, len(known))
+	for i := range known {
+		has[known[i].Key] = true
+	}
+	for i, key := range keys {
+		switch {
+		case answers[i] == cache.BaseOverflow:
+			done.refused = append(done.refused, refusal{counter.Row{Key: key}, errBaseOverflow})
+		case !has[key]:
+			stale = append(stale, key)
+		}
+	}
+	return known, stale, nil
+}
