@@ -158,7 +158,7 @@ func (b *testBundle) eventuallyWaiting(t *testing.T) {
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		var n int
 		err := b.db.QueryRow(`SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ~ '(INSERT INTO|UPDATE) counters'`).Scan(&n)
+			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ~ '(INSERT INTO|UPDATE) "afterwrite".counters'`).Scan(&n)
 		require.NoError(t, err)
 		return n > 0, "no upsert waits"
 	})

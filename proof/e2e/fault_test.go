@@ -61,7 +61,7 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		var n int
 		require.NoError(t, s.DB.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
-			WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO counters%'`).Scan(&n))
+			WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO "afterwrite".counters%'`).Scan(&n))
 		return n > 6, fmt.Sprintf("%d flushes are under way", n)
 	})
 	require.True(t, s.workers[0].Kill())
