@@ -92,7 +92,7 @@ func readOperation(c echo.Context, kind counter.Kind) (op counter.Operation, err
 	if op.ID, err = requestIdempotencyKey(c.Request().Header); err != nil {
 		return op, err
 	}
-	found := false
+	var found bool
 	switch kind {
 	case counter.Increment:
 		if op.Amount, found, err = readInteger(c, fieldBy); !found {
@@ -147,9 +147,9 @@ func (s *server) do(c echo.Context, options writepath.Options, ops ...counter.Op
 		defer s.metrics.wrote(time.Now())
 	}
 	results := s.counters.Do(c.Request().Context(), ops, options)
-	for i, r := range results {
-		if r.Err == nil {
-			s.metrics.succeeded(ops[i].Kind, r.Replayed)
+	for i, op := range ops {
+		if r := results[i]; r.Err == nil {
+			s.metrics.succeeded(op.Kind, r.Replayed)
 		}
 	}
 	return results

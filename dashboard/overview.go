@@ -84,7 +84,8 @@ func tiles(c health.Snapshot, f health.Fleet) []tile {
 	lag := tile{Label: "Sync lag", Value: "–", Note: "nothing was flushed in the last 10 s"}
 	if c.LagP50 >= 0 && c.At > 0 {
 		lag = tile{
-			Label: "Sync lag", Value: lagText(c, c.LagP50), Note: "half of all; 99 of 100 within " + health.Age(health.Milliseconds(c.LagP99)),
+			Label: "Sync lag", Value: lagText(c, c.LagP50),
+			Note: "half of all; 99 of 100 within " + health.Age(health.Milliseconds(c.LagP99)),
 		}
 		if beyond(c, c.LagP99) {
 			lag.Note = "half of all; the slowest of 100 " + lagText(c, c.LagP99)

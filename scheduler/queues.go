@@ -69,8 +69,9 @@ func (q *Queues) collect(ch chan<- prometheus.Metric) error {
 			name, kind = strings.TrimSuffix(name, "_total"), prometheus.GaugeValue
 		}
 		for _, m := range family.GetMetric() {
-			var names, values []string
-			for _, label := range m.GetLabel() {
+			labels := m.GetLabel()
+			names, values := make([]string, 0, len(labels)), make([]string, 0, len(labels))
+			for _, label := range labels {
 				names, values = append(names, label.GetName()), append(values, label.GetValue())
 			}
 			if i := slices.Index(names, "queue"); i >= 0 && !strings.HasPrefix(values[i], q.prefix) {

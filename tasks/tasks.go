@@ -29,8 +29,8 @@ const (
 	QueueRetry = "aw-retry"
 )
 
-// Queues returns every queue, with prefix before its name, and its weight in a worker. Sweeps are rare and must not wait behind a long queue
-// of flushes; retries may.
+// Queues returns the weight of every queue in a worker, by its name with the prefix. Sweeps are rare and must not wait behind a
+// long queue of flushes; retries may.
 func Queues(prefix string) map[string]int {
 	return map[string]int{prefix + QueueFlush: 6, prefix + QueueSweep: 3, prefix + QueueRetry: 1}
 }

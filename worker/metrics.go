@@ -33,7 +33,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		refused: count("afterwrite_refused_rows_total", "Rows that Postgres refused, each attempt counted."),
 		buried:  count("afterwrite_dead_letters_total", "Keys that became dead letters."),
 		deferred: count("afterwrite_hindered_rows_total",
-			"Rows deferred for a while, each time counted: another transaction held them locked, or one took longer than the statement timeout."),
+			"Rows deferred, each time counted: another transaction held them locked, or one took longer than the statement timeout."),
 		reconciled: count("afterwrite_reconciled_keys_total",
 			"Keys that Redis had lost writes of, which Postgres had, and that were repaired."),
 		emptied: count("afterwrite_redis_emptied_total",

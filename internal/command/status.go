@@ -17,8 +17,8 @@ const exitUnknown = 2
 const maxStatusWatch = time.Minute
 
 type statusCommand struct {
-	JSON bool          `help:"Print a JSON object."                               name:"json"`
-	For  time.Duration `default:"4s"                                              help:"How long to take samples, one a second."`
+	JSON bool          `help:"Print a JSON object." name:"json"`
+	For  time.Duration `default:"4s"                help:"How long to take samples, one a second."`
 }
 
 // Validate implements kong's check of a command line.

@@ -14,9 +14,9 @@ import (
 
 type verifyCommand struct {
 	Repair bool `help:"Repair what the rules allow."`
-	JSON   bool `help:"Print a JSON object."       name:"json"`
-	Rate   int  `default:"20000"                   help:"At most so many a second; 0: no bound." placeholder:"N"`
-	Show   int  `default:"20"                      help:"Show so many differences at most."      placeholder:"N"`
+	JSON   bool `help:"Print a JSON object."         name:"json"`
+	Rate   int  `default:"20000"                     help:"At most so many a second; 0: no bound." placeholder:"N"`
+	Show   int  `default:"20"                        help:"Show so many differences at most."      placeholder:"N"`
 }
 
 // maxShown bounds --show: the differences that are shown are kept in memory.

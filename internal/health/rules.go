@@ -60,13 +60,15 @@ var rules = []rule{
 	{
 		"redis_loading", alone, Bad, Unknown, denied("LOADING"),
 		"Redis is loading its data, and has not served us for {failed}.",
-		"Writes are refused until it has finished. Wait: it loads some hundred megabytes a second, and its own log shows how far it is." + stale,
+		"Writes are refused until it has finished. Wait: it loads some hundred megabytes a second, and its own log shows " +
+			"the progress." + stale,
 	},
 	{
 		"redis_cluster_down", alone, Bad, Unknown, denied("CLUSTERDOWN"),
 		"The cluster of Redis is down, and has not served us for {failed}.",
 		"Writes are refused until it is up. Some slots have no master, and then it serves no slot unless " +
-			"cluster-require-full-coverage is no: `redis-cli cluster nodes` shows which. Start that master, or let a replica take over." + stale,
+			"cluster-require-full-coverage is no: `redis-cli cluster nodes` shows which. Start that master, or let a replica " +
+			"take over." + stale,
 	},
 	{
 		"redis_lost_master", alone, Bad, Unknown, denied("MASTERDOWN"),

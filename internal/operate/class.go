@@ -38,7 +38,7 @@ func Explanations() []Explanation {
 		{ClassDirty, "waits for its flush: normal", false},
 		{ClassDead, "postgres refused it: `afterwrite dead list`", false},
 		{ClassUnsettled, "was written between any two reads: normal", false},
-		{ClassAhead, "clean in redis but newer than postgres's row: an older backup; or dirty in no epoch; --repair flushes it again", true},
+		{ClassAhead, "clean in redis but newer than postgres's row (an older backup), or dirty in no epoch; --repair flushes it", true},
 		{ClassMissing, "clean in redis but postgres has no row: likewise", true},
 		{ClassBehind, "clean in redis but older than postgres's row: redis lost its tail; --repair drops it from redis", true},
 		{ClassDifferent, "same version, another value: somebody wrote by hand; not repaired", true},

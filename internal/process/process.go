@@ -214,7 +214,8 @@ func (p *Process) serve(ctx context.Context, handler http.Handler) error {
 // beat sends a heartbeat to the dashboard each second, until the returned function is called.
 func (p *Process) beat(ctx context.Context) (stop func()) {
 	options := health.ReporterOptions{
-		Redis: p.Redis, Prefix: p.Config.Prefix(), Role: p.Name, Version: p.version, Address: p.address(p.Config), Counted: p.Counted, Logger: p.Log,
+		Redis: p.Redis, Prefix: p.Config.Prefix(), Role: p.Name, Version: p.version, Address: p.address(p.Config),
+		Counted: p.Counted, Logger: p.Log,
 		Settings: health.Settings{
 			FlushInterval: p.Config.FlushInterval.Milliseconds(), SweepInterval: p.Config.SweepInterval.Milliseconds(),
 			MaxDirty: p.Config.MaxDirty,
