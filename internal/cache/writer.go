@@ -242,11 +242,10 @@ func (w *Writer) send(batch []*request) {
 			a.add(&r.writes[i], &r.outcomes[i])
 		}
 	}
-	reached := a.run()
-	w.answer(batch)
-	if !reached {
-		w.refuseQueued()
+	if reached := a.run(); !reached {
+		w.refuseQueued() // before the answers: what a caller sends after its answer was not queued meanwhile
 	}
+	w.answer(batch)
 }
 
 // refuseQueued refuses everything queued by now without sending it. While Redis cannot be reached each call takes its whole time-out, and
