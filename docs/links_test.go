@@ -1,4 +1,4 @@
-// Package docs tests the documents of this repository: that their links lead somewhere, and that README.md stays short.
+// Package docs tests the documents of this repository: their links, and the length of README.md.
 package docs
 
 import (
@@ -23,20 +23,20 @@ import (
 const (
 	root = ".."
 
-	// readmeWords fit on about two screens, as those of river, asynq and miniflux do.
+	// readmeWords is about two screens of text. The READMEs of river, asynq and miniflux have 900 to 1,300 words.
 	readmeWords = 1300
 
-	// home is the address of a file of this repository; such links are checked like relative ones.
+	// home begins links to files of this repository, which are checked like relative ones.
 	home = "https://github.com/afterwrite/afterwrite/blob/main/"
 )
 
-// document is what other documents can link to, and what it links to itself.
+// document has the anchors that others can link to, and its own links.
 type document struct {
 	anchors []string
 	links   []string
 }
 
-func TestLinksLeadToFilesAndHeadingsThatExist(t *testing.T) {
+func TestLinkTargetsExist(t *testing.T) {
 	t.Parallel()
 	documents := all(t)
 	require.Contains(t, documents, "README.md")
@@ -65,7 +65,7 @@ func TestEveryDocumentAndImageIsLinked(t *testing.T) {
 		}
 	}
 	for _, path := range files(t, ".md", ".png") {
-		if strings.HasPrefix(path, "docs/") && !strings.HasPrefix(path, "docs/decisions/0") {
+		if strings.HasPrefix(path, "docs/") {
 			require.True(t, linked[path], "no document links to %s", path)
 		}
 	}
@@ -81,8 +81,8 @@ func all(t *testing.T) map[string]document {
 	return documents
 }
 
-// resolve returns the path below the root and the anchor to which a link of the document at path leads. A link to another site
-// leads to the root itself.
+// resolve returns the target of a link in the document at path: a path below the root, and an anchor. For a link to another site
+// it returns ".".
 func resolve(t *testing.T, path, link string) (target, anchor string) {
 	t.Helper()
 	inside, absolute := strings.CutPrefix(link, home)
@@ -100,7 +100,7 @@ func resolve(t *testing.T, path, link string) (target, anchor string) {
 	}
 }
 
-func TestSourcesNameDocumentsThatExist(t *testing.T) {
+func TestDocumentsNamedInSourcesExist(t *testing.T) {
 	t.Parallel()
 	named := regexp.MustCompile(`\bdocs/[\w/-]+\.md\b`)
 	for _, path := range files(t, ".go", ".lua", ".sql", ".sh", ".yml", ".html", "Makefile") {
@@ -117,7 +117,7 @@ func TestReadmeIsShort(t *testing.T) {
 	require.LessOrEqual(t, len(strings.Fields(read(t, "README.md"))), readmeWords)
 }
 
-func TestReadmeHasTheFiguresOfTheBenchmark(t *testing.T) {
+func TestFiguresInReadmeAreInPerformance(t *testing.T) {
 	t.Parallel()
 	_, section, found := strings.Cut(read(t, "README.md"), "\n## Performance\n")
 	require.True(t, found)
@@ -126,12 +126,12 @@ func TestReadmeHasTheFiguresOfTheBenchmark(t *testing.T) {
 	require.NotEmpty(t, figures)
 	measured := read(t, "docs/performance.md")
 	for _, figure := range figures {
-		require.True(t, strings.Contains(measured, figure), //nolint:testifylint // Contains would print all of the document
+		require.True(t, strings.Contains(measured, figure), //nolint:testifylint // Contains would print the whole document
 			"README.md has %s, which docs/performance.md lacks: was the benchmark repeated?", figure)
 	}
 }
 
-// files lists the files below the root whose names end with one of the suffixes, without those that are not ours.
+// files lists the files below the root whose names end with one of the suffixes, except build output and downloads.
 func files(t *testing.T, suffixes ...string) []string {
 	t.Helper()
 	var found []string
@@ -204,7 +204,7 @@ func lines(segments *text.Segments, source []byte) string {
 	return string(segments.Value(source))
 }
 
-// plain is the text of a node without markup.
+// plain returns the text of a node without markup.
 func plain(node ast.Node, source []byte) string {
 	if leaf, ok := node.(*ast.Text); ok {
 		return string(leaf.Value(source))
@@ -216,8 +216,8 @@ func plain(node ast.Node, source []byte) string {
 	return b.String()
 }
 
-// slug is the anchor that GitHub gives a heading: letters, digits, hyphens and underscores in lower case, spaces as hyphens, and
-// a number if an earlier heading has the same one.
+// slug returns GitHub's anchor for a heading: letters, digits, hyphens and underscores in lower case, spaces as hyphens. If an
+// earlier heading has the same anchor, a number is appended.
 func slug(heading string, earlier []string) string {
 	base := strings.Map(func(r rune) rune {
 		switch {
@@ -239,7 +239,7 @@ func slug(heading string, earlier []string) string {
 	}
 }
 
-func TestSlugIsGitHubs(t *testing.T) {
+func TestSlugMatchesGitHub(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "is-it-all-there-after-a-restore", slug("Is it all there? After a restore", nil))
 	require.Equal(t, "2-drainshard-has-two-ids", slug("2. drain:<shard> has two IDs", nil))
