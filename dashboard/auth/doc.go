@@ -1,9 +1,9 @@
 // Package auth decides who may see the dashboard, and who may act there.
 //
-//   - Users are names with a role and a bcrypt hash (ParseUsers), and sign in with a password: SignIn, sessions, limits.
-//   - Or a reverse proxy says who it is, in a header that counts only from the addresses of trusted proxies (Proxies).
-//   - Without either, whoever reaches the loopback address is this machine's own user, an operator.
+//   - Users have a name, a role and a bcrypt hash (ParseUsers), and sign in with a password (Gate.SignIn).
+//   - Or a reverse proxy names the user in a header, which is accepted only from trusted proxies (Proxies).
+//   - With neither, the dashboard is open: it listens on a loopback address only, and every visitor is the operator "local".
 //
 // Gate.Handler comes before all pages. A page behind it gets the Identity with Of, and checks CanAct before it changes anything. The
-// table in docs/security.md says what is rejected, and how; a test writes and compares it.
+// table in docs/security.md lists what is rejected, and how. A test compares it with the program.
 package auth

@@ -14,17 +14,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Identity is who a request is from.
+// Identity is the sender of a request.
 type Identity struct {
 	Name string
 	Role Role
-	// SignedIn is true if there is a session, which can be ended. Otherwise a proxy named the user, or it is this machine's own user.
+	// SignedIn is true if the request has a session. Otherwise a proxy named the user, or the user is Local.
 	SignedIn bool
 	// Ended is closed when the session ends: at a sign-out in this process, or when it expires. It is nil without a session.
 	Ended <-chan struct{}
 }
 
-// Local is the name of this machine's own user, if nobody signs in.
+// Local is the user's name if the dashboard is open, so reachable from this machine only.
 const Local = "local"
 
 // CanAct reports whether the visitor may change things.
@@ -32,18 +32,17 @@ func (i Identity) CanAct() bool { return i.Role == Operator }
 
 type identityKey struct{}
 
-// Of returns who the request is from. Without a Gate before the handler, the identity has no role and may do nothing.
+// Of returns the sender of the request. Without a Gate before the handler, the identity has no role and may do nothing.
 func Of(r *http.Request) Identity {
 	identity, _ := r.Context().Value(identityKey{}).(Identity)
 	return identity
 }
 
-// Pages are the pages that a Gate shows instead of those behind it.
+// Pages are the pages that a Gate itself shows.
 type Pages interface {
-	// SignIn asks for a name and a password. wrong says what was wrong with the last ones, "" at first. next is the page to go to
-	// afterwards.
+	// SignIn shows the sign-in form. wrong is the error of the last attempt, or "". next is the page to show after the sign-in.
 	SignIn(w http.ResponseWriter, r *http.Request, status int, wrong, next string)
-	// Reject says why the request was rejected, and what to do.
+	// Reject explains why the request was rejected, and what to do.
 	Reject(w http.ResponseWriter, r *http.Request, status int, why string)
 }
 
@@ -53,14 +52,14 @@ type Options struct {
 	Users   []User
 
 	Proxies   Proxies
-	Header    string   // in which the proxies name the user; "": they do not
-	Operators []string // names in that header who may act
+	Header    string   // the header in which proxies name the user; "": none
+	Operators []string // users named by a proxy that are operators
 
-	Hosts  []string // names that the dashboard answers to; none: any name if somebody signs in, else those of this machine
+	Hosts  []string // accepted values of the Host header; none: any if users sign in, else only names of this machine
 	Public []string // paths that need no sign-in
 
-	Redis  redis.Cmdable // keeps the sessions; stays the caller's to close
-	Prefix string        // begins the names of its keys there
+	Redis  redis.Cmdable // stores the sessions; the caller closes it
+	Prefix string        // namespace of the Redis keys and of the cookie: "shop:", or ""
 	Pages  Pages
 	Logger *slog.Logger
 	Now    func() time.Time // nil: time.Now
@@ -77,29 +76,31 @@ type Gate struct {
 	sessions  *sessions
 	passwords *passwords
 	limits    *limits
+	cookie    string // name of the cookie; over TLS, securePrefix precedes it
 	pages     Pages
 	log       *slog.Logger
 	now       func() time.Time
-	warnOnce  sync.Once // of a proxy that does not say whose requests it passes on
+	warnOnce  sync.Once // for the warning about a proxy without X-Forwarded-For
 }
 
 // ErrOpen is returned if everybody who reaches the dashboard could act.
 var ErrOpen = errors.New("the dashboard would be open to everybody who can reach it")
 
-// errRebound is returned if a page of another site could act, by DNS rebinding.
-var errRebound = errors.New("AFTERWRITE_DASHBOARD_TRUSTED_PROXIES holds this machine's own address, so a page that a browser here shows " +
-	"could say who it is as well, from a name that resolves to 127.0.0.1: " +
+// errRebound is returned if another site's page could send the user header, by DNS rebinding.
+var errRebound = errors.New("AFTERWRITE_DASHBOARD_TRUSTED_PROXIES contains this machine's own address, so a web page in a browser here " +
+	"could send the user header, from a name that resolves to 127.0.0.1: " +
 	"set AFTERWRITE_DASHBOARD_HOSTS to the names that the proxy passes on in Host")
 
-// Check returns ErrOpen if other machines can reach the address or a name in Hosts, and nobody would have to sign in. It returns other
-// errors for settings that are unsafe or contradict each other.
+// Check returns ErrOpen if other machines can reach the address or a name in Hosts, and no sign-in is required. It returns other errors
+// for settings that are unsafe or contradict each other.
 func (o *Options) Check() error {
 	open := o.Header == "" && len(o.Users) == 0
 	switch {
 	case o.Header != "" && len(o.Proxies) == 0:
-		return errors.New("a user header counts from trusted proxies only, and none is named")
+		return errors.New("AFTERWRITE_DASHBOARD_USER_HEADER is accepted from trusted proxies only: set AFTERWRITE_DASHBOARD_TRUSTED_PROXIES")
 	case o.Header == "" && len(o.Operators) > 0:
-		return errors.New("operators are names of the user header, and none is set; those who sign in have their role beside their name")
+		return errors.New("AFTERWRITE_DASHBOARD_OPERATORS needs AFTERWRITE_DASHBOARD_USER_HEADER: " +
+			"users with a password get their role in AFTERWRITE_DASHBOARD_USERS")
 	case o.Header != "" && o.Proxies.onThisMachine() && len(o.Hosts) == 0:
 		return errRebound
 	case open && !Loopback(o.Address):
@@ -126,7 +127,7 @@ func New(o Options) (*Gate, error) {
 		users: make(map[string]User), proxies: o.Proxies, header: http.CanonicalHeaderKey(o.Header), operators: o.Operators,
 		public:   append([]string{SignInPath}, o.Public...),
 		sessions: newSessions(o.Redis, o.Prefix, o.Logger, o.Now), passwords: newPasswords(o.Users), limits: newLimits(o.Now),
-		pages: o.Pages, log: o.Logger, now: o.Now,
+		cookie: cookieName(o.Prefix), pages: o.Pages, log: o.Logger, now: o.Now,
 	}
 	for _, name := range o.Hosts {
 		g.hosts = append(g.hosts, hostName(name))
@@ -137,37 +138,37 @@ func New(o Options) (*Gate, error) {
 	return g, nil
 }
 
-// open reports whether nobody signs in.
+// open reports whether neither passwords nor a user header are configured.
 func (g *Gate) open() bool { return len(g.users) == 0 && g.header == "" }
 
-// Run ends sessions in Redis that were signed out while Redis did not answer, until ctx is done.
+// Run deletes sessions from Redis that were signed out while Redis did not answer, until ctx is done.
 func (g *Gate) Run(ctx context.Context) { g.sessions.run(ctx) }
 
-// Handler passes requests of those who may look to next, with their Identity, and answers all others itself. Apart from a few
-// public ones it does not look at paths, so no spelling of a path leads around it.
+// Handler passes permitted requests to next, with their Identity, and answers all others itself. It ignores the path, except for a few
+// public ones, so no spelling of a path leads around it.
 func (g *Gate) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !g.answersTo(r) {
 			g.pages.Reject(w, r, http.StatusMisdirectedRequest,
-				"This dashboard does not answer to that name. AFTERWRITE_DASHBOARD_HOSTS says which names it answers to.")
+				"This dashboard does not answer to that name. AFTERWRITE_DASHBOARD_HOSTS lists the names that it answers to.")
 			return
 		}
 		if g.open() && forwarded(r) {
 			g.pages.Reject(w, r, http.StatusForbidden,
-				"This request came through a proxy, and nobody signs in here. Set AFTERWRITE_DASHBOARD_USERS, "+
+				"This request came through a proxy, but this dashboard has no sign-in. Set AFTERWRITE_DASHBOARD_USERS, "+
 					"or AFTERWRITE_DASHBOARD_TRUSTED_PROXIES and AFTERWRITE_DASHBOARD_USER_HEADER.")
 			return
 		}
 		if g.open() && fromElsewhere(r) {
 			g.pages.Reject(w, r, http.StatusForbidden,
-				"This came from a page that is not on this machine, or through a proxy, and nobody signs in here. "+
+				"This came from a page that is not on this machine, or through a proxy, but this dashboard has no sign-in. "+
 					"Set AFTERWRITE_DASHBOARD_USERS.")
 			return
 		}
 		identity, err := g.identify(r)
 		if err != nil {
-			g.log.Warn("a proxy's user header cannot be used", "error", err)
-			g.pages.Reject(w, r, http.StatusBadRequest, "The proxy's user header cannot be used: the log of this process says why.")
+			g.log.Warn("invalid user header from a proxy", "error", err)
+			g.pages.Reject(w, r, http.StatusBadRequest, "The proxy's user header is invalid: see the log of the dashboard process.")
 			return
 		}
 		switch {
@@ -176,12 +177,12 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 		case r.URL.RawPath == "" && slices.Contains(g.public, r.URL.Path):
 			next.ServeHTTP(w, r)
 		default:
-			g.turnAway(w, r)
+			g.reject(w, r)
 		}
 	})
 }
 
-// identify returns who the request is from. Without a role it is nobody.
+// identify returns the sender of the request. An Identity without a role may do nothing.
 func (g *Gate) identify(r *http.Request) (Identity, error) {
 	if g.open() {
 		return Identity{Name: Local, Role: Operator}, nil
@@ -203,17 +204,17 @@ func (g *Gate) identify(r *http.Request) (Identity, error) {
 	}
 	user, ok := g.users[found.User]
 	if !ok || credential(user) != found.Credential {
-		return Identity{}, nil // removed, or with another password
+		return Identity{}, nil // the user was removed, or the password was changed
 	}
 	return Identity{Name: user.Name, Role: user.Role, SignedIn: true, Ended: found.ended}, nil
 }
 
-// turnAway answers requests without an identity. It sends a browser that wants a page to the sign-in.
-func (g *Gate) turnAway(w http.ResponseWriter, r *http.Request) {
+// reject answers requests without an identity. It redirects page loads to the sign-in.
+func (g *Gate) reject(w http.ResponseWriter, r *http.Request) {
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
 	case len(g.users) == 0:
-		g.pages.Reject(w, r, http.StatusForbidden, "The proxy in front of this dashboard has to say who you are, and it did not.")
+		g.pages.Reject(w, r, http.StatusForbidden, "The proxy in front of this dashboard must name the user, but did not.")
 	case reading && strings.Contains(r.Header.Get("Accept"), "text/html"):
 		http.Redirect(w, r, SignInPath+"?"+nextQuery(r.URL), http.StatusSeeOther)
 	default:
@@ -225,7 +226,7 @@ func (g *Gate) turnAway(w http.ResponseWriter, r *http.Request) {
 func (g *Gate) Operators(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !Of(r).CanAct() {
-			g.pages.Reject(w, r, http.StatusForbidden, "Only operators may do that, and you are a viewer: nothing was changed.")
+			g.pages.Reject(w, r, http.StatusForbidden, "Only operators may do that, but you are a viewer. Nothing was changed.")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// answersTo reports whether the request's Host is one of the configured names. Without such names, any will do if somebody has to sign
-// in, else only those of this machine: a page of another site whose name resolves to 127.0.0.1 (DNS rebinding) passes the
+// answersTo reports whether the request's Host is accepted. Without configured names, every Host is accepted, unless the dashboard is
+// open: then only names of this machine are. This prevents DNS rebinding: a foreign page whose name resolves to 127.0.0.1 passes the
 // browser's same-origin policy, but cannot change the Host that the browser sends.
 func (g *Gate) answersTo(r *http.Request) bool {
 	name := hostName(r.Host)
@@ -36,7 +36,7 @@ func localName(name string) bool {
 	return err == nil && address.Unmap().IsLoopback()
 }
 
-// forwarded reports whether a proxy has passed the request on.
+// forwarded reports whether the request has a header that proxies add.
 func forwarded(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if _, there := r.Header[name]; there {
@@ -46,8 +46,8 @@ func forwarded(r *http.Request) bool {
 	return false
 }
 
-// fromElsewhere reports whether a page that is not from this machine sent the request. A proxy may add no header and put a local name
-// into Host, but the Origin of a request that changes something is still the one that the browser set.
+// fromElsewhere reports whether a page from another machine sent the request. A proxy may add no header and replace Host, but it leaves
+// the Origin that browsers send with every change.
 func fromElsewhere(r *http.Request) bool {
 	for _, origin := range r.Header.Values("Origin") {
 		u, err := url.Parse(origin)
@@ -58,8 +58,7 @@ func fromElsewhere(r *http.Request) bool {
 	return false
 }
 
-// Loopback reports whether addr (host:port) is reachable from this machine only. An address whose host is a name other
-// than localhost counts as reachable from others.
+// Loopback reports whether addr (host:port) is reachable from this machine only. Of names, it accepts only localhost.
 func Loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	return err == nil && localName(strings.ToLower(host))

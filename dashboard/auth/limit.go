@@ -9,9 +9,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds of attempts to sign in. From one address, which a whole office may share: ten wrong passwords at once, then ten a minute.
-// For one name, which attackers everywhere may try: thirty, wrong or right, then one every five seconds. Right ones are bounded too,
-// because each takes a core for a while and leaves a session, and a user signs in only a few times a day.
+// Limits of sign-in attempts. An address, which a whole office may share, has a burst of 10 wrong passwords, then 10 a minute. A name,
+// which may be attacked from many addresses, has a burst of 30 attempts, then one every 5 seconds. Correct passwords count for the name
+// too, because each costs CPU time and leaves a session.
 const (
 	addressBurst = 10
 	addressEvery = 6 * time.Second
@@ -22,8 +22,7 @@ const (
 	nameBuckets    = 1024
 )
 
-// buckets limits attempts by key in memory of a fixed size. A key is hashed to one of the buckets, with a random seed. Two keys may share
-// a bucket and its limit.
+// buckets limits attempts by key, in memory of a fixed size. Keys are hashed to buckets with a random seed, so two keys may share a limit.
 type buckets struct {
 	seed     maphash.Seed
 	limiters []*rate.Limiter
@@ -45,7 +44,7 @@ func (b *buckets) of(key string) *rate.Limiter {
 type limits struct {
 	addresses, names *buckets
 	now              func() time.Time
-	// mu makes an attempt atomic: a limiter gives back less than it took if others reserved in between.
+	// mu makes an attempt atomic: rate.Reservation.CancelAt returns less than was reserved if others reserved in between.
 	mu sync.Mutex
 }
 
@@ -57,12 +56,12 @@ func newLimits(now func() time.Time) *limits {
 	}
 }
 
-// take takes one attempt, or returns how long to wait for the next.
-func (l *limits) take(address netip.Addr, name string) (taken try, wait time.Duration) {
+// take uses up one attempt, or returns the time until the next one.
+func (l *limits) take(address netip.Addr, name string) (taken attempt, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	taken = try{
+	taken = attempt{
 		limits: l, at: now,
 		address: l.addresses.of(network(address)).ReserveN(now, 1), name: l.names.of(name).ReserveN(now, 1),
 	}
@@ -73,29 +72,29 @@ func (l *limits) take(address netip.Addr, name string) (taken try, wait time.Dur
 	return taken, wait
 }
 
-// try is an attempt that was taken.
-type try struct {
+// attempt is a sign-in attempt that was counted.
+type attempt struct {
 	limits        *limits
 	at            time.Time
 	address, name *rate.Reservation
 }
 
-// wasRight gives the attempt back to the address: others may sign in from there.
-func (t try) wasRight() {
-	t.limits.mu.Lock()
-	defer t.limits.mu.Unlock()
-	t.address.CancelAt(t.at)
+// succeeded returns the attempt to the address, because the password was correct.
+func (a attempt) succeeded() {
+	a.limits.mu.Lock()
+	defer a.limits.mu.Unlock()
+	a.address.CancelAt(a.at)
 }
 
-// wasNone gives the attempt back to the address and the name: the password was not checked.
-func (t try) wasNone() {
-	t.limits.mu.Lock()
-	defer t.limits.mu.Unlock()
-	t.address.CancelAt(t.at)
-	t.name.CancelAt(t.at)
+// cancel returns the attempt to the address and the name, because the password was not checked.
+func (a attempt) cancel() {
+	a.limits.mu.Lock()
+	defer a.limits.mu.Unlock()
+	a.address.CancelAt(a.at)
+	a.name.CancelAt(a.at)
 }
 
-// network returns what one customer of a provider usually has: an IPv4 address, or an IPv6 network of 64 bits.
+// network returns what a provider usually assigns to one customer: an IPv4 address, or a /64 of IPv6.
 func network(address netip.Addr) string {
 	if prefix, err := address.Unmap().WithZone("").Prefix(64); err == nil && address.Unmap().Is6() {
 		return prefix.String()

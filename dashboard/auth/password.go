@@ -11,28 +11,29 @@ import (
 )
 
 const (
-	// newCost is the cost of new hashes. One takes 250 ms.
+	// newCost is the bcrypt cost of new hashes: 250 ms of CPU time.
 	newCost = 12
 
-	// minPassword is in characters: the minimum of NIST (SP 800-63B-4), and the advice of OWASP, without a second factor.
+	// minPassword is in characters: the minimum of NIST (SP 800-63B-4) and OWASP for sign-ins without a second factor.
 	minPassword = 15
 	// maxPassword is in bytes: bcrypt ignores the rest.
 	maxPassword = 72
 
-	// atOnce and inLine bound the passwords that are checked, and those that wait for that. Each takes a core for 250 ms.
-	atOnce = 2
-	inLine = 16
-	// patience bounds the wait.
-	patience = 3 * time.Second
+	// maxChecks bounds the concurrent password checks, each of which takes 250 ms of CPU time.
+	maxChecks = 2
+	// maxWaiting bounds the sign-ins that wait for a check.
+	maxWaiting = 16
+	// maxWait bounds their wait.
+	maxWait = 3 * time.Second
 )
 
-// errBusy is returned while too many passwords are checked.
+// errBusy is returned if too many sign-ins are waiting.
 var errBusy = errors.New("too many sign-ins at once")
 
-// HashPassword returns the bcrypt hash of a new password. It returns an error below 15 characters or above 72 bytes. It takes 250 ms.
+// HashPassword returns the bcrypt hash of a new password, which must have at least 15 characters and at most 72 bytes. It takes 250 ms.
 func HashPassword(password string) (string, error) {
 	if len([]rune(password)) < minPassword || len(password) > maxPassword {
-		return "", fmt.Errorf("a password takes %d characters at least, and %d bytes at most", minPassword, maxPassword)
+		return "", fmt.Errorf("a password must have at least %d characters and at most %d bytes", minPassword, maxPassword)
 	}
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), newCost)
 	if err != nil {
@@ -43,41 +44,43 @@ func HashPassword(password string) (string, error) {
 
 // passwords checks passwords, a few at a time.
 type passwords struct {
-	users   map[string]User
-	nobody  []byte // the hash to compare with for an unknown name
-	line    *semaphore.Weighted
-	working *semaphore.Weighted
+	users  map[string]User
+	decoy  []byte              // the hash that an unknown name is compared with: the costliest one
+	queue  *semaphore.Weighted // waiting and running checks
+	checks *semaphore.Weighted
 }
 
 func newPasswords(users []User) *passwords {
 	p := &passwords{
-		users: make(map[string]User, len(users)), line: semaphore.NewWeighted(inLine + atOnce), working: semaphore.NewWeighted(atOnce),
+		users:  make(map[string]User, len(users)),
+		queue:  semaphore.NewWeighted(maxWaiting + maxChecks),
+		checks: semaphore.NewWeighted(maxChecks),
 	}
-	dearest := 0
+	highest := 0
 	for _, u := range users {
 		p.users[u.Name] = u
-		if cost, err := bcrypt.Cost([]byte(u.Hash)); err == nil && cost > dearest {
-			dearest, p.nobody = cost, []byte(u.Hash)
+		if cost, err := bcrypt.Cost([]byte(u.Hash)); err == nil && cost > highest {
+			highest, p.decoy = cost, []byte(u.Hash)
 		}
 	}
 	return p
 }
 
-// check returns the user with that name and password, or false. It runs bcrypt once in both cases, so that its time does not tell which
-// names exist. It returns errBusy if it would have to wait longer than 3 s.
+// check returns the user with that name and password, or false. It runs bcrypt once in both cases, so that its time does not reveal which
+// names exist. It returns errBusy if maxWaiting others are waiting, or after maxWait.
 func (p *passwords) check(ctx context.Context, name, password string) (User, bool, error) {
-	if !p.line.TryAcquire(1) {
+	if !p.queue.TryAcquire(1) {
 		return User{}, false, errBusy
 	}
-	defer p.line.Release(1)
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer p.queue.Release(1)
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
 	defer cancel()
-	if err := p.working.Acquire(ctx, 1); err != nil {
+	if err := p.checks.Acquire(ctx, 1); err != nil {
 		return User{}, false, errBusy
 	}
-	defer p.working.Release(1)
+	defer p.checks.Release(1)
 	user, known := p.users[name]
-	hash := p.nobody
+	hash := p.decoy
 	if known {
 		hash = []byte(user.Hash)
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Proxies are the addresses whose headers are trusted.
+// Proxies are the addresses of trusted proxies.
 type Proxies []netip.Prefix
 
 // ParseProxies reads networks (10.0.0.0/8) and addresses, comma separated. Its error does not quote an invalid entry: see ParseNames.
@@ -23,19 +23,19 @@ func ParseProxies(list string) (Proxies, error) {
 		if err != nil {
 			address, addressErr := netip.ParseAddr(entry)
 			if addressErr != nil {
-				return nil, fmt.Errorf("entry %d is neither a network, like 10.0.0.0/8, nor an address", i+1)
+				return nil, fmt.Errorf("entry %d must be a network, such as 10.0.0.0/8, or an address", i+1)
 			}
 			prefix = netip.PrefixFrom(address, address.BitLen())
 		}
 		if prefix.Bits() == 0 {
-			return nil, fmt.Errorf("%q is every address: name the proxy's own", entry)
+			return nil, fmt.Errorf("%q contains every address: name the proxy's own", entry)
 		}
 		proxies = append(proxies, prefix.Masked())
 	}
 	return proxies, nil
 }
 
-// Trusts reports whether the request's other end is one of the proxies.
+// Trusts reports whether the request's peer is one of the proxies.
 func (p Proxies) Trusts(r *http.Request) bool { return p.contain(peer(r)) }
 
 func (p Proxies) contain(address netip.Addr) bool {
@@ -43,7 +43,7 @@ func (p Proxies) contain(address netip.Addr) bool {
 	return address.IsValid() && slices.ContainsFunc(p, func(one netip.Prefix) bool { return one.Contains(address) })
 }
 
-// onThisMachine reports whether a loopback address of this machine is trusted.
+// onThisMachine reports whether a loopback address is trusted.
 func (p Proxies) onThisMachine() bool {
 	return slices.ContainsFunc(p, func(one netip.Prefix) bool {
 		return one.Overlaps(loopback4) || one.Contains(netip.IPv6Loopback())
@@ -53,10 +53,10 @@ func (p Proxies) onThisMachine() bool {
 // loopback4 are the loopback addresses of IPv4 (RFC 1122).
 var loopback4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
 
-// Client returns who sent the request: the other end of the connection, or if that is a trusted proxy, the last address in
-// X-Forwarded-For that is not one. Anybody can write the addresses before it. told is false if a proxy does not say whose request it
-// is: then the client is the proxy, as for all its other visitors.
-func (p Proxies) Client(r *http.Request) (client netip.Addr, told bool) {
+// Client returns the address of the request's sender: the peer or, if that is a trusted proxy, the last address in X-Forwarded-For that
+// is not trusted. The addresses before it may be forged. If the header is missing or invalid, Client returns the proxy's address, and
+// false.
+func (p Proxies) Client(r *http.Request) (client netip.Addr, known bool) {
 	client = peer(r)
 	if !p.contain(client) {
 		return client, true
@@ -92,10 +92,10 @@ func (p Proxies) secure(r *http.Request) bool {
 	return r.TLS != nil || p.Trusts(r) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// errTwoNames is returned if the visitor sent the header too, and the proxy did not remove that.
-var errTwoNames = errors.New("the user header is there more than once")
+// errTwoNames is returned if the visitor sent the header too, and the proxy did not remove it.
+var errTwoNames = errors.New("the request has more than one user header")
 
-// userNamed returns the name in the header, "" if there is none from a trusted proxy.
+// userNamed returns the name in the header, or "" if a trusted proxy sent none.
 func (p Proxies) userNamed(r *http.Request, header string) (string, error) {
 	if header == "" || !p.Trusts(r) {
 		return "", nil
@@ -110,7 +110,7 @@ func (p Proxies) userNamed(r *http.Request, header string) (string, error) {
 	return values[0], CheckName(values[0])
 }
 
-// peer returns the other end of the connection, invalid if there is none.
+// peer returns the address at the other end of the connection, or an invalid one if RemoteAddr has none.
 func peer(r *http.Request) netip.Addr {
 	end, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

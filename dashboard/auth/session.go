@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	// sessionLife is a working day. Afterwards the password is needed again, however active the user was.
+	// sessionLife is a working day. Then the user must sign in again, even after activity.
 	sessionLife = 12 * time.Hour
-	// maxKept bounds the sessions in memory. Those in Redis are bounded by their TTL and the limit of sign-ins.
+	// maxKept bounds the sessions in memory. Those in Redis are bounded by their TTL and the sign-in limits.
 	maxKept = 1024
-	// endEvery is the time between two attempts to end sessions in Redis that were signed out while it did not answer.
+	// endEvery is the time between two attempts to delete the signed-out sessions that Redis may still have.
 	endEvery = 2 * time.Second
-	// storeTimeout bounds each call to Redis. After that, the process uses its own memory.
+	// storeTimeout bounds each call to Redis. Then the process uses its own memory.
 	storeTimeout = 500 * time.Millisecond
 
 	sessionPrefix = "aw:session:"
@@ -31,28 +31,28 @@ const (
 // session belongs to one cookie.
 type session struct {
 	User string `json:"user"`
-	// Credential identifies the user's password: it changes with that.
+	// Credential identifies the user's password, so a new password ends the session.
 	Credential string    `json:"credential"`
 	Ends       time.Time `json:"ends"`
 
-	shared bool // Redis has had it, so it ends when Redis does not have it any more
+	shared bool // stored in Redis, so the session ends when Redis no longer has it
 	over   bool // signed out, but Redis may still have it
 
-	ended <-chan struct{} // closed when it ends; only sessions in memory have it
-	end   func()          // closes it
+	ended <-chan struct{} // closed when the session ends; set for sessions in memory only
+	end   func()          // closes ended
 }
 
-// sessions are in Redis, by the hash of their token, so that they outlive a restart and hold for every dashboard on that Redis. Whoever
-// can write to Redis can do all that an operator can. A process also keeps the sessions that it has seen in memory, so that an outage
-// of Redis, when operators need the dashboard most, signs nobody out. A sign-out in that time ends the session in Redis later.
+// sessions stores sessions in Redis, by the hash of their token, so that they survive a restart and are valid in every dashboard process.
+// Each process also keeps its sessions in memory, so that an outage of Redis, when operators need the dashboard most, signs nobody out.
+// A sign-out during the outage is repeated in Redis later. Anybody who can write to Redis can do what an operator can.
 type sessions struct {
 	redis  redis.Cmdable
-	prefix string // begins the names of its keys
+	prefix string // prefix of the Redis keys
 	log    *slog.Logger
 	now    func() time.Time
 
 	mu   sync.Mutex
-	kept map[string]session // by key in Redis
+	kept map[string]session // by Redis key
 }
 
 func newSessions(client redis.Cmdable, prefix string, log *slog.Logger, now func() time.Time) *sessions {
@@ -70,14 +70,14 @@ func (s *sessions) begin(ctx context.Context, user User) (token string) {
 		err = s.redis.Set(ctx, s.name(token), text, sessionLife).Err()
 	}
 	if err != nil {
-		s.log.Warn("redis does not take a session, so it holds for this process only", "user", user.Name, "error", err)
+		s.log.Warn("a session could not be stored in redis, so it is valid in this process only", "user", user.Name, "error", err)
 	}
 	one.shared = err == nil
 	s.keep(s.name(token), one)
 	return token
 }
 
-// find returns the session of a token, if that has not ended.
+// find returns the session of a token, unless it has ended.
 func (s *sessions) find(ctx context.Context, token string) (session, bool) {
 	if len(token) != tokenLength {
 		return session{}, false
@@ -108,7 +108,7 @@ func (s *sessions) find(ctx context.Context, token string) (session, bool) {
 	return found, !found.over && s.now().Before(found.Ends)
 }
 
-// end ends the session of a token. After an error it has ended in this process, and run ends it in Redis later.
+// end ends the session of a token. After an error it has ended in this process only, and run deletes it from Redis later.
 func (s *sessions) end(ctx context.Context, token string) error {
 	name := s.name(token)
 	if err := s.remove(ctx, name); err != nil {
@@ -124,18 +124,18 @@ func (s *sessions) end(ctx context.Context, token string) error {
 	return nil
 }
 
-// remove ends a session in Redis, and then in memory.
+// remove deletes a session from Redis, then from memory.
 func (s *sessions) remove(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := s.redis.Del(ctx, name).Err(); err != nil {
-		return fmt.Errorf("end a session: %w", err)
+		return fmt.Errorf("delete a session: %w", err)
 	}
 	s.forget(name)
 	return nil
 }
 
-// run ends sessions in Redis that end could not, until ctx is done.
+// run deletes the sessions from Redis that end could not, until ctx is done.
 func (s *sessions) run(ctx context.Context) {
 	ticker := time.NewTicker(endEvery)
 	defer ticker.Stop()
@@ -145,17 +145,17 @@ func (s *sessions) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		for _, name := range s.owed() {
+		for _, name := range s.undeleted() {
 			if err := s.remove(ctx, name); err != nil {
-				break // Redis is still away
+				break // Redis still does not answer
 			}
-			s.log.Info("a session was ended in redis, some time after its sign-out")
+			s.log.Info("a signed-out session was deleted from redis after an outage")
 		}
 	}
 }
 
-// owed returns the names of sessions that are over, but that Redis may still have.
-func (s *sessions) owed() []string {
+// undeleted returns the Redis keys of sessions that were signed out, but not deleted from Redis.
+func (s *sessions) undeleted() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var names []string
@@ -173,7 +173,7 @@ func (s *sessions) forget(name string) {
 	s.drop(name)
 }
 
-// drop forgets a session. The caller holds mu.
+// drop deletes a session from memory. The caller holds mu.
 func (s *sessions) drop(name string) {
 	if one, known := s.kept[name]; known {
 		one.end()
@@ -181,7 +181,7 @@ func (s *sessions) drop(name string) {
 	}
 }
 
-// keep stores a session in memory, and returns it with what memory had of it.
+// keep stores a session in memory, and returns it. A known session keeps its channel, and a signed-out one remains signed out.
 func (s *sessions) keep(name string, one session) session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,8 +200,7 @@ func (s *sessions) keep(name string, one session) session {
 	return one
 }
 
-// makeRoom forgets sessions if there are too many: first those that have expired, then any, and at last those that are over but that Redis
-// may still have. The caller holds mu.
+// makeRoom drops sessions beyond maxKept: first expired ones, then any that were not signed out, then the rest. The caller holds mu.
 func (s *sessions) makeRoom(except string) {
 	for _, may := range []func(session) bool{
 		func(one session) bool { return !s.now().Before(one.Ends) },
@@ -222,13 +221,13 @@ func (s *sessions) makeRoom(except string) {
 // tokenLength is the length of rand.Text.
 const tokenLength = 26
 
-// name is the key of a session in Redis. It does not tell the token to those who can read keys.
+// name returns the Redis key of a session. Its hash hides the token from anybody who can list keys.
 func (s *sessions) name(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return s.prefix + sessionPrefix + hex.EncodeToString(sum[:])
 }
 
-// credential identifies a password of a user.
+// credential identifies a user's password.
 func credential(u User) string {
 	sum := sha256.Sum256([]byte(u.Name + ":" + u.Hash))
 	return hex.EncodeToString(sum[:8])

@@ -10,8 +10,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// What a process does not know to be over it would ask Redis about, which still has it.
-func TestManySessionsDoNotMakeASignOutForgotten(t *testing.T) {
+// If the process forgot a sign-out that Redis has missed, Redis would still report the session as valid.
+func TestSignOutsAreNotForgottenWithManySessions(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
 	s := newSessions(client, "", slog.New(slog.DiscardHandler), time.Now)
@@ -31,12 +31,12 @@ func TestManySessionsDoNotMakeASignOutForgotten(t *testing.T) {
 		require.True(t, ok)
 	}
 	require.Len(t, s.kept, maxKept)
-	require.Len(t, s.owed(), signedOut)
+	require.Len(t, s.undeleted(), signedOut)
 	for _, token := range tokens {
 		require.True(t, s.kept[s.name(token)].over)
 	}
 
-	for name, one := range s.kept { // even if all were
+	for name, one := range s.kept { // the bound holds even if all were signed out
 		one.over = true
 		s.kept[name] = one
 	}

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Role is what a user may do. Only an Operator may change things.
+// Role is a user's role. Only an Operator may change things.
 type Role string
 
 // The roles.
@@ -26,10 +26,10 @@ type User struct {
 }
 
 const (
-	// maxUsers bounds the users. With more, a proxy that knows them is the better place.
+	// maxUsers bounds the users. An installation with more should use a proxy that authenticates.
 	maxUsers = 1000
 
-	// minCost and maxCost bound bcrypt's cost: 60 ms and 2 s for a password on 2 cores of 2026.
+	// minCost and maxCost bound bcrypt's cost: 60 ms and 2 s for a password on a core of 2026.
 	minCost = 10
 	maxCost = 15
 )
@@ -37,7 +37,7 @@ const (
 // userName matches names, which appear in logs, in the environment and in headers.
 var userName = regexp.MustCompile(`^[A-Za-z0-9._@+-]{1,64}$`)
 
-// ParseUsers reads name:hash or name:role:hash, comma separated. The default role is Viewer. Its error never holds a hash.
+// ParseUsers parses a comma-separated list of name:hash or name:role:hash. The default role is Viewer. Its error never contains a hash.
 func ParseUsers(list string) ([]User, error) {
 	var users []User
 	known := make(map[string]bool)
@@ -51,13 +51,13 @@ func ParseUsers(list string) ([]User, error) {
 			return nil, fmt.Errorf("user %d: %w", i+1, err)
 		}
 		if known[u.Name] {
-			return nil, fmt.Errorf("user %d: %s is there twice", i+1, u.Name)
+			return nil, fmt.Errorf("user %d: %s is listed twice", i+1, u.Name)
 		}
 		known[u.Name] = true
 		users = append(users, u)
 	}
 	if len(users) > maxUsers {
-		return nil, fmt.Errorf("there are %d users: it takes at most %d", len(users), maxUsers)
+		return nil, fmt.Errorf("there are %d users, but the limit is %d", len(users), maxUsers)
 	}
 	return users, nil
 }
@@ -71,20 +71,20 @@ func parseUser(entry string) (User, error) {
 	case 3:
 		u.Name, u.Role, u.Hash = parts[0], Role(parts[1]), parts[2]
 	default:
-		return User{}, errors.New("it takes name:hash or name:role:hash, as `afterwrite dashboard hash-password` prints it")
+		return User{}, errors.New("must be name:hash or name:role:hash, as `afterwrite dashboard hash-password` prints it")
 	}
 	if err := CheckName(u.Name); err != nil {
 		return User{}, err
 	}
 	if u.Role != Viewer && u.Role != Operator {
-		return User{}, fmt.Errorf("the role of %s is neither viewer nor operator", u.Name)
+		return User{}, fmt.Errorf("the role of %s must be viewer or operator", u.Name)
 	}
 	cost, err := bcrypt.Cost([]byte(u.Hash))
 	if err != nil {
-		return User{}, fmt.Errorf("what %s has is not a bcrypt hash (did a shell or a compose file take the $ signs?)", u.Name)
+		return User{}, fmt.Errorf("the hash of %s must be a bcrypt hash (did a shell or a compose file expand the $ signs?)", u.Name)
 	}
 	if cost < minCost || cost > maxCost {
-		return User{}, fmt.Errorf("the hash of %s has a cost of %d: it takes %d to %d", u.Name, cost, minCost, maxCost)
+		return User{}, fmt.Errorf("the hash of %s has a cost of %d, but it must be %d to %d", u.Name, cost, minCost, maxCost)
 	}
 	return u, nil
 }
@@ -92,12 +92,12 @@ func parseUser(entry string) (User, error) {
 // CheckName returns an error if name cannot be a user's name.
 func CheckName(name string) error {
 	if !userName.MatchString(name) {
-		return errors.New("a name takes 1 to 64 letters, digits and . _ @ + -")
+		return errors.New("a name must have 1 to 64 letters, digits and . _ @ + -")
 	}
 	return nil
 }
 
-// ParseNames reads names, comma separated. Its error never quotes an entry, which may be a user with a hash in the wrong variable.
+// ParseNames parses a comma-separated list of names. Its error never quotes an entry, which may contain a hash by mistake.
 func ParseNames(list string) ([]string, error) {
 	var names []string
 	for i, name := range strings.Split(list, ",") {
