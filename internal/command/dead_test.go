@@ -261,6 +261,6 @@ func TestTheAPIOpensDeadLettersToTheAdminToken(t *testing.T) {
 	require.NotContains(t, open.out.String(), token)
 
 	line := start(t, append([]string{"AFTERWRITE_ADMIN_TOKEN=hunter2"}, b.env...), "api").oneLine(t)
-	require.Contains(t, line, "AFTERWRITE_ADMIN_TOKEN has 7 characters")
+	require.Contains(t, line, "AFTERWRITE_ADMIN_TOKEN must have at least 16 characters")
 	require.NotContains(t, line, "hunter2")
 }

@@ -28,7 +28,7 @@ func TestDefaults(t *testing.T) {
 	require.ErrorContains(t, c.RequirePostgres(), "DATABASE_URL")
 }
 
-func TestWhetherShardsWereSetIsKnown(t *testing.T) {
+func TestShardsSetReportsWhetherTheVariableIsSet(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]bool{"": false, "16": true, "64": true} {
 		c, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": value})
@@ -37,14 +37,14 @@ func TestWhetherShardsWereSetIsKnown(t *testing.T) {
 	}
 }
 
-func TestPortWins(t *testing.T) {
+func TestPortOverridesTheAddress(t *testing.T) {
 	t.Parallel()
 	c, err := config.FromMap(map[string]string{"PORT": "5000"})
 	require.NoError(t, err)
 	require.Equal(t, "0.0.0.0:5000", c.Addr(c.APIAddr))
 }
 
-func TestEveryBadVariableIsNamed(t *testing.T) {
+func TestErrorNamesEveryBadVariable(t *testing.T) {
 	t.Parallel()
 	for name, value := range map[string]string{
 		"AFTERWRITE_FLUSH_INTERVAL":     "10ms",
@@ -72,48 +72,48 @@ func TestEveryBadVariableIsNamed(t *testing.T) {
 	require.ErrorContains(t, err, "FLUSH_BATCH", "both at once")
 }
 
-func TestMistakesNameTheVariableAndShowAnExample(t *testing.T) {
+func TestErrorShowsAllowedValuesAndAnExample(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{
-		"AFTERWRITE_FLUSH_INTERVAL=abc":     `AFTERWRITE_FLUSH_INTERVAL is "abc": it takes a duration of 1s to 1h, like 1s`,
-		"AFTERWRITE_FLUSH_INTERVAL=2":       `AFTERWRITE_FLUSH_INTERVAL is "2": it takes a duration of 1s to 1h, like 1s`,
-		"AFTERWRITE_FLUSH_INTERVAL=10ms":    `AFTERWRITE_FLUSH_INTERVAL is "10ms": it takes a duration of 1s to 1h, like 1s`,
-		"AFTERWRITE_SHUTDOWN_DELAY=1h":      `AFTERWRITE_SHUTDOWN_DELAY is "1h": it takes a duration of 0s to 1m, like 5s`,
-		"AFTERWRITE_SHARDS=many":            `AFTERWRITE_SHARDS is "many": it takes a whole number of 1 to 4096, like 16`,
-		"PORT=http":                         `PORT is "http": it takes a whole number of 0 to 65535, like 8080`,
-		"AFTERWRITE_PPROF=on":               `AFTERWRITE_PPROF is "on": it takes true or false, like false`,
-		"AFTERWRITE_LOG_LEVEL=loud":         `AFTERWRITE_LOG_LEVEL is "loud": it takes debug|info|warn|error, like info`,
-		"AFTERWRITE_API_ADDR=8080":          `AFTERWRITE_API_ADDR is "8080": it takes host:port, like 127.0.0.1:8080`,
-		"AFTERWRITE_SCHEMA=pg_temp":         `AFTERWRITE_SCHEMA is "pg_temp": it takes a name of a-z, 0-9 and _, like afterwrite`,
-		"AFTERWRITE_SCHEMA=a.b":             `AFTERWRITE_SCHEMA is "a.b": it takes a name of a-z, 0-9 and _, like afterwrite`,
-		"AFTERWRITE_SCHEMA=1a":              `AFTERWRITE_SCHEMA is "1a": it takes a name of a-z, 0-9 and _, like afterwrite`,
-		"AFTERWRITE_NAMESPACE=My Shop":      `AFTERWRITE_NAMESPACE is "My Shop": it takes 1 to 32 of a-z, 0-9 and -, like shop`,
-		"AFTERWRITE_NAMESPACE={a}":          `AFTERWRITE_NAMESPACE is "{a}": it takes 1 to 32 of a-z, 0-9 and -, like shop`,
-		"AFTERWRITE_NAMESPACE=" + long("a"): `AFTERWRITE_NAMESPACE is "` + long("a") + `": it takes 1 to 32 of a-z, 0-9 and -, like shop`,
+		"AFTERWRITE_FLUSH_INTERVAL=abc":     `AFTERWRITE_FLUSH_INTERVAL must be a duration of 1s to 1h, such as 1s; it is "abc"`,
+		"AFTERWRITE_FLUSH_INTERVAL=2":       `AFTERWRITE_FLUSH_INTERVAL must be a duration of 1s to 1h, such as 1s; it is "2"`,
+		"AFTERWRITE_FLUSH_INTERVAL=10ms":    `AFTERWRITE_FLUSH_INTERVAL must be a duration of 1s to 1h, such as 1s; it is "10ms"`,
+		"AFTERWRITE_SHUTDOWN_DELAY=1h":      `AFTERWRITE_SHUTDOWN_DELAY must be a duration of 0s to 1m, such as 5s; it is "1h"`,
+		"AFTERWRITE_SHARDS=many":            `AFTERWRITE_SHARDS must be a whole number of 1 to 4096, such as 16; it is "many"`,
+		"PORT=http":                         `PORT must be a whole number of 0 to 65535, such as 8080; it is "http"`,
+		"AFTERWRITE_PPROF=on":               `AFTERWRITE_PPROF must be true or false, such as false; it is "on"`,
+		"AFTERWRITE_LOG_LEVEL=loud":         `AFTERWRITE_LOG_LEVEL must be one of debug|info|warn|error, such as info; it is "loud"`,
+		"AFTERWRITE_API_ADDR=8080":          `AFTERWRITE_API_ADDR must be host:port, such as 127.0.0.1:8080; it is "8080"`,
+		"AFTERWRITE_SCHEMA=pg_temp":         `AFTERWRITE_SCHEMA must be a name of a-z, 0-9 and _, such as afterwrite; it is "pg_temp"`,
+		"AFTERWRITE_SCHEMA=a.b":             `AFTERWRITE_SCHEMA must be a name of a-z, 0-9 and _, such as afterwrite; it is "a.b"`,
+		"AFTERWRITE_SCHEMA=1a":              `AFTERWRITE_SCHEMA must be a name of a-z, 0-9 and _, such as afterwrite; it is "1a"`,
+		"AFTERWRITE_NAMESPACE=My Shop":      `AFTERWRITE_NAMESPACE must be 1 to 32 characters of a-z, 0-9 and -, such as shop; it is "My Shop"`,
+		"AFTERWRITE_NAMESPACE={a}":          `AFTERWRITE_NAMESPACE must be 1 to 32 characters of a-z, 0-9 and -, such as shop; it is "{a}"`,
+		"AFTERWRITE_NAMESPACE=" + long("a"): `AFTERWRITE_NAMESPACE must be 1 to 32 characters of a-z, 0-9 and -, such as shop; it is "` + long("a") + `"`,
 	} {
 		name, value, _ := strings.Cut(given, "=")
 		_, err := config.FromMap(map[string]string{name: value})
 		require.EqualError(t, err, want)
 	}
 	_, err := config.FromMap(map[string]string{"AFTERWRITE_SHARDS": "many", "AFTERWRITE_PPROF": "on"})
-	require.ErrorContains(t, err, "AFTERWRITE_SHARDS is")
-	require.ErrorContains(t, err, "AFTERWRITE_PPROF is", "both at once")
+	require.ErrorContains(t, err, "AFTERWRITE_SHARDS must be")
+	require.ErrorContains(t, err, "AFTERWRITE_PPROF must be", "both at once")
 }
 
-// long returns a text that is longer than any name.
+// long returns a name that is one character too long.
 func long(text string) string { return strings.Repeat(text, 33) }
 
-func TestEveryVariableIsDescribedAndTakesItsDefault(t *testing.T) {
+func TestEveryVariableIsDescribedAndAllowsItsBounds(t *testing.T) {
 	t.Parallel()
 	names := make(map[string]bool)
 	for _, v := range config.Variables() {
 		require.NotEmpty(t, v.Help, v.Name)
-		require.False(t, names[v.Name], "%s is there twice", v.Name)
+		require.False(t, names[v.Name], "%s is described twice", v.Name)
 		names[v.Name] = true
-		for _, bound := range numbers.FindStringSubmatch(v.Takes) {
+		for _, bound := range numbers.FindStringSubmatch(v.Allowed) {
 			if !strings.Contains(bound, " ") {
 				_, err := config.FromMap(map[string]string{v.Name: bound})
-				require.NoError(t, err, "a bound is within")
+				require.NoError(t, err, "bounds are inclusive")
 			}
 		}
 	}
@@ -124,10 +124,10 @@ func TestEveryVariableIsDescribedAndTakesItsDefault(t *testing.T) {
 	}
 }
 
-// numbers matches bounds of numbers and durations.
+// numbers matches the bounds of numbers and durations.
 var numbers = regexp.MustCompile(`^(\d\S*) to (\d\S*)$`)
 
-func TestNamespaceIsThePrefixOfNames(t *testing.T) {
+func TestPrefixIsTheNamespace(t *testing.T) {
 	t.Parallel()
 	for namespace, prefix := range map[string]string{"": "", "shop": "shop:", "a-1": "a-1:"} {
 		c, err := config.FromMap(map[string]string{"AFTERWRITE_NAMESPACE": namespace})
@@ -136,7 +136,7 @@ func TestNamespaceIsThePrefixOfNames(t *testing.T) {
 	}
 }
 
-func TestUnknownVariablesComeWithTheNearestKnownName(t *testing.T) {
+func TestUnknownReturnsTheNearestKnownName(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, []config.Mistyped{
 		{Name: "AFTERWRITE_API_PORT", Nearest: "AFTERWRITE_API_ADDR"},
@@ -147,18 +147,18 @@ func TestUnknownVariablesComeWithTheNearestKnownName(t *testing.T) {
 		"AFTERWRITE_SHARD": "1", "AFTERWRITE_FLUSHINTERVAL": "", "AFTERWRITE_LOGLEVEL": "debug", "AFTERWRITE_API_PORT": "8080",
 		"AFTERWRITE_SHARDS": "1", "AFTERWRITE_REDIS_SERVER": "x", "AFTERWRITE_POSTGRES_BIN": "x", "REDIS_URI": "x", "PATH": "x",
 	}))
-	require.Empty(t, config.Unknown(map[string]string{ // Kubernetes, for a service afterwrite-api
+	require.Empty(t, config.Unknown(map[string]string{ // as Kubernetes sets them for a service afterwrite-api
 		"AFTERWRITE_API_SERVICE_HOST": "10.0.0.1", "AFTERWRITE_API_SERVICE_PORT": "8080", "AFTERWRITE_API_SERVICE_PORT_HTTP": "8080",
 		"AFTERWRITE_API_PORT": "tcp://10.0.0.1:8080", "AFTERWRITE_API_PORT_8080_TCP": "tcp://10.0.0.1:8080",
 		"AFTERWRITE_API_PORT_8080_TCP_PROTO": "tcp", "AFTERWRITE_API_PORT_8080_TCP_ADDR": "10.0.0.1",
 	}))
 }
 
-func TestTheAdminTokenIsCheckedAndNotShown(t *testing.T) {
+func TestErrorDoesNotShowTheAdminToken(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"short", "fifteen-letters", "sixteen letters and a space", "tab\tin-the-middle-of-it", "sechzehn-Zeichen-ü", " "} {
 		_, err := config.FromMap(map[string]string{"AFTERWRITE_ADMIN_TOKEN": bad})
-		require.ErrorContains(t, err, "AFTERWRITE_ADMIN_TOKEN has ")
+		require.ErrorContains(t, err, "AFTERWRITE_ADMIN_TOKEN must have ")
 		require.NotContains(t, err.Error(), bad+"\"")
 		require.NotContains(t, err.Error(), "fifteen")
 		require.NotContains(t, err.Error(), "sixteen")

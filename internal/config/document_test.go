@@ -20,26 +20,30 @@ const documentHead = `<!-- Written by "go generate ./internal/config" from the t
 # Configuration
 
 Every process and every command reads its settings from environment variables. An empty variable counts as not set. The help of a
-command (` + "`afterwrite api --help`" + `) lists those that it reads.
+command (` + "`afterwrite api --help`" + `) lists the variables that it reads.
 
-- A value that cannot be read, or is out of bounds, keeps the process from starting. The error names the variable.
-- A variable that begins with AFTERWRITE_ but is not in this table has no effect. Each process and command logs a warning, with
+- If a value is not allowed, the process does not start. The error names the variable.
+- A variable that begins with AFTERWRITE_ but is not in this table has no effect. Each process and command logs a warning with
   the nearest known name.
 - Durations are numbers with a unit: 250ms, 1s, 10m, 24h.
 
-| variable | default | meaning | takes | since |
+| variable | default | meaning | allowed | since |
 | --- | --- | --- | --- | --- |
 `
 
 const documentTail = `
 "Since" is the first version that reads the variable.
 
-Read elsewhere: AFTERWRITE_REDIS_SERVER (the program redis-server) and AFTERWRITE_POSTGRES_BIN (the folder of postgres and initdb),
-where ` + "`afterwrite up`" + ` does not find them; PGSSLMODE and the other variables of libpq, for what DATABASE_URL leaves open; the other
-variables of OpenTelemetry (OTEL_...); NO_COLOR; GOGC and GOMEMLIMIT.
+Other variables that are read:
+
+- AFTERWRITE_REDIS_SERVER (the program redis-server) and AFTERWRITE_POSTGRES_BIN (the folder of postgres and initdb), if
+  ` + "`afterwrite up`" + ` does not find them
+- PGSSLMODE and the other variables of libpq, for settings that are not in DATABASE_URL
+- the other variables of OpenTelemetry (OTEL_...)
+- NO_COLOR, GOGC and GOMEMLIMIT
 `
 
-// document returns what docs/configuration.md has to be.
+// document returns the text of docs/configuration.md.
 func document() string {
 	var b strings.Builder
 	b.WriteString(documentHead)
@@ -51,7 +55,7 @@ func document() string {
 		return "`" + escape(text) + "`"
 	}
 	for _, v := range config.Variables() {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", code(v.Name), code(v.Default), escape(v.Help), escape(v.Takes), v.Since)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", code(v.Name), code(v.Default), escape(v.Help), escape(v.Allowed), v.Since)
 	}
 	b.WriteString(documentTail)
 	return b.String()

@@ -7,21 +7,20 @@ import (
 	"strings"
 )
 
-// keyValuePassword finds the password in lib/pq's key=value form, in quotes or without.
+// keyValuePassword matches the password in lib/pq's key=value form, quoted or not.
 var keyValuePassword = regexp.MustCompile(`(?i)\bpassword\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))`)
 
-// everyday are passwords that are words of the logs themselves, like those of docker-compose.yml. They, and those of fewer bytes
-// than minSecretBytes, are looked for only where a password stands: else hardly a line would be left whole.
+// everyday are passwords that are also common words in logs, such as those of docker-compose.yml. These, and passwords shorter than
+// minSecretBytes, are replaced only where the text has the form of a password.
 var everyday = []string{"afterwrite", "password", "postgres", "redis", "default"}
 
 const minSecretBytes = 4
 
-// bcryptHash finds the hash of a password in a list of users, also in one that a shell has bitten into.
+// bcryptHash matches a password hash in a list of users, also one that a shell has damaged by expanding its dollar signs.
 var bcryptHash = regexp.MustCompile(`\$2[a-z]?\$[^,:\s]+`)
 
-// Secrets returns what no log may show of an environment: the passwords in the URLs, as they are written there and as they are sent, the
-// token of the operators, the headers that open the collector of traces, and the hashes of the dashboard's users, in whichever of its
-// variables they were put. None is empty.
+// Secrets returns the texts that no log may show: the passwords in URLs, both encoded and decoded, the admin token, the headers of
+// the trace collector, and password hashes in any of the dashboard's variables. No text is empty.
 func Secrets(environment map[string]string) []string {
 	var secrets []string
 	add := func(candidates ...string) {
@@ -55,7 +54,7 @@ func Secrets(environment map[string]string) []string {
 	return secrets
 }
 
-// passwords finds those of an URL, also of one with a list of hosts, or one that package url cannot read, and of key=value pairs.
+// passwords returns the passwords in a URL or in key=value pairs. The URL may have several hosts, or be malformed.
 func passwords(text string) []string {
 	_, rest, found := strings.Cut(text, "://")
 	if !found {
@@ -74,8 +73,8 @@ func passwords(text string) []string {
 			all = append(all, decoded, url.QueryEscape(decoded), url.UserPassword("", decoded).String()[1:])
 		}
 	}
-	// To the last @: a password that somebody forgot to encode may hold one, or a slash, or a question mark. And to the last before
-	// the path, since an @ may be in what follows it.
+	// A password that is not encoded may contain @, / or ?, so it may end at the last @ of the URL. But the path may contain an @
+	// too, so it may also end at the last @ before the path.
 	add(userPassword(rest))
 	if end := strings.IndexAny(rest, "/?"); end >= 0 {
 		add(userPassword(rest[:end]))
@@ -90,7 +89,7 @@ func passwords(text string) []string {
 	return all
 }
 
-// userPassword is what stands between the first colon and the last @.
+// userPassword returns the text between the first colon and the last @.
 func userPassword(text string) string {
 	at := strings.LastIndex(text, "@")
 	if at < 0 {

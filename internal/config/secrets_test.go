@@ -39,7 +39,7 @@ func TestSecretsAreFoundInEveryForm(t *testing.T) {
 	require.Empty(t, config.Secrets(nil))
 }
 
-func TestSecretsThatAreWordsAreFoundWhereAPasswordStands(t *testing.T) {
+func TestSecretsHidesCommonWordsOnlyAsPasswords(t *testing.T) {
 	t.Parallel()
 	url := "postgres://afterwrite:afterwrite@h/afterwrite"
 	secrets := config.Secrets(map[string]string{"DATABASE_URL": url, "REDIS_URL": "redis://:a@h"})

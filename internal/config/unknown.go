@@ -9,19 +9,19 @@ import (
 
 const ownPrefix = "AFTERWRITE_"
 
-// elsewhere are variables of this program that other packages read.
+// elsewhere are the AFTERWRITE_ variables that other packages read.
 var elsewhere = []string{"AFTERWRITE_REDIS_SERVER", "AFTERWRITE_POSTGRES_BIN"}
 
-// serviceLink matches "name=value" of what Kubernetes adds to the environment for a service whose name begins with "afterwrite".
+// serviceLink matches "name=value" of the variables that Kubernetes sets for a service named afterwrite-something.
 var serviceLink = regexp.MustCompile(`^[A-Z0-9_]+(_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)|_PORT=[a-z]+://)`)
 
-// Mistyped is a variable that looks like one of this program but has no effect.
+// Mistyped is a variable that begins with AFTERWRITE_ but has no effect.
 type Mistyped struct {
 	Name    string
-	Nearest string // the known name that is most like it
+	Nearest string // the most similar known name
 }
 
-// Unknown returns the variables of environment whose names begin with AFTERWRITE_ and that nothing reads, in order.
+// Unknown returns the variables of environment that begin with AFTERWRITE_ and that nothing reads, sorted by name.
 func Unknown(environment map[string]string) []Mistyped {
 	known := slices.Clone(elsewhere)
 	for _, v := range Variables() {
@@ -38,7 +38,7 @@ func Unknown(environment map[string]string) []Mistyped {
 	return unknown
 }
 
-// distance is how many bytes have to be added, removed or replaced to make b of a.
+// distance returns the Levenshtein distance of a and b in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -14,19 +14,19 @@ import (
 	"github.com/caarlos0/env/v11"
 )
 
-// Variable is an environment variable, as the tags of its field describe it.
+// Variable describes an environment variable. It is read from the tags of a field of Config.
 type Variable struct {
 	Name    string
 	Default string
-	Takes   string // its bounds; "" where there are none
-	Help    string // what it means
+	Allowed string // its allowed values; "" if there is no limit
+	Help    string // its meaning
 	Since   string // the first version that reads it
 
-	like  string // an example
-	field reflect.StructField
+	example string
+	field   reflect.StructField
 }
 
-// firstVersion is the Since of what has always been there.
+// firstVersion is the default of Since.
 const firstVersion = "0.1"
 
 // Variables returns every variable, in the order in which help and documents list them.
@@ -38,24 +38,24 @@ func Variables() []Variable {
 			continue
 		}
 		v := Variable{
-			Name: tag("env"), Default: tag("envDefault"), Takes: tag("takes"), Help: tag("help"), Since: tag("since"),
-			like: tag("like"), field: field,
+			Name: tag("env"), Default: tag("envDefault"), Allowed: tag("allowed"), Help: tag("help"), Since: tag("since"),
+			example: tag("example"), field: field,
 		}
 		if v.Since == "" {
 			v.Since = firstVersion
 		}
-		if v.like == "" {
-			v.like = v.Default
+		if v.example == "" {
+			v.example = v.Default
 		}
 		if field.Type.Kind() == reflect.Bool {
-			v.Takes = "true or false"
+			v.Allowed = "true or false"
 		}
 		all = append(all, v)
 	}
 	return all
 }
 
-// mistake returns the error for a variable that holds given.
+// mistake returns the error for a variable whose value, given, is not allowed.
 func (v Variable) mistake(given string) error {
 	kind := ""
 	switch {
@@ -64,10 +64,13 @@ func (v Variable) mistake(given string) error {
 	case v.field.Type.Kind() == reflect.Int, v.field.Type.Kind() == reflect.Int64:
 		kind = "a whole number of "
 	}
-	return fmt.Errorf("%s is %q: it takes %s%s, like %s", v.Name, given, kind, v.Takes, v.like)
+	if strings.Contains(v.Allowed, "|") {
+		kind = "one of "
+	}
+	return fmt.Errorf("%s must be %s%s, such as %s; it is %q", v.Name, kind, v.Allowed, v.example, given)
 }
 
-// unreadable returns what is wrong with the variables that err, of package env, is about.
+// unreadable converts an error of package env, which has one error for each variable that it cannot parse.
 func unreadable(err error, environment map[string]string) error {
 	aggregate, ok := errors.AsType[env.AggregateError](err)
 	if !ok {
@@ -93,7 +96,7 @@ var (
 	schema       = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 )
 
-// validate checks what c holds against the bounds of each variable.
+// validate checks the value of each variable.
 func (c Config) validate(environment map[string]string) error {
 	var errs []error
 	for _, v := range Variables() {
@@ -105,28 +108,28 @@ func (c Config) validate(environment map[string]string) error {
 	return errors.Join(append(errs, secret("AFTERWRITE_ADMIN_TOKEN", c.AdminToken))...)
 }
 
-// allows reports whether value is within the bounds of the variable.
+// allows reports whether the variable may have value.
 func (v Variable) allows(value reflect.Value) bool {
 	switch {
 	case value.CanInt():
-		bounds := numberBounds.FindStringSubmatch(v.Takes)
+		bounds := numberBounds.FindStringSubmatch(v.Allowed)
 		return value.Int() >= v.number(bounds[1]) && value.Int() <= v.number(bounds[2])
 	case value.Kind() != reflect.String:
 		return true
-	case v.Takes == "host:port":
+	case v.Allowed == "host:port":
 		_, _, err := net.SplitHostPort(value.String())
 		return err == nil
-	case strings.Contains(v.Takes, "|"):
-		return slices.Contains(strings.Split(v.Takes, "|"), value.String())
+	case strings.Contains(v.Allowed, "|"):
+		return slices.Contains(strings.Split(v.Allowed, "|"), value.String())
 	case v.field.Name == "Namespace":
 		return value.String() == "" || namespace.MatchString(value.String())
 	case v.field.Name == "Schema":
-		return schema.MatchString(value.String()) && !strings.HasPrefix(value.String(), "pg_") // those are Postgres's own
+		return schema.MatchString(value.String()) && !strings.HasPrefix(value.String(), "pg_") // reserved by Postgres
 	}
 	return true
 }
 
-// number reads a bound; a test sees to it that all can be read.
+// number parses a bound. A test checks that all bounds can be parsed.
 func (v Variable) number(text string) int64 {
 	if v.field.Type == reflect.TypeFor[time.Duration]() {
 		d, _ := time.ParseDuration(text)
@@ -136,20 +139,21 @@ func (v Variable) number(text string) int64 {
 	return n
 }
 
-// minSecret is the shortest secret: 16 random letters and digits are 95 bits, and no word has as many.
+// minSecret is the length of the shortest secret: 16 random letters and digits have 95 bits, far more than a word.
 const minSecret = 16
 
-// secret checks a token without showing it: none, or one that fits in a header as it is.
+// secret checks a token that is sent in a header. Its errors do not show the token.
 func secret(name, value string) error {
 	if value == "" {
 		return nil
 	}
 	if len(value) < minSecret {
-		return fmt.Errorf("%s has %d characters: it takes at least %d, like those of `openssl rand -hex 16`", name, len(value), minSecret)
+		return fmt.Errorf("%s must have at least %d characters, such as the output of `openssl rand -hex 16`; it has %d",
+			name, minSecret, len(value))
 	}
 	for _, r := range value {
 		if r <= ' ' || r > '~' {
-			return fmt.Errorf("%s has a character that is not visible ASCII: it takes letters, digits and the like, and no spaces", name)
+			return fmt.Errorf("%s must have only visible ASCII characters and no spaces", name)
 		}
 	}
 	return nil
