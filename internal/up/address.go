@@ -8,14 +8,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
-// place is where one process listens.
+// place is the address of one process.
 type place struct {
-	process  string // its subcommand
-	variable string // that moves it
+	process  string // the subcommand
+	variable string // the variable that sets the address
 	addr     string
 }
 
-// places are the addresses of the four processes. PORT is for the one that the outside world talks to.
+// places returns the addresses of the four processes. PORT applies to the api only.
 func places(c config.Config) []place {
 	api := place{process: "api", variable: "AFTERWRITE_API_ADDR", addr: c.Addr(c.APIAddr)}
 	if c.Port != 0 {
@@ -29,8 +29,8 @@ func places(c config.Config) []place {
 	}
 }
 
-// checkFree makes sure that every place can be listened on, all at the same time, before anything is started. A port of
-// 0 becomes one that is free now. Somebody else may still take one before the process does; then that process says so.
+// checkFree returns an error unless all places can be listened on at the same time. It replaces port 0 by a free port. Another
+// program may still take a port before the process listens; then that process reports it.
 func checkFree(all []place) error {
 	listeners := make([]net.Listener, 0, len(all))
 	defer func() {
@@ -41,7 +41,7 @@ func checkFree(all []place) error {
 	for i, one := range all {
 		for _, other := range all[:i] {
 			if one.addr == other.addr && !anyPort(other.addr) {
-				return fmt.Errorf("%s and %s are both %s: set one of them to another address", other.variable, one.variable, other.addr)
+				return fmt.Errorf("%s and %s must differ; both are %s", other.variable, one.variable, other.addr)
 			}
 		}
 	}
@@ -58,13 +58,13 @@ func checkFree(all []place) error {
 	return nil
 }
 
-// anyPort reports whether the port is left to the system.
+// anyPort reports whether the system chooses the port.
 func anyPort(addr string) bool {
 	_, port, err := net.SplitHostPort(addr)
 	return err == nil && (port == "0" || port == "")
 }
 
-// url is the place's address as this machine reaches it.
+// url returns the URL of the place on this machine.
 func (p place) url() string {
 	host, port, err := net.SplitHostPort(p.addr)
 	if err != nil {

@@ -17,7 +17,7 @@ func load(t *testing.T, environment map[string]string) config.Config {
 	return c
 }
 
-func TestATakenPortIsNamedWithItsVariable(t *testing.T) {
+func TestErrorForATakenPortNamesItsVariable(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -29,9 +29,9 @@ func TestATakenPortIsNamedWithItsVariable(t *testing.T) {
 		": the port is taken: stop what uses it, or set AFTERWRITE_SCHEDULER_ADDR to another address")
 }
 
-func TestTheSameAddressTwiceIsNamedWithBothVariables(t *testing.T) {
+func TestErrorForTheSameAddressNamesBothVariables(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0") // that somebody else has it too is not what is wrong
+	taken, err := net.Listen("tcp", "127.0.0.1:0") // the port is also taken, but the error is about the variables
 	require.NoError(t, err)
 	defer taken.Close()
 	all := places(anywhere(t))
@@ -39,11 +39,10 @@ func TestTheSameAddressTwiceIsNamedWithBothVariables(t *testing.T) {
 
 	err = checkFree(all)
 
-	require.EqualError(t, err, "AFTERWRITE_API_ADDR and AFTERWRITE_DASHBOARD_ADDR are both "+all[0].addr+
-		": set one of them to another address")
+	require.EqualError(t, err, "AFTERWRITE_API_ADDR and AFTERWRITE_DASHBOARD_ADDR must differ; both are "+all[0].addr)
 }
 
-func TestPort0BecomesAFreeOne(t *testing.T) {
+func TestPort0IsReplacedByAFreePort(t *testing.T) {
 	t.Parallel()
 	all := places(anywhere(t))
 
@@ -56,7 +55,7 @@ func TestPort0BecomesAFreeOne(t *testing.T) {
 	}
 }
 
-func TestPORTIsForTheAPI(t *testing.T) {
+func TestPORTAppliesToTheAPIOnly(t *testing.T) {
 	t.Parallel()
 	all := places(load(t, map[string]string{"PORT": "9999"}))
 
@@ -65,11 +64,12 @@ func TestPORTIsForTheAPI(t *testing.T) {
 	require.Equal(t, "127.0.0.1:8082", all[1].addr)
 }
 
-func TestChildrenGetTheAddressesThatWereDecidedAndNotPORT(t *testing.T) {
+func TestChildrenGetTheChosenAddressesInsteadOfPORT(t *testing.T) {
 	t.Parallel()
 	c := load(t, map[string]string{"PORT": "9999", "REDIS_URL": "redis://here", "DATABASE_URL": "postgres://here"})
 
-	env := childEnv([]string{"PATH=/bin", "PORT=9999", "AFTERWRITE_API_ADDR=other:1", "REDIS_URL=", "ODD"}, c, places(c))
+	env := childEnv([]string{"PATH=/bin", "PORT=9999", "AFTERWRITE_API_ADDR=other:1", "REDIS_URL=", "ODD", "AFTERWRITE_TYPO=1"},
+		c, places(c))
 	slices.Sort(env)
 
 	require.Equal(t, []string{
@@ -79,7 +79,7 @@ func TestChildrenGetTheAddressesThatWereDecidedAndNotPORT(t *testing.T) {
 	}, env)
 }
 
-// anywhere is a configuration on ports that the system chooses.
+// anywhere returns a configuration with ports that the system chooses.
 func anywhere(t *testing.T) config.Config {
 	t.Helper()
 	return load(t, map[string]string{

@@ -9,10 +9,11 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// exampleKey is the counter of the lines to try. It has a colon, so that its percent-encoding is seen.
+// exampleKey is the counter in the example commands. It has a colon to show its percent-encoding.
 const exampleKey counter.Key = "page:home"
 
-// banner says where everything is, and gives lines to copy. It has no prefix and no password in it.
+// banner lists the addresses and some example commands. It contains no password, and its lines have no prefix, so that they can
+// be copied.
 func (u *up) banner() []byte {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, "\nafterwrite is up. Ctrl-C stops it; counters are kept.")
@@ -34,7 +35,7 @@ func (u *up) banner() []byte {
 	return b.Bytes()
 }
 
-// psql is the command without its statement. The private server's password is read from its file.
+// psql returns the psql command without a statement. It reads the password of the private server from its file.
 func (u *up) psql() string {
 	postgres := u.servers.postgres
 	if postgres == nil {
@@ -57,10 +58,10 @@ func (u *up) redisCLI() string {
 	return fmt.Sprintf(`REDISCLI_AUTH="$(cat %s)" redis-cli -p %s`, shellQuote(passwordFile(redis.Dir())), port)
 }
 
-// passwordFile is where package local keeps a server's password, mode 0600.
+// passwordFile returns the file in which package local keeps a server's password, mode 0600.
 func passwordFile(dir string) string { return filepath.Join(dir, "password") }
 
-// shellQuote leaves alone what needs no quotes, so that the lines stay readable.
+// shellQuote quotes a path for a shell, if necessary.
 func shellQuote(path string) string {
 	plain := func(r rune) bool {
 		return r == '/' || r == '.' || r == '-' || r == '_' ||

@@ -1,7 +1,7 @@
-// Package up is `afterwrite up`: the whole of afterwrite from one command, for trying it out and for development.
+// Package up implements `afterwrite up`, which runs all of afterwrite with one command, for trials and development.
 //
-// It starts a private Redis and a private Postgres where no others are given, brings the schema up to date, and runs the
-// api, the worker, the scheduler and the dashboard as the processes that they are in production, each a child of its own.
-// Told to stop, it stops them in the order in which nothing is lost: first the api, then a last flush, then the others,
-// then the servers. It leaves no process and no lock behind, and the next run finds the data again.
+// It starts a private Redis and a private Postgres unless others are configured, applies the migrations, and starts the api, the
+// worker, the scheduler and the dashboard as child processes. When it is told to stop, it stops them in an order that loses
+// nothing: the api, a last flush, the other processes, the servers. No process and no lock remains, and the next run uses the
+// same data.
 package up

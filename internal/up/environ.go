@@ -6,10 +6,19 @@ import (
 	"github.com/afterwrite/afterwrite/internal/config"
 )
 
-// childEnv is environ with the addresses that were decided here. PORT is taken out: it would move all four processes to
-// the same port.
+// childEnv returns environ with the addresses of this run. It leaves out PORT, which would give all four processes the same port, and
+// variables that nothing reads: `up` has warned about them, and each child would do so again.
 func childEnv(environ []string, c config.Config, all []place) []string {
 	decided := map[string]string{"REDIS_URL": c.RedisURL, "DATABASE_URL": c.DatabaseURL}
+	given := make(map[string]string, len(environ))
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		given[name] = value
+	}
+	dropped := map[string]bool{"PORT": true}
+	for _, v := range config.Unknown(given) {
+		dropped[v.Name] = true
+	}
 	for _, p := range all {
 		variable := p.variable
 		if variable == "PORT" {
@@ -21,7 +30,7 @@ func childEnv(environ []string, c config.Config, all []place) []string {
 	env := make([]string, 0, len(environ)+len(decided))
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if _, ours := decided[name]; !ours && name != "PORT" {
+		if _, ours := decided[name]; !ours && !dropped[name] {
 			env = append(env, entry)
 		}
 	}

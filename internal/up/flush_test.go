@@ -16,7 +16,7 @@ type drained struct {
 	err        error
 }
 
-// lastFlushOf runs the last flush with drains that give these results, the last one again and again.
+// lastFlushOf runs the last flush with drains that return these results. The last result is repeated.
 func lastFlushOf(t *testing.T, results ...drained) (outcome string, calls int) {
 	t.Helper()
 	u := &up{migrated: true, Options: Options{
@@ -29,7 +29,7 @@ func lastFlushOf(t *testing.T, results ...drained) (outcome string, calls int) {
 	return u.lastFlush(t.Context()), calls
 }
 
-func TestTheLastFlushGoesOnUntilNothingIsLeft(t *testing.T) {
+func TestLastFlushDrainsUntilNothingIsDirty(t *testing.T) {
 	t.Parallel()
 	outcome, calls := lastFlushOf(t, drained{rows: 5, left: 3}, drained{rows: 3, left: 0})
 
@@ -37,23 +37,23 @@ func TestTheLastFlushGoesOnUntilNothingIsLeft(t *testing.T) {
 	require.Equal(t, 2, calls)
 }
 
-func TestTheLastFlushLeavesWhatCannotBeFlushed(t *testing.T) {
+func TestLastFlushStopsAfterSeveralDrainsWithoutProgress(t *testing.T) {
 	t.Parallel()
 	outcome, calls := lastFlushOf(t, drained{rows: 5, left: 2}, drained{rows: 0, left: 2})
 
-	require.Contains(t, outcome, "2 counters are still in Redis only")
+	require.Contains(t, outcome, "2 counters are still dirty in Redis")
 	require.Equal(t, 1+drainIdle, calls)
 }
 
-func TestTheLastFlushSaysWhyItFailed(t *testing.T) {
+func TestLastFlushReportsItsError(t *testing.T) {
 	t.Parallel()
 	outcome, _ := lastFlushOf(t, drained{left: 2, err: errors.New("postgres is unavailable")})
 
 	require.Contains(t, outcome, "postgres is unavailable")
-	require.Contains(t, outcome, "the next `afterwrite up` goes on with it")
+	require.Contains(t, outcome, "the next `afterwrite up` flushes them")
 }
 
-func TestThereIsNoLastFlushBeforeThereIsASchema(t *testing.T) {
+func TestNoLastFlushBeforeTheMigration(t *testing.T) {
 	t.Parallel()
 	require.Empty(t, (&up{}).lastFlush(t.Context()))
 }

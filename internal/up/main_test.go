@@ -13,8 +13,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// childVariable turns the test binary into one of the processes that `up` starts. Its value names behaviours, such as
-// "worker:crash api:deaf".
+// childVariable makes the test binary behave like a process that `up` starts. Its value lists deviations, such as "worker:crash
+// api:deaf".
 const childVariable = "UP_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// runChild is a process that is ready at once and ends when it is told to.
+// runChild acts as a process that is ready at once and ends at SIGTERM, but for the deviations in behaviour.
 func runChild(name, behaviour string) int {
 	does := func(what string) bool { return strings.Contains(behaviour, name+":"+what) }
 	say("pid", os.Getpid())
@@ -36,7 +36,7 @@ func runChild(name, behaviour string) int {
 	signal.Notify(told, syscall.SIGTERM)
 	if does("deaf") {
 		say("deaf")
-		select {} // the signal is taken, and nothing follows
+		select {} // ignores the signal
 	}
 
 	mux := http.NewServeMux()

@@ -10,7 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-// readyPatience bounds the start of the processes; it is longer than they themselves wait for Redis.
+// readyPatience bounds the start of the processes. It is longer than a process waits for Redis.
 const readyPatience = 45 * time.Second
 
 // child is one of the four processes.
@@ -20,8 +20,8 @@ type child struct {
 	name string
 }
 
-// startProcess runs the program's own subcommand name. On Linux the process gets a SIGTERM when this one dies, and may still
-// finish what it has acknowledged; elsewhere it goes on after a kill -9 of `up`, and the next `up` says that its port is taken.
+// startProcess starts the subcommand name of the executable. On Linux the kernel sends it SIGTERM if this process dies, so it can
+// still finish its requests. Elsewhere it survives a kill -9 of `up`, and the next `up` reports that its port is taken.
 func startProcess(executable, name string, env []string, out *stream) (*child, error) {
 	started, err := local.Program{
 		Name: "the " + name, Path: executable, Args: []string{name}, Env: env, Log: out,
@@ -33,12 +33,12 @@ func startProcess(executable, name string, env []string, out *stream) (*child, e
 	return &child{Process: started, name: name}, nil
 }
 
-// unexpected is the error of a process that ended without being told to.
+// unexpected returns the error for a process that ended without being told to.
 func (c *child) unexpected() error {
 	return fmt.Errorf("the %s ended with %s: its last lines are above", c.name, c.State())
 }
 
-// awaitReady asks every process's /readyz until all have said yes. A process that ends instead is an error at once.
+// awaitReady polls the /readyz of every process until all answer 200. If a process ends, it returns an error at once.
 func (u *up) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()

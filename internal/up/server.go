@@ -13,17 +13,17 @@ import (
 // serverStop bounds the end of both private servers together.
 const serverStop = 15 * time.Second
 
-// maxMemory of the private Redis: a million counters take about a quarter of it.
+// maxMemory is the maxmemory of the private Redis. A million counters need about a quarter of it.
 const maxMemory = "1gb"
 
-// servers are Redis and Postgres: private ones, or those that the environment names, which are left alone.
+// servers are the private Redis and Postgres.
 type servers struct {
-	redis    *local.Redis    // nil: REDIS_URL
-	postgres *local.Postgres // nil: DATABASE_URL
+	redis    *local.Redis    // nil if REDIS_URL is set
+	postgres *local.Postgres // nil if DATABASE_URL is set
 	unlock   func() error
 }
 
-// newServers makes this process the only user of c.DataDir, unless it needs none.
+// newServers locks c.DataDir if a private server is needed.
 func newServers(c config.Config) (*servers, error) {
 	s := &servers{unlock: func() error { return nil }}
 	if c.RedisURL != "" && c.DatabaseURL != "" {
@@ -37,7 +37,7 @@ func newServers(c config.Config) (*servers, error) {
 	return s, nil
 }
 
-// start starts what the environment does not name, with its data in c.DataDir, and sets its URL in c.
+// start starts the private servers, with their data in c.DataDir, and sets their URLs in c.
 func (s *servers) start(ctx context.Context, c *config.Config, say func(format string, args ...any)) (err error) {
 	if c.RedisURL == "" {
 		dir := filepath.Join(c.DataDir, "redis")
@@ -62,7 +62,7 @@ func (s *servers) start(ctx context.Context, c *config.Config, say func(format s
 	return nil
 }
 
-// redisDone is closed when the private Redis has ended; never for one that is not ours.
+// redisDone returns a channel that is closed when the private Redis ends; nil if there is none.
 func (s *servers) redisDone() <-chan struct{} {
 	if s.redis == nil {
 		return nil
@@ -70,7 +70,7 @@ func (s *servers) redisDone() <-chan struct{} {
 	return s.redis.Done()
 }
 
-// postgresDone is redisDone for Postgres.
+// postgresDone returns a channel that is closed when the private Postgres ends; nil if there is none.
 func (s *servers) postgresDone() <-chan struct{} {
 	if s.postgres == nil {
 		return nil
@@ -78,7 +78,7 @@ func (s *servers) postgresDone() <-chan struct{} {
 	return s.postgres.Done()
 }
 
-// stop ends the private servers, Postgres first, and gives the folder back. It does so even when ctx is done.
+// stop stops the private servers, Postgres first, and unlocks the folder, even if ctx is done.
 func (s *servers) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverStop)
 	defer cancel()

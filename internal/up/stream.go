@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	// nameWidth is that of the longest name of a process, scheduler and dashboard.
+	// nameWidth is the width of the longest names, scheduler and dashboard.
 	nameWidth = 9
 
-	// maxLine bounds what is kept of a line whose end has not come; a longer one is cut into several.
+	// maxLine bounds the memory for an incomplete line. A longer line is split.
 	maxLine = 64 << 10
 )
 
-// palette are the colours of the names: ANSI (ECMA-48 SGR), legible on dark and light grounds.
+// palette are the ANSI colours (ECMA-48 SGR) of the names. They are legible on dark and light backgrounds.
 var palette = []int{36, 33, 35, 32, 34, 31}
 
-// console is an output that many processes write to, whole lines at a time. It is safe for concurrent use.
+// console merges the output of several processes, line by line. It is safe for concurrent use.
 type console struct {
 	mu     sync.Mutex
 	out    io.Writer
@@ -48,21 +48,20 @@ func (c *console) stream(name string) *stream {
 	return &stream{console: c, prefix: prefix}
 }
 
-// write is the one place where anything is written. A reader that has gone (up | head) must not keep the processes from
-// being stopped in order, so its error counts for nothing.
+// write writes to the output. It ignores errors: if the reader has gone (up | head), the processes must still be stopped in order.
 func (c *console) write(text []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, _ = c.out.Write(text)
 }
 
-// stream is one process's part of a console. Its two pipes write to it from different goroutines.
+// stream is the output of one process on a console. It is safe for concurrent use: stdout and stderr are copied by two goroutines.
 type stream struct {
 	console *console
 	prefix  string
 
 	mu      sync.Mutex
-	partial []byte // a line without its end
+	partial []byte // an incomplete line
 }
 
 // Write implements io.Writer. It never fails.
@@ -85,7 +84,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	}
 }
 
-// Close writes what has no end of line yet.
+// Close writes the incomplete line, if any.
 func (s *stream) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +95,7 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// sayf writes one line of up's own.
+// sayf writes one line.
 func (s *stream) sayf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

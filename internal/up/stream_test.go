@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLinesHaveTheirProcessBeforeThem(t *testing.T) {
+func TestLinesBeginWithTheirProcess(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	c := newConsole(&out)
@@ -25,7 +25,7 @@ func TestLinesHaveTheirProcessBeforeThem(t *testing.T) {
 	require.Equal(t, "api       | one\nscheduler | three\napi       | two\napi       | last\n", out.String())
 }
 
-func TestALineWithoutAnEndIsCutAndNotKeptForEver(t *testing.T) {
+func TestLongLinesAreSplit(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	s := newConsole(&out).stream("api")
@@ -40,7 +40,7 @@ func TestALineWithoutAnEndIsCutAndNotKeptForEver(t *testing.T) {
 	require.Equal(t, "api       | b", lines[3])
 }
 
-func TestNamesAreColouredOnATerminalOnly(t *testing.T) {
+func TestNamesAreColouredOnlyOnATerminal(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	c := newConsole(&out)

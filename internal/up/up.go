@@ -10,25 +10,25 @@ import (
 	"github.com/afterwrite/afterwrite/internal/config"
 )
 
-// Options are what Run needs. All are required.
+// Options configure Run. All are required.
 type Options struct {
 	Config config.Config
-	// Executable is the program whose subcommands api, worker, scheduler and dashboard are started.
+	// Executable is the program that has the subcommands api, worker, scheduler and dashboard.
 	Executable string
-	// Environ is the environment that the children get, besides what Run decides: os.Environ.
+	// Environ is the environment of the children, such as os.Environ. Run replaces the addresses.
 	Environ []string
-	// Out takes the lines of all processes.
+	// Out gets the output of all processes.
 	Out io.Writer
-	// Migrate brings c.DatabaseURL and c.RedisURL up to date, and sets c.Shards to what Redis has.
+	// Migrate migrates c.DatabaseURL and c.RedisURL, and sets c.Shards to the number of shards that Redis has.
 	Migrate func(ctx context.Context, c *config.Config) error
-	// Drain flushes what is dirty in c.RedisURL to c.DatabaseURL, once, and says how many rows Postgres took and how many
-	// keys are still dirty.
+	// Drain flushes the dirty counters of c.RedisURL to c.DatabaseURL once. It returns how many rows it wrote, and how many keys
+	// are still dirty.
 	Drain func(ctx context.Context, c config.Config) (rows, left int64, err error)
 }
 
-// Run starts everything, says where it is, and blocks until ctx is done or one of the processes ends; then it stops
-// everything in order, which takes up to about 50 s when nothing goes well. It returns nil when it was told to stop, and
-// otherwise what went wrong, in one line that says what to do. Nothing is left running in any case.
+// Run starts everything, prints the addresses, and blocks until ctx is done or one of the processes ends. Then it stops everything in
+// order, which takes at most about 50 s. It returns nil if ctx is done, and otherwise an error of one line that tells the user
+// what to do. Nothing is left running in either case.
 func Run(ctx context.Context, options Options) error {
 	console := newConsole(options.Out)
 	u := &up{Options: options, console: console, say: console.stream("up").sayf}
@@ -38,7 +38,7 @@ func Run(ctx context.Context, options Options) error {
 		err = u.wait(ctx)
 	}
 	if ctx.Err() != nil {
-		err = nil // what failed because it was told to stop has not failed
+		err = nil // the stop caused the error
 	}
 	return errors.Join(err, u.stop(ctx))
 }
@@ -52,8 +52,8 @@ type up struct {
 	servers   *servers
 	places    []place
 	processes map[string]*child // by subcommand
-	started   bool              // there may be something to stop
-	migrated  bool              // there may be something to flush
+	started   bool              // servers may be running
+	migrated  bool              // counters may be dirty
 }
 
 // start returns when every process is ready.
@@ -120,21 +120,21 @@ func (u *up) wait(ctx context.Context) error {
 	}
 }
 
-// Bounds of the parts of a stop.
+// Time limits for the steps of a stop.
 const (
-	apiPatience     = 10 * time.Second // the api gives the requests under way 10 s
+	apiPatience     = 10 * time.Second // the api's own limit for requests in progress
 	drainPatience   = 10 * time.Second
-	processPatience = 12 * time.Second // a worker gives its tasks 8 s, and then a little
+	processPatience = 12 * time.Second // a worker's own limit for its tasks is 8 s
 )
 
-// stop ends what was started, in the order in which nothing is lost: no new writes, the last flush, everything else.
+// stop stops the api, flushes a last time, and stops the other processes and the servers.
 func (u *up) stop(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	switch {
 	case u.servers == nil:
 		return nil
 	case !u.started:
-		return u.servers.stop(ctx) // gives the folder back
+		return u.servers.stop(ctx) // unlocks the folder
 	}
 	if u.processes != nil {
 		u.say("stopping: the api, a last flush, the other processes")
@@ -147,7 +147,7 @@ func (u *up) stop(ctx context.Context) error {
 	return err
 }
 
-// stopProcesses signals the named processes in order, and waits for all of them.
+// stopProcesses stops the named processes at the same time, and waits for all of them.
 func (u *up) stopProcesses(ctx context.Context, patience time.Duration, names ...string) {
 	ended := make(chan struct{}, len(names))
 	for _, name := range names {
@@ -169,14 +169,14 @@ func (u *up) stopProcesses(ctx context.Context, patience time.Duration, names ..
 }
 
 const (
-	// drainPause is the wait between two drains: a worker may hold some shards for a moment.
+	// drainPause is the pause between two drains. A worker may hold the leases of some shards for a moment.
 	drainPause = 200 * time.Millisecond
-	// drainIdle is how many drains in a row may change nothing before the rest is left: keys that wait for a retry, for
-	// example, do not become fewer.
+	// drainIdle is the number of consecutive drains without progress after which the last flush gives up. Keys that wait for a
+	// retry, for example, stay dirty.
 	drainIdle = 5
 )
 
-// lastFlush brings to Postgres what is dirty, and returns how that went, as the end of a sentence.
+// lastFlush flushes the dirty counters, and returns the outcome as the end of a sentence.
 func (u *up) lastFlush(ctx context.Context) string {
 	if !u.migrated {
 		return ""
@@ -205,11 +205,11 @@ func (u *up) lastFlush(ctx context.Context) string {
 func flushOutcome(flushed, left int64, err error) string {
 	switch {
 	case err != nil:
-		return fmt.Sprintf(": the last flush brought %d rows to Postgres and failed then (%v); what is left is in Redis, "+
-			"and the next `afterwrite up` goes on with it", flushed, err)
+		return fmt.Sprintf(": the last flush wrote %d rows to Postgres and then failed (%v); the other counters are still dirty in "+
+			"Redis, and the next `afterwrite up` flushes them", flushed, err)
 	case left > 0:
-		return fmt.Sprintf(": the last flush brought %d rows to Postgres; %d counters are still in Redis only, "+
-			"and the next `afterwrite up` goes on with them", flushed, left)
+		return fmt.Sprintf(": the last flush wrote %d rows to Postgres; %d counters are still dirty in Redis, "+
+			"and the next `afterwrite up` flushes them", flushed, left)
 	default:
 		return fmt.Sprintf(": Postgres has every counter (rows in the last flush: %d)", flushed)
 	}

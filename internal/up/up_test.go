@@ -22,7 +22,7 @@ import (
 
 const patience = 30 * time.Second
 
-// output is what `up` prints. It may be written to and looked at by many.
+// output collects what `up` prints. It is safe for concurrent use.
 type output struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
@@ -64,7 +64,7 @@ func (o *output) waitFor(t *testing.T, text string) {
 	}
 }
 
-// testBundle is a run of `up` whose processes are this test binary, on servers that it does not have to start.
+// testBundle is a run of `up` whose processes are this test binary. It starts no servers.
 type testBundle struct {
 	options Options
 	out     *output
@@ -136,7 +136,7 @@ func TestUpStopsTheAPIThenFlushesThenStopsTheOthers(t *testing.T) {
 	require.True(t, strings.HasSuffix(text, "up        | stopped: Postgres has every counter (rows in the last flush: 12)\n"), text)
 }
 
-func TestUpSaysWhereEverythingIsAndWhatToTry(t *testing.T) {
+func TestUpPrintsAddressesAndExampleCommands(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "")
 	b.start(t)
@@ -189,7 +189,7 @@ func TestUpCanBeStoppedWhileItStarts(t *testing.T) {
 	require.NotContains(t, b.out.String(), "Try it")
 }
 
-func TestWhatTheMigrationSaysIsReturned(t *testing.T) {
+func TestAnErrorOfTheMigrationIsReturned(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "")
 	b.options.Migrate = func(context.Context, *config.Config) error { return errors.New("migrate: no such database") }
@@ -199,7 +199,7 @@ func TestWhatTheMigrationSaysIsReturned(t *testing.T) {
 	require.NotContains(t, b.out.String(), "pid")
 }
 
-func TestAFolderInUseIsNamedBeforeAnythingIsStarted(t *testing.T) {
+func TestNothingIsStartedIfTheFolderIsInUse(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "")
 	b.options.Config.RedisURL = ""
@@ -213,7 +213,7 @@ func TestAFolderInUseIsNamedBeforeAnythingIsStarted(t *testing.T) {
 	require.Empty(t, b.out.String())
 }
 
-func TestAFolderThatCannotBeMadeIsNamed(t *testing.T) {
+func TestErrorForAnUnusableFolderNamesTheVariable(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "")
 	b.options.Config.RedisURL = ""
@@ -225,7 +225,7 @@ func TestAFolderThatCannotBeMadeIsNamed(t *testing.T) {
 	require.ErrorContains(t, err, "AFTERWRITE_DATA_DIR")
 }
 
-func TestThePathsOfTheLinesToTryAreQuoted(t *testing.T) {
+func TestPathsInExampleCommandsAreQuoted(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "/srv/.afterwrite/redis.sock", shellQuote("/srv/.afterwrite/redis.sock"))
 	require.Equal(t, `'/my files/it'\''s'`, shellQuote("/my files/it's"))
@@ -246,7 +246,7 @@ func TestAProcessThatDoesNotStopIsKilled(t *testing.T) {
 	require.ErrorContains(t, p.unexpected(), "signal: killed")
 }
 
-func TestAProgramThatIsNotThereIsAnError(t *testing.T) {
+func TestAMissingExecutableIsAnError(t *testing.T) {
 	t.Parallel()
 	_, err := startProcess("/nowhere/afterwrite", "api", nil, newConsole(newOutput()).stream("api"))
 	require.ErrorContains(t, err, "start the api")
