@@ -45,6 +45,12 @@ test: promtool ## Run every test, against real servers and in a real browser
 	@test -n "$(RACE)" || echo "test: no C compiler, so without the race detector"
 	go test $(RACE) -count=1 -parallel 4 -timeout 6m ./...
 
+# Go caches the results of packages that have not changed; the race detector, the browser and the rigs are for `make test`.
+.PHONY: test-fast
+test-fast: promtool ## Run the tests of the product alone, for daily work: no browser, no end-to-end tests, no race detector
+	@deploy/setup.sh
+	go test -parallel 8 -timeout 3m $$(go list ./... | grep -vE '/(proof|dashboard/browser)(/|$$)')
+
 .PHONY: bench-test
 bench-test: ## Test what `make bench` does with wrk and webdis, which it installs
 	@deploy/setup.sh bench
