@@ -27,20 +27,20 @@ type application struct {
 	writes   []*Write
 	outcomes []*Outcome
 
-	// group sorts the writes: those of one key follow each other in their order, and so do the keys of one shard.
+	// group fills these: it links the writes of each key in their order, and sorts the keys by shard.
 	keys  []keyWrites
 	next  []int32 // by write: the next write of its key; -1: none
 	steps []step
 	names []string
 }
 
-// keyWrites is the writes of one key.
+// keyWrites are the writes of one key, linked by application.next.
 type keyWrites struct {
 	shard       counter.Shard
 	first, last int32
 }
 
-// step is what apply.lua answers with one line: one write, or several combined increments of one key.
+// step is one line of apply.lua's reply: one write, or several combined increments of one key.
 type step struct {
 	shard  int32 // its position among the shards of the call
 	write  int32
@@ -53,8 +53,8 @@ func (a *application) add(w *Write, o *Outcome) {
 	a.outcomes = append(a.outcomes, o)
 }
 
-// run sends the writes, fills in the outcomes, and reports whether Redis was reached. The client's time-outs bound it, not a context:
-// the contexts of its callers differ.
+// run sends the writes, fills in the outcomes, and reports whether Redis was reached. The client's time-outs bound it, because its callers
+// have different contexts.
 func (a *application) run() (reached bool) {
 	if len(a.writes) == 0 {
 		return true
@@ -70,7 +70,7 @@ func (a *application) run() (reached bool) {
 	return a.finish(reply, err)
 }
 
-// finish fills in the outcomes and sends again what has to be sent again.
+// finish fills in the outcomes. It resends combined increments that must be split, and reads that Redis refused together with writes.
 func (a *application) finish(reply string, err error) (reached bool) {
 	reached = a.settle(reply, err)
 	a.runAgain(func(_ *Write, o *Outcome) bool { return o.split }, true)
@@ -80,7 +80,7 @@ func (a *application) finish(reply string, err error) (reached bool) {
 	return reached
 }
 
-// runAgain sends the writes again that match, unless that would repeat the same call.
+// runAgain resends the writes that match, unless that would repeat the same call.
 func (a *application) runAgain(match func(*Write, *Outcome) bool, apart bool) {
 	again := application{ctx: a.ctx, cache: a.cache, mayDirty: a.mayDirty, apart: apart}
 	for i, o := range a.outcomes {
@@ -93,7 +93,7 @@ func (a *application) runAgain(match func(*Write, *Outcome) bool, apart bool) {
 	}
 }
 
-// runByShard makes one call for each shard: a node of a cluster that is away does not fail the shards of the others.
+// runByShard makes one call for each shard, so that an unreachable node of a cluster fails only its own shards.
 func (a *application) runByShard() (reached bool) {
 	parts := make(map[counter.Shard]*application)
 	for i, w := range a.writes {
@@ -188,7 +188,7 @@ func (a *application) appendKey(ops []byte, k keyWrites, shard int32) []byte {
 	return ops
 }
 
-// adds combines the increment next with s, which begins with first, if they can be combined.
+// adds adds the increment next to s, whose first write is first, and reports whether they can be combined.
 func (a *application) adds(s *step, first, next *Write) bool {
 	if a.apart || !first.plain() || !next.plain() || first.Blind != next.Blind {
 		return false
@@ -263,7 +263,7 @@ func (a *application) settle(reply string, err error) (answer bool) {
 	return true
 }
 
-// settleStep gives each write of a step its own outcome. The outcome of a combined increment is that of the increments up to it.
+// settleStep gives each write of a step its own outcome. A combined increment gets the state of the counter right after it.
 func (a *application) settleStep(s *step, line string, h *head) {
 	w := a.writes[s.write]
 	if w.Kind == counter.Get && isEntry(line) {

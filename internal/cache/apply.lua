@@ -2,7 +2,7 @@
 
 local records, recorded = {}, {} -- answers to operations with an ID: names in order; by name
 
--- Puts a write of the given kind into the entry's lineage: a new one, with its base, if the entry is clean or a restart has ended the last.
+-- Adds a write of the given kind to the entry's lineage. It begins a new lineage if the entry is clean, or if a restart ended the last one.
 local function enter_lineage(s, e, dirty, kind)
   local v, n = e.v, e.n
   if not dirty then
@@ -21,12 +21,12 @@ end
 -- Applies one operation of any kind to an entry in any state. Returns the line of the reply, and whether it has been applied.
 local function operate(s, e, op)
   if e.corrupt then return 'e' end
-  if e.split then return 'd' end -- an operation before it is sent again, so this one is, too
+  if e.split then return 'd' end -- an earlier operation is resent, so this one must be, too
   local letter, by, count = match(op, '^(%a?)(%-?%d*)%*?(%d*)$')
   local kind = letter == '' and 'i' or string.lower(letter)
   local dirty = e.v and is_dirty(s, e)
   if not may_dirty and kind ~= 'g' and not dirty then
-    return 'b' -- before c or w: those would cost a read of Postgres and an entry
+    return 'b' -- checked before c and w, which would cost a read of Postgres and an entry
   end
   local unknown = not e.v or e.u
   if unknown and letter ~= string.upper(kind) then return e.v and 'w' or 'c' end
@@ -42,7 +42,7 @@ local function operate(s, e, op)
     return 'd'
   end
   local value, n = by, sum(e.n or '0', several and count or '1')
-  if not n then return 'e' end -- no counter is written that often
+  if not n then return 'e' end -- the version would overflow
   if kind == 'i' then
     value = sum(e.v or '0', by)
     if not value then return 'o' end
@@ -50,7 +50,7 @@ local function operate(s, e, op)
     value = '0'
   end
   enter_lineage(s, e, dirty, kind)
-  -- u: the base of value and version is unknown; s: only that of the version.
+  -- u: base value and base version are unknown; s: only the base version.
   if unknown then e.u = (kind ~= 'i' or e.u == 's') and 's' or 'u' end
   if not e.a and e.epoch ~= s.open then e.joins = true end
   e.v, e.n, e.epoch, e.x, e.changed = value, n, s.open, kind == 'd' or nil, true
@@ -58,7 +58,7 @@ local function operate(s, e, op)
   return dirty and line or line .. ' +', true
 end
 
--- The answer to an operation whose ID has been used before; nil if it has not.
+-- Returns the recorded answer to an operation ID; nil if the ID is new.
 local function replay(record, what)
   local kept = pcall('GET', record)
   if not kept then return nil end
@@ -84,13 +84,13 @@ local function once(s, e, op)
   local applied
   line, applied = operate(s, e, op)
   if applied or byte(line) == 110 then -- n: it was deleted before
-    recorded[record] = { what = what, line = match(line, '^(.-) ?%+?$') } -- without +: a replay does not make its key dirty
+    recorded[record] = { what = what, line = match(line, '^(.-) ?%+?$') } -- without +: a replay makes no key dirty
     records[#records + 1] = record
   end
   return line
 end
 
--- Decodes the entry that MGET has found. If there is none, its table is empty.
+-- Decodes an entry that MGET returned. A missing entry has no value.
 local function open_entry(name, text)
   local e = text and decode(text)
   if e then return e end

@@ -13,18 +13,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxAside bounds the keys of one call about set-aside keys: Redis does nothing else meanwhile, and needs 4 to 6 µs for each.
+// maxAside bounds the set-aside keys of one call, which blocks Redis for 4 to 6 µs a key.
 const maxAside = 300
 
-// Dead is what is known about a key that Postgres refused for good. The key stays dirty and still takes writes.
+// Dead is the note of a dead key: Postgres refused it in all attempts. The key stays dirty and still accepts writes.
 type Dead struct {
 	Reason   string    `json:"reason"` // the error of Postgres
 	Since    time.Time `json:"since"`
 	Attempts int       `json:"attempts"`
 }
 
-// SetAside sets dirty keys of one shard aside: no flush takes them until the given time has passed, only their retry does. It ignores clean
-// keys. One round trip for each 300 keys.
+// SetAside sets dirty keys of one shard aside for the duration until: before that, only their retry flushes them. It ignores clean keys.
+// One round trip for each 300 keys.
 func (c *Cache) SetAside(ctx context.Context, shard counter.Shard, keys []counter.Key, until time.Duration) error {
 	return c.setAside(ctx, shard, keys, ms(until), "")
 }
@@ -51,8 +51,8 @@ func (c *Cache) setAside(ctx context.Context, shard counter.Shard, keys []counte
 	return nil
 }
 
-// Settle takes back set-aside entries of one shard that Postgres has committed as they were read. Entries that are unchanged become clean;
-// those written since join the open epoch. It may be repeated. One round trip for each 300 entries.
+// Settle takes set-aside entries of one shard back after Postgres has committed them. Unchanged entries become clean; entries written since
+// they were read join the open epoch. It may be repeated. One round trip for each 300 entries.
 func (c *Cache) Settle(ctx context.Context, shard counter.Shard, entries []Entry) error {
 	for part := range slices.Chunk(entries, maxAside) {
 		names := []string{c.metaKey(shard), c.openKey(shard), c.sealedKey(shard), c.retryKey(shard), c.deadKey(shard)}
@@ -67,8 +67,8 @@ func (c *Cache) Settle(ctx context.Context, shard counter.Shard, entries []Entry
 	return nil
 }
 
-// Requeue puts the given keys that wait for a retry into the open epochs of their shards. It ignores others, also dead keys, so it
-// may be repeated. It sends no task and leaves existing retry tasks alone. One bounded call for each 300 keys of a shard.
+// Requeue puts keys that wait for a retry into the open epochs of their shards. It ignores all other keys, dead ones included, so it may be
+// repeated. It sends no task and leaves retry tasks alone. One bounded call for each 300 keys of a shard.
 func (c *Cache) Requeue(ctx context.Context, keys []counter.Key) error {
 	for shard, all := range c.byShard(keys) {
 		for part := range slices.Chunk(all, maxAside) {
@@ -80,14 +80,13 @@ func (c *Cache) Requeue(ctx context.Context, keys []counter.Key) error {
 	return nil
 }
 
-// RequeueDue is Requeue for up to 300 keys of a shard that are due.
+// RequeueDue requeues up to 300 due keys of a shard and returns them.
 func (c *Cache) RequeueDue(ctx context.Context, shard counter.Shard) (keys []counter.Key, err error) {
 	return c.requeue(ctx, shard, "due", maxAside)
 }
 
-// Redrive puts the given keys of one shard that are dead into the open epoch and returns them: all of them or none. It ignores keys that
-// are not dead, so it may be repeated. Redis does nothing else meanwhile: pass some hundred keys at most. It sends no task: a sweep would
-// find the keys, but a drain finds them sooner.
+// Redrive puts dead keys of one shard into the open epoch, in one atomic step, and returns them. It ignores keys that are not dead, so it
+// may be repeated. It blocks Redis: pass a few hundred keys at most. It sends no task: send a drain, or the next sweep finds the keys.
 func (c *Cache) Redrive(ctx context.Context, shard counter.Shard, keys []counter.Key) ([]counter.Key, error) {
 	return c.requeue(ctx, shard, "dead", members(keys)...)
 }
@@ -101,7 +100,7 @@ func (c *Cache) requeue(ctx context.Context, shard counter.Shard, which string, 
 	return keysOf(reply), nil
 }
 
-// DeadLetter returns what is known about key if it is dead.
+// DeadLetter returns the note of key, if key is dead.
 func (c *Cache) DeadLetter(ctx context.Context, key counter.Key) (dead Dead, found bool, err error) {
 	note, err := c.client.HGet(ctx, c.deadKey(c.Shard(key)), string(key)).Result()
 	if errors.Is(err, redis.Nil) {

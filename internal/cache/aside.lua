@@ -1,11 +1,11 @@
--- aside.lua sets keys aside: Postgres refused them, or their rows are locked by another transaction. They stay dirty and still take writes,
--- but a write no longer puts them into the open epoch.
+-- aside.lua sets keys aside: Postgres refused them, or their rows are locked by another transaction. They stay dirty and still accept
+-- writes, but a write no longer puts them into the open epoch.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:retry
 -- KEYS[3]    {aw:07}:dead
 -- KEYS[i+3]  entry {aw:07}:c:<key>
--- ARGV[1]    ms from now until a flush may take them; "dead": none may
+-- ARGV[1]    ms from now until a flush may take them; "dead": no flush may
 -- ARGV[2]    with "dead": the note, JSON
 -- ARGV[i+2]  key
 --

@@ -11,27 +11,27 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Backlog is what Postgres does not have yet, of one shard or of all.
+// Backlog counts the dirty keys of one shard or of all shards.
 type Backlog struct {
-	// Dirty is the number of keys whose newest state Postgres does not have, without the dead ones. A key that was written again
-	// while its shard is being flushed counts twice meanwhile.
+	// Dirty is the number of dirty keys, without dead ones. A key that is written while its shard is being flushed counts twice until the
+	// flush ends.
 	Dirty    int64
-	Retrying int64         // of the dirty keys: those set aside, because Postgres refused them or their rows were locked
-	Dead     int64         // keys that Postgres refused for good
-	Oldest   time.Duration // since the first write of the oldest epoch that is not flushed
+	Retrying int64         // dirty keys that are set aside: Postgres refused them, or their rows were locked
+	Dead     int64         // keys that Postgres refused in all attempts
+	Oldest   time.Duration // time since the first write of the oldest unflushed epoch
 
-	Uncounted int // shards that did not answer: they are in none of the numbers above
+	Uncounted int // shards that did not answer; the numbers above lack them
 }
 
 // ShardBacklog is the Backlog of one shard.
 type ShardBacklog struct {
 	Backlog
 
-	Unknown bool // Redis, on a cluster the shard's node, did not answer; all else is 0
+	Unknown bool // Redis (on a cluster, the shard's node) did not answer; all else is 0
 
 	meta             shardMeta
 	inOpen, inSealed int64         // keys
-	due              int64         // keys that were set aside until now or earlier
+	due              int64         // set-aside keys that are due
 	taken            bool          // a drain is flushing it
 	ahead            time.Duration // how far in the future the oldest epoch began: Redis's clock has been set back since
 	err              error         // why it is Unknown
@@ -40,7 +40,7 @@ type ShardBacklog struct {
 // Backlogs is the backlog of every shard, by shard.
 type Backlogs []ShardBacklog
 
-// Sum is the backlog of all shards.
+// Sum returns the backlog of all shards.
 func (b Backlogs) Sum() Backlog {
 	var sum Backlog
 	for i := range b {
@@ -55,7 +55,7 @@ func (b Backlogs) Sum() Backlog {
 	return sum
 }
 
-// Err is why some shard is Unknown; nil if none is. If a node says why it does not serve (see Denial), it is that error.
+// Err returns an error if a shard is Unknown. If a node reported why it does not serve (see Denial), Err returns that error.
 func (b Backlogs) Err() error {
 	var failed, denied error
 	for i := range b {
@@ -70,9 +70,8 @@ func (b Backlogs) Err() error {
 	return fmt.Errorf("count dirty keys: %w", cmp.Or(denied, failed))
 }
 
-// Backlogs reads the backlog of every shard. It fails only if no shard answers; else those that do not are Unknown. It takes two round
-// trips (on a cluster, one to each node): three commands, and seven of constant or logarithmic time for each shard that has something
-// to count.
+// Backlogs reads the backlog of every shard. Shards that do not answer are Unknown; it fails only if none answers. It takes two round trips
+// (on a cluster, one to each node): three commands, and seven of constant or logarithmic time for each shard with something to count.
 func (c *Cache) Backlogs(ctx context.Context) (Backlogs, error) {
 	counts, now, err := c.countShards(ctx)
 	shards := make(Backlogs, c.shards)
@@ -89,14 +88,14 @@ func (c *Cache) Backlogs(ctx context.Context) (Backlogs, error) {
 	return shards, nil
 }
 
-// Backlog is the sum of Backlogs. It fails also if a single shard does not answer, with the sum of the others.
+// Backlog returns the sum of Backlogs. If a shard does not answer, it returns the sum of the others and an error.
 func (c *Cache) Backlog(ctx context.Context) (Backlog, error) {
 	shards, _ := c.Backlogs(ctx)
 	return shards.Sum(), shards.Err()
 }
 
-// Overdue returns the shards whose oldest epoch has waited for at least age, or that have set-aside keys that are due. It leaves out shards
-// that are being flushed and those that do not answer. It fails only if none answers.
+// Overdue returns the shards whose oldest epoch has waited for at least age, or that have due set-aside keys. It omits shards that are
+// being flushed and shards that do not answer. It fails only if none answers.
 func (c *Cache) Overdue(ctx context.Context, age time.Duration) ([]counter.Shard, error) {
 	shards, err := c.Backlogs(ctx)
 	var overdue []counter.Shard
@@ -116,7 +115,7 @@ type shardCounts struct {
 	meta *redis.StringCmd
 }
 
-// countShard asks for a shard, and for the keys that are due at a time in ms.
+// countShard queues the commands that count one shard. Set-aside keys are due at the time at, in ms.
 func (c *Cache) countShard(ctx context.Context, pipe redis.Pipeliner, s counter.Shard, at int64) *shardCounts {
 	return &shardCounts{
 		open:   pipe.SCard(ctx, c.openKey(s)),
@@ -125,7 +124,7 @@ func (c *Cache) countShard(ctx context.Context, pipe redis.Pipeliner, s counter.
 		dead:   pipe.HLen(ctx, c.deadKey(s)),
 		due:    pipe.ZCount(ctx, c.retryKey(s), "-inf", itoa(at)),
 		taken:  pipe.Exists(ctx, c.drainKey(s)),
-		meta:   pipe.Get(ctx, c.metaKey(s)), // last: it shows what has left its epoch or its retry since it was counted
+		meta:   pipe.Get(ctx, c.metaKey(s)), // last: it shows whether keys have left their epoch or retry since they were counted
 	}
 }
 
@@ -146,10 +145,10 @@ func (b *ShardBacklog) fill(n *shardCounts, now int64) error {
 	return nil
 }
 
-// oldest is when the first key of the oldest epoch was written, in ms; 0: there is none.
+// oldest returns when the first key of the oldest epoch was written, in ms; 0 if there is none.
 func (b *ShardBacklog) oldest() int64 {
 	switch {
-	case b.meta.sealed > 0 && b.meta.sealedSince > 0: // even if all of its keys were dropped: it is still to be committed
+	case b.meta.sealed > 0 && b.meta.sealedSince > 0: // even without keys: it must still be committed
 		return b.meta.sealedSince
 	case b.inOpen > 0:
 		return b.meta.since
@@ -157,8 +156,8 @@ func (b *ShardBacklog) oldest() int64 {
 	return 0
 }
 
-// countShards asks for each shard that has something to count (nil for the others), and for the time in ms. On a cluster it asks for all of
-// them at once: a node that hangs would leave no time for a second question to the others.
+// countShards counts each shard with something to count (nil for the others), and returns the time in ms. On a cluster it counts all shards
+// in one round trip: if a node hangs, there is no time for a second one.
 func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int64, err error) {
 	counts = make([]*shardCounts, c.shards)
 	pipe := c.client.Pipeline()
@@ -169,7 +168,7 @@ func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int
 			counts[i] = c.countShard(ctx, pipe, counter.Shard(i), now)
 		}
 		_ = send(ctx, pipe)     // each command has its own error
-		if clock.Err() == nil { // else the node that was asked is away, and our own clock is better than none
+		if clock.Err() == nil { // otherwise that node is away, and this process's clock must do
 			now = clock.Val().UnixMilli()
 		}
 		return counts, now, nil
@@ -187,7 +186,7 @@ func (c *Cache) countShards(ctx context.Context) (counts []*shardCounts, now int
 	return counts, now, nil
 }
 
-// busyShards returns the shards that have something to count, and the time in ms. Three commands in one round trip.
+// busyShards returns the shards with something to count, and the time in ms. Three commands in one round trip.
 func (c *Cache) busyShards(ctx context.Context) (busy []counter.Shard, now int64, err error) {
 	names, asideNames := make([]string, c.shards), make([]string, 0, 2*c.shards)
 	for i := range names {

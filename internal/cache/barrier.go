@@ -22,10 +22,10 @@ const (
 )
 
 const (
-	// barrierRound bounds one WAIT. Callers that come meanwhile share the next.
+	// barrierRound bounds one WAIT. Callers that arrive meanwhile share the next.
 	barrierRound = 500 * time.Millisecond
 
-	// barrierFresh is how long a connection counts as alive, and the settings of the server as known.
+	// barrierFresh is how long a connection counts as alive, and how long the server's settings are cached.
 	barrierFresh = time.Second
 
 	// markerTTL is how long the marker key is kept.
@@ -34,13 +34,13 @@ const (
 
 // Errors of a Barrier.
 var (
-	ErrNoSuchLevel = errors.New("this Redis cannot give that")
-	ErrNotReached  = errors.New("not reached")
+	ErrNoSuchLevel = errors.New("this Redis does not support the durability level")
+	ErrNotReached  = errors.New("the durability level was not reached")
 )
 
 // Barrier waits until writes that Redis has answered are on replicas, or on disk. WAIT covers only writes of its own connection, so the
 // Barrier writes a marker on that connection first: replicas and the file receive it after all earlier writes. One marker and one WAIT
-// serve all callers that came while the previous WAIT was in flight. It is safe for concurrent use.
+// serve all callers that arrived while the previous WAIT was in flight. It is safe for concurrent use.
 type Barrier struct {
 	cache    *Cache
 	replicas int
@@ -49,12 +49,12 @@ type Barrier struct {
 	lines map[*redis.Client]*line
 }
 
-// NewBarrier returns a Barrier for which OnReplicas means that many replicas. Close closes its connections.
+// NewBarrier returns a Barrier. OnReplicas waits for the given number of replicas. Close closes its connections.
 func (c *Cache) NewBarrier(replicas int) *Barrier {
 	return &Barrier{cache: c, replicas: replicas, lines: make(map[*redis.Client]*line)}
 }
 
-// Close closes the connections. Call it when nobody waits any more; it blocks until the round in flight has ended.
+// Close closes the connections. Call it after the last Await; it blocks until the round in flight has ended.
 func (b *Barrier) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,14 +66,14 @@ func (b *Barrier) Close() {
 	}
 }
 
-// Pass belongs to a number of writes that follow Begin.
+// Pass waits for the writes that follow its Begin.
 type Pass struct {
 	level Level
 	conns map[*line]int // the number of each connection at Begin
 }
 
-// Begin connects to each server that has the keys; call it before the writes. While that connection holds, the server is the one that has
-// the writes, not another that was promoted without them. It returns ErrNoSuchLevel if the server cannot give the level at all.
+// Begin connects to each server that holds the keys; call it before the writes. While the connection holds, the server is the one that
+// applied the writes, not one that was promoted without them. It returns ErrNoSuchLevel if the server does not support the level.
 func (b *Barrier) Begin(ctx context.Context, level Level, keys []counter.Key) (*Pass, error) {
 	p := &Pass{level: level, conns: make(map[*line]int)}
 	seen := make(map[counter.Shard]bool)
@@ -94,7 +94,7 @@ func (b *Barrier) Begin(ctx context.Context, level Level, keys []counter.Key) (*
 			return nil, err
 		}
 		if !b.cache.cluster {
-			break // one server has all
+			break // one server holds all shards
 		}
 	}
 	return p, nil
@@ -136,20 +136,20 @@ func (b *Barrier) line(ctx context.Context, shard counter.Shard) (*line, error) 
 type line struct {
 	client   *redis.Client
 	replicas int
-	marker   string // the marker key; on a cluster, one of a shard that the server has
+	marker   string // the marker key; on a cluster, in a shard that the server holds
 
 	mu      sync.Mutex
 	conn    *redis.Conn // nil: none
-	number  int         // of conn: another after it broke
+	number  int         // of conn; each reconnect changes it
 	used    time.Time   // when conn last worked
 	always  bool        // the append-only file is flushed to disk before each answer
-	waitAOF bool        // the server has an append-only file and knows WAITAOF
+	waitAOF bool        // the server has an append-only file and supports WAITAOF
 	running bool        // rounds are running
 	rounds  sync.WaitGroup
 	next    map[Level]*round
 }
 
-// round is one WAIT for all callers that came before it began.
+// round is one WAIT for all callers that arrived before it began.
 type round struct {
 	done   chan struct{}
 	number int // of its connection
@@ -160,7 +160,7 @@ type round struct {
 func (l *line) ready(ctx context.Context, level Level) (number int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ctx = context.WithoutCancel(ctx) // a caller that leaves must not break the connection of others; the client's time-outs bound this
+	ctx = context.WithoutCancel(ctx) // a caller that leaves must not break a shared connection; the client's time-outs bound this
 	if l.conn != nil && !l.running && time.Since(l.used) > barrierFresh && l.learn(ctx) != nil {
 		l.drop() // it was idle, so hardly any caller depends on it
 	}
@@ -194,7 +194,7 @@ func (l *line) learn(ctx context.Context) error {
 		return err
 	}
 	l.used = time.Now()
-	// A server that hides its settings may still have a file: WAITAOF finds out.
+	// A server that hides its settings may still have an append-only file: WAITAOF shows it.
 	settings, err := l.conn.ConfigGet(ctx, "append*").Result()
 	l.always = err == nil && settings["appendonly"] == "yes" && settings["appendfsync"] == "always"
 	info := ParseInfo(text)
@@ -286,7 +286,7 @@ func (l *line) wait(conn *redis.Conn, level Level, always bool) error {
 		want = int64(l.replicas)
 		got, err = conn.Wait(ctx, l.replicas, barrierRound).Result()
 	case always:
-		return nil // the marker was answered after the file was flushed, and comes after the writes in it
+		return nil // the file was flushed before the marker was answered, and the marker follows the writes in it
 	default:
 		var both []int64
 		want = 1

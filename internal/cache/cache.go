@@ -1,5 +1,5 @@
-// Package cache is the Redis side of afterwrite: the entries that hold counters, the epochs that say which of them Postgres does not have
-// yet, and the Lua scripts that change both in one atomic step. docs/glossary.md defines the terms.
+// Package cache is the Redis side of afterwrite: the entries that hold counters, the epochs that record which of them Postgres lacks, and
+// the Lua scripts that change both in one atomic step. docs/glossary.md defines the terms.
 //
 //   - Writer batches the operations of concurrent requests into one script call (apply.lua).
 //   - Cache.Hydrate fills the entries of cold keys from Postgres (hydrate.lua).
@@ -8,7 +8,7 @@
 //   - Cache.SetAside, Cache.Bury, Cache.Settle and Cache.Requeue handle keys that Postgres refused (aside.lua, settle.lua, requeue.lua).
 //   - Cache.Reconcile repairs entries of a Redis that has lost its latest writes (reconcile.lua).
 //   - Cache.EvictIdle removes clean entries that have not been written for long (evict.lua).
-//   - Cache.Backlogs counts what Postgres does not have yet, and ReadInfo reads what Redis reports about itself.
+//   - Cache.Backlogs counts dirty keys, and ReadInfo reads what Redis reports about itself.
 //
 // # Keys
 //
@@ -22,10 +22,10 @@
 //	{aw:07}:dead      hash    dead key -> Dead as JSON
 //	{aw:07}:i:<ID>..  string  an operation with an ID and its answer, with a TTL
 //	{aw:07}:drain     string  the owner that flushes the shard, with a TTL
-//	aw:meta           hash    shards, layout; an ID of this data, and who noticed that it is new
+//	aw:meta           hash    shards, layout; the ID of this data, and the process that noticed a new ID
 //	aw:acks           channel the tag of a shard whose keys have reached Postgres
 //
-// In a namespace every name begins with it: {ns:aw:07}:open, ns:aw:meta, ns:aw:acks (see Options.Prefix).
+// In a namespace every name begins with the namespace: {ns:aw:07}:open, ns:aw:meta, ns:aw:acks (see Options.Prefix).
 //
 // An epoch's ID is Redis's clock in microseconds, and greater than all IDs before it. All times are of Redis's clock.
 package cache
@@ -44,8 +44,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// absentTTL is how long the entry of a key without a row is kept if no write follows: long enough for the write that it was made for, short
-// enough that it costs nothing.
+// absentTTL is how long the entry of a key without a row is kept if no write follows: long enough for the write that created it, short
+// enough to cost no memory.
 const absentTTL = 10 * time.Second
 
 // Options are the settings of a Cache.
@@ -56,13 +56,13 @@ type Options struct {
 	Shards   int           // 1 to counter.MaxShards
 	CleanTTL time.Duration // how long a clean entry is kept after its last write
 
-	// RecordTTL is how long the answer to an operation with an ID is kept; 0 takes 24 h.
+	// RecordTTL is how long the answer to an operation with an ID is kept; 0 means 24 h.
 	RecordTTL time.Duration
 }
 
 const defaultRecordTTL = 24 * time.Hour
 
-// Cache is a Redis, or a Redis Cluster, with counters in it. It is safe for concurrent use.
+// Cache is a Redis or a Redis Cluster that holds counters. It is safe for concurrent use.
 type Cache struct {
 	client   redis.UniversalClient
 	prefix   string // of every name
@@ -71,10 +71,10 @@ type Cache struct {
 	cluster  bool
 
 	name  string                 // random, to tell this Cache from others
-	birth atomic.Pointer[string] // the ID of the data that it knows; nil: none yet
+	birth atomic.Pointer[string] // the known ID of the data; nil: none yet
 
 	recordTTL string   // ms
-	prefixes  []string // of entry keys, by shard: made once, since every operation needs one
+	prefixes  []string // of entry keys, by shard: built once, since every operation needs one
 }
 
 // New returns a Cache on client, which the caller closes. The client must not retry (see Connect).
@@ -91,20 +91,20 @@ func New(client redis.UniversalClient, options Options) *Cache {
 	return c
 }
 
-// Prefix begins the name of every key and queue of this installation; "" unless it shares its Redis (see Options).
+// Prefix returns what the name of every key and queue of this installation begins with; "" unless it shares its Redis (see Options).
 func (c *Cache) Prefix() string { return c.prefix }
 
-// Shards is the number of shards.
+// Shards returns the number of shards.
 func (c *Cache) Shards() int { return c.shards }
 
-// Shard is the shard of key.
+// Shard returns the shard of key.
 func (c *Cache) Shard(key counter.Key) counter.Shard { return key.Shard(c.shards) }
 
-// Now is the time of Redis's clock, in ms.
+// Now returns the time of Redis's clock, in ms.
 func (c *Cache) Now(ctx context.Context) (int64, error) {
 	t, err := c.client.Time(ctx).Result()
 	if err != nil {
-		return 0, fmt.Errorf("ask redis for the time: %w", err)
+		return 0, fmt.Errorf("read redis's clock: %w", err)
 	}
 	return t.UnixMilli(), nil
 }
@@ -124,7 +124,7 @@ func (c *Cache) entryKey(key counter.Key) string {
 	return c.prefixes[c.Shard(key)] + string(key)
 }
 
-// recordKey is the key of the answer to the operation with this ID. Neither an ID nor a key holds a NUL.
+// recordKey returns the Redis key of the recorded answer to an operation ID. Neither an ID nor a key contains a NUL.
 func (c *Cache) recordKey(key counter.Key, id string) string {
 	return c.tag(c.Shard(key)) + ":i:" + id + "\x00" + string(key)
 }

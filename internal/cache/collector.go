@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// sampleAge bounds the age of what a scrape gets: many scrapes cost Redis as little as one.
+	// sampleAge bounds the age of a sample, which scrapes share: many cost Redis as little as one.
 	sampleAge = time.Second
 	// sampleTimeout bounds how long a scrape waits for Redis.
 	sampleTimeout = 2 * time.Second
@@ -21,30 +21,30 @@ func gaugeDesc(name, help string) *prometheus.Desc {
 
 var (
 	dirtyDesc = gaugeDesc("afterwrite_dirty_keys",
-		"Counters whose newest state Postgres does not have yet, without the dead ones.")
+		"Dirty counters, whose newest state Postgres lacks, without dead letters.")
 	deadDesc = gaugeDesc("afterwrite_dead_keys",
-		"Counters whose row Postgres refused for good.")
+		"Counters whose row Postgres refused in all attempts.")
 	oldestDesc = gaugeDesc("afterwrite_oldest_dirty_seconds",
-		"Time since the first unsynced write of all dirty counters, without those dead or waiting for a retry.")
+		"Time since the oldest unsynced write, without counters that are dead or wait for a retry.")
 	uncountedDesc = gaugeDesc("afterwrite_uncounted_shards",
-		"Shards that Redis, on a cluster their node, does not answer for: their counters are in no gauge, and take no writes.")
+		"Shards whose Redis node does not answer: their counters are in no gauge, and accept no writes.")
 	redisUpDesc = gaugeDesc("afterwrite_redis_up",
-		"1 while Redis, on a cluster every node, serves counters to this process, else 0.")
+		"1 while Redis (on a cluster, every node) serves counters to this process, else 0.")
 	usedDesc = gaugeDesc("afterwrite_redis_memory_used_bytes",
-		"Memory that Redis uses; on a cluster, of the node that is nearest to its maxmemory.")
+		"Memory that Redis uses; on a cluster, by the node nearest to its maxmemory.")
 	maxDesc = gaugeDesc("afterwrite_redis_memory_max_bytes",
 		"The maxmemory of that Redis; 0: it has none.")
 	aofDesc = gaugeDesc("afterwrite_redis_aof_enabled",
-		"1 while Redis, on a cluster every node, writes an append-only file, else 0.")
+		"1 while Redis (on a cluster, every node) writes an append-only file, else 0.")
 	aofWriteDesc = gaugeDesc("afterwrite_redis_aof_last_write_ok",
-		"0 while the last write to the append-only file of Redis, on a cluster of any node, has failed, else 1.")
+		"0 if the last write to Redis's append-only file failed (on a cluster, on any node), else 1.")
 	aofRewriteDesc = gaugeDesc("afterwrite_redis_aof_last_rewrite_ok",
-		"0 while the last rewrite of the append-only file of Redis, on a cluster of any node, has failed, else 1.")
+		"0 if the last rewrite of Redis's append-only file failed (on a cluster, on any node), else 1.")
 )
 
-// Collector exports the Backlog, whether Redis serves counters, and what Redis reports about its memory and its append-only file. It asks
-// Redis at most once a second. It leaves out what it does not know: the backlog while no shard answers, Redis's own state while Redis
-// is away, loads its data, or an ACL forbids INFO.
+// Collector exports the Backlog, whether Redis serves counters, and what Redis reports about its memory and its append-only file. It reads
+// Redis at most once a second. It omits what is unknown: the backlog while no shard answers, and Redis's own state while Redis is away or
+// loading its data, or if an ACL forbids INFO.
 type Collector struct {
 	cache *Cache
 
@@ -73,7 +73,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
 	}
 	gauge(uncountedDesc, float64(b.Uncounted))
-	gauge(redisUpDesc, number(b.Uncounted == 0)) // INFO and PING are answered also by a Redis that does not serve counters
+	gauge(redisUpDesc, number(b.Uncounted == 0)) // not by INFO or PING, which a Redis answers even if it serves no counters
 	if b.Uncounted < c.cache.shards {
 		gauge(dirtyDesc, float64(b.Dirty))
 		gauge(deadDesc, float64(b.Dead))
@@ -90,7 +90,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// sample returns what is at most a second old. It asks for both at once, so that a node that hangs delays neither.
+// sample returns values that are at most a second old. It reads both at once, so that a hanging node does not use up the time of the
+// second.
 func (c *Collector) sample() (Backlog, Info) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,8 +99,8 @@ func (c *Collector) sample() (Backlog, Info) {
 		ctx, cancel := context.WithTimeout(context.Background(), sampleTimeout)
 		defer cancel()
 		var asking sync.WaitGroup
-		asking.Go(func() { c.info, _ = ReadInfo(ctx, c.cache.client) }) // nothing is known of a Redis that does not answer
-		c.backlog, _ = c.cache.Backlog(ctx)                             // it counts the shards that do not answer
+		asking.Go(func() { c.info, _ = ReadInfo(ctx, c.cache.client) }) // not Known if Redis does not answer
+		c.backlog, _ = c.cache.Backlog(ctx)                             // Uncounted shows which shards do not answer
 		asking.Wait()
 		c.at = time.Now()
 	}

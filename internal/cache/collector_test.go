@@ -54,7 +54,7 @@ afterwrite_redis_aof_last_write_ok 1
 # HELP afterwrite_redis_memory_max_bytes The maxmemory of that Redis; 0: it has none.
 # TYPE afterwrite_redis_memory_max_bytes gauge
 afterwrite_redis_memory_max_bytes 1e+08
-# HELP afterwrite_redis_up 1 while Redis, on a cluster every node, serves counters to this process, else 0.
+# HELP afterwrite_redis_up 1 while Redis (on a cluster, every node) serves counters to this process, else 0.
 # TYPE afterwrite_redis_up gauge
 afterwrite_redis_up 1
 `
@@ -81,10 +81,10 @@ func TestStateOfARedisThatIsAwayIsThatItIsDown(t *testing.T) {
 	t.Parallel()
 	registry := stateOf(t, "redis://127.0.0.1:1/0")
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP afterwrite_redis_up 1 while Redis, on a cluster every node, serves counters to this process, else 0.
+# HELP afterwrite_redis_up 1 while Redis (on a cluster, every node) serves counters to this process, else 0.
 # TYPE afterwrite_redis_up gauge
 afterwrite_redis_up 0
-# HELP afterwrite_uncounted_shards Shards that Redis, on a cluster their node, does not answer for: their counters are in no gauge, and take no writes.
+# HELP afterwrite_uncounted_shards Shards whose Redis node does not answer: their counters are in no gauge, and accept no writes.
 # TYPE afterwrite_uncounted_shards gauge
 afterwrite_uncounted_shards 1
 `)), "and nothing else")

@@ -1,8 +1,8 @@
 -- commit.lua drops a sealed epoch once Postgres has committed a state of each of its keys, or the key was set aside. Given keys, it drops
 -- only these from the epoch, so that a later flush repeats less.
 --
--- It checks the epoch AND the incarnation of Redis under which it was read. A Redis that came back with the same epoch still sealed has
--- lost what the flush did meanwhile (entries reconciled, keys set aside), so dropping the epoch would lose those keys.
+-- It checks both the epoch and the incarnation of Redis in which the epoch was read. A Redis that restarted with the same epoch still
+-- sealed has lost what the flush did since (reconciled entries, set-aside keys), so dropping the epoch would lose those keys.
 --
 -- KEYS[1]  {aw:07}:meta
 -- KEYS[2]  {aw:07}:sealed
@@ -13,9 +13,9 @@
 -- ARGV[i]  keys to drop; none: all. Dropping the last key commits the epoch, too: otherwise its keys would stay dirty, in no epoch,
 --          until the next commit
 --
--- Reply: the number of keys in the open epoch, also if the epoch has been committed before; or -1 if another epoch is sealed, or Redis is
--- another incarnation: then nothing was done. It publishes the shard on the channel aw:acks, with the namespace of the keys before it, for
--- those who wait for a watermark.
+-- Reply: the number of keys in the open epoch, even if the epoch was committed before; -1 if another epoch is sealed or the incarnation
+-- differs: nothing was done. A commit publishes the shard on the channel aw:acks, prefixed with the namespace, for callers that wait for a
+-- watermark.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 free(KEYS[4])

@@ -21,30 +21,30 @@ const (
 	poolTimeout = time.Second
 )
 
-// Connect returns a client for rawURL, without connecting yet. It takes these forms:
+// Connect returns a client for rawURL, without connecting yet. It accepts these forms:
 //
 //	redis://[user:password@]host:port/db          rediss:// the same with TLS
 //	unix:///path/to/redis.sock?db=0
 //	redis-sentinel://[user:password@]host:port,host:port/db?master=name   rediss-sentinel:// the same with TLS
 //	redis-cluster://[user:password@]host:port,host:port                   rediss-cluster:// the same with TLS
 //
-// The client never retries: a command whose answer was lost may have been carried out, and an increment must not be carried out twice.
-// maxConns bounds its connections; 0 is the library's default.
+// The client never retries: a command whose answer was lost may have run, and an increment must not run twice. maxConns bounds its
+// connections; 0 is the library's default.
 //
-//nolint:ireturn // which client it is depends on the URL
+//nolint:ireturn // the type of the client depends on the URL
 func Connect(rawURL string, maxConns int) (redis.UniversalClient, error) {
 	o, err := ParseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
 	o.MaxRetries = -1
-	o.MaxRedirects = -1 // on a cluster this bounds retries, also of a call whose answer was lost
+	o.MaxRedirects = -1 // on a cluster this bounds retries, even of calls whose answer was lost
 	o.DialerRetries = 1
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, ioTimeout, ioTimeout, poolTimeout
 	o.ContextTimeoutEnabled = true
 	o.PoolSize = maxConns
 	o.ClientName = "afterwrite"
-	// Only some hosted services send these notifications, and asking for them costs a round trip at each connect.
+	// Only some hosted services send these notifications, and requesting them costs a round trip at each connect.
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewUniversalClient(o), nil
 }
@@ -63,7 +63,7 @@ func ParseURL(rawURL string) (*redis.UniversalOptions, error) {
 		err = fmt.Errorf("it starts with %q", scheme)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("REDIS_URL cannot be used: %w; it takes redis://, rediss://, unix://, "+
+		return nil, fmt.Errorf("REDIS_URL cannot be used: %w; it must begin with redis://, rediss://, unix://, "+
 			"redis-sentinel:// or redis-cluster://", err)
 	}
 	return o, nil
@@ -81,7 +81,7 @@ func parseSingle(rawURL string) (*redis.UniversalOptions, error) {
 }
 
 func parseMany(rawURL string) (*redis.UniversalOptions, error) {
-	// A URL cannot hold a list of hosts: parse it without them.
+	// A URL cannot hold a list of hosts: parse it without the list.
 	scheme, rest, _ := strings.Cut(rawURL, "://")
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {
@@ -103,11 +103,11 @@ func parseMany(rawURL string) (*redis.UniversalOptions, error) {
 		return o, nil
 	}
 	if o.MasterName = u.Query().Get("master"); o.MasterName == "" {
-		return nil, errors.New("it names no master (?master=mymaster)")
+		return nil, errors.New("it must name a master (?master=mymaster)")
 	}
 	if db := strings.Trim(u.Path, "/"); db != "" {
 		if o.DB, err = strconv.Atoi(db); err != nil {
-			return nil, errors.New("its path is not the number of a database")
+			return nil, errors.New("its path must be a database number")
 		}
 	}
 	return o, nil

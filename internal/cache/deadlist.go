@@ -7,20 +7,20 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// deadPage is about how many notes one HSCAN returns: Redis does nothing else meanwhile. Redis returns a small hash as a whole, with up
-// to 512 notes by default (hash-max-listpack-entries).
+// deadPage is the approximate number of notes that one HSCAN returns, which blocks Redis. Redis returns a small hash as a whole: up to 512
+// notes by default (hash-max-listpack-entries).
 const deadPage = 500
 
-// Note is a dead key with what is known about it.
+// Note is a dead key and its note.
 type Note struct {
 	Dead
 
 	Key counter.Key
 }
 
-// EachDead calls page with the dead keys of the shard, some hundred at a time and each key once, in no order. It may miss keys that become
-// dead, or stop being dead, meanwhile. page may redrive or discard what it is given. An error of page ends the iteration and is returned
-// as it is.
+// EachDead calls page with the dead keys of the shard, a few hundred at a time, each key once, in no order. It may miss keys that become
+// dead, or stop being dead, meanwhile. page may redrive or discard its keys. If page returns an error, EachDead stops and returns it
+// unchanged.
 //
 // It makes one bounded call to Redis for each page, and keeps the keys of one shard in memory.
 func (c *Cache) EachDead(ctx context.Context, shard counter.Shard, page func([]Note) error) error {
@@ -43,7 +43,7 @@ func (c *Cache) EachDead(ctx context.Context, shard counter.Shard, page func([]N
 	})
 }
 
-// decodeNote reads a note. A note that cannot be read must hide neither the others nor that its key is dead.
+// decodeNote reads a note. An unreadable note must hide neither other notes nor its own key.
 func decodeNote(note string) Dead {
 	var dead Dead
 	if err := json.Unmarshal([]byte(note), &dead); err != nil {

@@ -7,18 +7,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Discarded says what Rewind or Remove did.
+// Discarded is the result of Rewind or Remove.
 type Discarded byte
 
-// The answers of Rewind and Remove. Only DiscardDone has changed anything.
+// The results of Rewind and Remove. Only with DiscardDone something has changed.
 const (
 	DiscardDone    Discarded = 'y'
-	DiscardNotDead Discarded = 'd' // the key is not dead, or not any more
+	DiscardNotDead Discarded = 'd' // the key is not dead, or no longer
 	DiscardWritten Discarded = 'w' // the entry has been written since it was shown
 )
 
-// Rewind replaces the entry of a dead key by row, if it is still the one shown, which must be neither Missing nor Corrupt. The key stays
-// dirty and dead. The version of row must be higher than that of any flush of the key that may be in progress. One round trip.
+// Rewind replaces the entry of a dead key by row, if the entry has not changed since it was shown. shown must be neither Missing nor
+// Corrupt. The key stays dirty and dead. The version of row must be higher than any that a flush in progress may write. One round trip.
 func (c *Cache) Rewind(ctx context.Context, shown Entry, row counter.Row) (Discarded, error) {
 	value, deleted := row.Value, "0"
 	if row.Deleted {
@@ -27,8 +27,8 @@ func (c *Cache) Rewind(ctx context.Context, shown Entry, row counter.Row) (Disca
 	return c.discard(ctx, shown, "rewind", itoa(value), itoa(row.Version), deleted)
 }
 
-// Remove removes the entry and the note of a dead key, if the entry is still the one shown. The next use of the counter reads
-// Postgres; what was read from it before cannot be hydrated any more. One round trip.
+// Remove removes the entry and the note of a dead key, if the entry has not changed since it was shown. The next use of the counter reads
+// Postgres; rows read before can no longer be hydrated. One round trip.
 func (c *Cache) Remove(ctx context.Context, shown Entry) (Discarded, error) {
 	return c.discard(ctx, shown, "remove")
 }
@@ -47,7 +47,7 @@ func (c *Cache) discard(ctx context.Context, shown Entry, args ...any) (Discarde
 	return Discarded(reply[0]), nil
 }
 
-// state is the entry as discard.lua compares it.
+// state returns the entry in the form that discard.lua compares.
 func (e *Entry) state() string {
 	switch {
 	case e.Corrupt:

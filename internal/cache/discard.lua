@@ -1,4 +1,4 @@
--- discard.lua discards the entry of a dead key, but only if it is still what the operator was shown. A discard is two calls
+-- discard.lua discards the entry of a dead key, but only if it has not changed since it was shown to the operator. A discard is two calls
 -- (docs/decisions/0010-discard-is-a-write.md): a rewind, and a removal once Postgres has the rewound state.
 --
 -- KEYS[1]  {aw:07}:meta
@@ -11,10 +11,10 @@
 -- ARGV[3]  "rewind": give the entry the state of ARGV[4..6]; it stays dead
 --          "remove": remove the entry and the note
 -- ARGV[4]  value
--- ARGV[5]  version: higher than that of any flush of the key in progress
+-- ARGV[5]  version: higher than any that a flush in progress may write
 -- ARGV[6]  "1": deleted
 --
--- Reply: y done; d the key is not dead (any more); w the entry was written since it was shown. After d and w nothing has changed.
+-- Reply: y done; d the key is not dead, or no longer; w the entry was written since it was shown. After d and w nothing has changed.
 
 local function state()
   local e, corrupt = load(KEYS[5])
@@ -29,11 +29,11 @@ if state() ~= ARGV[2] then return 'w' end -- step: compare
 
 free(KEYS[4])
 -- step: renew
-renew(s) -- nothing read from Postgres before may be hydrated, and the next write needs a lineage of its own
+renew(s) -- rows read from Postgres before must not be hydrated, and the next write needs a new lineage
 save(s)
 if ARGV[3] == 'rewind' then
-  -- Without the rest of the discarded entry. The operator's command writes a row of lineage 0 meanwhile; this entry may replace any older
-  -- version of it.
+  -- The other fields of the discarded entry are dropped. The operator's command meanwhile writes a row of lineage 0; this entry may replace
+  -- any older version of that row.
   put(KEYS[5], {
     v = ARGV[4], n = ARGV[5], x = ARGV[6] == '1' or nil, a = true, epoch = s.open, l = '0', b = sum(ARGV[5], '0', '1'),
   })

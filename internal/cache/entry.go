@@ -8,9 +8,9 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Entry is what Redis has of a counter, as it was read.
+// Entry is the entry of a counter in Redis, as it was read.
 type Entry struct {
-	// Row is its state. Lineage is the epoch in which its unsynced writes began, and Base the version before them. Both mean nothing in a
+	// Row is its state. Lineage is the epoch in which its unsynced writes began, and Base the version before them. Both are meaningless in a
 	// clean entry.
 	counter.Row
 
@@ -21,14 +21,14 @@ type Entry struct {
 	BaseUnknown bool // it needs its base (see Hydrate) before it can be flushed
 	Aside       bool // it waits for a retry, or is dead
 
-	text string // as it is in Redis
+	text string // the string in Redis
 }
 
 // Dirty reports whether Postgres lacks the entry, in a shard with the given watermark.
 func (e *Entry) Dirty(watermark int64) bool { return e.Epoch > watermark || e.Aside }
 
 const (
-	idBase      = 36 // of epochs in Redis
+	idBase      = 36 // of epoch IDs in Redis
 	maxIDDigits = 11 // until the year 6140
 	decimal     = 10
 )
@@ -108,13 +108,13 @@ func (f *fields) natural(word string) int64 {
 	return f.parse(word)
 }
 
-// id reads an epoch. entry.lua takes no longer ones, which do not fit into a double.
+// id reads an epoch ID. Longer IDs do not fit into a double, so entry.lua rejects them, too.
 func (f *fields) id(word string) int64 {
 	f.refuse(word, strings.HasPrefix(word, "-") || len(word) > maxIDDigits)
 	return f.number(word, idBase)
 }
 
-// endedLineages checks the lineages that a restart ended. Nothing here needs their values.
+// endedLineages checks the lineages that a restart ended. Go code does not need their values.
 func (f *fields) endedLineages(list string) {
 	list, some := strings.CutPrefix(list, ";")
 	f.refuse(list, !some)
@@ -138,7 +138,7 @@ func (f *fields) number(word string, base int) int64 {
 	return n
 }
 
-// refuse notes an error if word is refused.
+// refuse records an error about word if refused is true.
 func (f *fields) refuse(word string, refused bool) {
 	if refused && f.err == nil {
 		f.err = fmt.Errorf("%q: %w", word, strconv.ErrSyntax)

@@ -1,5 +1,5 @@
--- entry.lua stands before every script that reads or changes entries. It takes no KEYS and no ARGV and returns nothing: it defines the
--- format of an entry, and the epochs of a shard.
+-- entry.lua is prepended to every script that reads or changes entries. It has no KEYS, no ARGV and no reply: it defines the format of an
+-- entry and the epochs of a shard.
 --
 -- An entry is one string of fields separated by single spaces:
 --   <value> <version> <epoch>[:<flags>]   then what only a dirty entry needs, each with its letter:
@@ -72,10 +72,10 @@ local function sum(a, b, c)
   return fmt('%.0f%09.0f', high, low < 0 and -low or low)
 end
 
--- Whether a decimal number has 64 bits at most.
+-- Reports whether a decimal number fits into 64 bits.
 local function fits(s) return #s <= 18 or (#s <= 20 and sum(s, '0')) end
 
--- Whether p is a list of ended lineages.
+-- Reports whether p is a list of ended lineages.
 local function are_lineages(p)
   local read = 0
   for id, v, n in gmatch(p, ';(%w+),([^,;]+),(%d+)') do
@@ -135,7 +135,7 @@ end
 
 local now_us, now_run
 
--- Redis's clock, microseconds.
+-- Returns Redis's clock in microseconds.
 local function microseconds()
   if not now_us then
     local t = call('TIME')
@@ -147,20 +147,20 @@ end
 -- The same in ms, as a string.
 local function milliseconds() return fmt('%.0f', floor(microseconds() / 1000)) end
 
--- The ID of this incarnation of Redis, 8 digits: a restart and a promotion begin another.
+-- Returns the ID of this incarnation of Redis, 8 digits. A restart or a promotion changes it.
 local function incarnation()
   now_run = now_run or match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)') or '00000000'
   return now_run
 end
 
--- An ID that no epoch of the shard has had: the clock's, or the last ID plus one if the clock is behind.
+-- Returns an ID that no epoch of the shard has had: the clock, or the last ID plus one if the clock is behind.
 local function id_after(last) return base36(math.max(last and number(last) + 1 or 0, microseconds())) end
 
 -- Reads the epochs of a shard from the text of its meta key: "<open> <since> <watermark> <first> <incarnation> <sealed> <sealed since>
--- <requeued>". open is the epoch that takes writes, and since when its first key was written, ms; watermark the last epoch of which
--- Postgres has every key; first the first epoch of this incarnation of Redis; sealed the epoch that is being flushed; requeued the last
--- epoch that keys with older writes have joined again. "0": there is none. watermark and first are numbers, too. The first script after a
--- restart or a promotion opens a new epoch. A caller that writes anything of the shard must call save().
+-- <requeued>". open is the epoch that takes writes; since is when its first key was written, ms; watermark the last epoch whose keys
+-- Postgres all has; first the first epoch of this incarnation of Redis; sealed the epoch that is being flushed; requeued the last epoch
+-- that requeued keys have joined. "0": there is none. watermark and first are also held as numbers. The first script after a restart or a
+-- promotion opens a new epoch. A script that writes to the shard must call save().
 local function epochs(meta, text)
   local s = { meta = meta, watermark_id = '0', sealed = '0', sealed_since = '0', requeued = '0', since = '0' }
   if text then
@@ -187,7 +187,7 @@ local function save(s)
   s.changed = false
 end
 
--- Lets the script run in a full Redis, which checks its memory at the first write of a script only, and not for HDEL.
+-- Makes the script run in a full Redis: Redis checks its memory only at the first write of a script, and not for HDEL.
 local function free(dead) call('HDEL', dead, '') end
 
 -- Gives the open epoch a new ID; its keys stay in it.
@@ -204,17 +204,17 @@ local function all(command, name, elements)
   return n
 end
 
--- Puts keys into the open epoch and returns its number of keys. shard_open is the name of its set.
+-- Puts keys into the open epoch and returns the epoch's number of keys. shard_open is the name of its set.
 local function join(s, shard_open, keys)
   if #keys == 0 then return 0 end
   local added, has = all('SADD', shard_open, keys), call('SCARD', shard_open)
-  if s.since == '0' or (added > 0 and has == added) then -- its first keys; since may still be the time of keys that have left
+  if s.since == '0' or (added > 0 and has == added) then -- its first keys: since may be the time of keys that have left
     s.since, s.changed = milliseconds(), true
   end
   return has
 end
 
--- The same for keys whose writes are older.
+-- Like join, for keys with older writes.
 local function rejoin(s, shard_open, keys)
   if #keys == 0 then return end
   join(s, shard_open, keys)

@@ -12,10 +12,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// SealState says what Seal found.
+// SealState is the state of a shard that Seal found.
 type SealState string
 
-// What Seal may find.
+// The states of a shard.
 const (
 	Sealed  SealState = "sealed" // it has sealed the open epoch
 	Found   SealState = "found"  // an epoch was sealed before and has not been flushed
@@ -27,29 +27,29 @@ const (
 // Epoch is a sealed epoch of a shard, taken for a flush.
 type Epoch struct {
 	Shard counter.Shard
-	State SealState // only Sealed and Found leave something to flush
+	State SealState // there is something to flush only if it is Sealed or Found
 
 	Read  time.Time // when it was taken
 	At    int64     // the same by Redis's clock, in ms
-	Since int64     // when its first key was written, likewise
+	Since int64     // when its first key was written, by the same clock
 	Keys  int
 	Due   int // set-aside keys that are due
 
-	NextDue int64 // when the first set-aside key is or was due, in ms of Redis's clock; 0: none is set aside
+	NextDue int64 // when the first set-aside key is due, possibly in the past, in ms of Redis's clock; 0: none is set aside
 
-	id, first string // as commit.lua takes them
+	id, first string // in the form that commit.lua expects
 }
 
-// Taking says how Seal takes a shard.
+// Taking holds the options of Seal.
 type Taking struct {
-	Owner  string        // who flushes; a second owner finds the shard busy
-	Lease  time.Duration // how long the shard is the owner's
-	MinAge time.Duration // an open epoch that is younger is left alone,
-	Keys   int           // unless it has this many keys; 0: their number does not matter
+	Owner  string        // the name of the drain; a second owner finds the shard busy
+	Lease  time.Duration // how long the owner holds the shard
+	MinAge time.Duration // Seal does not take a younger open epoch,
+	Keys   int           // unless it has this many keys; 0: whatever its number of keys
 }
 
-// Seal takes the shard for a flush: of the sealed epoch if there is one, else of the open epoch, which it seals. One round trip, of
-// constant time.
+// Seal takes the shard for a flush and returns the epoch to flush: the sealed one if there is one, otherwise the open one, which it seals.
+// One round trip of constant time.
 func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch, error) {
 	keys := []string{c.metaKey(shard), c.openKey(shard), c.sealedKey(shard), c.retryKey(shard), c.drainKey(shard), c.deadKey(shard)}
 	reply, err := sealScript.Run(ctx, c.client, keys, t.Owner, ms(t.Lease), ms(t.MinAge), t.Keys).Slice()
@@ -70,8 +70,8 @@ func (c *Cache) Seal(ctx context.Context, shard counter.Shard, t Taking) (Epoch,
 	return e, nil
 }
 
-// EpochKeys returns some keys of a sealed epoch and the next cursor. The first cursor is 0, and 0 comes back at the end. A call
-// returns about limit keys; it may return a key twice. One round trip.
+// EpochKeys returns about limit keys of a sealed epoch and the next cursor. Begin with cursor 0; next is 0 at the end. It may return a key
+// twice. One round trip.
 func (c *Cache) EpochKeys(ctx context.Context, e *Epoch, cursor uint64, limit int) (keys []counter.Key, next uint64, err error) {
 	var found []string
 	if cursor == 0 && e.Keys <= limit {
@@ -85,14 +85,14 @@ func (c *Cache) EpochKeys(ctx context.Context, e *Epoch, cursor uint64, limit in
 	return keysOf(found), next, nil
 }
 
-// Snapshot is entries of one shard, as they were read at one moment.
+// Snapshot holds entries of one shard that were read at one moment.
 type Snapshot struct {
 	Shard     counter.Shard
 	Entries   []Entry // one for each key, in their order
-	Watermark int64   // of the shard, from before the entries were read
-	Token     string  // for Hydrate, likewise
+	Watermark int64   // of the shard, read before the entries
+	Token     string  // for Hydrate, read before the entries
 
-	meta shardMeta // likewise
+	meta shardMeta // read before the entries
 }
 
 // Read reads the entries of keys, all of one shard, with one plain command, and another if some are missing.
@@ -138,17 +138,17 @@ func (c *Cache) findCorrupt(ctx context.Context, entries []Entry, names []string
 		types[i] = pipe.Type(ctx, names[place])
 	}
 	if err := send(ctx, pipe); err != nil {
-		return fmt.Errorf("look for %d missing entries: %w", len(missing), err)
+		return fmt.Errorf("check %d missing entries: %w", len(missing), err)
 	}
 	for i, place := range missing {
-		if kind := types[i].Val(); kind != "none" && kind != "string" { // a string: it has just been written
+		if kind := types[i].Val(); kind != "none" && kind != "string" { // a string was written just now
 			entries[place].Missing, entries[place].Corrupt = false, true
 		}
 	}
 	return nil
 }
 
-// shardMeta is what a shard's meta key says about its epochs, see entry.lua.
+// shardMeta is the content of a shard's meta key, see entry.lua.
 type shardMeta struct {
 	open, watermark, first, sealed, requeued int64
 	since, sealedSince                       int64 // ms
@@ -175,8 +175,8 @@ func decodeMeta(value any) (shardMeta, error) {
 }
 
 // Commit drops a sealed epoch and makes its ID the shard's watermark. Call it once Postgres has a state of each of its keys or the key has
-// been set aside. left is the number of keys written meanwhile. If another epoch is sealed, or Redis is another incarnation, it
-// does nothing and reports false: the sealed epoch has to be flushed again. It may be repeated. One round trip, of constant time.
+// been set aside. left is the number of keys written meanwhile. If another epoch is sealed, or Redis was restarted, it does nothing and
+// done is false: the sealed epoch must be flushed again. It may be repeated. One round trip of constant time.
 func (c *Cache) Commit(ctx context.Context, e *Epoch) (left int64, done bool, err error) {
 	return c.commit(ctx, e, nil)
 }
@@ -200,7 +200,7 @@ func (c *Cache) commit(ctx context.Context, e *Epoch, keys []any) (left int64, d
 	return max(left, 0), left >= 0, nil
 }
 
-// Extend renews the lease of a shard that has been taken.
+// Extend renews the lease of a shard.
 func (c *Cache) Extend(ctx context.Context, shard counter.Shard, lease time.Duration) error {
 	if err := c.client.PExpire(ctx, c.drainKey(shard), lease).Err(); err != nil {
 		return fmt.Errorf("extend the lease of shard %s: %w", shard, err)
@@ -208,7 +208,7 @@ func (c *Cache) Extend(ctx context.Context, shard counter.Shard, lease time.Dura
 	return nil
 }
 
-// Release gives a shard back that Seal has taken, if it is still the owner's.
+// Release ends the owner's lease of a shard, if the owner still holds it.
 func (c *Cache) Release(ctx context.Context, shard counter.Shard, owner string) error {
 	if err := releaseScript.Run(ctx, c.client, []string{c.drainKey(shard)}, owner).Err(); err != nil {
 		return fmt.Errorf("release shard %s: %w", shard, err)

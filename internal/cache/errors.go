@@ -13,18 +13,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// retryAfter is what clients are told to wait while Redis is away or full.
+// retryAfter is the Retry-After of errors while Redis is away or full.
 const retryAfter = time.Second
 
-// writeError is the error of the operations in a script call that failed with err.
+// writeError returns the error for the operations of a script call that failed with err.
 func writeError(err error) *counter.Error {
 	switch {
 	case isWrongType(err):
 		return &counter.Error{Code: counter.CodeInternal, Err: fmt.Errorf("%w: %w", errEntry, err)}
 	case IsFull(err):
 		return notNow(counter.CodeCacheFull, err, "Redis is at its memory limit; the operation was not applied")
-	case notSent(err) || answered(err):
-		return notNow(counter.CodeCacheUnavailable, err, "Redis cannot take writes now; the operation was not applied")
+	case notSent(err) || refused(err):
+		return notNow(counter.CodeCacheUnavailable, err, "Redis does not accept writes now; the operation was not applied")
 	default:
 		return &counter.Error{
 			Code: counter.CodeOutcomeUnknown, Err: err,
@@ -46,7 +46,7 @@ func isWrongType(err error) bool {
 	return errors.As(err, &e) && strings.Contains(e.Error(), "WRONGTYPE ")
 }
 
-// refusals are the errors by which Redis refuses a call as a whole, or a script before its first write.
+// refusals are the errors with which Redis refuses a call as a whole, or a script before its first write.
 var refusals = []string{
 	"LOADING", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "CROSSSLOT",
 	"NOAUTH", "WRONGPASS", "NOPERM", "NOSCRIPT", "BUSY", "UNBLOCKED", "ERR max number of clients",
@@ -58,21 +58,20 @@ func isReply(err error) bool {
 	return errors.As(err, &e)
 }
 
-// answered reports whether Redis refused the call, so that nothing has been applied. Any other error may have come in the middle of a
-// script.
-func answered(err error) bool { return refusalOf(err, refusals) != "" }
+// refused reports whether Redis refused the call, so that nothing has been applied. Any other error may occur in the middle of a script.
+func refused(err error) bool { return refusalOf(err, refusals) != "" }
 
-// Refusal returns the first word of the error with which a Redis that answers reads refuses every write: MISCONF (it cannot save its data),
-// READONLY (it is a replica) or NOREPLICAS (it has too few replicas). It is "" for nil and any other error.
+// Refusal returns the first word of an error with which Redis still answers reads but refuses every write: MISCONF (it cannot save its
+// data), READONLY (it is a replica) or NOREPLICAS (it has too few replicas). It is "" for nil and any other error.
 func Refusal(err error) string { return refusalOf(err, []string{"MISCONF", "READONLY", "NOREPLICAS"}) }
 
-// Denial returns the first word of the error with which a running Redis refuses to serve us at all: LOADING (its data), CLUSTERDOWN,
-// MASTERDOWN (a replica without its master), NOAUTH, WRONGPASS or NOPERM. It is "" for nil and any other error.
+// Denial returns the first word of an error with which a running Redis refuses to serve this process at all: LOADING (its data),
+// CLUSTERDOWN, MASTERDOWN (a replica without its master), NOAUTH, WRONGPASS or NOPERM. It is "" for nil and any other error.
 func Denial(err error) string {
 	return refusalOf(err, []string{"LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "WRONGPASS", "NOPERM"})
 }
 
-// refusalOf returns the one of words with which Redis refused a call, or "".
+// refusalOf returns the word with which Redis refused a call, or "" if it is none of words.
 func refusalOf(err error, words []string) string {
 	var e redis.Error
 	if !errors.As(err, &e) {
@@ -89,7 +88,7 @@ func refusalOf(err error, words []string) string {
 	return ""
 }
 
-// notSent reports whether the call was not sent at all, because no connection could be had.
+// notSent reports whether the call was not sent at all, for lack of a connection.
 func notSent(err error) bool {
 	if errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed) {
 		return true
@@ -98,29 +97,29 @@ func notSent(err error) bool {
 	return ok && e.Op == "dial"
 }
 
-// notNow is the error of operations that were not applied and may be repeated later.
+// notNow returns the error for operations that were not applied and may be repeated later.
 func notNow(code counter.Code, err error, detail string) *counter.Error {
 	return &counter.Error{Code: code, Err: err, RetryAfter: retryAfter, Detail: detail}
 }
 
-// unreachable is the error of operations that were queued behind a call that did not reach Redis.
+// unreachable returns the error for operations that were queued behind a call that did not reach Redis.
 func unreachable() *counter.Error {
 	return notNow(counter.CodeCacheUnavailable, nil,
 		"Redis did not answer the operations before this one, so it was not sent and not applied")
 }
 
-// unsent is the error of operations whose caller left before they were sent. Only the log shows it.
+// unsent returns the error for operations whose caller left before they were sent. Only the log shows it.
 func unsent(ctx context.Context) *counter.Error {
 	return notNow(counter.CodeCacheUnavailable, context.Cause(ctx),
 		"the request ended before its operations were sent to Redis; they were not applied")
 }
 
-// overloaded is the error of operations that find the queue of a Writer full.
+// overloaded returns the error for operations that find the queue of a Writer full.
 func overloaded() *counter.Error {
 	return notNow(counter.CodeOverloaded, nil, "this process has too many operations waiting for Redis; the operation was not applied")
 }
 
-// givenUp is the error of operations whose caller's context ended while they were queued or in flight.
+// givenUp returns the error for operations whose caller's context ended while they were queued or in flight.
 func givenUp(ctx context.Context) *counter.Error {
 	return &counter.Error{
 		Code: counter.CodeOutcomeUnknown, Err: context.Cause(ctx),
@@ -128,10 +127,10 @@ func givenUp(ctx context.Context) *counter.Error {
 	}
 }
 
-// Unapplied is the error of operations that were not sent because an earlier step (Hydrate) failed with err.
+// Unapplied returns the error for operations that were not sent because an earlier step (Hydrate) failed with err.
 func Unapplied(err error) *counter.Error {
 	if IsFull(err) {
 		return writeError(err)
 	}
-	return notNow(counter.CodeCacheUnavailable, err, "Redis could not be asked; the operation was not applied")
+	return notNow(counter.CodeCacheUnavailable, err, "Redis did not answer; the operation was not applied")
 }

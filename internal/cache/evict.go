@@ -8,17 +8,17 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Eviction says which entries EvictIdle removes.
+// Eviction selects the entries that EvictIdle removes.
 type Eviction struct {
 	Idle   time.Duration // clean entries whose last write is at least this old
-	Urgent bool          // also entries that were never written since they were hydrated; otherwise Redis lets them expire
+	Urgent bool          // also entries not written since they were hydrated; otherwise they expire by their TTL
 
-	// Pace is called before each page of up to ScanPage keys; an error of it ends the eviction.
+	// Pace is called before each page of up to ScanPage keys; its error ends the eviction.
 	Pace func(ctx context.Context, keys int) error
 }
 
-// EvictIdle goes through all entries once and removes those that Eviction selects, never a dirty or a set-aside one. It returns
-// their number, also with an error. It makes some bounded calls for each page.
+// EvictIdle visits all entries once and removes the clean ones that e selects. It returns the number of removed entries, even with an
+// error. It makes a few bounded calls for each page.
 func (c *Cache) EvictIdle(ctx context.Context, e Eviction) (removed int64, err error) {
 	now, err := c.Now(ctx)
 	if err != nil {

@@ -9,30 +9,30 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Base is what Postgres has of a key, for Hydrate.
+// Base is the row of a key, for Hydrate.
 type Base struct {
 	Key   counter.Key
 	Row   counter.Row // meaningless without Found
 	Found bool
-	Token string // of the shard, from before Postgres was asked: Outcome.Token or Snapshot.Token
+	Token string // of the shard, read before the row: Outcome.Token or Snapshot.Token
 }
 
-// Hydration says what Hydrate did with one Base.
+// Hydration is the result of Hydrate for one Base.
 type Hydration byte
 
-// The answers of Hydrate.
+// The results of Hydrate.
 const (
 	Hydrated     Hydration = 'y' // the entry is complete
-	Stale        Hydration = 's' // a flush was completed meanwhile: ask Postgres again
+	Stale        Hydration = 's' // a flush was completed meanwhile: read Postgres again
 	BaseOverflow Hydration = 'o' // the sum of base and unsynced increments does not fit into 64 bits
 	CorruptEntry Hydration = 'e' // the key holds something that is not an entry
 )
 
-// maxHydrate bounds the keys of one round trip: Redis does nothing else meanwhile, and needs 2 to 8 µs for each.
+// maxHydrate bounds the keys of one round trip, which blocks Redis for 2 to 8 µs a key.
 const maxHydrate = 200
 
-// Hydrate puts bases into their entries and answers for each. It leaves complete entries alone, so it may be repeated. One round trip for
-// each 200 keys.
+// Hydrate puts bases into their entries and returns one result for each. It leaves complete entries alone, so it may be repeated. One round
+// trip for each 200 keys.
 func (c *Cache) Hydrate(ctx context.Context, bases []Base) ([]Hydration, error) {
 	done, _, err := c.Rebase(ctx, bases)
 	return done, err
@@ -45,7 +45,7 @@ type hydration struct {
 	places []int
 }
 
-// Rebase is Hydrate, and also returns the entries that had no base and have one now.
+// Rebase is like Hydrate, and also returns the entries that got their base.
 func (c *Cache) Rebase(ctx context.Context, bases []Base) (done []Hydration, rebased []Entry, err error) {
 	calls := c.hydrations(bases)
 	for rest := calls; len(rest) > 0; {
@@ -109,7 +109,7 @@ func (c *Cache) hydrations(bases []Base) []*hydration {
 	return calls
 }
 
-// row is the argument of hydrate.lua for a base.
+// row returns the base as an argument of hydrate.lua.
 func (b *Base) row() string {
 	if !b.Found {
 		return "-"

@@ -1,12 +1,12 @@
 -- hydrate.lua fills entries of one shard from Postgres. It creates the entry of a cold key, and adds the base to an entry that was written
 -- while its base was unknown. It leaves complete entries alone.
 --
--- The token is the shard's watermark and open epoch from before Postgres was asked. If both are unchanged, no key has become clean since,
--- so what was read is what Postgres has. Without this check a slow reader could restore an old state of a key that was written, flushed
--- and evicted meanwhile.
+-- The token is the shard's watermark and open epoch from before Postgres was read. If both are unchanged, no key has become clean since, so
+-- the rows are current. Without this check a slow reader could restore an old state of a key that was written, flushed and evicted
+-- meanwhile.
 --
--- An entry that is rebased may come from before a restart of Redis, and may have been rebased and flushed before, after the moment that
--- Redis went back to. Lineages tell: a row whose lineage is not older than one that the restart ended has the writes of that one.
+-- An entry without a base may come from before a restart of Redis. It may have been rebased and flushed already, in the time that Redis has
+-- lost. Lineages show this: if the row's lineage is not older than an ended lineage, the row has the writes of the ended lineage.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:dead
@@ -30,8 +30,8 @@ local function create(name, value, version, state)
   return 'y'
 end
 
--- The ended lineages that are newer than the row's, rebased on the row: a late flush may still write them to Postgres. counts: their values
--- count from the base, which was had.
+-- Returns the ended lineages that are newer than the row's, rebased on the row: a late flush may still write them to Postgres. counts:
+-- their values are relative to the base, which was had.
 local function later(ended, lineage, value, version, had, had_n, counts)
   local kept = {}
   for id, with, with_n in gmatch(ended, ';(%w+),([^,;]+),(%d+)') do
@@ -63,7 +63,7 @@ local function rebase(e, value, version, state, lineage)
   return encode(e)
 end
 
--- The same for nearly all entries: only increments, all of this incarnation, and numbers of at most 13 digits. nil for any other.
+-- A fast path for nearly all entries: only increments, all of this incarnation, and numbers of at most 13 digits. nil for all others.
 local number_of, last_epoch = 0, nil
 local function rebase_plain(text, value, version, lineage)
   local v, n, epoch = match(text, '^(%-?%d+) (%d+) (%w+):u b0 w0$')
@@ -105,7 +105,7 @@ for i = 1, #texts do
   end
 end
 if #rebased > 0 then
-  free(KEYS[2]) -- so that flushing goes on in a full Redis
+  free(KEYS[2]) -- so that flushing continues in a full Redis
   call('MSET', unpack(rebased))
 end
 return out

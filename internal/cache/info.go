@@ -19,7 +19,7 @@ type Info struct {
 
 	Version     string
 	Role        string // "master" or "slave"; "cluster" for several masters
-	Incarnation string // master_replid: another one after each restart and each promotion
+	Incarnation string // master_replid: each restart and each promotion changes it
 	Replicas    int64
 	Uptime      time.Duration
 
@@ -29,7 +29,7 @@ type Info struct {
 	LimitText    string
 	SystemMemory int64 // bytes
 	Policy       string
-	Buffers      int64 // bytes of Used that clients and the append-only file's buffer take
+	Buffers      int64 // bytes of Used for the buffers of clients and of the append-only file
 
 	AOFKnown          bool // false while the server loads its data: it reports the append-only file as off then
 	AOF               bool
@@ -71,7 +71,7 @@ func ParseInfo(text string) Info {
 	return i
 }
 
-// Full is the part of the memory limit that is used; 0 if there is no limit.
+// Full returns the used part of the memory limit; 0 without a limit.
 func (i Info) Full() float64 {
 	if i.Limit == 0 {
 		return 0
@@ -79,7 +79,7 @@ func (i Info) Full() float64 {
 	return float64(i.Used) / float64(i.Limit)
 }
 
-// AtLeast reports whether the server's version is major.minor or newer. Valkey reports the Redis version that it began from.
+// AtLeast reports whether the server's version is major.minor or newer. Valkey reports the Redis version from which it was forked.
 func (i Info) AtLeast(major, minor int) bool {
 	first, rest, _ := strings.Cut(i.Version, ".")
 	second, _, _ := strings.Cut(rest, ".")
@@ -91,7 +91,7 @@ func (i Info) AtLeast(major, minor int) bool {
 	return x > major || x == major && y >= minor
 }
 
-// merge adds what another master of a cluster reports to i: it keeps the worse of both, and the sum of what can be added.
+// merge merges the Info of another master of a cluster into i: it keeps the worse value, or the sum of values that add up.
 func merge(i, other *Info) {
 	if other.Full() > i.Full() {
 		i.Used, i.Limit = other.Used, other.Limit
@@ -123,8 +123,8 @@ func policyRisk(policy string) int {
 	}
 }
 
-// ReadInfo asks a Redis about itself; sections may name one section (several only since Redis 7). On a cluster it asks every master at
-// once, and fails only if none answers: memory is that of the fullest master, the policy the most dangerous one.
+// ReadInfo runs INFO; sections may name one section (several only since Redis 7). On a cluster it reads every master at once, and fails
+// only if none answers: the memory is from the fullest master, the policy is the most dangerous one.
 func ReadInfo(ctx context.Context, client redis.UniversalClient, sections ...string) (Info, error) {
 	var mu sync.Mutex
 	var all []Info
@@ -139,7 +139,7 @@ func ReadInfo(ctx context.Context, client redis.UniversalClient, sections ...str
 		return nil
 	})
 	if len(all) == 0 {
-		return Info{}, fmt.Errorf("ask redis about itself: %w", err)
+		return Info{}, fmt.Errorf("read redis's info: %w", err)
 	}
 	merged := all[0]
 	for i := range all[1:] {
@@ -151,7 +151,7 @@ func ReadInfo(ctx context.Context, client redis.UniversalClient, sections ...str
 	return merged, nil
 }
 
-// eachMaster calls do for each server that holds data: on a cluster every master at once, else the one there is. It returns the first
+// eachMaster calls do for each server that holds data: on a cluster every master at once, otherwise the single server. It returns the first
 // error, after all calls.
 func eachMaster(ctx context.Context, client redis.UniversalClient, do func(context.Context, redis.Cmdable) error) error {
 	if cluster, ok := client.(*redis.ClusterClient); ok {
@@ -160,8 +160,8 @@ func eachMaster(ctx context.Context, client redis.UniversalClient, do func(conte
 	return do(ctx, client)
 }
 
-// MemoryUse is the part of its maxmemory that Redis uses, on a cluster that of the fullest master; 0 if there is no limit. One command to
-// each master.
+// MemoryUse returns the used part of Redis's maxmemory (on a cluster, of the fullest master); 0 without a limit. One command to each
+// master.
 func (c *Cache) MemoryUse(ctx context.Context) (float64, error) {
 	info, err := ReadInfo(ctx, c.client, "memory")
 	return info.Full(), err

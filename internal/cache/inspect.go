@@ -8,7 +8,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Inspected is an entry, dirty or clean, and where its key is.
+// Inspected is an entry and the state of its key.
 type Inspected struct {
 	Entry
 
@@ -18,17 +18,17 @@ type Inspected struct {
 	Stranded bool  // dirty, but neither in an epoch nor set aside: it was removed by hand, and no flush finds it
 }
 
-// Condition says where a key is on its way to Postgres.
+// Condition is where a key is on its way to Postgres.
 type Condition int
 
 // The conditions.
 const (
 	Clean   Condition = iota // Postgres has it
 	Pending                  // dirty: it waits for a flush or for its retry
-	IsDead                   // Postgres refused it for good
+	IsDead                   // Postgres refused it in all attempts
 )
 
-// Condition is the condition of the key.
+// Condition returns the condition of the key.
 func (in *Inspected) Condition() Condition {
 	switch {
 	case in.Dead:
@@ -39,8 +39,8 @@ func (in *Inspected) Condition() Condition {
 	return Clean
 }
 
-// Inspect reads up to ScanPage entries and where their keys are, in the order of keys. It takes two round trips for each of their shards,
-// or a few more.
+// Inspect reads up to ScanPage entries and the states of their keys, in the order of keys. It takes two round trips for each shard, or a
+// few more.
 func (c *Cache) Inspect(ctx context.Context, keys []counter.Key) ([]Inspected, error) {
 	at := make(map[counter.Shard][]int)
 	for i, key := range keys {
@@ -69,12 +69,12 @@ func (c *Cache) inspect(ctx context.Context, shard counter.Shard, keys []counter
 		return nil, err
 	}
 	pipe := c.client.Pipeline()
-	open := pipe.SMIsMember(ctx, c.openKey(shard), members(keys)...) // before sealed, which is where its keys go
+	open := pipe.SMIsMember(ctx, c.openKey(shard), members(keys)...) // before sealed, where its keys move to
 	sealed := pipe.SMIsMember(ctx, c.sealedKey(shard), members(keys)...)
 	retry := pipe.ZMScore(ctx, c.retryKey(shard), texts(keys)...)
 	dead := pipe.HMGet(ctx, c.deadKey(shard), texts(keys)...)
 	if err := send(ctx, pipe); err != nil {
-		return nil, fmt.Errorf("look at %d keys of shard %s: %w", len(keys), shard, err)
+		return nil, fmt.Errorf("inspect %d keys of shard %s: %w", len(keys), shard, err)
 	}
 	out := make([]Inspected, len(keys))
 	for i, e := range snapshot.Entries {
@@ -113,7 +113,7 @@ func (c *Cache) readStrandedAgain(ctx context.Context, shard counter.Shard, insp
 // Repairing is what Repair does to an entry.
 type Repairing string
 
-// What Repair can do.
+// The repairs.
 const (
 	MarkAgain Repairing = "mark" // put it into the open epoch, so that a flush writes it to Postgres
 	DropStale Repairing = "drop" // remove it, so that its next use reads Postgres
@@ -122,8 +122,8 @@ const (
 // maxRepair bounds one call of repair.lua.
 const maxRepair = 200
 
-// Repair changes the entries of one shard that are still as they were read, and reports for each whether it has. It may be repeated. One
-// atomic step for each 200 entries.
+// Repair changes the entries of one shard that have not changed since they were read, and reports for each entry whether it did. It may be
+// repeated. One atomic step for each 200 entries.
 func (c *Cache) Repair(ctx context.Context, shard counter.Shard, how Repairing, entries []Inspected) ([]bool, error) {
 	done := make([]bool, 0, len(entries))
 	for part := range slices.Chunk(entries, maxRepair) {

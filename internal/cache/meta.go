@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// SettingsKey is the hash that says how this Redis is used. In a namespace its name begins with that.
+	// SettingsKey is the hash with the settings of this Redis. In a namespace its name begins with the namespace.
 	SettingsKey = "aw:meta"
 
 	// Layout is the version of the format of keys and entries. Change it with every change that older processes would misread.
@@ -30,7 +30,7 @@ const (
 	layoutName = "layout"
 	shardsName = "AFTERWRITE_SHARDS"
 
-	// birthName holds a random ID that is noted together with the settings: a Redis that was emptied gets another.
+	// birthName holds a random ID that is written together with the settings: an emptied Redis gets another.
 	birthName = "birth"
 
 	// witnessName holds the name of the first Cache that noticed that this Redis had another ID before.
@@ -40,7 +40,7 @@ const (
 // SettingsError is the error of CheckMeta for a Redis that was written with other settings.
 type SettingsError struct{ Name, Here, There string }
 
-// Error says what differs and what to do.
+// Error states what differs and what to do.
 func (e *SettingsError) Error() string {
 	text := e.What() + ": " + e.Fix()
 	if e.Name == shardsName {
@@ -54,7 +54,7 @@ func NewLayoutError(there string) *SettingsError {
 	return &SettingsError{Name: layoutName, Here: Layout, There: there}
 }
 
-// What says what differs.
+// What states what differs.
 func (e *SettingsError) What() string {
 	switch {
 	case e.Name != layoutName:
@@ -62,13 +62,13 @@ func (e *SettingsError) What() string {
 	case e.There == ConvertingLayout:
 		return fmt.Sprintf("this Redis is being converted from layout %s to layout %s, or that was interrupted", PreviousLayout, Layout)
 	case e.older():
-		return fmt.Sprintf("this Redis holds counters of layout %s, from an older version; this version's is layout %s", e.There, e.Here)
+		return fmt.Sprintf("this Redis holds counters of layout %s, from an older version; this version uses layout %s", e.There, e.Here)
 	default:
-		return fmt.Sprintf("this Redis holds counters of layout %s, from a newer version; this version knows layout %s", e.There, e.Here)
+		return fmt.Sprintf("this Redis holds counters of layout %s, from a newer version; this version uses layout %s", e.There, e.Here)
 	}
 }
 
-// Fix says what to do.
+// Fix states what to do.
 func (e *SettingsError) Fix() string {
 	switch {
 	case e.Name != layoutName:
@@ -91,8 +91,7 @@ func (e *SettingsError) older() bool {
 	return err == nil && there < here
 }
 
-// ReadSettings returns the layout and the number of shards that this Redis is used with; "" and 0 if none are noted yet. prefix is
-// Options.Prefix.
+// ReadSettings returns the layout and the number of shards of this Redis; "" and 0 if it is new. prefix is Options.Prefix.
 func ReadSettings(ctx context.Context, client redis.Cmdable, prefix string) (layout string, shards int, err error) {
 	noted, err := client.HMGet(ctx, prefix+SettingsKey, layoutName, shardsName).Result()
 	if err != nil {
@@ -107,8 +106,8 @@ func ReadSettings(ctx context.Context, client redis.Cmdable, prefix string) (lay
 	return layout, shards, nil
 }
 
-// ChooseShards returns the number of shards that a process should use. It is shards if the operator has set it; a default gives way to the
-// number that this Redis is used with.
+// ChooseShards returns the number of shards that a process should use. It is shards if the operator has set it, or if this Redis is new;
+// otherwise it is the number of this Redis.
 func ChooseShards(ctx context.Context, client redis.Cmdable, prefix string, shards int, set bool) (int, error) {
 	if set {
 		return shards, nil
@@ -127,7 +126,7 @@ func (c *Cache) CheckMeta(ctx context.Context) error {
 	return err
 }
 
-// checkMeta is CheckMeta, and returns the ID of the data. This Cache remembers the first that it finds.
+// checkMeta is CheckMeta, and returns the ID of the data. The Cache remembers the first ID that it reads.
 func (c *Cache) checkMeta(ctx context.Context) (birth string, err error) {
 	// The layout first: with another one, the number of shards need not be the same.
 	want := []SettingsError{{Name: layoutName, Here: Layout}, {Name: shardsName, Here: strconv.Itoa(c.shards)}}
@@ -147,8 +146,8 @@ func (c *Cache) checkMeta(ctx context.Context) (birth string, err error) {
 }
 
 // Emptied is CheckMeta, and reports whether this Redis has lost all its data since this Cache first checked it, or since Emptied last
-// returned true. Of all processes that notice, it returns true in one. On a cluster it notices only the loss of the master that has
-// aw:meta.
+// returned true. It returns true in only one of the processes that notice the loss. On a cluster it notices only the loss of the master
+// that holds aw:meta.
 func (c *Cache) Emptied(ctx context.Context) (bool, error) {
 	birth, err := c.checkMeta(ctx)
 	if err != nil {
@@ -165,7 +164,7 @@ func (c *Cache) Emptied(ctx context.Context) (bool, error) {
 	return c.birth.CompareAndSwap(known, &birth) && witness == c.name, nil
 }
 
-// note returns the value noted under name, after noting value if there is none.
+// note stores value under name unless there is one, and returns the stored value.
 func (c *Cache) note(ctx context.Context, name, value string) (string, error) {
 	if err := c.client.HSetNX(ctx, c.prefix+SettingsKey, name, value).Err(); err != nil {
 		return "", fmt.Errorf("note settings in redis: %w", err)

@@ -8,7 +8,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// head is what apply.lua replies about a shard.
+// head is the line about a shard in the reply of apply.lua.
 type head struct {
 	epoch, watermark, first int64
 	keys                    int64
@@ -26,7 +26,7 @@ func decodeHead(line string) (head, error) {
 
 var errEntry = errors.New("the entry in redis is corrupt: something else wrote to its key")
 
-// decodeOutcome reads one line of the reply of apply.lua; see plain.lua for their forms. writes is the number of writes combined in it.
+// decodeOutcome reads one line of the reply of apply.lua; see plain.lua for its forms. writes is the number of combined writes.
 func decodeOutcome(line string, writes int32, h *head) Outcome {
 	if isEntry(line) {
 		return decodeApplied(line, writes, h)
@@ -82,7 +82,7 @@ func decodeRead(key counter.Key, line string, h *head) Outcome {
 	}
 }
 
-// decodeApplied reads the answer to plain increments: the entry as they left it.
+// decodeApplied reads the answer to plain increments: the entry after them.
 func decodeApplied(line string, writes int32, h *head) Outcome {
 	f := fields{rest: line}
 	o := Outcome{Known: true, Exists: true, Epoch: h.epoch, First: h.first}
@@ -99,7 +99,7 @@ func decodeApplied(line string, writes int32, h *head) Outcome {
 	return o
 }
 
-// notApplied is the error of an operation whose line is a single letter.
+// notApplied returns the error for an operation whose line is a single letter.
 func notApplied(letter, line string) *counter.Error {
 	switch letter {
 	case "o":
@@ -117,7 +117,7 @@ func notApplied(letter, line string) *counter.Error {
 	return unreadable(line, errors.New("unknown letter"))
 }
 
-// unreadable is the error of an operation whose line cannot be read.
+// unreadable returns the error for an operation whose line cannot be read.
 func unreadable(line string, err error) *counter.Error {
 	return &counter.Error{
 		Code: counter.CodeOutcomeUnknown, Err: fmt.Errorf("reply of apply.lua %q: %w", line, err),
@@ -125,7 +125,7 @@ func unreadable(line string, err error) *counter.Error {
 	}
 }
 
-// Overflow is the error of an operation whose sum does not fit into 64 bits.
+// Overflow returns the error for an operation whose sum does not fit into 64 bits.
 func Overflow() *counter.Error {
 	return &counter.Error{
 		Code:   counter.CodeOverflow,

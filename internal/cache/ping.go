@@ -9,9 +9,9 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Ping returns nil if Redis serves counters. On a cluster one master is enough: the others are no reason to refuse all writes. It asks
-// for a key, because a Redis that loads its data answers INFO, and a cluster that is down answers PING. One command of constant time, on
-// a cluster one to each master at once. It blocks until ctx ends, at most for 3 s.
+// Ping returns nil if Redis serves counters. On a cluster one working master is enough: the failure of others is no reason to refuse all
+// writes. It reads a key, because a Redis that loads its data still answers INFO, and a cluster that is down still answers PING. It sends
+// one command of constant time (on a cluster, to each master at once), and blocks until ctx ends, for 3 s at most.
 func (c *Cache) Ping(ctx context.Context) error {
 	cluster, ok := c.client.(*redis.ClusterClient)
 	if !ok {
@@ -27,16 +27,16 @@ func (c *Cache) Ping(ctx context.Context) error {
 	}
 	for range shards {
 		if err = <-answers; err == nil {
-			return nil // it does not wait for those that hang
+			return nil // without waiting for masters that hang
 		}
 	}
 	return err
 }
 
-// ask asks for a key of the shard, whatever it holds: one corrupt shard is no reason to serve none.
+// ask reads a key of the shard. Its content does not matter: one corrupt shard must not stop the others.
 func (c *Cache) ask(ctx context.Context, s counter.Shard) error {
 	if err := c.client.Exists(ctx, c.metaKey(s)).Err(); err != nil {
-		return fmt.Errorf("ask redis for a key: %w", err)
+		return fmt.Errorf("read a key from redis: %w", err)
 	}
 	return nil
 }
@@ -49,7 +49,7 @@ func (c *Cache) ofEachMaster(ctx context.Context, cluster *redis.ClusterClient) 
 		s := counter.Shard(i)
 		master, err := cluster.MasterForKey(ctx, c.metaKey(s))
 		if err != nil {
-			return nil, fmt.Errorf("ask redis for its masters: %w", err)
+			return nil, fmt.Errorf("read redis's masters: %w", err)
 		}
 		if !seen[master] {
 			seen[master] = true

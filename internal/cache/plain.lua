@@ -12,7 +12,7 @@
 -- ARGV[3]    the number of entries of each shard, separated by spaces
 -- ARGV[4]    for each entry, separated by spaces, its operations, separated by commas: 5 or i5 increments by 5; 5*3 increments by 5 in
 --            total, for three callers; s7 sets to 7, d deletes, g gets. A capital letter (I5) applies the operation even if the base is
---            unknown, instead of answering c or w. A prefix "#9:" says that KEYS[9] is its record. Amounts without a letter have
+--            unknown, instead of answering c or w. A prefix "#9:" means that KEYS[9] is its record. Amounts without a letter have
 --            at most 13 digits.
 --
 -- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>: its epochs in base 36 (see entry.lua) and the
@@ -21,7 +21,7 @@
 --                             these operations, and it has no l, its key has just become dirty
 --   a <value> <version>[ +]   applied; +: its key has just become dirty
 --   u[ +]                     applied to an unknown base
---   k <value> <version> <synced>   not changed; as it stands. synced is 1 if the entry is not dirty
+--   k <value> <version> <synced>   not changed; the current state. synced is 1 if the entry is not dirty
 --   n <version> <synced>      not changed; deleted, or never written (version 0)
 --   c                         not applied: there is no entry; hydrate it (hydrate.lua)
 --   w                         not applied: the same, but there are blind writes that wait for the base
@@ -32,7 +32,7 @@
 --   r <line>                  not applied again: an operation with this ID was applied before, with this answer
 --   m                         not applied: a different operation with this ID was applied before
 --
--- Any error comes before the first entry is written: nothing has been applied then.
+-- An error occurs before the first entry is written, so nothing has been applied.
 
 local call, find, match, sub, concat = redis.call, string.find, string.match, string.sub, table.concat
 local tonumber, unpack = tonumber, unpack
@@ -44,7 +44,7 @@ for count in string.gmatch(ARGV[3], '%d+') do
   total = total + count
 end
 
-local texts = call('MGET', unpack(KEYS, 1, total + 2 * #counts)) -- nothing for the sets open
+local texts = call('MGET', unpack(KEYS, 1, total + 2 * #counts)) -- false for open, which is a set
 local this_run = match(call('INFO', 'replication'), 'master_replid:(%x%x%x%x%x%x%x%x)')
 local writes = {}         -- names and texts for MSET
 local heads, out = {}, {} -- lines of the reply: by shard, and by entry
@@ -99,7 +99,7 @@ for shard = 1, #counts do
     local shard_open = KEYS[meta_at + 1]
     local added = call('SADD', shard_open, unpack(joining)) -- step: join
     has[shard] = call('SCARD', shard_open)
-    if since == '0' or has[shard] == added then -- its first keys; since may still be the time of keys that have left
+    if since == '0' or has[shard] == added then -- its first keys: since may be the time of keys that have left
       local t = call('TIME')
       meta = open .. string.format(' %.0f', math.floor(t[1] * 1000 + t[2] / 1000)) .. sub(meta, #open + #since + 2)
       texts[meta_at] = meta

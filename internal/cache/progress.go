@@ -16,19 +16,20 @@ import (
 // ackChannel is where commit.lua and settle.lua publish the shards whose keys have reached Postgres.
 const ackChannel = "aw:acks"
 
-// Progress is the state of the epochs of one shard, for those who wait until Postgres has a write.
+// Progress is the state of the epochs of one shard, for callers that wait until Postgres has a write.
 type Progress struct {
 	Open      int64 // the epoch that takes writes
 	Sealed    int64 // the epoch that is being flushed; 0: none
-	Watermark int64 // the last epoch of which Postgres has every key, except set-aside ones
+	Watermark int64 // the last epoch whose keys Postgres all has, except set-aside ones
 	First     int64 // the first epoch of this incarnation of Redis
-	Requeued  int64 // the last epoch that keys with older writes have joined again
+	Requeued  int64 // the last epoch that requeued keys have joined
 	Aside     bool  // some keys are set aside now
 }
 
-// Progress reads the progress of the shard. One round trip of constant time, however many wait for it.
+// Progress reads the progress of the shard. One round trip of constant time, whatever the number of waiters.
 func (c *Cache) Progress(ctx context.Context, shard counter.Shard) (Progress, error) {
-	// In this order: a key that the watermark passes over was set aside before, and one that was requeued since shows in requeued.
+	// The order matters: the watermark passes a key that is set aside. So if it has passed a key, aside shows that the key is set aside, or
+	// requeued shows that it was requeued since.
 	pipe := c.client.Pipeline()
 	before := pipe.Get(ctx, c.metaKey(shard))
 	aside := pipe.Exists(ctx, c.retryKey(shard), c.deadKey(shard))
@@ -57,7 +58,7 @@ func metaOf(reply *redis.StringCmd) (shardMeta, error) {
 	return decodeMeta(text)
 }
 
-// Acks is a subscription to commits, one connection for everything that this process waits for.
+// Acks is a subscription to commits: one connection for all waits of this process.
 type Acks struct {
 	pubsub *redis.PubSub
 	cache  *Cache

@@ -7,7 +7,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Conflict is an entry whose row in Postgres has more writes than Redis: this Redis has lost its latest writes.
+// Conflict is an entry whose row has writes that the entry lacks: this Redis has lost its latest writes.
 type Conflict struct {
 	Entry Entry // as it was read
 	Row   counter.Row
@@ -17,10 +17,10 @@ type Conflict struct {
 	Adopt bool
 }
 
-// Reconciliation says what Reconcile did with one Conflict.
+// Reconciliation is the result of Reconcile for one Conflict.
 type Reconciliation byte
 
-// The answers of Reconcile.
+// The results of Reconcile.
 const (
 	Reconciled       Reconciliation = 'y'
 	Superseded       Reconciliation = 'w' // the entry has changed since it was read; nothing was done
@@ -30,8 +30,8 @@ const (
 // MaxConflicts bounds one call of Reconcile.
 const MaxConflicts = 200
 
-// Reconcile repairs up to MaxConflicts entries of one shard in one atomic step, and answers for each. It may be repeated: then it finds
-// that the entries have changed.
+// Reconcile repairs up to MaxConflicts entries of one shard in one atomic step, and returns one result for each. It may be repeated: it
+// leaves entries alone that have changed.
 func (c *Cache) Reconcile(ctx context.Context, shard counter.Shard, conflicts []Conflict) ([]Reconciliation, error) {
 	if len(conflicts) == 0 {
 		return nil, nil

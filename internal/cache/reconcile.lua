@@ -1,5 +1,5 @@
--- reconcile.lua repairs entries of a Redis that has lost its latest writes: it came back from an older snapshot, or as a replica that
--- lagged, without writes that Postgres has. It adds the writes since then to what Postgres has.
+-- reconcile.lua repairs entries of a Redis that has lost its latest writes: it restarted from an older snapshot, or a lagging replica was
+-- promoted, so Postgres has writes that this Redis lacks. It adds the writes since then to the row.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:open

@@ -1,5 +1,4 @@
--- repair.lua repairs entries that differ from their rows. It compares first, and leaves entries alone that were written or flushed since
--- they were read.
+-- repair.lua repairs entries that differ from their rows. It leaves entries alone that were written or flushed since they were read.
 --
 -- KEYS[1]    {aw:07}:meta
 -- KEYS[2]    {aw:07}:open
@@ -8,7 +7,7 @@
 -- KEYS[i+4]  entry {aw:07}:c:<key>
 -- ARGV[1]    "mark": put it into the open epoch, so that a flush writes it to Postgres
 --            "drop": remove it, so that its next use reads Postgres
--- then for each key two: key, and the entry as it was read
+-- then two for each key: the key, and its entry as it was read
 --
 -- Reply: a letter for each key: y done; w not done: it has changed, or is set aside or dead.
 --

@@ -5,14 +5,14 @@
 -- KEYS[2]    {aw:07}:open
 -- KEYS[3]    {aw:07}:retry
 -- KEYS[4]    {aw:07}:dead
--- ARGV[1]    "retry": the given keys that wait for a retry; "dead": the given keys that are dead; "due": up to ARGV[2] keys that wait
---            and are due, whatever they are
+-- ARGV[1]    "retry": the given keys that wait for a retry; "dead": the given keys that are dead; "due": up to ARGV[2] keys that are
+--            due for a retry
 -- ARGV[i]    from 2 on: key
 --
 -- Reply: the requeued keys. Repeating it does nothing. A clean entry stays clean: the set-aside one was deleted by hand, and has been
 -- hydrated again.
 --
--- The names of entries are made here. On a cluster they have the hash tag of the declared keys.
+-- The script builds the names of entries. On a cluster they have the hash tag of the declared keys.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
 local keys, entries = {}, sub(KEYS[1], 1, -5) .. 'c:'
@@ -41,7 +41,7 @@ for _, key in ipairs(keys) do
 end
 free(KEYS[4])
 rejoin(s, KEYS[2], done) -- step: join
--- A restart may have ended their lineages, which plain.lua does not check in entries of the open epoch: so that gets a new ID.
+-- A restart may have ended their lineages. plain.lua does not check this in entries of the open epoch, so the epoch gets a new ID.
 if #names > 0 then renew(s) end -- step: renew
 save(s)
 for i = 1, #names do put(names[i], changed[i]) end

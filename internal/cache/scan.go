@@ -12,14 +12,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// ScanPage bounds the keys of one page, and is about how many keys one SCAN visits: Redis does nothing else meanwhile.
+// ScanPage bounds the keys of one page. One SCAN visits about as many keys, and blocks Redis meanwhile.
 const ScanPage = 500
 
-// EachEntry calls page with the keys of all entries, up to ScanPage at a time, in no order. strays are Redis keys that look like those of
-// entries but are not where the entry of their counter belongs. It may miss entries that are created or removed meanwhile, and may
-// return any other twice while Redis resizes its table. An error of page ends the iteration and is returned as it is.
+// EachEntry calls page with the keys of all entries, up to ScanPage at a time, in no order. strays are Redis keys that look like entries,
+// but that no counter can have. It may miss entries that are created or removed meanwhile, and may return others twice while Redis resizes
+// its table. If page returns an error, EachEntry stops and returns it unchanged.
 //
-// It scans the key space of each node once, not once for each shard: SCAN visits every key whatever the pattern is. Each call to Redis is
+// It scans the key space of each node once, not once for each shard: SCAN visits every key, whatever the pattern. Each call to Redis is
 // bounded.
 func (c *Cache) EachEntry(ctx context.Context, page func(keys []counter.Key, strays []string) error) error {
 	var mu sync.Mutex
@@ -44,7 +44,7 @@ func (c *Cache) EachEntry(ctx context.Context, page func(keys []counter.Key, str
 	return nil
 }
 
-// eachPage calls page with what scan finds, up to ScanPage at a time, until the cursor is back at 0. what is for the error of scan.
+// eachPage calls page with what scan finds, up to ScanPage at a time, until the cursor is back at 0. what names the keys in scan's error.
 func eachPage(what string, scan func(cursor uint64) ([]string, uint64, error), page func([]string) error) error {
 	for cursor := uint64(0); ; {
 		found, next, err := scan(cursor)
@@ -76,7 +76,7 @@ func (c *Cache) belonging(names []string) (keys []counter.Key, strays []string) 
 	return keys, strays
 }
 
-// KeyCount is the number of keys in this Redis, of entries and of anything else.
+// KeyCount returns the number of keys in this Redis, entries or not.
 func (c *Cache) KeyCount(ctx context.Context) (int64, error) {
 	n, err := c.client.DBSize(ctx).Result()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 //go:embed *.lua
 var files embed.FS
 
-// preludes are the files that stand before a script. Before all others stands entry.lua.
+// preludes are the files that are prepended to a script. entry.lua is prepended to all others.
 var preludes = map[string][]string{
 	"apply":   {"plain", "entry"},
 	"release": nil,
@@ -100,8 +100,8 @@ func (c *call) queue(ctx context.Context, pipe redis.Pipeliner) {
 	c.cmd = c.script.EvalSha(ctx, pipe, c.keys, c.args...)
 }
 
-// reply returns the answer, after the pipeline has been sent. Where a node does not know the script yet, it sends the script again, with
-// its text.
+// reply returns the answer, after the pipeline has been sent. If a node does not have the script yet, reply sends the call again with the
+// script's text.
 func (c *call) reply(ctx context.Context, client redis.Scripter) *redis.Cmd {
 	if redis.HasErrorPrefix(c.cmd.Err(), "NOSCRIPT") {
 		return c.script.Eval(ctx, client, c.keys, c.args...)
@@ -110,7 +110,7 @@ func (c *call) reply(ctx context.Context, client redis.Scripter) *redis.Cmd {
 }
 
 // send sends a pipeline and returns the first error of its commands. If Redis refuses the connection itself (a wrong password, say),
-// go-redis sets no error on the individual commands, and each would look as if it had been answered with 0: send sets it.
+// go-redis sets no error on the individual commands, so each would seem to be answered with 0: send sets the error.
 func send(ctx context.Context, pipe redis.Pipeliner) error {
 	commands, err := pipe.Exec(ctx)
 	if err != nil && !slices.ContainsFunc(commands, func(c redis.Cmder) bool { return c.Err() != nil }) {
@@ -121,7 +121,7 @@ func send(ctx context.Context, pipe redis.Pipeliner) error {
 	return err
 }
 
-// texts and members are keys as the client takes them.
+// texts and members convert keys for the client.
 func texts(keys []counter.Key) []string {
 	out := make([]string, len(keys))
 	for i, key := range keys {

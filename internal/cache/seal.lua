@@ -10,12 +10,12 @@
 -- ARGV[2]  the lease in ms, from now
 -- ARGV[3]  minimum age in ms: an open epoch whose first key is younger is left alone, unless it has ARGV[4] keys, or Redis's clock has
 --          been set back since that key was written
--- ARGV[4]  number of keys; 0: it does not matter
+-- ARGV[4]  number of keys; 0: whatever the number
 --
 -- Reply: state, now (ms), ID of the sealed epoch, first (both in base 36), when its first key was written (ms), its number of keys, the
--- number of set-aside keys that are due, and when the first set-aside key is or was due (ms; "0": there is none). States: "sealed" it
--- has sealed the open epoch; "found" it was sealed before; "none" nothing to flush; "early" the open epoch is too young (the times are
--- those of the open epoch then); "busy" another owner has the shard. Only "sealed" and "found" take the shard.
+-- number of set-aside keys that are due, and when the first set-aside key is or was due (ms; "0": there is none). States: "sealed" it has
+-- sealed the open epoch; "found" it was sealed before; "none" nothing to flush; "early" the open epoch is too young (the times are from the
+-- open epoch); "busy" another owner has the shard. Only "sealed" and "found" take the shard.
 
 local owner = call('GET', KEYS[5])
 local now = milliseconds()
@@ -40,7 +40,7 @@ if keys == 0 and s.sealed == '0' then -- an empty sealed epoch still has to be c
   s.sealed, s.sealed_since, s.since = s.open, s.since ~= '0' and s.since or now, '0'
   renew(s) -- step: renew
   state = 'sealed'
-elseif s.sealed == '0' then -- its ID was lost: any ID will do that is not older than the epochs of its keys
+elseif s.sealed == '0' then -- its ID was lost: any ID will do if it is not older than the epochs of its keys
   s.sealed, s.sealed_since = s.open, now
   renew(s)
 end

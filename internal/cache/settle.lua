@@ -7,10 +7,10 @@
 -- KEYS[5]    {aw:07}:dead
 -- KEYS[i+5]  entry {aw:07}:c:<key>
 -- ARGV[1]    TTL of a clean entry, ms
--- then for each key two: key, and its entry as it was committed ("" if there was none)
+-- then two for each key: the key, and its entry as it was committed ("" if there was none)
 --
--- An unchanged entry becomes clean: it gets epoch 0, because it may not be in the set of its own epoch; and the open epoch gets a new ID,
--- so that the next lineage of the key has another number. An entry written meanwhile joins the open epoch, as in requeue.lua.
+-- An unchanged entry becomes clean: it gets epoch 0, because its key need not be in the set of its epoch. The open epoch gets a new ID, so
+-- that the key's next lineage has another number. An entry written meanwhile joins the open epoch, as in requeue.lua.
 --
 -- Reply: the number of keys that became clean.
 --

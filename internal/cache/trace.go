@@ -16,11 +16,11 @@ func (w *Writer) WithTracing(provider trace.TracerProvider) *Writer {
 	return w
 }
 
-// untraced is the end of a call that has no span.
+// untraced ends a call without a span.
 func untraced() {}
 
-// begin returns the context of one call for batch, and a function that ends its span. A call serves many requests: its span is in the
-// trace of the first and links to those of the others.
+// begin returns the context of one call for batch, and a function that ends its span. A call serves many requests: its span is in the trace
+// of the first request and links to the others.
 func (w *Writer) begin(batch []*request) (ctx context.Context, end func()) {
 	ctx = context.Background()
 	if w.tracer == nil {

@@ -7,11 +7,11 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Unflushed counts the keys that were written before some moment and that Postgres does not have yet.
+// Unflushed counts the keys that were written before a moment and are still dirty.
 type Unflushed struct {
 	Due      int64 // keys that a drain would flush now, including set-aside keys that are due
 	Retrying int64 // keys that were set aside until later
-	Dead     int64 // keys that Postgres refused for good
+	Dead     int64 // keys that Postgres refused in all attempts
 
 	Shards []counter.Shard // those with due keys
 
@@ -23,7 +23,7 @@ type Moment []int64
 
 // Unflushed counts the keys of all shards that have been dirty since before a moment. Later writes do not count, except those to keys of
 // the same epoch. Pass Unflushed.At to the next call: it is the same moment, except in shards where keys are set aside or have joined a
-// later epoch. There it is now, because those keys cannot be told from others.
+// later epoch. In those shards it is now, because such keys cannot be told from others.
 func (c *Cache) Unflushed(ctx context.Context, before Moment) (Unflushed, error) {
 	shards, _ := c.Backlogs(ctx)
 	if err := shards.Err(); err != nil {
@@ -49,7 +49,7 @@ func (m Moment) keep(shard int, aside, requeued, now int64) int64 {
 	return m[shard]
 }
 
-// last is the newest epoch that has keys, or that set-aside keys may join; 0: there are none.
+// last returns the newest epoch that has keys, or that set-aside keys may join; 0: there are none.
 func (b *ShardBacklog) last() int64 {
 	if b.inOpen > 0 || b.meta.since > 0 || b.Retrying > 0 {
 		return b.meta.open
@@ -99,9 +99,9 @@ func (c *Cache) UnflushedOf(ctx context.Context, keys []counter.Key, before Mome
 
 // keyCounts counts some keys of one shard.
 type keyCounts struct {
-	dirty, before       int64 // keys in an epoch; those of them that have been in one since before the moment
+	dirty, before       int64 // keys in an epoch, and the ones in an epoch since before the moment
 	due, retrying, dead int64 // set-aside keys
-	last                int64 // the newest epoch that has some of the keys, or that set-aside keys may join; 0: none
+	last                int64 // the newest epoch with some of the keys, or that set-aside keys may join; 0: none
 	requeued            int64
 }
 

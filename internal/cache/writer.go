@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// MaxWrites bounds the operations of one Do. A script call holds fewer than twice as many: Redis does nothing else meanwhile, and
-	// 500 operations take it up to 2 ms.
+	// MaxWrites bounds the operations of one Do. A script call holds fewer than twice as many, because it blocks Redis: 500 operations take up
+	// to 2 ms.
 	MaxWrites = 250
 
-	// maxQueued bounds the operations that wait for Redis; past it, a caller gets an error at once. At 50,000 operations a second this is
-	// 2 s of work, and clients that wait longer have left.
+	// maxQueued bounds the operations that wait for Redis; beyond it, a caller gets an error at once. At 50,000 operations a second this is 2
+	// s of work; clients do not wait longer.
 	maxQueued = 100_000
 
-	// A call costs Redis, and this process, as much as some twenty operations in it, so callers that come close together should share one.
-	// After a call with n callers the next begins n times perCaller later, at most maxPause later, and earlier if n callers are queued
-	// before. Below some 10,000 requests a second nobody waits.
+	// A call costs Redis and this process as much as about twenty operations, so callers that arrive close together should share one. After a
+	// call with n callers the Writer pauses for n times perCaller, maxPause at most, or until n callers are queued. Below about 10,000
+	// requests a second no caller waits.
 	perCaller = 100 * time.Microsecond
 	maxPause  = 2 * time.Millisecond
 )
@@ -37,7 +37,7 @@ type Write struct {
 
 // Outcome is the result of a Write.
 type Outcome struct {
-	Err error // a *counter.Error, or nil; if it is set, only Cold means anything
+	Err error // a *counter.Error, or nil; if it is set, all else but Cold is meaningless
 
 	Value   int64
 	Version int64
@@ -45,11 +45,11 @@ type Outcome struct {
 	Synced  bool
 	Known   bool
 
-	// Replayed is true if an operation with the same ID was carried out before: the rest is the answer to that one.
+	// Replayed is true if an operation with the same ID was carried out before: the rest is its answer.
 	Replayed bool
 
-	// Cold is true if the operation was not applied because the base of its key is unknown. Token is what Hydrate needs then, and
-	// BlindWrites says that there is an entry with writes that wait for the base.
+	// Cold is true if the operation was not applied because the base of its key is unknown. Then Token is for Hydrate, and BlindWrites is true
+	// if the entry has writes that wait for the base.
 	Cold        bool
 	BlindWrites bool
 	Token       string
@@ -64,9 +64,8 @@ type Outcome struct {
 	split bool // it was combined with others and has to be sent again on its own
 }
 
-// Writer sends the operations of concurrent callers to Redis: those that were queued while one script call was in flight go out as the
-// next. After a call with many callers it pauses for up to 2 ms, so that more can join. A lone caller pays one round trip and
-// nothing else.
+// Writer sends the operations of concurrent callers to Redis: operations that are queued during one script call go out together in the
+// next. After a call with many callers it pauses for up to 2 ms, so that more can join. A lone caller waits for one round trip only.
 type Writer struct {
 	cache    *Cache
 	queue    chan *request
@@ -80,7 +79,7 @@ type Writer struct {
 	tracer   trace.Tracer // nil: nothing is traced
 }
 
-// request is the operations of one caller. They go out in one call, so either all of them find a key cold or none.
+// request holds the operations of one caller. They go out in one call, so a key is cold for all of them or for none.
 type request struct {
 	ctx      context.Context //nolint:containedctx // it travels with the request through the queue
 	writes   []Write
@@ -104,9 +103,9 @@ func (c *Cache) NewWriter(mayDirty func() bool) *Writer {
 	return w
 }
 
-// Do carries out 1 to MaxWrites writes in order, in one atomic step (on a cluster, one for each shard), and returns their outcomes. All
-// writes of a cold key come back cold, so sending them again keeps their order. It blocks until Redis has answered or ctx ends. The
-// Writer may read writes even later: do not change them.
+// Do carries out 1 to MaxWrites writes in order, in one atomic step (on a cluster, one for each shard), and returns their outcomes. If a
+// key is cold, all its writes have a Cold outcome, so resending them keeps their order. It blocks until Redis has answered or ctx ends. Do
+// not change writes afterwards: the Writer may still read them.
 func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
 	r := &request{ctx: ctx, writes: writes, outcomes: make([]Outcome, len(writes)), done: make(chan struct{})}
 	n := int64(len(writes))
@@ -127,7 +126,7 @@ func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
 	case <-ctx.Done():
 		return refuse(make([]Outcome, len(writes)), givenUp(ctx))
 	case <-w.done:
-		// The writer may have answered on its way out.
+		// The Writer may have answered just before it ended.
 		select {
 		case <-r.done:
 			return r.outcomes
@@ -176,8 +175,8 @@ func (w *Writer) run(ctx context.Context) {
 	}
 }
 
-// pause waits for more callers: for d, or until there are as many as the last call had, or enough operations for one call. The first of
-// them has left the queue already.
+// pause waits for more callers: for d, or until there are as many as in the last call, or enough operations for one call. The first caller
+// has already left the queue.
 func (w *Writer) pause(ctx context.Context, d time.Duration, callers int) {
 	if d < perCaller || w.queued.Load() >= MaxWrites {
 		return
@@ -188,7 +187,7 @@ func (w *Writer) pause(ctx context.Context, d time.Duration, callers int) {
 	}
 	w.enough.Store(int64(max(callers-1, 1)))
 	defer w.enough.Store(0)
-	w.endPause() // they may be there already
+	w.endPause() // enough callers may be queued already
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -227,15 +226,15 @@ func (w *Writer) gather(batch []*request) []*request {
 	return batch
 }
 
-// send carries out a batch in one call and answers its callers. The client's time-outs bound it, not a context: those of its callers
-// differ.
+// send carries out a batch in one call and answers its callers. The client's time-outs bound it, because its callers have different
+// contexts.
 func (w *Writer) send(batch []*request) {
 	ctx, end := w.begin(batch)
 	defer end()
 	a := application{ctx: ctx, cache: w.cache, mayDirty: w.mayDirty()}
 	for _, r := range batch {
 		if r.ctx.Err() != nil {
-			refuse(r.outcomes, unsent(r.ctx)) // its caller has left before anything was sent
+			refuse(r.outcomes, unsent(r.ctx)) // its caller left before the batch was sent
 			continue
 		}
 		for i := range r.writes {
@@ -248,8 +247,8 @@ func (w *Writer) send(batch []*request) {
 	w.answer(batch)
 }
 
-// refuseQueued refuses everything queued by now without sending it. While Redis cannot be reached each call takes its whole time-out, and
-// queued callers would wait for all calls before theirs.
+// refuseQueued answers everything queued by now with an error, without sending it. While Redis is unreachable each call lasts until its
+// time-out, and queued callers would wait for all calls before theirs.
 func (w *Writer) refuseQueued() {
 	problem := unreachable()
 	for range len(w.queue) {
