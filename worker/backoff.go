@@ -11,31 +11,31 @@ import (
 
 const (
 	// outageDelay is the shortest wait before a task is tried again after an outage. A random part of up to twice as much is added, so that
-	// not all tasks come back at once.
+	// not all tasks retry at once.
 	outageDelay = time.Second
 
 	// outageGap is the time between two retries of one worker while there are many: 10 a second, however many tasks wait. A probe of
 	// Postgres needs no more, and each retry costs Redis some thirty commands of Asynq.
 	outageGap = 100 * time.Millisecond
 
-	// maxOutageDelay bounds the wait, and with outageGap the number of tasks that have a moment of their own: 300.
+	// maxOutageDelay bounds the wait. With outageGap it leaves 300 distinct moments.
 	maxOutageDelay = 30 * time.Second
 )
 
-// outageBackoff spreads the retries of tasks that failed for reasons outside of them: each gets a moment of its own. Asynq does not count
-// such failures, so the delay of a task cannot grow with their number.
+// outageBackoff spreads the retries of tasks that failed through no fault of their own: each gets its own moment. Asynq does not count
+// these failures, so the delay of a task cannot grow with their number.
 type outageBackoff struct {
 	mu   sync.Mutex
 	next time.Time // the first free moment
 }
 
-// take returns how long a task that failed now has to wait.
+// take returns how long a task that failed now must wait.
 func (b *outageBackoff) take(now time.Time) time.Duration {
 	delay := outageDelay + rand.N(2*outageDelay) //nolint:gosec // jitter needs no secret
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.full(now) { // the task must not be dropped: spread such tasks over the second half of the longest wait
-		return maxOutageDelay - rand.N(maxOutageDelay/2) //nolint:gosec // likewise
+		return maxOutageDelay - rand.N(maxOutageDelay/2) //nolint:gosec // jitter needs no secret
 	}
 	turn := now.Add(outageDelay)
 	if b.next.After(turn) {
@@ -53,8 +53,8 @@ const (
 	shortestDeferral = 250 * time.Millisecond
 	longestDeferral  = 5 * time.Second
 
-	// deferralMemory is how long a worker remembers that it has deferred an entry, and maxDeferrals how many of them it remembers. A
-	// forgotten entry starts again with the shortest deferral.
+	// deferralMemory is how long a worker remembers that it has deferred an entry, and maxDeferrals bounds the remembered entries. A forgotten
+	// entry starts again with the shortest deferral.
 	deferralMemory = 2 * longestDeferral
 	maxDeferrals   = 10_000
 )
@@ -67,14 +67,14 @@ type deferrals struct {
 }
 
 type deferral struct {
-	delay time.Duration // the last
+	delay time.Duration // the latest
 	at    time.Time
 	slow  bool // the row took longer than the statement timeout
 }
 
 func newDeferrals() *deferrals { return &deferrals{keys: make(map[counter.Key]deferral)} }
 
-// next returns the keys of entries by how long they are deferred now. slow: their rows took longer than the statement timeout.
+// next groups the keys of entries by how long they are deferred now. slow: their rows took longer than the statement timeout.
 func (d *deferrals) next(entries []cache.Entry, now time.Time, slow bool) map[time.Duration][]counter.Key {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -90,7 +90,7 @@ func (d *deferrals) next(entries []cache.Entry, now time.Time, slow bool) map[ti
 	return groups
 }
 
-// remember notes a deferral. If there are too many it forgets old ones, or else all. The lock is held.
+// remember records a deferral. If there are too many, it drops the old ones, or all if none is old. The lock is held.
 func (d *deferrals) remember(key counter.Key, last deferral) {
 	if len(d.keys) >= maxDeferrals {
 		for k, old := range d.keys {
@@ -105,7 +105,7 @@ func (d *deferrals) remember(key counter.Key, last deferral) {
 	d.keys[key] = last
 }
 
-// split separates the entries that were slow the last time.
+// split separates the entries that were slow in their last flush.
 func (d *deferrals) split(entries []cache.Entry) (others, slow []cache.Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -122,7 +122,7 @@ func (d *deferrals) split(entries []cache.Entry) (others, slow []cache.Entry) {
 	return others, slow
 }
 
-// forget forgets entries that Postgres has taken.
+// forget drops entries that were written to Postgres.
 func (d *deferrals) forget(entries []cache.Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -18,17 +18,17 @@ const (
 	// smallestShare is the largest batch divided by the smallest, which is used while Postgres is fast.
 	smallestShare = 5
 
-	// shortestPause is the shortest time between two epochs of a shard. Pauses are long enough for flushing a shard to take at most
-	// 1/pauseShare of the time.
+	// shortestPause is the shortest time between two epochs of a shard. Pauses are so long that flushing a shard takes at most 1/pauseShare of
+	// the time.
 	shortestPause = 100 * time.Millisecond
 	pauseShare    = 20
 
-	// coalescing is the number of writes per row from which on a pause pays: then it is as long as possible.
+	// coalescing is the number of writes per row that makes a pause worthwhile: it is then as long as possible.
 	coalescing = 2
 )
 
-// batching adapts the size of batches and the time that an epoch stays open to how long Postgres takes: small and often while Postgres is
-// fast, large and rare while it is slow or the backlog is large. It is safe for concurrent use.
+// batching adapts the size of batches, and how long an epoch stays open, to the speed of Postgres: small and often while Postgres is fast,
+// large and rare while it is slow or the backlog is large. It is safe for concurrent use.
 type batching struct {
 	most     int           // rows
 	interval time.Duration // the longest pause
@@ -36,7 +36,7 @@ type batching struct {
 	mu       sync.Mutex
 	size     int
 	limits   map[counter.Shard]limit
-	took     time.Duration // by an epoch, smoothed
+	took     time.Duration // by one epoch, smoothed
 	slow     bool          // the last statement was slow
 	perRow   float64       // writes, smoothed
 	rowsSize prometheus.Gauge
@@ -57,9 +57,9 @@ func newBatching(most int, interval time.Duration, r prometheus.Registerer) *bat
 	b := &batching{
 		most: most, interval: interval, size: max(most/smallestShare, 1), perRow: coalescing, limits: make(map[counter.Shard]limit),
 		rowsSize: gauge("afterwrite_flush_batch_limit",
-			"Keys that this worker puts into one upsert at most at the moment; it follows what Postgres takes."),
+			"Current limit of keys in one upsert of this worker; it adapts to the speed of Postgres."),
 		pauses: gauge("afterwrite_flush_pause_seconds",
-			"How long this worker leaves writes to gather in a shard at the moment; it follows what Postgres takes."),
+			"How long this worker currently lets writes gather in a shard; it adapts to the speed of Postgres."),
 	}
 	b.show()
 	return b
@@ -75,7 +75,7 @@ func (b *batching) show() {
 	b.pauses.Set(b.wait().Seconds())
 }
 
-// rows is the size of the next statement of a shard.
+// rows returns the size of a shard's next statement.
 func (b *batching) rows(shard counter.Shard) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -85,7 +85,7 @@ func (b *batching) rows(shard counter.Shard) int {
 	return b.size
 }
 
-// kept notes that a statement succeeded. backlog is the number of entries that waited, including its rows.
+// kept records a successful statement. backlog is the number of entries that waited, including its rows.
 func (b *batching) kept(shard counter.Shard, rows int, took time.Duration, backlog int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -96,7 +96,7 @@ func (b *batching) kept(shard counter.Shard, rows int, took time.Duration, backl
 	case took < fastStatement:
 		b.size = max(b.size-b.size/8, b.most/smallestShare, 1)
 	}
-	// A smaller statement than the limit proves nothing.
+	// A statement smaller than the limit proves nothing.
 	if limit, found := b.limits[shard]; found && !limit.looking && rows >= limit.rows {
 		if limit.rows += limit.rows/8 + 1; limit.rows < b.most {
 			b.limits[shard] = limit
@@ -107,7 +107,7 @@ func (b *batching) kept(shard counter.Shard, rows int, took time.Duration, backl
 	b.show()
 }
 
-// missed notes that a statement exceeded the statement timeout. The shard's batches have half as many rows from now on, until the slow
+// missed records that a statement exceeded the statement timeout. The shard's batches have half as many rows from now on, until the slow
 // row is found or an epoch was flushed without it; then they slowly grow again.
 func (b *batching) missed(shard counter.Shard, rows int) {
 	b.mu.Lock()
@@ -116,7 +116,7 @@ func (b *batching) missed(shard counter.Shard, rows int) {
 	b.show()
 }
 
-// isolated notes that the slow row was alone in its statement.
+// isolated records that the slow row was alone in its statement.
 func (b *batching) isolated(shard counter.Shard) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -131,7 +131,7 @@ func (b *batching) found(shard counter.Shard) {
 	}
 }
 
-// epoch notes how long an epoch took to flush, and the average number of writes that its rows were made of.
+// epoch records how long an epoch took to flush, and its average number of writes per row.
 func (b *batching) epoch(shard counter.Shard, took time.Duration, writesPerRow float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -141,7 +141,7 @@ func (b *batching) epoch(shard counter.Shard, took time.Duration, writesPerRow f
 	b.show()
 }
 
-// pause is how long an epoch should stay open now.
+// pause returns how long an epoch should stay open now.
 func (b *batching) pause() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -27,24 +27,25 @@ const (
 	// due meanwhile.
 	maxRounds = 4
 
-	// releaseTimeout bounds the end of a drain, which runs even after its context has ended.
+	// releaseTimeout bounds the release of a shard, which runs even after the drain's context has ended.
 	releaseTimeout = time.Second
 
 	// patience is how long a drain waits for its turn.
 	patience = 50 * time.Millisecond
 )
 
-// Drained is the result of a drain, also if it ended with an error.
+// Drained is the result of a drain, even of one that failed.
 type Drained struct {
-	Rows     int64         // rows that Postgres took
+	Rows     int64         // rows written to Postgres
 	Busy     bool          // another drain had the shard: nothing was done
-	Again    time.Duration // when to drain the shard again, because keys were written meanwhile; 0: not needed
-	More     bool          // Again is at once: there was more to do than one drain may take
-	Deferred time.Duration // when the first deferred key of the shard is due; 0: there is none
+	Again    time.Duration // wait before the shard must be drained again, because keys were written meanwhile; 0: no need
+	More     bool          // drain again at once: one drain may not do all of it
+	Deferred time.Duration // time until the first deferred key of the shard is due; 0: there is none
 }
 
 // Drain flushes the sealed epoch of the shard, if there is one, and then the open epoch, unless it is younger than minAge and has fewer
-// keys than a batch. owner is the name of this drain: of two drains of one shard the later does nothing. It blocks for about 30 s at most.
+// keys than a batch. owner is the name of this drain: while another owner drains the shard, it does nothing. It blocks for about 30 s at
+// most.
 func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, minAge time.Duration) (Drained, error) {
 	d := drain{Flusher: f, shard: shard, taking: cache.Taking{
 		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(shard),
@@ -64,7 +65,7 @@ func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, 
 	return d.done, nil
 }
 
-// errDrainTooLong ends a drain that has used up its time. The next goes on with the keys that were not dropped from the epoch.
+// errDrainTooLong ends a drain that has used up its time. The next drain continues with the keys that were not dropped from the epoch.
 var errDrainTooLong = errors.New("the epoch is too large for one drain")
 
 // drain is one drain of a shard.
@@ -77,12 +78,12 @@ type drain struct {
 	done     Drained
 
 	taken    bool
-	extended time.Time // when the lease was
+	extended time.Time // when the lease was last extended
 	endTurn  func()
 
 	unsent error // the first retry that could not be sent
 
-	rows, writes int64 // entries that Postgres took, and writes in their lineages
+	rows, writes int64 // entries written to Postgres, and writes in their lineages
 }
 
 // round flushes one epoch. It reports true if nothing is left to do.
@@ -107,7 +108,7 @@ func (d *drain) round(ctx context.Context) (over bool, err error) {
 			return true, err
 		}
 	}
-	// Asynq rounds times down to whole seconds, so the drain of deferred keys may be early. Then it must ask for another.
+	// Asynq rounds times down to whole seconds, so the drain of deferred keys may be early. Then it must request another.
 	wait := time.Duration(epoch.NextDue-epoch.At) * time.Millisecond
 	if epoch.NextDue > 0 && wait > 0 && wait <= longestDeferral {
 		d.done.Deferred = sooner(d.done.Deferred, wait)
@@ -120,7 +121,7 @@ func (d *drain) round(ctx context.Context) (over bool, err error) {
 	return epoch.State != cache.Found, nil
 }
 
-// again asks for another drain of the shard after a while, or sooner.
+// again requests another drain of the shard after a duration. The earliest request counts.
 func (d *drain) again(after time.Duration) {
 	d.done.Again = sooner(d.done.Again, max(after, time.Millisecond))
 }
@@ -138,11 +139,11 @@ func (d *drain) release(ctx context.Context) {
 	}
 }
 
-// DrainAll drains every shard, some at once, and returns the rows that Postgres took and the number of keys that are still dirty.
+// DrainAll drains every shard, a few at once, and returns the numbers of rows written to Postgres and of keys still dirty.
 func (f *Flusher) DrainAll(ctx context.Context, owner string) (rows, left int64, err error) {
 	const atOnce = 4
 	drained := make([]int64, f.cache.Shards())
-	var group errgroup.Group // a shard that fails does not keep the others from being drained
+	var group errgroup.Group // a failing shard does not stop the others
 	group.SetLimit(atOnce)
 	for i := range drained {
 		group.Go(func() error {
@@ -166,9 +167,9 @@ func (f *Flusher) DrainAll(ctx context.Context, owner string) (rows, left int64,
 	return rows, backlog.Dirty, err
 }
 
-// turns lets the drains of a process run one after the other while each is short: several at once would not end sooner, and would take
-// processors from Postgres and Redis. A drain that has waited for patience runs anyway, so drains overlap where Postgres is slow or
-// far away. A nil turns lets every drain run at once.
+// turns makes the drains of a process run one after the other while each is short: concurrent drains would not end sooner, and would take
+// CPU time from Postgres and Redis. A drain that has waited for patience runs anyway, so drains overlap if Postgres is slow or far away.
+// With nil turns no drain waits.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, 1) }

@@ -14,30 +14,30 @@ import (
 )
 
 const (
-	// sortedKeys bounds the keys of an epoch that are sorted before the first of them are flushed; they take some MB. The rows of a
-	// statement are close together then, so Postgres touches fewer pages: a million keys take half as long. It sorts fewer keys where
-	// Redis needs longer for them than the time between two renewals of the lease.
+	// sortedKeys bounds the keys of an epoch that are sorted before the first are flushed; they need a few MB. The rows of a statement are
+	// then close together, so Postgres touches fewer pages: a million keys take half as long. Fewer keys are sorted if Redis needs longer for
+	// them than the time between two renewals of the lease.
 	sortedKeys = 1 << 16
 
-	// scannedKeys is how many keys one call reads, in some 0.2 ms of Redis.
+	// scannedKeys is the number of keys that one call reads, which blocks Redis for about 0.2 ms.
 	scannedKeys = 1000
 
-	// maxPage bounds the entries that one call reads: Redis does nothing else meanwhile, and needs some 0.7 µs for each.
+	// maxPage bounds the entries that one call reads, which blocks Redis for about 0.7 µs an entry.
 	maxPage = 2000
 
-	// dropFrom is the number of batches from which on the keys of an epoch are dropped batch by batch, so that a worker that takes over
-	// repeats less. Dropping costs Redis 1 µs a key, more than repeating a smaller epoch.
+	// dropFrom is the number of batches that makes an epoch large: its keys are dropped batch by batch, so that a worker that takes over
+	// repeats less. Dropping costs Redis 1 µs a key; repeating a smaller epoch costs less.
 	dropFrom = 16
 
-	// dropUntil is the remaining time from which on a drain drops the keys of any epoch: an epoch that Postgres is too slow for takes
-	// several drains then.
+	// dropUntil is the remaining time below which a drain drops the keys of any epoch batch by batch, so that several drains can flush it
+	// while Postgres is slow.
 	dropUntil = maxDrain * 2 / 3
 
-	// maxWrites bounds the writes that count for one row: the lineage of a counter that is always dirty is old.
+	// maxWrites bounds the writes that count for one row: the lineage of a counter that is always dirty has very many.
 	maxWrites = 100
 )
 
-// page is some keys of an epoch, each once, with their entries.
+// page holds some keys of an epoch, each once, and their entries.
 type page struct {
 	cache.Snapshot
 
@@ -81,7 +81,7 @@ func (d *drain) flushEpoch(ctx context.Context, epoch *cache.Epoch) error {
 	}
 	d.batching.epoch(d.shard, time.Since(started), d.writesPerRow())
 	if !committed {
-		d.logger.WarnContext(ctx, "redis no longer knows an epoch that was flushed: redis was restarted, or another drain was faster",
+		d.logger.WarnContext(ctx, "redis no longer has the flushed epoch: redis was restarted, or another drain was faster",
 			"shard", d.shard)
 	}
 	if written > 0 || !committed {
@@ -122,8 +122,8 @@ func (d *drain) readPages(ctx context.Context, epoch *cache.Epoch, pages chan<- 
 	return nil
 }
 
-// flushPage flushes a page, sets aside what Postgres refused, and renews the lease. left is the number of keys of the epoch that are not
-// flushed yet.
+// flushPage flushes a page, sets refused keys aside, and renews the lease. left is the number of keys of the epoch that are not flushed
+// yet.
 func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left int) error {
 	done, err := d.flush(ctx, p.Snapshot, false, left)
 	d.done.Rows += done.rows
@@ -154,7 +154,7 @@ func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left 
 	return err
 }
 
-// writesPerRow is the average number of writes that a row was made of.
+// writesPerRow returns the average number of writes per row.
 func (d *drain) writesPerRow() float64 {
 	if d.rows == 0 {
 		return 0

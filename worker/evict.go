@@ -16,13 +16,13 @@ const (
 	// evictRate is the number of entries a second that an eviction checks: about 3 % of Redis's time.
 	evictRate = 20_000
 
-	// urgentRate is the same while Redis is short of memory: about a third of it.
+	// urgentRate is the same while Redis is short of memory: about a third of Redis's time.
 	urgentRate = 200_000
 
 	// memoryCheck is how often a worker checks Redis's memory.
 	memoryCheck = time.Second
 
-	// Redis is short of memory above shortOfMemory, a part of its maxmemory. Above fullMemory it refuses calls, because their buffers
+	// Redis is short of memory if it uses more than shortOfMemory of its maxmemory. Above fullMemory it refuses calls, because their buffers
 	// count, too.
 	shortOfMemory = 0.85
 	fullMemory    = 0.97
@@ -45,11 +45,11 @@ type evictor struct {
 	cleanTTL time.Duration
 	passing  atomic.Bool // a pass over all entries is in progress
 
-	idleRest, cleanRest time.Time // ends of the pauses after evictions of idle, and of clean, entries that found nothing
+	idleRest, cleanRest time.Time // ends of the pauses after fruitless evictions of idle and of clean entries
 }
 
-// idle removes clean entries that have been idle for CLEAN_TTL. It does nothing while it is running: passes that take longer than the
-// scheduler's interval would use up all of the worker's concurrency.
+// idle removes clean entries that have been idle for CLEAN_TTL. It does nothing while another pass runs: passes that take longer than the
+// scheduler's interval would use up the worker's concurrency.
 func (e *evictor) idle(ctx context.Context) error {
 	if !e.passing.CompareAndSwap(false, true) {
 		return nil
@@ -59,7 +59,7 @@ func (e *evictor) idle(ctx context.Context) error {
 	return err
 }
 
-// paced is the Pace of an eviction.
+// paced returns the Pace of an eviction.
 func paced(perSecond rate.Limit) func(ctx context.Context, keys int) error {
 	return rate.NewLimiter(perSecond, cache.ScanPage).WaitN
 }
@@ -84,7 +84,7 @@ func (e *evictor) watch(ctx context.Context) {
 }
 
 // makeRoom evicts clean entries while Redis is short of memory: first those that have not been written for a minute, then, if Redis is
-// full, any of them until it is no longer short.
+// full, any clean entries until it is no longer short.
 func (e *evictor) makeRoom(ctx context.Context) (removed int64, err error) {
 	used, err := e.cache.MemoryUse(ctx)
 	if err != nil || used < shortOfMemory {

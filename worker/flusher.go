@@ -34,12 +34,12 @@ type Flusher struct {
 	longest  time.Duration // bound of a drain; 0: maxDrain
 }
 
-// flushed is the result of a flush of some entries, also if it ended with an error.
+// flushed is the result of a flush of some entries, even of one that failed.
 type flushed struct {
-	rows      int64         // rows that Postgres took
-	committed []cache.Entry // entries of which Postgres has a state at least as new
+	rows      int64         // rows written to Postgres
+	committed []cache.Entry // entries whose rows are at least as new
 	refused   []refusal
-	deferred  time.Duration // the shortest deferral of an entry; 0: none was deferred
+	deferred  time.Duration // the shortest deferral of an entry; 0: there was none
 }
 
 // refusal is a row that Postgres refused although it was alone in its statement.
@@ -57,7 +57,7 @@ func (d *flushed) add(more *flushed) {
 	d.deferred = sooner(d.deferred, more.deferred)
 }
 
-// sooner is the shorter of two durations, of which 0 means none.
+// sooner returns the shorter of two durations; 0 means none.
 func sooner(a, b time.Duration) time.Duration {
 	if a == 0 || (b > 0 && b < a) {
 		return b
@@ -65,7 +65,7 @@ func sooner(a, b time.Duration) time.Duration {
 	return a
 }
 
-// batch is entries of one shard for one or more statements.
+// batch holds entries of one shard for one or more statements.
 type batch struct {
 	shard   counter.Shard
 	entries []cache.Entry
@@ -77,9 +77,8 @@ func (b batch) part(from, to int) batch {
 	return b
 }
 
-// flush writes the dirty entries of a snapshot to Postgres: those that are set aside, or those that are not. A failure does not keep the
-// rest from being tried. It returns refused rows and leaves it to the caller to set them aside. backlog is the number of entries that
-// wait, including these.
+// flush writes the dirty entries of a snapshot to Postgres: if aside is true, the set-aside ones, otherwise the others. After a failure it
+// still tries the rest. It returns refused rows, which the caller sets aside. backlog is the number of entries that wait, including these.
 func (f *Flusher) flush(ctx context.Context, s cache.Snapshot, aside bool, backlog int) (flushed, error) {
 	var done flushed
 	known, unknown := f.dirty(ctx, s, aside, &done)
@@ -126,8 +125,8 @@ func (f *Flusher) dirty(ctx context.Context, s cache.Snapshot, aside bool, done 
 	return known, unknown
 }
 
-// commit upserts the entries in one statement. If Postgres refuses a row, it halves the batch until that row is alone, so that a bad row
-// costs only itself: k bad rows of n take about k log2(n) statements. It defers rows that are locked by another transaction, or slow.
+// commit upserts the entries in one statement. If Postgres refuses a row, it halves the batch until that row is alone, so that the others
+// are still written: k bad rows of n take about k log2(n) statements. It defers rows that are locked by another transaction, or slow.
 func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	if len(b.entries) == 0 {
 		return flushed{}, nil
@@ -179,7 +178,7 @@ func (f *Flusher) settle(ctx context.Context, b batch, ahead []counter.Row, lock
 	return done, errors.Join(err, deferErr)
 }
 
-// split separates the entries by whether their keys are among locked.
+// split separates the entries whose keys are in locked from the others.
 func (b batch) split(locked []counter.Key) (free, blocked batch) {
 	if len(locked) == 0 {
 		return b, batch{}

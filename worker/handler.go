@@ -24,7 +24,7 @@ const (
 	maxPurgeBatches = 1000
 )
 
-// handlers carry out the tasks.
+// handlers run the tasks.
 type handlers struct {
 	cache         *cache.Cache
 	store         Store
@@ -35,7 +35,7 @@ type handlers struct {
 	logger        *slog.Logger
 	flushInterval time.Duration
 	tombstoneTTL  time.Duration
-	sweepsStale   atomic.Bool // the last sweep came too late to run
+	sweepsStale   atomic.Bool // the last sweep was too late to run
 	metrics       *metrics
 	tracing       trace.TracerProvider // nil: no tracing
 }
@@ -54,7 +54,7 @@ func (h *handlers) mux() *asynq.ServeMux {
 	return mux
 }
 
-// flush handles an aggregate of flush tasks: it drains their shard. A group is one shard, but tasks enqueued by hand may mix shards.
+// flush handles an aggregate of flush tasks: it drains their shard. A group has one shard, but tasks enqueued by hand may mix shards.
 func (h *handlers) flush(ctx context.Context, task *asynq.Task) error {
 	keys, err := tasks.DecodeKeys(task.Payload())
 	if err != nil {
@@ -82,8 +82,8 @@ func (h *handlers) outage() error {
 	return store.ErrUnavailable
 }
 
-// coalesce replaces a flush that failed during an outage by one delayed drain of the shard. An outage makes a failed flush for each shard
-// every second: retried one by one, thousands of them would delay the drains once Postgres is back.
+// coalesce replaces a flush that failed during an outage by one delayed drain of the shard. In an outage a flush of each shard fails every
+// second: thousands of retries would delay the drains once Postgres is back.
 func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure error) error {
 	if h.store.Available() {
 		return failure
@@ -110,7 +110,7 @@ func (h *handlers) drain(ctx context.Context, task *asynq.Task) error {
 }
 
 // drainShard drains a shard, and sends the next drain if there is more to do: keys that were written meanwhile may have no task, because
-// the ID was taken.
+// the ID of their task was taken.
 func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 	if err := h.outage(); err != nil {
 		return err
@@ -145,8 +145,8 @@ func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {
 	return h.retries.attempt(ctx, h.flusher, keys[0], retried+1)
 }
 
-// sweep sends a drain for each shard that has been dirty for too long, whatever happened to its tasks. It does nothing while Postgres is
-// away, and if it is late: after an hour without a worker there are hundreds of sweeps, and each would send its drains.
+// sweep sends a drain for each shard that has been dirty for too long, whatever its tasks. It does nothing while Postgres is away, and if
+// it is late: after an hour without a worker there are hundreds of sweeps, and each would send its drains.
 func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	tick, err := tasks.DecodeTick(task.Payload())
 	if err != nil {
@@ -189,7 +189,7 @@ func (h *handlers) checkMeta(ctx context.Context) error {
 	}
 	if emptied {
 		h.metrics.emptied.Inc()
-		h.logger.Error("redis was emptied, or came back without its data: writes that postgres did not have are lost; " +
+		h.logger.Error("redis was emptied, or restarted without its data: writes that postgres did not have are lost; " +
 			"counters continue from postgres")
 	}
 	return nil
@@ -212,7 +212,7 @@ func (h *handlers) purge(ctx context.Context, _ *asynq.Task) error {
 // evict removes clean entries that are idle.
 func (h *handlers) evict(ctx context.Context, _ *asynq.Task) error { return h.evictor.idle(ctx) }
 
-// unreadable drops a task whose payload cannot be read: no retry would change that, and nothing depends on the task.
+// unreadable drops a task whose payload cannot be read: no retry would help, and nothing depends on the task.
 func (h *handlers) unreadable(task *asynq.Task, err error) error {
 	h.logger.Error("dropped a task that cannot be read", "type", task.Type(), "error", err)
 	return nil

@@ -29,18 +29,18 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 		return with.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		rows:    count("afterwrite_flushed_rows_total", "Rows that Postgres took."),
-		refused: count("afterwrite_refused_rows_total", "Rows that Postgres refused, each attempt counted."),
+		rows:    count("afterwrite_flushed_rows_total", "Rows written to Postgres."),
+		refused: count("afterwrite_refused_rows_total", "Attempts to write a row that Postgres refused."),
 		buried:  count("afterwrite_dead_letters_total", "Keys that became dead letters."),
 		deferred: count("afterwrite_hindered_rows_total",
-			"Rows deferred, each time counted: another transaction held them locked, or one took longer than the statement timeout."),
+			"Deferrals of rows: another transaction had locked them, or they took longer than the statement timeout."),
 		reconciled: count("afterwrite_reconciled_keys_total",
-			"Keys that Redis had lost writes of, which Postgres had, and that were repaired."),
+			"Keys repaired because Redis had lost writes that Postgres has."),
 		emptied: count("afterwrite_redis_emptied_total",
-			"Times that Redis was found without the data it had, each counted by one of the workers that knew it before."),
+			"Times that Redis was found to have lost its data, each counted by one worker."),
 		selfDrains: count("afterwrite_self_drains_total",
 			"Shards with overdue keys that this worker drained without a task, because none arrived."),
-		evicted: count("afterwrite_evicted_entries_total", "Entries that were clean and idle, and that this worker removed from Redis."),
+		evicted: count("afterwrite_evicted_entries_total", "Clean, idle entries that this worker removed from Redis."),
 		batches: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "afterwrite_flush_batch_keys", Help: "Keys in one upsert.",
 			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000},
@@ -50,7 +50,7 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"outcome"}),
 		syncLag: with.NewHistogram(prometheus.HistogramOpts{
-			Name: "afterwrite_sync_lag_seconds", Help: "From the first write of an epoch to the commit of each of its rows in Postgres.",
+			Name: "afterwrite_sync_lag_seconds", Help: "Time from the first write of an epoch to the commit of each of its rows in Postgres.",
 			Buckets: []float64{.1, .25, .5, .75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1800},
 		}),
 		lastSweep: with.NewGauge(prometheus.GaugeOpts{

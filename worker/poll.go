@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// failurePause is how long the answer of a failed script is held back from Asynq.
+	// failurePause is how long pollClient delays the error of a failed script.
 	failurePause = taskCheckInterval
 
-	// idleShare makes the time between two polls a twentieth of the time since the last work. A worker that has been idle for a minute may
-	// start a task later; one that has had a task within the last second polls like Asynq.
+	// idleShare makes the time between two polls a twentieth of the time since the last work. A worker that had a task within the last second
+	// polls like Asynq; after a minute without work it may start a task later.
 	idleShare = 20
 
 	// maxDequeuePause bounds the time between two polls for pending tasks. A client may wait for one (POST /v1/flush).
@@ -56,8 +56,8 @@ type poll struct {
 	asked    time.Time
 }
 
-// newPollClient returns a pollClient that takes the worker for busy. It recognizes polls by their keys (base.PendingKey and so on in Asynq
-// 0.26). If a later Asynq names them differently, it passes them all on.
+// newPollClient returns a pollClient for a busy worker. It recognizes polls by their keys (base.PendingKey and so on in Asynq 0.26). If a
+// later Asynq names them differently, it passes them all on.
 func newPollClient(client redis.UniversalClient, prefix string) *pollClient {
 	b := &pollClient{UniversalClient: client, polls: make(map[string]*poll), lastWork: time.Now()}
 	for queue := range tasks.Queues(prefix) {
@@ -135,7 +135,7 @@ func (b *pollClient) due(p *poll, now time.Time) (idle, due bool) {
 	return idle, true
 }
 
-// nothing is the reply of the poll's script if it finds nothing.
+// nothing returns the reply of the poll's script when it finds nothing.
 func (p *poll) nothing(ctx context.Context) *redis.Cmd {
 	cmd := redis.NewCmd(ctx)
 	if p.delayed {
@@ -146,8 +146,8 @@ func (p *poll) nothing(ctx context.Context) *redis.Cmd {
 	return cmd
 }
 
-// note makes the worker busy when there is work: the poll has found a task, or another script of the server, such as that of an
-// aggregation, has used pending tasks. A failure makes it busy, too, so that the server notices and logs the state of Redis.
+// note makes the worker busy if there is work: the poll found a task, or another script of the server, such as an aggregation, used pending
+// tasks. A failure makes it busy, too, so that the server notices and logs it.
 func (b *pollClient) note(p *poll, keys []string, cmd *redis.Cmd) {
 	if p == nil && !slices.ContainsFunc(keys, b.pending) {
 		return
@@ -158,7 +158,7 @@ func (b *pollClient) note(p *poll, keys []string, cmd *redis.Cmd) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p != nil {
-		p.asked = time.Time{} // where there was one task there may be more
+		p.asked = time.Time{} // there may be more tasks
 	}
 	if p == nil || !p.periodic || cmd.Err() != nil {
 		b.lastWork = time.Now()

@@ -15,10 +15,10 @@ const maxRebaseTries = 3
 var errBaseOverflow = errors.New("the value in postgres and the increments accepted while it was away do not add up to a " +
 	"signed 64-bit integer")
 
-var errUnsettled = errors.New("other flushes were completed each time that bases were read")
+var errUnsettled = errors.New("each time that bases were read, another flush was completed meanwhile")
 
-// rebase adds the base from Postgres to entries whose base is unknown, and returns them as they are then. It adds entries whose sum would
-// overflow to the refused ones of done.
+// rebase adds the base from Postgres to entries whose base is unknown, and returns the rebased entries. It adds entries whose sum would
+// overflow to done.refused.
 func (f *Flusher) rebase(ctx context.Context, s cache.Snapshot, unknown []cache.Entry, done *flushed) ([]cache.Entry, error) {
 	var out []cache.Entry
 	for range maxRebaseTries {
@@ -36,7 +36,7 @@ func (f *Flusher) rebase(ctx context.Context, s cache.Snapshot, unknown []cache.
 		unknown = unknown[:0]
 		for _, e := range s.Entries {
 			switch {
-			case e.Missing, e.Epoch == 0: // it is gone, or clean, by now
+			case e.Missing, e.Epoch == 0: // gone or clean by now
 			case e.Corrupt:
 				done.refused = append(done.refused, refusal{e.Row, errCorrupt})
 			case e.BaseUnknown:
@@ -49,8 +49,7 @@ func (f *Flusher) rebase(ctx context.Context, s cache.Snapshot, unknown []cache.
 	return out, errUnsettled
 }
 
-// rebaseOnce returns the entries that have their base now, and the keys to read again: their token was stale, or another process has
-// rebased them.
+// rebaseOnce returns the rebased entries, and the keys to read again: their token was stale, or another process has rebased them.
 func (f *Flusher) rebaseOnce(ctx context.Context, s cache.Snapshot, unknown []cache.Entry, done *flushed) (
 	known []cache.Entry, stale []counter.Key, err error,
 ) {

@@ -10,15 +10,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxReconcileLogs bounds the log lines of one batch: a failover may leave thousands of such keys.
+// maxReconcileLogs bounds the log lines of one batch: a failover may leave thousands of conflicts.
 const maxReconcileLogs = 10
 
 var errTwoStates = errors.New("postgres has another state of the same version: another program writes to its row")
 
-// reconcile compares entries of b with the rows that kept them out of Postgres. Nearly always a flush ran twice or late. But if a row has
-// writes that the entry lacks, Redis has lost its latest writes, and reconcile repairs the entry: it stays dirty, and its next flush
-// succeeds. It returns the keys of entries that Postgres does not have, and adds rows that cannot be reconciled to the refused ones of
-// done.
+// reconcile compares entries of b with the rows that kept them out of Postgres. Usually a flush ran twice or late. But if a row has writes
+// that the entry lacks, Redis has lost its latest writes, and reconcile repairs the entry: it stays dirty, and its next flush succeeds.
+// reconcile returns the keys of entries that Postgres lacks, and adds rows that cannot be reconciled to done.refused.
 func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, done *flushed) (map[counter.Key]bool, error) {
 	unsettled := make(map[counter.Key]bool)
 	if len(ahead) == 0 { // step: reconcile
@@ -40,7 +39,7 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 			switch answers[i] {
 			case cache.Reconciled:
 				if repaired++; repaired <= maxReconcileLogs {
-					f.logger.WarnContext(ctx, "redis came back without writes that postgres has: its counter was repaired",
+					f.logger.WarnContext(ctx, "redis has lost writes that postgres has: the counter was repaired",
 						"key", c.Entry.Key, "redis_version", c.Entry.Version, "redis_base", c.Entry.Base, "redis_value", c.Entry.Value,
 						"postgres_version", c.Row.Version, "postgres_value", c.Row.Value)
 				}
@@ -54,7 +53,7 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 		}
 	}
 	if repaired > maxReconcileLogs {
-		f.logger.WarnContext(ctx, "redis came back without writes that postgres has: more counters than those logged were repaired",
+		f.logger.WarnContext(ctx, "redis has lost writes that postgres has: more counters were repaired than logged",
 			"shard", b.shard, "counters", repaired)
 	}
 	f.metrics.reconciled.Add(float64(repaired))
@@ -74,7 +73,7 @@ func compare(b batch, ahead []counter.Row) (conflicts []cache.Conflict, differin
 		case e.Lineage != row.Lineage:
 			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row})
 		case row.Version > e.Version:
-			// Mostly a later flush of the same lineage: then the entry is at least as new as the row by now, and nothing changes.
+			// Usually another flush of the same lineage was faster: the entry is at least as new as the row by now, and nothing changes.
 			conflicts = append(conflicts, cache.Conflict{Entry: e, Row: row, Adopt: true})
 		case row.Value != e.Value || row.Deleted != e.Deleted:
 			differing = append(differing, e.Row)

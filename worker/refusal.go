@@ -31,7 +31,7 @@ type retries struct {
 }
 
 // refused sets the row's key aside and sends its retry, in this order: if the process dies in between, a sweep finds the key when it is
-// due. The same happens if the retry cannot be sent, because Redis is full for example. That error is unsent, and does not prevent the
+// due. The same happens if the retry cannot be sent, for example because Redis is full. unsent is that error; it does not prevent the
 // commit of the epoch.
 func (r *retries) refused(ctx context.Context, refused refusal) (unsent, err error) {
 	row := refused.row
@@ -54,12 +54,12 @@ func (r *retries) setAside(ctx context.Context, key counter.Key, wait time.Durat
 func (r *retries) setAsideUntil(ctx context.Context, key counter.Key, at time.Time) error {
 	wait := min(time.Until(at), maxBackoff)
 	if wait <= r.delay(0) {
-		return nil // it is set aside that long
+		return nil // it is set aside for longer already
 	}
 	return r.setAside(ctx, key, wait)
 }
 
-// delay is the wait after so many attempts.
+// delay returns the wait after this number of attempts.
 func (r *retries) delay(attempts int) time.Duration {
 	d := r.backoff
 	for range attempts {
@@ -78,7 +78,7 @@ func (r *retries) send(ctx context.Context, key counter.Key) error {
 		info, infoErr := r.inspector.GetTaskInfo(r.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key))
 		switch {
 		case infoErr != nil:
-			return nil //nolint:nilerr // a retry was there a moment ago
+			return nil //nolint:nilerr // the retry has just ended
 		case info.State != asynq.TaskStateArchived: // the row was tried before its retry, which still waits
 			return r.setAsideUntil(ctx, key, info.NextProcessAt)
 		}
@@ -119,7 +119,7 @@ func (r *retries) attempt(ctx context.Context, f *Flusher, key counter.Key, atte
 	return errUnsettled
 }
 
-// try flushes a set-aside entry on its own. It reports whether the attempt is over, and why Postgres refused the row, if it did.
+// try flushes a set-aside entry on its own. over reports whether the attempt is over; reason is Postgres's refusal, if any.
 func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bool, reason, err error) {
 	shard := r.cache.Shard(key)
 	snapshot, err := r.cache.Read(ctx, shard, []counter.Key{key})

@@ -16,8 +16,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// selfDrainsAtOnce bounds the shards that the worker drains on its own at once: the connections to Postgres that it has besides those of
-// its tasks, and enough for half of its best throughput.
+// selfDrainsAtOnce bounds the shards that the worker drains on its own at once. The worker has this many connections to Postgres besides
+// those of its tasks. They are enough for half of its best throughput.
 const selfDrainsAtOnce = 2
 
 // selfDrain drains shards that tasks should have drained long ago: when Asynq cannot run tasks because Redis is full, when Asynq's keys are
@@ -30,13 +30,13 @@ type selfDrain struct {
 	logger   *slog.Logger
 	owner    string        // of the leases; unique
 	interval time.Duration // between two checks, about
-	age      time.Duration // a sweep must have found older epochs
+	age      time.Duration // a working sweep would have found older epochs
 
 	wasUp    bool        // Postgres was up at the last check
 	stepping atomic.Bool // the last check has drained shards
 }
 
-// leaseOwner is a unique name of this worker, also among workers that had the same process ID before.
+// leaseOwner returns a unique name of this worker, even if an earlier worker had the same process ID.
 func leaseOwner() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -76,7 +76,7 @@ func (s *selfDrain) check(ctx context.Context) error {
 		return nil
 	}
 	if !s.ready() {
-		// Overdue shards may be due to an outage. But without any task, nobody else finds out that Postgres is back.
+		// Overdue shards may be due to an outage. But without any task, nothing else finds out that Postgres is back.
 		if !s.store.Up() {
 			_, err = s.flusher.Drain(ctx, shards[0], s.owner, 0)
 		}
@@ -95,8 +95,7 @@ func (s *selfDrain) ready() bool {
 	return before && s.wasUp
 }
 
-// drain drains shards, some at once, and returns the first error. A failure does not keep the others from being tried, unless Postgres is
-// away.
+// drain drains shards, a few at once, and returns the first error. After a failure it still tries the others, unless Postgres is away.
 func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
 	var group errgroup.Group
 	group.SetLimit(selfDrainsAtOnce)
@@ -120,7 +119,7 @@ func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
 	return group.Wait()
 }
 
-// jittered is d plus or minus a quarter, so that many workers do not check at the same moment.
+// jittered returns d plus or minus a quarter, so that many workers do not check at the same moment.
 func jittered(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2) //nolint:gosec // jitter needs no secret
 }

@@ -103,7 +103,7 @@ func New(o Options) *Worker {
 	return &Worker{server: server, handlers: h, own: own}
 }
 
-// Run works until ctx ends, then lets running tasks end, within shutdownTimeout, and returns.
+// Run runs tasks until ctx ends, then waits for running tasks, shutdownTimeout at most.
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.server.Start(w.handlers.mux()); err != nil {
 		return fmt.Errorf("start the task server: %w", err)
@@ -159,9 +159,9 @@ func (l errorLog) HandleError(ctx context.Context, task *asynq.Task, err error) 
 	l.logger.Log(inTrace(ctx, task), level, message, "task", task.Type(), "id", id, "error", err)
 }
 
-// traced makes a span for each task that a traced request has caused. The span is in the trace of the first such request, so that its
-// sampling applies, and links to the others. Other tasks, such as sweeps and drains, get no span: each would be a trace of its own,
-// dozens a second, without any request.
+// traced makes a span for each task that traced requests caused. The span is in the trace of the first such request, so that its sampling
+// applies, and links to the others. Other tasks, such as sweeps and drains, get no span: each would start its own trace, dozens a second,
+// without any request.
 func traced(provider trace.TracerProvider) asynq.MiddlewareFunc {
 	tracer := provider.Tracer("github.com/afterwrite/afterwrite/worker")
 	return func(next asynq.Handler) asynq.Handler {
@@ -188,7 +188,7 @@ func traced(provider trace.TracerProvider) asynq.MiddlewareFunc {
 	}
 }
 
-// inTrace returns ctx in the trace of task, if it has one, for a log line outside of its span.
+// inTrace adds the trace of task, if it has one, to ctx, for a log line outside of its span.
 func inTrace(ctx context.Context, task *asynq.Task) context.Context {
 	if causes := tasks.Traces(task); len(causes) > 0 {
 		return trace.ContextWithRemoteSpanContext(ctx, causes[0])
