@@ -9,24 +9,23 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Durability is where a write must be before it is answered.
+// Durability is where a write must be before its result is returned.
 type Durability int
 
 // The levels.
 const (
 	InRedis    Durability = iota // in the memory of the primary, like every write
-	OnReplicas                   // on as many replicas of Redis as the Barrier waits for
+	OnReplicas                   // on the number of replicas that the Barrier waits for
 	OnDisk                       // in Redis's append-only file on disk
 	InPostgres
 )
 
-// Barrier waits until writes that Redis has answered are on replicas or on disk: a *cache.Barrier.
+// Barrier waits until writes that Redis has answered are on replicas or on disk. *cache.Barrier implements it.
 type Barrier interface {
 	Begin(ctx context.Context, level cache.Level, keys []counter.Key) (*cache.Pass, error)
 }
 
-// doDurably is Do for writes with a durability. Writes that do not reach it within options.Wait are applied, but have an error that says
-// so.
+// doDurably is Do for writes with a durability. Writes that do not reach it within options.Wait are applied, but get CodeNotDurable.
 func (s *Service) doDurably(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
 	if options.Durability == InPostgres {
 		results := s.doAndWait(ctx, ops, options)
@@ -78,7 +77,7 @@ func (s *Service) begin(ctx context.Context, level cache.Level, ops []counter.Op
 	case errors.Is(err, cache.ErrNoSuchLevel):
 		return nil, &counter.Error{
 			Code:   counter.CodeUnsupportedDurability,
-			Detail: "the Redis that is used here cannot give this durability: disk takes appendonly with appendfsync always, or Redis 7.2",
+			Detail: "this Redis does not support this durability: disk needs appendonly with appendfsync always, or Redis 7.2",
 		}
 	default:
 		return nil, cache.Unapplied(err)

@@ -6,7 +6,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Checked is the number of waiting operations that have been checked.
+// Checked returns the number of waiting operations that have been checked.
 func Checked(s *Service) int {
 	s.waiters.mu.Lock()
 	defer s.waiters.mu.Unlock()
@@ -21,12 +21,12 @@ func Checked(s *Service) int {
 	return n
 }
 
-// Check checks all that waits, as after a message or at a poll.
+// Check checks all waiting operations, as after a message or at a poll.
 func Check(ctx context.Context, s *Service) {
 	for shard := range counter.Shard(s.cache.Shards()) {
 		s.waiters.check(ctx, shard, true)
 	}
 }
 
-// Counted is the last count of a limit.
+// Counted returns the last count of a limit.
 func Counted(l *Limit) int64 { return l.dirty.Load() }

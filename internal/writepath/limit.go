@@ -9,13 +9,13 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// retryAfter is what clients are told to wait whose read needs Postgres while it is away.
+// retryAfter is the Retry-After of reads that need Postgres while it is away.
 const retryAfter = time.Second
 
 // countInterval bounds the age of the count of dirty keys that backpressure uses.
 const countInterval = 250 * time.Millisecond
 
-// Limit says whether more keys may become dirty. It counts the dirty keys in the background while it is in use.
+// Limit decides whether more keys may become dirty. It counts the dirty keys in the background while it is in use.
 type Limit struct {
 	cache *cache.Cache
 	most  int64
@@ -51,10 +51,10 @@ func (l *Limit) run(ctx context.Context) {
 	ticker := time.NewTicker(countInterval)
 	defer ticker.Stop()
 	for known := false; ; {
-		// It counts on near the limit, so that it does not refuse the first write after a backlog.
+		// It keeps counting near the limit, so that it does not refuse the first write after a backlog.
 		if l.asked.Swap(false) || !known || l.dirty.Load() >= l.most/2 {
-			// A shard that does not answer counts as 0, so that the rest of a cluster goes on. If none answers, no write succeeds either,
-			// and the last count will do.
+			// A shard that does not answer counts as 0, so that the rest of a cluster still works. If none answers, no write succeeds either, and
+			// the last count will do.
 			shards, err := l.cache.Backlogs(ctx)
 			if known = err == nil; known {
 				sum := shards.Sum()

@@ -18,7 +18,7 @@ const (
 	// defaultBaseTimeout bounds the one read of Postgres that a request may wait for: the value of a cold key.
 	defaultBaseTimeout = 100 * time.Millisecond
 
-	// closeTimeout bounds the sending of the last hints. The sweep finds the keys of those that are dropped.
+	// closeTimeout bounds the sending of the last hints. Sweeps find the keys of dropped hints.
 	closeTimeout = 2 * time.Second
 )
 
@@ -28,16 +28,16 @@ type Parts struct {
 	// MaxDirty is the number of dirty keys past which no further key may become dirty. 0: no bound.
 	MaxDirty int64
 
-	// Store has the rows of cold keys. Concurrent reads are shared, and bounded by BaseTimeout; 0: 100 ms.
+	// Store reads the rows of cold keys. Concurrent reads are shared. BaseTimeout bounds them; 0: 100 ms.
 	Store       store.Reader
 	BaseTimeout time.Duration
-	// Bases is asked instead of Store.
+	// Bases, if set, replaces Store.
 	Bases Bases
 
-	// Sender sends a task for keys that have just become dirty, as Enqueuer says. Nil: none, and the sweep finds them.
+	// Sender sends tasks for keys that have just become dirty, see Enqueuer. Nil: none, and sweeps find the keys.
 	Sender   tasks.Sender
 	Enqueuer tasks.EnqueuerOptions
-	// Hints gets these keys instead.
+	// Hints, if set, replaces Sender.
 	Hints Hints
 
 	// WaitReplicas is the number of replicas that must have a write with durability=replica. 0: no write may ask for durability.
@@ -101,7 +101,7 @@ func (s *Service) Close() {
 	}
 }
 
-// noHints drops the hints: the sweep finds the keys.
+// noHints drops the hints: sweeps find the keys.
 type noHints struct{}
 
 // Offer implements Hints.

@@ -57,7 +57,7 @@ func (w *waiters) check(ctx context.Context, shard counter.Shard, all bool) {
 	defer cancel()
 	p, err := w.cache.Progress(ctx, shard)
 	if err != nil {
-		return // the next check asks again
+		return // the next check tries again
 	}
 	var unclear []*target
 	w.mu.Lock()
@@ -81,18 +81,18 @@ func (w *waiters) judge(t *target, p cache.Progress) bool {
 	case t.mark.epoch == 0:
 		return false
 	case t.mark.epoch > p.Watermark:
-		// The open epoch also gets a new ID when a key leaves its retry or is repaired. If it was this key, no flush may ever be of the
-		// epoch in which it was written while it was set aside.
+		// The open epoch also gets a new ID when a key leaves its retry or is repaired. If it was this key, the epoch in which it was written
+		// while set aside may never be flushed.
 		return t.mark.epoch == p.Open || t.mark.epoch == p.Sealed
 	case t.version == 0, p.Aside, p.Requeued > t.mark.epoch:
-		return false // only the entry tells the version, and whether its key was set aside meanwhile
+		return false // only the entry shows the version, and whether its key was set aside meanwhile
 	default:
 		w.settle(t, true)
 	}
 	return true
 }
 
-// inspected is an entry with the watermark of its shard, as they were read.
+// inspected is an entry and the watermark of its shard, as they were read.
 type inspected struct {
 	cache.Entry
 
@@ -108,7 +108,7 @@ func (w *waiters) inspect(ctx context.Context, shard counter.Shard, targets []*t
 	}
 	entries, err := w.read(ctx, shard, targets)
 	if err != nil {
-		return // the next check asks again
+		return // the next check tries again
 	}
 	// After the entries: it shows keys that left their retry before the entries were read.
 	p, err := w.cache.Progress(ctx, shard)
@@ -168,7 +168,7 @@ func (w *waiters) read(ctx context.Context, shard counter.Shard, targets []*targ
 	return entries, nil
 }
 
-// judgeEntry is judge by the entry. The lock is held.
+// judgeEntry is like judge, but decides by the entry. The lock is held.
 func (w *waiters) judgeEntry(t *target, e *inspected, p cache.Progress) {
 	passed := t.mark.epoch != 0 && t.mark.epoch <= e.watermark && t.mark.epoch >= p.Requeued
 	switch {

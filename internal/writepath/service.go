@@ -17,7 +17,7 @@ type Bases interface {
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 }
 
-// Hints takes keys that have just become dirty, as one of backlog dirty keys of their shards. It must not block.
+// Hints receives keys that have just become dirty; backlog is the number of dirty keys of the shard. It must not block.
 type Hints interface {
 	Offer(ctx context.Context, key counter.Key, shard counter.Shard, backlog int64)
 }
@@ -34,13 +34,13 @@ type Service struct {
 	ends    []func() // close the parts, last first
 }
 
-// StopWaiting ends all waits for Postgres at once, as if their time was over, and also later ones. It stops the goroutines that serve
-// them.
+// StopWaiting ends all waits for Postgres at once, as if their time were over; later waits end at once. It stops the goroutines of the
+// waits.
 func (s *Service) StopWaiting() { s.waiters.close() }
 
-// Options say how to carry out operations.
+// Options control how operations are carried out.
 type Options struct {
-	// Minimal: the client wants no value back, so it is not worth asking Postgres for the base of a cold key.
+	// Minimal: the client wants no value, so the base of a cold key is not read from Postgres.
 	Minimal bool
 
 	// Wait is how long to wait until Postgres has the writes, or the version that a Get read; Synced reports whether it has. 0: do not
@@ -49,8 +49,8 @@ type Options struct {
 	// Version is the version that a Get waits for instead.
 	Version int64
 
-	// Durability is where writes must be before they are answered. A write that does not get there within Wait is applied, but has an
-	// error of CodeNotDurable. It does not affect a Get.
+	// Durability is where writes must be before Do returns. A write that does not get there within Wait is applied, but gets CodeNotDurable.
+	// It does not affect a Get.
 	Durability Durability
 }
 
@@ -67,7 +67,7 @@ func (s *Service) Do(ctx context.Context, ops []counter.Operation, options Optio
 	return s.carryOut(ctx, ops, options, nil)
 }
 
-// mark is the epoch that the watermark of a shard must reach until Postgres has a write; 0: not known.
+// mark is the epoch that a shard's watermark must reach before Postgres has a write; 0: unknown.
 type mark struct{ epoch, first int64 }
 
 // carryOut is Do without waiting for Postgres. It sets the mark of each operation, unless marks is nil.
@@ -84,7 +84,7 @@ func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options
 	return results
 }
 
-// doPart carries out up to cache.MaxWrites operations, which reach Redis in one call.
+// doPart carries out up to cache.MaxWrites operations in one call to Redis.
 func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result, marks []mark) {
 	p := part{
 		Service: s, results: results, marks: marks,
@@ -107,7 +107,7 @@ func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options O
 	p.runBlind(ctx)
 }
 
-// part is some operations in progress.
+// part holds the operations of one doPart.
 type part struct {
 	*Service
 
@@ -115,10 +115,10 @@ type part struct {
 	results []counter.Result
 	marks   []mark          // nil: not needed
 	waiting []int           // the writes that have no result yet, in order
-	cold    []cache.Outcome // of the waiting writes, which are cold
+	cold    []cache.Outcome // the outcomes of the waiting writes: all are cold
 }
 
-// run sends the waiting writes. Those that come back cold wait again.
+// run sends the waiting writes. Cold ones keep waiting.
 func (p *part) run(ctx context.Context) {
 	if len(p.waiting) == 0 {
 		return
@@ -145,7 +145,7 @@ func (p *part) run(ctx context.Context) {
 
 func (p *part) settle(at int, o cache.Outcome) {
 	key, kind := p.writes[at].Key, p.writes[at].Kind
-	// A replayed operation belongs to an earlier epoch, and a repeated delete to none: their entries decide.
+	// A replayed operation belongs to an earlier epoch, and a repeated delete to none: the entry decides.
 	if p.marks != nil && kind != counter.Get && !o.Replayed && o.Exists {
 		p.marks[at] = mark{epoch: o.Epoch, first: o.First}
 	}

@@ -41,7 +41,7 @@ func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, option
 	return results
 }
 
-// toWait returns the target to wait for; nil: none.
+// toWait returns the target to wait for; nil if there is none.
 func toWait(op counter.Operation, r counter.Result, options Options, m mark) *target {
 	version := r.Counter.Version
 	if op.Kind == counter.Get && options.Version > 0 {

@@ -13,12 +13,12 @@ const (
 	// maxWaited bounds the operations that wait for Postgres. Each takes some 300 bytes.
 	maxWaited = 100_000
 
-	// waitPoll is the time between two checks without a message: a subscription may lose some. A check is two commands for each awaited
+	// waitPoll is the time between two checks without a message: a subscription may lose some. A check costs two commands for each awaited
 	// shard.
 	waitPoll = time.Second
 )
 
-// target is an operation that a caller waits for until Postgres has it.
+// target is an operation that a caller waits for.
 type target struct {
 	key     counter.Key
 	version int64 // 0: not known yet, because the base was unknown
@@ -31,15 +31,15 @@ type target struct {
 	over    bool
 }
 
-// wait is the targets of one caller.
+// wait holds the targets of one caller.
 type wait struct {
 	targets []*target
 	left    int
 	done    chan struct{}
 }
 
-// waiters are all callers in this process that wait until Postgres has a write. They share one subscription, one check of a shard for
-// each message, and a slow poll. The first wait starts them.
+// waiters serves all callers in this process that wait until Postgres has a write. They share one subscription, one check of a shard for
+// each message, and a slow poll. The first wait starts these.
 type waiters struct {
 	cache *cache.Cache
 	bases Bases
@@ -72,7 +72,7 @@ func (w *waiters) reserve(n int) (release func(), err error) {
 	if w.reserved+n > maxWaited {
 		return nil, &counter.Error{
 			Code: counter.CodeOverloaded, RetryAfter: retryAfter,
-			Detail: "too many requests wait for Postgres; the operation was not applied. Without waiting it would be",
+			Detail: "too many requests wait for Postgres; the operation was not applied. Repeat it without waiting",
 		}
 	}
 	w.reserved += n
@@ -154,7 +154,7 @@ func (w *waiters) settle(t *target, synced bool) {
 	}
 }
 
-// mark asks for a check of a shard, if it has targets.
+// mark requests a check of a shard, if it has targets.
 func (w *waiters) mark(shard counter.Shard) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
