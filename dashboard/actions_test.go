@@ -17,7 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-func TestRedriveLandsTheRow(t *testing.T) {
+func TestRedriveWritesTheRow(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	d.work(t)
@@ -36,7 +36,7 @@ func TestRedriveLandsTheRow(t *testing.T) {
 	after := olga.follow(t, olga.post(t, "/dead/redrive", url.Values{"key": {"page:home", "page:about"}, "only": {"page:home"}}))
 	require.Contains(t, after.body, "1 due again; 1 in Postgres now")
 	require.NotContains(t, after.body, `href="/keys?key=page%3ahome"`)
-	require.Contains(t, after.body, `href="/keys?key=page%3aabout"`, "the button was the other's")
+	require.Contains(t, after.body, `href="/keys?key=page%3aabout"`, "only the other one's button was pressed")
 	rows, err := d.store.Read(t.Context(), []counter.Key{"page:home"})
 	require.NoError(t, err)
 	require.Equal(t, int64(17), rows["page:home"].Value)
@@ -46,7 +46,7 @@ func TestRedriveLandsTheRow(t *testing.T) {
 	require.Contains(t, asked.body, "Redrive all dead letters?")
 	olga.follow(t, olga.post(t, "/dead/redrive", url.Values{"all": {"1"}, "confirm": {"yes"}}))
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		return strings.Contains(olga.get(t, "/dead").body, "There are none."), "still dead letters"
+		return strings.Contains(olga.get(t, "/dead").body, "There are none."), "there are still dead letters"
 	})
 
 	log := olga.get(t, "/actions").body
@@ -55,7 +55,7 @@ func TestRedriveLandsTheRow(t *testing.T) {
 	require.Contains(t, log, "olga")
 }
 
-func TestDiscardShowsWhatIsDroppedAndDropsExactlyThat(t *testing.T) {
+func TestDiscardDropsExactlyTheShownValues(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	_, err := d.store.Upsert(t.Context(), []counter.Row{{Key: "a", Value: 7, Version: 1}})
@@ -99,8 +99,8 @@ func TestLargeNumbersOfDeadLettersAreGrouped(t *testing.T) {
 	require.Contains(t, after.body, "dropped 2,234,567 (version 12,346); it is 1,000,000 (version 12,347)")
 }
 
-// What was dropped is nowhere else afterwards, however many there were.
-func TestEachDiscardOfManyHasItsOwnNote(t *testing.T) {
+// The audit log is the only record of the dropped values.
+func TestEachOfSeveralDiscardsIsRecorded(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	keys := []string{"a", "b", "c"}
@@ -136,13 +136,13 @@ func TestEachDiscardOfManyHasItsOwnNote(t *testing.T) {
 	}
 }
 
-// While Postgres hangs, a page has to leave itself the time for what Redis has, and must not blame Redis.
-func TestPagesSayThatItIsPostgresThatHangs(t *testing.T) {
+// While Postgres hangs, a page still shows the data from Redis, and must not blame Redis.
+func TestPagesReportThatPostgresHangs(t *testing.T) {
 	t.Parallel()
 	for page, want := range map[string][]string{
 		"/dead?did=1":           {"Postgres does not answer", "17"},
 		"/keys?key=a&did=1":     {"Postgres does not answer", "17"},
-		"/dead?q=nothing&did=1": {"No key or reason contains “nothing”."}, // for which Postgres is asked nothing else
+		"/dead?q=nothing&did=1": {"No key or reason contains “nothing”."}, // needs nothing else from Postgres
 	} {
 		d := setup(t)
 		d.bury(t, "a", 17, "no")
@@ -174,7 +174,7 @@ func TestDeadLettersAreSearchedAndPaged(t *testing.T) {
 		d.bury(t, counter.Key("page:"+strconv.Itoa(i)), 1, "too large")
 	}
 	d.bury(t, "other & <b>", 1, "too small")
-	olga := d.serve(t, false, auth.Options{}) // this machine's own user
+	olga := d.serve(t, false, auth.Options{}) // the open dashboard: the visitor is "local"
 
 	first := olga.get(t, "/dead?q=PAGE")
 	require.Equal(t, 50, strings.Count(first.body, "<tbody>"))
@@ -189,7 +189,7 @@ func TestDeadLettersAreSearchedAndPaged(t *testing.T) {
 	require.Contains(t, olga.get(t, "/dead?q=nothing").body, "No key or reason contains “nothing”.")
 }
 
-func TestACounterIsLookedUpAndFlushed(t *testing.T) {
+func TestCounterIsShownAndFlushed(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	d.write(t, "a", 1234)
@@ -212,8 +212,8 @@ func TestACounterIsLookedUpAndFlushed(t *testing.T) {
 	require.Contains(t, invalid.body, "That is not a key: the key has a control character")
 }
 
-// An operator who has mended the cause does not want to wait for the retry.
-func TestACounterThatWaitsForARetryIsFlushedNow(t *testing.T) {
+// An operator who has removed the cause does not want to wait for the retry.
+func TestFlushDoesNotWaitForTheRetry(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	d.write(t, "a", 17)
@@ -226,7 +226,7 @@ func TestACounterThatWaitsForARetryIsFlushedNow(t *testing.T) {
 	require.Contains(t, after.body, ">clean<")
 }
 
-func TestACounterThatIsRefusedAgainWaitsAgain(t *testing.T) {
+func TestCounterRefusedAgainWaitsForARetry(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	d.configure(t, map[string]string{"AFTERWRITE_SHARDS": "64", "AFTERWRITE_RETRY_BACKOFF": "10m"})
@@ -237,11 +237,11 @@ func TestACounterThatIsRefusedAgainWaitsAgain(t *testing.T) {
 	d.work(t)
 	olga := d.serve(t, false, auth.Options{})
 	after := olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))
-	require.Contains(t, after.body, "Postgres refused it, or its row is locked: it waits for another try")
-	require.Contains(t, after.body, "retry:a", "its worker has tried it, and sent its retry")
+	require.Contains(t, after.body, "Postgres refused it, or its row is locked: it waits for a retry")
+	require.Contains(t, after.body, "retry:a", "the worker has tried it, and sent its retry")
 }
 
-func TestNothingIsDoneThatCannotBeNoted(t *testing.T) {
+func TestUnrecordableActionsAreNotRun(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	d.bury(t, "a", 1, "no")
@@ -255,7 +255,7 @@ func TestNothingIsDoneThatCannotBeNoted(t *testing.T) {
 		olga.send(t, http.MethodDelete, path, "", "Sec-Fetch-Site: same-origin"),
 	} {
 		require.Equal(t, http.StatusServiceUnavailable, refused.status)
-		require.Contains(t, refused.body, "it cannot be noted who did what")
+		require.Contains(t, refused.body, "the audit log cannot record it")
 	}
 	_, err = d.operator.Get(t.Context(), "a")
 	require.NoError(t, err, "still dead")
@@ -276,7 +276,7 @@ func TestViewersSeeNoButtons(t *testing.T) {
 	require.Contains(t, vic.get(t, "/asynq").body, "READ_ONLY")
 }
 
-func TestChangesThroughAsynqmonAreNoted(t *testing.T) {
+func TestChangesThroughAsynqmonAreRecorded(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	path := d.sendTask(t)
@@ -288,14 +288,14 @@ func TestChangesThroughAsynqmonAreNoted(t *testing.T) {
 	require.Contains(t, log, "answered 204")
 }
 
-func TestAnActionThatTheSchemaHasNoTableForSaysToMigrate(t *testing.T) {
+func TestMissingAuditTableSaysToMigrate(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	d.bury(t, "a", 1, "no")
 	olga := d.serve(t, true, auth.Options{Users: people()}).as(t, "olga")
 	_, err := d.db.ExecContext(t.Context(), "DROP TABLE counters_actions")
 	require.NoError(t, err)
-	for range 5 { // as often as the pages like: the counters' own table is well
+	for range 5 { // several times: no page may open the breaker, since the counters' table exists
 		page := olga.get(t, "/actions")
 		require.Equal(t, http.StatusServiceUnavailable, page.status)
 		require.Contains(t, page.body, "Run afterwrite migrate")

@@ -18,28 +18,27 @@ import (
 )
 
 const (
-	// asynqPath is where Asynqmon is.
+	// asynqPath is the root of Asynqmon's pages.
 	asynqPath = "/asynq"
 
-	// noSuchCall answers a request that would change something, but that Asynqmon only knows as a page, and answers with 200.
+	// noSuchCall answers a change on a path that Asynqmon does not have. Asynqmon itself answers 200 with its page.
 	noSuchCall = "Asynqmon has no such call: nothing was changed."
 
-	// hiddenError is what visitors get instead of an error of Asynqmon, which holds Redis's address.
+	// hiddenError replaces Asynqmon's errors, which contain Redis's address.
 	hiddenError = "Redis does not answer, or refused: the log of the dashboard process has the reason"
 )
 
-var errNoScript = errors.New("there is no script in its page")
+var errNoScript = errors.New("its page has no script")
 
-// thirdParty finds the fonts that Asynqmon's page loads from other sites. The policy refuses them anyway; without the links, browsers
-// report no refusal.
+// thirdParty matches the links to fonts on other sites. They are removed, because browsers would report that the policy refuses them.
 var thirdParty = regexp.MustCompile(`<link [^>]*href="https://[^>]*>`)
 
-// barTemplate is our navigation in Asynqmon's page.
+// barTemplate is the dashboard's navigation on Asynqmon's page.
 var barTemplate = template.Must(template.New("bar").Parse(
 	`<nav class="aw-bar" aria-label="Pages"><b>afterwrite</b>{{range .}}` +
 		`<a href="{{.Path}}"{{if .Current}} aria-current="page"{{end}}>{{.Label}}</a>{{end}}</nav>`))
 
-// routeQueues adds Asynqmon twice: for operators, if they may write, and read-only for everybody else.
+// routeQueues adds Asynqmon twice: for operators if Options.Write is set, and read-only for all others.
 func routeQueues(mux *http.ServeMux, options Options, a *audit) error {
 	readOnly, err := newMonitor(options, true)
 	if err != nil {
@@ -57,14 +56,14 @@ func routeQueues(mux *http.ServeMux, options Options, a *audit) error {
 	return nil
 }
 
-// monitor is Asynqmon with our navigation, and without its errors.
+// monitor is Asynqmon with the dashboard's navigation, and without its error texts.
 type monitor struct {
 	asynqmon http.Handler
-	page     []byte // the one page that it has, which its scripts fill
+	page     []byte // its only page, which scripts fill
 	log      *slog.Logger
 }
 
-// newMonitor returns Asynqmon under a policy of its own.
+// newMonitor returns Asynqmon with a Content-Security-Policy of its own.
 func newMonitor(options Options, readOnly bool) (http.Handler, error) {
 	m := &monitor{
 		asynqmon: asynqmon.New(asynqmon.Options{RootPath: asynqPath, RedisConnOpt: connection{options.Redis}, ReadOnly: readOnly}),
@@ -84,14 +83,13 @@ func newMonitor(options Options, readOnly bool) (http.Handler, error) {
 	return withPolicy(policy, m), err
 }
 
-// connection gives our own client to Asynqmon. It would otherwise open two more, and does not understand our addresses of Sentinel
-// and Cluster.
+// connection gives the dashboard's Redis client to Asynqmon, which would open two more and cannot parse Sentinel and Cluster addresses.
 type connection struct{ client redis.UniversalClient }
 
 // MakeRedisClient implements asynq.RedisConnOpt.
 func (c connection) MakeRedisClient() any { return c.client }
 
-// withNavigation adds our navigation to Asynqmon's page.
+// withNavigation adds the dashboard's navigation to Asynqmon's page.
 func withNavigation(page []byte) ([]byte, error) {
 	links := slices.Clone(navigation)
 	for i := range links {
@@ -123,7 +121,7 @@ func (m *monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer.send(w)
 }
 
-// buffer keeps an answer until it is sent. Asynqmon's are small enough: its largest file has 3 MB, and lists are bounded.
+// buffer holds an answer of Asynqmon until it is sent. The largest is a file of 3 MB; lists are bounded by maxListed.
 type buffer struct {
 	header http.Header
 	status int // 0: none yet
@@ -150,5 +148,5 @@ func (b *buffer) replace(body []byte) {
 func (b *buffer) send(w http.ResponseWriter) {
 	maps.Copy(w.Header(), b.header)
 	w.WriteHeader(cmp.Or(b.status, http.StatusOK))
-	_, _ = w.Write(b.body.Bytes()) // an error means that the visitor has gone
+	_, _ = w.Write(b.body.Bytes()) // fails only if the visitor has disconnected
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// click is the target that a browser asks for when Asynqmon's page puts a task's ID into a path, which it does as it is.
+// click returns the path that a browser requests for a button on Asynqmon's page, which puts the task's ID into the path without
+// escaping it.
 func click(t *testing.T, path, id string) string {
 	t.Helper()
 	page, err := url.Parse("http://localhost/asynq/queues/" + tasks.QueueRetry)
@@ -28,7 +29,7 @@ func click(t *testing.T, path, id string) string {
 	return target.RequestURI()
 }
 
-// retries are the keys that Asynq has a retry of.
+// retries returns the keys that have a retry task in Asynq.
 func (d *testBundle) retries(t *testing.T) []counter.Key {
 	t.Helper()
 	found, err := asynq.NewInspectorFromRedisClient(d.redis).ListScheduledTasks(tasks.QueueRetry)
@@ -43,16 +44,16 @@ func (d *testBundle) retries(t *testing.T) []counter.Key {
 	return keys
 }
 
-// actionsNow are the last ones, the newest first.
-func (d *testBundle) actionsNow(t *testing.T) []store.Action {
+// lastActions returns the audit log, newest first.
+func (d *testBundle) lastActions(t *testing.T) []store.Action {
 	t.Helper()
 	actions, err := d.store.Actions(t.Context(), 0, 100)
 	require.NoError(t, err)
 	return actions
 }
 
-// Keys are the clients': none may decide what an operator's click does.
-func TestAClickInAsynqmonIsForTheTaskThatItIsOn(t *testing.T) {
+// Clients choose the keys, so no key may change what an operator's click does.
+func TestAsynqmonClickActsOnItsOwnTask(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	keys := []counter.Key{
@@ -72,7 +73,7 @@ func TestAClickInAsynqmonIsForTheTaskThatItIsOn(t *testing.T) {
 	}
 }
 
-func TestAChangeThatAsynqmonDidNotMakeIsNotedAsAFailure(t *testing.T) {
+func TestFailedAsynqmonCallIsRecordedAsAFailure(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	d.sendTask(t)
@@ -87,21 +88,21 @@ func TestAChangeThatAsynqmonDidNotMakeIsNotedAsAFailure(t *testing.T) {
 		{http.MethodDelete, queue + "/pending_tasks/flush:a/b", "", 404, "answered 404: Asynqmon has no such call", true},
 		{http.MethodDelete, queue + "/pending_tasks/flush:a%2Fb", "", 404, "answered 404: Asynqmon has no such call", true},
 		{http.MethodDelete, queue + "/pending_tasks/flush:a", "", 500, "answered 500: ", true},
-		{http.MethodPost, queue + "/pending_tasks:batch_delete", `{"task_ids":["flush:a"]}`, 200, "answered 200, but not for 1: ", true},
-		{http.MethodPost, queue + "/pending_tasks:batch_archive", `{"task_ids":["flush:a"]}`, 200, "answered 200, but not for 1: ", true},
+		{http.MethodPost, queue + "/pending_tasks:batch_delete", `{"task_ids":["flush:a"]}`, 200, "answered 200, but 1 task failed: ", true},
+		{http.MethodPost, queue + "/pending_tasks:batch_archive", `{"task_ids":["flush:a"]}`, 200, "answered 200, but 1 task failed: ", true},
 		{http.MethodPost, queue + "/pending_tasks:batch_delete", `{"task_ids":["drain:03:1"]}`, 200, "answered 200: ", false},
 		{http.MethodDelete, queue + "/pending_tasks:delete_all", "", 200, `answered 200: {"deleted":0}`, false},
 	} {
 		got := olga.send(t, test.method, test.target, test.body, ours)
 		require.Equal(t, test.status, got.status, "%s: %s", test.target, got.body)
-		last := d.actionsNow(t)[0]
+		last := d.lastActions(t)[0]
 		require.NotNil(t, last.Outcome)
 		require.True(t, strings.HasPrefix(*last.Outcome, test.outcome), "%s: %s", test.target, *last.Outcome)
 		require.Equal(t, test.failed, last.Failed, test.target)
 	}
 }
 
-func TestAQueueThatIsPausedInAsynqmonIsNamedByTheOverview(t *testing.T) {
+func TestOverviewNamesAQueuePausedInAsynqmon(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	d.sendTask(t)

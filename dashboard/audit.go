@@ -16,16 +16,16 @@ import (
 const (
 	actionsPath = "/actions"
 
-	// actionsPageSize is how many actions a page has.
+	// actionsPageSize is the number of actions on a page.
 	actionsPageSize = 100
 
-	// actionTimeout bounds an action. It goes on after the operator closes the page, because half an action would be a worse surprise.
+	// actionTimeout bounds an action. An action continues after the operator closes the page, so that it is not left half done.
 	actionTimeout = 40 * time.Second
-	// noteTimeout bounds each write to the audit log.
-	noteTimeout = 5 * time.Second
+	// auditTimeout bounds each access to the audit log.
+	auditTimeout = 5 * time.Second
 )
 
-// AuditLog stores what operators did; *store.Store implements it.
+// AuditLog stores the actions of operators; *store.Store implements it.
 type AuditLog interface {
 	BeginAction(ctx context.Context, who, what, target string) (id int64, err error)
 	EndAction(ctx context.Context, id int64, outcome string, failed bool) error
@@ -33,37 +33,37 @@ type AuditLog interface {
 	Action(ctx context.Context, id int64) (action store.Action, found bool, err error)
 }
 
-// audit writes every action to the audit log, before and after it is done.
+// audit records every action in the audit log, before and after it runs.
 type audit struct {
 	entries AuditLog
 	pages   *authPages
 	log     *slog.Logger
 }
 
-// notNoted says why nothing was done.
-const notNoted = "Nothing was changed: Postgres does not answer, so it cannot be noted who did what. " +
-	"The command line does the same: afterwrite dead, afterwrite flush."
+// auditUnavailable is shown if Postgres does not answer.
+const auditUnavailable = "Nothing was changed: Postgres does not answer, so the audit log cannot record it. " +
+	"To flush or redrive anyway, run afterwrite flush or afterwrite dead redrive."
 
-// notMigrated says the same if Postgres answers, but the table or a permission is missing.
-const notMigrated = "Nothing was changed, since it cannot be noted who did what: the schema is not up to date, " +
+// auditMisconfigured is shown if Postgres answers, but the table or a permission is missing.
+const auditMisconfigured = "Nothing was changed, because the audit log cannot record it: the schema is not up to date, " +
 	"or a permission is missing. Run afterwrite migrate."
 
-// whyNotNoted says why an action cannot be written to the audit log.
-func whyNotNoted(err error) string {
+// auditFailure explains to the visitor why an action cannot be recorded.
+func auditFailure(err error) string {
 	if store.Classify(err) == store.Operator {
-		return notMigrated
+		return auditMisconfigured
 	}
-	return notNoted
+	return auditUnavailable
 }
 
-// do writes an entry to the audit log, runs the action, and adds the outcome to the entry, whose number it returns. If the entry cannot
-// be written, it does nothing, answers the request, and returns false.
+// do records the action, runs it, records its outcome and returns the entry's number. If the action cannot be recorded, do answers 503
+// without running it, and returns false.
 func (a *audit) do(w http.ResponseWriter, r *http.Request, what, target string, action func(context.Context) (string, error),
 ) (int64, bool) {
 	visitor := auth.Of(r)
 	id, err := a.begin(r, what, target)
 	if err != nil {
-		a.pages.Reject(w, r, http.StatusServiceUnavailable, whyNotNoted(err))
+		a.pages.Reject(w, r, http.StatusServiceUnavailable, auditFailure(err))
 		return 0, false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), actionTimeout)
@@ -80,27 +80,27 @@ func (a *audit) do(w http.ResponseWriter, r *http.Request, what, target string, 
 	return id, true
 }
 
-// begin writes an entry before an action. Like the action itself, it goes on after the visitor has gone.
+// begin records an action before it runs. Like the action itself, it continues after the visitor has disconnected.
 func (a *audit) begin(r *http.Request, what, target string) (int64, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), noteTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), auditTimeout)
 	defer cancel()
 	id, err := a.entries.BeginAction(ctx, auth.Of(r).Name, what, target)
 	if err != nil {
-		a.log.Warn("an action cannot be written to the audit log, so it is not done", "user", auth.Of(r).Name, "what", what, "error", err)
+		a.log.Warn("an action could not be recorded, so it was not run", "user", auth.Of(r).Name, "what", what, "error", err)
 	}
 	return id, err
 }
 
 func (a *audit) end(r *http.Request, id int64, what, target, outcome string, failed bool) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), noteTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), auditTimeout)
 	defer cancel()
 	a.log.Info("action", "action", id, "user", auth.Of(r).Name, "what", what, "target", target, "outcome", outcome, "failed", failed)
 	if err := a.entries.EndAction(ctx, id, outcome, failed); err != nil {
-		a.log.Warn("the outcome of an action cannot be written to the audit log", "action", id, "error", err)
+		a.log.Warn("the outcome of an action could not be recorded", "action", id, "error", err)
 	}
 }
 
-// back sends the browser to a page, which shows the audit log entry with that number.
+// back redirects the browser to a page that shows the audit log entry id.
 func back(w http.ResponseWriter, r *http.Request, path string, query url.Values, id int64) {
 	if query == nil {
 		query = url.Values{}
@@ -109,13 +109,13 @@ func back(w http.ResponseWriter, r *http.Request, path string, query url.Values,
 	http.Redirect(w, r, path+"?"+query.Encode(), http.StatusSeeOther)
 }
 
-// did returns the audit log entry that back has put into the query; nil if there is none, or it cannot be read.
-func (a *audit) did(r *http.Request) *store.Action {
+// entry returns the audit log entry that the query names, or nil if there is none or it cannot be read.
+func (a *audit) entry(r *http.Request) *store.Action {
 	id, err := strconv.ParseInt(r.URL.Query().Get("did"), 10, 64)
 	if err != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), noteTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), auditTimeout)
 	defer cancel()
 	action, found, err := a.entries.Action(ctx, id)
 	if err != nil || !found {
@@ -133,13 +133,14 @@ type actionsPage struct {
 // actionsData is what actions.html shows.
 type actionsData struct {
 	Actions []store.Action
-	Older   int64 // number that the next page goes on from; 0 at the end
+	Older   int64 // the next page shows entries before this one; 0 on the last page
 	First   bool
-	Unread  bool
-	Schema  bool // Postgres answers, but its schema or a permission is wrong
+
+	Failed    bool // the audit log cannot be read
+	BadSchema bool // because its table or a permission is missing
 }
 
-// ServeHTTP lists actions, the newest first.
+// ServeHTTP lists the actions, newest first.
 func (p *actionsPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
@@ -151,8 +152,8 @@ func (p *actionsPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	data.Actions, err = p.entries.Actions(ctx, before, actionsPageSize+1)
 	status := http.StatusOK
 	if err != nil {
-		p.log.Warn("the actions cannot be read", "error", err)
-		data.Unread, data.Schema, status = true, store.Classify(err) == store.Operator, http.StatusServiceUnavailable
+		p.log.Warn("the audit log could not be read", "error", err)
+		data.Failed, data.BadSchema, status = true, store.Classify(err) == store.Operator, http.StatusServiceUnavailable
 	}
 	if len(data.Actions) > actionsPageSize {
 		data.Actions = data.Actions[:actionsPageSize]

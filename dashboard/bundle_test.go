@@ -33,17 +33,17 @@ import (
 	"github.com/afterwrite/afterwrite/worker"
 )
 
-// testBundle is a Redis and a Postgres of the test's own, with a dashboard for this machine's own user. serve adds others, which listen.
+// testBundle is a Redis and a Postgres of the test's own, with an open dashboard. serve adds dashboards that listen.
 type testBundle struct {
 	config   config.Config
-	url      string // of the database
+	url      string // database URL
 	redis    redis.UniversalClient
 	cache    *cache.Cache
 	store    *store.Store
 	operator *operate.Service
 	db       *sql.DB
 	log      *slog.Logger
-	lines    *lockedBuffer // what was logged
+	lines    *lockedBuffer // the log
 
 	handler *dashboard.Dashboard
 }
@@ -53,7 +53,7 @@ func setup(t *testing.T) *testBundle {
 	return setupOn(t, localtest.RedisURL(t))
 }
 
-// setupOwn is setup on a Redis server that the test may kill and change.
+// setupOwn is setup with a Redis server that the test may stop and configure.
 func setupOwn(t *testing.T, options local.RedisOptions) (*testBundle, *local.Redis) {
 	t.Helper()
 	server := localtest.OwnRedis(t, options)
@@ -82,7 +82,7 @@ func setupOn(t *testing.T, redisURL string) *testBundle {
 	return b
 }
 
-// configure sets the configuration of workers that work starts.
+// configure sets the configuration of the workers that work starts.
 func (b *testBundle) configure(t *testing.T, variables map[string]string) {
 	t.Helper()
 	var err error
@@ -122,7 +122,7 @@ func background(t *testing.T, f func(context.Context)) (stop func()) {
 	return stop
 }
 
-// eventually waits until the page is as it should be, and returns it.
+// eventually waits until ok accepts the page, and returns the page.
 func (b *testBundle) eventually(t *testing.T, path string, ok func(page string) bool) string {
 	t.Helper()
 	var page string
@@ -148,7 +148,7 @@ func (b *testBundle) get(t *testing.T, path string) *httptest.ResponseRecorder {
 	return b.do(t, http.MethodGet, path, nil)
 }
 
-// dirty makes n keys of a shard dirty, since the given time.
+// dirty makes n keys of a shard dirty since the given time.
 func (b *testBundle) dirty(t *testing.T, shard string, n int, since time.Time) {
 	t.Helper()
 	keys := make([]string, n)
@@ -174,7 +174,7 @@ func (b *testBundle) write(t *testing.T, key counter.Key, value int64) {
 	require.NoError(t, err)
 }
 
-// bury makes a counter of that value a dead letter.
+// bury makes a counter with the value a dead letter.
 func (b *testBundle) bury(t *testing.T, key counter.Key, value int64, reason string) {
 	t.Helper()
 	b.write(t, key, value)
@@ -214,7 +214,7 @@ func (b *testBundle) beat(t *testing.T) {
 	})
 }
 
-// sendTask leaves one task in a queue and returns the path of Asynqmon's call that would delete it.
+// sendTask enqueues one task, and returns the path of the Asynqmon call that deletes it.
 func (b *testBundle) sendTask(t *testing.T) string {
 	t.Helper()
 	require.NoError(t, tasks.Send(t.Context(), asynq.NewClientFromRedisClient(b.redis), tasks.SweptDrain(3, 1)))
@@ -228,7 +228,7 @@ func (b *testBundle) taskIsThere(t *testing.T) bool {
 	return len(found) == 1
 }
 
-// lockedBuffer is a log that is written and read at the same time.
+// lockedBuffer is a buffer that is safe for concurrent use.
 type lockedBuffer struct {
 	mu   sync.Mutex
 	text strings.Builder

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -13,21 +12,22 @@ import (
 	"strings"
 
 	"github.com/afterwrite/afterwrite/dashboard/auth"
+	"github.com/afterwrite/afterwrite/internal/health"
 )
 
 const (
 	// maxCall bounds the body of a call to Asynqmon, in bytes.
 	maxCall = 1 << 20
-	// maxAnswer bounds what is taken for an answer to a call, in bytes. It names the tasks of the call, in which a character takes at
-	// most six bytes.
+	// maxAnswer bounds the answer to a call, in bytes. It repeats the task IDs of the call, with up to six bytes for each escaped one.
 	maxAnswer = 6*maxCall + 1<<10
-	// maxQuoted is how much of it goes into the audit log, in bytes.
+	// maxQuoted bounds the part of the answer that is recorded in the audit log, in bytes.
 	maxQuoted = 1 << 10
-	// maxListed is the largest page of tasks. Asynqmon accepts any number, and reads them all into memory.
+	// maxListed bounds a page of tasks. Asynqmon accepts any size, and reads all tasks into memory.
 	maxListed = 100
 )
 
-// calls lets operators change things through Asynqmon, with an audit log entry for each call. changing is nil if nobody may.
+// calls serves Asynqmon: changing, which is nil if writing is disabled, to operators and readOnly to all others. Each change gets an
+// audit log entry.
 func (a *audit) calls(readOnly, changing http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		may := auth.Of(r).CanAct()
@@ -40,20 +40,20 @@ func (a *audit) calls(readOnly, changing http.Handler) http.Handler {
 				readOnly.ServeHTTP(w, r)
 			}
 		case !may:
-			a.pages.Reject(w, r, http.StatusForbidden, "Only operators may do that, and you are a viewer: nothing was changed.")
-		case r.URL.RawQuery != "" || r.URL.ForceQuery: // no call has one: this is a task's ID with a ? in it
-			a.pages.Reject(w, r, http.StatusBadRequest, "Asynqmon has no such call with a query: nothing was changed.")
+			a.pages.Reject(w, r, http.StatusForbidden, "Only operators may do that, but you are a viewer. Nothing was changed.")
+		case r.URL.RawQuery != "" || r.URL.ForceQuery: // no call has a query, but a task's ID may contain a ?
+			a.pages.Reject(w, r, http.StatusBadRequest, "Asynqmon has no call with a query: nothing was changed.")
 		case !strings.HasPrefix(r.URL.Path, asynqPath+"/api/"):
 			a.pages.Reject(w, r, http.StatusNotFound, noSuchCall)
 		case changing == nil:
-			readOnly.ServeHTTP(w, r) // which rejects it
+			readOnly.ServeHTTP(w, r) // rejects it
 		default:
 			a.call(w, r, changing)
 		}
 	})
 }
 
-// plainPaths rejects changes by a path that is not in its plain form: one with .. in it may mean something else than its author thinks.
+// plainPaths rejects changes on a path that is not clean, since a path with .. may lead to another call than it seems.
 func (a *audit) plainPaths(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !reads(r.Method) && urlpath.Clean(r.URL.Path) != r.URL.Path {
@@ -64,7 +64,7 @@ func (a *audit) plainPaths(next http.Handler) http.Handler {
 	})
 }
 
-// boundSize clamps the query's size to maxListed. Asynqmon uses its default for what is not a number.
+// boundSize clamps the query's size to maxListed. If size is not a number, Asynqmon uses its default.
 func boundSize(u *url.URL) {
 	query := u.Query()
 	sizes, ok := query["size"]
@@ -78,7 +78,7 @@ func boundSize(u *url.URL) {
 	}
 }
 
-// call has Asynqmon change something, with an audit log entry that ends with its answer.
+// call passes a change to Asynqmon, and records it with Asynqmon's answer.
 func (a *audit) call(w http.ResponseWriter, r *http.Request, changing http.Handler) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCall))
 	if err != nil {
@@ -92,11 +92,11 @@ func (a *audit) call(w http.ResponseWriter, r *http.Request, changing http.Handl
 	}
 	id, err := a.begin(r, what, target)
 	if err != nil {
-		a.pages.Reject(w, r, http.StatusServiceUnavailable, whyNotNoted(err))
+		a.pages.Reject(w, r, http.StatusServiceUnavailable, auditFailure(err))
 		return
 	}
 	answer, returned := newBuffer(), false
-	defer func() { // also when it panics
+	defer func() { // runs after a panic too
 		outcome, failed := answer.outcome(returned)
 		a.end(r, id, what, target, outcome, failed)
 	}()
@@ -109,13 +109,12 @@ func reads(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }
 
-// outcome says what Asynqmon answered, and whether that is a failure. Asynqmon answers 200 even if it did nothing that it was asked
-// for.
-func (b *buffer) outcome(returned bool) (said string, failed bool) {
+// outcome describes Asynqmon's answer, and reports whether the call failed. Asynqmon answers 200 even if all tasks of a call failed.
+func (b *buffer) outcome(returned bool) (text string, failed bool) {
 	if b.status == 0 || !returned {
-		return "Asynqmon broke off: the log of the dashboard process has the reason", true
+		return "Asynqmon sent no complete answer: the log of the dashboard process has the reason", true
 	}
-	said = "answered " + strconv.Itoa(b.status)
+	text = "answered " + strconv.Itoa(b.status)
 	failed = b.status >= http.StatusMultipleChoices
 	if b.status == http.StatusOK {
 		var left struct {
@@ -126,13 +125,13 @@ func (b *buffer) outcome(returned bool) (said string, failed bool) {
 		n := len(left.Failed) + len(left.Errors)
 		switch {
 		case err != nil || b.body.Len() > maxAnswer:
-			said, failed = said+", but nothing that can be read", true
+			text, failed = text+", but the answer cannot be parsed", true
 		case n > 0:
-			said, failed = said+fmt.Sprintf(", but not for %d", n), true
+			text, failed = text+", but "+health.Count(int64(n), "task", "tasks")+" failed", true
 		}
 	}
 	if quote := strings.TrimSpace(cut(b.body.String(), maxQuoted)); quote != "" {
-		said += ": " + quote
+		text += ": " + quote
 	}
-	return said, failed
+	return text, failed
 }

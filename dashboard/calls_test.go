@@ -46,7 +46,7 @@ func newTestAudit(t *testing.T) *audit {
 	return &audit{entries: s, log: log}
 }
 
-func TestTheOutcomeOfACallIsWhatAsynqmonAnswered(t *testing.T) {
+func TestOutcomeOfACallIsAsynqmonsAnswer(t *testing.T) {
 	t.Parallel()
 	a := newTestAudit(t)
 	for name, test := range map[string]struct {
@@ -60,30 +60,30 @@ func TestTheOutcomeOfACallIsWhatAsynqmonAnswered(t *testing.T) {
 			body(`{"deleted_ids":["a"],"failed_ids":[]}` + "\n"), `answered 200: {"deleted_ids":["a"],"failed_ids":[]}`, false,
 		},
 		"some of a batch": {
-			body(`{"pending_ids":["a"],"error_ids":["b","c"]}`), `answered 200, but not for 2: {"pending_ids":["a"],"error_ids":["b","c"]}`, true,
+			body(`{"pending_ids":["a"],"error_ids":["b","c"]}`), `answered 200, but 2 tasks failed: {"pending_ids":["a"],"error_ids":["b","c"]}`, true,
 		},
 		"some of a long batch": {
 			body(`{"deleted_ids":["` + strings.Repeat("a", 2*maxQuoted) + `"],"failed_ids":["b"]}`),
-			`answered 200, but not for 1: {"deleted_ids":["aaa`, true,
+			`answered 200, but 1 task failed: {"deleted_ids":["aaa`, true,
 		},
 		"refused": {
 			func(w http.ResponseWriter) { http.Error(w, "task not found", http.StatusNotFound) }, "answered 404: task not found", true,
 		},
-		"sent elsewhere": {func(w http.ResponseWriter) { w.WriteHeader(http.StatusMovedPermanently) }, "answered 301", true},
-		"something else": {body("<!doctype html>"), "answered 200, but nothing that can be read: <!doctype html>", true},
-		"more than can be kept": {
+		"a redirect": {func(w http.ResponseWriter) { w.WriteHeader(http.StatusMovedPermanently) }, "answered 301", true},
+		"something else": {body("<!doctype html>"), "answered 200, but the answer cannot be parsed: <!doctype html>", true},
+		"an answer beyond the limit": {
 			func(w http.ResponseWriter) {
 				body(`{"deleted_ids":["`)(w)
 				for range maxAnswer>>20 + 1 {
 					body(strings.Repeat("a", 1<<20))(w)
 				}
 				body(`"]}`)(w)
-			}, "answered 200, but nothing that can be read: ", true,
+			}, "answered 200, but the answer cannot be parsed: ", true,
 		},
-		"nothing": {func(http.ResponseWriter) {}, "Asynqmon broke off", true},
-		"a panic": {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, "Asynqmon broke off", true},
-		"a panic after all": {
-			func(w http.ResponseWriter) { body(`{"deleted":7}`)(w); panic(http.ErrAbortHandler) }, "Asynqmon broke off", true,
+		"nothing": {func(http.ResponseWriter) {}, "Asynqmon sent no complete answer", true},
+		"a panic": {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, "Asynqmon sent no complete answer", true},
+		"a panic after the answer": {
+			func(w http.ResponseWriter) { body(`{"deleted":7}`)(w); panic(http.ErrAbortHandler) }, "Asynqmon sent no complete answer", true,
 		},
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodDelete, "/asynq/api/"+url.PathEscape(name), http.NoBody)
@@ -100,12 +100,12 @@ func TestTheOutcomeOfACallIsWhatAsynqmonAnswered(t *testing.T) {
 	}
 }
 
-// body is an answer with that body.
+// body returns a handler that answers with the text.
 func body(text string) func(http.ResponseWriter) {
 	return func(w http.ResponseWriter) { _, _ = io.WriteString(w, text) }
 }
 
-func TestADiscardOfManyEndsWhenItsTimeIsOver(t *testing.T) {
+func TestSeveralDiscardsEndAtTheTimeout(t *testing.T) {
 	t.Parallel()
 	p := &deadPage{audit: newTestAudit(t)}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/dead/discard", http.NoBody)

@@ -9,19 +9,19 @@ import (
 	"github.com/afterwrite/afterwrite/internal/health"
 )
 
-// The size of a chart's drawing. One unit of its width is a second. static/live.js has the same.
+// The size of a chart. One unit of its width is a second. static/live.js has the same values.
 const (
 	chartWidth  = health.Kept
 	chartHeight = 200
 
-	// chartGap is the longest time between two samples that a line connects, in ms.
+	// chartGap is the longest time between two samples that are connected by a line, in ms.
 	chartGap = 3500
 )
 
-// chart is a drawing of the history. live.js draws it again with each new sample, by the keys of the lines.
+// chart draws the history. live.js redraws it with each new sample.
 type chart struct {
 	Title string
-	Kind  string // of its values: rate, keys or age
+	Kind  string // kind of the values: rate, keys or age
 	Lines []line
 	Top   string // the value at the upper edge
 	Half  string
@@ -30,10 +30,10 @@ type chart struct {
 
 // line is a line of a chart.
 type line struct {
-	Key   string // name of the value in a sample's JSON
+	Key   string // JSON name of the value in a sample
 	Label string
 	Class string
-	Path  string // attribute d of an SVG path
+	Path  string // attribute d of the SVG path
 	Now   string
 
 	value func(health.Sample) float64
@@ -77,7 +77,7 @@ func (c *chart) draw(of health.Snapshot) {
 	}
 }
 
-// ceiling returns the smallest round number that is at least value, and whose half is round too.
+// ceiling returns the smallest round number that is at least value. Its half is round too.
 func ceiling(value float64, kind string) float64 {
 	least := 10.0
 	if kind == "age" {
@@ -106,7 +106,7 @@ func (c *chart) format(value float64) string {
 	}
 }
 
-// path draws the values of the last 15 minutes, with gaps where there are none.
+// path draws the values of the last 15 minutes, with gaps where samples are missing.
 func path(c health.Snapshot, value func(health.Sample) float64, top float64) string {
 	var b strings.Builder
 	last := int64(0) // long before any sample

@@ -26,7 +26,7 @@ import (
 
 const password = "correct horse battery"
 
-// hash is bcrypt's at its least cost: tests do not guess passwords.
+// hash is a bcrypt hash of the lowest cost.
 var hash = sync.OnceValue(func() string {
 	b, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 	if err != nil {
@@ -39,7 +39,7 @@ func people() []auth.User {
 	return []auth.User{{Name: "olga", Role: auth.Operator, Hash: hash()}, {Name: "vic", Role: auth.Viewer, Hash: hash()}}
 }
 
-// door is a dashboard that listens, as the command makes it.
+// door is a dashboard that listens, like that of the command, with the session cookie of its visitor.
 type door struct {
 	address string
 	cookie  string
@@ -65,14 +65,15 @@ func (b *testBundle) serve(t *testing.T, write bool, o auth.Options) *door {
 	return &door{address: listener.Addr().String()}
 }
 
-// answer is what came back.
+// answer is the response to a request.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// send writes a request as it is given, since clients mend paths and headers. form "" is no body; headers are lines.
+// send writes the request byte by byte, since http.Client would normalize its path and headers. headers are lines. An empty form means no
+// body.
 func (d *door) send(t *testing.T, method, target, form string, headers ...string) answer {
 	t.Helper()
 	connection, err := net.DialTimeout("tcp", d.address, 10*time.Second)
@@ -107,19 +108,19 @@ func (d *door) send(t *testing.T, method, target, form string, headers ...string
 	return answer{status: response.StatusCode, header: response.Header, body: string(body)}
 }
 
-// get is what a browser sends for a page.
+// get sends the request of a browser for a page.
 func (d *door) get(t *testing.T, target string, headers ...string) answer {
 	t.Helper()
 	return d.send(t, http.MethodGet, target, "", append(headers, "Accept: text/html")...)
 }
 
-// post is what a browser sends for a form of ours.
+// post sends a form, as a browser does.
 func (d *door) post(t *testing.T, target string, form url.Values, headers ...string) answer {
 	t.Helper()
 	return d.send(t, http.MethodPost, target, form.Encode(), append(headers, "Sec-Fetch-Site: same-origin")...)
 }
 
-// as is the door to somebody who has signed in.
+// as signs in, and returns the door with the session cookie.
 func (d *door) as(t *testing.T, name string) *door {
 	t.Helper()
 	signed := (&door{address: d.address}).post(t, "/signin", url.Values{"name": {name}, "password": {password}})
@@ -132,14 +133,14 @@ func cookieOf(a answer) string {
 	return pair
 }
 
-// follow asks for the page that an answer sends to.
+// follow requests the page that an answer redirects to.
 func (d *door) follow(t *testing.T, a answer) answer {
 	t.Helper()
 	require.Equal(t, http.StatusSeeOther, a.status, a.body)
 	return d.get(t, a.header.Get("Location"))
 }
 
-// event is what a stream sends.
+// event is an event of a stream.
 type event struct {
 	Parts  map[string]string `json:"parts"`
 	Now    int64             `json:"now"`
@@ -155,7 +156,7 @@ type viewer struct {
 	lines *bufio.Scanner
 }
 
-// stream serves the dashboard of this machine's own user, and returns its URL.
+// stream serves the open dashboard, and returns the URL of its live updates.
 func (b *testBundle) stream(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(b.handler)
@@ -195,7 +196,7 @@ func (v *viewer) next(t *testing.T) *event {
 	return nil
 }
 
-// between is what stands between two texts, as HTML means it.
+// between returns the unescaped HTML between two texts.
 func between(t *testing.T, text, before, after string) string {
 	t.Helper()
 	_, rest, found := strings.Cut(text, before)

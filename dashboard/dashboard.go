@@ -16,18 +16,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// Options are what New needs. All but Write and Version are required.
+// Options configure a Dashboard. All but Write and Version are required.
 type Options struct {
-	// Cache is where samples are taken from, and counters looked up.
+	// Cache provides the samples of the shards, and the counters' entries.
 	Cache *cache.Cache
-	// Redis is the client of the same Redis, for Asynq's queues, heartbeats, the history and sessions. The caller closes it.
+	// Redis is a client of the same Redis, for Asynq's queues, heartbeats, the history and sessions. The caller closes it.
 	Redis redis.UniversalClient
 	Store Store
 	// Write lets operators run, archive and delete tasks in Asynqmon.
 	Write bool
-	// Access says who may look and who may act. New sets its Public, Redis, Pages and Logger.
+	// Access configures sign-in and roles. New sets its Public, Redis, Prefix, Pages and Logger.
 	Access  auth.Options
-	Version string // of the program, shown at the foot of each page
+	Version string // the program's version, in the footer of each page
 	Logger  *slog.Logger
 }
 
@@ -37,8 +37,8 @@ type Store interface {
 	AuditLog
 }
 
-// Dashboard serves the pages of the navigation, what they load, and everything under /asynq. It does not serve /healthz, /readyz and
-// /metrics, which package process adds.
+// Dashboard serves the pages of the navigation, their static files, and everything under /asynq. Package process adds /healthz, /readyz
+// and /metrics.
 type Dashboard struct {
 	handler http.Handler
 	watch   *watch
@@ -46,7 +46,7 @@ type Dashboard struct {
 	ended   chan struct{} // closed when Run ends
 }
 
-// New returns a Dashboard. Its pages show numbers once Run is called. The error is auth.ErrOpen if everybody could act.
+// New returns a Dashboard. Its pages show numbers once Run is called. The error is that of auth.New.
 func New(options Options) (*Dashboard, error) {
 	d := &Dashboard{
 		watch: newWatch(health.NewMonitor(options.Cache, options.Redis, options.Logger)),
@@ -65,13 +65,13 @@ func New(options Options) (*Dashboard, error) {
 	if err := routeQueues(mux, options, log); err != nil {
 		return nil, err
 	}
-	// The policy comes first, so that rejections have it too. The gate comes before the routes, so that no path leads around it.
+	// The policy comes first, so that rejections have it too. The gate comes before the routes, so that no path bypasses it.
 	d.handler = withPolicy(ownPolicy, sameOrigin(log.pages, gate.Handler(log.plainPaths(mux))))
 	return d, nil
 }
 
-// Run takes a sample each second, and ends sessions that could not be ended in Redis before, until ctx is done. Then it ends all live
-// updates. It must be called once only.
+// Run takes a sample each second, and deletes signed-out sessions that Redis still has, until ctx is done. Then it ends all live updates.
+// It must be called only once.
 func (d *Dashboard) Run(ctx context.Context) {
 	defer close(d.ended)
 	var sessions sync.WaitGroup
@@ -83,7 +83,7 @@ func (d *Dashboard) Run(ctx context.Context) {
 // ServeHTTP implements http.Handler.
 func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
 
-// routeWatch adds the pages with live numbers, and what they load.
+// routeWatch adds the pages with live numbers, and the static files.
 func (d *Dashboard) routeWatch(mux *http.ServeMux, s *shared) {
 	overview := &overviewPage{page: newPage(s, "/", "Overview", "overview.html"), watch: d.watch}
 	shards := &shardsPage{page: newPage(s, "/shards", "Shards", "shards.html"), watch: d.watch}

@@ -17,7 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-func TestOverviewSaysThatNoWorkerRuns(t *testing.T) {
+func TestOverviewReportsThatNoWorkerRuns(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.dirty(t, "07", 1234, time.Now().Add(-95*time.Second))
@@ -37,7 +37,7 @@ func TestOverviewSaysThatNoWorkerRuns(t *testing.T) {
 	require.Contains(t, page, "v1.2.3")
 }
 
-func TestOverviewSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
+func TestOverviewReportsARedisOutageWithoutTheAddress(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.run(t)
@@ -50,7 +50,7 @@ func TestOverviewSaysThatRedisIsAwayWithoutSayingWhereItIs(t *testing.T) {
 	require.Equal(t, 1, strings.Count(b.lines.String(), "no samples can be taken"), "it is logged once")
 }
 
-func TestAHistoryThatCannotBeReadHidesNothing(t *testing.T) {
+func TestUnreadableHistoryHidesNoNumbers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.dirty(t, "07", 3, time.Now())
@@ -70,7 +70,7 @@ func TestAHistoryThatCannotBeReadHidesNothing(t *testing.T) {
 	})
 }
 
-func TestShardsShowWhichOneHoldsWhatIsStuck(t *testing.T) {
+func TestShardsNameTheFullestShard(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.dirty(t, "07", 200, time.Now().Add(-time.Minute))
@@ -86,7 +86,7 @@ func TestShardsShowWhichOneHoldsWhatIsStuck(t *testing.T) {
 	require.Equal(t, 64, strings.Count(page, `<th scope="row">`))
 }
 
-func TestAShardWithAFewKeysThatAreStuckStandsOut(t *testing.T) {
+func TestShardWithAFewStuckKeysStandsOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.dirty(t, "07", 5, time.Now().Add(-3*time.Hour-time.Minute))
@@ -98,7 +98,7 @@ func TestAShardWithAFewKeysThatAreStuckStandsOut(t *testing.T) {
 	require.Contains(t, b.get(t, "/shards").Body.String(), "holds what is stuck: shard 07 has waited longest, for 3 h 1 min.")
 }
 
-func TestNoShardStandsOutWhereAllWaitAlike(t *testing.T) {
+func TestNoShardStandsOutIfAllWaitEqually(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for i := range 64 {
@@ -108,7 +108,7 @@ func TestNoShardStandsOutWhereAllWaitAlike(t *testing.T) {
 	require.Contains(t, b.get(t, "/shards").Body.String(), "None stands out.")
 }
 
-func TestEveryPageIsInTheNavigationOfEveryOther(t *testing.T) {
+func TestEveryPageLinksToEveryOther(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, path := range []string{"/", "/shards", "/dead", "/keys", "/actions", "/asynq", "/asynq/queues/aw-flush"} {
@@ -120,7 +120,7 @@ func TestEveryPageIsInTheNavigationOfEveryOther(t *testing.T) {
 	}
 }
 
-func TestNoPageHoldsScriptOrStyleOrLoadsAnythingFromElsewhere(t *testing.T) {
+func TestPagesHaveNoInlineScriptOrStyleAndUseNoOtherSite(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.run(t)
@@ -148,7 +148,7 @@ func TestUnknownPathsAreNotFound(t *testing.T) {
 	}
 }
 
-func TestEveryPageLimitsWhatBrowsersDoWithIt(t *testing.T) {
+func TestEveryPageHasSecurityHeaders(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, path := range []string{"/", "/shards", "/live?page=x", "/static/style.css", "/asynq", "/asynq/queues/x", "/asynq/api/queues"} {
@@ -160,7 +160,7 @@ func TestEveryPageLimitsWhatBrowsersDoWithIt(t *testing.T) {
 	}
 }
 
-func TestThePolicyAllowsExactlyTheScriptsOfAsynqmonsPage(t *testing.T) {
+func TestPolicyAllowsOnlyTheScriptsOfAsynqmonsPage(t *testing.T) {
 	t.Parallel()
 	for _, write := range []bool{false, true} {
 		b := setup(t)
@@ -169,7 +169,7 @@ func TestThePolicyAllowsExactlyTheScriptsOfAsynqmonsPage(t *testing.T) {
 		policy, page := answer.Header().Get("Content-Security-Policy"), answer.Body.String()
 
 		scripts := strings.Split(page, "<script>")[1:]
-		require.Len(t, scripts, 2, "asynqmon has changed its page: look at it in a browser")
+		require.Len(t, scripts, 2, "asynqmon has changed its page: check it in a browser")
 		for _, script := range scripts {
 			text, _, _ := strings.Cut(script, "</script>")
 			sum := sha256.Sum256([]byte(text))
@@ -190,7 +190,7 @@ func TestAsynqmonShowsTheQueues(t *testing.T) {
 	require.Contains(t, answer.Body.String(), `"queue":"aw-flush"`)
 }
 
-func TestAsynqmonIsReadOnlyUnlessToldOtherwise(t *testing.T) {
+func TestAsynqmonIsReadOnlyByDefault(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	path := b.sendTask(t)
@@ -202,7 +202,7 @@ func TestAsynqmonIsReadOnlyUnlessToldOtherwise(t *testing.T) {
 	require.Len(t, infos, 1)
 }
 
-func TestAChangeFromAnotherSitesPageIsRefused(t *testing.T) {
+func TestChangesFromAnotherSiteAreRejected(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.handler = b.pages(t, true, auth.Options{Address: "127.0.0.1:8081"})
@@ -218,7 +218,7 @@ func TestAChangeFromAnotherSitesPageIsRefused(t *testing.T) {
 	}
 }
 
-func TestAChangeFromOurOwnPageIsAllowedWhenWritingIs(t *testing.T) {
+func TestChangesFromAsynqmonsPageNeedTheWriteOption(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.handler = b.pages(t, true, auth.Options{Address: "127.0.0.1:8081"})
@@ -232,7 +232,7 @@ func TestAChangeFromOurOwnPageIsAllowedWhenWritingIs(t *testing.T) {
 	require.Empty(t, infos)
 }
 
-func TestAsynqmonDoesNotSayWhereRedisIs(t *testing.T) {
+func TestAsynqmonHidesTheRedisAddress(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	require.NoError(t, b.redis.Close())

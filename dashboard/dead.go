@@ -17,14 +17,14 @@ import (
 const (
 	deadPath = "/dead"
 
-	// deadPageSize is how many dead letters a page has.
+	// deadPageSize is the number of dead letters on a page.
 	deadPageSize = 50
 	// pageTimeout bounds the reads for a page.
 	pageTimeout = 5 * time.Second
 	// maxSearch bounds the text of a search, in bytes.
 	maxSearch = counter.MaxKeyBytes
-	// landing is how long to wait for the result of a redrive.
-	landing = 3 * time.Second
+	// redriveWait bounds the wait for the result of a redrive.
+	redriveWait = 3 * time.Second
 )
 
 // deadPage is /dead and its forms.
@@ -49,22 +49,22 @@ type deadData struct {
 	Letters  []letterView
 	Total    int64
 	Search   string
-	More     string // where the next page begins; "" at the end
-	First    bool   // of the pages
+	More     string // cursor of the next page; "" on the last page
+	First    bool   // this is the first page
 	Workers  int
-	Unread   bool // Postgres does not answer
-	NoRedis  bool
-	May      bool
-	Did      *store.Action
-	Explains bool // there are no dead letters, and no search
+	Unread   bool          // Postgres does not answer
+	NoRedis  bool          // Redis does not answer
+	May      bool          // the visitor is an operator
+	Did      *store.Action // the action that led to this page, or nil
+	Explains bool          // there are no dead letters, so the page explains them
 }
 
-// letterView is a dead letter as it is shown.
+// letterView is a row of the list.
 type letterView struct {
 	operate.DeadLetter
 
 	Age     time.Duration
-	Pending string // by how much Redis's value is larger than Postgres's: +3; "" if that is not a number
+	Pending string // Redis's value minus Postgres's, such as +3; "" if it is unknown
 }
 
 func newLetterView(d operate.DeadLetter) letterView {
@@ -87,7 +87,7 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	query := r.URL.Query()
 	data := deadData{Search: cut(query.Get("q"), maxSearch), May: auth.Of(r).CanAct(), First: query.Get("after") == ""}
-	after, _ := operate.ParseCursor(query.Get("after")) // anything else is the beginning
+	after, _ := operate.ParseCursor(query.Get("after")) // an invalid cursor means the first page
 	dead, next, err := p.operator.List(ctx, data.Search, after, deadPageSize)
 	if err == nil {
 		data.Total, err = p.operator.Count(ctx)
@@ -97,10 +97,10 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	data.Unread = len(dead) > 0 && dead[0].PostgresErr != nil
 	if !data.Unread {
-		data.Did = p.did(r) // last, since a Postgres that hangs uses up the timeout
+		data.Did = p.entry(r) // last, since a Postgres that hangs uses up the timeout
 	}
 	if err != nil {
-		p.log.Warn("the dead letters cannot be read", "error", err)
+		p.log.Warn("the dead letters could not be read", "error", err)
 		data.NoRedis = true
 		p.render(w, r, http.StatusServiceUnavailable, data)
 		return
@@ -118,7 +118,7 @@ func (p *deadPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.render(w, r, http.StatusOK, data)
 }
 
-// redrive makes dead letters due again: those that are ticked, the one whose button was pressed, or after a confirmation, all.
+// redrive makes dead letters due again: the ticked ones, the one whose button was pressed, or, after a confirmation, all.
 func (p *deadPage) redrive(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return
@@ -139,40 +139,40 @@ func (p *deadPage) redrive(w http.ResponseWriter, r *http.Request) {
 
 func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string, error) {
 	done, err := p.operator.Redrive(ctx, keys)
-	said := health.Number(int64(len(done.Keys))) + " due again"
+	text := health.Number(int64(len(done.Keys))) + " due again"
 	if len(done.NotDead) > 0 {
-		said += fmt.Sprintf(", %d not dead, so left alone", len(done.NotDead))
+		text += fmt.Sprintf(", %d not dead, so unchanged", len(done.NotDead))
 	}
 	if err != nil || len(done.Keys) == 0 {
-		return said, err
+		return text, err
 	}
 	if workers, err := p.operator.Workers(); err != nil || workers == 0 {
-		return said + ": they wait, since no worker is running", err
+		return text + ": they wait, since no worker is running", err
 	}
-	outcome, err := p.operator.Await(ctx, done.Keys, landing)
+	outcome, err := p.operator.Await(ctx, done.Keys, redriveWait)
 	if err != nil {
-		return said, err
+		return text, err
 	}
 	if n := len(outcome.Clean); n > 0 {
-		said += fmt.Sprintf("; %d in Postgres now", n)
+		text += fmt.Sprintf("; %d in Postgres now", n)
 	}
 	if n := len(outcome.Dead); n > 0 {
-		said += fmt.Sprintf("; %d dead again", n)
+		text += fmt.Sprintf("; %d dead again", n)
 	}
 	if n := len(outcome.Waiting); n > 0 {
-		said += fmt.Sprintf("; %d still on the way, or refused once more and tried again for some minutes", n)
+		text += fmt.Sprintf("; %d not flushed yet, or refused again and retried for some minutes", n)
 	}
-	return said, nil
+	return text, nil
 }
 
-// redriveEvery asks for a confirmation: while the cause persists, thousands of rows would be tried for nothing.
+// redriveEvery requires a confirmation: while the cause persists, it would try thousands of rows in vain.
 func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 	if r.PostForm.Get("confirm") != "yes" {
 		ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 		defer cancel()
 		total, err := p.operator.Count(ctx)
 		if err != nil {
-			p.log.Warn("the dead letters cannot be counted", "error", err)
+			p.log.Warn("the dead letters could not be counted", "error", err)
 			p.pages.Reject(w, r, http.StatusServiceUnavailable, "Redis does not answer: nothing was changed.")
 			return
 		}
@@ -188,7 +188,7 @@ func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// home goes back to the page of the form.
+// home redirects to the page that the form was on.
 func (p *deadPage) home(w http.ResponseWriter, r *http.Request, id int64) {
 	if key := r.PostForm.Get("from"); key != "" {
 		back(w, r, keyPath, url.Values{"key": {key}}, id)

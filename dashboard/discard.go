@@ -14,12 +14,12 @@ import (
 type discardData struct {
 	Letters []letterView
 	NotDead []counter.Key
-	Changed bool   // the values are not those that were shown before
-	Search  string // of the list to go back to
-	From    string
+	Changed bool   // the values have changed since they were shown
+	Search  string // search of the list that the visitor came from
+	From    string // key of the counter's page that the visitor came from, or ""
 }
 
-// discardLetters shows what would be dropped, and drops it once the operator has confirmed exactly that.
+// discardLetters shows the values that would be dropped, and drops them once the operator has confirmed exactly these values.
 func (p *deadPage) discardLetters(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return
@@ -42,7 +42,7 @@ func (p *deadPage) discardLetters(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// beforeDiscard reads what Redis and Postgres have now. It returns false if it has rejected the request.
+// beforeDiscard reads the current values from Redis and Postgres. It returns false if it has rejected the request.
 func (p *deadPage) beforeDiscard(w http.ResponseWriter, r *http.Request, keys []counter.Key) (discardData, bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
@@ -59,9 +59,9 @@ func (p *deadPage) beforeDiscard(w http.ResponseWriter, r *http.Request, keys []
 			err = dead.Discardable()
 		}
 		if err != nil {
-			p.log.Warn("a dead letter cannot be read", "key", key, "error", err)
+			p.log.Warn("a dead letter could not be read", "key", key, "error", err)
 			p.pages.Reject(w, r, http.StatusServiceUnavailable,
-				"Redis or Postgres does not answer, so it is not known what would be dropped: nothing was changed.")
+				"Redis or Postgres does not answer, so the values to drop are not known: nothing was changed.")
 			return data, false
 		}
 		view := newLetterView(dead)
@@ -76,26 +76,26 @@ func (p *deadPage) beforeDiscard(w http.ResponseWriter, r *http.Request, keys []
 	return data, true
 }
 
-// Shown identifies what a confirmation is for: exactly these two states.
+// Shown identifies the two states that the operator confirms.
 func (l letterView) Shown() string { return l.Redis.String() + " | " + l.Postgres.String() }
 
-// Now is what the counter becomes after a discard.
+// Now describes the counter after a discard.
 func (l letterView) Now() string {
 	if l.Postgres.State == operate.StateValue {
 		return health.Number(l.Postgres.Value) + " again"
 	}
-	return "deleted: Postgres has no value of it"
+	return "deleted: Postgres has no value"
 }
 
-// drop discards one dead letter after the other, and says what it dropped. It skips those that were written meanwhile. If there are
-// several, each gets its own audit log entry: what was dropped is recorded nowhere else.
-func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) (said string, err error) {
+// drop discards the dead letters one by one, and returns a summary. It skips those that were written meanwhile. If there are several, each
+// gets its own audit log entry, which is the only record of the dropped values.
+func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) (outcome string, err error) {
 	if len(data.Letters) == 1 {
 		return p.dropOne(ctx, data.Letters[0])
 	}
 	dropped := 0
 	for _, l := range data.Letters {
-		if ctx.Err() != nil { // each further entry would take its time as well
+		if ctx.Err() != nil { // begin and end ignore ctx, so each further entry would delay the answer
 			err = ctx.Err()
 			break
 		}
@@ -116,7 +116,7 @@ func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) 
 	return fmt.Sprintf("dropped %d, left %d", dropped, len(data.Letters)-dropped), err
 }
 
-func (p *deadPage) dropOne(ctx context.Context, l letterView) (said string, err error) {
+func (p *deadPage) dropOne(ctx context.Context, l letterView) (outcome string, err error) {
 	done, err := p.operator.Discard(ctx, l.DeadLetter)
 	if err != nil {
 		p.log.Warn("a dead letter was not discarded", "key", l.Key, "error", err)

@@ -20,7 +20,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// write makes TestEveryDoor write its table into docs/security.md, instead of comparing it: go test ./dashboard -run Door -write.
+// write makes TestEveryDoor write its table into docs/security.md instead of comparing it: go test ./dashboard -run Door -write.
 var write = flag.Bool("write", false, "write the table of docs/security.md")
 
 const (
@@ -29,18 +29,18 @@ const (
 	tableEnd   = "<!-- end of the table -->"
 )
 
-// doors are dashboards on the same servers, with a dead letter and a task that nobody may change who must not.
+// doors are dashboards on the same servers, with a dead letter and a task that only permitted requests may change.
 type doors struct {
 	*testBundle
 
-	task string // path of Asynqmon's call that deletes it
+	task string // path of the Asynqmon call that deletes the task
 
-	users    *door // people sign in; Asynqmon may write
-	readOnly *door // likewise, but Asynqmon may not
-	proxied  *door // a proxy on this machine says who it is, beside people
-	distant  *door // likewise, but the proxy is elsewhere
-	local    *door // nobody signs in
-	named    *door // people sign in, at one name only
+	users    *door // people sign in; Asynqmon is writable
+	readOnly *door // people sign in; Asynqmon is read-only
+	proxied  *door // people sign in, or a proxy on this machine names the user
+	distant  *door // people sign in, or a proxy on another machine names the user
+	local    *door // open: no sign-in
+	named    *door // people sign in; only one Host is accepted
 }
 
 func setupDoors(t *testing.T) *doors {
@@ -50,7 +50,7 @@ func setupDoors(t *testing.T) *doors {
 	d.task = d.sendTask(t)
 	header := auth.Options{Users: people(), Header: "X-Forwarded-User", Operators: []string{"petra"}}
 	here, elsewhere := header, header
-	here.Proxies, here.Hosts = auth.Proxies{netip.MustParsePrefix("127.0.0.0/8")}, []string{"127.0.0.1"} // as it is passed on
+	here.Proxies, here.Hosts = auth.Proxies{netip.MustParsePrefix("127.0.0.0/8")}, []string{"127.0.0.1"} // the Host that the proxy passes on
 	elsewhere.Proxies = auth.Proxies{netip.MustParsePrefix("192.0.2.0/24")}
 	d.users = d.serve(t, true, auth.Options{Users: people()})
 	d.readOnly = d.serve(t, false, auth.Options{Users: people()})
@@ -61,16 +61,16 @@ func setupDoors(t *testing.T) *doors {
 	return d
 }
 
-// attempt is one line of the table.
+// attempt is one row of the table.
 type attempt struct {
 	who, what string
 	do        func(t *testing.T, d *doors) answer
 	status    int
-	said      string // a part of the body, or of where it sends to
-	means     string // for the table
+	said      string // part of the body, or of the Location header
+	means     string // last column of the table
 }
 
-// request is an attempt that needs nothing before it.
+// request returns an attempt without a session.
 func request(at func(*doors) *door, method, target, form string, headers ...string) func(*testing.T, *doors) answer {
 	return func(t *testing.T, d *doors) answer {
 		t.Helper()
@@ -78,7 +78,7 @@ func request(at func(*doors) *door, method, target, form string, headers ...stri
 	}
 }
 
-// signed is an attempt of somebody who has signed in.
+// signed returns an attempt of a user who has signed in.
 func signed(name string, at func(*doors) *door, method, target, form string, headers ...string) func(*testing.T, *doors) answer {
 	return func(t *testing.T, d *doors) answer {
 		t.Helper()
@@ -99,7 +99,7 @@ func atDistant(d *doors) *door  { return d.distant }
 func atLocal(d *doors) *door    { return d.local }
 func atNamed(d *doors) *door    { return d.named }
 
-// refusals are attempts after which nothing has changed.
+// refusals are attempts that must change nothing.
 func refusals() []attempt {
 	const nobody, viewer, operator = "nobody", "a viewer", "an operator"
 	signIn := "/signin?next="
@@ -108,8 +108,8 @@ func refusals() []attempt {
 		{nobody, "`GET /dead` with a program", request(atUsers, http.MethodGet, "/dead", ""), 401, "Sign in first", "refused"},
 		{nobody, "`GET /asynq/api/queues`", request(atUsers, http.MethodGet, "/asynq/api/queues", ""), 401, "Sign in first", "refused"},
 		{nobody, "`POST /dead/redrive`", request(atUsers, http.MethodPost, "/dead/redrive", deadly, ours), 401, "Sign in first", "refused"},
-		{nobody, "`GET /nothing`, which there is not", request(atUsers, http.MethodGet, "/nothing", ""), 401, "Sign in first", "the same: paths are not told"},
-		{nobody, "`GET /metrics`, `/healthz`, `/readyz`", request(atUsers, http.MethodGet, "/metrics", ""), 200, "", "open to monitoring; no counter's key is in it"},
+		{nobody, "`GET /nothing`, an unknown path", request(atUsers, http.MethodGet, "/nothing", ""), 401, "Sign in first", "the same as for known paths"},
+		{nobody, "`GET /metrics`, `/healthz`, `/readyz`", request(atUsers, http.MethodGet, "/metrics", ""), 200, "", "open to monitoring; contains no counter keys"},
 		{nobody, "`GET /static/style.css`", request(atUsers, http.MethodGet, "/static/style.css", ""), 200, "", "open: a part of the program"},
 		{viewer, "`POST /dead/redrive`", signed("vic", atUsers, http.MethodPost, "/dead/redrive", deadly, ours), 403, "you are a viewer", "refused"},
 		{viewer, "`POST /dead/discard`, confirmed", signed("vic", atUsers, http.MethodPost, "/dead/discard", deadly+"&confirm=yes", ours), 403, "you are a viewer", "refused"},
@@ -117,8 +117,8 @@ func refusals() []attempt {
 		{viewer, "`DELETE` of a task in Asynqmon, which may write", signed("vic", atUsers, http.MethodDelete, "TASK", "", ours), 403, "you are a viewer", "refused"},
 		{operator, "`DELETE` of a task in Asynqmon, which may not write", signed("olga", atReadOnly, http.MethodDelete, "TASK", "", ours), 405, "", "refused"},
 		{operator, "`GET /dead/redrive?key=a`", signed("olga", atUsers, http.MethodGet, "/dead/redrive?key=a", "", html), 405, "", "only POST acts"},
-		{operator, "`GET` with `X-HTTP-Method-Override: POST`", signed("olga", atUsers, http.MethodGet, "/dead/redrive?key=a", "", "X-HTTP-Method-Override: POST"), 405, "", "the header means nothing"},
-		{operator, "`GET` of a task with `X-HTTP-Method-Override: DELETE` and `_method=DELETE`", signed("olga", atUsers, http.MethodGet, "TASK?_method=DELETE", "", "X-HTTP-Method-Override: DELETE"), 200, "<!doctype html>", "nor there: a page, and the task stays"},
+		{operator, "`GET` with `X-HTTP-Method-Override: POST`", signed("olga", atUsers, http.MethodGet, "/dead/redrive?key=a", "", "X-HTTP-Method-Override: POST"), 405, "", "the header is ignored"},
+		{operator, "`GET` of a task with `X-HTTP-Method-Override: DELETE` and `_method=DELETE`", signed("olga", atUsers, http.MethodGet, "TASK?_method=DELETE", "", "X-HTTP-Method-Override: DELETE"), 200, "<!doctype html>", "ignored too: a page, and the task is not deleted"},
 		{"an operator's browser", "`POST` from another site (`Sec-Fetch-Site: cross-site`)", signed("olga", atUsers, http.MethodPost, "/dead/redrive", deadly, "Sec-Fetch-Site: cross-site"), 403, "another site", "refused"},
 		{"an operator's browser", "`POST` from a sister domain (`same-site`)", signed("olga", atUsers, http.MethodPost, "/dead/redrive", deadly, "Sec-Fetch-Site: same-site"), 403, "another site", "refused"},
 		{"an old browser", "`POST` with `Origin: https://evil.example`", signed("olga", atUsers, http.MethodPost, "/dead/redrive", deadly, "Origin: https://evil.example"), 403, "another site", "refused"},
@@ -126,26 +126,26 @@ func refusals() []attempt {
 		{"an operator's browser", "`DELETE` of a task from another site", signed("olga", atUsers, http.MethodDelete, "TASK", "", "Sec-Fetch-Site: cross-site"), 403, "another site", "refused"},
 		{"another site's page", "signs somebody in (`POST /signin`, cross-site)", request(atUsers, http.MethodPost, "/signin", "name=vic&password="+url.QueryEscape(password), "Sec-Fetch-Site: cross-site"), 403, "another site", "refused"},
 		{"an untrusted address", "`X-Forwarded-User: petra`, an operator's name", request(atDistant, http.MethodGet, "/dead", "", "X-Forwarded-User: petra"), 401, "Sign in first", "the header counts from trusted proxies only"},
-		{"an untrusted address", "the same, and `X-Forwarded-For: 192.0.2.1`, the proxy's", request(atDistant, http.MethodGet, "/dead", "", "X-Forwarded-User: petra", "X-Forwarded-For: 192.0.2.1"), 401, "Sign in first", "the connection counts, not what it says"},
-		{"nobody", "`X-Forwarded-User: petra` where no proxy is trusted", request(atUsers, http.MethodGet, "/dead", "", "X-Forwarded-User: petra"), 401, "Sign in first", "the header means nothing"},
-		{"a trusted proxy", "names two users", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: vic", "X-Forwarded-User: petra"), 400, "cannot be used", "refused: one of them is the visitor's own"},
-		{"a trusted proxy", "names `petra, root`", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: petra, root"), 400, "cannot be used", "refused: not a name"},
-		{"a trusted proxy", "names somebody who is no operator, who posts", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "X-Forwarded-User: paul"), 403, "you are a viewer", "refused"},
+		{"an untrusted address", "the same, and `X-Forwarded-For: 192.0.2.1`, the proxy's", request(atDistant, http.MethodGet, "/dead", "", "X-Forwarded-User: petra", "X-Forwarded-For: 192.0.2.1"), 401, "Sign in first", "the address of the connection counts, not the header"},
+		{"nobody", "`X-Forwarded-User: petra` where no proxy is trusted", request(atUsers, http.MethodGet, "/dead", "", "X-Forwarded-User: petra"), 401, "Sign in first", "the header is ignored"},
+		{"a trusted proxy", "names two users", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: vic", "X-Forwarded-User: petra"), 400, "header is invalid", "refused: the visitor sent one of them"},
+		{"a trusted proxy", "names `petra, root`", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: petra, root"), 400, "header is invalid", "refused: not a name"},
+		{"a trusted proxy", "names a user who is not an operator, who posts", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "X-Forwarded-User: paul"), 403, "you are a viewer", "refused"},
 		{"a trusted proxy", "names nobody", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User:"), 401, "Sign in first", "refused"},
 		{"a page in a browser on the proxy's machine", "`Host: evil.example` (DNS rebinding) and `X-Forwarded-User: petra`, posting", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "Host: evil.example", "X-Forwarded-User: petra"), 421, "does not answer to that name", "refused: with such a proxy it does not start without `AFTERWRITE_DASHBOARD_HOSTS`"},
 		{"nobody", "a cookie that was made up", request(atUsers, http.MethodGet, "/dead", "", "Cookie: afterwrite=AAAAAAAAAAAAAAAAAAAAAAAAAA"), 401, "Sign in first", "refused"},
 		{"nobody", "a cookie of 10,000 characters", request(atUsers, http.MethodGet, "/dead", "", "Cookie: afterwrite="+strings.Repeat("A", 10_000)), 401, "Sign in first", "refused"},
-		{"this machine's user", "`Host: evil.example` (DNS rebinding)", request(atLocal, http.MethodGet, "/dead", "", "Host: evil.example"), 421, "does not answer to that name", "where nobody signs in, only localhost, 127.0.0.0/8 and ::1"},
+		{"this machine's user", "`Host: evil.example` (DNS rebinding)", request(atLocal, http.MethodGet, "/dead", "", "Host: evil.example"), 421, "does not answer to that name", "without a sign-in, only localhost, 127.0.0.0/8 and ::1 are accepted"},
 		{"this machine's user", "`Host: 127.0.0.1.evil.example`", request(atLocal, http.MethodGet, "/dead", "", "Host: 127.0.0.1.evil.example"), 421, "does not answer to that name", "refused"},
 		{"this machine's user", "`Host: localhost.evil.example:80`, posting", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Host: localhost.evil.example:80"), 421, "does not answer to that name", "refused"},
-		{"somebody elsewhere", "through a proxy on this machine (`X-Forwarded-For`)", request(atLocal, http.MethodGet, "/dead", "", "X-Forwarded-For: 198.51.100.7"), 403, "came through a proxy", "refused: it is not this machine's own user"},
-		{"somebody elsewhere", "the same with a browser through a proxy that adds nothing, posting (`Origin: http://aw.example`)", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Origin: http://aw.example"), 403, "not on this machine", "refused; pages are shown, so behind a proxy set users"},
+		{"somebody elsewhere", "through a proxy on this machine (`X-Forwarded-For`)", request(atLocal, http.MethodGet, "/dead", "", "X-Forwarded-For: 198.51.100.7"), 403, "came through a proxy", "refused: the visitor may be on another machine"},
+		{"somebody elsewhere", "the same with a browser through a proxy that adds nothing, posting (`Origin: http://aw.example`)", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Origin: http://aw.example"), 403, "not on this machine", "refused; but pages are shown, so configure users behind a proxy"},
 		{"an operator", "at a name that is not in `AFTERWRITE_DASHBOARD_HOSTS`", request(atNamed, http.MethodGet, "/signin", "", "Host: other.example"), 421, "does not answer to that name", "refused"},
 	}
 	return append(list, tricks()...)
 }
 
-// tricks are other ways of writing a path.
+// tricks are attempts with unusual spellings of a path.
 func tricks() []attempt {
 	var list []attempt
 	for _, path := range []string{
@@ -154,7 +154,7 @@ func tricks() []attempt {
 		"/metrics/../dead", "http://127.0.0.1/dead",
 	} {
 		list = append(list, attempt{
-			"nobody", "`GET " + path + "`", request(atUsers, http.MethodGet, path, ""), 401, "Sign in first", "refused: no path leads around the sign-in",
+			"nobody", "`GET " + path + "`", request(atUsers, http.MethodGet, path, ""), 401, "Sign in first", "refused: no spelling of a path bypasses the sign-in",
 		})
 	}
 	for _, path := range []string{"//dead/redrive", "/dead//redrive", "/dead/%72edrive", "/signin/../dead/redrive"} {
@@ -165,7 +165,7 @@ func tricks() []attempt {
 	for _, path := range []string{"/asynq//api/queues/aw-flush/pending_tasks/drain:03:1", "/dead/..TASK", "/asynq/..TASK"} {
 		list = append(list, attempt{
 			"a viewer", "`DELETE " + strings.ReplaceAll(path, "TASK", "/asynq/api/…") + "`", signed("vic", atUsers, http.MethodDelete, path, "", ours), 400, "not in its plain form",
-			"refused: only the plain form of a path changes anything",
+			"refused: changes need the plain form of a path",
 		})
 	}
 	for _, target := range []string{
@@ -175,32 +175,32 @@ func tricks() []attempt {
 		method, path, _ := strings.Cut(target, " ")
 		list = append(list, attempt{
 			"an operator", "`" + strings.ReplaceAll(target, "TASK", "/asynq/api/…") + "`", signed("olga", atUsers, method, path, "", ours), 400, "nothing was changed",
-			"refused: a change has no query, and a plain path",
+			"refused: a change needs a plain path without a query",
 		})
 	}
 	return list
 }
 
-// stories are attempts that need some steps.
+// stories are attempts of several steps.
 func stories() []attempt {
 	return []attempt{
 		{"nobody", "a wrong password, ten times", wrong("olga", 10), 401, "The name or the password is wrong", "refused"},
-		{"nobody", "a wrong password, the 11th to 20th time", wrong("olga", 20), 429, "Too many tries", "with `Retry-After`; ten a minute from there on"},
-		{"nobody", "then the right one", func(t *testing.T, d *doors) answer {
+		{"nobody", "a wrong password, the 11th to 20th time", wrong("olga", 20), 429, "Too many attempts", "with `Retry-After`; then ten a minute"},
+		{"nobody", "then the correct one", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			at := d.serve(t, true, auth.Options{Users: people()})
 			guess(t, at, "olga", 10)
 			return at.post(t, "/signin", url.Values{"name": {"olga"}, "password": {password}})
-		}, 429, "Too many tries", "refused as well, so that guessing goes no faster"},
-		{"a viewer", "the right password, the 31st time", func(t *testing.T, d *doors) answer {
+		}, 429, "Too many attempts", "refused too, so that guessing is no faster"},
+		{"a viewer", "the correct password, the 31st time", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			at := d.serve(t, true, auth.Options{Users: people()})
 			for range 30 {
 				at.as(t, "vic")
 			}
 			return at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}})
-		}, 429, "Too many tries", "with `Retry-After`; twelve a minute from there on, since each costs work and leaves a session"},
-		{"a trusted proxy's visitor", "the right password, after another's ten wrong ones (`X-Forwarded-For: 198.51.100.7:50123`, with its port)", func(t *testing.T, d *doors) answer {
+		}, 429, "Too many attempts", "with `Retry-After`; then twelve a minute, since each costs CPU time and leaves a session"},
+		{"a trusted proxy's visitor", "the correct password, after ten wrong ones of another visitor (`X-Forwarded-For: 198.51.100.7:50123`, with its port)", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			at := d.serve(t, true, auth.Options{Users: people(), Proxies: auth.Proxies{netip.MustParsePrefix("127.0.0.0/8")}})
 			other := "X-Forwarded-For: 198.51.100.7:50123"
@@ -209,8 +209,8 @@ func stories() []attempt {
 			}
 			require.Equal(t, http.StatusTooManyRequests, at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {"x"}}, other).status)
 			return at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}}, "X-Forwarded-For: 198.51.100.8:50123")
-		}, 303, "", "signed in: each visitor has tries of their own"},
-		{"nobody", "a name that there is not", wrong("nobody", 1), 401, "The name or the password is wrong", "the same answer, after the same work"},
+		}, 303, "", "signed in: each visitor has a limit of their own"},
+		{"nobody", "an unknown name", wrong("nobody", 1), 401, "The name or the password is wrong", "the same answer, after the same work"},
 		{"an operator", "a session after its sign-out", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			olga := d.users.as(t, "olga")
@@ -225,10 +225,10 @@ func stories() []attempt {
 			require.NotNil(t, updates.next(t))
 			require.Equal(t, http.StatusSeeOther, olga.post(t, "/signout", nil).status)
 			for events := 0; updates.next(t) != nil; events++ {
-				require.Less(t, events, 5, "they go on")
+				require.Less(t, events, 5, "the updates do not end")
 			}
 			return olga.send(t, http.MethodGet, "/live?page=overview&every=1", "")
-		}, 401, "Sign in first", "they end, on that dashboard; on others within ten minutes"},
+		}, 401, "Sign in first", "they end in that process; in others within ten minutes"},
 		{"an operator", "a session with one character changed", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			olga := d.users.as(t, "olga")
@@ -248,21 +248,21 @@ func stories() []attempt {
 			olga := d.users.as(t, "olga")
 			return (&door{address: d.serve(t, true, auth.Options{Users: people()[1:]}).address, cookie: olga.cookie}).send(t, http.MethodGet, "/dead", "")
 		}, 401, "Sign in first", "refused"},
-		{"an operator", "a session that somebody gave them before they signed in", func(t *testing.T, d *doors) answer {
+		{"an operator", "a session cookie that was planted before the sign-in", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			vic := d.users.as(t, "vic")
 			olga := vic.post(t, "/signin", url.Values{"name": {"olga"}, "password": {password}})
 			require.NotEqual(t, vic.cookie, cookieOf(olga))
 			return vic.send(t, http.MethodGet, "/dead", "")
-		}, 401, "Sign in first", "each sign-in makes a new one, and ends the old"},
+		}, 401, "Sign in first", "each sign-in begins a new session, and ends the old one"},
 		{"an operator", "`POST /signin` with `next=//evil.example`", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			return d.users.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}, "next": {"//evil.example"}})
-		}, 303, "", "sent to `/`: a sign-in leads to pages of ours only"},
+		}, 303, "", "redirected to `/`: a sign-in leads to pages of this server only"},
 	}
 }
 
-// wrong is the answer to the nth wrong password at a door of its own.
+// wrong returns the answer to the nth wrong password, at a dashboard of its own.
 func wrong(name string, n int) func(*testing.T, *doors) answer {
 	return func(t *testing.T, d *doors) answer {
 		t.Helper()
@@ -279,14 +279,14 @@ func guess(t *testing.T, at *door, name string, n int) (last answer) {
 	return last
 }
 
-// openings are attempts that must succeed, so that the refusals mean something. They change what is there.
+// openings are attempts that must succeed, so that the refusals prove something. They change data.
 func openings() []attempt {
 	return []attempt{
 		{"a viewer", "`GET /dead`", signed("vic", atUsers, http.MethodGet, "/dead", "", html), 200, "", "shown, without buttons"},
-		{"a trusted proxy", "names `paul`, who is no operator", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: paul"), 200, "paul", "shown to a viewer"},
+		{"a trusted proxy", "names `paul`, who is not an operator", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: paul"), 200, "paul", "shown to a viewer"},
 		{"an operator", "at the name in `AFTERWRITE_DASHBOARD_HOSTS`, in upper case and with a port", request(atNamed, http.MethodGet, "/signin", "", "Host: AW.Example:443"), 200, "", "answered"},
 		{"this machine's user", "`Host: localhost:8081`, `[::1]:8081`", request(atLocal, http.MethodGet, "/dead", "", "Host: localhost:8081"), 200, "local", "an operator"},
-		{"an operator", "`DELETE` of a task in Asynqmon, which may write", signed("olga", atUsers, http.MethodDelete, "TASK", "", ours), 204, "", "done, and noted"},
+		{"an operator", "`DELETE` of a task in Asynqmon, which may write", signed("olga", atUsers, http.MethodDelete, "TASK", "", ours), 204, "", "done, and recorded"},
 		{"a client", "names a counter `x/../../scheduled_tasks:delete_all`, and an operator deletes its task in Asynqmon", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			for _, key := range []counter.Key{"x/../../scheduled_tasks:delete_all", "other"} {
@@ -296,15 +296,15 @@ func openings() []attempt {
 			got := d.users.as(t, "olga").send(t, http.MethodDelete, target, "", ours)
 			require.Equal(t, []counter.Key{"other"}, d.retries(t))
 			return got
-		}, 204, "", "that task is gone, and no other"},
-		{"a trusted proxy", "names `petra`, an operator, who posts", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "X-Forwarded-User: petra"), 303, "/dead?did=", "done, and noted"},
+		}, 204, "", "only that task is deleted"},
+		{"a trusted proxy", "names `petra`, an operator, who posts", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "X-Forwarded-User: petra"), 303, "/dead?did=", "done, and recorded"},
 	}
 }
 
 func TestEveryDoor(t *testing.T) {
 	t.Parallel()
 	d := setupDoors(t)
-	// One address may try ten wrong passwords at once, and one name thirty, right or wrong: fewer people sign in at each door.
+	// Each dashboard limits an address to 10 wrong passwords, and a name to 30 sign-ins. The attempts stay below that.
 	var table strings.Builder
 	table.WriteString("| who | tries | answer | |\n| --- | --- | --- | --- |\n")
 	try := func(a attempt) {
@@ -325,7 +325,7 @@ func TestEveryDoor(t *testing.T) {
 	require.True(t, d.taskIsThere(t))
 	actions, err := d.store.Actions(t.Context(), 0, 10)
 	require.NoError(t, err)
-	require.Empty(t, actions, "nothing was done")
+	require.Empty(t, actions, "no refused attempt was recorded")
 
 	for _, a := range openings() {
 		try(a)
@@ -338,7 +338,7 @@ func TestEveryDoor(t *testing.T) {
 	compareTable(t, table.String())
 }
 
-// compareTable requires that the documentation has the table, or writes it.
+// compareTable compares the table with the documentation or, with -write, writes it there.
 func compareTable(t *testing.T, table string) {
 	t.Helper()
 	text, err := os.ReadFile(tableFile)
@@ -351,5 +351,5 @@ func compareTable(t *testing.T, table string) {
 		require.NoError(t, os.WriteFile(tableFile, []byte(before+tableBegin+table+tableEnd+after), 0o644))
 		return
 	}
-	require.Equal(t, documented, table, "docs/security.md is not what happens: go test ./dashboard -run TestEveryDoor -write")
+	require.Equal(t, documented, table, "docs/security.md differs from the program; to update it: go test ./dashboard -run TestEveryDoor -write")
 }

@@ -10,11 +10,11 @@ import (
 type facts struct {
 	Title string
 	Pairs [][2]string
-	Level health.Level // of Word
+	Level health.Level // level of Word
 	Word  string
 }
 
-// processRow is a process, or says that there is none of a role.
+// processRow is a process, or a role without one (Missing).
 type processRow struct {
 	Role, Place, Address, Version, Uptime, Heartbeat, Postgres string
 
@@ -63,7 +63,7 @@ func postgresFacts(c health.Snapshot, f health.Fleet) facts {
 	case workers == 0 && c.Unheard():
 		out.Level, out.Word = health.Warn, "not known"
 	case workers == 0:
-		out.Level, out.Word = health.Warn, "nobody looks"
+		out.Level, out.Word = health.Warn, "not checked"
 	case f.Up == 0:
 		out.Level, out.Word = health.Bad, "down"
 	case f.Down > 0:
@@ -80,7 +80,7 @@ func postgresFacts(c health.Snapshot, f health.Fleet) facts {
 	if workers == 0 && c.Unheard() {
 		reached, rows = "–", "–"
 	}
-	out.Pairs = [][2]string{{"For", since}, {"Reached by", reached}, {"Rows taken", rows}}
+	out.Pairs = [][2]string{{"For", since}, {"Reached by", reached}, {"Rows written", rows}}
 	return out
 }
 
@@ -145,7 +145,7 @@ func sweepFacts(c health.Snapshot, f health.Fleet) facts {
 	case f.Unswept():
 		out.Level, out.Word = health.Warn, "late"
 	}
-	every, interval := "–", "–" // nobody says how long they are
+	every, interval := "–", "–" // only a scheduler and a worker report them
 	if f.Alive[health.RoleScheduler] > 0 {
 		every = health.Age(f.SweepInterval)
 	}

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// maxForm bounds the body of our forms: 500 of the longest keys, percent-encoded, and what was shown of them.
+	// maxForm bounds the body of a form: 500 of the longest keys, percent-encoded, and their values.
 	maxForm = 1 << 20
-	// maxNamed bounds the counters that one form may name.
+	// maxNamed bounds the counters of one form.
 	maxNamed = 500
 )
 
@@ -51,7 +51,7 @@ func (a *audit) named(w http.ResponseWriter, r *http.Request, texts []string) ([
 	return keys, true
 }
 
-// chosen returns the key whose own button was pressed, or those that are ticked.
+// chosen returns the key whose button was pressed, or else the ticked keys.
 func chosen(form url.Values) []string {
 	if only := form.Get("only"); only != "" {
 		return []string{only}

@@ -10,7 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// functions are what templates can call.
+// functions are the functions for templates.
 var functions = template.FuncMap{
 	"number": health.Number, "count": health.Count, "age": health.Age, "ago": ago, "rate": health.Rate, "size": size, "code": code,
 }

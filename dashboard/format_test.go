@@ -9,14 +9,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-func TestSignedSaysPlus(t *testing.T) {
+func TestSignedNumbersHaveAPlus(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int64]string{0: "+0", 1234567: "+1,234,567", -1234: "-1,234"} {
 		require.Equal(t, want, signed(n))
 	}
 }
 
-func TestNumbersOfASideAreGrouped(t *testing.T) {
+func TestNumbersOfStoredStatesAreGrouped(t *testing.T) {
 	t.Parallel()
 	for want, s := range map[string]operate.Stored{
 		"12,345 (version 6,789)":                    {State: operate.StateValue, Value: 12345, Version: 6789},
@@ -25,7 +25,7 @@ func TestNumbersOfASideAreGrouped(t *testing.T) {
 		"none": {State: operate.StateNone},
 	} {
 		require.Equal(t, want, storedText(s))
-		require.Equal(t, s.String(), strings.ReplaceAll(want, ",", ""), "but for the numbers it is what the command says")
+		require.Equal(t, s.String(), strings.ReplaceAll(want, ",", ""), "only the grouping differs from the command's text")
 	}
 }
 
@@ -36,7 +36,7 @@ func TestSizeHasUnits(t *testing.T) {
 	}
 }
 
-func TestCodeEscapesAllOfIt(t *testing.T) {
+func TestCodeEscapesHTML(t *testing.T) {
 	t.Parallel()
 	require.EqualValues(t, "see <code>a &lt;b&gt;</code> &amp; c", code("see `a <b>` & c"))
 }

@@ -18,8 +18,8 @@ import (
 const (
 	keyPath = "/keys"
 
-	// flushBound is how long to wait for the result of a flush.
-	flushBound = 5 * time.Second
+	// flushWait bounds the wait for the result of a flush.
+	flushWait = 5 * time.Second
 )
 
 // keyPage is /keys: everything about one counter.
@@ -34,22 +34,22 @@ type keyPage struct {
 
 // keyData is what key.html shows.
 type keyData struct {
-	Asked   string // what the visitor entered
-	Invalid string // why that is not a key
+	Asked   string // the visitor's input
+	Invalid string // the reason why Asked is not a key
 	Key     counter.Key
 	Shard   counter.Shard
 	State   keyState
-	Seen    *cache.Inspected // nil: Redis does not answer
-	Since   time.Duration
+	Entry   *cache.Inspected // nil: Redis does not answer
+	Since   time.Duration    // age of the oldest unsynced write
 	Row     *counter.Row
 	Unread  bool // Postgres does not answer
 	Dead    *cache.Dead
 	Tasks   []taskView
-	May     bool
-	Did     *store.Action
+	May     bool          // the visitor is an operator
+	Did     *store.Action // the action that led to this page, or nil
 }
 
-// keyState is the state of a counter, in a word and a sentence.
+// keyState describes the state of a counter in a word and a sentence.
 type keyState struct {
 	Class, Word, Text string
 	Flushable         bool
@@ -61,7 +61,7 @@ type taskView struct {
 	Retried                     int
 }
 
-// ServeHTTP looks a counter up. It changes nothing, and does not hydrate the counter.
+// ServeHTTP shows a counter. It changes nothing, and does not hydrate the counter.
 func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	data := keyData{Asked: r.URL.Query().Get("key"), May: auth.Of(r).CanAct()}
 	if data.Asked == "" {
@@ -83,18 +83,18 @@ func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	data.Key, data.Shard = key, p.cache.Shard(key)
 	status := http.StatusOK
 	if err := p.inspect(ctx, &data); err != nil {
-		p.log.Warn("a counter cannot be looked up", "key", key, "error", err)
-		data.Seen, status = nil, http.StatusServiceUnavailable
+		p.log.Warn("a counter could not be read", "key", key, "error", err)
+		data.Entry, status = nil, http.StatusServiceUnavailable
 	}
 	if !data.Unread {
-		data.Did = p.did(r) // last, since a Postgres that hangs uses up the timeout
+		data.Did = p.entry(r) // last, since a Postgres that hangs uses up the timeout
 	}
 	p.render(w, r, status, data)
 }
 
-// inspect reads Redis before Postgres: then Redis is never behind the row, unless the state says so.
+// inspect reads Redis before Postgres. In the other order, a flush in between would make the row seem to be behind.
 func (p *keyPage) inspect(ctx context.Context, data *keyData) error {
-	seen, err := p.cache.Inspect(ctx, []counter.Key{data.Key})
+	entries, err := p.cache.Inspect(ctx, []counter.Key{data.Key})
 	if err != nil {
 		return err
 	}
@@ -119,46 +119,45 @@ func (p *keyPage) inspect(ctx context.Context, data *keyData) error {
 	if found {
 		data.Row = &row
 	}
-	data.Seen = &seen[0]
-	if since := seen[0].Lineage / 1000; seen[0].Dirty && !seen[0].Aside && since > 0 { // an epoch's ID is its start in µs
+	entry := entries[0]
+	data.Entry = &entry
+	if since := entry.Lineage / 1000; entry.Dirty && !entry.Aside && since > 0 { // an epoch's ID is its start in µs
 		data.Since = time.Duration(now-since) * time.Millisecond
 	}
-	data.State = stateOf(seen[0], row, found, data.Unread)
+	data.State = stateOf(entry, row, found, data.Unread)
 	return nil
 }
 
-// stateOf returns the state of a counter.
-func stateOf(seen cache.Inspected, row counter.Row, found, unread bool) keyState {
+func stateOf(entry cache.Inspected, row counter.Row, found, unread bool) keyState {
 	switch {
-	case seen.Dead:
+	case entry.Dead:
 		return keyState{Class: "bad", Word: "dead", Text: "Postgres refused it until the attempts were used up. It still accepts writes."}
-	case seen.Aside, seen.RetryAt > 0:
+	case entry.Aside, entry.RetryAt > 0:
 		return keyState{
 			Class: "warn", Word: "waits for a retry", Flushable: true,
-			Text: "Postgres refused it, and it is tried again, later each time; " +
-				"or its row was locked or slow, and it is tried again within seconds.",
+			Text: "Postgres refused it, and it is retried with growing pauses; or its row was locked or slow, and it is retried within seconds.",
 		}
-	case seen.Dirty && seen.Missing:
+	case entry.Dirty && entry.Missing:
 		return keyState{
 			Class: "warn", Word: "dirty without an entry", Flushable: true,
-			Text: "Somebody deleted its entry by hand: the next flush forgets it.",
+			Text: "Its entry was deleted from Redis by hand. The next flush skips it.",
 		}
-	case seen.Dirty:
+	case entry.Dirty:
 		return keyState{
 			Class: "warn", Word: "dirty", Flushable: true,
-			Text: "It was written, and waits for its flush: normal for a moment.",
+			Text: "It was written and waits for its flush, which is normal for a moment.",
 		}
 	case unread:
 		return keyState{Word: "clean in Redis", Text: "Postgres does not answer, so its row is not shown."}
-	case seen.Missing && !found:
+	case entry.Missing && !found:
 		return keyState{Word: "unknown", Text: "Neither Redis nor Postgres has it: it was never written, or was deleted long ago."}
-	case seen.Missing:
+	case entry.Missing:
 		return keyState{
 			Class: "good", Word: "in Postgres only",
-			Text: "Nobody asked for it for a while, so it left Redis. The next read brings it back.",
+			Text: "It was evicted from Redis. The next read loads it again.",
 		}
 	}
-	class := operate.Compare(seen, row, found)
+	class := operate.Compare(entry, row, found)
 	if class == operate.ClassEqual {
 		return keyState{Class: "good", Word: "clean", Text: "Redis and Postgres agree."}
 	}
@@ -170,7 +169,7 @@ func stateOf(seen cache.Inspected, row counter.Row, found, unread bool) keyState
 	return keyState{Word: string(class)}
 }
 
-// tasks returns the key's own tasks in Asynq. Besides these, a drain of its whole shard may be under way.
+// tasks returns the key's own tasks in Asynq. A drain of its shard may flush the key too.
 func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
 	var views []taskView
 	for _, one := range []struct{ queue, id string }{
@@ -190,7 +189,7 @@ func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
 	return views, nil
 }
 
-// flushNow has a worker flush the counter. It does not wait for the next retry, since the operator may have removed the cause.
+// flushNow sends a flush of the counter, even if the counter waits for a retry, since the operator may have removed the cause.
 func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 	if !p.form(w, r) {
 		return
@@ -200,22 +199,22 @@ func (p *keyPage) flushNow(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, ok := p.do(w, r, "flush", listed(keys), func(ctx context.Context) (string, error) {
-		left, err := p.operator.FlushAside(ctx, keys, flushBound)
+		left, err := p.operator.FlushAside(ctx, keys, flushWait)
 		switch {
 		case err != nil:
 			return "", err
 		case left.Dead > 0:
-			return "it is dead: no flush brings it to Postgres", nil
+			return "it is dead: a flush does not write it to Postgres", nil
 		case left.Retrying > 0:
-			return "Postgres refused it, or its row is locked: it waits for another try", nil
+			return "Postgres refused it, or its row is locked: it waits for a retry", nil
 		case left.Dirty == 0:
 			return "Postgres has it", nil
 		}
 		workers, err := p.operator.Workers()
 		if err == nil && workers == 0 {
-			return "asked for, but no worker is running", nil
+			return "requested, but no worker is running", nil
 		}
-		return "asked for; Postgres did not get it within " + flushBound.String(), err
+		return "requested; Postgres did not get it within " + flushWait.String(), err
 	})
 	if ok {
 		back(w, r, keyPath, url.Values{"key": {string(keys[0])}}, id)

@@ -15,8 +15,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// An operator closes the page after the first of three: the others are dropped all the same, and each has its note.
-func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
+// The operator closes the page after the first of three discards. The others are still made, and each is recorded.
+func TestSeveralDiscardsContinueWithoutTheVisitor(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	for _, key := range []counter.Key{"a", "b", "c"} {
@@ -29,7 +29,7 @@ func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 		require.NoError(t, dead.PostgresErr)
 		form.Add("shown", dead.Redis.String()+" | "+dead.Postgres.String())
 	}
-	release := d.holdNotesOf(t, "b")
+	release := d.holdEntries(t, "b")
 
 	visit, leave := context.WithCancel(t.Context())
 	r := httptest.NewRequestWithContext(visit, http.MethodPost, "http://127.0.0.1/dead/discard", strings.NewReader(form.Encode()))
@@ -46,7 +46,7 @@ func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 		var waiting bool
 		err := d.db.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&waiting)
-		return err == nil && waiting, "nobody discards b"
+		return err == nil && waiting, "b is not discarded yet"
 	})
 	leave()
 	release()
@@ -56,7 +56,7 @@ func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, count)
 	noted := make(map[string]string)
-	for _, a := range d.actionsNow(t) {
+	for _, a := range d.lastActions(t) {
 		require.NotNil(t, a.Outcome, a.Target)
 		require.False(t, a.Failed, *a.Outcome)
 		noted[a.Target] = *a.Outcome
@@ -68,8 +68,8 @@ func TestADiscardOfManyGoesOnWithoutTheVisitor(t *testing.T) {
 	}
 }
 
-// holdNotesOf makes notes of actions on that target wait until release is called.
-func (d *testBundle) holdNotesOf(t *testing.T, target string) (release func()) {
+// holdEntries blocks audit log entries for the target until release is called.
+func (d *testBundle) holdEntries(t *testing.T, target string) (release func()) {
 	t.Helper()
 	for _, statement := range []string{
 		`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS

@@ -17,17 +17,17 @@ const (
 	// maxViewers bounds the streams of one process, at about 30 kB each. Further viewers get the page without live updates.
 	maxViewers = 256
 
-	// sendTimeout bounds the wait for a viewer who does not read. Then the stream ends.
+	// sendTimeout bounds the wait for a viewer that does not read. Then the stream ends.
 	sendTimeout = 10 * time.Second
 
-	// streamFor is how long a stream lasts. The browser opens the next one by itself, and its permission is checked again. A stream ends
-	// earlier with its session, unless that was signed out at another dashboard.
+	// streamFor bounds a stream. The browser then opens another one, whose session is checked again. A stream also ends with its session,
+	// unless another dashboard process ended the session.
 	streamFor = 10 * time.Minute
 
 	// reopenAfter is the pause before browsers open the next stream, in ms. Their default is several seconds.
 	reopenAfter = 1000
 
-	// retryAfter is the Retry-After for viewers that find no room, in seconds.
+	// retryAfter is the Retry-After for viewers beyond maxViewers, in seconds.
 	retryAfter = "15"
 )
 
@@ -35,14 +35,13 @@ const (
 type livePage interface {
 	// data returns the data of the page's templates.
 	data(f *frame) any
-	// parts returns the names of the templates that are rendered for each frame. live.js puts them into the elements with that name
-	// as data-part.
+	// parts returns the names of the templates that are rendered for each frame. live.js replaces the element whose data-part is the name.
 	parts() []string
-	// part renders one of them.
+	// part renders one of these templates.
 	part(name string, data any) (string, error)
 }
 
-// live streams frames to viewers, as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+// live streams frames to viewers as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 type live struct {
 	watch *watch
 	pages map[string]livePage
@@ -54,19 +53,19 @@ type live struct {
 type message struct {
 	Parts  json.RawMessage `json:"parts"`
 	Now    int64           `json:"now"`
-	Points []health.Sample `json:"points"` // since the last event
+	Points []health.Sample `json:"points"` // samples since the last event
 }
 
-// ServeHTTP takes page, a name; every, the seconds between two events: 1, 5 or 15; and since, the time of the viewer's last point.
+// ServeHTTP streams the page named by the query's page. The query also has every, the seconds between two events (1, 5 or 15), and since,
+// the time of the viewer's last sample.
 func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	name := query.Get("page")
 	page, ok := l.pages[name]
-	every, _ := strconv.Atoi(query.Get("every")) // 0 is refused below
+	every, _ := strconv.Atoi(query.Get("every")) // 0 is rejected below
 	since, _ := strconv.ParseInt(query.Get("since"), 10, 64)
 	if !ok || !slices.Contains([]int{1, 5, 15}, every) {
-		http.Error(w, "no such stream: it takes page, the name of one that has live updates, and every, 1, 5 or 15",
-			http.StatusBadRequest)
+		http.Error(w, "no such stream: page must be overview or shards, and every must be 1, 5 or 15", http.StatusBadRequest)
 		return
 	}
 	select {
@@ -74,14 +73,14 @@ func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer func() { <-l.seats }()
 	default:
 		w.Header().Set("Retry-After", retryAfter)
-		http.Error(w, fmt.Sprintf("%d others are watching, and no more can at once: load the page again for new numbers", maxViewers),
+		http.Error(w, fmt.Sprintf("all %d live streams are in use: load the page again for new numbers", maxViewers),
 			http.StatusServiceUnavailable)
 		return
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store")
-	header.Set("X-Accel-Buffering", "no") // nginx would keep events back
+	header.Set("X-Accel-Buffering", "no") // else nginx buffers the events
 	s := stream{live: l, name: name, page: page, since: since, every: time.Duration(every) * time.Second}
 	s.run(w, r)
 }
@@ -101,11 +100,11 @@ func (s *stream) run(w http.ResponseWriter, r *http.Request) {
 	defer over.Stop()
 	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
-	_, _ = fmt.Fprintf(w, "retry: %d\n\n", reopenAfter) // a viewer who has gone is noticed below
+	_, _ = fmt.Fprintf(w, "retry: %d\n\n", reopenAfter) // a disconnected viewer is noticed below
 	for {
 		frame, next := s.watch.latest()
 		if err := s.send(w, frame); err != nil {
-			return // the viewer has gone, or does not read
+			return // the viewer has disconnected, or does not read
 		}
 		tick := ticker.C
 		if s.every <= health.SampleEvery {
@@ -117,8 +116,8 @@ func (s *stream) run(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// wait returns true when there is something to send: at the tick, or if there is no ticker, with the next frame. It returns false at the
-// end of the stream.
+// wait returns true when an event is due: at the next tick or, without a ticker, with the next frame. It returns false at the end of the
+// stream.
 func (s *stream) wait(r *http.Request, over, tick <-chan time.Time, next <-chan struct{}) bool {
 	if tick != nil {
 		next = nil
@@ -144,7 +143,7 @@ func (s *stream) send(w http.ResponseWriter, f *frame) error {
 	if err != nil {
 		return err
 	}
-	if f.At > 0 && f.At < s.since { // the clock was set back: the viewer drops later points, and needs those since then
+	if f.At > 0 && f.At < s.since { // the clock was set back: the viewer drops later samples, and needs the history again
 		s.since = 0
 	}
 	m := message{Parts: parts, Now: f.At, Points: f.since(s.since)}
@@ -154,7 +153,7 @@ func (s *stream) send(w http.ResponseWriter, f *frame) error {
 		return fmt.Errorf("encode an event: %w", err)
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Now().Add(sendTimeout)) // only a test's writer has none
+	_ = control.SetWriteDeadline(time.Now().Add(sendTimeout)) // fails only with a test's ResponseWriter
 	if _, err := fmt.Fprintf(w, "event: frame\ndata: %s\n\n", text); err != nil {
 		return err
 	}

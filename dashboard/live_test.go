@@ -47,8 +47,8 @@ func TestTwoViewersSeeTheSameSample(t *testing.T) {
 	}
 }
 
-// A stream lasts for some minutes: the page is not to be without one for longer than it takes to open the next.
-func TestAStreamSaysHowSoonToOpenTheNext(t *testing.T) {
+// A stream lasts 10 minutes. The browser should open the next one without a long pause.
+func TestStreamSetsTheReconnectionTime(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.run(t)
@@ -58,7 +58,7 @@ func TestAStreamSaysHowSoonToOpenTheNext(t *testing.T) {
 	require.NotNil(t, v.next(t))
 }
 
-func TestAViewerGetsTheHistoryOnceAndThenWhatIsNew(t *testing.T) {
+func TestViewerGetsTheHistoryOnceAndThenNewSamples(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	stop := b.run(t)
@@ -75,7 +75,7 @@ func TestAViewerGetsTheHistoryOnceAndThenWhatIsNew(t *testing.T) {
 	stop()
 	require.Nil(t, v.next(t), "the end of the process ends the stream")
 
-	// Another process begins with the history that this one has left in Redis.
+	// Another process loads the history that this one stored in Redis.
 	again := setup(t)
 	copyHistory(t, b.redis, again.redis)
 	again.run(t)
@@ -84,7 +84,7 @@ func TestAViewerGetsTheHistoryOnceAndThenWhatIsNew(t *testing.T) {
 	require.Equal(t, first.Points[0].T, e.Points[0].T)
 }
 
-func TestAViewerWhoIsAheadOfAClockThatWasSetBackGetsWhatIsNow(t *testing.T) {
+func TestViewerGetsNewSamplesAfterTheClockIsSetBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.run(t)
@@ -93,7 +93,7 @@ func TestAViewerWhoIsAheadOfAClockThatWasSetBackGetsWhatIsNow(t *testing.T) {
 	first := v.next(t)
 	require.NotEmpty(t, first.Points)
 	require.Equal(t, first.Now, first.Points[len(first.Points)-1].T)
-	require.Len(t, v.next(t).Points, 1, "what it has got is not sent again")
+	require.Len(t, v.next(t).Points, 1, "only the new sample is sent")
 }
 
 func copyHistory(t *testing.T, from, to redis.UniversalClient) {
@@ -103,7 +103,7 @@ func copyHistory(t *testing.T, from, to redis.UniversalClient) {
 	}
 }
 
-func TestAViewerWhoDoesNotReadDelaysNobody(t *testing.T) {
+func TestSlowViewerDelaysNoOtherViewer(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.run(t)
@@ -112,7 +112,7 @@ func TestAViewerWhoDoesNotReadDelaysNobody(t *testing.T) {
 	require.NoError(t, err)
 	defer slow.Close()
 	require.NoError(t, slow.(*net.TCPConn).SetReadBuffer(1))
-	for range 50 { // pipelined requests fill its buffers at once
+	for range 50 { // pipelined requests fill its socket buffers
 		_, err = fmt.Fprintf(slow, "GET /static/style.css HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.NoError(t, err)
 	}
@@ -128,7 +128,7 @@ func TestAViewerWhoDoesNotReadDelaysNobody(t *testing.T) {
 	require.Less(t, time.Since(began), 6*time.Second)
 }
 
-func TestThereIsRoomForSoManyViewersAndThenAClearAnswer(t *testing.T) {
+func TestViewersBeyondTheLimitAreRejected(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.run(t)
@@ -145,7 +145,7 @@ func TestThereIsRoomForSoManyViewersAndThenAClearAnswer(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
 	require.Equal(t, "15", response.Header.Get("Retry-After"))
-	require.Contains(t, string(text), "256 others are watching")
+	require.Contains(t, string(text), "all 256 live streams are in use")
 
 	require.NoError(t, first.body.Close())
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
@@ -156,7 +156,7 @@ func TestThereIsRoomForSoManyViewersAndThenAClearAnswer(t *testing.T) {
 	})
 }
 
-func TestAStreamThatIsNoneIsRefused(t *testing.T) {
+func TestUnknownStreamsAreRejected(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, query := range []string{"", "?page=overview", "?page=overview&every=0", "?page=overview&every=2", "?page=x&every=1"} {
@@ -164,7 +164,7 @@ func TestAStreamThatIsNoneIsRefused(t *testing.T) {
 	}
 }
 
-// counting counts the commands that a client sends, and the samples, in each of which one pipeline begins with a shard's ZCARD.
+// counting counts a client's commands and its samples. Each sample has one pipeline that begins with a ZCARD.
 type counting struct{ sent, samples atomic.Int64 }
 
 func (*counting) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -195,7 +195,7 @@ func TestManyViewersCostRedisNoMoreThanOne(t *testing.T) {
 	url := b.stream(t) + "/live?page=overview&every=1"
 	first := watch(t, url)
 
-	// Samples, and not seconds, are what commands are counted by: the machine may be busy.
+	// Commands are counted per sample, not per second, since the machine may be busy.
 	perSample := func() float64 {
 		sent, samples := commands.sent.Load(), commands.samples.Load()
 		for commands.samples.Load() < samples+5 { // INFO is one command in five samples
@@ -207,7 +207,7 @@ func TestManyViewersCostRedisNoMoreThanOne(t *testing.T) {
 	var received atomic.Int64
 	for range 199 {
 		v := watch(t, url)
-		go func() { // until the end of its stream, with the test
+		go func() { // until the test ends the stream
 			for v.lines.Scan() {
 				if strings.HasPrefix(v.lines.Text(), "data: ") {
 					received.Add(1)
@@ -217,7 +217,7 @@ func TestManyViewersCostRedisNoMoreThanOne(t *testing.T) {
 	}
 	many := perSample()
 
-	t.Logf("commands to Redis for each sample: %.1f with 1 viewer, %.1f with 200, who got %d events", one, many, received.Load())
+	t.Logf("commands to Redis for each sample: %.1f with 1 viewer, %.1f with 200, which received %d events", one, many, received.Load())
 	require.InDelta(t, one, many, 2)
 	require.Greater(t, received.Load(), int64(400))
 }

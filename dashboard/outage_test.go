@@ -16,10 +16,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// until returns the first event in whose part there is text. Whatever comes before it must not say that nobody runs.
+// until waits for an event whose part contains text. Earlier events must not report that no process is running.
 func (v *viewer) until(t *testing.T, part, text string) {
 	t.Helper()
-	for range 40 { // of one a second
+	for range 40 { // one event a second
 		e := v.next(t)
 		require.NotContains(t, e.Parts["state"], "not running")
 		require.NotContains(t, e.Parts["state"], "No api")
@@ -29,13 +29,13 @@ func (v *viewer) until(t *testing.T, part, text string) {
 			return
 		}
 	}
-	require.Fail(t, "it never said "+text)
+	require.Fail(t, "no event has "+text)
 }
 
-func TestARedisThatRefusesWritesIsNotTakenForWorkersThatAreGone(t *testing.T) {
+func TestWorkersAreNotReportedMissingWhileRedisRefusesWrites(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	inTheWay := filepath.Join(dir, "taken", "x") // of the file that it saves to
+	obstacle := filepath.Join(dir, "taken", "x") // in the way of the file that Redis saves to
 	for name, test := range map[string]struct {
 		options local.RedisOptions
 		refuse  func(*testing.T, redis.UniversalClient)
@@ -46,12 +46,12 @@ func TestARedisThatRefusesWritesIsNotTakenForWorkersThatAreGone(t *testing.T) {
 			local.RedisOptions{Dir: dir, Args: []string{"--save", "3600 1000000", "--dbfilename", "taken"}},
 			func(t *testing.T, client redis.UniversalClient) {
 				t.Helper()
-				require.NoError(t, os.MkdirAll(inTheWay, 0o700))
+				require.NoError(t, os.MkdirAll(obstacle, 0o700))
 				require.NoError(t, client.BgSave(t.Context()).Err())
 			},
 			func(t *testing.T, client redis.UniversalClient) {
 				t.Helper()
-				require.NoError(t, os.RemoveAll(filepath.Dir(inTheWay)))
+				require.NoError(t, os.RemoveAll(filepath.Dir(obstacle)))
 				require.NoError(t, client.BgSave(t.Context()).Err())
 			},
 			"it cannot save its data",
@@ -102,7 +102,7 @@ func TestARedisThatRefusesWritesIsNotTakenForWorkersThatAreGone(t *testing.T) {
 	}
 }
 
-func TestWorkersThatSayNothingWhileRedisIsAwayAreNotTakenForGone(t *testing.T) {
+func TestWorkersAreNotReportedMissingDuringARedisOutage(t *testing.T) {
 	t.Parallel()
 	b, server := setupOwn(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"})
 	b.beat(t)
@@ -110,7 +110,7 @@ func TestWorkersThatSayNothingWhileRedisIsAwayAreNotTakenForGone(t *testing.T) {
 	v := watch(t, b.stream(t)+"/live?page=overview&every=1")
 	v.until(t, "state", "Keeping up")
 
-	b.dirty(t, "00", 300, time.Now().Add(-time.Minute)) // nobody flushes them
+	b.dirty(t, "00", 300, time.Now().Add(-time.Minute)) // no worker flushes them
 	server.Kill()
 	v.until(t, "state", "Redis has not answered for 7")
 	require.NoError(t, server.Start(t.Context()))
@@ -119,7 +119,7 @@ func TestWorkersThatSayNothingWhileRedisIsAwayAreNotTakenForGone(t *testing.T) {
 	v.until(t, "state", "Keeping up")
 }
 
-func TestARedisThatDoesNotLetUsInIsNotSaidToBeAway(t *testing.T) {
+func TestRedisWithoutPermissionIsNotReportedAsDown(t *testing.T) {
 	t.Parallel()
 	b, _ := setupOwn(t, local.RedisOptions{})
 	b.run(t)
@@ -131,7 +131,7 @@ func TestARedisThatDoesNotLetUsInIsNotSaidToBeAway(t *testing.T) {
 	b.eventually(t, "/", func(page string) bool { return !strings.Contains(page, "does not permit") })
 }
 
-func TestASignOutWhileRedisIsAwayHoldsEverywhereOnceItIsBack(t *testing.T) {
+func TestSignOutDuringARedisOutageTakesEffectEverywhere(t *testing.T) {
 	t.Parallel()
 	d, server := setupOwn(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"})
 	here := d.serve(t, false, auth.Options{Users: people()}).as(t, "olga")
@@ -145,6 +145,6 @@ func TestASignOutWhileRedisIsAwayHoldsEverywhereOnceItIsBack(t *testing.T) {
 	require.NoError(t, server.Start(t.Context()))
 
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		return there.send(t, http.MethodGet, "/actions", "").status == http.StatusUnauthorized, "the session goes on there"
+		return there.send(t, http.MethodGet, "/actions", "").status == http.StatusUnauthorized, "the other process still accepts the session"
 	})
 }

@@ -24,7 +24,7 @@ type tile struct {
 	Value string
 	Unit  string
 	Note  string
-	Level health.Level // "" if the number alone tells nothing
+	Level health.Level // "" if the number alone is neither good nor bad
 }
 
 // overviewPage is /.
@@ -34,7 +34,7 @@ type overviewPage struct {
 	watch *watch
 }
 
-// ServeHTTP answers 503 if Redis does not answer, with a page that says so.
+// ServeHTTP answers 503, with the page, if Redis does not answer.
 func (p *overviewPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f := p.watch.first(r.Context())
 	status := http.StatusOK
@@ -67,18 +67,18 @@ func clock(f *frame) string {
 func (*overviewPage) parts() []string { return []string{"state", "tiles", "processes", "facts", "at"} }
 
 func tiles(c health.Snapshot, f health.Fleet) []tile {
-	dead, dirty := health.Good, "counters that Postgres has in an older state"
+	dead, dirty := health.Good, "counters with writes that Postgres lacks"
 	if c.Dead > 0 {
 		dead = health.Warn
 	}
 	if f.MaxDirty > 0 {
-		dirty = "of " + health.Number(f.MaxDirty) + " that may be, dead letters included" // backpressure counts both
+		dirty = "limit " + health.Number(f.MaxDirty) + ", dead letters included" // backpressure counts both
 	}
 	if c.Away > 0 {
 		dirty = "without " + health.Count(c.Away, "shard that does", "shards that do") + " not answer"
 	}
 	coalesced := tile{Label: "Coalescing", Value: "–", Note: "nothing was flushed in the last 10 s"}
-	if ratio := c.Coalescing(); ratio > 0 && c.LagP50 >= 0 { // in an outage it would grow without meaning
+	if ratio := c.Coalescing(); ratio > 0 && c.LagP50 >= 0 { // in an outage the ratio has no meaning
 		coalesced = tile{Label: "Coalescing", Value: health.Rate(ratio), Unit: "×", Note: "writes for each row, in the last minute"}
 	}
 	lag := tile{Label: "Sync lag", Value: "–", Note: "nothing was flushed in the last 10 s"}
@@ -99,7 +99,7 @@ func tiles(c health.Snapshot, f health.Fleet) []tile {
 		writes = tile{Label: "Writes", Value: "–", Note: "the apis could not say"}
 		rejected = tile{Label: "Rejected", Value: "–", Note: "the apis could not say"}
 	}
-	rows := tile{Label: "Rows", Value: health.Rate(c.Rows), Unit: "/s", Note: "taken by Postgres"}
+	rows := tile{Label: "Rows", Value: health.Rate(c.Rows), Unit: "/s", Note: "written to Postgres"}
 	if f.Alive[health.RoleWorker] == 0 && c.Unheard() {
 		rows = tile{Label: "Rows", Value: "–", Note: "the workers could not say"}
 		coalesced = tile{Label: "Coalescing", Value: "–", Note: "the workers could not say"}

@@ -11,7 +11,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// well is a system in which nothing is wrong.
+// well returns the snapshot of a healthy system.
 func well() health.Snapshot {
 	settings := health.Settings{FlushInterval: 1000, SweepInterval: 5000, MaxDirty: 1_000_000}
 	process := func(role string) health.Heartbeat {
@@ -27,7 +27,7 @@ func well() health.Snapshot {
 	}
 }
 
-func TestALineHasAGapWhereThereAreNoSamples(t *testing.T) {
+func TestLineHasAGapForMissingSamples(t *testing.T) {
 	t.Parallel()
 	c := health.Snapshot{Sample: health.Sample{At: 1_000_000}, History: []health.Sample{
 		{At: 990_000, LagP50: 50}, {At: 991_000, LagP50: 100}, {At: 992_000, LagP50: -1}, {At: 1_000_000, LagP50: 0},
@@ -42,7 +42,7 @@ func TestCeilingIsRound(t *testing.T) {
 	}
 }
 
-// summary is what /shards says of the given frame.
+// summary returns the summary on /shards of the frame.
 func summary(t *testing.T, f *frame) string {
 	t.Helper()
 	p := &shardsPage{page: newPage(&shared{}, "/shards", "Shards", "shards.html")}
@@ -51,7 +51,7 @@ func summary(t *testing.T, f *frame) string {
 	return text
 }
 
-// sharded is a frame with so many dirty keys in each shard.
+// sharded returns a frame with these numbers of dirty keys in its shards.
 func sharded(dead int64, dirty ...int64) *frame {
 	f := &frame{Snapshot: well()}
 	f.Dirty, f.Dead = 0, dead
@@ -64,13 +64,13 @@ func sharded(dead int64, dirty ...int64) *frame {
 	return f
 }
 
-func TestTheSummaryOfShardsDoesNotForgetDeadLetters(t *testing.T) {
+func TestSummaryOfShardsCountsDeadLetters(t *testing.T) {
 	t.Parallel()
 	require.Contains(t, summary(t, sharded(0, 0, 0)), "Postgres has everything.")
 	require.Contains(t, summary(t, sharded(1, 0, 0)), "Postgres has everything but 1 dead letter.")
 }
 
-func TestAShardThatDoesNotAnswerIsNotShownAsEmpty(t *testing.T) {
+func TestShardThatDoesNotAnswerIsNotShownAsEmpty(t *testing.T) {
 	t.Parallel()
 	f := sharded(0, 0, 5)
 	f.Shards[0].Unknown, f.Away = true, 1
@@ -87,7 +87,7 @@ func TestAShardThatDoesNotAnswerIsNotShownAsEmpty(t *testing.T) {
 	require.Equal(t, "without 1 shard that does not answer", tiles(c, c.Fleet())[3].Note)
 }
 
-func TestWhatNobodyCouldSayIsNotKnown(t *testing.T) {
+func TestNumbersThatNoProcessReportedAreUnknown(t *testing.T) {
 	t.Parallel()
 	c := well()
 	c.Away, c.Unread, c.Processes = 21, true, nil
@@ -101,19 +101,19 @@ func TestWhatNobodyCouldSayIsNotKnown(t *testing.T) {
 			require.Equal(t, tile{Label: shown.Label, Value: "–", Note: "the workers could not say"}, shown)
 		}
 	}
-	require.Equal(t, [][2]string{{"For", "–"}, {"Reached by", "–"}, {"Rows taken", "–"}}, postgresFacts(c, f).Pairs)
+	require.Equal(t, [][2]string{{"For", "–"}, {"Reached by", "–"}, {"Rows written", "–"}}, postgresFacts(c, f).Pairs)
 	require.Equal(t, [][2]string{{"Last one sent", "–"}, {"Every", "–"}, {"Flush interval", "–"}}, sweepFacts(c, f).Pairs)
 	c = well()
 	require.Equal(t, [][2]string{{"Last one sent", "2.0 s ago"}, {"Every", "5.0 s"}, {"Flush interval", "1.0 s"}}, sweepFacts(c, c.Fleet()).Pairs)
 }
 
-func TestTheTileOfDirtyKeysSaysThatTheLimitIsForDeadLettersToo(t *testing.T) {
+func TestLimitOfDirtyKeysIncludesDeadLetters(t *testing.T) {
 	t.Parallel()
 	c := well()
-	require.Equal(t, "of 1,000,000 that may be, dead letters included", tiles(c, c.Fleet())[3].Note)
+	require.Equal(t, "limit 1,000,000, dead letters included", tiles(c, c.Fleet())[3].Note)
 }
 
-func TestALagBeyondTheLastBoundIsNotSaidToBeExact(t *testing.T) {
+func TestLagBeyondTheLastBucketIsShownAsMore(t *testing.T) {
 	t.Parallel()
 	lag := func(p50, p99 int64) tile {
 		c := well()
@@ -125,14 +125,14 @@ func TestALagBeyondTheLastBoundIsNotSaidToBeExact(t *testing.T) {
 	require.Equal(t, "over 30 min", lag(1_800_000, 1_800_000).Value)
 }
 
-func TestAShardStandsOutOnlyIfChanceDoesNotExplainIt(t *testing.T) {
+func TestShardStandsOutOnlyBeyondRandomVariation(t *testing.T) {
 	t.Parallel()
 	require.Contains(t, summary(t, sharded(0, 1, 2, 9, 0)), "None stands out.")
 	require.Contains(t, summary(t, sharded(0, 100, 220, 100, 100)), "None stands out.")
 	require.Contains(t, summary(t, sharded(0, 100, 500, 100, 100)), "shard 01 has the most.")
 }
 
-// waiting is a frame with 64 shards, the first of which have one key each that has waited for so long.
+// waiting returns a frame with 64 shards. Each of the first ones has one dirty key of the given age.
 func waiting(ages ...time.Duration) *frame {
 	dirty := make([]int64, 64)
 	for i := range ages {
@@ -145,7 +145,7 @@ func waiting(ages ...time.Duration) *frame {
 	return f
 }
 
-func TestAKeyThatWaitsForItsFlushIsNotStuck(t *testing.T) {
+func TestKeyThatWaitsForItsFlushIsNotStuck(t *testing.T) {
 	t.Parallel()
 	f := waiting(2*time.Second, 20*time.Second, 15*time.Second)
 	f.Processes[3].Settings.FlushInterval = 30_000
@@ -154,7 +154,7 @@ func TestAKeyThatWaitsForItsFlushIsNotStuck(t *testing.T) {
 	require.Contains(t, summary(t, f), "shard 01 has waited longest, for 41 s.")
 }
 
-func TestTheShardsWithoutKeysAreNoMeasureWhereNothingIsFlushed(t *testing.T) {
+func TestEmptyShardsAreComparedOnlyWhileWorkersFlush(t *testing.T) {
 	t.Parallel()
 	const stuck = "shard 01 has waited longest, for 5 min."
 	for what, stop := range map[string]func(f *frame){
@@ -172,7 +172,7 @@ func TestTheShardsWithoutKeysAreNoMeasureWhereNothingIsFlushed(t *testing.T) {
 	}
 }
 
-func TestAShardThatDoesNotAnswerHasALookOfItsOwn(t *testing.T) {
+func TestShardThatDoesNotAnswerIsMarked(t *testing.T) {
 	t.Parallel()
 	f := sharded(0, 0, 5)
 	f.Shards[0].Unknown, f.Away = true, 1
@@ -183,5 +183,5 @@ func TestAShardThatDoesNotAnswerHasALookOfItsOwn(t *testing.T) {
 	require.Contains(t, heat, `<li class="cell heat-1" title="Shard 01: 5 dirty keys`)
 	page, err := p.part("content", view{Data: p.data(f)})
 	require.NoError(t, err)
-	require.Contains(t, page, `<span class="cell away">no answer</span>`, "which the key explains")
+	require.Contains(t, page, `<span class="cell away">no answer</span>`, "the legend explains it")
 }

@@ -13,12 +13,12 @@ import (
 	"github.com/afterwrite/afterwrite/dashboard/auth"
 )
 
-// pageFiles are the pages, which define "content", and the templates that they share.
+// pageFiles are the pages, each of which defines "content", and the shared templates.
 //
 //go:embed pages
 var pageFiles embed.FS
 
-// staticFiles are what pages load, as /static/style.css. There is no build step.
+// staticFiles are served under /static/. There is no build step.
 //
 //go:embed static
 var staticFiles embed.FS
@@ -30,7 +30,7 @@ type link struct {
 	Current bool
 }
 
-// navigation has the pages that every page links to, in order. To add a page: a file in pages/ that defines "content", a line here,
+// navigation lists the pages that every page links to, in order. To add a page, add a file in pages/ that defines "content", a line here,
 // and a route in New whose handler calls render.
 var navigation = []link{
 	{Path: "/", Label: "Overview"},
@@ -41,15 +41,15 @@ var navigation = []link{
 	{Path: asynqPath, Label: "Queues"},
 }
 
-// page is one of our own pages.
+// page is a page of the dashboard.
 type page struct {
-	path     string // as in navigation
+	path     string // path of its link in navigation
 	title    string
 	template *template.Template
 	shared   *shared
 }
 
-// shared is what all pages need.
+// shared has the values that all pages need.
 type shared struct {
 	version string
 	log     *slog.Logger
@@ -60,7 +60,7 @@ type view struct {
 	Title      string
 	Navigation []link
 	Version    string
-	Visitor    auth.Identity // without a role it is nobody, who sees no navigation
+	Visitor    auth.Identity // without a role, the page has no navigation
 	Data       any
 }
 
@@ -73,7 +73,7 @@ func newPage(s *shared, path, title, file string) *page {
 	}
 }
 
-// render answers with the page. If a template fails, it answers 500 instead of half a page.
+// render answers with the page, or with 500 if a template fails.
 func (p *page) render(w http.ResponseWriter, r *http.Request, status int, data any) {
 	v := view{Title: p.title, Version: p.shared.version, Visitor: auth.Of(r), Data: data}
 	if v.Visitor.Role != "" {
@@ -84,14 +84,14 @@ func (p *page) render(w http.ResponseWriter, r *http.Request, status int, data a
 	}
 	var body bytes.Buffer
 	if err := p.template.ExecuteTemplate(&body, "layout", v); err != nil {
-		p.shared.log.Error("a page cannot be rendered", "page", p.path, "error", err)
+		p.shared.log.Error("a page could not be rendered", "page", p.path, "error", err)
 		http.Error(w, "internal error: see the log of the dashboard process", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // the visitor has gone
+	_, _ = w.Write(body.Bytes()) // fails only if the visitor has disconnected
 }
 
 // part renders one of the page's templates, without the layout.
@@ -103,7 +103,7 @@ func (p *page) part(name string, data any) (string, error) {
 	return text.String(), nil
 }
 
-// authPages are the pages for visitors that are not let in.
+// authPages are the pages for requests that are not admitted.
 type authPages struct {
 	signIn, reject *page
 }

@@ -10,17 +10,17 @@ import (
 	"github.com/afterwrite/afterwrite/dashboard/auth"
 )
 
-// ownPolicy is the Content-Security-Policy (W3C CSP Level 3) of our own pages. They load from, ask and send to this server only, and
-// have no inline script or style.
+// ownPolicy is the Content-Security-Policy (W3C CSP Level 3) of the dashboard's pages. They use this server only, and have no inline
+// script or style.
 const ownPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'" +
 	"; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
-// inlineScript finds the inline scripts of a page.
+// inlineScript matches the inline scripts of a page.
 var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
 
-// monitorPolicy is the strictest policy under which Asynqmon's page works: its own scripts, and inline scripts by their hashes. Its
-// scripts write styles (Material UI), so styles have no hashes. Fonts from fonts.googleapis.com are refused: no third party is to
-// learn that an operator has the page open, and it works without them.
+// monitorPolicy returns the strictest policy under which Asynqmon's page works: its own scripts, and inline scripts by their hashes. Its
+// scripts write styles (Material UI), so styles have no hashes. Fonts from fonts.googleapis.com are refused: the page works without them,
+// and no third party learns that an operator has opened it.
 func monitorPolicy(page []byte) (string, error) {
 	matches := inlineScript.FindAllSubmatch(page, -1)
 	scripts := make([]string, 0, len(matches)+1)
@@ -37,7 +37,7 @@ func monitorPolicy(page []byte) (string, error) {
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", nil
 }
 
-// withPolicy sets the headers that restrict what a browser does with an answer.
+// withPolicy sets the headers that restrict what browsers do with an answer.
 func withPolicy(policy string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -51,7 +51,7 @@ func withPolicy(policy string, next http.Handler) http.Handler {
 	})
 }
 
-// sameOrigin refuses what would change something and comes from another site's page.
+// sameOrigin rejects changes from another site's page.
 func sameOrigin(pages auth.Pages, next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -24,15 +24,15 @@ type shardsData struct {
 	Shards []shardRow
 	Dirty  int64
 	Dead   int64
-	Even   float64 // dirty keys of a shard if all had the same
-	Failed bool
-	Away   int64 // shards that do not answer
-	Live   string
+	Even   float64 // mean number of dirty keys in a shard
+	Failed bool    // Redis does not answer
+	Away   int64   // number of shards that do not answer
+	Live   string  // the page's name for live.js
 	At     string
 	Out    []outlier
 }
 
-// outlier is a shard that stands out, and why.
+// outlier is a shard that stands out, with the reason.
 type outlier struct{ Name, Why string }
 
 // shardRow is one shard.
@@ -40,7 +40,7 @@ type shardRow struct {
 	cache.ShardBacklog
 
 	Name  string
-	Heat  int // 0, without dirty keys, to 5
+	Heat  int // 0 (no dirty keys) to 5
 	Title string
 }
 
@@ -74,18 +74,18 @@ func (*shardsPage) data(f *frame) any {
 	return d
 }
 
-// fullest returns the shard with the most keys, if it has far more than the others.
+// fullest returns the shard with the most dirty keys, if it has far more than the mean.
 func fullest(rows []shardRow, even float64) []outlier {
 	most := slices.MaxFunc(rows, func(x, y shardRow) int { return cmp.Compare(x.Dirty, y.Dirty) })
-	if float64(most.Dirty) <= 2*even+10 { // chance alone does as much
+	if float64(most.Dirty) <= 2*even+10 { // within random variation
 		return nil
 	}
 	return []outlier{{most.Name, "has the most"}}
 }
 
-// oldest returns the shard whose oldest key has waited longest, if that is much longer than in the other shards, and than a flush
-// explains: a few stuck keys show only by their age. Shards without dirty keys count as others only while workers flush. Otherwise
-// nobody wrote to them, and that does not make the rest stuck.
+// oldest returns the shard with the oldest dirty key, if that key is much older than in the other shards and older than a flush explains.
+// A few stuck keys are visible only by their age. Shards without dirty keys are compared only while workers flush: otherwise they are
+// empty because nobody writes to them.
 func oldest(rows []shardRow, s health.Snapshot) []outlier {
 	fleet, flushing := s.Fleet(), s.Flushes()
 	var ages []time.Duration
@@ -99,7 +99,7 @@ func oldest(rows []shardRow, s health.Snapshot) []outlier {
 	}
 	slices.Sort(ages)
 	first := slices.MaxFunc(rows, func(x, y shardRow) int { return cmp.Compare(x.Oldest, y.Oldest) })
-	if first.Oldest <= 2*ages[len(ages)/2]+fleet.Late() { // the median: several may be stuck
+	if first.Oldest <= 2*ages[len(ages)/2]+fleet.Late() { // the median, since several shards may be stuck
 		return nil
 	}
 	return []outlier{{first.Name, "has waited longest, for " + health.Age(first.Oldest)}}
@@ -108,7 +108,7 @@ func oldest(rows []shardRow, s health.Snapshot) []outlier {
 // parts implements livePage.
 func (*shardsPage) parts() []string { return []string{"summary", "heat", "rows", "at"} }
 
-// heat is the number of digits, up to five: each step is ten times as many keys.
+// heat returns the number of decimal digits, at most 5.
 func heat(dirty int64) int {
 	steps := 0
 	for n := dirty; n > 0 && steps < 5; n /= 10 {

@@ -8,7 +8,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/health"
 )
 
-// watch takes a sample each second, whether anybody looks or not, and keeps the last frame for all viewers.
+// watch takes a sample each second, even without viewers, and keeps the last frame for all viewers.
 type watch struct {
 	monitor *health.Monitor
 
@@ -17,12 +17,12 @@ type watch struct {
 	next    chan struct{} // closed when there is a newer frame
 }
 
-// frame is what all viewers see in one second. It does not change.
+// frame is the snapshot of one second, shared by all viewers. The snapshot is immutable.
 type frame struct {
 	health.Snapshot
 
 	mu    sync.Mutex
-	parts map[string][]byte // by page: what live viewers get, rendered for the first who asks
+	parts map[string][]byte // by page: the parts for live viewers, rendered for the first one
 }
 
 func newWatch(monitor *health.Monitor) *watch {
@@ -31,15 +31,14 @@ func newWatch(monitor *health.Monitor) *watch {
 	}
 }
 
-// latest returns the last frame, and a channel that is closed when there is a newer one. It does not block, so a slow viewer misses
-// frames, and delays nobody.
+// latest returns the last frame, and a channel that is closed when there is a newer one. It does not block. A slow viewer misses frames.
 func (w *watch) latest() (*frame, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.current, w.next
 }
 
-// first returns the last frame. While the process starts it waits for the first one, for at most a second.
+// first returns the last frame. If there is none yet, it waits up to a second for it.
 func (w *watch) first(ctx context.Context) *frame {
 	f, next := w.latest()
 	if !f.Starting {
