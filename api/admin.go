@@ -17,13 +17,13 @@ import (
 
 // Admin configures the paths under /v1/admin, for operators.
 type Admin struct {
-	// Token must be sent as Authorization: Bearer. If it is empty, there are no such paths.
+	// Token is the secret that requests send as Authorization: Bearer. If it is empty, the paths answer 404.
 	Token string
 	// Operator carries out the requests.
 	Operator *operate.Service
 }
 
-// Codes of the admin routes only.
+// Codes that only this package uses.
 const (
 	codeUnauthorized counter.Code = "unauthorized"
 	codeInvalidQuery counter.Code = "invalid_query"
@@ -32,21 +32,21 @@ const (
 const (
 	// maxAdmins bounds the concurrent admin requests: each may read the dead hash of every shard.
 	maxAdmins = 4
-	// adminTimeout bounds each of them. It is less than the server's write timeout.
+	// adminTimeout bounds each admin request. It is less than the server's write timeout.
 	adminTimeout = 30 * time.Second
 )
 
-// admin is the admin routes.
+// admin serves the admin routes.
 type admin struct {
 	*server
 
-	token    [sha256.Size]byte
+	token    [sha256.Size]byte // the token's hash
 	operator *operate.Service
 	slots    chan struct{} // one element for each request in progress
-	timeout  time.Duration // of each
+	timeout  time.Duration // of each request
 }
 
-// adminRoutes adds the routes to e if there is a token.
+// adminRoutes adds the admin routes to e if there is a token.
 func (s *server) adminRoutes(e *echo.Echo) {
 	if s.Admin.Token == "" {
 		return
@@ -67,13 +67,13 @@ func (a *admin) guard(next func(ctx context.Context, c echo.Context) error) echo
 	return func(c echo.Context) error {
 		if !a.authorized(c.Request().Header) {
 			c.Response().Header().Set(echo.HeaderWWWAuthenticate, `Bearer realm="afterwrite"`)
-			return &counter.Error{Code: codeUnauthorized, Detail: "it takes Authorization: Bearer and the admin token"}
+			return &counter.Error{Code: codeUnauthorized, Detail: "send Authorization: Bearer with the admin token, once"}
 		}
 		select {
 		case a.slots <- struct{}{}:
 			defer func() { <-a.slots }()
 		default:
-			return noRoom("too many admin requests are in progress; nothing was done")
+			return overloaded("too many admin requests are in progress; nothing was done")
 		}
 		ctx, cancel := context.WithTimeout(c.Request().Context(), a.timeout)
 		defer cancel()
@@ -81,7 +81,8 @@ func (a *admin) guard(next func(ctx context.Context, c echo.Context) error) echo
 	}
 }
 
-// authorized compares hashes, so that its duration reveals neither the token nor its length.
+// authorized reports whether the request has the token. It compares hashes, so that its duration reveals neither the token nor
+// the token's length.
 func (a *admin) authorized(h http.Header) bool {
 	given := h[echo.HeaderAuthorization]
 	if len(given) != 1 {
@@ -96,7 +97,7 @@ func (a *admin) authorized(h http.Header) bool {
 func answerJSON(c echo.Context, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
-		return err //nolint:wrapcheck // v cannot be encoded: a bug, which is logged as one
+		return err //nolint:wrapcheck // a bug, which is logged as internal
 	}
 	write(c, http.StatusOK, jsonType, text)
 	return nil

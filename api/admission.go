@@ -13,20 +13,21 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Bounds on the batches that are being received. A batch that has received little data holds little memory, and there may be
-// many; a large one needs one of a few slots. So clients that send nothing cannot take the few slots, and memory is bounded:
-// about 0.1 MB for each small batch, and for each large one 4 MB, or three times a body that is one long string.
+// Bounds on the bodies of batches and flushes that are being received. A body of which little has arrived holds little memory,
+// so there may be many. Beyond largeBodyBytes a body needs one of a few slots. So clients that send nothing cannot use up the
+// few slots, and memory is bounded: about 0.1 MB for a small body, 4 MB for a large one, and up to about four times the size
+// of a body that is one long string.
 const (
-	maxSmallBatches  = 1024
-	maxLargeBatches  = 64
-	largeBatchBytes  = 16 << 10
-	batchGrace       = 500 * time.Millisecond // for each body, however little of it has arrived
-	batchBytesPerSec = 1 << 20                // past that: a batch of 8 MiB is not slow before 8.5 s
-	expulsionTimeout = time.Second            // the expelled batch has only to wake up
+	maxSmallBodies   = 1024
+	maxLargeBodies   = 64
+	largeBodyBytes   = 16 << 10
+	bodyGrace        = 500 * time.Millisecond // the time that every body has
+	bodyBytesPerSec  = 1 << 20                // adds to the grace: a body of 8 MiB is slow after 8.5 s
+	expulsionTimeout = time.Second            // the expelled request needs only to wake up
 )
 
-// admission admits the bodies of batches. A slow body is welcome while there are free slots. When there is none, the slowest
-// one is expelled: its read fails, and it is answered 503.
+// admission admits the bodies of batches and flushes. A slow body is accepted while there are free slots. When there is none,
+// the slowest body is expelled: its read fails, and its request is answered 503.
 type admission struct {
 	small, large *limiter
 }
@@ -38,7 +39,7 @@ func newAdmission(small, large int, grace time.Duration) *admission {
 // arrival is a body that is being received.
 type arrival struct {
 	admission *admission
-	slot      *limiter // whose slot it holds
+	limiter   *limiter // it holds a slot of this limiter
 	began     time.Time
 	received  atomic.Int64 // bytes
 	expelled  atomic.Bool
@@ -49,48 +50,48 @@ type arrival struct {
 func (a *admission) admit(c echo.Context) (*arrival, error) {
 	w := http.NewResponseController(c.Response().Writer)
 	body := &arrival{
-		admission: a, slot: a.small, began: time.Now(),
+		admission: a, limiter: a.small, began: time.Now(),
 		cutOff: func() { _ = w.SetReadDeadline(time.Unix(1, 0)) }, // net/http's own connections support it
 	}
 	if !a.small.acquire(body) {
-		return nil, noRoom("too many batches are being received; nothing was applied")
+		return nil, overloaded("too many batches or flushes are being received; nothing was applied")
 	}
 	return body, nil
 }
 
-// receive counts n more bytes. It blocks while another body is expelled, a second at most.
+// receive counts n more bytes. It blocks for up to a second while another body is expelled.
 func (b *arrival) receive(n int) error {
-	if b.received.Add(int64(n)) <= largeBatchBytes || b.slot == b.admission.large {
+	if b.received.Add(int64(n)) <= largeBodyBytes || b.limiter == b.admission.large {
 		return nil
 	}
 	if !b.admission.large.acquire(b) {
-		return noRoom("too many large batches are being received; nothing was applied")
+		return overloaded("too many large batches or flushes are being received; nothing was applied")
 	}
-	b.slot.release(b)
-	b.slot = b.admission.large
+	b.limiter.release(b)
+	b.limiter = b.admission.large
 	return nil
 }
 
-// end releases the slot. It returns an error for a body that was expelled, even if all of it has arrived: its connection
-// is of no more use.
+// end releases the slot. It returns an error if the body was expelled, even if all of it has arrived: its connection cannot
+// be used any more.
 func (b *arrival) end() error {
-	b.slot.release(b)
+	b.limiter.release(b)
 	if b.expelled.Load() {
-		return noRoom("the body came too slowly while many others were waiting; nothing was applied")
+		return overloaded("the body arrived too slowly while others were waiting; nothing was applied")
 	}
 	return nil
 }
 
-// behind is how much longer the body has taken than it may.
+// behind returns how long the body is past the time allowed for what has arrived.
 func (b *arrival) behind(now time.Time, grace time.Duration) time.Duration {
-	return now.Sub(b.began) - grace - time.Duration(b.received.Load())*time.Second/batchBytesPerSec
+	return now.Sub(b.began) - grace - time.Duration(b.received.Load())*time.Second/bodyBytesPerSec
 }
 
-func noRoom(detail string) error {
+func overloaded(detail string) error {
 	return &counter.Error{Code: counter.CodeOverloaded, RetryAfter: time.Second, Detail: detail}
 }
 
-// limiter has a number of slots, and knows who holds them.
+// limiter has a number of slots, and a set of the bodies that hold them.
 type limiter struct {
 	slots *semaphore.Weighted
 	grace time.Duration
@@ -103,8 +104,8 @@ func newLimiter(slots int, grace time.Duration) *limiter {
 	return &limiter{slots: semaphore.NewWeighted(int64(slots)), grace: grace, holders: make(map[*arrival]struct{}, slots)}
 }
 
-// acquire takes a slot for the body. If there is none it expels the slowest holder, and waits for a slot. It returns false
-// if nobody is slow, or after expulsionTimeout.
+// acquire takes a slot for the body. If none is free, it expels the slowest body and waits for a slot. It returns false if no
+// body is slow, or after expulsionTimeout.
 func (l *limiter) acquire(b *arrival) bool {
 	if !l.slots.TryAcquire(1) {
 		if !l.expelSlowest(time.Now()) {
@@ -122,7 +123,7 @@ func (l *limiter) acquire(b *arrival) bool {
 	return true
 }
 
-// expelSlowest expels the body that is furthest behind. It returns false if none is.
+// expelSlowest expels the body that is furthest behind. It returns false if none is behind.
 func (l *limiter) expelSlowest(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

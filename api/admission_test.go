@@ -17,23 +17,24 @@ import (
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// narrow serves with room for few batches.
-func narrow(t *testing.T, service api.Counters, small, large int, grace time.Duration) (b *bundle, inside func() api.Inside) {
+// serveSlots starts a server with these numbers of slots. held returns the slots in use.
+func serveSlots(t *testing.T, service api.Counters, small, large int, grace time.Duration) (b *bundle, held func() api.Held) {
 	t.Helper()
-	handler, inside := api.NewNarrow(service, small, large, grace)
-	return &bundle{addr: start(t, handler)}, inside
+	handler, held := api.NewWithSlots(service, api.Options{}, small, large, grace)
+	return &bundle{addr: start(t, handler)}, held
 }
 
-// tiny is a batch that would be applied, large one that needs one of the few places.
+// tiny is a batch that needs a small slot only. large is the same batch, padded so that it needs a large slot.
 var (
 	tiny  = operations(`{"op":"delete","key":"a"}`)
-	large = operations(`{"op":"delete","key":"a"}`) + strings.Repeat(" ", 20<<10)
+	large = tiny + strings.Repeat(" ", 20<<10)
 )
 
-// slowClient is in the middle of sending a batch.
+// slowClient has sent a part of a request.
 type slowClient struct {
 	net.Conn
 
@@ -42,14 +43,14 @@ type slowClient struct {
 	rest    string // of the body
 }
 
-// slow begins to send a batch and returns when the server reads its body, of which it has sent nothing yet.
-func (b *bundle) slow(t *testing.T, body string) *slowClient {
+// startBatch sends the headers of a batch and returns when the server waits for the body.
+func (b *bundle) startBatch(t *testing.T, body string) *slowClient {
 	t.Helper()
-	return b.slowTo(t, batch, body)
+	return b.startRequest(t, batch, body)
 }
 
-// slowTo is slow for another path.
-func (b *bundle) slowTo(t *testing.T, target, body string, headers ...string) *slowClient {
+// startRequest is startBatch for any path.
+func (b *bundle) startRequest(t *testing.T, target, body string, headers ...string) *slowClient {
 	t.Helper()
 	headers = append(headers, "Expect: 100-continue")
 	c := &slowClient{Conn: b.dial(t), rest: body, request: requestText(http.MethodPost, target, body, headers...)}
@@ -60,19 +61,19 @@ func (b *bundle) slowTo(t *testing.T, target, body string, headers ...string) *s
 	for _, want := range []string{"HTTP/1.1 100 Continue\r\n", "\r\n"} {
 		line, err := c.answers.ReadString('\n')
 		require.NoError(t, err)
-		require.Equal(t, want, line, "it has begun to read the body")
+		require.Equal(t, want, line, "the server waits for the body")
 	}
 	return c
 }
 
-// send sends n more bytes of the body; an error is no surprise once the server has answered.
+// send sends n more bytes of the body. It may fail once the server has answered.
 func (c *slowClient) send(n int) error {
 	_, err := io.WriteString(c, c.rest[:n])
 	c.rest = c.rest[n:]
 	return err
 }
 
-// drip sends a byte every few milliseconds until stop is closed or the server has had enough.
+// drip sends a byte every few milliseconds until stop is closed or the server closes the connection.
 func (c *slowClient) drip(stop <-chan struct{}) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -93,8 +94,8 @@ func (c *slowClient) answer(t *testing.T) *answer {
 	return readAnswer(t, c.answers, c.request)
 }
 
-// TestSlowBatchesDoNotKeepFastOnesWaiting has 200 clients drip, of which half have sent enough to need one of the few places.
-func TestSlowBatchesDoNotKeepFastOnesWaiting(t *testing.T) {
+// 200 clients send one byte at a time. Half of them have sent enough to need a large slot.
+func TestSlowBatchesDoNotDelayFastOnes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	stop := make(chan struct{})
@@ -109,7 +110,7 @@ func TestSlowBatchesDoNotKeepFastOnesWaiting(t *testing.T) {
 	}()
 	var expelled atomic.Int64
 	for i := range 200 {
-		c := b.slow(t, large)
+		c := b.startBatch(t, large)
 		if i%2 == 0 {
 			require.NoError(t, c.send(len(large)-3000))
 			dripping.Go(func() {
@@ -134,8 +135,8 @@ func TestSlowBatchesDoNotKeepFastOnesWaiting(t *testing.T) {
 		longest = max(longest, time.Since(begun))
 		return a
 	}
-	require.Equal(t, http.StatusOK, fast(tiny).StatusCode, "at once: nothing that drips holds a slot that it needs")
-	localtest.Eventually(t, 10*time.Second, func() (bool, string) { // later every slow batch has used up its grace
+	require.Equal(t, http.StatusOK, fast(tiny).StatusCode, "there are free small slots")
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) { // until the slow batches have used up their grace
 		a := fast(large)
 		return a.StatusCode == http.StatusOK && expelled.Load() > 0 && time.Since(sent) > time.Second, a.text
 	})
@@ -145,14 +146,14 @@ func TestSlowBatchesDoNotKeepFastOnesWaiting(t *testing.T) {
 			require.Equal(t, http.StatusOK, a.StatusCode, "%d: %s after %s", i, a.text, longest)
 		}
 	}
-	require.Less(t, longest, 5*time.Second, "on a busy machine")
-	t.Logf("the longest of the fast batches took %s; %d slow ones made room", longest, expelled.Load())
+	require.Less(t, longest, 5*time.Second) // much more than needed, for a busy machine
+	t.Logf("the slowest of the fast batches took %s; %d slow batches were expelled", longest, expelled.Load())
 }
 
-func TestSlowestBatchMakesRoom(t *testing.T) {
+func TestSlowestBatchIsExpelled(t *testing.T) {
 	t.Parallel()
-	b, inside := narrow(t, always(counter.Result{}), 2, 1, time.Nanosecond)
-	first, second := b.slow(t, tiny), b.slow(t, tiny)
+	b, held := serveSlots(t, always(counter.Result{}), 2, 1, time.Nanosecond)
+	first, second := b.startBatch(t, tiny), b.startBatch(t, tiny)
 
 	require.Equal(t, http.StatusOK, b.send(t, http.MethodPost, batch, tiny).StatusCode)
 
@@ -162,16 +163,16 @@ func TestSlowestBatchMakesRoom(t *testing.T) {
 	require.Contains(t, a.problem(t).Detail, "too slowly")
 	require.Equal(t, "1", a.Header.Get("Retry-After"))
 	_, err := first.answers.ReadByte()
-	require.ErrorIs(t, err, io.EOF, "the connection is of no more use")
+	require.ErrorIs(t, err, io.EOF, "the server closes the connection")
 	require.NoError(t, second.send(len(tiny)))
-	require.Equal(t, http.StatusOK, second.answer(t).StatusCode, "one was enough")
-	require.Zero(t, inside())
+	require.Equal(t, http.StatusOK, second.answer(t).StatusCode, "only one batch is expelled")
+	require.Zero(t, held())
 }
 
-func TestLargeBatchesMakeRoomForLargeOnes(t *testing.T) {
+func TestLargeBatchExpelsOnlyLargeBatches(t *testing.T) {
 	t.Parallel()
-	b, _ := narrow(t, always(counter.Result{}), 10, 1, time.Nanosecond)
-	waiting, stalled := b.slow(t, tiny), b.slow(t, large)
+	b, _ := serveSlots(t, always(counter.Result{}), 10, 1, time.Nanosecond)
+	waiting, stalled := b.startBatch(t, tiny), b.startBatch(t, large)
 	require.NoError(t, stalled.send(len(large)-1))
 	answered := make(chan struct{})
 	go func() {
@@ -180,56 +181,82 @@ func TestLargeBatchesMakeRoomForLargeOnes(t *testing.T) {
 	}()
 
 	localtest.Eventually(t, patience, func() (bool, string) {
-		fast := b.send(t, http.MethodPost, batch, large).StatusCode // 503: the stalled one has just come to need its place
+		fast := b.send(t, http.MethodPost, batch, large).StatusCode // 503 while no large batch has used up its grace
 		select {
 		case <-answered:
 			return fast == http.StatusOK, http.StatusText(fast)
 		default:
-			return false, "it was not told to make room"
+			return false, "the stalled batch was not expelled"
 		}
 	})
 
 	require.Contains(t, stalled.answer(t).problem(t).Detail, "too slowly")
 	require.NoError(t, waiting.send(len(tiny)))
-	require.Equal(t, http.StatusOK, waiting.answer(t).StatusCode, "it was in nobody's way")
+	require.Equal(t, http.StatusOK, waiting.answer(t).StatusCode, "small batches are not expelled for a large slot")
 }
 
 func TestTooManyBatchesAtOnceAreRefused(t *testing.T) {
 	t.Parallel()
-	b, inside := narrow(t, always(counter.Result{}), 2, 1, time.Hour) // nobody is slow
-	first := b.slow(t, large)
+	b, held := serveSlots(t, always(counter.Result{}), 2, 1, time.Hour) // no batch is slow
+	first := b.startBatch(t, large)
 	require.NoError(t, first.send(len(large)-1))
 	localtest.Eventually(t, patience, func() (bool, string) {
-		return inside().Large == 1, "the first has not the only place for a large one"
+		return held().Large == 1, "the first batch does not hold the large slot yet"
 	})
-	refused := b.slow(t, large)
+	refused := b.startBatch(t, large)
 	require.NoError(t, refused.send(len(large)))
 	a := refused.answer(t)
 	require.Equal(t, "overloaded", a.problem(t).Code)
-	require.Contains(t, a.problem(t).Detail, "large batches")
+	require.Contains(t, a.problem(t).Detail, "too many large batches")
 	require.Equal(t, "1", a.Header.Get("Retry-After"))
 
-	second, third := b.slow(t, tiny), b.slow(t, tiny)
+	second, third := b.startBatch(t, tiny), b.startBatch(t, tiny)
 	a = b.send(t, http.MethodPost, batch, tiny)
 	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
 	require.Equal(t, "overloaded", a.problem(t).Code)
 	require.Contains(t, a.problem(t).Detail, "too many batches")
-	require.Equal(t, http.StatusNoContent, b.send(t, http.MethodDelete, "/v1/counters/a", "").StatusCode, "others go on")
+	require.Equal(t, http.StatusNoContent, b.send(t, http.MethodDelete, "/v1/counters/a", "").StatusCode, "other requests need no slot")
 	require.NoError(t, first.send(1))
 	require.Equal(t, http.StatusOK, first.answer(t).StatusCode)
 	for _, c := range []*slowClient{second, third} {
 		require.NoError(t, c.send(len(tiny)))
 		require.Equal(t, http.StatusOK, c.answer(t).StatusCode)
 	}
-	require.Zero(t, inside())
+	require.Zero(t, held())
 }
 
-// TestBatchesThatMakeRoomAreNotApplied has many clients fight for few places: what is answered 200 is applied, the rest not.
-func TestBatchesThatMakeRoomAreNotApplied(t *testing.T) {
+func TestFlushBodiesNeedAdmission(t *testing.T) {
+	t.Parallel()
+	flush := flusher(func(_ context.Context, keys []counter.Key, _ time.Duration) (operate.Left, error) {
+		return operate.Left{Dirty: int64(len(keys))}, nil
+	})
+	handler, held := api.NewWithSlots(always(counter.Result{}), api.Options{Flusher: flush}, 1, 1, time.Hour) // no body is slow
+	b := &bundle{addr: start(t, handler)}
+	list := strings.Repeat(`"`+longestKey+`",`, operate.MaxFlushKeys)
+	body := `{"keys":[` + list[:len(list)-1] + `]}`
+	require.Greater(t, len(body), api.MaxBodyBytes)
+	first := b.startRequest(t, "/v1/flush", body)
+
+	a := b.send(t, http.MethodPost, "/v1/flush", `{"keys":["a"]}`)
+	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
+	require.Equal(t, "overloaded", a.problem(t).Code)
+	require.Contains(t, a.problem(t).Detail, "too many batches or flushes")
+	require.Equal(t, http.StatusServiceUnavailable, b.send(t, http.MethodPost, batch, tiny).StatusCode, "they share the slots")
+	require.Equal(t, http.StatusOK, b.send(t, http.MethodPost, "/v1/flush", "").StatusCode, "no body needs no slot")
+
+	require.NoError(t, first.send(len(body)))
+	a = first.answer(t)
+	require.Equal(t, http.StatusAccepted, a.StatusCode)
+	require.JSONEq(t, `{"dirty":10000,"retrying":0,"dead":0}`, a.text)
+	require.Zero(t, held())
+}
+
+// Many clients compete for few slots. Exactly the batches that get 200 are applied.
+func TestExpelledBatchesAreNotApplied(t *testing.T) {
 	t.Parallel()
 	var applied, accepted, refused atomic.Int64
-	b, inside := narrow(t, counters(func(ctx context.Context, ops []counter.Operation, _ writepath.Options) []counter.Result {
-		require.NoError(t, ctx.Err(), "a request that goes on has a connection that works")
+	b, held := serveSlots(t, counters(func(ctx context.Context, ops []counter.Operation, _ writepath.Options) []counter.Result {
+		require.NoError(t, ctx.Err(), "an admitted request must not be canceled")
 		applied.Add(1)
 		return make([]counter.Result, len(ops))
 	}), 3, 2, time.Microsecond)
@@ -249,7 +276,7 @@ func TestBatchesThatMakeRoomAreNotApplied(t *testing.T) {
 				r, err := client.Post("http://"+b.addr+batch, "application/json", read)
 				_ = read.Close()
 				if err != nil {
-					refused.Add(1) // the server closed the connection while the body was on its way
+					refused.Add(1) // the server closed the connection before it had the whole body
 					continue
 				}
 				_, _ = io.Copy(io.Discard, r.Body)
@@ -266,7 +293,7 @@ func TestBatchesThatMakeRoomAreNotApplied(t *testing.T) {
 
 	require.Equal(t, accepted.Load(), applied.Load())
 	require.Positive(t, accepted.Load())
-	require.Positive(t, refused.Load(), "else this has shown nothing")
-	require.Zero(t, inside())
+	require.Positive(t, refused.Load(), "without a refusal the test shows nothing")
+	require.Zero(t, held())
 	t.Logf("%d accepted, %d refused", accepted.Load(), refused.Load())
 }

@@ -1,22 +1,26 @@
 // Package api serves counters over HTTP. It decodes requests into counter operations, passes them to a Counters, and encodes the
-// results as JSON. It holds no counters of its own, and Echo's types stay in here.
+// results as JSON. It holds no counters of its own. Only this package uses Echo's types.
 //
 //	handler := api.New(service, api.Options{Logger: log, Metrics: registry, Health: health.Handlers()})
 //
-// # The way of a request
+// # The path of a request
+//
+// Each step is a file of this package:
 //
 //   - edge: assigns the request ID, recovers panics, decodes the key in the path exactly once and checks it.
-//   - admission: bounds the batches that are being received.
-//   - body, decode: media type, size, then strict JSON, read as tokens.
-//   - counters, batch: pass the operations to Counters, which in the program is package writepath. prefer: what the client
-//     waits for.
-//   - flush, admin, dead: what operators do (package operate); admin needs a token.
-//   - encode: the answer, appended to a pooled buffer. problem: every error, by one table from code to status.
+//   - observe: writes the log and the spans, if they are enabled.
+//   - prefer: reads the Prefer header, which says how long and for what the client waits.
+//   - admission: bounds the large bodies that are being received.
+//   - body, decode: check media type and size, then read strict JSON as tokens.
+//   - counters, batch: pass the operations to Counters, which is package writepath.
+//   - flush, admin, dead: pass the requests of operators to package operate. admin requires a token.
+//   - encode: appends the answer to a pooled buffer.
+//   - problem: turns every error into a problem document. One table maps codes to statuses.
 //
 // Errors are values of counter.Error. Detail is for the client; Err is only logged.
 //
-// openapi.yaml describes the API. It is embedded, served at /v1/openapi.yaml, and tested against this package: a route, a
-// status or a field that the document does not have fails the tests.
+// openapi.yaml describes the API. It is embedded and served at /v1/openapi.yaml. The tests fail for a route, a status or a
+// field that the document does not have.
 package api
 
 import (
@@ -34,7 +38,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// Counters carries out operations: a *writepath.Service.
+// Counters carries out operations. *writepath.Service implements it.
 type Counters interface {
 	// Do carries out 1 to MaxOperations operations in order and returns a result for each. Every Err is a *counter.Error.
 	Do(ctx context.Context, ops []counter.Operation, options writepath.Options) []counter.Result
@@ -42,19 +46,19 @@ type Counters interface {
 
 // Options are optional: the zero value works.
 type Options struct {
-	// Logger gets the errors that clients are not told. Nil: none are logged.
+	// Logger gets the log: failures, panics, what operators change and, at debug level, every request. Nil: no log.
 	Logger *slog.Logger
-	// Metrics gets the metrics of the api. Nil: a registry of its own.
+	// Metrics gets the metrics of the api. Nil: a new registry, which nothing reads.
 	Metrics prometheus.Registerer
-	// Health has the handlers of /healthz, /readyz and /metrics, by path. Nil: there are no such paths.
+	// Health has the handlers of /healthz, /readyz and /metrics, by path. Nil: these paths answer 404.
 	Health map[string]http.Handler
-	// Stopping reports that the process is about to stop, so that every answer closes its connection. Nil: never.
+	// Stopping reports whether the process is about to stop. Once it does, every answer closes its connection. Nil: never.
 	Stopping func() bool
-	// Flusher carries out POST /v1/flush. Nil: there is no such path.
+	// Flusher carries out POST /v1/flush. Nil: the path answers 404.
 	Flusher Flusher
-	// Ending is done when the process is told to stop: clients that wait for a flush are answered then. Nil: never.
-	Ending context.Context //nolint:containedctx // it is the process's, not a request's
-	// Admin configures the paths for operators. The zero value: there are none.
+	// Shutdown is canceled when the process is told to stop. Clients that wait for a flush are then answered. Nil: never.
+	Shutdown context.Context //nolint:containedctx // it is the process's, not a request's
+	// Admin configures the paths for operators. The zero value: these paths answer 404.
 	Admin Admin
 	// Tracing makes a span of each request. Nil: no spans, at no cost.
 	Tracing trace.TracerProvider
@@ -62,23 +66,23 @@ type Options struct {
 
 // Bounds of a request.
 const (
-	// MaxOperations in one batch: one call to Redis, some milliseconds there.
+	// MaxOperations is the limit for one batch. A batch is one call to Redis and keeps it busy for some milliseconds.
 	MaxOperations = 10_000
-	// MaxBodyBytes of a request on one counter, whose useful bodies are under 50 bytes.
+	// MaxBodyBytes is the limit for every body but that of a batch or a flush.
 	MaxBodyBytes = 1 << 20
-	// MaxBatchBodyBytes is enough for MaxOperations of the longest keys.
+	// MaxBatchBodyBytes is the limit for the body of a batch or a flush. It is enough for MaxOperations with the longest keys.
 	MaxBatchBodyBytes = 8 << 20
 )
 
-// server is what the handlers share.
+// server holds what the handlers share.
 type server struct {
 	Options
 
 	counters     Counters
 	failures     *failureLog
 	metrics      *metrics
-	batches      *admission
-	flushes      chan struct{} // one element for each in progress
+	admission    *admission
+	flushes      chan struct{} // one element for each flush in progress
 	adminTimeout time.Duration
 }
 
@@ -90,8 +94,8 @@ func openAPI(c echo.Context) error {
 	return c.Blob(http.StatusOK, "application/yaml", openAPIDocument)
 }
 
-// New returns the handler of every route. It panics when the registry already holds metrics of the same names, so call
-// it once for each registry.
+// New returns the handler of every route. It panics if the registry already holds metrics of the same names, so call it
+// only once with the same registry.
 func New(counters Counters, options Options) http.Handler {
 	return newServer(counters, options).router()
 }
@@ -106,22 +110,22 @@ func newServer(counters Counters, options Options) *server {
 	if options.Stopping == nil {
 		options.Stopping = func() bool { return false }
 	}
-	if options.Ending == nil {
-		options.Ending = context.Background()
+	if options.Shutdown == nil {
+		options.Shutdown = context.Background()
 	}
 	return &server{
 		Options:      options,
 		counters:     counters,
 		failures:     newFailureLog(options.Logger),
 		metrics:      newMetrics(options.Metrics),
-		batches:      newAdmission(maxSmallBatches, maxLargeBatches, batchGrace),
+		admission:    newAdmission(maxSmallBodies, maxLargeBodies, bodyGrace),
 		flushes:      make(chan struct{}, maxFlushes),
 		adminTimeout: adminTimeout,
 	}
 }
 
-// router returns an Echo with every route. It has no middleware but edge unless requests are observed, because Echo builds the
-// chain anew for each request.
+// router returns an Echo with every route. edge is its only middleware unless requests are logged or traced: Echo builds the
+// middleware chain for every request.
 func (s *server) router() *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = s.fail

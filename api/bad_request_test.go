@@ -11,17 +11,17 @@ import (
 	"github.com/afterwrite/afterwrite/api"
 )
 
-// badRequest is one that must change nothing. The targets are counters that exist.
+// badRequest is a request that must change nothing.
 type badRequest struct {
 	name, method, target, body string
 	headers                    []string
-	raw                        string // instead of all of them
+	raw                        string // the bytes of the request, instead of the fields above
 	status                     int
-	code                       string // "" when net/http itself answers, before any handler
-	detail                     string // part of it
+	code                       string // "" if net/http answers before any handler
+	detail                     string // a part of the detail
 }
 
-// request returns what goes over the wire.
+// request returns the bytes of the request.
 func (r badRequest) request() string {
 	if r.raw != "" {
 		return r.raw
@@ -41,7 +41,7 @@ var (
 	longestKey = strings.Repeat("k", 255)
 )
 
-// TestBadRequestsChangeNothing sends each on its own, and compares all that Redis and Postgres hold before and after it.
+// Everything in Redis and Postgres is compared before and after each request.
 func TestBadRequestsChangeNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -50,7 +50,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 	b.put(t, "smallest", "-9223372036854775808")
 	b.insertRow(t, "cold", 7, 3)
 	before := b.state(t)
-	require.Greater(t, len(before), 5, "three entries, their shards' epochs, a row")
+	require.Greater(t, len(before), 5, "there are three entries, the epochs of their shards, and a row")
 
 	cases := badRequests()
 	require.Greater(t, len(cases), 100)
@@ -72,22 +72,25 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 func badRequests() []badRequest {
 	var all []badRequest
 	for _, group := range [][]badRequest{
-		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(), badIDs(), badWaits(),
+		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(),
+		badIDs(), badWaits(),
 	} {
 		all = append(all, group...)
 	}
 	return all
 }
 
-// badIntegers are values of by and value that are no integers of 64 bits.
+// badIntegers returns requests with values of by and value that are not 64-bit integers.
 func badIntegers() []badRequest {
 	var all []badRequest
 	for given, detail := range map[string]string{
-		"1.0": `"1.0": it takes an integer`, "1.5": "without fraction", "1e2": `"1e2"`, "1E2": "exponent", "-0.0": "without fraction",
-		"9223372036854775808": "out of range: it takes -9223372036854775808 to", "-9223372036854775809": "out of range",
-		strings.Repeat("9", 1000): "out of range", "1e999": "exponent",
-		`"5"`: "is a string: it takes an integer", `""`: "is a string", "null": "is null", "true": "is a boolean", "false": "is a boolean",
-		"[5]": "is a list", `{"n":5}`: "is an object", "NaN": "not valid JSON", "Infinity": "not valid JSON", "0x10": "not valid JSON",
+		"1.0": `must be an integer without fraction or exponent, not "1.0"`, "1.5": "without fraction", "1e2": `"1e2"`, "1E2": "exponent",
+		"-0.0": "without fraction", "1e999": "exponent",
+		"9223372036854775808": "must be from -9223372036854775808 to 9223372036854775807", "-9223372036854775809": "must be from",
+		strings.Repeat("9", 1000): "must be from",
+		`"5"`:                     "must be an integer, not a string", `""`: "not a string",
+		"null": "not null", "true": "not a boolean", "false": "not a boolean",
+		"[5]": "not a list", `{"n":5}`: "not an object", "NaN": "not valid JSON", "Infinity": "not valid JSON", "0x10": "not valid JSON",
 		"05": "not valid JSON", "+5": "not valid JSON", "1_000": "not valid JSON", "5.": "not valid JSON", ".5": "not valid JSON",
 		"- 5": "not valid JSON",
 	} {
@@ -104,7 +107,7 @@ func badIntegers() []badRequest {
 	return all
 }
 
-// badJSON are bodies that are not the object they should be.
+// badJSON returns requests with invalid JSON or wrong fields.
 func badJSON() []badRequest {
 	long := strings.Repeat("x", 10_000)
 	invalid := []badRequest{
@@ -112,15 +115,15 @@ func badJSON() []badRequest {
 		{name: "white space only", body: " \r\n", detail: "ends too early"},
 		{name: "cut off", body: `{"by":5`, detail: "ends too early"},
 		{name: "cut off after the name", body: `{"by"`},
-		{name: "number", body: `5`, detail: "the body is a number: it takes an object"},
-		{name: "string", body: `"5"`, detail: "is a string"},
-		{name: "null", body: `null`, detail: "is null"},
-		{name: "boolean", body: `true`, detail: "is a boolean"},
-		{name: "list", body: `[{"by":5}]`, detail: "is a list"},
+		{name: "number", body: `5`, detail: "the body must be an object, not a number"},
+		{name: "string", body: `"5"`, detail: "not a string"},
+		{name: "null", body: `null`, detail: "not null"},
+		{name: "boolean", body: `true`, detail: "not a boolean"},
+		{name: "list", body: `[{"by":5}]`, detail: "not a list"},
 		{name: "twice", body: `{"by":5,"by":6}`, detail: "twice"},
 		{name: "twice, escaped", body: `{"by":5,"\u0062y":5}`, detail: "twice"},
 		{name: "trailing object", body: `{"by":5}{"by":6}`},
-		{name: "trailing number", body: `{"by":5} 1`, detail: "more after the end"},
+		{name: "trailing number", body: `{"by":5} 1`, detail: "data after"},
 		{name: "trailing bracket", body: `{"by":5}}`},
 		{name: "trailing garbage", body: `{"by":5} x`},
 		{name: "trailing NUL", body: "{\"by\":5}\x00"},
@@ -139,8 +142,8 @@ func badJSON() []badRequest {
 		{name: "deep", body: `{"by":` + strings.Repeat("[", 20_000)},
 		{name: "long and broken", body: `{"by":"` + long + `\x"}`},
 		{name: "form", body: `by=5`},
-		{name: "fewer bytes than announced in a chunk", headers: []string{isChunked}, body: "5\r\n{\"by\r\n0\r\n\r\n", detail: "did not arrive whole"},
-		{name: "broken chunks", headers: []string{isChunked}, body: "zz\r\n{}\r\n0\r\n\r\n", detail: "did not arrive whole"},
+		{name: "chunk shorter than announced", headers: []string{isChunked}, body: "5\r\n{\"by\r\n0\r\n\r\n", detail: "was incomplete"},
+		{name: "invalid chunks", headers: []string{isChunked}, body: "zz\r\n{}\r\n0\r\n\r\n", detail: "was incomplete"},
 	}
 	for i := range invalid {
 		c := &invalid[i]
@@ -260,7 +263,7 @@ func badMedia() []badRequest {
 }
 
 func tooLargeBodies() []badRequest {
-	announced := func(method, target string, n int) badRequest { // and never sent
+	announced := func(method, target string, n int) badRequest { // the body is never sent
 		return badRequest{
 			name: method + " announced", status: 413, code: "body_too_large",
 			raw: method + " " + target + " HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(n) + "\r\n\r\n",
@@ -283,87 +286,6 @@ func tooLargeBodies() []badRequest {
 	}
 }
 
-// good is an operation that would be applied if the rest of its batch let it.
-const good = `{"op":"set","key":"warm","value":5}`
-
-// badBatches are refused as a whole, although they hold a good operation.
-func badBatches() []badRequest {
-	all := []badRequest{
-		{name: "empty body", body: ""},
-		{name: "empty object", body: `{}`, detail: "empty or missing"},
-		{name: "no operations", body: operations(), detail: "empty or missing"},
-		{name: "operations null", body: `{"operations":null}`, detail: "operations is null: it takes a list"},
-		{name: "operations an object", body: `{"operations":` + good + `}`, detail: "is an object"},
-		{name: "bare list", body: `[` + good + `]`, detail: "is a list: it takes an object"},
-		{name: "operations twice", body: `{"operations":[` + good + `],"operations":[` + good + `]}`, detail: "twice"},
-		{name: "operation is null", body: operations(good, `null`), detail: "operations[1] is null: it takes an object"},
-		{name: "operation is a number", body: operations(good, `5`), detail: "operations[1] is a number"},
-		{name: "operation is a list", body: operations(good, `[]`), detail: "operations[1] is a list"},
-		{name: "field twice", body: operations(good, `{"op":"set","key":"a","key":"b","value":1}`), detail: "twice"},
-		{name: "cut off", body: `{"operations":[` + good},
-		{name: "cut off after the list", body: `{"operations":[` + good + `]`},
-		{name: "trailing comma", body: `{"operations":[` + good + `,]}`},
-		{name: "trailing data", body: operations(good) + `1`, detail: "more after the end"},
-		{name: "invalid UTF-8 in a key", body: operations(good, "{\"op\":\"delete\",\"key\":\"\xff\"}")},
-		{name: "lone surrogate in a key", body: operations(good, `{"op":"delete","key":"\ud83d"}`)},
-		{name: "syntax in an amount", body: operations(good, `{"op":"set","key":"a","value":01}`)},
-	}
-	for i := range all {
-		all[i].method, all[i].target, all[i].status, all[i].code = "POST", batch, 400, "invalid_body"
-	}
-	return append(all,
-		badRequest{
-			name: "unknown field", method: "POST", target: batch, body: `{"operations":[` + good + `],"atomic":true}`,
-			status: 400, code: "unknown_field", detail: `"atomic"`,
-		},
-		badRequest{
-			name: "unknown field of an operation", method: "POST", target: batch, body: operations(good, `{"op":"delete","key":"a","if":1}`),
-			status: 400, code: "unknown_field", detail: `operations[1] has an unknown field "if"`,
-		},
-		badRequest{
-			name: "too many operations", method: "POST", target: batch, status: 400, code: "too_many_operations", detail: "10000",
-			body: `{"operations":[` + strings.Repeat(good+",", api.MaxOperations) + good + `]}`,
-		},
-		badRequest{
-			name: "too many operations, and then nonsense", method: "POST", target: batch, status: 400, code: "too_many_operations",
-			body: `{"operations":[` + strings.Repeat(good+",", api.MaxOperations) + `nonsense`,
-		})
-}
-
-// badSingleBatches hold nothing but operations that fail with one code, which is the whole answer's.
-func badSingleBatches() []badRequest {
-	var all []badRequest
-	for operation, code := range map[string]string{
-		`{}`:                                                       "invalid_key",
-		`{"op":"set","value":5}`:                                   "invalid_key",
-		`{"op":"set","key":"","value":5}`:                          "invalid_key",
-		`{"op":"set","key":5,"value":5}`:                           "invalid_key",
-		`{"op":"set","key":null,"value":5}`:                        "invalid_key",
-		`{"op":"set","key":"a\u0000","value":5}`:                   "invalid_key",
-		`{"op":"set","key":"` + longestKey + `k","value":5}`:       "invalid_key",
-		`{"key":"warm","value":5}`:                                 "invalid_body",
-		`{"op":null,"key":"warm","value":5}`:                       "invalid_body",
-		`{"op":"Set","key":"warm","value":5}`:                      "invalid_body",
-		`{"op":"get","key":"warm"}`:                                "invalid_body",
-		`{"op":"set","key":"warm"}`:                                "invalid_body",
-		`{"op":"set","key":"warm","value":null}`:                   "invalid_body",
-		`{"op":"set","key":"warm","value":5.0}`:                    "invalid_body",
-		`{"op":"set","key":"warm","value":"5"}`:                    "invalid_body",
-		`{"op":"set","key":"warm","by":5}`:                         "invalid_body",
-		`{"op":"set","key":"warm","value":5,"by":5}`:               "invalid_body",
-		`{"op":"increment","key":"warm","by":null}`:                "invalid_body",
-		`{"op":"increment","key":"warm","by":9223372036854775808}`: "invalid_body",
-		`{"op":"increment","key":"warm","value":5}`:                "invalid_body",
-		`{"op":"delete","key":"warm","by":5}`:                      "invalid_body",
-		`{"op":"delete","key":"warm","value":5}`:                   "invalid_body",
-	} {
-		all = append(all, badRequest{
-			name: operation, method: "POST", target: batch, body: operations(operation, operation), status: 400, code: code,
-		})
-	}
-	return all
-}
-
 func overflows() []badRequest {
 	all := []badRequest{
 		{name: "up by one", target: "/v1/counters/largest/increment"},
@@ -377,39 +299,4 @@ func overflows() []badRequest {
 		all[i].method, all[i].status, all[i].code, all[i].detail = "POST", 409, "overflow", "64-bit"
 	}
 	return all
-}
-
-// operations makes the body of a batch.
-func operations(list ...string) string {
-	return `{"operations":[` + strings.Join(list, ",") + `]}`
-}
-
-func badIDs() []badRequest {
-	const code = "invalid_idempotency_key"
-	long := "Idempotency-Key: " + strings.Repeat("i", 129)
-	var all []badRequest
-	for name, headers := range map[string][]string{
-		"empty": {"Idempotency-Key:"}, "129 bytes": {long}, "not ASCII": {"Idempotency-Key: schl\u00fcssel"},
-		"a tab": {"Idempotency-Key: a\tb"}, "twice": {"Idempotency-Key: a", "Idempotency-Key: a"},
-	} {
-		all = append(all,
-			badRequest{name: name, method: "POST", target: increment, headers: headers, status: 400, code: code},
-			badRequest{name: name, method: "PUT", target: set, body: `{"value":1}`, headers: headers, status: 400, code: code},
-			badRequest{name: name, method: "DELETE", target: set, headers: headers, status: 400, code: code},
-			badRequest{name: name, method: "POST", target: batch, body: operations(good), headers: headers, status: 400, code: code},
-		)
-	}
-	for id, detail := range map[string]string{
-		`""`: "it is empty", `1`: "id is a number", `null`: "id is null", `"\u0000"`: "byte 0 is not printable",
-		`"` + strings.Repeat("i", 129) + `"`: "it has 129 bytes", `"a\u007f"`: "byte 1", `"\u00e9"`: "byte 0",
-	} {
-		all = append(all, badRequest{
-			name: id, method: "POST", target: batch, body: operations(`{"op":"increment","key":"warm","id":` + id + `}`),
-			status: 400, code: code, detail: detail,
-		})
-	}
-	return append(all, badRequest{
-		name: "id twice", method: "POST", target: batch, body: operations(`{"op":"increment","key":"warm","id":"a","id":"a"}`),
-		status: 400, code: "invalid_body", detail: "a field is there twice",
-	})
 }

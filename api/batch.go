@@ -10,7 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// batch carries out many operations in order, and answers with one result for each.
+// batch carries out many operations in order and answers with one result for each.
 func (s *server) batch(c echo.Context) error {
 	id, err := requestIdempotencyKey(c.Request().Header)
 	if err != nil {
@@ -30,12 +30,12 @@ func (s *server) batch(c echo.Context) error {
 	s.countFailures(c, results)
 
 	outcome := summarize(results)
-	sayReplayed(c, outcome.replayed)
+	setReplayed(c, outcome.replayed)
 	late := prefers.forPostgres() && outcome.late
 	switch {
-	case outcome.operations == len(results) && outcome.common != nil:
+	case outcome.failed == len(results) && outcome.common != nil:
 		writeProblem(c, outcome.common) // counted and logged by countFailures
-	case prefers.minimal && outcome.operations == 0 && !late:
+	case prefers.minimal && outcome.failed == 0 && !late:
 		prefers.applied(c, true)
 		noContent(c)
 	default:
@@ -49,47 +49,39 @@ func (s *server) batch(c echo.Context) error {
 	return nil
 }
 
-// readBatch reads a batch, if it is admitted among those that are being received.
+// readBatch reads the body of a batch, if admission has a slot for it.
 func (s *server) readBatch(c echo.Context) (plan []planned, err error) {
-	arriving, err := s.batches.admit(c)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if expelled := arriving.end(); expelled != nil {
-			c.Response().Header().Set(echo.HeaderConnection, "close")
-			plan, err = nil, expelled
+	err = s.admitBody(c, func(b *body) error {
+		if b == nil {
+			return invalidBody(`the body is empty: send {"operations": [...]}`)
 		}
-	}()
-	b, err := openBody(c, MaxBatchBodyBytes, arriving)
+		plan, err = b.operations()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if b == nil {
-		return nil, invalidBody(`the body is empty: it takes {"operations": [...]}`)
-	}
-	defer b.close()
-	return b.operations()
+	return plan, nil
 }
 
-// identify gives each operation of a batch that has no ID of its own one that is made of the request's: by its place among
-// those on its key, so that the batch may be repeated, also in another order of its keys. No client can give such an ID:
-// it has a control character in it.
+// identify gives an ID to each operation that has none: the request's Idempotency-Key and the operation's position among the
+// operations on its key. So a repeated batch gets the same IDs even if its keys are in another order. Clients cannot send such
+// an ID, because it has a control character.
 func identify(plan []planned, request string) {
 	if request == "" {
 		return
 	}
-	places := make(map[counter.Key]int, len(plan))
+	positions := make(map[counter.Key]int, len(plan))
 	for i, p := range plan {
 		if p.err != nil || p.ID != "" {
 			continue
 		}
-		plan[i].ID = request + "\x01" + strconv.Itoa(places[p.Key])
-		places[p.Key]++
+		plan[i].ID = request + "\x01" + strconv.Itoa(positions[p.Key])
+		positions[p.Key]++
 	}
 }
 
-// carryOut returns a result for each planned operation: its own error, or what became of it.
+// carryOut returns a result for each planned operation. An invalid operation has its own error as the result.
 func (s *server) carryOut(c echo.Context, plan []planned, options writepath.Options) []counter.Result {
 	ops := make([]counter.Operation, 0, len(plan))
 	for _, p := range plan {
@@ -115,7 +107,7 @@ func (s *server) carryOut(c echo.Context, plan []planned, options writepath.Opti
 	return results
 }
 
-// countFailures counts each operation that failed, and logs each kind of failure once.
+// countFailures counts each operation that failed, and logs each error code once.
 func (s *server) countFailures(c echo.Context, results []counter.Result) {
 	type group struct {
 		first      *counter.Error
@@ -138,12 +130,12 @@ func (s *server) countFailures(c echo.Context, results []counter.Result) {
 	}
 }
 
-// summary is what the results of a batch have in common.
+// summary describes the results of a batch.
 type summary struct {
-	operations int            // that failed
-	common     *counter.Error // the first error, if all that failed have its code
-	late       bool           // Postgres does not have all that was applied
-	replayed   bool           // nothing was carried out by this request
+	failed   int            // operations
+	common   *counter.Error // the first error, if all errors have its code
+	late     bool           // Postgres lacks an applied operation
+	replayed bool           // every result is that of an earlier operation
 }
 
 func summarize(results []counter.Result) summary {
@@ -155,7 +147,7 @@ func summarize(results []counter.Result) summary {
 			s.late = s.late || !r.Counter.Synced
 			continue
 		}
-		s.operations++
+		s.failed++
 		e := asProblem(r.Err)
 		if s.common == nil {
 			s.common = e
@@ -168,7 +160,7 @@ func summarize(results []counter.Result) summary {
 	return s
 }
 
-// answerResults answers with what became of each operation.
+// answerResults answers with the result of each operation.
 func answerResults(c echo.Context, status int, plan []planned, results []counter.Result) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)

@@ -12,7 +12,12 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// results returns the results of a batch as text, one each.
+// operations returns the body of a batch.
+func operations(list ...string) string {
+	return `{"operations":[` + strings.Join(list, ",") + `]}`
+}
+
+// results sends a batch and returns the JSON of each result.
 func (b *bundle) results(t *testing.T, body string, headers ...string) []string {
 	t.Helper()
 	a := b.send(t, http.MethodPost, "/v1/batch", body, headers...)
@@ -48,7 +53,7 @@ func TestBatchAnswersInOrder(t *testing.T) {
 	}, got)
 }
 
-// syncedOf reads whether a counter that never was is synced, which is not the api's to say.
+// syncedOf returns the synced field of a result. For a counter that never existed the write path decides it, not the api.
 func syncedOf(t *testing.T, result string) string {
 	t.Helper()
 	var r struct {
@@ -72,14 +77,14 @@ func TestBatchKeepsTheOrderOnOneKey(t *testing.T) {
 
 	require.Len(t, got, api.MaxOperations)
 	for i, text := range got {
-		want := is("a", int64(i/2*10+i%2*3), int64(i+1))
+		want := unsynced("a", int64(i/2*10+i%2*3), int64(i+1))
 		var v value
 		require.NoError(t, json.Unmarshal([]byte(text), &v))
 		require.Equal(t, want, v, i)
 	}
 }
 
-func TestBatchAppliesWhatIsValidAndNamesWhatIsNot(t *testing.T) {
+func TestBatchAppliesTheValidOperationsOnly(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "full", "9223372036854775807")
@@ -103,10 +108,10 @@ func TestBatchAppliesWhatIsValidAndNamesWhatIsNot(t *testing.T) {
 	}
 	require.JSONEq(t, `{"key":"a","value":1,"version":1,"synced":false}`, got[0])
 	require.JSONEq(t, `{"key":"a","value":2,"version":2,"synced":false}`, got[5])
-	require.Equal(t, is("a", 2, 2), b.get(t, "a"))
+	require.Equal(t, unsynced("a", 2, 2), b.get(t, "a"))
 }
 
-func TestBatchOfWhichAllFailDifferentlyAnswersWithResults(t *testing.T) {
+func TestBatchWithDifferentErrorsIsAnswered200(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 
@@ -116,7 +121,7 @@ func TestBatchOfWhichAllFailDifferentlyAnswersWithResults(t *testing.T) {
 	require.Contains(t, got[1], `"code":"invalid_body"`)
 }
 
-func TestMinimalBatchIsNoContentOnlyWhenAllSucceeded(t *testing.T) {
+func TestMinimalBatchIsAnswered204OnlyIfAllSucceeded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 
@@ -133,7 +138,7 @@ func TestMinimalBatchIsNoContentOnlyWhenAllSucceeded(t *testing.T) {
 	require.Equal(t, int64(2), *b.get(t, "a").Value)
 }
 
-func TestBatchShowsWhatIsNotKnown(t *testing.T) {
+func TestBatchShowsUnknownValuesAsNull(t *testing.T) {
 	t.Parallel()
 	b := serve(t, always(counter.Result{Counter: counter.Counter{Value: 5, Version: 5}}), api.Options{})
 
@@ -142,4 +147,85 @@ func TestBatchShowsWhatIsNotKnown(t *testing.T) {
 	require.Equal(t, []string{
 		`{"key":"a","value":null,"version":null,"synced":false}`, `{"key":"b","deleted":true,"synced":false}`,
 	}, got)
+}
+
+// good is a valid operation.
+const good = `{"op":"set","key":"warm","value":5}`
+
+// badBatches returns batches that are refused as a whole, although most have a valid operation.
+func badBatches() []badRequest {
+	all := []badRequest{
+		{name: "empty body", body: ""},
+		{name: "empty object", body: `{}`, detail: "empty or missing"},
+		{name: "no operations", body: operations(), detail: "empty or missing"},
+		{name: "operations null", body: `{"operations":null}`, detail: "operations must be a list, not null"},
+		{name: "operations an object", body: `{"operations":` + good + `}`, detail: "not an object"},
+		{name: "bare list", body: `[` + good + `]`, detail: "must be an object, not a list"},
+		{name: "operations twice", body: `{"operations":[` + good + `],"operations":[` + good + `]}`, detail: "twice"},
+		{name: "operation is null", body: operations(good, `null`), detail: "operations[1] must be an object, not null"},
+		{name: "operation is a number", body: operations(good, `5`), detail: "operations[1] must be an object, not a number"},
+		{name: "operation is a list", body: operations(good, `[]`), detail: "operations[1] must be an object, not a list"},
+		{name: "field twice", body: operations(good, `{"op":"set","key":"a","key":"b","value":1}`), detail: "twice"},
+		{name: "cut off", body: `{"operations":[` + good},
+		{name: "cut off after the list", body: `{"operations":[` + good + `]`},
+		{name: "trailing comma", body: `{"operations":[` + good + `,]}`},
+		{name: "trailing data", body: operations(good) + `1`, detail: "data after"},
+		{name: "invalid UTF-8 in a key", body: operations(good, "{\"op\":\"delete\",\"key\":\"\xff\"}")},
+		{name: "lone surrogate in a key", body: operations(good, `{"op":"delete","key":"\ud83d"}`)},
+		{name: "syntax in an amount", body: operations(good, `{"op":"set","key":"a","value":01}`)},
+	}
+	for i := range all {
+		all[i].method, all[i].target, all[i].status, all[i].code = "POST", batch, 400, "invalid_body"
+	}
+	return append(all,
+		badRequest{
+			name: "unknown field", method: "POST", target: batch, body: `{"operations":[` + good + `],"atomic":true}`,
+			status: 400, code: "unknown_field", detail: `"atomic"`,
+		},
+		badRequest{
+			name: "unknown field of an operation", method: "POST", target: batch, body: operations(good, `{"op":"delete","key":"a","if":1}`),
+			status: 400, code: "unknown_field", detail: `operations[1] has an unknown field "if"`,
+		},
+		badRequest{
+			name: "too many operations", method: "POST", target: batch, status: 400, code: "too_many_operations", detail: "10000",
+			body: `{"operations":[` + strings.Repeat(good+",", api.MaxOperations) + good + `]}`,
+		},
+		badRequest{
+			name: "too many operations, and then nonsense", method: "POST", target: batch, status: 400, code: "too_many_operations",
+			body: `{"operations":[` + strings.Repeat(good+",", api.MaxOperations) + `nonsense`,
+		})
+}
+
+// badSingleBatches returns batches in which all operations fail with the same code, so the request does.
+func badSingleBatches() []badRequest {
+	var all []badRequest
+	for operation, code := range map[string]string{
+		`{}`:                                                       "invalid_key",
+		`{"op":"set","value":5}`:                                   "invalid_key",
+		`{"op":"set","key":"","value":5}`:                          "invalid_key",
+		`{"op":"set","key":5,"value":5}`:                           "invalid_key",
+		`{"op":"set","key":null,"value":5}`:                        "invalid_key",
+		`{"op":"set","key":"a\u0000","value":5}`:                   "invalid_key",
+		`{"op":"set","key":"` + longestKey + `k","value":5}`:       "invalid_key",
+		`{"key":"warm","value":5}`:                                 "invalid_body",
+		`{"op":null,"key":"warm","value":5}`:                       "invalid_body",
+		`{"op":"Set","key":"warm","value":5}`:                      "invalid_body",
+		`{"op":"get","key":"warm"}`:                                "invalid_body",
+		`{"op":"set","key":"warm"}`:                                "invalid_body",
+		`{"op":"set","key":"warm","value":null}`:                   "invalid_body",
+		`{"op":"set","key":"warm","value":5.0}`:                    "invalid_body",
+		`{"op":"set","key":"warm","value":"5"}`:                    "invalid_body",
+		`{"op":"set","key":"warm","by":5}`:                         "invalid_body",
+		`{"op":"set","key":"warm","value":5,"by":5}`:               "invalid_body",
+		`{"op":"increment","key":"warm","by":null}`:                "invalid_body",
+		`{"op":"increment","key":"warm","by":9223372036854775808}`: "invalid_body",
+		`{"op":"increment","key":"warm","value":5}`:                "invalid_body",
+		`{"op":"delete","key":"warm","by":5}`:                      "invalid_body",
+		`{"op":"delete","key":"warm","value":5}`:                   "invalid_body",
+	} {
+		all = append(all, badRequest{
+			name: operation, method: "POST", target: batch, body: operations(operation, operation), status: 400, code: code,
+		})
+	}
+	return all
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// body is a request's body that is being read as JSON. It is decoded as it arrives, so a batch of 8 MiB is never in memory as
-// text. Unlike encoding/json, jsontext refuses duplicate names and invalid UTF-8.
+// body decodes a request's body as it arrives, so that a batch of 8 MiB is never in memory as text. Unlike encoding/json,
+// jsontext refuses duplicate names and invalid UTF-8.
 type body struct {
 	json   jsontext.Decoder
 	source source
@@ -24,10 +24,10 @@ type body struct {
 
 var bodies = sync.Pool{New: func() any { return new(body) }}
 
-// source reads from the connection, and keeps the error that the JSON decoder would hide.
+// source reads from the connection. It keeps the read error, which the JSON decoder would hide.
 type source struct {
 	reader   io.Reader
-	arriving *arrival // nil: not a batch
+	arriving *arrival // nil: the body needs no admission
 	read     int64    // bytes
 	err      error    // other than io.EOF
 }
@@ -36,8 +36,8 @@ func (s *source) Read(p []byte) (int, error) {
 	n, err := s.reader.Read(p)
 	s.read += int64(n)
 	if s.arriving != nil {
-		if full := s.arriving.receive(n); full != nil {
-			err = full
+		if refused := s.arriving.receive(n); refused != nil {
+			err = refused
 		}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -46,8 +46,31 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // jsontext compares it with io.EOF
 }
 
-// openBody checks the headers of a body. It returns nil for a request without one; else the
-// caller closes it. arriving, unless nil, counts what arrives.
+// admitBody calls read with the body of a batch or a flush, or with nil if the request has none. It returns an error without
+// calling read if admission has no slot. If the body is expelled, it returns an error after the call.
+func (s *server) admitBody(c echo.Context, read func(b *body) error) (err error) {
+	arriving, err := s.admission.admit(c)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if expelled := arriving.end(); expelled != nil {
+			c.Response().Header().Set(echo.HeaderConnection, "close")
+			err = expelled
+		}
+	}()
+	b, err := openBody(c, MaxBatchBodyBytes, arriving)
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		defer b.close()
+	}
+	return read(b)
+}
+
+// openBody checks the headers of a body. It returns nil if the request has no body. Otherwise the caller must close the body.
+// arriving, unless nil, counts the bytes that arrive.
 func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error) {
 	r := c.Request()
 	if r.ContentLength > limitBytes {
@@ -55,14 +78,14 @@ func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error
 	}
 	b := bodies.Get().(*body) //nolint:forcetypeassert // nothing else is put in
 	b.source = source{reader: r.Body, arriving: arriving}
-	if r.ContentLength < 0 { // chunked: cut off at the limit, and the connection closed
+	if r.ContentLength < 0 { // chunked: past the limit, reads fail and the connection is closed
 		b.source.reader = http.MaxBytesReader(c.Response().Writer, r.Body, limitBytes)
 	}
 	b.json.Reset(&b.source)
 
 	if b.isEmpty() {
 		b.close()
-		return nil, nil //nolint:nilnil // no body, and that is no error
+		return nil, nil //nolint:nilnil // a request without a body is valid
 	}
 	if err := checkMediaType(r.Header); err != nil {
 		b.close()
@@ -71,9 +94,9 @@ func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error
 	return b, nil
 }
 
-// isEmpty reads the first bytes, since a chunked body does not announce that it is empty.
+// isEmpty reads the first bytes, because a chunked body does not announce its length.
 func (b *body) isEmpty() bool {
-	b.json.PeekKind() // its error comes again with the first read
+	b.json.PeekKind() // the first read returns its error again
 	return b.source.read == 0 && b.source.err == nil
 }
 
@@ -86,28 +109,28 @@ func (b *body) close() {
 	}
 }
 
-// checkMediaType accepts application/json in UTF-8, not compressed.
+// checkMediaType accepts uncompressed application/json in UTF-8.
 func checkMediaType(h http.Header) error {
 	for _, coding := range h["Content-Encoding"] {
 		if !strings.EqualFold(strings.TrimSpace(coding), "identity") {
-			return unsupported("Content-Encoding is %s: send the body as it is", excerpt(coding))
+			return unsupported("Content-Encoding is %s: send the body without an encoding", excerpt(coding))
 		}
 	}
 	given := h["Content-Type"]
 	switch {
 	case len(given) == 0:
-		return unsupported("Content-Type is missing: it takes application/json")
+		return unsupported("Content-Type is missing: it must be application/json")
 	case len(given) > 1:
-		return unsupported("Content-Type is there %d times: it takes application/json, once", len(given))
+		return unsupported("the request has %d Content-Type headers: send one", len(given))
 	case given[0] == echo.MIMEApplicationJSON:
-		return nil // without a map for its parameters
+		return nil // ParseMediaType would allocate a map
 	}
 	mediaType, parameters, err := mime.ParseMediaType(given[0])
 	if err != nil || mediaType != echo.MIMEApplicationJSON {
-		return unsupported("Content-Type is %s: it takes application/json", excerpt(given[0]))
+		return unsupported("Content-Type must be application/json, not %s", excerpt(given[0]))
 	}
 	if charset, ok := parameters["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
-		return unsupported("the body's charset is %s: it takes utf-8", excerpt(charset))
+		return unsupported("the charset must be utf-8, not %s", excerpt(charset))
 	}
 	return nil
 }
@@ -117,15 +140,13 @@ func unsupported(format string, args ...any) error {
 }
 
 func tooLarge(limitBytes int64) error {
-	return &counter.Error{
-		Code: counter.CodeBodyTooLarge, Detail: fmt.Sprintf("the body is longer than the %d bytes that it may have", limitBytes),
-	}
+	return &counter.Error{Code: counter.CodeBodyTooLarge, Detail: fmt.Sprintf("the body is longer than %d bytes", limitBytes)}
 }
 
-// maxExcerptBytes of what a client has sent go into a detail.
+// maxExcerptBytes bounds how much of a client's text an error repeats.
 const maxExcerptBytes = 64
 
-// excerpt returns s in quotes, cut off if it is long.
+// excerpt returns s in quotes, truncated to maxExcerptBytes.
 func excerpt(s string) string {
 	if len(s) > maxExcerptBytes {
 		return fmt.Sprintf("%q...", strings.ToValidUTF8(s[:maxExcerptBytes], ""))

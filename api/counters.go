@@ -14,11 +14,11 @@ import (
 // Headers of requests and answers.
 const (
 	headerIdempotencyKey    = "Idempotency-Key"
-	headerReplayed          = "Idempotent-Replayed" // this is the answer to an earlier request
-	headerPreferenceApplied = "Preference-Applied"  // which of the client's preferences were honoured
+	headerReplayed          = "Idempotent-Replayed" // the answer repeats that of an earlier request
+	headerPreferenceApplied = "Preference-Applied"  // the preferences that were honoured
 )
 
-// get answers with the counter, without changing it.
+// get answers with the counter.
 func (s *server) get(c echo.Context) error {
 	key, err := pathKey(c)
 	if err != nil {
@@ -37,22 +37,22 @@ func (s *server) get(c echo.Context) error {
 	case query.wait > 0 && !r.Counter.Synced && r.Counter.Version > 0:
 		answerDeleted(c, r.Counter)
 	default:
-		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter of this key"}
+		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter with this key"}
 	}
 	return nil
 }
 
-// increment adds to the counter. Without a body, or without by in it, it adds 1.
+// increment adds to the counter: 1 if the body is missing or has no by.
 func (s *server) increment(c echo.Context) error { return s.change(c, counter.Increment) }
 
-// set gives the counter a value.
+// set sets the counter to a value.
 func (s *server) set(c echo.Context) error { return s.change(c, counter.Set) }
 
-// remove deletes the counter. It is no error if there is none.
+// remove deletes the counter. Deleting a counter that does not exist is not an error.
 func (s *server) remove(c echo.Context) error { return s.change(c, counter.Delete) }
 
-// change carries out an operation that writes, and answers as the client prefers. That Postgres does not have it in time is
-// said also to a client that wants no value.
+// change carries out a write and answers as the client prefers. A client that asked for no value still gets an answer with a
+// body if Postgres did not have the write in time.
 func (s *server) change(c echo.Context, kind counter.Kind) error {
 	op, err := readOperation(c, kind)
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *server) change(c echo.Context, kind counter.Kind) error {
 	if r.Err != nil {
 		return r.Err
 	}
-	sayReplayed(c, r.Replayed)
+	setReplayed(c, r.Replayed)
 	late := prefers.forPostgres() && !r.Counter.Synced
 	prefers.applied(c, prefers.minimal && !late)
 	switch {
@@ -77,13 +77,13 @@ func (s *server) change(c echo.Context, kind counter.Kind) error {
 		r.Counter.Key = op.Key
 		answerDeleted(c, r.Counter)
 	default:
-		r.Counter.SyncedVersion = 0 // it is the version
+		r.Counter.SyncedVersion = 0 // omit it: after a write it equals version
 		answerCounter(c, r.Counter, prefers.forPostgres())
 	}
 	return nil
 }
 
-// readOperation reads the key, the Idempotency-Key and the amount of an operation that writes.
+// readOperation reads the key, the Idempotency-Key and the amount of a write.
 func readOperation(c echo.Context, kind counter.Kind) (op counter.Operation, err error) {
 	op.Kind = kind
 	if op.Key, err = pathKey(c); err != nil {
@@ -100,14 +100,14 @@ func readOperation(c echo.Context, kind counter.Kind) (op counter.Operation, err
 		}
 	case counter.Set:
 		if op.Amount, found, err = readInteger(c, fieldValue); !found && err == nil {
-			err = invalidBody(`value is missing: the body takes {"value": 42}`)
+			err = invalidBody(`value is missing: send a body such as {"value": 42}`)
 		}
 	default: // a delete has no body
 	}
 	return op, err
 }
 
-// readInteger reads a body that holds one integer, or nothing.
+// readInteger reads an optional body with one optional integer field.
 func readInteger(c echo.Context, field string) (n int64, found bool, err error) {
 	b, err := openBody(c, MaxBodyBytes, nil)
 	if b == nil || err != nil {
@@ -117,8 +117,7 @@ func readInteger(c echo.Context, field string) (n int64, found bool, err error) 
 	return b.integerField(field)
 }
 
-// requestIdempotencyKey returns the request's Idempotency-Key, "" if it has none. Its bytes are taken as they are: if a
-// client sends it in quotes, the quotes are a part of it.
+// requestIdempotencyKey returns the request's Idempotency-Key, or "" if it has none. Quotes are part of the key.
 func requestIdempotencyKey(h http.Header) (string, error) {
 	given := h[headerIdempotencyKey]
 	switch len(given) {
@@ -129,19 +128,19 @@ func requestIdempotencyKey(h http.Header) (string, error) {
 	default:
 		return "", &counter.Error{
 			Code:   counter.CodeInvalidIdempotencyKey,
-			Detail: fmt.Sprintf("%s is there %d times: it takes one", headerIdempotencyKey, len(given)),
+			Detail: fmt.Sprintf("the request has %d %s headers: send one", len(given), headerIdempotencyKey),
 		}
 	}
 }
 
-// sayReplayed tells the client if this is the answer to an earlier request.
-func sayReplayed(c echo.Context, replayed bool) {
+// setReplayed sets the header of an answer that repeats an earlier one.
+func setReplayed(c echo.Context, replayed bool) {
 	if replayed {
 		c.Response().Header().Set(headerReplayed, "true")
 	}
 }
 
-// do carries out operations and counts those that succeed. It times them unless they read, or wait for Postgres.
+// do carries out operations and counts those that succeed. It measures the duration of writes that do not wait for Postgres.
 func (s *server) do(c echo.Context, options writepath.Options, ops ...counter.Operation) []counter.Result {
 	if ops[0].Kind != counter.Get && options.Wait == 0 {
 		defer s.metrics.wrote(time.Now())
@@ -155,8 +154,8 @@ func (s *server) do(c echo.Context, options writepath.Options, ops ...counter.Op
 	return results
 }
 
-// answerCounter answers 200, or 202 if the write was accepted while the value is not known; or, after a wait for Postgres, if
-// it does not have it.
+// answerCounter answers 202 if the client waited for Postgres and Postgres lacks the counter, or if it did not wait and the
+// value is not known. Otherwise it answers 200.
 func answerCounter(c echo.Context, value counter.Counter, waited bool) {
 	b := getBuffer()
 	defer putBuffer(b)
@@ -168,7 +167,7 @@ func answerCounter(c echo.Context, value counter.Counter, waited bool) {
 	write(c, status, jsonType, b.bytes)
 }
 
-// answerDeleted answers 202: the delete has not reached Postgres yet.
+// answerDeleted answers 202, because the delete has not reached Postgres yet.
 func answerDeleted(c echo.Context, value counter.Counter) {
 	b := getBuffer()
 	defer putBuffer(b)

@@ -11,7 +11,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestIncrementAddsAndAnswersWithTheCounter(t *testing.T) {
+func TestIncrementAnswersWithTheNewValue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	steps := []struct {
@@ -19,21 +19,24 @@ func TestIncrementAddsAndAnswersWithTheCounter(t *testing.T) {
 		headers    []string
 		want       value
 	}{
-		{name: "by", body: `{"by": 5}`, want: is("a", 5, 1)},
-		{name: "negative", body: `{"by": -7}`, want: is("a", -2, 2)},
-		{name: "no body", want: is("a", -1, 3)},
-		{name: "no by", body: `{}`, want: is("a", 0, 4)},
-		{name: "chunked", body: chunked(`{"by":10}`), headers: []string{"Transfer-Encoding: chunked"}, want: is("a", 10, 5)},
+		{name: "by", body: `{"by": 5}`, want: unsynced("a", 5, 1)},
+		{name: "negative", body: `{"by": -7}`, want: unsynced("a", -2, 2)},
+		{name: "no body", want: unsynced("a", -1, 3)},
+		{name: "no by", body: `{}`, want: unsynced("a", 0, 4)},
+		{name: "chunked", body: chunked(`{"by":10}`), headers: []string{"Transfer-Encoding: chunked"}, want: unsynced("a", 10, 5)},
 		{
 			name: "chunked and empty", body: "0\r\n\r\n", headers: []string{"Transfer-Encoding: chunked", "Content-Type: text/plain"},
-			want: is("a", 11, 6),
+			want: unsynced("a", 11, 6),
 		},
-		{name: "parameters", body: `{"by":1}`, headers: []string{`Content-Type: Application/JSON; charset="UTF-8"; v=1`}, want: is("a", 12, 7)},
-		{name: "identity", body: `{"by":1}`, headers: []string{"Content-Encoding: identity"}, want: is("a", 13, 8)},
-		{name: "white space", body: " {\n\"by\"\t: 1 }\r\n", want: is("a", 14, 9)},
-		{name: "escaped name", body: `{"\u0062y":1}`, want: is("a", 15, 10)},
-		{name: "zero", body: `{"by":-0}`, want: is("a", 15, 11)},
-		{name: "largest", body: `{"by":9223372036854775792}`, want: is("a", math.MaxInt64, 12)},
+		{
+			name: "parameters", body: `{"by":1}`, headers: []string{`Content-Type: Application/JSON; charset="UTF-8"; v=1`},
+			want: unsynced("a", 12, 7),
+		},
+		{name: "identity", body: `{"by":1}`, headers: []string{"Content-Encoding: identity"}, want: unsynced("a", 13, 8)},
+		{name: "white space", body: " {\n\"by\"\t: 1 }\r\n", want: unsynced("a", 14, 9)},
+		{name: "escaped name", body: `{"\u0062y":1}`, want: unsynced("a", 15, 10)},
+		{name: "zero", body: `{"by":-0}`, want: unsynced("a", 15, 11)},
+		{name: "largest", body: `{"by":9223372036854775792}`, want: unsynced("a", math.MaxInt64, 12)},
 	}
 	for _, s := range steps {
 		a := b.send(t, http.MethodPost, "/v1/counters/a/increment?unknown=1", s.body, s.headers...)
@@ -43,10 +46,10 @@ func TestIncrementAddsAndAnswersWithTheCounter(t *testing.T) {
 		require.Equal(t, "no-store", a.Header.Get("Cache-Control"))
 		require.Empty(t, a.Header.Get("Server"))
 	}
-	require.Equal(t, is("a", math.MaxInt64, 12), b.get(t, "a"))
+	require.Equal(t, unsynced("a", math.MaxInt64, 12), b.get(t, "a"))
 }
 
-func TestSetGivesAValue(t *testing.T) {
+func TestSetAnswersWithTheNewValue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 
@@ -54,12 +57,12 @@ func TestSetGivesAValue(t *testing.T) {
 		a := b.send(t, http.MethodPut, "/v1/counters/a", `{"value":`+decimal(v)+`}`)
 
 		require.Equal(t, http.StatusOK, a.StatusCode, a.text)
-		require.Equal(t, is("a", v, int64(i+1)), a.value(t))
-		require.Equal(t, is("a", v, int64(i+1)), b.get(t, "a"))
+		require.Equal(t, unsynced("a", v, int64(i+1)), a.value(t))
+		require.Equal(t, unsynced("a", v, int64(i+1)), b.get(t, "a"))
 	}
 }
 
-func TestDeleteIsNoContentAlsoWhenThereIsNothing(t *testing.T) {
+func TestDeleteOfAMissingCounterIsAnswered204(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "a", "42")
@@ -73,10 +76,10 @@ func TestDeleteIsNoContentAlsoWhenThereIsNothing(t *testing.T) {
 	}
 
 	b.put(t, "a", "1")
-	require.Equal(t, is("a", 1, 3), b.get(t, "a"), "the version goes on counting")
+	require.Equal(t, unsynced("a", 1, 3), b.get(t, "a"), "the version is not reset")
 }
 
-func TestGetOfAnUnknownCounterIsNotFound(t *testing.T) {
+func TestGetOfAMissingCounterIsNotFound(t *testing.T) {
 	t.Parallel()
 	a := setup(t).send(t, http.MethodGet, "/v1/counters/never", "")
 
@@ -84,7 +87,7 @@ func TestGetOfAnUnknownCounterIsNotFound(t *testing.T) {
 	require.Equal(t, "not_found", a.problem(t).Code)
 }
 
-func TestGetReadsWhatOnlyPostgresHas(t *testing.T) {
+func TestGetReadsAColdCounterFromPostgres(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.insertRow(t, "cold", 7, 3)
@@ -94,7 +97,7 @@ func TestGetReadsWhatOnlyPostgresHas(t *testing.T) {
 	require.Equal(t, int64(7), *got.Value)
 	require.Equal(t, int64(3), *got.Version)
 	require.True(t, got.Synced)
-	require.Equal(t, is("cold", 8, 4), b.send(t, http.MethodPost, "/v1/counters/cold/increment", "").value(t))
+	require.Equal(t, unsynced("cold", 8, 4), b.send(t, http.MethodPost, "/v1/counters/cold/increment", "").value(t))
 }
 
 func TestHeadIsGetWithoutABody(t *testing.T) {
@@ -114,13 +117,13 @@ func TestHeadIsGetWithoutABody(t *testing.T) {
 		require.Empty(t, head.text, target)
 		require.NotEmpty(t, get.text, target)
 		require.Equal(t, get.Header.Get("Content-Type"), head.Header.Get("Content-Type"), target)
-		if target != "/metrics" { // changes all the time
+		if target != "/metrics" { // its body differs between requests
 			require.Equal(t, get.ContentLength, head.ContentLength, target)
 		}
 	}
 }
 
-func TestCounterOfUnknownValueIsAccepted(t *testing.T) {
+func TestWriteWithUnknownValueIsAnswered202(t *testing.T) {
 	t.Parallel()
 	b := serve(t, always(counter.Result{Counter: counter.Counter{Exists: true, Value: 5, Version: 1}}), api.Options{})
 

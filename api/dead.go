@@ -13,19 +13,19 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// defaultPage is how many dead letters a page has without a limit in the query.
+// defaultPage is the number of dead letters on a page if the query has no limit.
 const defaultPage = 100
 
-// deadPage is a page of the list of dead letters.
+// deadPage is the answer to a list of dead letters.
 type deadPage struct {
 	Dead  []operate.DeadLetter `json:"dead"`
 	Next  *string              `json:"next"`  // cursor of the next page; null at the end
-	Total int64                `json:"total"` // of all pages
+	Total int64                `json:"total"` // dead letters on all pages
 }
 
 // listDead answers with a page of the dead letters.
 func (a *admin) listDead(ctx context.Context, c echo.Context) error {
-	after, limit, err := pageOf(c)
+	after, limit, err := readPage(c)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (a *admin) listDead(ctx context.Context, c echo.Context) error {
 	return answerJSON(c, page)
 }
 
-// showDead answers with everything about one dead letter.
+// showDead answers with one dead letter and its last retry.
 func (a *admin) showDead(ctx context.Context, c echo.Context) error {
 	key, err := pathKey(c)
 	if err != nil {
@@ -67,12 +67,12 @@ type discarded struct {
 	Key     counter.Key    `json:"key"`
 	Dropped operate.Stored `json:"dropped"` // what Redis had
 	Kept    operate.Stored `json:"kept"`    // what Postgres had
-	Now     operate.Stored `json:"now"`     // what the next read finds, without what was written since
-	Written bool           `json:"written"` // it was written again since: that is kept, and due for a flush
-	Refused *string        `json:"refused"` // why Postgres takes no new version of it; null nearly always
+	Now     operate.Stored `json:"now"`     // the state after the discard, without later writes
+	Written bool           `json:"written"` // the counter was written after the discard; the write is due for a flush
+	Refused *string        `json:"refused"` // why Postgres refused the new version; usually null
 }
 
-// discardDead returns a dead letter to what Postgres has.
+// discardDead resets a dead letter to the state that Postgres has.
 func (a *admin) discardDead(ctx context.Context, c echo.Context) error {
 	key, err := pathKey(c)
 	if err != nil {
@@ -86,7 +86,7 @@ func (a *admin) discardDead(ctx context.Context, c echo.Context) error {
 	if err != nil {
 		return operate.Explain(err)
 	}
-	a.Logger.InfoContext(logContext(c), "dead letter discarded", "request_id", answerID(c), "key", key, "dropped", dead.Redis.String(),
+	a.Logger.InfoContext(logContext(c), "dead letter discarded", "request_id", requestID(c), "key", key, "dropped", dead.Redis.String(),
 		"now", done.Now.String())
 	answer := discarded{Key: key, Dropped: dead.Redis, Kept: dead.Postgres, Now: done.Now, Written: done.Written}
 	if done.Refused != nil {
@@ -98,29 +98,29 @@ func (a *admin) discardDead(ctx context.Context, c echo.Context) error {
 
 // redriven is the answer to a redrive.
 type redriven struct {
-	Redriven int           `json:"redriven"` // due for a flush now
-	NotDead  []counter.Key `json:"not_dead"` // named, but left alone
-	Complete bool          `json:"complete"` // false: the time was over; repeat the request
-	Workers  int           `json:"workers"`  // running; with none, the keys wait
+	Redriven int           `json:"redriven"` // keys that are due for a flush now
+	NotDead  []counter.Key `json:"not_dead"` // keys of the request that are not dead; nothing was done to them
+	Complete bool          `json:"complete"` // false: the request ran out of time; repeat it
+	Workers  int           `json:"workers"`  // running workers; without any, the keys wait
 }
 
-// MaxRedrive is the most keys that one request may name: each takes up to five calls to Redis.
+// MaxRedrive bounds the keys in one request: each needs up to five calls to Redis.
 const MaxRedrive = 1000
 
-// readRedrive reads what to redrive: the keys, or nil for all.
+// readRedrive returns the keys to redrive, or nil for all.
 func readRedrive(c echo.Context) ([]counter.Key, error) {
 	b, err := openBody(c, MaxBodyBytes, nil)
 	if err != nil {
 		return nil, err
 	}
 	if b == nil {
-		return nil, invalidBody(`the body is empty: it takes {"keys": [...]} or {"all": true}`)
+		return nil, invalidBody(`the body is empty: send {"keys": [...]} or {"all": true}`)
 	}
 	defer b.close()
 	return b.redrive()
 }
 
-// redrive reads the whole body.
+// redrive reads the body of a redrive.
 func (b *body) redrive() (keys []counter.Key, err error) {
 	all := false
 	err = b.whole(func(name jsontext.Value) (known bool, err error) {
@@ -131,7 +131,7 @@ func (b *body) redrive() (keys []counter.Key, err error) {
 		case isString(name, "all"):
 			value, err := b.value()
 			if err == nil && value.Kind() != jsontext.KindTrue {
-				err = invalidBody("all is %s: it takes true", excerpt(string(value)))
+				err = invalidBody("all must be true, not %s", excerpt(string(value)))
 			}
 			all = true
 			return true, err
@@ -139,7 +139,7 @@ func (b *body) redrive() (keys []counter.Key, err error) {
 		return false, nil
 	})
 	if err == nil && all == (keys != nil) {
-		err = invalidBody(`it takes either {"keys": [...]} or {"all": true}`)
+		err = invalidBody(`the body must be either {"keys": [...]} or {"all": true}`)
 	}
 	return keys, err
 }
@@ -165,7 +165,7 @@ func (a *admin) redriveDead(ctx context.Context, c echo.Context) error {
 		answer.NotDead = append(answer.NotDead, done.NotDead...)
 	}
 	if answer.Redriven > 0 {
-		a.Logger.InfoContext(logContext(c), "dead letters redriven", "request_id", answerID(c), "keys", answer.Redriven)
+		a.Logger.InfoContext(logContext(c), "dead letters redriven", "request_id", requestID(c), "keys", answer.Redriven)
 	}
 	if err == nil {
 		answer.Workers, err = a.operator.Workers()
@@ -176,27 +176,27 @@ func (a *admin) redriveDead(ctx context.Context, c echo.Context) error {
 	return answerJSON(c, answer)
 }
 
-// logPostgres logs why what Postgres has is shown as unknown.
+// logPostgres logs why an answer shows the row of a dead letter as unknown.
 func (a *admin) logPostgres(c echo.Context, err error) {
 	if err != nil && a.failures.limit.Allow() {
-		a.Logger.WarnContext(logContext(c), "postgres did not answer, so what it has is shown as unknown",
-			"request_id", answerID(c), "error", err)
+		a.Logger.WarnContext(logContext(c), "postgres did not answer, so rows are shown as unknown",
+			"request_id", requestID(c), "error", err)
 	}
 }
 
-// pageOf reads the query of a list: limit and cursor.
-func pageOf(c echo.Context) (after operate.Cursor, limit int, err error) {
+// readPage reads limit and cursor of a query.
+func readPage(c echo.Context) (after operate.Cursor, limit int, err error) {
 	query := c.QueryParams()
 	limit = defaultPage
 	if query.Has("limit") {
 		limit, err = strconv.Atoi(query.Get("limit"))
 		if err != nil || limit < 1 || limit > operate.MaxPage {
-			return after, 0, invalidQuery("limit is %s: it takes 1 to %d", excerpt(query.Get("limit")), operate.MaxPage)
+			return after, 0, invalidQuery("limit must be 1 to %d, not %s", operate.MaxPage, excerpt(query.Get("limit")))
 		}
 	}
 	if query.Has("cursor") {
 		if after, err = operate.ParseCursor(query.Get("cursor")); err != nil {
-			return after, 0, invalidQuery("cursor is %s: it takes next of the page before", excerpt(query.Get("cursor")))
+			return after, 0, invalidQuery("cursor must be the next of the page before, not %s", excerpt(query.Get("cursor")))
 		}
 	}
 	return after, limit, nil

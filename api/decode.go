@@ -14,10 +14,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Bodies are read as tokens, not into structs: an 8 MiB field name that a struct does not have takes 125 MB in json/v2, and
-// 34 MB here.
+// Bodies are read as tokens, not into structs: decoding an unknown field name of 8 MiB allocates 125 MB with json/v2 and a
+// struct, and 34 MB with tokens.
 
-// integerField reads the whole body: an object that holds the integer field, or nothing.
+// integerField reads the body, an object whose only field, if any, is the integer field.
 func (b *body) integerField(field string) (n int64, found bool, err error) {
 	err = b.whole(func(name jsontext.Value) (bool, error) {
 		if !isString(name, field) {
@@ -33,9 +33,9 @@ func (b *body) integerField(field string) (n int64, found bool, err error) {
 	return n, found, err
 }
 
-// whole reads the whole body, an object; see object.
-func (b *body) whole(field func(name jsontext.Value) (known bool, err error)) error {
-	if err := b.object(wholeBody, field); err != nil {
+// whole reads the body, which must be one object and nothing after it. read is as in object.
+func (b *body) whole(read func(name jsontext.Value) (known bool, err error)) error {
+	if err := b.object(wholeBody, read); err != nil {
 		return err
 	}
 	return b.end()
@@ -44,19 +44,19 @@ func (b *body) whole(field func(name jsontext.Value) (known bool, err error)) er
 // wholeBody is the index of the body's own object.
 const wholeBody = -1
 
-// place names the object at an index of operations, for errors.
-func place(index int) string {
+// objectName returns the name of an object in errors: the body, or operations[index].
+func objectName(index int) string {
 	if index == wholeBody {
 		return "the body"
 	}
 	return "operations[" + strconv.Itoa(index) + "]"
 }
 
-// object calls field with the name of each field, which is valid until the next read. field reads the value, or reports that
-// it does not know the name.
-func (b *body) object(index int, field func(name jsontext.Value) (known bool, err error)) error {
+// object reads an object. It calls read with each field's name, which is valid until the next read from b. read must read the
+// field's value, or report that the name is unknown.
+func (b *body) object(index int, read func(name jsontext.Value) (known bool, err error)) error {
 	if kind := b.json.PeekKind(); kind != jsontext.KindBeginObject && kind != jsontext.KindInvalid {
-		return invalidBody("%s is %s: it takes an object", place(index), kindName(kind))
+		return invalidBody("%s must be an object, not %s", objectName(index), kindName(kind))
 	}
 	if _, err := b.json.ReadToken(); err != nil {
 		return b.wrap(err)
@@ -66,13 +66,13 @@ func (b *body) object(index int, field func(name jsontext.Value) (known bool, er
 		if err != nil {
 			return err
 		}
-		known, err := field(name)
+		known, err := read(name)
 		if err != nil {
 			return err
 		}
 		if !known {
 			return &counter.Error{
-				Code: counter.CodeUnknownField, Detail: place(index) + " has an unknown field " + excerpt(text(name)),
+				Code: counter.CodeUnknownField, Detail: objectName(index) + " has an unknown field " + excerpt(text(name)),
 			}
 		}
 	}
@@ -80,21 +80,19 @@ func (b *body) object(index int, field func(name jsontext.Value) (known bool, er
 	return b.wrap(err)
 }
 
-// list calls element for each element of a list, which it reads. It stops at one more than most, so that memory is bounded.
-func (b *body) list(name string, most int, element func(index int) error) error {
+// list reads a list. It calls read to read each element, and returns an error if there are more than limit elements.
+func (b *body) list(name string, limit int, read func(index int) error) error {
 	if kind := b.json.PeekKind(); kind != jsontext.KindBeginArray && kind != jsontext.KindInvalid {
-		return invalidBody("%s is %s: it takes a list", name, kindName(kind))
+		return invalidBody("%s must be a list, not %s", name, kindName(kind))
 	}
 	if _, err := b.json.ReadToken(); err != nil {
 		return b.wrap(err)
 	}
 	for index := 0; b.json.PeekKind() != jsontext.KindEndArray; index++ {
-		if index == most {
-			return &counter.Error{
-				Code: counter.CodeTooManyOperations, Detail: fmt.Sprintf("there are more than the %d %s that it takes", most, name),
-			}
+		if index == limit {
+			return &counter.Error{Code: counter.CodeTooManyOperations, Detail: fmt.Sprintf("there are more than %d %s", limit, name)}
 		}
-		if err := element(index); err != nil {
+		if err := read(index); err != nil {
 			return err
 		}
 	}
@@ -102,35 +100,35 @@ func (b *body) list(name string, most int, element func(index int) error) error 
 	return b.wrap(err)
 }
 
-// keys reads a list of 1 to most keys. It stops at the first that is wrong.
-func (b *body) keys(most int) (keys []counter.Key, err error) {
-	err = b.list("keys", most, func(int) error {
+// keys reads a list of 1 to limit keys. It stops at the first invalid key.
+func (b *body) keys(limit int) (keys []counter.Key, err error) {
+	err = b.list("keys", limit, func(int) error {
 		value, err := b.value()
 		if err != nil {
 			return err
 		}
-		key, err := keyOf(value)
+		key, err := parseKey(value)
 		keys = append(keys, key)
 		return err
 	})
 	if err == nil && len(keys) == 0 {
-		err = invalidBody("keys is empty: it takes 1 to %d", most)
+		err = invalidBody("keys must have 1 to %d elements", limit)
 	}
 	return keys, err
 }
 
-// value reads a value of any kind, or the name of a field. It is valid until the next read.
+// value reads a value of any kind, or the name of a field. The result is valid until the next read.
 func (b *body) value() (jsontext.Value, error) {
 	value, err := b.json.ReadValue()
 	return value, b.wrap(err)
 }
 
-// end expects the end of the body.
+// end returns an error unless the body ends here.
 func (b *body) end() error {
 	_, err := b.json.ReadToken()
 	switch {
 	case err == nil:
-		return invalidBody("there is more after the end of the JSON object")
+		return invalidBody("there is data after the JSON object")
 	case errors.Is(err, io.EOF) && b.source.err == nil:
 		return nil
 	default:
@@ -138,7 +136,8 @@ func (b *body) end() error {
 	}
 }
 
-// wrap turns an error of reading into what the client is told: the connection's comes first, because it causes the others.
+// wrap turns a read error into the error for the client. An error of the connection takes precedence, because it causes the
+// decoder's.
 func (b *body) wrap(err error) error {
 	if err == nil {
 		return nil
@@ -151,9 +150,9 @@ func (b *body) wrap(err error) error {
 	}
 	switch {
 	case b.source.err != nil:
-		return invalidBody("the body did not arrive whole, or not in time")
+		return invalidBody("the body was incomplete or arrived too slowly")
 	case errors.Is(err, jsontext.ErrDuplicateName):
-		return invalidBody("a field is there twice: %s", reason(err))
+		return invalidBody("a field is given twice: %s", reason(err))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return invalidBody("the body is not valid JSON: it ends too early")
 	default:
@@ -161,9 +160,10 @@ func (b *body) wrap(err error) error {
 	}
 }
 
-// maxReasonBytes bounds what is shown of an error of jsontext, which quotes client-supplied field names.
+// maxReasonBytes bounds the text of a jsontext error in an answer, because it quotes client-supplied field names.
 const maxReasonBytes = 200
 
+// reason returns the text of a jsontext error, truncated to maxReasonBytes.
 func reason(err error) string {
 	s := strings.TrimPrefix(err.Error(), "jsontext: ")
 	if len(s) > maxReasonBytes {
@@ -172,32 +172,29 @@ func reason(err error) string {
 	return s
 }
 
-func keyOf(value jsontext.Value) (counter.Key, error) {
+func parseKey(value jsontext.Value) (counter.Key, error) {
 	if value.Kind() != jsontext.KindString {
-		return "", &counter.Error{
-			Code: counter.CodeInvalidKey, Detail: "key is " + kindName(value.Kind()) + ": it takes a string",
-		}
+		return "", &counter.Error{Code: counter.CodeInvalidKey, Detail: "key must be a string, not " + kindName(value.Kind())}
 	}
 	return counter.ParseKey(text(value))
 }
 
-// integer returns the integer that value is. It refuses 1.0 and 1e2: what does not look like an integer is more often a
-// mistake of the client than meant.
+// integer parses value as an integer. It refuses 1.0 and 1e2, which are more often mistakes than intended.
 func integer(value jsontext.Value, field string) (int64, error) {
 	if value.Kind() != jsontext.KindNumber {
-		return 0, invalidBody("%s is %s: it takes an integer", field, kindName(value.Kind()))
+		return 0, invalidBody("%s must be an integer, not %s", field, kindName(value.Kind()))
 	}
 	if bytes.ContainsAny(value, ".eE") {
-		return 0, invalidBody("%s is %s: it takes an integer, without fraction or exponent", field, excerpt(string(value)))
+		return 0, invalidBody("%s must be an integer without fraction or exponent, not %s", field, excerpt(string(value)))
 	}
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil {
-		return 0, invalidBody("%s is out of range: it takes -9223372036854775808 to 9223372036854775807", field)
+		return 0, invalidBody("%s must be from -9223372036854775808 to 9223372036854775807", field)
 	}
 	return n, nil
 }
 
-// isString reports whether value is the JSON string of s, without a copy unless it has escapes.
+// isString reports whether value is s as a JSON string. It copies value only if it has escapes.
 func isString(value jsontext.Value, s string) bool {
 	if value.Kind() != jsontext.KindString {
 		return false
@@ -208,7 +205,7 @@ func isString(value jsontext.Value, s string) bool {
 	return string(value[1:len(value)-1]) == s
 }
 
-// text returns what a JSON string says. The decoder has checked value.
+// text returns the unquoted JSON string. The decoder has checked that value is valid.
 func text(value jsontext.Value) string {
 	if bytes.IndexByte(value, '\\') < 0 {
 		return string(value[1 : len(value)-1])
@@ -217,7 +214,7 @@ func text(value jsontext.Value) string {
 	return string(unquoted)
 }
 
-// kindName names a kind of JSON value in a sentence.
+// kindName returns the name of a kind of JSON value for a sentence.
 func kindName(kind jsontext.Kind) string {
 	switch kind {
 	case jsontext.KindNull:

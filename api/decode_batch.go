@@ -6,15 +6,15 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// planned is one operation of a batch as it was asked for: one that can be carried out, or the reason why not. Its Key is
-// empty if that is the reason.
+// planned is one operation of a batch: a valid Operation, or err, the reason why it cannot be carried out. If the key is
+// missing or invalid, Key is empty.
 type planned struct {
 	counter.Operation
 
 	err error
 }
 
-// operations reads the whole body of a batch. An error is one of the request, and nothing of it may be applied.
+// operations reads the body of a batch. An error means that the request is invalid, and none of its operations may be applied.
 func (b *body) operations() ([]planned, error) {
 	var plan []planned
 	err := b.whole(func(name jsontext.Value) (bool, error) {
@@ -31,7 +31,7 @@ func (b *body) operations() ([]planned, error) {
 	case err != nil:
 		return nil, err
 	case len(plan) == 0:
-		return nil, invalidBody("operations is empty or missing: it takes 1 to %d", MaxOperations)
+		return nil, invalidBody("operations is empty or missing: send 1 to %d", MaxOperations)
 	}
 	return plan, nil
 }
@@ -42,15 +42,15 @@ func (b *body) operation(index int) (planned, error) {
 	err := b.object(index, func(name jsontext.Value) (bool, error) {
 		switch {
 		case isString(name, "op"):
-			return true, readField(b, &o.op, kindOf)
+			return true, readField(b, &o.op, parseKind)
 		case isString(name, "key"):
-			return true, readField(b, &o.key, keyOf)
+			return true, readField(b, &o.key, parseKey)
 		case isString(name, fieldBy):
 			return true, readField(b, &o.by, func(v jsontext.Value) (int64, error) { return integer(v, fieldBy) })
 		case isString(name, fieldValue):
 			return true, readField(b, &o.value, func(v jsontext.Value) (int64, error) { return integer(v, fieldValue) })
 		case isString(name, "id"):
-			return true, readField(b, &o.id, idOf)
+			return true, readField(b, &o.id, parseID)
 		}
 		return false, nil
 	})
@@ -60,7 +60,7 @@ func (b *body) operation(index int) (planned, error) {
 	return o.plan(), nil
 }
 
-// operationBody is an operation in a batch.
+// operationBody holds the fields of an operation in a batch.
 type operationBody struct {
 	op        field[counter.Kind]
 	key       field[counter.Key]
@@ -68,13 +68,14 @@ type operationBody struct {
 	by, value field[int64]
 }
 
-// field is a field of an operation. What is wrong with it is the operation's error: the others of the batch are carried out.
+// field is a field of an operation. If it is invalid, only its operation fails: the rest of the batch is carried out.
 type field[T any] struct {
 	value T
 	err   error
 	given bool
 }
 
+// readField reads the value of a field. An invalid value is f.err; the returned error means that the body cannot be read.
 func readField[T any](b *body, f *field[T], parse func(jsontext.Value) (T, error)) error {
 	value, err := b.value()
 	if err == nil {
@@ -90,7 +91,7 @@ const (
 	fieldValue = "value"
 )
 
-// plan makes an operation of the fields, or names the first thing that is wrong with them.
+// plan makes an operation of the fields. Its err is the first error in them.
 func (o *operationBody) plan() planned {
 	p := planned{Operation: counter.Operation{Key: o.key.value, Kind: o.op.value, ID: o.id.value}}
 	switch {
@@ -99,7 +100,7 @@ func (o *operationBody) plan() planned {
 	case o.key.err != nil:
 		p.err = o.key.err
 	case !o.op.given:
-		p.err = invalidBody("op is missing: it takes increment, set or delete")
+		p.err = invalidBody("op is missing: it must be increment, set or delete")
 	case o.op.err != nil:
 		p.err = o.op.err
 	case o.id.err != nil:
@@ -114,11 +115,11 @@ func (o *operationBody) amount() (int64, error) {
 	kind := o.op.value
 	switch {
 	case kind == counter.Delete && (o.by.given || o.value.given):
-		return 0, invalidBody("delete takes no amount")
+		return 0, invalidBody("delete has no amount: remove by and value")
 	case kind == counter.Increment && o.value.given:
-		return 0, invalidBody("increment takes by, not value")
+		return 0, invalidBody("increment needs by, not value")
 	case kind == counter.Set && o.by.given:
-		return 0, invalidBody("set takes value, not by")
+		return 0, invalidBody("set needs value, not by")
 	case kind == counter.Set && !o.value.given:
 		return 0, invalidBody("value is missing: set needs it")
 	case kind == counter.Increment && !o.by.given:
@@ -130,7 +131,7 @@ func (o *operationBody) amount() (int64, error) {
 	}
 }
 
-func kindOf(value jsontext.Value) (counter.Kind, error) {
+func parseKind(value jsontext.Value) (counter.Kind, error) {
 	for _, kind := range [...]counter.Kind{counter.Increment, counter.Set, counter.Delete} {
 		if isString(value, kind.String()) {
 			return kind, nil
@@ -140,13 +141,13 @@ func kindOf(value jsontext.Value) (counter.Kind, error) {
 	if value.Kind() == jsontext.KindString {
 		given = excerpt(text(value))
 	}
-	return 0, invalidBody("op is %s: it takes increment, set or delete", given)
+	return 0, invalidBody("op must be increment, set or delete, not %s", given)
 }
 
-func idOf(value jsontext.Value) (string, error) {
+func parseID(value jsontext.Value) (string, error) {
 	if value.Kind() != jsontext.KindString {
 		return "", &counter.Error{
-			Code: counter.CodeInvalidIdempotencyKey, Detail: "id is " + kindName(value.Kind()) + ": it takes a string",
+			Code: counter.CodeInvalidIdempotencyKey, Detail: "id must be a string, not " + kindName(value.Kind()),
 		}
 	}
 	return counter.ParseID(text(value))

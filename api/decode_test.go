@@ -14,7 +14,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestDecodeInteger(t *testing.T) {
+func TestDecodeIntegerAcceptsTheWholeRange(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int64{
 		`{"by":0}`: 0, `{"by":-0}`: 0, `{"by":9223372036854775807}`: math.MaxInt64, `{"by":-9223372036854775808}`: math.MinInt64,
@@ -30,7 +30,7 @@ func TestDecodeInteger(t *testing.T) {
 	require.False(t, found)
 }
 
-// FuzzDecodeInteger holds the decoder against the standard library's: what it takes must be valid JSON of that one field.
+// FuzzDecodeInteger compares the decoder with encoding/json: an accepted body must be valid JSON with only that field.
 func FuzzDecodeInteger(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"by":5}`, `{"by":-9223372036854775808}`, `{"by":9223372036854775808}`, `{"by":1.0}`, `{"by":1e2}`, `{"by":null}`,
@@ -57,7 +57,7 @@ func FuzzDecodeInteger(f *testing.F) {
 	})
 }
 
-// FuzzDecodeBatch holds the decoder against the standard library's in the same way.
+// FuzzDecodeBatch compares the decoder with encoding/json: an accepted body must have the same operations.
 func FuzzDecodeBatch(f *testing.F) {
 	for _, seed := range append(batchSeeds(),
 		operations(`{"op":"increment","key":"a","by":1}`, `{"op":"set","key":"b","value":7}`, `{"op":"delete","key":"c"}`),
@@ -91,7 +91,7 @@ func FuzzDecodeBatch(f *testing.F) {
 	})
 }
 
-// batchSeeds are the bodies of the bad batches, but for the long ones.
+// batchSeeds returns the bodies of the bad batches that are shorter than 1,000 bytes.
 func batchSeeds() []string {
 	var seeds []string
 	for _, c := range append(badBatches(), badSingleBatches()...) {

@@ -11,10 +11,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxPooledBytes bounds the pooled buffers, so that one large batch does not hold memory for ever.
+// maxPooledBytes bounds the pooled buffers, so that the pool does not keep the memory of large batches.
 const maxPooledBytes = 64 << 10
 
-// buffer is a slice that is reused.
+// buffer is a byte slice that is reused.
 type buffer struct{ bytes []byte }
 
 var buffers = sync.Pool{New: func() any { return &buffer{bytes: make([]byte, 0, 512)} }}
@@ -28,18 +28,18 @@ func putBuffer(b *buffer) {
 	}
 }
 
-// Header values of every answer. net/http copies them before it sends them, so all answers share them.
+// Values of answer headers. All answers share these slices, because net/http copies them before it sends them.
 var (
 	jsonType    = []string{echo.MIMEApplicationJSON}
 	problemType = []string{"application/problem+json"}
 	noStore     = []string{"no-store"}
 )
 
-// shortBodyBytes is a length up to which net/http itself sets Content-Length, at less cost. It would send a body over 2 KiB in
-// chunks.
+// shortBodyBytes is a length up to which net/http itself sets Content-Length, which costs less. Without a Content-Length it
+// would send a body over 2 KiB in chunks.
 const shortBodyBytes = 1 << 10
 
-// write sends a whole answer. It ignores errors: they mean that the client has gone.
+// write sends a whole answer. It ignores errors, because they mean that the client has disconnected.
 func write(c echo.Context, status int, contentType []string, body []byte) {
 	w := c.Response()
 	h := w.Header()
@@ -58,8 +58,8 @@ func noContent(c echo.Context) {
 	c.Response().WriteHeader(http.StatusNoContent)
 }
 
-// appendCounter appends a counter as JSON. Encoding by hand cannot fail and does not allocate, and it is most of what a
-// request costs in this package.
+// appendCounter appends a counter as JSON. It is written by hand because encoding is most of a request's cost in this package:
+// this cannot fail and does not allocate.
 func appendCounter(b []byte, c counter.Counter) []byte {
 	b = append(b, `{"key":`...)
 	b = appendString(b, string(c.Key))
@@ -96,7 +96,7 @@ func appendSynced(b []byte, synced bool) []byte {
 	return append(b, '}')
 }
 
-// appendReplayed adds "replayed" to the object at the end of b, if it is an earlier operation's answer.
+// appendReplayed adds "replayed" to the object at the end of b if the object repeats the answer to an earlier operation.
 func appendReplayed(b []byte, replayed bool) []byte {
 	if !replayed {
 		return b
@@ -137,6 +137,6 @@ func appendProblem(b []byte, e *counter.Error) []byte {
 
 // appendString appends s as a JSON string, with U+FFFD for invalid UTF-8.
 func appendString(b []byte, s string) []byte {
-	b, _ = jsontext.AppendQuote(b, s) // its error only reports such a replacement
+	b, _ = jsontext.AppendQuote(b, s) // an error only reports the replacement
 	return b
 }

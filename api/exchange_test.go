@@ -24,14 +24,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answer is a response that has been read whole.
+// answer is a response and its body.
 type answer struct {
 	*http.Response
 
 	text string
 }
 
-// problem is what clients read of a problem.
+// problem is a decoded problem document.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -40,7 +40,7 @@ type problem struct {
 	Code   string `json:"code"`
 }
 
-// problem expects one that is consistent in itself.
+// problem decodes the answer, which must be a consistent problem document.
 func (a *answer) problem(t *testing.T) problem {
 	t.Helper()
 	require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"), a.text)
@@ -53,8 +53,8 @@ func (a *answer) problem(t *testing.T) problem {
 	return p
 }
 
-// requestText writes a request as it goes over the wire, its target exactly as given. A body is JSON unless a header in
-// headers ("Name: value") says otherwise.
+// requestText returns the bytes of a request, with the target exactly as given. Each of headers is "Name: value". A body gets
+// Content-Type and Content-Length unless headers have a Content-Type or a Transfer-Encoding.
 func requestText(method, target, body string, headers ...string) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%s %s HTTP/1.1\r\nHost: counters.test\r\nConnection: close\r\n", method, target)
@@ -74,13 +74,13 @@ func requestText(method, target, body string, headers ...string) string {
 // chunked encodes a body in one chunk.
 func chunked(body string) string { return fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body) }
 
-// send makes a request on a connection of its own, and holds the exchange against the OpenAPI document.
+// send sends a request on a new connection, and checks the request and the answer against the OpenAPI document.
 func (b *bundle) send(t testingT, method, target, body string, headers ...string) *answer {
 	t.Helper()
 	return b.sendRaw(t, requestText(method, target, body, headers...))
 }
 
-// sendRaw is send for a request as it goes over the wire.
+// sendRaw is send for the bytes of a request.
 func (b *bundle) sendRaw(t testingT, request string) *answer {
 	t.Helper()
 	connection := b.dial(t)
@@ -88,7 +88,7 @@ func (b *bundle) sendRaw(t testingT, request string) *answer {
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		_, _ = io.WriteString(connection, request) // the server may have enough before it has read all
+		_, _ = io.WriteString(connection, request) // fails if the server answers and closes before it has read all
 	}()
 	a := readAnswer(t, connection, request)
 	_ = connection.Close()
@@ -107,7 +107,7 @@ func (b *bundle) dial(t testingT) net.Conn {
 func readAnswer(t testingT, connection io.Reader, request string) *answer {
 	t.Helper()
 	method, _, _ := strings.Cut(request, " ")
-	reader, ok := connection.(*bufio.Reader) // of a connection with several answers
+	reader, ok := connection.(*bufio.Reader) // the caller reads several answers from the connection
 	if !ok {
 		reader = bufio.NewReader(connection)
 	}
@@ -127,7 +127,7 @@ type testingT interface {
 	Helper()
 }
 
-// contract is the document that the server is held against.
+// contract returns the OpenAPI document that checkContract uses.
 var contract = sync.OnceValues(func() (routers.Router, error) {
 	text, err := os.ReadFile("openapi.yaml")
 	if err != nil {
@@ -142,25 +142,25 @@ var contract = sync.OnceValues(func() (routers.Router, error) {
 
 var keyInPath = regexp.MustCompile(`^/v1/(counters|admin/dead)/[^/?]+`)
 
-// checkContract fails the test if an answer is not one that the document has for its route, or if a request that was
-// accepted is not one that the document allows. What no route takes is not described by it.
+// checkContract fails the test if the document does not allow the answer or, unless the server refused it, the request. It
+// ignores requests that match no route of the document.
 func checkContract(t testingT, raw string, a *answer) {
 	t.Helper()
 	request, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
 	if err != nil || a.Header.Get("X-Request-ID") == "" {
-		return // net/http did not pass it on
+		return // net/http refused it before it reached the api
 	}
 	router, err := contract()
 	require.NoError(t, err)
 	if !strings.HasPrefix(raw, "POST /v1/admin/dead/redrive ") {
-		request.RequestURI = keyInPath.ReplaceAllString(request.RequestURI, "/v1/$1/key") // the router decodes slashes
+		request.RequestURI = keyInPath.ReplaceAllString(request.RequestURI, "/v1/$1/key") // kin-openapi's router decodes slashes
 	}
 	request.URL, err = url.ParseRequestURI(request.RequestURI)
 	if err != nil || strings.HasSuffix(request.URL.Path, "/") || request.URL.RawPath != "" {
-		return // kin-openapi's router drops the slash, and decodes the path
+		return // kin-openapi's router drops a slash at the end, and decodes the path
 	}
 	if request.Method == http.MethodHead {
-		request.Method = http.MethodGet // documented for all
+		request.Method = http.MethodGet // HEAD is documented once, for all routes with GET
 	}
 	route, parameters, err := router.FindRoute(request)
 	if err != nil {
@@ -173,13 +173,13 @@ func checkContract(t testingT, raw string, a *answer) {
 			AuthenticationFunc: openapi3filter.NoopAuthenticationFunc,
 		},
 	}
-	if a.StatusCode < http.StatusBadRequest && !strings.Contains(a.text, `"error":{`) { // of an operation in a batch
-		require.NoError(t, openapi3filter.ValidateRequest(context.Background(), input), "the document does not allow what was accepted")
+	if a.StatusCode < http.StatusBadRequest && !strings.Contains(a.text, `"error":{`) { // nor a batch with a failed operation
+		require.NoError(t, openapi3filter.ValidateRequest(context.Background(), input), "the document does not allow this accepted request")
 	}
 	require.NoError(t, openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: input, Status: a.StatusCode, Header: a.Header,
 		Body: io.NopCloser(bytes.NewReader([]byte(a.text))), Options: input.Options,
-	}), "%s: the document does not have this answer: %s", request.RequestURI, a.text)
+	}), "%s: the document does not allow this answer: %s", request.RequestURI, a.text)
 }
 
 var _ testingT = (*testing.T)(nil)

@@ -11,8 +11,6 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// What the tests need to see of the inside.
-
 // DecodeKey is decodeKey.
 func DecodeKey(encoded string) (counter.Key, error) { return decodeKey(encoded) }
 
@@ -52,13 +50,13 @@ func bodyOf(text string) *body {
 // AppendCounter is appendCounter.
 func AppendCounter(b []byte, c counter.Counter) []byte { return appendCounter(b, c) }
 
-// PrefersMinimal is what readPreferences says about return=minimal.
+// PrefersMinimal reports whether readPreferences finds return=minimal.
 func PrefersMinimal(h http.Header) bool { return readPreferences(h).minimal }
 
-// PreferredWait is what readPreferences says about wait.
+// PreferredWait returns the wait that readPreferences finds.
 func PreferredWait(h http.Header) time.Duration { return readPreferences(h).wait }
 
-// Routes returns every route, those for operators too.
+// Routes returns every route, including the admin routes.
 func Routes() []*echo.Route {
 	health := map[string]http.Handler{"/healthz": nil, "/readyz": nil, "/metrics": nil}
 	return newServer(nil, Options{Admin: Admin{Token: "token"}, Flusher: new(operate.Service), Health: health}).router().Routes()
@@ -73,29 +71,29 @@ func Statuses() map[counter.Code]int {
 	return statuses
 }
 
-// Inside is how many bodies hold a slot of each limiter.
-type Inside struct{ Small, Large int }
+// Held is the number of slots that each limiter has given to bodies.
+type Held struct{ Small, Large int }
 
-// NewNarrow is New with room for few batches, and how many bodies are in it.
-func NewNarrow(counters Counters, small, large int, grace time.Duration) (handler http.Handler, inside func() Inside) {
-	s := newServer(counters, Options{})
-	s.batches = newAdmission(small, large, grace)
+// NewWithSlots is New with these numbers of slots for bodies. held returns the slots in use.
+func NewWithSlots(counters Counters, options Options, small, large int, grace time.Duration) (handler http.Handler, held func() Held) {
+	s := newServer(counters, options)
+	s.admission = newAdmission(small, large, grace)
 	count := func(l *limiter) int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return len(l.holders)
 	}
-	return s.router(), func() Inside { return Inside{count(s.batches.small), count(s.batches.large)} }
+	return s.router(), func() Held { return Held{count(s.admission.small), count(s.admission.large)} }
 }
 
-// NewHasty is New with another bound on each admin request.
-func NewHasty(counters Counters, options Options, timeout time.Duration) http.Handler {
+// NewWithAdminTimeout is New with this timeout for each admin request.
+func NewWithAdminTimeout(counters Counters, options Options, timeout time.Duration) http.Handler {
 	s := newServer(counters, options)
 	s.adminTimeout = timeout
 	return s.router()
 }
 
-// Observers counts the middleware of a handler that New would return.
+// Observers returns the number of middleware functions that log or trace requests.
 func Observers(counters Counters, options Options) int {
 	return len(newServer(counters, options).observers())
 }

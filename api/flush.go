@@ -13,17 +13,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// Flusher asks the workers for a flush and returns what is left: an *operate.Service.
+// Flusher has the workers flush and returns what Postgres still lacks. *operate.Service implements it.
 type Flusher interface {
-	Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error)
+	// Flush flushes keys, or all counters if keys is nil. It waits for the flush for up to timeout.
+	Flush(ctx context.Context, keys []counter.Key, timeout time.Duration) (operate.Left, error)
 }
 
 // maxFlushes bounds the concurrent flushes: each reads every shard ten times a second.
 const maxFlushes = 4
 
-// flush asks the workers to flush everything, or the keys in the body, and answers what is left.
+// flush has the workers flush everything, or the keys in the body. It answers with the number of keys that are left.
 func (s *server) flush(c echo.Context) error {
-	keys, err := readFlush(c)
+	keys, err := s.readFlush(c)
 	if err != nil {
 		return err
 	}
@@ -31,17 +32,17 @@ func (s *server) flush(c echo.Context) error {
 	case s.flushes <- struct{}{}:
 		defer func() { <-s.flushes }()
 	default:
-		return noRoom("too many flushes are in progress; none was asked for")
+		return overloaded("too many flushes are in progress; this one was not started")
 	}
 	prefers := readPreferences(c.Request().Header)
-	bound := prefers.wait
+	timeout := prefers.wait
 	if !prefers.waitGiven {
-		bound = defaultWait
+		timeout = defaultWait
 	}
 	ctx, cancel := context.WithCancel(c.Request().Context())
 	defer cancel()
-	defer context.AfterFunc(s.Ending, cancel)()
-	left, err := s.Flusher.Flush(ctx, keys, bound)
+	defer context.AfterFunc(s.Shutdown, cancel)()
+	left, err := s.Flusher.Flush(ctx, keys, timeout)
 	if err != nil && ctx.Err() == nil {
 		return operate.Explain(err)
 	}
@@ -50,7 +51,7 @@ func (s *server) flush(c echo.Context) error {
 	return nil
 }
 
-// answerLeft answers 200 if nothing is dirty but dead letters, else 202.
+// answerLeft answers 200 if left.Dirty is 0, which does not count dead letters, and 202 otherwise.
 func answerLeft(c echo.Context, left operate.Left) {
 	status := http.StatusOK
 	if left.Dirty > 0 {
@@ -62,19 +63,23 @@ func answerLeft(c echo.Context, left operate.Left) {
 	write(c, status, jsonType, append(b, '}'))
 }
 
-// readFlush reads which keys to flush; nil for all.
-func readFlush(c echo.Context) (keys []counter.Key, err error) {
-	b, err := openBody(c, MaxBatchBodyBytes, nil)
-	if b == nil || err != nil {
-		return nil, err
+// readFlush returns the keys to flush, or nil for all. A body needs admission: it may be large and arrives before the flush is
+// started.
+func (s *server) readFlush(c echo.Context) (keys []counter.Key, err error) {
+	if c.Request().ContentLength == 0 {
+		return nil, nil
 	}
-	defer b.close()
-	err = b.whole(func(name jsontext.Value) (bool, error) {
-		if !isString(name, "keys") {
-			return false, nil
+	err = s.admitBody(c, func(b *body) error {
+		if b == nil {
+			return nil
 		}
-		keys, err = b.keys(operate.MaxFlushKeys)
-		return true, err
+		return b.whole(func(name jsontext.Value) (known bool, err error) {
+			if !isString(name, "keys") {
+				return false, nil
+			}
+			keys, err = b.keys(operate.MaxFlushKeys)
+			return true, err
+		})
 	})
 	return keys, err
 }

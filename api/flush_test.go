@@ -14,21 +14,21 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// flusher is a Flusher made of a function.
-type flusher func(ctx context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error)
+// flusher implements api.Flusher with a function.
+type flusher func(ctx context.Context, keys []counter.Key, timeout time.Duration) (operate.Left, error)
 
-func (f flusher) Flush(ctx context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error) {
-	return f(ctx, keys, bound)
+func (f flusher) Flush(ctx context.Context, keys []counter.Key, timeout time.Duration) (operate.Left, error) {
+	return f(ctx, keys, timeout)
 }
 
-func TestFlushSaysWhatIsLeft(t *testing.T) {
+func TestFlushAnswersWithTheCountersThatAreLeft(t *testing.T) {
 	t.Parallel()
 	var gotKeys []counter.Key
-	var gotBound time.Duration
+	var gotTimeout time.Duration
 	left := operate.Left{Dirty: 3, Retrying: 1, Dead: 2}
 	b := serve(t, always(counter.Result{}), api.Options{
-		Flusher: flusher(func(_ context.Context, keys []counter.Key, bound time.Duration) (operate.Left, error) {
-			gotKeys, gotBound = keys, bound
+		Flusher: flusher(func(_ context.Context, keys []counter.Key, timeout time.Duration) (operate.Left, error) {
+			gotKeys, gotTimeout = keys, timeout
 			return left, nil
 		}),
 	})
@@ -37,17 +37,17 @@ func TestFlushSaysWhatIsLeft(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, a.StatusCode)
 	require.JSONEq(t, `{"dirty":3,"retrying":1,"dead":2}`, a.text)
 	require.Nil(t, gotKeys)
-	require.Equal(t, 5*time.Second, gotBound)
+	require.Equal(t, 5*time.Second, gotTimeout)
 
 	left = operate.Left{Dead: 2}
 	a = b.send(t, http.MethodPost, "/v1/flush", `{"keys":["a","b"]}`, "Prefer: wait=7")
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.JSONEq(t, `{"dirty":0,"retrying":0,"dead":2}`, a.text)
 	require.Equal(t, []counter.Key{"a", "b"}, gotKeys)
-	require.Equal(t, 7*time.Second, gotBound)
+	require.Equal(t, 7*time.Second, gotTimeout)
 	b.send(t, http.MethodPost, "/v1/flush", `{}`, "Prefer: wait=0")
 	require.Nil(t, gotKeys)
-	require.Zero(t, gotBound)
+	require.Zero(t, gotTimeout)
 
 	for body, code := range map[string]string{
 		`{"keys":[]}`: "invalid_body", `{"keys":[1]}`: "invalid_key", `{"keys":[""]}`: "invalid_key", `{"all":true}`: "unknown_field",
@@ -59,13 +59,13 @@ func TestFlushSaysWhatIsLeft(t *testing.T) {
 	}
 }
 
-func TestAFewFlushesAreWaitedForAtATimeAndTheEndAnswersThem(t *testing.T) {
+func TestConcurrentFlushesAreLimitedAndAnsweredAtShutdown(t *testing.T) {
 	t.Parallel()
-	ending, end := context.WithCancel(context.Background())
-	defer end()
+	ctx, shutdown := context.WithCancel(context.Background())
+	defer shutdown()
 	begun := make(chan struct{}, 4)
 	b := serve(t, always(counter.Result{}), api.Options{
-		Ending: ending,
+		Shutdown: ctx,
 		Flusher: flusher(func(ctx context.Context, _ []counter.Key, _ time.Duration) (operate.Left, error) {
 			begun <- struct{}{}
 			<-ctx.Done()
@@ -74,7 +74,7 @@ func TestAFewFlushesAreWaitedForAtATimeAndTheEndAnswersThem(t *testing.T) {
 	})
 	var waiting []<-chan *answer
 	for range 4 {
-		waiting = append(waiting, b.sending(t, http.MethodPost, "/v1/flush", ""))
+		waiting = append(waiting, b.sendAsync(t, http.MethodPost, "/v1/flush", ""))
 	}
 	for range 4 {
 		<-begun
@@ -82,16 +82,16 @@ func TestAFewFlushesAreWaitedForAtATimeAndTheEndAnswersThem(t *testing.T) {
 	a := b.send(t, http.MethodPost, "/v1/flush", "")
 	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
 	require.Equal(t, "overloaded", a.problem(t).Code)
-	end()
+	shutdown()
 	for _, w := range waiting {
 		require.Equal(t, http.StatusAccepted, (<-w).StatusCode)
 	}
 }
 
-func TestFlushWithoutRedisIsAProblem(t *testing.T) {
+func TestFlushWithoutRedisIsUnavailable(t *testing.T) {
 	t.Parallel()
-	gone := unreachable(t)
-	f := operate.New(operate.Options{Cache: cache.New(gone, cache.Options{Shards: 4}), Redis: gone})
+	client := unreachable(t)
+	f := operate.New(operate.Options{Cache: cache.New(client, cache.Options{Shards: 4}), Redis: client})
 	a := serve(t, always(counter.Result{}), api.Options{Flusher: f}).send(t, http.MethodPost, "/v1/flush", "")
 	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
 	require.Equal(t, "cache_unavailable", a.problem(t).Code)

@@ -16,7 +16,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
-func TestHealthIsServedBesideTheAPI(t *testing.T) {
+func TestHealthIsServedWithTheAPI(t *testing.T) {
 	t.Parallel()
 	b := serve(t, failing(counter.CodeCacheUnavailable, 0), api.Options{})
 
@@ -30,13 +30,13 @@ func TestHealthIsServedBesideTheAPI(t *testing.T) {
 	require.Equal(t, "method_not_allowed", a.problem(t).Code)
 }
 
-func TestEveryAnswerClosesItsConnectionWhileTheProcessIsAboutToStop(t *testing.T) {
+func TestAnswersCloseTheirConnectionsBeforeShutdown(t *testing.T) {
 	t.Parallel()
 	var stopping atomic.Bool
 	health := process.Health{Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Stopping: stopping.Load}
 	server := httptest.NewServer(api.New(always(counter.Result{}), api.Options{Health: health.Handlers(), Stopping: stopping.Load}))
 	defer server.Close()
-	ask := func(path string) (status int, body string, closes bool) {
+	get := func(path string) (status int, body string, closes bool) {
 		response, err := server.Client().Get(server.URL + path)
 		require.NoError(t, err)
 		defer response.Body.Close()
@@ -44,17 +44,17 @@ func TestEveryAnswerClosesItsConnectionWhileTheProcessIsAboutToStop(t *testing.T
 		require.NoError(t, err)
 		return response.StatusCode, string(text), response.Close
 	}
-	status, _, closes := ask("/readyz")
+	status, _, closes := get("/readyz")
 	require.Equal(t, http.StatusOK, status)
 	require.False(t, closes)
 
 	stopping.Store(true)
 
-	status, body, closes := ask("/readyz")
+	status, body, closes := get("/readyz")
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	require.Contains(t, body, `"stopping"`)
 	require.True(t, closes, "a client must open its next connection elsewhere")
-	status, _, closes = ask("/v1/counters/a")
-	require.Equal(t, http.StatusNotFound, status, "it still answers")
+	status, _, closes = get("/v1/counters/a")
+	require.Equal(t, http.StatusNotFound, status, "requests are still answered")
 	require.True(t, closes)
 }

@@ -8,12 +8,12 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// durationBuckets span 100 µs, the least that a call to Redis takes, to 10 s, the most that its client waits.
+// durationBuckets range from 100 µs, the shortest call to Redis, to 10 s, the Redis client's timeout.
 var durationBuckets = []float64{
 	100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10,
 }
 
-// metrics holds what the api counts. Labels are resolved here, not for each request.
+// metrics holds the api's metrics. Labels are resolved once, not for each request.
 type metrics struct {
 	writes   [counter.Delete + 1]prometheus.Counter // by counter.Kind, nil for reads
 	rejected map[counter.Code]prometheus.Counter
@@ -24,21 +24,21 @@ type metrics struct {
 func newMetrics(registry prometheus.Registerer) *metrics {
 	writes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "afterwrite_writes_total",
-		Help: "Operations that were accepted, those of batches counted one by one.",
+		Help: "Accepted write operations. Each operation of a batch counts.",
 	}, []string{"op"})
 	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "afterwrite_rejected_total",
-		Help: "Requests, and operations in batches, that were answered with a problem, by its code.",
+		Help: "Requests and batch operations that were answered with a problem, by code.",
 	}, []string{"reason"})
 	m := &metrics{
 		rejected: make(map[counter.Code]prometheus.Counter),
 		replayed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_replayed_total",
-			Help: "Operations that were answered as the earlier one with their idempotency key was, and not carried out again.",
+			Help: "Operations that were not carried out because an earlier one had the same idempotency key. They got its answer.",
 		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "afterwrite_write_duration_seconds",
-			Help:    "Time from a decoded write request (a batch counts once) to its outcome.",
+			Help:    "Duration of a write request after decoding, without requests that wait for Postgres. A batch counts once.",
 			Buckets: durationBuckets,
 		}),
 	}
@@ -46,13 +46,13 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	for _, kind := range []counter.Kind{counter.Increment, counter.Set, counter.Delete} {
 		m.writes[kind] = writes.WithLabelValues(kind.String())
 	}
-	for code := range problems { // all from the start, since alerts need a series that is 0
+	for code := range problems { // all codes from the start, because alerts need a series that is 0
 		m.rejected[code] = rejected.WithLabelValues(string(code))
 	}
 	return m
 }
 
-// succeeded counts an operation that succeeded: a write, a replayed one, or nothing for a read.
+// succeeded counts a write or a replayed operation. It does not count reads.
 func (m *metrics) succeeded(kind counter.Kind, replayed bool) {
 	if replayed {
 		m.replayed.Inc()

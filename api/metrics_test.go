@@ -12,7 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestMetricsCountOperationsAndRefusals(t *testing.T) {
+func TestMetricsCountWritesAndRefusals(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "a", "1")
@@ -26,7 +26,7 @@ func TestMetricsCountOperationsAndRefusals(t *testing.T) {
 	b.send(t, http.MethodGet, "/nothing", "")
 
 	require.NoError(t, testutil.GatherAndCompare(b.registry, strings.NewReader(`
-# HELP afterwrite_writes_total Operations that were accepted, those of batches counted one by one.
+# HELP afterwrite_writes_total Accepted write operations. Each operation of a batch counts.
 # TYPE afterwrite_writes_total counter
 afterwrite_writes_total{op="delete"} 2
 afterwrite_writes_total{op="increment"} 3

@@ -26,7 +26,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-func ask(handler http.Handler, method, path, id string) *httptest.ResponseRecorder {
+// request sends a request to handler, with id as its request ID.
+func request(handler http.Handler, method, path, id string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, io.NopCloser(strings.NewReader("")))
 	r.Header.Set("X-Request-ID", id)
 	w := httptest.NewRecorder()
@@ -36,7 +37,7 @@ func ask(handler http.Handler, method, path, id string) *httptest.ResponseRecord
 
 var known = counter.Result{Counter: counter.Counter{Value: 42, Version: 7, Exists: true, Known: true}}
 
-func TestNothingLooksAtRequestsByDefault(t *testing.T) {
+func TestRequestsHaveNoMiddlewareByDefault(t *testing.T) {
 	t.Parallel()
 	out := new(bytes.Buffer)
 	info := slog.New(slog.NewTextHandler(out, nil))
@@ -47,7 +48,7 @@ func TestNothingLooksAtRequestsByDefault(t *testing.T) {
 	require.NotZero(t, api.Observers(always(known), api.Options{Tracing: sdk.NewTracerProvider()}))
 }
 
-func TestAccessLogFollowsARequestByItsID(t *testing.T) {
+func TestAccessLogHasTheRequestIDAndNoKey(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -64,7 +65,7 @@ func TestAccessLogFollowsARequestByItsID(t *testing.T) {
 		{http.MethodPatch, "/v1/counters/secret", "", http.StatusMethodNotAllowed},
 	} {
 		out.Reset()
-		require.Equal(t, test.status, ask(handler, test.method, test.path, "id-1").Code)
+		require.Equal(t, test.status, request(handler, test.method, test.path, "id-1").Code)
 		require.Equal(t, 1, strings.Count(out.String(), "\n"), out.String())
 		var line map[string]any
 		require.NoError(t, json.Unmarshal(out.Bytes(), &line))
@@ -79,7 +80,7 @@ func TestAccessLogFollowsARequestByItsID(t *testing.T) {
 		}
 	}
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP afterwrite_writes_total Operations that were accepted, those of batches counted one by one.
+# HELP afterwrite_writes_total Accepted write operations. Each operation of a batch counts.
 # TYPE afterwrite_writes_total counter
 afterwrite_writes_total{op="delete"} 0
 afterwrite_writes_total{op="increment"} 1
@@ -87,7 +88,7 @@ afterwrite_writes_total{op="set"} 0
 `), "afterwrite_writes_total"))
 }
 
-func TestATracedFailureIsCountedOnce(t *testing.T) {
+func TestTracedFailureIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
@@ -96,20 +97,20 @@ func TestATracedFailureIsCountedOnce(t *testing.T) {
 		Tracing: provider, Metrics: registry, Health: process.Health{Registry: registry, Logger: slog.New(slog.DiscardHandler)}.Handlers(),
 	})
 
-	require.Equal(t, http.StatusBadRequest, ask(handler, http.MethodPut, "/v1/counters/a", "").Code)
-	require.Equal(t, http.StatusOK, ask(handler, http.MethodGet, "/metrics", "").Code)
+	require.Equal(t, http.StatusBadRequest, request(handler, http.MethodPut, "/v1/counters/a", "").Code)
+	require.Equal(t, http.StatusOK, request(handler, http.MethodGet, "/metrics", "").Code)
 
 	require.Len(t, recorder.Ended(), 1, "scrapes are not traced")
 	require.Equal(t, "PUT /v1/counters/:key", recorder.Ended()[0].Name())
 	require.Equal(t, trace.SpanKindServer, recorder.Ended()[0].SpanKind())
-	page := ask(handler, http.MethodGet, "/metrics", "").Body.String()
+	page := request(handler, http.MethodGet, "/metrics", "").Body.String()
 	require.Contains(t, page, `afterwrite_rejected_total{reason="invalid_body"} 1`)
 }
 
-// From the ID of a request to its trace, and back: the ID is on the span, the trace in each line about the request.
-func TestATraceIsFoundByTheIDOfItsRequest(t *testing.T) {
+// The span has the request ID, and each log line about the request has the trace ID. So each leads to the other.
+func TestRequestIDLeadsToTheTraceAndBack(t *testing.T) {
 	t.Parallel()
-	lost := &counter.Error{Code: counter.CodeOutcomeUnknown, Err: errors.New("the connection broke")}
+	unknown := &counter.Error{Code: counter.CodeOutcomeUnknown, Err: errors.New("the connection broke")}
 	panics := counters(func(context.Context, []counter.Operation, writepath.Options) []counter.Result { panic("a mistake") })
 	for name, test := range map[string]struct {
 		counters      api.Counters
@@ -119,7 +120,7 @@ func TestATraceIsFoundByTheIDOfItsRequest(t *testing.T) {
 		"answered":         {always(known), http.MethodGet, "id-1", 1, http.StatusOK},
 		"without an ID":    {always(known), http.MethodGet, "", 1, http.StatusOK},
 		"refused":          {always(known), http.MethodPut, "id-1", 1, http.StatusBadRequest},
-		"failed in a call": {always(counter.Result{Err: lost}), http.MethodGet, "id-1", 2, http.StatusGatewayTimeout},
+		"failed in a call": {always(counter.Result{Err: unknown}), http.MethodGet, "id-1", 2, http.StatusGatewayTimeout},
 		"panicked":         {panics, http.MethodGet, "id-1", 1, http.StatusInternalServerError},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -130,7 +131,7 @@ func TestATraceIsFoundByTheIDOfItsRequest(t *testing.T) {
 			provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
 			handler := api.New(test.counters, api.Options{Logger: slog.New(debug), Tracing: provider})
 
-			answer := ask(handler, test.method, "/v1/counters/a", test.given)
+			answer := request(handler, test.method, "/v1/counters/a", test.given)
 			require.Equal(t, test.status, answer.Code)
 			id := answer.Header().Get("X-Request-ID")
 			if test.given != "" {

@@ -36,8 +36,8 @@ func TestOpenAPIDocumentIsServed(t *testing.T) {
 	require.Equal(t, string(text), a.text)
 }
 
-// TestOpenAPIDocumentHasEveryRoute and no other. HEAD goes with GET.
-func TestOpenAPIDocumentHasEveryRoute(t *testing.T) {
+// The document leaves out HEAD, which every GET route has.
+func TestOpenAPIDocumentHasExactlyTheServedRoutes(t *testing.T) {
 	t.Parallel()
 	var served, documented []string
 	for _, r := range api.Routes() {
@@ -62,13 +62,12 @@ func TestOpenAPIDocumentHasEveryCode(t *testing.T) {
 	require.ElementsMatch(t, served, loadDocument(t).Components.Schemas["Problem"].Value.Properties["code"].Value.Enum)
 }
 
-// TestOpenAPIDocumentHasEveryStatus sends each error that the service can have through each route; send holds the answers
-// against the document.
+// Each route gets each error of the write path, and send checks the answers against the document.
 func TestOpenAPIDocumentHasEveryStatus(t *testing.T) {
 	t.Parallel()
 	for code, status := range api.Statuses() {
 		if status < 500 && code != counter.CodeOverflow {
-			continue // those are the api's own, and in the table of bad requests
+			continue // TestBadRequestsChangeNothing has these
 		}
 		b := serve(t, failing(code, 0), api.Options{})
 		requests := map[string]string{"POST " + increment: "", "POST " + batch: operations(good)}

@@ -13,22 +13,20 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// maxWait bounds the wait for Postgres: half of what proxies usually allow for a request.
+// maxWait bounds the wait for Postgres. It is half of the time that proxies usually allow for a request.
 const maxWait = 30 * time.Second
 
-// preferences are the known ones of the header Prefer (RFC 7240).
+// preferences holds the known preferences of the header Prefer (RFC 7240).
 type preferences struct {
-	minimal bool          // return=minimal: no value back
-	wait    time.Duration // wait=5: at most 5 s, until Postgres has it; 0: not at all
-
-	waitGiven bool // even if it is 0
-
-	durability string // durability=replica: where a write must be before it is answered; "": in Redis
+	minimal    bool          // return=minimal: the client wants no value
+	wait       time.Duration // wait=5: for up to 5 s, until Postgres has the write; 0: no wait
+	waitGiven  bool          // the request has a valid wait, which may be 0
+	durability string        // durability=replica: where a write must be before it is answered; "": in the primary's memory
 }
 
-// readPreferences reads the preferences of a request. Case does not matter, a value may be quoted, and of several preferences
-// with one name the first counts, also across several headers. Parameters are skipped, and so is what cannot be understood,
-// as RFC 7240 requires.
+// readPreferences reads the preferences of a request. Case does not matter, and a value may be quoted. If several preferences
+// have the same name, the first one counts, even across several headers. Parameters, unknown preferences and invalid values are
+// ignored, as RFC 7240 requires.
 func readPreferences(h http.Header) preferences {
 	var p preferences
 	var seenReturn, seenWait, seenDurability bool
@@ -50,7 +48,7 @@ func readPreferences(h http.Header) preferences {
 				seenDurability = true
 				p.durability = strings.ToLower(value)
 				if p.durability == "" {
-					p.durability = "nothing" // not a level, so it is refused
+					p.durability = "nothing" // not a level, so options refuses it
 				}
 			}
 		}
@@ -58,7 +56,7 @@ func readPreferences(h http.Header) preferences {
 	return p
 }
 
-// seconds reads RFC 7240's wait: whole seconds, cut to maxWait. ok is false if it is not a number.
+// seconds parses the value of wait: whole seconds, of which it returns up to maxWait. ok is false if value is not a number.
 func seconds(value string) (wait time.Duration, ok bool) {
 	n, err := strconv.ParseUint(value, 10, 16)
 	if err != nil {
@@ -67,18 +65,18 @@ func seconds(value string) (wait time.Duration, ok bool) {
 	return min(time.Duration(n)*time.Second, maxWait), true
 }
 
-// levels are the values of durability, each with its wait if the request has none.
+// levels are the values of durability. timeout applies if the request has no wait.
 var levels = map[string]struct {
-	level writepath.Durability
-	bound time.Duration
+	level   writepath.Durability
+	timeout time.Duration
 }{
 	"replica":  {writepath.OnReplicas, 2 * time.Second},
 	"disk":     {writepath.OnDisk, 2 * time.Second},
 	"database": {writepath.InPostgres, defaultWait},
 }
 
-// options returns the options of a write with these preferences. It refuses an unknown durability, although RFC 7240 ignores what
-// is unknown: a client that asks for durability relies on it.
+// options returns the options of a write. It refuses an unknown durability, although RFC 7240 ignores unknown values: a client
+// that requests a durability relies on it.
 func (p preferences) options() (writepath.Options, error) {
 	o := writepath.Options{Minimal: p.minimal, Wait: p.wait}
 	if p.durability == "" {
@@ -88,20 +86,20 @@ func (p preferences) options() (writepath.Options, error) {
 	if !known {
 		return o, &counter.Error{
 			Code:   counter.CodeUnsupportedDurability,
-			Detail: "durability is " + excerpt(p.durability) + ": it takes replica, disk or database",
+			Detail: "durability must be replica, disk or database, not " + excerpt(p.durability),
 		}
 	}
 	o.Durability = l.level
 	if o.Wait == 0 {
-		o.Wait = l.bound
+		o.Wait = l.timeout
 	}
 	return o, nil
 }
 
-// forPostgres reports whether the answer says if Postgres has the write. With a durability, that is an error instead.
+// forPostgres reports whether the request waits for Postgres without requiring it: 202 then means that Postgres lacks the write.
 func (p preferences) forPostgres() bool { return p.wait > 0 && p.durability == "" }
 
-// applied tells the client which of its preferences were honoured: all, or all but minimal.
+// applied sets the header that names the honoured preferences: all of them, but return=minimal only if minimal is true.
 func (p preferences) applied(c echo.Context, minimal bool) {
 	var honoured []string
 	if minimal {
@@ -118,16 +116,16 @@ func (p preferences) applied(c echo.Context, minimal bool) {
 	}
 }
 
-// awaited is what a read waits for, by its query.
+// awaited holds the wait parameters of a read.
 type awaited struct {
-	wait    time.Duration // 0: it does not wait
-	version int64         // 0: the version that it reads
+	wait    time.Duration // 0: the read does not wait
+	version int64         // 0: wait for the version that the read finds
 }
 
-// defaultWait is how long a read waits without a timeout in its query.
+// defaultWait is the timeout of a read or a flush that waits, if the request has none.
 const defaultWait = 5 * time.Second
 
-// readAwaited reads wait=synced, version and timeout of a query. Without wait it ignores the others.
+// readAwaited reads wait=synced, version and timeout of a query. Without wait it ignores version and timeout.
 func readAwaited(c echo.Context) (awaited, error) {
 	if c.Request().URL.RawQuery == "" {
 		return awaited{}, nil
@@ -139,11 +137,11 @@ func readAwaited(c echo.Context) (awaited, error) {
 	a := awaited{wait: defaultWait}
 	for _, name := range [...]string{"wait", "version", "timeout"} {
 		if len(query[name]) > 1 {
-			return a, invalidQuery("%s is there more than once", name)
+			return a, invalidQuery("%s is given more than once", name)
 		}
 	}
 	if query.Get("wait") != "synced" {
-		return a, invalidQuery("wait takes synced")
+		return a, invalidQuery("wait must be synced")
 	}
 	return a, a.read(query)
 }
@@ -152,19 +150,19 @@ func readAwaited(c echo.Context) (awaited, error) {
 func (a *awaited) read(query url.Values) (err error) {
 	if query.Has("version") {
 		if a.version, err = strconv.ParseInt(query.Get("version"), 10, 64); err != nil || a.version < 1 {
-			return invalidQuery("version takes a number from 1 on")
+			return invalidQuery("version must be an integer of 1 or more")
 		}
 	}
 	if query.Has("timeout") {
 		a.wait, err = time.ParseDuration(query.Get("timeout"))
 		if err != nil || a.wait <= 0 || a.wait > maxWait {
-			return invalidQuery("timeout takes a time such as 5s or 500ms, up to %s", maxWait)
+			return invalidQuery("timeout must be a duration of up to %s, such as 5s or 500ms", maxWait)
 		}
 	}
 	return nil
 }
 
-// cut is strings.Cut at the first separator outside of a quoted string.
+// cut is strings.Cut at the first separator outside a quoted string.
 func cut(s string, separator byte) (before, after string) {
 	quoted := false
 	for i := 0; i < len(s); i++ {

@@ -9,7 +9,7 @@ import (
 	"github.com/afterwrite/afterwrite/api"
 )
 
-func TestPreferences(t *testing.T) {
+func TestReturnPreferenceIsParsedAsInRFC7240(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		headers []string
@@ -45,7 +45,7 @@ func TestPreferences(t *testing.T) {
 	}
 }
 
-func TestMinimalWriteIsNoContentAndStillCounts(t *testing.T) {
+func TestMinimalWriteIsAppliedAndAnswered204(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.insertRow(t, "cold", 7, 3)
@@ -62,6 +62,6 @@ func TestMinimalWriteIsNoContentAndStillCounts(t *testing.T) {
 		require.Equal(t, "no-store", a.Header.Get("Cache-Control"))
 	}
 
-	require.Equal(t, is("cold", 9, 4), b.get(t, "cold"))
-	require.Equal(t, is("new", 5, 1), b.get(t, "new"))
+	require.Equal(t, unsynced("cold", 9, 4), b.get(t, "cold"))
+	require.Equal(t, unsynced("new", 5, 1), b.get(t, "new"))
 }

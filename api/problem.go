@@ -12,18 +12,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// problemPath precedes the code in a problem's type. By RFC 9457 a type may be a relative reference, and should lead to an
-// explanation: GET /problems/overflow does.
+// problemPath precedes the code in a problem's type. RFC 9457 allows a relative reference and recommends that it leads to an
+// explanation, as GET /problems/overflow does.
 const problemPath = "/problems/"
 
-// problem is how the API answers a counter.Code.
+// problem describes how the API answers a counter.Code.
 type problem struct {
 	status  int
 	title   string
-	promise string // for /problems/{code}: what became of the write, and what to do
+	promise string // for /problems/{code}: whether the write was applied, and what to do
 }
 
-// problems maps every code to its status. A code that is not in it is internal.
+// problems maps every code to its problem. An unknown code is answered as internal.
 var problems = map[counter.Code]problem{
 	counter.CodeInvalidKey: {
 		http.StatusBadRequest, "Invalid key",
@@ -31,11 +31,11 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeInvalidBody: {
 		http.StatusBadRequest, "Invalid body",
-		"Not applied. The detail says what the body should hold; amounts are integers of 64 bits.",
+		"Not applied. The detail says what is wrong. Amounts are signed 64-bit integers.",
 	},
 	counter.CodeUnknownField: {
 		http.StatusBadRequest, "Unknown field",
-		"Not applied. The body has a field that this request does not take; the detail names it.",
+		"Not applied. The body has a field that this request does not have; the detail names it.",
 	},
 	counter.CodeTooManyOperations: {
 		http.StatusBadRequest, "Too many operations",
@@ -43,11 +43,11 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeNotFound: {
 		http.StatusNotFound, "Not found",
-		"There is no such counter, or nothing at the path.",
+		"The counter does not exist, or there is nothing at the path.",
 	},
 	counter.CodeMethodNotAllowed: {
 		http.StatusMethodNotAllowed, "Method not allowed",
-		"Not applied. The header Allow says what the path takes.",
+		"Not applied. The header Allow lists the methods of the path.",
 	},
 	counter.CodeOverflow: {
 		http.StatusConflict, "Overflow",
@@ -59,68 +59,68 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeIdempotencyKeyReused: {
 		http.StatusUnprocessableEntity, "Idempotency key reused",
-		"Not applied. Another operation on this counter had this key; what it did stands. A new operation takes a new key.",
+		"Not applied. A different operation on this counter had this key and was applied. Use a new key for each operation.",
 	},
 	counter.CodeBodyTooLarge: {
 		http.StatusRequestEntityTooLarge, "Body too large",
-		"Not applied. A body takes up to 1 MiB, a batch up to 8 MiB.",
+		"Not applied. The body of a batch or a flush may have 8 MiB, any other body 1 MiB.",
 	},
 	counter.CodeUnsupportedMediaType: {
 		http.StatusUnsupportedMediaType, "Unsupported media type",
-		"Not applied. A body is application/json in UTF-8 without a Content-Encoding.",
+		"Not applied. A body must be application/json in UTF-8, without a Content-Encoding.",
 	},
 	counter.CodeInternal: {
 		http.StatusInternalServerError, "Internal error",
-		"A bug in the server, which has logged it with the request's X-Request-Id. The write may have been applied.",
+		"A bug in the server. The log has the cause, with the X-Request-Id. The write may have been applied.",
 	},
 	counter.CodeBackpressure: {
 		http.StatusServiceUnavailable, "Too many unsynced counters",
-		"Not applied. Postgres is behind; try again after Retry-After.",
+		"Not applied. Too many counters wait to be written to Postgres. Try again after Retry-After.",
 	},
 	counter.CodeOverloaded: {
 		http.StatusServiceUnavailable, "Overloaded",
-		"Not applied. This process has too much in hand; try again after Retry-After.",
+		"Not applied. A queue of this process is full, or the body arrived too slowly. Try again after Retry-After.",
 	},
 	counter.CodeCacheFull: {
 		http.StatusServiceUnavailable, "Cache full",
-		"Not applied. Redis is at its memory limit; try again after Retry-After.",
+		"Not applied. Redis is at its memory limit. Try again after Retry-After.",
 	},
 	counter.CodeCacheUnavailable: {
 		http.StatusServiceUnavailable, "Cache unavailable",
-		"Not applied. Redis could not be reached; try again after Retry-After.",
+		"Not applied. Redis could not be reached. Try again after Retry-After.",
 	},
 	counter.CodeDatabaseUnavailable: {
 		http.StatusServiceUnavailable, "Database unavailable",
-		"The counter is not in Redis and Postgres did not answer; try again after Retry-After.",
+		"The request needs Postgres, which did not answer. Try again after Retry-After.",
 	},
 	codeUnauthorized: {
 		http.StatusUnauthorized, "Unauthorized",
-		"Not applied. The paths under /v1/admin take Authorization: Bearer and the process's AFTERWRITE_ADMIN_TOKEN.",
+		"Not applied. The paths under /v1/admin need Authorization: Bearer with the value of AFTERWRITE_ADMIN_TOKEN.",
 	},
 	codeInvalidQuery: {
 		http.StatusBadRequest, "Invalid query",
-		"Nothing was done. The detail says which part of the query is wrong, and what it takes.",
+		"Nothing was done. The detail says which parameter of the query is wrong, and what it must be.",
 	},
 	counter.CodeConflict: {
 		http.StatusConflict, "Conflict",
-		"The counter is not any more what it was, or Postgres does not accept it; the detail says what was done. Read it again.",
+		"The counter was written meanwhile, or Postgres does not accept it. The detail says what was done. Read the counter again.",
 	},
 	counter.CodeNotDurable: {
 		http.StatusServiceUnavailable, "Not durable yet",
-		"APPLIED in Redis, but it is not known to be where Prefer: durability wants it. With the same Idempotency-Key it may be " +
-			"repeated to wait again; without one it would count twice.",
+		"APPLIED in Redis, but the requested durability was not confirmed. To wait again, repeat the request with the same " +
+			"Idempotency-Key. Without one, an increment would count twice.",
 	},
 	counter.CodeUnsupportedDurability: {
 		http.StatusBadRequest, "Unsupported durability",
-		"Not applied. Prefer: durability takes replica, disk or database, and disk needs a Redis that can tell.",
+		"Not applied. Prefer: durability must be replica, disk or database, and this Redis must support the level.",
 	},
 	counter.CodeOutcomeUnknown: {
 		http.StatusGatewayTimeout, "Outcome unknown",
-		"The write may or may not have been applied. Repeat it if it had an Idempotency-Key; without one an increment may count twice.",
+		"The write may or may not have been applied. Repeat it with the same Idempotency-Key. Without one, an increment may count twice.",
 	},
 }
 
-// asProblem returns err as an Error whose code is in the table.
+// asProblem returns err if it is a counter.Error whose code is in problems, and an internal error with err as its cause otherwise.
 func asProblem(err error) *counter.Error {
 	if e, ok := errors.AsType[*counter.Error](err); ok {
 		if _, known := problems[e.Code]; known {
@@ -130,7 +130,7 @@ func asProblem(err error) *counter.Error {
 	return &counter.Error{Code: counter.CodeInternal, Err: err}
 }
 
-// fail is Echo's HTTPErrorHandler. It answers with a problem, counts it, and logs what the client is not told.
+// fail is Echo's HTTPErrorHandler. It answers with a problem, counts it, and logs its cause.
 func (s *server) fail(err error, c echo.Context) {
 	switch {
 	case errors.Is(err, echo.ErrNotFound):
@@ -144,7 +144,7 @@ func (s *server) fail(err error, c echo.Context) {
 	writeProblem(c, e)
 }
 
-// writeProblem answers with e, unless the answer has begun.
+// writeProblem answers with e, unless part of an answer was already sent.
 func writeProblem(c echo.Context, e *counter.Error) {
 	if c.Response().Committed {
 		return
@@ -159,12 +159,12 @@ func writeProblem(c echo.Context, e *counter.Error) {
 	write(c, status, problemType, b.bytes)
 }
 
-// retryAfter rounds up to the whole seconds that the header takes, to at least one.
+// retryAfter returns the header's value: d in whole seconds, rounded up, and at least 1.
 func retryAfter(d time.Duration) string {
 	return strconv.Itoa(max(1, int(math.Ceil(d.Seconds()))))
 }
 
-// explainProblem answers what a problem's type leads to.
+// explainProblem answers GET of a problem's type with its explanation.
 func explainProblem(c echo.Context) error {
 	code := counter.Code(c.Param("code"))
 	p, ok := problems[code]

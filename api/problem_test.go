@@ -17,12 +17,12 @@ import (
 
 var errSecret = errors.New("dial tcp 10.1.2.3:6379: user aw password hunter2: refused")
 
-// failing gives every operation an error of the code that holds a secret.
+// failing returns Counters that give every operation an error with this code. Its Err has a secret.
 func failing(code counter.Code, retryAfter time.Duration) counters {
 	return always(counter.Result{Err: &counter.Error{Code: code, Detail: "for the client", Err: errSecret, RetryAfter: retryAfter}})
 }
 
-func TestEveryCodeHasTheStatusOfTheDesign(t *testing.T) {
+func TestEveryCodeHasItsDocumentedStatus(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, map[counter.Code]int{
 		counter.CodeInvalidKey: 400, counter.CodeInvalidBody: 400, counter.CodeUnknownField: 400, counter.CodeTooManyOperations: 400,
@@ -36,7 +36,7 @@ func TestEveryCodeHasTheStatusOfTheDesign(t *testing.T) {
 	}, api.Statuses())
 }
 
-func TestErrorsOfTheServiceKeepTheirSecrets(t *testing.T) {
+func TestCauseOfAnErrorIsLoggedAndNotSent(t *testing.T) {
 	t.Parallel()
 	for code, status := range api.Statuses() {
 		if status < 500 {
@@ -58,7 +58,7 @@ func TestErrorsOfTheServiceKeepTheirSecrets(t *testing.T) {
 	}
 }
 
-func TestEveryUnavailableSaysWhenToComeBack(t *testing.T) {
+func TestEvery503HasRetryAfter(t *testing.T) {
 	t.Parallel()
 	for _, code := range []counter.Code{
 		counter.CodeBackpressure, counter.CodeOverloaded, counter.CodeCacheFull, counter.CodeCacheUnavailable, counter.CodeDatabaseUnavailable,
@@ -72,7 +72,7 @@ func TestEveryUnavailableSaysWhenToComeBack(t *testing.T) {
 			require.Equal(t, want, a.Header.Get("Retry-After"))
 
 			a = b.send(t, http.MethodPost, "/v1/batch", operations(good, good))
-			require.Equal(t, http.StatusServiceUnavailable, a.StatusCode, "the same from all: the whole answer's")
+			require.Equal(t, http.StatusServiceUnavailable, a.StatusCode, "all operations failed with the same code")
 			require.Equal(t, want, a.Header.Get("Retry-After"))
 		}
 	}
@@ -94,7 +94,7 @@ func TestErrorWithoutACodeIsInternal(t *testing.T) {
 	}
 }
 
-func TestBatchLogsEachKindOfFailureOnce(t *testing.T) {
+func TestBatchLogsEachErrorCodeOnce(t *testing.T) {
 	t.Parallel()
 	b := serve(t, failing(counter.CodeCacheUnavailable, 0), api.Options{})
 
@@ -104,7 +104,7 @@ func TestBatchLogsEachKindOfFailureOnce(t *testing.T) {
 	require.Contains(t, b.log.String(), `"operations":3`)
 }
 
-func TestAnOutageDoesNotFillTheLog(t *testing.T) {
+func TestFailuresAreLoggedAtALimitedRate(t *testing.T) {
 	t.Parallel()
 	b := serve(t, failing(counter.CodeCacheUnavailable, 0), api.Options{})
 
@@ -117,7 +117,7 @@ func TestAnOutageDoesNotFillTheLog(t *testing.T) {
 	require.Less(t, lines, 400)
 }
 
-func TestPanicIsInternalAndLoggedWithItsStack(t *testing.T) {
+func TestPanicIsAnswered500AndLoggedWithItsStack(t *testing.T) {
 	t.Parallel()
 	b := serve(t, counters(func(context.Context, []counter.Operation, writepath.Options) []counter.Result {
 		panic("secret of the panic")
@@ -137,17 +137,17 @@ func TestPanicIsInternalAndLoggedWithItsStack(t *testing.T) {
 	require.Contains(t, log, "problem_test.go")
 }
 
-func TestRequestIDIsTakenOrMade(t *testing.T) {
+func TestUnsafeRequestIDsAreReplaced(t *testing.T) {
 	t.Parallel()
 	b := serve(t, always(counter.Result{}), api.Options{})
 	given := map[string]bool{
 		"abc-123": true, "~!@#$%^&*()_+{}|:\"<>?": true, strings.Repeat("x", 128): true, strings.Repeat("x", 129): false, "": false,
 		"a b": false, "a\tb": false, "é": false, "\x80": false,
 	}
-	for id, taken := range given {
+	for id, kept := range given {
 		for _, target := range []string{"/v1/counters/a", "/nothing", "/healthz"} {
 			got := b.send(t, http.MethodGet, target, "", "x-request-id: "+id).Header.Get("X-Request-ID")
-			if taken {
+			if kept {
 				require.Equal(t, id, got)
 			} else {
 				require.NotEqual(t, id, got)
@@ -159,7 +159,7 @@ func TestRequestIDIsTakenOrMade(t *testing.T) {
 	require.NotEqual(t, first, b.send(t, http.MethodGet, "/healthz", "").Header.Get("X-Request-ID"))
 }
 
-func TestMethodNotAllowedSaysWhatIs(t *testing.T) {
+func TestMethodNotAllowedListsTheAllowedMethods(t *testing.T) {
 	t.Parallel()
 	b := serve(t, always(counter.Result{}), api.Options{})
 	for target, allow := range map[string]string{
@@ -170,7 +170,8 @@ func TestMethodNotAllowedSaysWhatIs(t *testing.T) {
 		require.Equal(t, http.StatusMethodNotAllowed, a.StatusCode)
 		require.Equal(t, allow, a.Header.Get("Allow"))
 		require.Equal(t, problem{
-			Type: "/problems/method_not_allowed", Title: "Method not allowed", Status: 405, Code: "method_not_allowed", Detail: "this path takes " + allow,
+			Type: "/problems/method_not_allowed", Title: "Method not allowed", Status: 405, Code: "method_not_allowed",
+			Detail: "this path has the methods " + allow,
 		}, a.problem(t))
 
 		a = b.send(t, http.MethodOptions, target, "")
@@ -179,7 +180,7 @@ func TestMethodNotAllowedSaysWhatIs(t *testing.T) {
 	}
 }
 
-func TestProblemTypesLeadToAnExplanation(t *testing.T) {
+func TestEveryProblemTypeHasAnExplanation(t *testing.T) {
 	t.Parallel()
 	b := serve(t, always(counter.Result{}), api.Options{})
 	for code := range api.Statuses() {

@@ -25,7 +25,7 @@ func TestSlowBodyIsRefused(t *testing.T) {
 		connection := b.dial(t)
 		defer connection.Close()
 		request := requestText(http.MethodPost, target, `{"op`, "Content-Type: application/json", "Transfer-Encoding: none")
-		request = strings.Replace(request, "Transfer-Encoding: none", "Content-Length: 100", 1) // and the rest never comes
+		request = strings.Replace(request, "Transfer-Encoding: none", "Content-Length: 100", 1) // more than the client sends
 		_, err := io.WriteString(connection, request)
 		require.NoError(t, err)
 
@@ -33,13 +33,13 @@ func TestSlowBodyIsRefused(t *testing.T) {
 
 		require.Equal(t, http.StatusBadRequest, a.StatusCode)
 		require.Equal(t, "invalid_body", a.problem(t).Code)
-		require.Contains(t, a.problem(t).Detail, "in time")
+		require.Contains(t, a.problem(t).Detail, "too slowly")
 		_, err = connection.Read(make([]byte, 1))
-		require.ErrorIs(t, err, io.EOF, "the connection is of no more use")
+		require.ErrorIs(t, err, io.EOF, "the server closes the connection")
 	}
 }
 
-func TestBodyThatIsCutOffIsRefused(t *testing.T) {
+func TestIncompleteBodyIsRefused(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "warm", "41")
@@ -53,10 +53,10 @@ func TestBodyThatIsCutOffIsRefused(t *testing.T) {
 	a := readAnswer(t, connection, request)
 
 	require.Equal(t, "invalid_body", a.problem(t).Code)
-	require.Equal(t, is("warm", 41, 1), b.get(t, "warm"))
+	require.Equal(t, unsynced("warm", 41, 1), b.get(t, "warm"))
 }
 
-func TestOneConnectionTakesManyRequests(t *testing.T) {
+func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	connection := b.dial(t)
@@ -64,10 +64,10 @@ func TestOneConnectionTakesManyRequests(t *testing.T) {
 	answers := bufio.NewReader(connection)
 	request := strings.Replace(requestText(http.MethodPost, increment, `{"by":2}`), "Connection: close\r\n", "", 1)
 
-	_, err := io.WriteString(connection, strings.Repeat(request, 50)) // one after the other, without waiting
+	_, err := io.WriteString(connection, strings.Repeat(request, 50)) // without waiting for answers
 	require.NoError(t, err)
 
 	for i := range int64(50) {
-		require.Equal(t, is("warm", 2*i+2, i+1), readAnswer(t, answers, request).value(t))
+		require.Equal(t, unsynced("warm", 2*i+2, i+1), readAnswer(t, answers, request).value(t))
 	}
 }

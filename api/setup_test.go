@@ -33,9 +33,9 @@ func TestMain(m *testing.M) { localtest.Main(m) }
 // patience bounds every wait of a test.
 const patience = 20 * time.Second
 
-// bundle is the api as a server on a port of its own.
+// bundle is a server of the api.
 type bundle struct {
-	// Of setup only: a Redis database and a Postgres database of its own, and the write path below.
+	// Only setup sets Servers, postgres and service. They use a Redis database and a Postgres database of this test.
 	*process.Servers
 
 	addr     string
@@ -46,7 +46,7 @@ type bundle struct {
 	service  *writepath.Service
 }
 
-// setup serves the real write path.
+// setup starts a server with the real write path.
 func setup(t *testing.T) *bundle {
 	t.Helper()
 	url := localtest.PostgresURL(t, func(url string) error { return store.MigrateURL(context.Background(), url) })
@@ -68,7 +68,7 @@ func setup(t *testing.T) *bundle {
 	return b
 }
 
-// serve serves any Counters until the test ends.
+// serve starts a server with any Counters. It stops when the test ends.
 func serve(t *testing.T, counters api.Counters, options api.Options) *bundle {
 	t.Helper()
 	b := new(bundle)
@@ -76,7 +76,7 @@ func serve(t *testing.T, counters api.Counters, options api.Options) *bundle {
 	return b
 }
 
-// serve replaces the server by one of other Counters or options.
+// serve starts a server with these Counters and options, and sends the bundle's later requests to it.
 func (b *bundle) serve(t *testing.T, counters api.Counters, options api.Options) {
 	t.Helper()
 	b.registry, b.log = prometheus.NewRegistry(), new(localtest.Buffer)
@@ -89,12 +89,14 @@ func (b *bundle) serve(t *testing.T, counters api.Counters, options api.Options)
 	b.addr = start(t, api.New(counters, options))
 }
 
-// start serves handler on a port of its own until the test ends, and expects it to end well.
+// start starts a server and returns its address. It stops the server when the test ends, and fails the test if the server does
+// not shut down cleanly.
 func start(t *testing.T, handler http.Handler) string {
 	t.Helper()
 	return startWithin(t, process.DefaultLimits(), handler)
 }
 
+// startWithin is start with other limits.
 func startWithin(t *testing.T, limits process.Limits, handler http.Handler) string {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -109,14 +111,14 @@ func startWithin(t *testing.T, limits process.Limits, handler http.Handler) stri
 	return listener.Addr().String()
 }
 
-// counters is a Counters made of a function.
+// counters implements api.Counters with a function.
 type counters func(ctx context.Context, ops []counter.Operation, options writepath.Options) []counter.Result
 
 func (f counters) Do(ctx context.Context, ops []counter.Operation, options writepath.Options) []counter.Result {
 	return f(ctx, ops, options)
 }
 
-// always gives every operation the same result.
+// always returns Counters that give every operation the same result.
 func always(r counter.Result) counters {
 	return func(_ context.Context, ops []counter.Operation, _ writepath.Options) []counter.Result {
 		results := make([]counter.Result, len(ops))
@@ -128,7 +130,7 @@ func always(r counter.Result) counters {
 	}
 }
 
-// value is a counter as a client sees it.
+// value is a counter in an answer.
 type value struct {
 	Key     string `json:"key"`
 	Value   *int64 `json:"value"`
@@ -136,10 +138,12 @@ type value struct {
 	Synced  bool   `json:"synced"`
 }
 
-// is makes a value that is known and not synced.
-func is(key string, v, version int64) value { return value{Key: key, Value: &v, Version: &version} }
+// unsynced returns a known value that Postgres does not have yet.
+func unsynced(key string, v, version int64) value {
+	return value{Key: key, Value: &v, Version: &version}
+}
 
-// get expects a counter.
+// get reads a counter that must exist.
 func (b *bundle) get(t *testing.T, encodedKey string) value {
 	t.Helper()
 	a := b.send(t, http.MethodGet, "/v1/counters/"+encodedKey, "")
@@ -147,7 +151,7 @@ func (b *bundle) get(t *testing.T, encodedKey string) value {
 	return a.value(t)
 }
 
-// put expects to give a counter a value.
+// put sets a counter, and fails the test unless the answer is 200.
 func (b *bundle) put(t *testing.T, encodedKey, v string) {
 	t.Helper()
 	a := b.send(t, http.MethodPut, "/v1/counters/"+encodedKey, `{"value":`+v+`}`)
@@ -162,7 +166,7 @@ func (a *answer) value(t *testing.T) value {
 	return v
 }
 
-// unreachable is a Redis that is not there.
+// unreachable returns a client of a Redis that does not run.
 func unreachable(t *testing.T) redis.UniversalClient {
 	t.Helper()
 	client, err := cache.Connect("redis://127.0.0.1:1/0", 1)
@@ -173,7 +177,7 @@ func unreachable(t *testing.T) redis.UniversalClient {
 
 func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 
-// insertRow gives Postgres a counter that Redis does not have.
+// insertRow inserts the row of a counter without an entry in Redis.
 func (b *bundle) insertRow(t *testing.T, key string, v, version int64) {
 	t.Helper()
 	_, err := b.postgres.ExecContext(t.Context(),
@@ -181,7 +185,7 @@ func (b *bundle) insertRow(t *testing.T, key string, v, version int64) {
 	require.NoError(t, err)
 }
 
-// state is everything that is stored: each key of Redis as DUMP gives it, each row of Postgres as text.
+// state returns everything that is stored: the DUMP of each Redis key, and each row of Postgres as text.
 func (b *bundle) state(t *testing.T) []string {
 	t.Helper()
 	ctx := t.Context()

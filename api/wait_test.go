@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// flush brings all that is dirty to Postgres, as a worker does.
+// flush writes all dirty counters to Postgres, as a worker does.
 func (b *bundle) flush(t *testing.T) {
 	t.Helper()
 	for shard := range counter.Shard(b.Cache.Shards()) {
@@ -39,21 +40,22 @@ func (b *bundle) flush(t *testing.T) {
 	}
 }
 
-// sending sends a request in the background.
-func (b *bundle) sending(t *testing.T, method, target, body string, headers ...string) <-chan *answer {
+// sendAsync sends a request in the background.
+func (b *bundle) sendAsync(t *testing.T, method, target, body string, headers ...string) <-chan *answer {
 	t.Helper()
 	answers := make(chan *answer, 1)
-	//nolint:testifylint // its failure fails the test, though it does not end it
+	//nolint:testifylint // send calls require in a goroutine: a failure still fails the test, but does not stop it
 	go func() { answers <- b.send(t, method, target, body, headers...) }()
 	return answers
 }
 
+// eventuallyDirty waits until Redis has n counters that are dirty or dead.
 func (b *bundle) eventuallyDirty(t *testing.T, n int64) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
 		backlog, err := b.Cache.Backlog(t.Context())
 		require.NoError(t, err)
-		return backlog.Dirty+backlog.Dead == n, "not written"
+		return backlog.Dirty+backlog.Dead == n, fmt.Sprintf("%d dirty and %d dead counters, not %d", backlog.Dirty, backlog.Dead, n)
 	})
 }
 
@@ -62,21 +64,21 @@ func TestWritesAndReadsCanWaitForPostgres(t *testing.T) {
 	b := setup(t)
 	b.put(t, "read", "7")
 	b.put(t, "deleted", "7")
-	b.put(t, "b", "1") // else return=minimal would not ask for its base
+	b.put(t, "b", "1") // b needs an entry: with return=minimal the api does not read a cold key from Postgres
 	b.flush(t)
 	b.put(t, "read", "8")
 	waiting := []<-chan *answer{
-		b.sending(t, http.MethodPost, "/v1/counters/a/increment", "", "Prefer: wait=20"),
-		b.sending(t, http.MethodPut, "/v1/counters/b", `{"value":5}`, "Prefer: wait=20, return=minimal", "Idempotency-Key: one"),
-		b.sending(t, http.MethodDelete, "/v1/counters/deleted", "", "Prefer: wait=20"),
-		b.sending(t, http.MethodPost, "/v1/batch", operations(`{"op":"increment","key":"c"}`, `{"op":"delete","key":"never"}`),
+		b.sendAsync(t, http.MethodPost, "/v1/counters/a/increment", "", "Prefer: wait=20"),
+		b.sendAsync(t, http.MethodPut, "/v1/counters/b", `{"value":5}`, "Prefer: wait=20, return=minimal", "Idempotency-Key: one"),
+		b.sendAsync(t, http.MethodDelete, "/v1/counters/deleted", "", "Prefer: wait=20"),
+		b.sendAsync(t, http.MethodPost, "/v1/batch", operations(`{"op":"increment","key":"c"}`, `{"op":"delete","key":"never"}`),
 			"Prefer: wait=20"),
-		b.sending(t, http.MethodGet, "/v1/counters/read?wait=synced&timeout=20s", ""),
-		b.sending(t, http.MethodGet, "/v1/counters/read?wait=synced&timeout=20s&version=2", ""),
+		b.sendAsync(t, http.MethodGet, "/v1/counters/read?wait=synced&timeout=20s", ""),
+		b.sendAsync(t, http.MethodGet, "/v1/counters/read?wait=synced&timeout=20s&version=2", ""),
 	}
 	b.eventuallyDirty(t, 5)
 	for _, w := range waiting {
-		require.Empty(t, w, "answered before it is in Postgres")
+		require.Empty(t, w, "answered before Postgres has the write")
 	}
 
 	b.flush(t)
@@ -99,10 +101,10 @@ func TestWritesAndReadsCanWaitForPostgres(t *testing.T) {
 	}
 	replay := b.send(t, http.MethodPut, "/v1/counters/b", `{"value":5}`, "Prefer: wait=20", "Idempotency-Key: one")
 	require.Equal(t, "true", replay.Header.Get(replayedHeader))
-	require.Contains(t, replay.text, `"synced":true`, "a repetition waits as well")
+	require.Contains(t, replay.text, `"synced":true`, "a repeated request waits too")
 }
 
-func TestWhatIsNotInPostgresInTimeIs202(t *testing.T) {
+func TestWaitThatTimesOutIsAnswered202(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "a", "1")
@@ -126,10 +128,10 @@ func TestWhatIsNotInPostgresInTimeIs202(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, b.send(t, http.MethodGet, "/v1/counters/never?wait=synced", "").StatusCode)
 }
 
-func TestTheEndOfTheProcessAnswersThoseWhoWait(t *testing.T) {
+func TestShutdownAnswersWaitingClients(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	waiting := b.sending(t, http.MethodPost, "/v1/counters/a/increment", "", "Prefer: wait=30")
+	waiting := b.sendAsync(t, http.MethodPost, "/v1/counters/a/increment", "", "Prefer: wait=30")
 	b.eventuallyDirty(t, 1)
 	b.service.StopWaiting()
 	a := <-waiting
@@ -151,10 +153,10 @@ func TestPreferredWaits(t *testing.T) {
 func badWaits() []badRequest {
 	var all []badRequest
 	for query, detail := range map[string]string{
-		"wait=committed": "wait takes synced", "wait=": "wait takes synced", "wait=synced&wait=synced": "more than once",
-		"wait=synced&version=0": "version takes", "wait=synced&version=x": "version takes", "wait=synced&version=1&version=2": "more than once",
-		"wait=synced&timeout=5": "timeout takes", "wait=synced&timeout=0s": "timeout takes", "wait=synced&timeout=31s": "timeout takes",
-		"wait=synced&timeout=-1s": "timeout takes",
+		"wait=committed": "wait must be synced", "wait=": "wait must be synced", "wait=synced&wait=synced": "more than once",
+		"wait=synced&version=0": "version must be", "wait=synced&version=x": "version must be",
+		"wait=synced&version=1&version=2": "more than once", "wait=synced&timeout=5": "timeout must be",
+		"wait=synced&timeout=0s": "timeout must be", "wait=synced&timeout=31s": "timeout must be", "wait=synced&timeout=-1s": "timeout must be",
 	} {
 		all = append(all, badRequest{
 			name: query, method: http.MethodGet, target: "/v1/counters/warm?" + query, status: http.StatusBadRequest,
@@ -164,7 +166,7 @@ func badWaits() []badRequest {
 	return all
 }
 
-func TestDurabilityThatIsNotReachedIsA503ThatSaysItIsApplied(t *testing.T) {
+func TestNotDurableSaysThatTheWriteWasApplied(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	a := b.send(t, http.MethodPost, "/v1/counters/a/increment", "", "Prefer: durability=Database, wait=1")
@@ -172,9 +174,9 @@ func TestDurabilityThatIsNotReachedIsA503ThatSaysItIsApplied(t *testing.T) {
 	require.Equal(t, "not_durable", a.problem(t).Code)
 	require.Contains(t, a.problem(t).Detail, "was applied in Redis")
 	require.NotEmpty(t, a.Header.Get("Retry-After"))
-	require.Equal(t, is("a", 1, 1), b.get(t, "a"))
+	require.Equal(t, unsynced("a", 1, 1), b.get(t, "a"))
 
-	waiting := b.sending(t, http.MethodPut, "/v1/counters/a", `{"value":7}`, "Prefer: durability=database, wait=20")
+	waiting := b.sendAsync(t, http.MethodPut, "/v1/counters/a", `{"value":7}`, "Prefer: durability=database, wait=20")
 	localtest.Eventually(t, patience, func() (bool, string) { return *b.get(t, "a").Version == 2, "not written" })
 	b.flush(t)
 	a = <-waiting
@@ -182,7 +184,7 @@ func TestDurabilityThatIsNotReachedIsA503ThatSaysItIsApplied(t *testing.T) {
 	require.True(t, a.value(t).Synced)
 	require.Equal(t, "wait=20, durability=database", a.Header.Get("Preference-Applied"))
 
-	for _, level := range []string{"replica", "disk", "tape", ""} { // there is no barrier here
+	for _, level := range []string{"replica", "disk", "tape", ""} { // this write path has no barrier for replica and disk
 		a := b.send(t, http.MethodPost, "/v1/batch", operations(good), "Prefer: durability="+level)
 		require.Equal(t, http.StatusBadRequest, a.StatusCode, level)
 		require.Equal(t, "unsupported_durability", a.problem(t).Code, level)

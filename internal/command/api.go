@@ -61,6 +61,6 @@ func (apiCommand) Run(w *world) error {
 	operator := operate.New(operate.Options{Cache: p.Cache, Store: p.Store, Redis: p.Redis, Logger: p.Log})
 	return p.Run(w.ctx, api.New(service, api.Options{
 		Logger: p.Log, Metrics: p.Counted, Health: p.Health().Handlers(), Stopping: p.Stopping,
-		Admin: api.Admin{Token: p.Config.AdminToken, Operator: operator}, Flusher: operator, Ending: w.ctx, Tracing: p.Provider(),
+		Admin: api.Admin{Token: p.Config.AdminToken, Operator: operator}, Flusher: operator, Shutdown: w.ctx, Tracing: p.Provider(),
 	}))
 }
