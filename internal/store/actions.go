@@ -10,29 +10,29 @@ import (
 )
 
 const (
-	// maxActions and maxActionAge bound what is kept: about a megabyte, and a quarter of a year.
+	// maxActions and maxActionAge bound the audit log to about a megabyte, and to 90 days.
 	maxActions   = 10_000
 	maxActionAge = 90 * 24 * time.Hour
 
-	// maxActionText bounds each text of an action, bytes.
+	// maxActionText is the limit for each text of an entry, in bytes.
 	maxActionText = 1000
 
-	// MaxActionsPage is the most that Actions returns.
+	// MaxActionsPage is the highest limit for Actions.
 	MaxActionsPage = 500
 )
 
-// Action is something that an operator did in the dashboard.
+// Action is an entry of the audit log: an operator's action in the dashboard.
 type Action struct {
 	ID      int64     `db:"id"`
 	At      time.Time `db:"at"`
 	Who     string    `db:"who"`
 	What    string    `db:"what"`
 	Target  string    `db:"target"`
-	Outcome *string   `db:"outcome"` // nil: under way, or its process died
+	Outcome *string   `db:"outcome"` // nil: in progress, or its process died
 	Failed  bool      `db:"failed"`
 }
 
-// beginSQL numbers the action and forgets old ones, through the primary key: there are never more than some too many.
+// beginSQL inserts an entry and deletes old ones. Concurrent calls may leave a few more than maxActions.
 const beginSQL = `
 WITH begun AS (INSERT INTO {schema}.counters_actions (who, what, target) VALUES ($1, $2, $3) RETURNING id),
      gone AS (DELETE FROM {schema}.counters_actions
@@ -45,24 +45,24 @@ const listSQL = `
 SELECT id, at, who, what, target, outcome, failed FROM {schema}.counters_actions
 WHERE id < $1 OR $1 = 0 ORDER BY id DESC LIMIT $2`
 
-// BeginAction notes that somebody is about to do something, and returns its number. What is longer than 1,000 bytes is cut.
+// BeginAction records an action before it is done, and returns its number. Texts are cut after 1,000 bytes.
 func (s *Store) BeginAction(ctx context.Context, who, what, target string) (id int64, err error) {
-	err = s.guardActions(ctx, "note an action", func(ctx context.Context) error {
+	err = s.guardActions(ctx, "record an action", func(ctx context.Context) error {
 		return s.db.GetContext(ctx, &id, s.sql.beginAction, short(who), short(what), short(target), maxActions, maxActionAge.Microseconds())
 	})
 	return id, err
 }
 
-// EndAction notes how an action ended.
+// EndAction records the outcome of an action.
 func (s *Store) EndAction(ctx context.Context, id int64, outcome string, failed bool) error {
-	return s.guardActions(ctx, "note the end of an action", func(ctx context.Context) error {
+	return s.guardActions(ctx, "record the outcome of an action", func(ctx context.Context) error {
 		_, err := s.db.ExecContext(ctx, s.sql.endAction, id, short(outcome), failed)
 		return err
 	})
 }
 
-// Actions returns up to limit (1 to MaxActionsPage, else ErrInvalid) actions with a number below before, the newest first; a
-// before of 0 is above all.
+// Actions returns up to limit actions with a number below before, newest first. If before is 0, it begins with the newest. A limit
+// that is not between 1 and MaxActionsPage is ErrInvalid.
 func (s *Store) Actions(ctx context.Context, before int64, limit int) (actions []Action, err error) {
 	if before < 0 || limit < 1 || limit > MaxActionsPage {
 		return nil, fmt.Errorf("list actions: %w: before %d, limit %d", ErrInvalid, before, limit)
@@ -74,7 +74,7 @@ func (s *Store) Actions(ctx context.Context, before int64, limit int) (actions [
 	return actions, err
 }
 
-// Action returns the action of that number; false when there is none.
+// Action returns the action with this number; found is false if there is none.
 func (s *Store) Action(ctx context.Context, id int64) (action Action, found bool, err error) {
 	if id <= 0 {
 		return Action{}, false, nil
@@ -86,8 +86,8 @@ func (s *Store) Action(ctx context.Context, id int64) (action Action, found bool
 	return actions[0], true, nil
 }
 
-// guardActions is guard, but for what the breaker makes of a table of actions that is missing or forbidden: nothing, since the
-// counters' own may be well.
+// guardActions is guard for the audit log. If its table is missing or forbidden, the breaker ignores that: the table of the counters
+// may still work.
 func (s *Store) guardActions(ctx context.Context, what string, call func(ctx context.Context) error) error {
 	return s.guard(ctx, what, func(ctx context.Context) error {
 		err := call(ctx)
@@ -98,7 +98,7 @@ func (s *Store) guardActions(ctx context.Context, what string, call func(ctx con
 	})
 }
 
-// aboutActionsError is an error of class Operator that is about the table of actions only.
+// aboutActionsError is an error of class Operator that concerns only the audit log.
 type aboutActionsError struct{ error }
 
 func (e *aboutActionsError) Unwrap() error { return e.error }
@@ -108,7 +108,7 @@ func isAboutActions(err error) bool {
 	return ok
 }
 
-// short makes text fit for a row: Postgres takes neither broken UTF-8 nor NUL.
+// short cuts text to maxActionText. It replaces malformed UTF-8 and NUL, which Postgres refuses.
 func short(text string) string {
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 	if len(text) <= maxActionText {

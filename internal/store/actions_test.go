@@ -10,7 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestActionsAreKeptNewestFirst(t *testing.T) {
+func TestActionsAreListedNewestFirst(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	first, err := s.BeginAction(t.Context(), "ann", "redrive", "a")
@@ -23,7 +23,7 @@ func TestActionsAreKeptNewestFirst(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	require.Equal(t, second, all[0].ID)
-	require.Nil(t, all[0].Outcome, "it has not ended")
+	require.Nil(t, all[0].Outcome, "it is in progress")
 	require.Equal(t, "redriven: 1", *all[1].Outcome)
 	require.Equal(t, "ann", all[1].Who)
 
@@ -41,7 +41,7 @@ func TestActionsAreKeptNewestFirst(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalid)
 }
 
-func TestActionsAreForgottenByNumberAndByAge(t *testing.T) {
+func TestOldActionsAreDeletedByNumberAndByAge(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	exec(t, s, `INSERT INTO counters_actions (who, what, target) SELECT 'x', 'x', '' FROM generate_series(1, 10000)`)
@@ -52,7 +52,7 @@ func TestActionsAreForgottenByNumberAndByAge(t *testing.T) {
 	require.Equal(t, 2, get[int](t, s, "SELECT min(id) FROM counters_actions"))
 }
 
-func TestActionsWithoutATableDoNotStopTheCounters(t *testing.T) {
+func TestMissingActionsTableDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	exec(t, s, `DROP TABLE counters_actions`)
@@ -74,10 +74,10 @@ func TestActionsWithoutATableDoNotStopTheCounters(t *testing.T) {
 		_, err := s.Read(t.Context(), []counter.Key{"k"})
 		require.Equal(t, Operator, Classify(err), "%v", err)
 	}
-	require.False(t, s.Available(), "their own table does count")
+	require.False(t, s.Available(), "a missing table of counters opens it")
 }
 
-func TestActionsTakeAnyText(t *testing.T) {
+func TestActionsAcceptAnyText(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	id, err := s.BeginAction(t.Context(), "a\x00b", "\xff", strings.Repeat("ä", 5000))

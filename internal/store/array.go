@@ -6,18 +6,18 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// A batch goes out as one array per column, in the binary form that Postgres's array_recv reads (lib/pq sends a []byte as a
-// binary parameter, see parseDSN):
+// A batch is sent as one array per column, in the binary format of Postgres's array_recv (lib/pq sends a []byte as a binary
+// parameter, see parseDSN):
 //
 //	int32 dimensions (1), int32 has-nulls flag (0), uint32 element type
 //	int32 number of elements, int32 index of the first (1)
 //	and for each element: int32 length, the bytes
 //
-// all in network byte order. There is nothing to quote or escape, so no key can be misread, and it is leaner than
-// pq.Array's text on both sides (figures in upsert.go).
+// All numbers are in network byte order. Nothing is quoted or escaped, so no key can be misread. It costs less than pq.Array's text
+// in client and server (figures in upsert.go).
 const arrayHeader = 20
 
-// The types of the elements; pg_type.oid is fixed for the types of the system.
+// Element types. pg_type.oid is fixed for built-in types.
 const (
 	oidBool = 16
 	oidInt8 = 20

@@ -10,7 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// oddKeys are keys that a text encoding of arrays would have to quote or escape, or might take for something else.
+// oddKeys are keys that a text encoding of arrays would have to quote or escape, or might misread.
 var oddKeys = []string{
 	"NULL", "null", `"`, `""`, `\`, `\\`, `a"b`, `a\b`, `\x41`, ",", "a,b", "{", "}", "{}", "{a,b}", "'", "it's", "$1", "%s",
 	" ", "  leading", "trailing  ", "(1,2)", "t", "f", "0", "-1", "🙂", "naïve", "日本語", "\u00a0", "\u2028", "e\u0301",
@@ -28,7 +28,7 @@ func TestOddKeysSurviveTheArrayEncoding(t *testing.T) {
 	require.Equal(t, len(rows), get[int](t, s, "SELECT count(*) FROM counters"))
 }
 
-func TestArraysArriveAsTheyWereSent(t *testing.T) {
+func TestArraysRoundTrip(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	notNUL := rapid.Rune().Filter(func(r rune) bool { return r != 0 })

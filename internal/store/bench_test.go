@@ -11,7 +11,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// BenchmarkUpsert replaces 1,000 rows of 100,000, on nearly every page of the table one.
+// BenchmarkUpsert replaces 1,000 of 100,000 rows, about one on each page of the table.
 func BenchmarkUpsert(b *testing.B) {
 	const keys, batch = 100_000, 1_000
 	s := setup(b)
@@ -49,7 +49,7 @@ func BenchmarkUpsert(b *testing.B) {
 	})
 }
 
-// BenchmarkEncode is the part of an upsert of 1,000 rows before anything is sent.
+// BenchmarkEncode encodes the arguments of an upsert of 1,000 rows.
 func BenchmarkEncode(b *testing.B) {
 	rows := make([]counter.Row, 1_000)
 	for i := range rows {
@@ -89,7 +89,7 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// textArrays is what lib/pq offers for arrays.
+// textArrays encodes rows with lib/pq's array types.
 func textArrays(rows []counter.Row) []any {
 	keys, values := make(pq.StringArray, len(rows)), make(pq.Int64Array, len(rows))
 	versions, deleted := make(pq.Int64Array, len(rows)), make(pq.BoolArray, len(rows))

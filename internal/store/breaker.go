@@ -15,34 +15,34 @@ import (
 )
 
 const (
-	// failuresToOpen is how many outage errors in a row open the breaker. One may be a connection that had gone stale;
+	// failuresToOpen is the number of consecutive outage errors that open the breaker. A single one may be a stale connection;
 	// each further one can cost a caller the whole statement timeout.
 	failuresToOpen = 3
-	// openFor, plus up to openJitter, is the time between two probes while Postgres is down. Each process draws its
-	// jitter once, so that many processes do not probe a Postgres that is starting up at the same moments.
+	// openFor, plus up to openJitter, is the time between two probes while Postgres is down. Each process chooses its jitter once,
+	// so that many processes do not probe a starting Postgres at the same time.
 	openFor    = time.Second
 	openJitter = 250 * time.Millisecond
-	// settle is how long a probe that succeeds does not outweigh a call that failed for what probes do not notice. It is longer
-	// than a process with work to do goes without a call: tasks are tried again within 30 s.
-	settle = time.Minute
+	// undetectedFor is how long a successful Ping does not end an outage that Ping cannot detect. It must be longer than the
+	// time between two calls of a busy process: tasks are retried within 30 s.
+	undetectedFor = time.Minute
 )
 
-// errUncounted is what a probe says to gobreaker when its success is not to count.
+// errUncounted makes gobreaker ignore the success of a Ping.
 var errUncounted = errors.New("a probe succeeded")
 
-// breaker keeps calls from a Postgres that does not answer. Open, it fails them at once; after openFor it lets one through,
-// the probe, whose outcome closes it or opens it again.
+// breaker protects callers from a Postgres that does not answer. While it is open, calls fail at once. After openFor it admits one
+// call as a probe, which closes it or opens it again.
 type breaker struct {
 	inner  *gobreaker.CircuitBreaker[struct{}]
 	logger *slog.Logger
-	last   atomic.Pointer[failure] // nil: Postgres is fine, as far as is known
+	last   atomic.Pointer[failure] // nil: no failure is known
 
 	began   time.Time
-	heard   atomic.Int64 // when a call last said how Postgres is, ns after began
-	waiting atomic.Int64 // calls that are under way
+	heard   atomic.Int64 // when a call last showed whether Postgres works, ns after began
+	waiting atomic.Int64 // calls in progress
 }
 
-// failure is the last call that met an outage.
+// failure is the last call that failed because of an outage.
 type failure struct {
 	err   error
 	at    time.Time
@@ -58,14 +58,14 @@ func newBreaker(logger *slog.Logger) *breaker {
 		Timeout:     openFor + rand.N(openJitter), //nolint:gosec // jitter needs no secret
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresToOpen },
 		IsExcluded:  func(err error) bool { return saysNothing(err) || errors.Is(err, errUncounted) },
-		// That Postgres refuses a row, or met a deadlock, proves that it is up.
+		// A Postgres that refuses a row or reports a deadlock is up.
 		IsSuccessful:  func(err error) bool { return !isOutage(err) },
 		OnStateChange: b.changed,
 	})
 	return b
 }
 
-// run calls call, or returns ErrUnavailable without calling it.
+// run calls call, or returns ErrUnavailable without calling it if the breaker is open.
 func (b *breaker) run(call func() error) error {
 	return b.execute(func() error {
 		b.waiting.Add(1)
@@ -76,8 +76,8 @@ func (b *breaker) run(call func() error) error {
 	})
 }
 
-// probe is run for a call that nobody needs the outcome of. Its failure is as bad as any other. Its success ends an outage only
-// where no call says otherwise, and never makes the count of failed calls begin anew.
+// probe is run for a Ping. Its failure counts like any other. Its success does not reset the number of consecutive failures, and does
+// not end an outage that Ping cannot detect.
 func (b *breaker) probe(call func() error) error {
 	closed := b.inner.State() == gobreaker.StateClosed
 	err := b.execute(func() error {
@@ -102,7 +102,7 @@ func (b *breaker) execute(call func() error) error {
 	return err
 }
 
-// note keeps what a call says about Postgres.
+// note records what a call showed about Postgres.
 func (b *breaker) note(err error, probe bool) {
 	if saysNothing(err) {
 		return
@@ -112,20 +112,20 @@ func (b *breaker) note(err error, probe bool) {
 	switch {
 	case isOutage(err):
 		b.last.Store(&failure{err: err, at: time.Now(), probe: probe})
-	case last != nil && probe && !last.probe && unnoticed(last.err) && time.Since(last.at) < settle:
+	case last != nil && probe && !last.probe && undetected(last.err) && time.Since(last.at) < undetectedFor:
 	default:
 		b.last.CompareAndSwap(last, nil)
 	}
 }
 
-// unnoticed reports that err may be what a probe does not meet: a full disk or too little memory, an error of the disk, or
-// one inside the server.
-func unnoticed(err error) bool {
+// undetected reports whether a Ping may succeed although other calls fail with err: if disk or memory is full, the disk fails, or the
+// server has an internal error.
+func undetected(err error) bool {
 	code := sqlState(err)
 	return strings.HasPrefix(code, "53") || strings.HasPrefix(code, "58") || strings.HasPrefix(code, "XX")
 }
 
-// quiet returns for how long no call has said how Postgres is; 0 while one is under way, which will.
+// quiet returns the time since a call last showed whether Postgres works; 0 while a call is in progress.
 func (b *breaker) quiet() time.Duration {
 	if b.waiting.Load() > 0 {
 		return 0
@@ -133,11 +133,11 @@ func (b *breaker) quiet() time.Duration {
 	return time.Since(b.began) - time.Duration(b.heard.Load())
 }
 
-// saysNothing reports that err tells neither good nor bad of Postgres: a caller that left, or the table of actions, which the
+// saysNothing reports whether err shows nothing about Postgres: the caller gave up, or the error is about the audit log, which the
 // counters do not need.
 func saysNothing(err error) bool { return Classify(err) == Canceled || isAboutActions(err) }
 
-// isOutage reports that Postgres is not fit to be asked again.
+// isOutage reports whether further calls would probably fail like the one that returned err.
 func isOutage(err error) bool {
 	class := Classify(err)
 	return class == Outage || class == Operator
@@ -147,8 +147,8 @@ func (b *breaker) available() bool { return b.inner.State() != gobreaker.StateOp
 
 func (b *breaker) up() bool { return b.last.Load() == nil && b.inner.State() == gobreaker.StateClosed }
 
-// changed logs the start and the end of an outage; the probes in between only for debugging. The breaker's lock is held, so
-// it must not ask the breaker anything.
+// changed logs the start and the end of an outage, and at debug level the probes in between. gobreaker holds its lock during the
+// call, so it must not call the breaker.
 func (b *breaker) changed(_ string, from, to gobreaker.State) {
 	level, message := slog.LevelDebug, "postgres breaker"
 	attrs := []slog.Attr{slog.String("from", from.String()), slog.String("to", to.String())}

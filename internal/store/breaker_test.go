@@ -13,17 +13,17 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// full is what a call gets when the server's disk is full, which a probe does not notice.
+// full returns the error of a call when the server's disk is full, which a probe does not detect.
 func full() error { return &pq.Error{Code: "53100", Message: "could not extend file"} }
 
 func fine() error { return nil }
 
-func TestAProbeThatSucceedsDoesNotHideThatCallsFail(t *testing.T) {
+func TestSuccessfulProbesDoNotHideFailingCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := &logBuffer{}
 		b := newBreaker(log.logger())
-		for range 60 { // a call in five seconds, and probes in between, for five minutes of the bubble's time
+		for range 60 { // for five minutes of the bubble's time, a call every five seconds and a probe every second
 			require.Error(t, b.run(full))
 			require.False(t, b.up())
 			for range 5 {
@@ -35,14 +35,14 @@ func TestAProbeThatSucceedsDoesNotHideThatCallsFail(t *testing.T) {
 		require.Equal(t, 1, log.count("postgres is unavailable"))
 		require.Zero(t, log.count("postgres is available again"))
 
-		time.Sleep(settle)
+		time.Sleep(undetectedFor)
 		require.NoError(t, b.probe(fine))
-		require.True(t, b.up(), "no call has failed for a while")
+		require.True(t, b.up(), "no call has failed for a minute")
 		require.Equal(t, 1, log.count("postgres is available again"))
 	})
 }
 
-func TestACallThatSucceedsEndsAnOutageAtOnce(t *testing.T) {
+func TestASuccessfulCallEndsAnOutageAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(slog.New(slog.DiscardHandler))
@@ -58,7 +58,7 @@ func TestACallThatSucceedsEndsAnOutageAtOnce(t *testing.T) {
 	})
 }
 
-func TestAProbeEndsWhatAProbeHasFound(t *testing.T) {
+func TestASuccessfulProbeEndsAnOutageThatAProbeFound(t *testing.T) {
 	t.Parallel()
 	b := newBreaker(slog.New(slog.DiscardHandler))
 	require.Error(t, b.probe(full))
@@ -67,25 +67,25 @@ func TestAProbeEndsWhatAProbeHasFound(t *testing.T) {
 	require.True(t, b.up())
 }
 
-func TestQuietIsSinceTheLastCallThatSaidAnything(t *testing.T) {
+func TestQuietIgnoresCanceledCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &Store{breaker: newBreaker(slog.New(slog.DiscardHandler))}
-		require.Greater(t, s.Quiet(), 24*time.Hour, "nothing is known yet")
+		require.Greater(t, s.Quiet(), 24*time.Hour, "there was no call")
 		for _, call := range []func() error{fine, full} {
 			_ = s.breaker.run(call)
 			time.Sleep(time.Second)
 			require.Equal(t, time.Second, s.Quiet())
 		}
 		_ = s.breaker.run(func() error {
-			require.Zero(t, s.Quiet(), "it will say")
+			require.Zero(t, s.Quiet(), "a call is in progress")
 			return context.Canceled
 		})
-		require.Equal(t, time.Second, s.Quiet(), "its caller left")
+		require.Equal(t, time.Second, s.Quiet(), "a canceled call shows nothing")
 	})
 }
 
-func TestPingOfAProcessThatWritesFailsWherePostgresTakesNoRows(t *testing.T) {
+func TestPingOfAWriterFailsOnAReadOnlyServer(t *testing.T) {
 	t.Parallel()
 	admin := setup(t)
 	exec(t, admin, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$")

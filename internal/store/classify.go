@@ -7,21 +7,21 @@ import (
 	"github.com/lib/pq"
 )
 
-// Class says what an error from Postgres means for the work that met it.
+// Class is the kind of an error. It decides whether to retry.
 type Class int
 
 // The classes.
 const (
 	// None is the class of nil.
 	None Class = iota
-	// Outage: Postgres could not be reached, is overloaded, shutting down, read-only, or too slow. Nothing is wrong with
-	// the rows: try again later, as often as it takes.
+	// Outage: Postgres is unreachable, overloaded, shutting down, read-only, or too slow. Nothing is wrong with the rows. Retry
+	// later, without a limit.
 	Outage
-	// Operator: the schema or a permission is wrong. Like Outage, but only an operator can end it.
+	// Operator: the schema or a permission is wrong. Retry as for Outage, but an operator has to act first.
 	Operator
-	// Contended: a deadlock or a serialization failure that outlasted the immediate retries. Try again.
+	// Contended: a deadlock or a serialization failure, also in the immediate retries. Retry.
 	Contended
-	// Refused: Postgres, or this package, does not accept (one of) the rows. Trying the same rows again is pointless.
+	// Refused: Postgres or this package refuses at least one of the rows. Retrying the same rows would fail again.
 	Refused
 	// Canceled: the caller gave up.
 	Canceled
@@ -47,18 +47,16 @@ func (c Class) String() string {
 }
 
 var (
-	// ErrUnavailable is returned, wrapped, when Postgres was not asked at all: the breaker is open, or too many callers
-	// wait already.
+	// ErrUnavailable is returned, wrapped, if Postgres was not called: the breaker is open, or too many callers wait already.
 	ErrUnavailable = errors.New("postgres is unavailable")
-	// ErrInvalid is returned, wrapped, for an argument outside its bounds, a key given twice for example.
+	// ErrInvalid is returned, wrapped, for an invalid argument, such as a duplicate key.
 	ErrInvalid = errors.New("invalid argument")
-	// ErrNotStored is returned, wrapped, when Postgres accepted a batch without an error but does not have one of its
-	// rows: a trigger dropped it.
+	// ErrNotStored is returned, wrapped, if Postgres reported no error but did not store one of the rows, because of a trigger.
 	ErrNotStored = errors.New("postgres did not store a row")
 )
 
-// Classify returns the class of err, which any function of this package returned. An error that did not come from the
-// server is an Outage: a row must never be given up for a broken network.
+// Classify returns the class of an error of this package. An error that did not come from the server is an Outage: a broken network
+// must never turn a row into a dead letter.
 func Classify(err error) Class {
 	switch {
 	case err == nil:
@@ -76,7 +74,7 @@ func Classify(err error) Class {
 	return Outage
 }
 
-// classOfState maps a SQLSTATE; the list of them is https://www.postgresql.org/docs/15/errcodes-appendix.html
+// classOfState maps a SQLSTATE to a class. For a list see https://www.postgresql.org/docs/15/errcodes-appendix.html
 func classOfState(code string) Class {
 	if len(code) < len("00") {
 		return Outage
@@ -85,7 +83,7 @@ func classOfState(code string) Class {
 	case
 		"08", // connection exception
 		"25", // invalid transaction state; 25006 is read-only: a standby, or a disk that has filled up
-		"26", // the statement is gone: a pooler handed out another session
+		"26", // unknown prepared statement: a pooler switched to another session
 		"28", // authentication
 		"3D", // the database does not exist
 		"53", // insufficient resources: disk, memory, connections
@@ -102,23 +100,23 @@ func classOfState(code string) Class {
 	case "40": // serialization failure, deadlock
 		return Contended
 	}
-	// 22 data exception, 23 constraint, 54 program limit, P0001 RAISE, and whatever code a trigger of somebody else's
-	// makes up: what the server says about these rows, not about itself.
+	// 22 data exception, 23 constraint, 54 program limit, P0001 RAISE, and codes that a user's trigger chooses: all are about the
+	// rows, not about the server.
 	return Refused
 }
 
-// IsLocked reports that err is a statement's that waited too long for a lock which somebody else holds (see UpsertUnlocked).
+// IsLocked reports whether a statement failed because another transaction held a lock for too long.
 func IsLocked(err error) bool { return sqlState(err) == stateLockNotAvailable }
 
-// TooSlow reports that err is a statement's that ran into the statement timeout: fewer rows may get through.
+// TooSlow reports whether a statement exceeded the statement timeout. With fewer rows it may succeed.
 func TooSlow(err error) bool {
 	return sqlState(err) == stateQueryCanceled && !errors.Is(err, context.Canceled)
 }
 
-// stateLockNotAvailable is lock_not_available, by lock_timeout.
+// stateLockNotAvailable is the SQLSTATE lock_not_available, caused by lock_timeout.
 const stateLockNotAvailable = "55P03"
 
-// sqlState returns the server's code for err, "" where the error is not the server's.
+// sqlState returns the SQLSTATE of err, or "" if err did not come from the server.
 func sqlState(err error) string {
 	if e := pq.As(err); e != nil {
 		return e.SQLState()

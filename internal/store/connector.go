@@ -14,34 +14,34 @@ import (
 	"github.com/lib/pq"
 )
 
-// connector makes the sessions of a pool.
+// connector opens the sessions of a pool.
 //
-// A login goes on when the caller that wanted it gives up, and its session is kept for the next one. Else a Postgres that
-// is far away (a login takes 5 to 8 round trips with TLS) could never be reached by callers that wait for 100 ms.
+// If a caller gives up, its login continues, and the session is kept for the next caller. Otherwise callers that wait for 100 ms
+// could never reach a remote Postgres, since a login with TLS takes 5 to 8 round trips.
 type connector struct {
 	config pq.Config
 	limit  time.Duration // see boundedConn
 	logger *slog.Logger
-	begin  string      // a statement that begins each transaction; "": none
-	bare   atomic.Bool // the other side does not take our settings at startup
+	begin  string      // a statement to run at the start of each transaction; "": none
+	bare   atomic.Bool // the pooler refuses our settings as startup parameters
 
-	ctx    context.Context //nolint:containedctx // its end is Close's
+	ctx    context.Context //nolint:containedctx // canceled by Close
 	cancel context.CancelFunc
 	logins sync.WaitGroup
 
 	mu      sync.Mutex
-	callers []chan login  // that wait, in order; each has room for its answer
-	running int           // logins under way, never fewer than callers
-	spare   []driver.Conn // sessions whose callers have given up
+	callers []chan login  // the waiting callers, in order; each channel has a buffer of 1
+	running int           // logins in progress, at least as many as callers
+	spare   []driver.Conn // sessions of callers that gave up
 }
 
-// login is the outcome of one.
+// login is the result of a login.
 type login struct {
 	conn driver.Conn
 	err  error
 }
 
-// maxSpare bounds the sessions that are kept beside the pool.
+// maxSpare is the maximum number of spare sessions.
 const maxSpare = 2
 
 func newConnector(config pq.Config, limit time.Duration, logger *slog.Logger) *connector {
@@ -49,7 +49,7 @@ func newConnector(config pq.Config, limit time.Duration, logger *slog.Logger) *c
 	return &connector{config: config, limit: limit, logger: logger, ctx: ctx, cancel: cancel}
 }
 
-// Connect implements driver.Connector. It returns when ctx is done, whatever the server does.
+// Connect implements driver.Connector. It returns when ctx is done, even if the server does not answer.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	c.mu.Lock()
 	if c.ctx.Err() != nil {
@@ -82,10 +82,10 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 // Driver implements driver.Connector.
 func (*connector) Driver() driver.Driver { return &pq.Driver{} }
 
-// Close ends the logins that are under way and the spare sessions. sql.DB.Close calls it.
+// Close ends the logins in progress and the spare sessions. sql.DB.Close calls it.
 func (c *connector) Close() error {
 	c.mu.Lock()
-	c.cancel() // under the lock, so that no login starts while Wait looks
+	c.cancel() // under the lock, so that no login starts during Wait
 	c.mu.Unlock()
 	c.logins.Wait()
 	c.mu.Lock()
@@ -97,7 +97,7 @@ func (c *connector) Close() error {
 	return nil
 }
 
-// finish hands a login to the caller that has waited for longest.
+// finish hands the result of a login to the first waiting caller.
 func (c *connector) finish(conn driver.Conn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,7 +110,7 @@ func (c *connector) finish(conn driver.Conn, err error) {
 	c.keep(conn)
 }
 
-// giveUp takes a caller out of the queue. If it has just been given a session, that is kept.
+// giveUp removes a caller from the queue. If it has just got a session, keep gets that.
 func (c *connector) giveUp(answer chan login) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +121,7 @@ func (c *connector) giveUp(answer chan login) {
 	c.keep((<-answer).conn)
 }
 
-// keep needs mu. conn is nil where the login failed.
+// keep adds conn to the spare sessions, or closes it if there are enough. The caller holds mu. conn is nil if the login failed.
 func (c *connector) keep(conn driver.Conn) {
 	switch {
 	case conn == nil:
@@ -132,7 +132,7 @@ func (c *connector) keep(conn driver.Conn) {
 	}
 }
 
-// login makes a session, within connect_timeout.
+// login opens a session, within connect_timeout.
 func (c *connector) login() (driver.Conn, error) {
 	if c.bare.Load() {
 		return c.dial(withoutTimeouts(c.config))
@@ -142,8 +142,8 @@ func (c *connector) login() (driver.Conn, error) {
 		return conn, err
 	}
 	if !c.bare.Swap(true) {
-		c.logger.Warn("a pooler refuses statement_timeout and lock_timeout as startup parameters; "+
-			"going on without: set them on the role, or see PgBouncer's ignore_startup_parameters", "error", err)
+		c.logger.Warn("a pooler refuses statement_timeout and lock_timeout as startup parameters, so they are not set: "+
+			"set them on the role, or see PgBouncer's ignore_startup_parameters", "error", err)
 	}
 	return c.dial(withoutTimeouts(c.config))
 }
@@ -156,7 +156,7 @@ func (c *connector) dial(config pq.Config) (driver.Conn, error) {
 	}
 	inner.Dialer(dialer)
 
-	stop := context.AfterFunc(c.ctx, dialer.abort) // lib/pq looks at the context only until the TCP connection stands
+	stop := context.AfterFunc(c.ctx, dialer.abort) // lib/pq ignores the context once the TCP connection is open
 	defer stop()
 	conn, err := inner.Connect(c.ctx)
 	if err != nil {
@@ -165,8 +165,8 @@ func (c *connector) dial(config pq.Config) (driver.Conn, error) {
 	return newSession(conn, dialer.establish(), c.begin)
 }
 
-// refusesSettings recognizes PgBouncer's answer to a startup parameter that it cannot pass on: FATAL 08P01, "unsupported
-// startup parameter: statement_timeout".
+// refusesSettings recognizes PgBouncer's error for a startup parameter that it does not support: FATAL 08P01, "unsupported startup
+// parameter: statement_timeout".
 func refusesSettings(err error) bool {
 	e := pq.As(err, "08P01")
 	return e != nil && strings.Contains(e.Message, "startup parameter") &&

@@ -26,7 +26,7 @@ func TestSessionsHaveANameAndTimeouts(t *testing.T) {
 	require.Equal(t, "1s", get[string](t, s, "SHOW lock_timeout"))
 }
 
-func TestNoStatementIsLeftInTheSession(t *testing.T) {
+func TestSessionsHaveNoPreparedStatements(t *testing.T) {
 	t.Parallel()
 	s := open(t, localtest.PostgresURL(t, migrateTemplate), Options{MaxConns: 1})
 	upsert(t, s, row("k", 1, 1))
@@ -34,12 +34,12 @@ func TestNoStatementIsLeftInTheSession(t *testing.T) {
 	require.Zero(t, get[int](t, s, "SELECT count(*) FROM pg_prepared_statements"))
 }
 
-func TestAPoolerThatRefusesTheTimeoutsIsUsedWithoutThem(t *testing.T) {
+func TestTimeoutsAreOmittedIfAPoolerRefusesThem(t *testing.T) {
 	t.Parallel()
 	log := &logBuffer{}
 	refuse := func(startup []byte) (refusal string) {
 		if bytes.Contains(startup, []byte(settingStatementTimeout)) {
-			return "unsupported startup parameter: " + settingStatementTimeout // as PgBouncer 1.18 says
+			return "unsupported startup parameter: " + settingStatementTimeout // the text of PgBouncer 1.18
 		}
 		return ""
 	}
@@ -50,7 +50,7 @@ func TestAPoolerThatRefusesTheTimeoutsIsUsedWithoutThem(t *testing.T) {
 	require.Equal(t, 1, log.count("pooler"))
 }
 
-func TestALoginThatTakesLongerThanItsCallerWaitsIsUsedByTheNextOne(t *testing.T) {
+func TestTheNextCallerGetsTheLoginOfOneThatGaveUp(t *testing.T) {
 	t.Parallel()
 	url := localtest.PostgresURL(t, migrateTemplate)
 	upsert(t, open(t, url, Options{}), row("k", 1, 1))
@@ -69,11 +69,11 @@ func TestALoginThatTakesLongerThanItsCallerWaitsIsUsedByTheNextOne(t *testing.T)
 	}
 	release()
 	has(t, s, row("k", 1, 1))
-	require.EqualValues(t, 1, logins.Load(), "there is only the login that the first caller wanted")
+	require.EqualValues(t, 1, logins.Load(), "the first caller's login is the only one")
 }
 
-// A host that drops every packet looks like this one: it takes the connection and never says a word.
-func TestAHostThatNeverAnswersCostsNoMoreThanTheCallersPatience(t *testing.T) {
+// The server accepts the connection and never sends anything, like a host behind a firewall that drops packets.
+func TestASilentHostDelaysACallOnlyUntilItsDeadline(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -91,7 +91,7 @@ func TestAHostThatNeverAnswersCostsNoMoreThanTheCallersPatience(t *testing.T) {
 	require.Less(t, time.Since(started), connectTimeout+2*time.Second, "connect_timeout covers the login")
 }
 
-// proxy stands before a Postgres and returns its own address. It shows each startup message to login, and refuses it when
+// proxy starts a proxy for a Postgres and returns its address. It passes each startup message to login, and refuses the session if
 // login returns a reason.
 func proxy(t *testing.T, databaseURL string, login func(startup []byte) (refusal string)) string {
 	t.Helper()

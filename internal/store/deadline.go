@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// boundedConn is a network connection on which nothing blocks for ever: a Read or Write lasts until limit has passed,
-// until the deadline that was set on it, or until the context of watch is done, whichever comes first.
+// boundedConn is a network connection on which no call blocks forever. A Read or Write ends after limit, at the connection's
+// deadline, or when the context of watch is done, whichever is first.
 //
-// lib/pq needs this: when a context is done it asks the server, over a second connection, to cancel the query, and goes on
-// reading from the first. A server that is frozen, or whose packets disappear, never answers.
+// lib/pq needs this: when a context is done, it sends a cancel request over a second connection, but keeps reading from the first.
+// A server that is frozen or cut off never answers.
 type boundedConn struct {
 	net.Conn
 
@@ -48,7 +48,8 @@ func (c *boundedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// deadline needs mu, and so does the use of its result: else an abort could come in between and be undone.
+// deadline returns the deadline of the next Read or Write. The caller holds mu until it has set the deadline; otherwise it could undo
+// an abort.
 func (c *boundedConn) deadline(until time.Time) time.Time {
 	if c.aborted {
 		return longAgo
@@ -87,7 +88,7 @@ func (c *boundedConn) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// abort ends the Read and Write that are under way and fails all that follow.
+// abort ends the Read and Write in progress, and makes all later ones fail.
 func (c *boundedConn) abort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,7 +96,7 @@ func (c *boundedConn) abort() {
 	_ = c.Conn.SetDeadline(longAgo) // fails only on a closed connection, which needs no abort
 }
 
-// usable is false after an abort.
+// usable reports whether the connection was not aborted.
 func (c *boundedConn) usable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	// connectTimeout bounds the whole of making a connection: name lookup, TCP, TLS, authentication.
+	// connectTimeout bounds a login: name lookup, TCP, TLS and authentication.
 	connectTimeout = 3 * time.Second
-	// cancelTimeout bounds the second connection, over which lib/pq asks the server to cancel a query. Nobody waits for it.
+	// cancelTimeout bounds the second connection, on which lib/pq sends a cancel request. No call waits for it.
 	cancelTimeout = time.Second
 )
 
-// keepAlive finds a peer that has disappeared while a connection lies idle in the pool: after 15 + 3 * 5 s.
+// keepAlive detects a dead peer of an idle connection after 15 + 3 * 5 s.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// sessionDialer makes the network connection of one session, and remembers it. What it dials once the session is
-// established are the short connections for cancel requests.
+// sessionDialer dials the network connection of one session. Later connections, once the session is established, are for cancel
+// requests.
 type sessionDialer struct {
 	limit time.Duration // see boundedConn
 
@@ -43,19 +43,19 @@ func (d *sessionDialer) DialContext(ctx context.Context, network, address string
 	return d.conn, nil
 }
 
-// Dial implements pq.Dialer, which lib/pq asks for but does not use where there is a DialContext.
+// Dial implements pq.Dialer. lib/pq requires it, but calls DialContext.
 func (d *sessionDialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
 }
 
-// DialTimeout is as Dial.
+// DialTimeout implements pq.Dialer, like Dial.
 func (d *sessionDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return d.DialContext(ctx, network, address)
 }
 
-// establish returns the session's connection; lib/pq has logged in on it.
+// establish marks the session as established, once lib/pq has logged in, and returns its connection.
 func (d *sessionDialer) establish() *boundedConn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -63,7 +63,7 @@ func (d *sessionDialer) establish() *boundedConn {
 	return d.conn
 }
 
-// abort ends a login that is under way.
+// abort ends a login in progress.
 func (d *sessionDialer) abort() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -13,25 +13,24 @@ import (
 	"github.com/lib/pq"
 )
 
-// The settings of a session that end what nobody waits for any more. A URL that sets one of them itself keeps its own.
+// Session settings that end abandoned statements. Values in the URL override ours.
 const (
 	settingStatementTimeout = "statement_timeout"
 	settingLockTimeout      = "lock_timeout"
 )
 
-// parseDSN checks databaseURL, a postgres:// URL or lib/pq's key=value form, and adds what this package needs. It takes the
-// variables that libpq knows (PGSSLMODE, PGPASSFILE, ...) for what the URL leaves open. Its errors hold no password.
+// parseDSN checks databaseURL, a postgres:// URL or lib/pq's key=value form, and adds the settings that this package needs. Settings
+// that the URL does not have come from libpq's variables (PGSSLMODE, PGPASSFILE, ...). Its errors contain no password.
 func parseDSN(databaseURL string) (pq.Config, error) {
 	if strings.TrimSpace(databaseURL) == "" {
-		return pq.Config{}, errors.New("the database URL is empty: it takes postgres://user:password@host:port/database")
+		return pq.Config{}, errors.New("the database URL must not be empty; an example is postgres://user:password@host:port/database")
 	}
 	cfg, err := pq.NewConfig(databaseURL)
 	if err != nil {
 		return pq.Config{}, dsnError(err)
 	}
-	// Parameters and statement go out in one message, arrays in their binary form (see array.go). Without it lib/pq
-	// takes two round trips with an unnamed statement between them, which a PgBouncer in transaction mode may send to two
-	// different sessions.
+	// Statement and parameters are sent in one round trip, with arrays in binary form (see array.go). Otherwise lib/pq prepares an
+	// unnamed statement and executes it in a second round trip, which a PgBouncer in transaction mode may send to another session.
 	cfg.BinaryParameters = true
 	if cfg.ApplicationName == "" {
 		cfg.ApplicationName = "afterwrite"
@@ -40,18 +39,18 @@ func parseDSN(databaseURL string) (pq.Config, error) {
 		cfg.ConnectTimeout = connectTimeout
 	}
 	if cfg.SSLMode == "" && onlyLoopback(cfg) {
-		cfg.SSLMode = pq.SSLModePrefer // lib/pq would insist on TLS, which a local server seldom has
+		cfg.SSLMode = pq.SSLModePrefer // lib/pq's default requires TLS, which a local server rarely has
 	}
 	return cfg, nil
 }
 
-// dsnError leaves out what may hold (part of) the password: net/url and the key=value parser quote their input.
+// dsnError hides errors that may contain a part of the password: net/url and the key=value parser quote their input.
 func dsnError(err error) error {
 	if strings.HasPrefix(err.Error(), "pq: ") {
 		return fmt.Errorf("the database URL is wrong: %w", err)
 	}
-	return errors.New("the database URL cannot be parsed: it takes postgres://user:password@host:port/database " +
-		"with special characters in the password percent-encoded, or key=value pairs like host=127.0.0.1 dbname=afterwrite")
+	return errors.New("the database URL must be postgres://user:password@host:port/database " +
+		"with special characters in the password percent-encoded, or key=value pairs such as host=127.0.0.1 dbname=afterwrite")
 }
 
 // onlyLoopback reports whether every host of cfg is this machine.
@@ -74,8 +73,8 @@ func isLoopback(host string, addr netip.Addr) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// withTimeouts returns cfg with both timeouts set on the session, lock_timeout at a tenth of statement: a row that
-// somebody else holds is found out about, and put aside, before the others of its batch have waited for long.
+// withTimeouts returns cfg with statement_timeout, and with a lock_timeout of a tenth of it: a locked row must be deferred before the
+// rest of its batch has waited for long.
 func withTimeouts(cfg pq.Config, statement time.Duration) pq.Config {
 	cfg = cfg.Clone()
 	for name, d := range map[string]time.Duration{settingStatementTimeout: statement, settingLockTimeout: statement / 10} {
@@ -86,7 +85,7 @@ func withTimeouts(cfg pq.Config, statement time.Duration) pq.Config {
 	return cfg
 }
 
-// withoutTimeouts undoes withTimeouts, and drops what the URL says about them as well.
+// withoutTimeouts returns cfg without both timeouts, even if the URL sets them.
 func withoutTimeouts(cfg pq.Config) pq.Config {
 	cfg = cfg.Clone()
 	delete(cfg.Runtime, settingStatementTimeout)

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOpenRejectsAURLItCannotUseAndNeverShowsThePassword(t *testing.T) {
+func TestErrorForABadURLDoesNotShowThePassword(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
 		"",
@@ -29,10 +29,10 @@ func TestOpenRejectsAURLItCannotUseAndNeverShowsThePassword(t *testing.T) {
 		require.NotContains(t, err.Error(), "s3c", url)
 	}
 	_, err := Open("postgres://user@host/db?sslmode=perhaps", Options{})
-	require.ErrorContains(t, err, "sslmode", "what is wrong is said where it holds no secret")
+	require.ErrorContains(t, err, "sslmode", "the cause is shown if it contains no secret")
 }
 
-func TestParseDSNFillsInWhatTheURLLeavesOpen(t *testing.T) {
+func TestParseDSNAddsDefaults(t *testing.T) {
 	t.Parallel()
 	cfg, err := parseDSN("postgres://me@db.example.com/counters")
 	require.NoError(t, err)
@@ -44,7 +44,7 @@ func TestParseDSNFillsInWhatTheURLLeavesOpen(t *testing.T) {
 	timed := withTimeouts(cfg, 10*time.Second)
 	require.Equal(t, "10000", timed.Runtime[settingStatementTimeout])
 	require.Equal(t, "1000", timed.Runtime[settingLockTimeout])
-	require.NotContains(t, cfg.Runtime, settingStatementTimeout, "the original is left alone")
+	require.NotContains(t, cfg.Runtime, settingStatementTimeout, "the original is unchanged")
 	require.NotContains(t, withoutTimeouts(timed).Runtime, settingStatementTimeout)
 
 	own, err := parseDSN("postgres://me@db/counters?application_name=mine&connect_timeout=7&statement_timeout=123")
@@ -54,7 +54,7 @@ func TestParseDSNFillsInWhatTheURLLeavesOpen(t *testing.T) {
 	require.Equal(t, "123", withTimeouts(own, time.Second).Runtime[settingStatementTimeout])
 }
 
-func TestTLSIsNotInsistedOnForThisMachineOnly(t *testing.T) {
+func TestTLSIsOptionalOnlyOnLoopback(t *testing.T) {
 	t.Parallel()
 	for url, prefer := range map[string]bool{
 		"postgres://me@127.0.0.1/db":                     true,

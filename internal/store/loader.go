@@ -10,45 +10,45 @@ import (
 )
 
 const (
-	// maxFlights is how many queries of a Loader run at once: the second keeps Postgres busy while the first one's answer
-	// travels. More would only make the batches smaller.
+	// maxFlights is the number of concurrent queries of a Loader. The second keeps Postgres busy while the first result is on its
+	// way. More queries would only make the batches smaller.
 	maxFlights = 2
-	// maxFlightKeys bounds the keys of one query, so that one big request does not make the small ones wait for long.
+	// maxFlightKeys bounds the keys of one query, so that a large request delays small ones only briefly.
 	maxFlightKeys = 1_000
-	// maxQueuedKeys bounds what waits: at a thousand keys in some milliseconds it is as much as can be read within the
+	// maxQueuedKeys bounds the waiting keys. A query of 1,000 keys takes some milliseconds, so about 10,000 can be read within the
 	// 100 ms that a caller waits.
 	maxQueuedKeys = 10_000
 )
 
-// Reader is what a Loader reads from: a *Store.
+// Reader reads rows for a Loader. *Store implements it.
 type Reader interface {
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 }
 
-// Loader shares reads among concurrent callers: the keys that are asked for while queries are under way are read together
-// by the next one. A query always starts after the calls that it answers. Its methods may be called concurrently.
+// Loader shares reads among concurrent callers: keys that are requested during a query are read together by the next query. A query
+// starts after all the calls that it serves, so its rows are not older than the calls. It is safe for concurrent use.
 type Loader struct {
 	reader Reader
 	bound  time.Duration
-	ctx    context.Context //nolint:containedctx // its end is Close's
+	ctx    context.Context //nolint:containedctx // canceled by Close
 	cancel context.CancelFunc
 	flying sync.WaitGroup
 
 	mu      sync.Mutex
-	queue   []*flight // those that wait, in order; only the last takes further keys
+	queue   []*flight // waiting queries, in order; new keys join the last
 	queued  int       // keys in queue
-	flights int       // queries under way
+	flights int       // queries in progress
 	closed  bool
 }
 
-// NewLoader returns a Loader whose callers, and whose queries, wait for bound at most. Close it when it is not used any more.
+// NewLoader returns a Loader. bound is the time limit for its callers and for its queries. Close it after use.
 func NewLoader(reader Reader, bound time.Duration) *Loader {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Loader{reader: reader, bound: bound, ctx: ctx, cancel: cancel}
 }
 
-// Read returns what Store.Read returns. It blocks until the rows are there, ctx is done, or the Loader's bound has passed
-// (context.DeadlineExceeded). Where 10,000 keys wait already, or the Loader is closed, it returns ErrUnavailable at once.
+// Read is Store.Read through a shared query. It blocks until the rows are read, ctx is done, or the Loader's time limit is over
+// (context.DeadlineExceeded). If more than 10,000 keys would wait, or the Loader is closed, it returns ErrUnavailable at once.
 func (l *Loader) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.bound)
 	defer cancel()
@@ -78,7 +78,7 @@ func (l *Loader) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]
 	return rows, nil
 }
 
-// Close ends the queries that are under way, fails what waits, and blocks until both are done. Later reads fail.
+// Close cancels the queries in progress and fails the waiting calls. It blocks until the queries have ended. Later reads fail.
 func (l *Loader) Close() {
 	l.mu.Lock()
 	l.closed = true
@@ -93,7 +93,7 @@ func (l *Loader) Close() {
 
 var errLoaderClosed = fmt.Errorf("%w: the process is shutting down", ErrUnavailable)
 
-// join puts keys on the queries that will read them.
+// join adds keys to waiting queries, and returns these.
 func (l *Loader) join(keys []counter.Key) ([]*flight, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,7 +101,7 @@ func (l *Loader) join(keys []counter.Key) ([]*flight, error) {
 		return nil, errLoaderClosed
 	}
 	if l.queued+len(keys) > maxQueuedKeys {
-		return nil, fmt.Errorf("%w: %d keys wait to be read already", ErrUnavailable, l.queued)
+		return nil, fmt.Errorf("%w: %d keys are waiting to be read", ErrUnavailable, l.queued)
 	}
 	var flights []*flight
 	for _, key := range keys {
@@ -118,7 +118,7 @@ func (l *Loader) join(keys []counter.Key) ([]*flight, error) {
 	return flights, nil
 }
 
-// boarding returns the query that takes further keys.
+// boarding returns the waiting query that the next key joins.
 func (l *Loader) boarding() *flight {
 	if n := len(l.queue); n > 0 && len(l.queue[n-1].keys) < maxFlightKeys {
 		return l.queue[n-1]
@@ -128,7 +128,7 @@ func (l *Loader) boarding() *flight {
 	return f
 }
 
-// leave takes a caller off the queries: one that nobody waits for any more is not made.
+// leave removes a caller from its queries. A query without callers is skipped.
 func (l *Loader) leave(flights []*flight) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,7 +137,7 @@ func (l *Loader) leave(flights []*flight) {
 	}
 }
 
-// start makes the queries that wait, as far as maxFlights permits.
+// start starts waiting queries, up to maxFlights.
 func (l *Loader) start() {
 	for l.flights < maxFlights && len(l.queue) > 0 {
 		f := l.queue[0]
@@ -152,7 +152,7 @@ func (l *Loader) start() {
 	}
 }
 
-// fly makes one query.
+// fly runs one query.
 func (l *Loader) fly(f *flight) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.bound)
 	defer cancel()
@@ -166,4 +166,35 @@ func (l *Loader) fly(f *flight) {
 	defer l.mu.Unlock()
 	l.flights--
 	l.start()
+}
+
+// flight is one query of a Loader: it collects keys, runs, and then has a result. The Loader's lock guards all fields but the result,
+// which is written once, before done is closed.
+type flight struct {
+	keys    []counter.Key // distinct
+	known   map[counter.Key]struct{}
+	waiters int // callers that wait for the result
+
+	done chan struct{}
+	rows map[counter.Key]counter.Row
+	err  error
+}
+
+func newFlight() *flight {
+	return &flight{known: make(map[counter.Key]struct{}), done: make(chan struct{})}
+}
+
+// add adds key, and reports whether it is new.
+func (f *flight) add(key counter.Key) bool {
+	if _, ok := f.known[key]; ok {
+		return false
+	}
+	f.known[key] = struct{}{}
+	f.keys = append(f.keys, key)
+	return true
+}
+
+func (f *flight) finish(rows map[counter.Key]counter.Row, err error) {
+	f.rows, f.err = rows, err
+	close(f.done)
 }

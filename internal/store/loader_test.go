@@ -15,14 +15,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// countingReader counts the queries of a Loader, which all go to Postgres.
+// countingReader counts the queries of a Loader.
 type countingReader struct {
 	*Store
 
 	queries, keys, flying atomic.Int64
 
 	mu   sync.Mutex
-	most int64 // at once
+	most int64 // the most concurrent queries
 }
 
 func (c *countingReader) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error) {
@@ -36,7 +36,7 @@ func (c *countingReader) Read(ctx context.Context, keys []counter.Key) (map[coun
 	return c.Store.Read(ctx, keys)
 }
 
-// holdTable keeps everybody from reading the table until release is called.
+// holdTable blocks all reads of the table until release is called.
 func holdTable(t *testing.T, s *Store) (release func()) {
 	t.Helper()
 	tx, err := s.db.BeginTx(t.Context(), nil)
@@ -60,7 +60,7 @@ func setupLoader(t *testing.T, bound time.Duration) (*Store, *countingReader, *L
 func flying(t *testing.T, reader *countingReader, want int64) {
 	t.Helper()
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
-		return reader.flying.Load() == want, fmt.Sprintf("%d queries under way, not %d", reader.flying.Load(), want)
+		return reader.flying.Load() == want, fmt.Sprintf("%d queries in progress, not %d", reader.flying.Load(), want)
 	})
 }
 
@@ -73,7 +73,7 @@ func waiting(t *testing.T, l *Loader, want int) {
 	})
 }
 
-func TestLoaderReadsWhatTheStoreReads(t *testing.T) {
+func TestLoaderReadsRows(t *testing.T) {
 	t.Parallel()
 	s, _, loader := setupLoader(t, 10*time.Second)
 	upsert(t, s, row("a", 1, 1), tombstone("b", 2), row("c", 3, 3))
@@ -86,7 +86,7 @@ func TestLoaderReadsWhatTheStoreReads(t *testing.T) {
 	require.Empty(t, rows)
 }
 
-func TestLoaderSharesOneQueryAmongThoseThatWait(t *testing.T) {
+func TestWaitingCallersShareOneQuery(t *testing.T) {
 	t.Parallel()
 	s, reader, loader := setupLoader(t, 30*time.Second)
 	const callers = 50
@@ -139,7 +139,7 @@ func TestLoaderSplitsALargeReadIntoSeveralQueries(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnavailable)
 }
 
-func TestLoaderRefusesAtOnceWhatItCannotQueue(t *testing.T) {
+func TestLoaderRefusesAReadAtOnceIfItsQueueIsFull(t *testing.T) {
 	t.Parallel()
 	s, reader, loader := setupLoader(t, 30*time.Second)
 	release := holdTable(t, s)
@@ -170,10 +170,10 @@ func TestLoaderRefusesAtOnceWhatItCannotQueue(t *testing.T) {
 	})
 	release()
 	group.Wait()
-	require.Equal(t, before, reader.queries.Load(), "what nobody waits for is not asked")
+	require.Equal(t, before, reader.queries.Load(), "a query without callers is skipped")
 }
 
-func TestLoaderGivesUpAtItsBoundAndGoesOnAfterwards(t *testing.T) {
+func TestLoaderTimesOutAndRecovers(t *testing.T) {
 	t.Parallel()
 	s, _, loader := setupLoader(t, 100*time.Millisecond)
 	upsert(t, s, row("k", 1, 1))
@@ -199,7 +199,7 @@ func TestLoaderGivesUpAtItsBoundAndGoesOnAfterwards(t *testing.T) {
 	})
 }
 
-func TestLoaderCallerThatGivesUpIsCanceled(t *testing.T) {
+func TestACanceledReadIsClassifiedAsCanceled(t *testing.T) {
 	t.Parallel()
 	s, reader, loader := setupLoader(t, 30*time.Second)
 	holdTable(t, s)
@@ -214,7 +214,7 @@ func TestLoaderCallerThatGivesUpIsCanceled(t *testing.T) {
 	require.Equal(t, Canceled, Classify(<-done))
 }
 
-func TestClosingALoaderFailsWhatIsUnderWayAndWhatWaits(t *testing.T) {
+func TestCloseFailsRunningAndWaitingReads(t *testing.T) {
 	t.Parallel()
 	s, reader, loader := setupLoader(t, 30*time.Second)
 	holdTable(t, s)
@@ -236,6 +236,6 @@ func TestClosingALoaderFailsWhatIsUnderWayAndWhatWaits(t *testing.T) {
 	}
 	_, err := loader.Read(t.Context(), []counter.Key{"k"})
 	require.ErrorIs(t, err, ErrUnavailable)
-	loader.Close() // twice is once
-	require.True(t, s.Available(), "shutting down is no outage")
+	loader.Close() // a second Close does nothing
+	require.True(t, s.Available(), "a shutdown is not an outage")
 }

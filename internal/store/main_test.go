@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { localtest.Main(m) }
 
 func migrateTemplate(url string) error { return MigrateURL(context.Background(), url) }
 
-// open returns a Store on url that is closed with the test.
+// open returns a Store that is closed when the test ends.
 func open(t testing.TB, url string, options Options) *Store {
 	t.Helper()
 	if options.Logger == nil {
@@ -45,7 +45,7 @@ func tombstone(key string, version int64) counter.Row {
 	return counter.Row{Key: counter.Key(key), Version: version, Deleted: true}
 }
 
-// upsert expects that every row is written.
+// upsert requires that every row is written.
 func upsert(t testing.TB, s *Store, rows ...counter.Row) {
 	t.Helper()
 	ahead, err := s.Upsert(t.Context(), rows)
@@ -53,7 +53,7 @@ func upsert(t testing.TB, s *Store, rows ...counter.Row) {
 	require.Empty(t, ahead)
 }
 
-// has expects exactly these rows for their keys.
+// has requires that Postgres has exactly these rows.
 func has(t testing.TB, s *Store, rows ...counter.Row) {
 	t.Helper()
 	want := make(map[counter.Key]counter.Row)
@@ -80,7 +80,7 @@ func get[T any](t testing.TB, s *Store, query string, args ...any) T {
 	return value
 }
 
-// soon returns a context for calls that must not hang, on a server that may.
+// soon returns a context that ends after d.
 func soon(t testing.TB, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -88,7 +88,7 @@ func soon(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// logBuffer keeps what a logger writes.
+// logBuffer collects the output of a logger.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

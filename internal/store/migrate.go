@@ -16,22 +16,20 @@ import (
 	"github.com/afterwrite/afterwrite/migrations"
 )
 
-// migrateLock is the key of the advisory lock that lets one process at a time migrate: "after" in ASCII, so that it is not
-// goose's own, which other programs use on databases of theirs.
+// migrateLock is the key of the advisory lock for migrations: "after" in ASCII. It differs from goose's own key, which other programs
+// use.
 const migrateLock = 0x6166746572
 
-// lockSQL takes the lock, which the transaction holds until its end, or until its connection breaks, if it is free. A lock
-// of the transaction, unlike one of the session, also works through a PgBouncer in transaction mode; and trying again,
-// unlike waiting, occupies no connection that the process which works may need.
+// lockSQL tries to take the lock until the end of the transaction. A transaction-level lock works through a PgBouncer in transaction
+// mode. Polling, unlike waiting, occupies no connection that the migrating process may need.
 const lockSQL = `SELECT pg_try_advisory_xact_lock($1)`
 
 // lockRetry is the time between two attempts.
 const lockRetry = 200 * time.Millisecond
 
-// Migrate brings the tables in schema up to date, and returns what it has done, nothing if there was nothing to do. It creates the
-// schema if needed, and takes over the tables of an older version (see adopt.go). Several processes may call it at once: one works,
-// the others wait for it. It blocks until that is done or ctx is: statement_timeout does not apply, because a migration may have
-// to rewrite a large table.
+// Migrate applies the pending migrations to the tables in schema, and returns what it did. It creates the schema if necessary, and
+// moves the tables of an older version (see prepare.go). If several processes call it, one migrates and the others wait. It blocks
+// until the end or until ctx is done. statement_timeout does not apply, because a migration may rewrite a large table.
 func Migrate(ctx context.Context, databaseURL, schema string) (applied []string, err error) {
 	db, err := openForMigrations(databaseURL, schema)
 	if err != nil {
@@ -45,15 +43,15 @@ func Migrate(ctx context.Context, databaseURL, schema string) (applied []string,
 	return applied, nil
 }
 
-// MigrateURL is Migrate into DefaultSchema, for callers who need not know what was done.
+// MigrateURL is Migrate for DefaultSchema, without the list of what it did.
 func MigrateURL(ctx context.Context, databaseURL string) error {
 	_, err := Migrate(ctx, databaseURL, DefaultSchema)
 	return err
 }
 
-// openForMigrations opens a pool without statement_timeout and lock_timeout. Two connections: one holds the lock. In its
-// transactions, names that are not qualified are of the schema, as in the files of migrations: that works through a PgBouncer in
-// transaction mode too.
+// openForMigrations opens a pool without statement_timeout and lock_timeout. One of its two connections holds the lock. Each
+// transaction sets search_path to the schema, since the migrations do not qualify names; this works through a PgBouncer in
+// transaction mode.
 func openForMigrations(databaseURL, schema string) (*sql.DB, error) {
 	config, err := parseDSN(databaseURL)
 	if err != nil {
@@ -66,8 +64,8 @@ func openForMigrations(databaseURL, schema string) (*sql.DB, error) {
 	return db, nil
 }
 
-// versions is goose's store of what was applied. Without the optional methods of the one inside, goose looks for its table by
-// reading it, and not by its name, which is quoted here.
+// versions hides the optional methods of goose's store. Then goose checks for its table by reading it, not by looking up the name,
+// which would fail because it is quoted.
 type versions struct{ database.Store }
 
 func newProvider(db *sql.DB, schema string) (*goose.Provider, error) {
@@ -79,8 +77,8 @@ func newProvider(db *sql.DB, schema string) (*goose.Provider, error) {
 		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 }
 
-// migrate runs up (or down, in tests) while it holds the lock. goose has a lock too, but takes it only after it has looked
-// for its version table and created it, which two processes then do at once.
+// migrate calls run (Up, or Down in tests) while it holds the lock. goose's own lock is not enough: goose takes it only after it has
+// created its version table, which two processes may do at the same time.
 func migrate(ctx context.Context, db *sql.DB, schema string,
 	run func(*goose.Provider, context.Context) ([]*goose.MigrationResult, error),
 ) (applied []string, err error) {
@@ -97,7 +95,7 @@ func migrate(ctx context.Context, db *sql.DB, schema string,
 			return nil, fmt.Errorf("wait for another process to migrate: %w", ctx.Err())
 		}
 	}
-	defer func() { _ = lock.Rollback() }() // a lock that cannot be released has gone with its connection
+	defer func() { _ = lock.Rollback() }() // if it fails, the connection is broken and the lock is released
 	if applied, err = prepare(ctx, db, schema); err != nil {
 		return nil, err
 	}
@@ -111,7 +109,7 @@ func migrate(ctx context.Context, db *sql.DB, schema string,
 	return applied, err
 }
 
-// tryLock returns the transaction that holds the lock, nil where another one does.
+// tryLock returns the transaction that holds the lock, or nil if another process holds it.
 func tryLock(ctx context.Context, db *sql.DB) (lock *sql.Tx, err error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -122,7 +120,7 @@ func tryLock(ctx context.Context, db *sql.DB) (lock *sql.Tx, err error) {
 			_ = tx.Rollback()
 		}
 	}()
-	// The transaction idles while the migrations run.
+	// The transaction is idle while the migrations run.
 	if _, err := tx.ExecContext(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/afterwrite/afterwrite/migrations"
 )
 
-func TestMigrateFromSeveralProcessesAtOnceAppliesEachOnce(t *testing.T) {
+func TestConcurrentMigratesApplyEachMigrationOnce(t *testing.T) {
 	t.Parallel()
 	url := localtest.PostgresURL(t, nil)
 	files, err := fs.Glob(migrations.FS, "*.sql")
@@ -24,7 +24,7 @@ func TestMigrateFromSeveralProcessesAtOnceAppliesEachOnce(t *testing.T) {
 	pending, err := s.PendingMigrations(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, len(files), pending)
-	require.False(t, get[bool](t, s, "SELECT to_regnamespace('afterwrite') IS NOT NULL"), "looking changes nothing")
+	require.False(t, get[bool](t, s, "SELECT to_regnamespace('afterwrite') IS NOT NULL"), "PendingMigrations changes nothing")
 
 	const processes = 5
 	var group sync.WaitGroup
@@ -62,7 +62,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 	upsert(t, s, row("k", 1, 1))
 }
 
-func TestMigrateEndsWithItsContextWhileAnotherProcessHoldsTheLock(t *testing.T) {
+func TestMigrateWaitsForTheLockUntilItsContextIsDone(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	tx, err := s.db.BeginTx(t.Context(), nil)

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// Migration is one migration of this program.
+// Migration is a migration of afterwrite.
 type Migration struct {
 	Name    string
-	Applied time.Time // zero: it is pending
+	Applied time.Time // zero: pending
 }
 
-// appliedSQL reads when each version was last applied. goose's table has a row for each run and is a few rows long. Its times are
-// those of the sessions' time zone, without saying which.
+// appliedSQL reads when each version was last applied. goose's table has a row for each run of a migration, so it is short. Its
+// timestamps have no time zone; they are in the time zone of the session that wrote them.
 const appliedSQL = `
 SELECT version_id AS version, max(tstamp) AT TIME ZONE current_setting('TimeZone') AS at
 FROM {schema}.counters_migrations WHERE is_applied GROUP BY version_id`
 
-// Migrations returns every migration of this program in order, with when the database got it. It only reads, so it works on a
-// standby too; on a database that was never migrated all are pending.
+// Migrations returns all migrations of afterwrite in order, with the time when the database got them. It only reads, so it works on a
+// standby too. On a database that was never migrated, all are pending.
 func (s *Store) Migrations(ctx context.Context) ([]Migration, error) {
 	var all []Migration
 	err := s.guard(ctx, "list the migrations", func(ctx context.Context) error {
@@ -56,7 +56,7 @@ func (s *Store) Migrations(ctx context.Context) ([]Migration, error) {
 	return all, err
 }
 
-// PendingMigrations returns how many migrations of this program the database lacks: see Migrations.
+// PendingMigrations returns the number of migrations that the database lacks.
 func (s *Store) PendingMigrations(ctx context.Context) (pending int, err error) {
 	all, err := s.Migrations(ctx)
 	for _, m := range all {

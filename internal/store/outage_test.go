@@ -15,7 +15,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// ownServer returns a migrated server that the test may break, and a Store on it.
+// ownServer returns a migrated server that the test may break, and a Store for it.
 func ownServer(t *testing.T, options Options) (*local.Postgres, *Store) {
 	t.Helper()
 	server := localtest.OwnPostgres(t, local.PostgresOptions{Args: []string{"-c", "synchronous_commit=on"}}) // survives Kill
@@ -23,7 +23,7 @@ func ownServer(t *testing.T, options Options) (*local.Postgres, *Store) {
 	return server, open(t, server.URL(), options)
 }
 
-// untilOpen upserts until the breaker is open, expecting only outages, each within bound.
+// untilOpen upserts until the breaker is open. Each call must fail with an outage within bound.
 func untilOpen(t *testing.T, s *Store, bound time.Duration) {
 	t.Helper()
 	for range failuresToOpen {
@@ -39,7 +39,7 @@ func untilOpen(t *testing.T, s *Store, bound time.Duration) {
 	_, err := s.Upsert(t.Context(), []counter.Row{row("k", 1, 1)})
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.Equal(t, Outage, Classify(err))
-	require.Less(t, time.Since(started), 100*time.Millisecond, "an open breaker answers at once")
+	require.Less(t, time.Since(started), 100*time.Millisecond, "with an open breaker, calls fail at once")
 }
 
 func untilBack(t *testing.T, s *Store) {
@@ -91,8 +91,8 @@ func TestOpenDoesNotNeedAServer(t *testing.T) {
 	untilBack(t, s)
 }
 
-// A frozen server keeps its connections and takes new ones (the kernel does), but never answers.
-func TestFrozenServerCostsNoMoreThanTheCallersPatience(t *testing.T) {
+// A frozen server keeps its connections, and the kernel accepts new ones, but the server never answers.
+func TestAFrozenServerDelaysACallOnlyUntilItsDeadline(t *testing.T) {
 	t.Parallel()
 	server, s := ownServer(t, Options{MaxConns: 1})
 	thaw := freeze(t, server, s)
@@ -106,12 +106,12 @@ func TestFrozenServerCostsNoMoreThanTheCallersPatience(t *testing.T) {
 		require.Equal(t, Outage, Classify(err))
 		require.Less(t, time.Since(started), time.Second)
 	}
-	require.False(t, s.Available(), "a slow server is not asked any more")
+	require.False(t, s.Available(), "timeouts open the breaker")
 	thaw()
 	untilBack(t, s)
 }
 
-func TestFrozenServerCostsNoMoreThanTheStatementTimeout(t *testing.T) {
+func TestAFrozenServerDelaysACallOnlyUntilTheStatementTimeout(t *testing.T) {
 	t.Parallel()
 	server, s := ownServer(t, Options{MaxConns: 1, StatementTimeout: 100 * time.Millisecond})
 	thaw := freeze(t, server, s)
@@ -120,7 +120,7 @@ func TestFrozenServerCostsNoMoreThanTheStatementTimeout(t *testing.T) {
 	untilBack(t, s)
 }
 
-func TestCancelingACallOnAFrozenServerReturnsAtOnceAndOpensNoBreaker(t *testing.T) {
+func TestACanceledCallOnAFrozenServerReturnsAtOnceAndDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	server, s := ownServer(t, Options{MaxConns: 1})
 	thaw := freeze(t, server, s)
@@ -139,7 +139,7 @@ func TestCancelingACallOnAFrozenServerReturnsAtOnceAndOpensNoBreaker(t *testing.
 		case err := <-done:
 			require.Equal(t, Canceled, Classify(err), "%v", err)
 		case <-time.After(2 * time.Second):
-			require.Fail(t, "the call goes on after its context was canceled")
+			require.Fail(t, "the call did not end when its context was canceled")
 		}
 	}
 	require.True(t, s.Available())
@@ -152,13 +152,13 @@ func TestReadOnlyServerIsAnOutageAndItsConnectionsAreDropped(t *testing.T) {
 	t.Parallel()
 	writer := setup(t)
 	exec(t, writer, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$")
-	s := open(t, writer.url, Options{MaxConns: 1}) // its sessions are read-only; the writer's, which is older, is not
+	s := open(t, writer.url, Options{MaxConns: 1}) // its sessions are read-only; the writer's older session is not
 	untilOpen(t, s, time.Second)
 	exec(t, writer, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET default_transaction_read_only', current_database()); END $$")
-	untilBack(t, s) // on a new session: the setting of a session does not change
+	untilBack(t, s) // on a new session, since the old one stays read-only
 }
 
-func TestDroppedTableIsTheOperators(t *testing.T) {
+func TestAMissingTableIsClassifiedAsOperator(t *testing.T) {
 	t.Parallel()
 	log := &logBuffer{}
 	s := open(t, localtest.PostgresURL(t, migrateTemplate), Options{Logger: log.logger()})
@@ -167,13 +167,13 @@ func TestDroppedTableIsTheOperators(t *testing.T) {
 		_, err := s.Upsert(t.Context(), []counter.Row{row("k", 1, 1)})
 		require.Equal(t, Operator, Classify(err), "%v", err)
 	}
-	require.False(t, s.Available(), "it is treated like an outage")
-	require.Equal(t, 1, log.count("level=ERROR"), "but louder")
+	require.False(t, s.Available(), "it opens the breaker like an outage")
+	require.Equal(t, 1, log.count("level=ERROR"), "but is logged as an error")
 	exec(t, s, "ALTER TABLE elsewhere RENAME TO counters")
 	untilBack(t, s)
 }
 
-func TestALockThatIsNotReleasedEndsOnTheServerToo(t *testing.T) {
+func TestTheServerEndsStatementsThatWaitOrRunTooLong(t *testing.T) {
 	t.Parallel()
 	holder := setup(t)
 	s := open(t, holder.url, Options{StatementTimeout: 400 * time.Millisecond})
@@ -191,7 +191,7 @@ func TestALockThatIsNotReleasedEndsOnTheServerToo(t *testing.T) {
 	require.Equal(t, stateQueryCanceled, sqlState(err), "statement_timeout: %v", err)
 }
 
-// freeze stops the server and the one session of s, until the test ends or thaw is called.
+// freeze stops the server and the only session of s, until the test ends or thaw is called.
 func freeze(t *testing.T, server *local.Postgres, s *Store) (thaw func()) {
 	t.Helper()
 	session := get[int](t, s, "SELECT pg_backend_pid()")
@@ -200,7 +200,7 @@ func freeze(t *testing.T, server *local.Postgres, s *Store) (thaw func()) {
 			_ = syscall.Kill(pid, syscall.SIGCONT)
 		}
 	})
-	t.Cleanup(thaw) // a stopped server could not be ended
+	t.Cleanup(thaw) // a stopped server cannot shut down
 	for _, pid := range []int{server.Pid(), session} {
 		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	}

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// purgeSQL finds tombstones through the partial index on deleted_at, oldest first, and deletes them by primary key. ARRAY()
-// makes the inner query run exactly once; as IN (SELECT ... LIMIT) the planner may run it again for every row. SKIP LOCKED
-// keeps it out of the way of a flush that brings one of the keys back to life, and of another purge.
+// purgeSQL finds the oldest tombstones with the partial index on deleted_at, and deletes them by primary key. ARRAY() makes Postgres
+// run the inner query once; with IN (SELECT ... LIMIT) it may run it for every row. SKIP LOCKED avoids waiting for a flush that
+// replaces a tombstone, and for another purge.
 const purgeSQL = `
 DELETE FROM {schema}.counters WHERE key = ANY (ARRAY(
     SELECT key FROM {schema}.counters
@@ -17,9 +17,9 @@ DELETE FROM {schema}.counters WHERE key = ANY (ARRAY(
     LIMIT $2
     FOR UPDATE SKIP LOCKED))`
 
-// Purge deletes up to limit tombstones (1 to MaxBatch, else ErrInvalid) that became so more than olderThan ago by the
-// server's clock, the oldest first, and returns how many. Fewer than limit means that there are no more. It blocks until
-// ctx is done, or for Options.StatementTimeout plus two seconds, at most.
+// Purge deletes up to limit tombstones that are older than olderThan by the server's clock, oldest first, and returns how many. If it
+// deletes fewer than limit, no more are left. A limit that is not between 1 and MaxBatch is ErrInvalid. It blocks at most until
+// ctx is done, or for Options.StatementTimeout plus two seconds.
 func (s *Store) Purge(ctx context.Context, olderThan time.Duration, limit int) (removed int64, err error) {
 	if olderThan < 0 || limit < 1 || limit > MaxBatch {
 		return 0, fmt.Errorf("purge tombstones: %w: older than %s, limit %d", ErrInvalid, olderThan, limit)

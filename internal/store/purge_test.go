@@ -10,7 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestPurgeRemovesOldTombstonesOnlyAndInBatches(t *testing.T) {
+func TestPurgeDeletesOnlyOldTombstonesUpToTheLimit(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	for i := range 5 {
@@ -34,7 +34,7 @@ func TestPurgeRemovesOldTombstonesOnlyAndInBatches(t *testing.T) {
 	}
 }
 
-func TestPurgeDoesNotWaitForARowThatIsBeingBroughtBack(t *testing.T) {
+func TestPurgeDoesNotWaitForLockedTombstones(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	upsert(t, s, tombstone("coming back", 1), tombstone("gone", 1))

@@ -7,16 +7,15 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// readSQL needs a scan of the primary key's index, one descent per key. ARRAY(SELECT ...) sees to that: it hides the number
-// of keys from the planner, which for a plain ANY($1) with 1,000 keys reads tables of up to some 100,000 rows as a whole
-// (measured there: 16 ms instead of 5).
+// readSQL must use the primary key's index. ARRAY(SELECT ...) hides the number of keys from the planner. With a plain ANY($1) and
+// 1,000 keys, the planner scans tables of up to about 100,000 rows (16 ms instead of 5).
 const readSQL = `
 SELECT key, value, version, deleted_at IS NOT NULL AS deleted, lineage
 FROM {schema}.counters WHERE key = ANY (ARRAY(SELECT unnest($1::text[])))`
 
-// Read returns the rows that exist for keys, at most MaxBatch of them (else ErrInvalid), in one query. A tombstone is a row
-// too, with Deleted true and Value 0. A key without a row is not in the result. It blocks until ctx is done, or for
-// Options.StatementTimeout plus two seconds, at most.
+// Read returns the rows of keys in one query. A tombstone is a row with Deleted true and Value 0. A key without a row is not in the
+// result. More than MaxBatch keys are ErrInvalid. It blocks at most until ctx is done, or for Options.StatementTimeout plus two
+// seconds.
 func (s *Store) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error) {
 	if len(keys) == 0 {
 		return map[counter.Key]counter.Row{}, nil
@@ -33,7 +32,7 @@ func (s *Store) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]c
 	return rows, err
 }
 
-// record is a counter.Row as sqlx reads it.
+// record is a counter.Row with the tags that sqlx needs.
 type record struct {
 	Key     counter.Key `db:"key"`
 	Value   int64       `db:"value"`

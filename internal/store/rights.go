@@ -8,8 +8,8 @@ import (
 	"github.com/lib/pq"
 )
 
-// grantsNeededSQL makes the GRANTs that the role lacks which asks. It reads catalogs only, which every role may. The names are those of
-// the tables that exist.
+// grantsNeededSQL returns GRANT statements for the rights that the current role lacks on existing tables. It reads only catalogs, which
+// every role may read.
 const grantsNeededSQL = `
 SELECT format('GRANT USAGE ON SCHEMA %I TO %I', nspname, current_user)
 FROM pg_namespace WHERE nspname = $1 AND NOT has_schema_privilege(oid, 'USAGE')
@@ -23,8 +23,8 @@ WHERE nspname = $1 AND EXISTS (
     SELECT FROM unnest(string_to_array(rights, ', ')) wanted_right WHERE NOT has_table_privilege(c.oid, wanted_right))
 ORDER BY 1`
 
-// MissingGrants returns the statements that give the role of this Store the rights that processes need; none if it has them, or if
-// there are no tables. Whoever owns the tables can run them.
+// MissingGrants returns GRANT statements for the rights that processes need and that this Store's role lacks. It returns none if there
+// are no tables. The owner of the tables can run them.
 func (s *Store) MissingGrants(ctx context.Context) ([]string, error) {
 	var grants []string
 	err := s.guard(ctx, "read the rights of the role", func(ctx context.Context) error {
@@ -34,7 +34,7 @@ func (s *Store) MissingGrants(ctx context.Context) ([]string, error) {
 	return grants, err
 }
 
-// explainDenied adds to an error of Migrate which right the role lacks.
+// explainDenied adds the missing right to an error of Migrate.
 func explainDenied(ctx context.Context, db *sql.DB, schema string, err error) error {
 	if sqlState(err) != stateInsufficientPrivilege {
 		return err
@@ -55,9 +55,9 @@ func explainDenied(ctx context.Context, db *sql.DB, schema string, err error) er
 		return fmt.Errorf("the role may not create tables in the schema %s: run GRANT USAGE, CREATE ON SCHEMA %s TO %s: %w",
 			schema, pq.QuoteIdentifier(schema), role, err)
 	default:
-		return fmt.Errorf("the role does not own what has to be changed: run `afterwrite migrate` as the owner of the tables: %w", err)
+		return fmt.Errorf("the role does not own the tables: run `afterwrite migrate` as their owner: %w", err)
 	}
 }
 
-// stateInsufficientPrivilege is insufficient_privilege.
+// stateInsufficientPrivilege is the SQLSTATE insufficient_privilege.
 const stateInsufficientPrivilege = "42501"

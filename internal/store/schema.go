@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	// DefaultSchema holds the tables unless another is set.
+	// DefaultSchema has the tables unless Options.Schema is set.
 	DefaultSchema = "afterwrite"
 
-	// publicSchema held them before there was a choice.
+	// publicSchema had the tables before version 0.2.
 	publicSchema = "public"
 
 	tableCounters = "counters"
 	tableActions  = "counters_actions"
-	tableVersions = "counters_migrations" // goose's, which notes the migrations that the schema has
+	tableVersions = "counters_migrations" // goose's list of applied migrations
 )
 
-// statements are the SQL statements on our tables. The names of tables are qualified here, where the constants say {schema}: no
-// search_path is relied on, since a PgBouncer in transaction mode keeps none.
+// statements are the SQL statements with {schema} replaced. They do not rely on search_path, which a PgBouncer in transaction mode does
+// not keep.
 type statements struct {
 	read                                string
 	upsert, upsertBriefly, upsertFree   string
@@ -39,7 +39,7 @@ func newStatements(schema string) statements {
 	}
 }
 
-// qualified is the name of a relation of the schema, quoted.
+// qualified returns the quoted name of a relation in the schema.
 func qualified(schema, name string) string {
 	return pq.QuoteIdentifier(schema) + "." + pq.QuoteIdentifier(name)
 }

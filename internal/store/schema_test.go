@@ -14,8 +14,8 @@ import (
 
 func TestUpdatesOfLiveRowsAreHOT(t *testing.T) {
 	t.Parallel()
-	// A server of its own: a connection that is being made to any database of a server holds back the clearing away of
-	// old row versions in all of them for a moment, and this test updates as fast as it can, not once a second.
+	// This needs a server of its own. A login to any database of a server briefly keeps Postgres from removing old row versions in
+	// all databases, and this test updates the same rows much faster than a worker.
 	server := localtest.OwnPostgres(t, local.PostgresOptions{})
 	require.NoError(t, MigrateURL(t.Context(), server.URL()))
 	s := open(t, server.URL(), Options{})
@@ -35,12 +35,12 @@ func TestUpdatesOfLiveRowsAreHOT(t *testing.T) {
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		require.NoError(t, s.db.GetContext(t.Context(), &stats,
 			"SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'counters'"))
-		return stats.Updated == keys*rounds, fmt.Sprintf("the statistics have %d updates of %d", stats.Updated, keys*rounds)
+		return stats.Updated == keys*rounds, fmt.Sprintf("the statistics show %d updates, not %d", stats.Updated, keys*rounds)
 	})
 	require.Greater(t, float64(stats.HOT), 0.98*float64(stats.Updated), "of %d updates, %d were HOT", stats.Updated, stats.HOT)
 }
 
-func TestPlansUseTheIndexesTheyNeed(t *testing.T) {
+func TestPlansUseIndexes(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	exec(t, s, `INSERT INTO counters SELECT 'k' || i, 0, 1, CASE WHEN i % 100 = 0 THEN now() - interval '1 day' END, now(), 0, 0
@@ -66,4 +66,22 @@ func TestPlansUseTheIndexesTheyNeed(t *testing.T) {
 	require.Contains(t, purge, "counters_deleted_at_idx")
 	require.Contains(t, purge, "counters_pkey")
 	require.NotContains(t, purge, "Seq Scan")
+}
+
+func TestInfoDescribesTheServer(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	info, err := s.Info(t.Context())
+	require.NoError(t, err)
+	require.NotEmpty(t, info.Version)
+	require.Greater(t, info.VersionNumber, 100_000)
+	require.WithinDuration(t, time.Now(), info.Now, 10*time.Second)
+	require.False(t, info.InRecovery)
+	require.False(t, info.ReadOnly)
+	require.Positive(t, info.MaxConnections)
+
+	exec(t, s, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$")
+	info, err = open(t, s.url, Options{}).Info(t.Context())
+	require.NoError(t, err)
+	require.True(t, info.ReadOnly)
 }

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// pqConn is what a connection of lib/pq can do.
+// pqConn has the interfaces that a connection of lib/pq implements.
 type pqConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -21,13 +21,13 @@ type pqConn interface {
 	driver.Validator
 }
 
-// session is a connection of lib/pq on which the end of a context ends a statement at once, whatever the server does.
+// session is a connection of lib/pq on which a statement ends as soon as its context is done, even if the server does not answer.
 type session struct {
 	pqConn
 
 	net   *boundedConn
-	begin string      // a statement that begins each transaction; "": none
-	stale atomic.Bool // it must not be used again
+	begin string      // a statement to run at the start of each transaction; "": none
+	stale atomic.Bool // the session must not be used again
 }
 
 func newSession(conn driver.Conn, net *boundedConn, begin string) (*session, error) {
@@ -46,7 +46,7 @@ func (s *session) ExecContext(ctx context.Context, query string, args []driver.N
 	return result, s.note(err)
 }
 
-// QueryContext implements driver.QueryerContext. The context counts until the rows are closed.
+// QueryContext implements driver.QueryerContext. It watches the context until the rows are closed.
 func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	stop := s.net.watch(ctx)
 	rows, err := s.pqConn.QueryContext(ctx, query, args)
@@ -71,13 +71,13 @@ func (s *session) BeginTx(ctx context.Context, options driver.TxOptions) (driver
 	return tx, nil
 }
 
-// IsValid implements driver.Validator: database/sql drops the connection when it is false.
+// IsValid implements driver.Validator. database/sql closes a connection that is not valid.
 func (s *session) IsValid() bool {
 	return !s.stale.Load() && s.net.usable() && s.pqConn.IsValid()
 }
 
-// note makes a session end that talks to a server which has become read-only. After a failover the old primary may live
-// on as a standby and would be asked for ever; the next connection finds the new one.
+// note marks the session as stale if the server is read-only. After a failover the old primary may continue as a standby; a new
+// connection reaches the new primary.
 func (s *session) note(err error) error {
 	if sqlState(err) == stateReadOnly {
 		s.stale.Store(true)
@@ -85,10 +85,10 @@ func (s *session) note(err error) error {
 	return err
 }
 
-// stateReadOnly is read_only_sql_transaction.
+// stateReadOnly is the SQLSTATE read_only_sql_transaction.
 const stateReadOnly = "25006"
 
-// watchedRows stops the watch on the context when it is closed.
+// watchedRows stops watching the context when it is closed.
 type watchedRows struct {
 	driver.Rows
 

@@ -21,30 +21,29 @@ const (
 	defaultMaxConns         = 10
 	defaultStatementTimeout = 10 * time.Second
 
-	// slack is how long a call waits past the statement timeout, so that it is the server that gives up first and can
-	// say so.
+	// slack is how much longer than the statement timeout a call waits, so that the server can report the timeout.
 	slack = 2 * time.Second
 )
 
-// Options are the settings of a Store. The zero value takes every default.
+// Options are the settings of a Store. The zero value selects all defaults.
 type Options struct {
-	// Logger hears of every change between available and unavailable, once. Default: slog.Default.
+	// Logger logs each outage once when it begins and once when it ends. Default: slog.Default.
 	Logger *slog.Logger
-	// MaxConns bounds the connections; a call past it waits for one, within its ctx. Default 10. It should be as many
-	// as there are concurrent callers.
+	// MaxConns bounds the connections. Further calls wait for one, within their ctx. Default 10. It should be the number of
+	// concurrent callers.
 	MaxConns int
-	// StatementTimeout bounds a statement on the server; waiting for a lock takes a tenth of it at most. A call gives up two
-	// seconds later. Default 10 s, at least 1 ms.
+	// StatementTimeout bounds a statement on the server, and a tenth of it bounds the wait for a lock. A call gives up two seconds
+	// later. Default 10 s, at least 1 ms.
 	StatementTimeout time.Duration
-	// Writes says that this process upserts, so that Ping finds out whether it can. Default: it reads only.
+	// Writes makes Ping check that this process can upsert, not only that it can read.
 	Writes bool
-	// Schema holds the tables. Default DefaultSchema.
+	// Schema has the tables. Default DefaultSchema.
 	Schema string
-	// OpenDB makes the pool of connections, to watch them. Default sql.OpenDB.
+	// OpenDB opens the connection pool; tracing wraps it. Default sql.OpenDB.
 	OpenDB func(driver.Connector) *sql.DB
 }
 
-// Store is a pool of connections to one Postgres behind one circuit breaker. Its methods may be called concurrently.
+// Store is a connection pool for one Postgres with a circuit breaker. It is safe for concurrent use.
 type Store struct {
 	db      *sqlx.DB
 	breaker *breaker
@@ -55,11 +54,11 @@ type Store struct {
 	url     string
 
 	opened  time.Time
-	metLock atomic.Int64 // when UpsertUnlocked last met a lock, ns after opened; 0: never
+	metLock atomic.Int64 // when UpsertUnlocked last hit a lock, ns after opened; 0: never
 }
 
-// Open checks databaseURL, which is a postgres:// URL or lib/pq's key=value form, and returns a Store. It does not
-// connect: that happens at the first call. The error says what is wrong with the URL and never holds its password.
+// Open checks databaseURL, a postgres:// URL or lib/pq's key=value form, and returns a Store. It does not connect; the first call
+// does. The error explains what is wrong with the URL, and never contains its password.
 func Open(databaseURL string, options Options) (*Store, error) {
 	config, err := parseDSN(databaseURL)
 	if err != nil {
@@ -77,9 +76,9 @@ func Open(databaseURL string, options Options) (*Store, error) {
 	db := open(newConnector(withTimeouts(config, timeout), bound, logger))
 	conns := max(cmp.Or(options.MaxConns, defaultMaxConns), 1)
 	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns) // the default of 2 would make new connections all the time
+	db.SetMaxIdleConns(conns) // with the default of 2, most calls would open a new connection
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	db.SetConnMaxLifetime(time.Hour) // follows a DNS name that moved, and frees what a backend's caches have gathered
+	db.SetConnMaxLifetime(time.Hour) // follows changes in DNS, and frees the caches of the backends
 	return &Store{
 		db:      sqlx.NewDb(db, "postgres"),
 		breaker: newBreaker(logger),
@@ -92,7 +91,7 @@ func Open(databaseURL string, options Options) (*Store, error) {
 	}, nil
 }
 
-// Close closes the connections. It waits for the statements that are under way.
+// Close closes the connections. It waits for running statements.
 func (s *Store) Close() error {
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("close the connections to postgres: %w", err)
@@ -100,20 +99,21 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Available is false while the breaker is open, when every call fails at once. It does not block.
+// Available reports whether the breaker is closed or half open. While it is open, every call fails at once.
 func (s *Store) Available() bool { return s.breaker.available() }
 
-// Up reports whether the last call reached a working Postgres, for a gauge; true before the first call. A Ping that gets
-// through ends an outage, but for what it would not notice, like a full disk: then only when no call has met that for a minute. It
-// does not block.
+// Up reports whether the last call reached a working Postgres, for a gauge. It is true before the first call.
+//
+// A successful Ping ends an outage. But if Ping cannot detect the cause of the outage, such as a full disk, it ends the outage only
+// after a minute without another such failure.
 func (s *Store) Up() bool { return s.breaker.up() }
 
-// Quiet returns for how long no call has said how Postgres is: a very long time before the first, 0 while one is under way. It
-// does not block.
+// Quiet returns the time since a call last showed whether Postgres works. It is 0 while a call is in progress, and very long before
+// the first call.
 func (s *Store) Quiet() time.Duration { return s.breaker.quiet() }
 
-// Ping asks Postgres for what this process needs of it: an upsert of no rows where Options.Writes, else a read of none. So it
-// fails for a table, a permission or a writable server that is not there, too. A full disk it does not notice.
+// Ping upserts no rows if Options.Writes is set, and reads no rows otherwise. So it also fails if a table or a permission is missing
+// or the server is read-only. It does not detect a full disk.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.within(ctx, "ping postgres", s.breaker.probe, func(ctx context.Context) error {
 		var err error
@@ -126,7 +126,35 @@ func (s *Store) Ping(ctx context.Context) error {
 	})
 }
 
-// guard runs call within the Store's bound and behind the breaker, and wraps its error with what was being done.
+// Info describes a Postgres server.
+type Info struct {
+	Version        string    `db:"version"`         // "15.8 (Debian 15.8-0+deb12u1)"
+	VersionNumber  int       `db:"version_number"`  // 150008
+	Now            time.Time `db:"now"`             // the server's clock, to the microsecond
+	InRecovery     bool      `db:"in_recovery"`     // the server is a standby
+	ReadOnly       bool      `db:"read_only"`       // the server refuses writes
+	MaxConnections int       `db:"max_connections"` // for all clients together
+}
+
+// infoSQL uses clock_timestamp(), the time of the call; now() would be the start of the transaction.
+const infoSQL = `
+SELECT current_setting('server_version') AS version,
+       current_setting('server_version_num')::int AS version_number,
+       clock_timestamp() AS now,
+       pg_is_in_recovery() AS in_recovery,
+       current_setting('transaction_read_only')::boolean AS read_only,
+       current_setting('max_connections')::int AS max_connections`
+
+// Info returns facts about the server.
+func (s *Store) Info(ctx context.Context) (Info, error) {
+	var info Info
+	err := s.guard(ctx, "read the settings of postgres", func(ctx context.Context) error {
+		return s.db.GetContext(ctx, &info, infoSQL)
+	})
+	return info, err
+}
+
+// guard runs call within the Store's time limit and behind the breaker, and prefixes its error with what.
 func (s *Store) guard(ctx context.Context, what string, call func(ctx context.Context) error) error {
 	return s.within(ctx, what, s.breaker.run, call)
 }
@@ -141,17 +169,17 @@ func (s *Store) within(ctx context.Context, what string, run func(func() error) 
 	return nil
 }
 
-// explain makes the end of ctx the error where it is the cause: else the caller would see how the connection was torn
-// down ("i/o timeout", "bad connection", "canceling statement due to user request").
+// explain returns ctx's error if err is only a consequence of it. Otherwise the caller would see errors such as "i/o timeout", "bad
+// connection" or "canceling statement due to user request".
 func explain(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
 		return err
 	}
 	if code := sqlState(err); code != "" && code != stateQueryCanceled {
-		return err // Postgres did answer
+		return err // an answer of Postgres
 	}
 	return fmt.Errorf("%w (%w)", ctx.Err(), err)
 }
 
-// stateQueryCanceled is query_canceled, by a cancel request or by statement_timeout.
+// stateQueryCanceled is the SQLSTATE query_canceled, caused by a cancel request or by statement_timeout.
 const stateQueryCanceled = "57014"

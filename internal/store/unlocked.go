@@ -9,21 +9,23 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// setLockTimeout bounds each wait for a row's lock by $7 ms, in its own statement only: the setting ends with the
-// transaction, so it also works behind a PgBouncer in transaction mode. It runs before the first row is locked. Waiting
-// for the table happens earlier, while the statement is parsed, and keeps the session's lock_timeout.
+// setLockTimeout bounds each wait for a row lock to $7 ms, in this statement only: the setting ends with the transaction, so it works
+// through a PgBouncer in transaction mode. It runs before the first row is locked. The lock on the table is taken earlier, while the
+// statement is parsed, with the session's lock_timeout.
 const setLockTimeout = `(SELECT set_config('lock_timeout', $7, true)) IS NOT NULL`
 
 // upsertBrieflySQL is upsertSQL with a lock_timeout of its own.
 const upsertBrieflySQL = upsertSelect + `
 WHERE ` + setLockTimeout + upsertConflict
 
-// upsertFreeSQL writes those rows of a batch that nobody else holds locked, and returns the others: held ones, and ones
-// that the guard kept out. free locks what it can and waits for nothing, so neither the order of the rows nor the plan
-// matters. held are the rows that exist but are not free. The insert meets only rows that are locked already, or new ones:
-// it waits only for a row that somebody else is inserting.
+// upsertFreeSQL writes the rows that no other transaction locks. It returns the keys of the other rows: locked ones (held), and ones
+// that the guard kept out.
 //
-// It looks for each row three times and costs about twice as much as upsertSQL.
+// free locks existing rows without waiting, so neither their order nor the plan matters. held are the existing rows that it could not
+// lock. The INSERT then has only rows that it has locked, and new rows, so it waits only for a row that another transaction is
+// inserting.
+//
+// It reads each row three times, and costs about twice as much as upsertSQL.
 const upsertFreeSQL = `
 WITH batch AS MATERIALIZED (
 	SELECT key, value, version, deleted, lineage, base
@@ -47,31 +49,30 @@ written AS (
 SELECT key, key IN (SELECT key FROM held) AS held FROM batch WHERE key NOT IN (SELECT key FROM written)`
 
 const (
-	// briefly bounds a wait for a lock in a statement that holds other rows locked. It is far below deadlock_timeout (1 s by
-	// default), so such a statement gives its rows up before it makes anybody else's transaction the victim of a deadlock.
+	// briefly bounds the wait for a lock in a statement that holds other row locks. It is far below deadlock_timeout (1 s by
+	// default), so the statement fails before Postgres would cancel another transaction because of a deadlock.
 	briefly = 20 * time.Millisecond
-	// inLine bounds the wait for one row in a statement that holds no other, twice as long as clients are expected to
-	// hold rows locked.
+	// inLine bounds the wait for one row in a statement that holds no other row locks. Clients are expected to lock rows for half
+	// of it at most.
 	inLine = 100 * time.Millisecond
-	// waitFor is how long a call goes on waiting for held rows, one after the other.
+	// waitFor bounds the time in which a call begins to wait for held rows, one after the other.
 	waitFor = 250 * time.Millisecond
-	// lockMemory is for how long after it met a lock a Store expects more of them, and locks only what is free at once: a
-	// statement that runs into a lock has done the work before it in vain.
+	// lockMemory is how long after a lock a Store expects further locks and begins with writeFree: a statement that fails because
+	// of a lock is rolled back, which wastes its work.
 	lockMemory = time.Second
-	// maxLockTimeouts bounds the search for rows that somebody else is inserting. Finding one in 1,000 takes 10.
+	// maxLockTimeouts bounds the search for rows that another transaction is inserting. Finding 1 in 1,000 takes 10 timeouts.
 	maxLockTimeouts = 32
 )
 
-// UpsertUnlocked is Upsert for a table in which others lock rows too. It writes the rows that nobody else holds locked, and
-// returns the keys of the others in locked: those are not written, nothing is wrong with them, and trying them
-// again a little later is all that they need. It never waits for a lock while it holds other rows for longer than 20 ms, so it
-// holds nobody up, and takes part in no deadlock that lasts until Postgres looks for one.
+// UpsertUnlocked is Upsert for a table whose rows other transactions lock. It writes the unlocked rows, and returns the keys of the
+// others in locked. The caller should try those again a little later. While it holds row locks, it waits at most 20 ms for another,
+// so it neither delays other transactions nor causes deadlocks that Postgres resolves.
 //
-// Rows whose locks are released within some 100 ms are normally not in locked: the call waits for held rows in the lock
-// queue, one row at a time, for 350 ms in all.
+// Rows that are unlocked within about 100 ms are usually written too: the call waits for held rows, one at a time, for 350 ms in
+// total.
 //
-// ahead is as for Upsert, but holds the rows that Postgres has in exactly the given state too where the call met a lock. On an
-// error some rows may have been written, which does no harm (see Upsert). A lock on the whole table is an error (IsLocked).
+// ahead is as for Upsert. If the call hit a lock, ahead also has rows that equal the given ones. After an error some rows may be
+// written, which is harmless (see Upsert). A lock on the whole table is an error (IsLocked).
 func (s *Store) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error) {
 	if len(rows) == 0 {
 		return nil, nil, nil
@@ -92,15 +93,15 @@ func (s *Store) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead [
 type unlocked struct {
 	store    *Store
 	started  time.Time
-	timeouts int // statements that ran into a lock while looking for rows that are being inserted
-	passes   int // statements that got through
+	timeouts int // statements of writeFree that failed because of a lock
+	passes   int // statements of writeFree that succeeded
 
 	ahead  []counter.Row
 	locked []counter.Key
 }
 
-// run tries all rows in one cheap statement, unless locks are to be expected. Then it writes what is free, and waits for one
-// of the held rows, by turns, until no row is left or the time is up.
+// run first tries all rows in one cheap statement, unless it expects locks. If that hits a lock, it alternates: it writes the free
+// rows, and waits for one held row, until no row is left or the time is up.
 func (u *unlocked) run(ctx context.Context, batch []counter.Row) error {
 	if !u.store.locksExpected() {
 		err := u.wait(ctx, batch, briefly)
@@ -133,7 +134,7 @@ func (u *unlocked) run(ctx context.Context, batch []counter.Row) error {
 	}
 }
 
-// wait writes rows in one statement, waiting up to patience for each lock. It writes all of them or none.
+// wait writes rows in one statement and waits up to patience for each lock. It writes all rows or none.
 func (u *unlocked) wait(ctx context.Context, rows []counter.Row, patience time.Duration) error {
 	return again(ctx, func() error {
 		ahead, err := u.store.upsertBy(ctx, rows, u.store.sql.upsertBriefly, append(upsertArgs(rows), milliseconds(patience))...)
@@ -144,15 +145,15 @@ func (u *unlocked) wait(ctx context.Context, rows []counter.Row, patience time.D
 	})
 }
 
-// giveUp leaves rows to the caller.
+// giveUp adds rows to locked.
 func (u *unlocked) giveUp(rows []counter.Row) {
 	for i := range rows {
 		u.locked = append(u.locked, rows[i].Key)
 	}
 }
 
-// writeFree writes the rows that nobody else holds, and returns those that somebody does. Where it runs into a lock all the
-// same, somebody is inserting one of the rows, which cannot be seen: it halves the rows until that one is alone.
+// writeFree writes the rows that no other transaction locks, and returns the others. If it hits a lock nevertheless, another
+// transaction is inserting one of the rows, and its row is not visible. Then writeFree halves the rows until that one is alone.
 func (u *unlocked) writeFree(ctx context.Context, rows []counter.Row) (held []counter.Row, err error) {
 	err = again(ctx, func() error {
 		held, err = u.pass(ctx, rows)
@@ -164,7 +165,7 @@ func (u *unlocked) writeFree(ctx context.Context, rows []counter.Row) (held []co
 	u.timeouts++
 	switch {
 	case u.passes == 0 && (u.timeouts > maxLockTimeouts || time.Since(u.started) > lockMemory):
-		return nil, err // not one row is free: the table is locked
+		return nil, err // no statement succeeded, so the table is locked
 	case len(rows) == 1 || u.timeouts > maxLockTimeouts:
 		u.giveUp(rows)
 		return nil, nil
@@ -207,7 +208,7 @@ func (u *unlocked) pass(ctx context.Context, rows []counter.Row) (held []counter
 	return held, u.compare(ctx, keptOut)
 }
 
-// compare adds what Postgres has instead of rows that the guard kept out.
+// compare adds the rows that Postgres has instead of keptOut to ahead.
 func (u *unlocked) compare(ctx context.Context, keptOut []counter.Row) error {
 	if len(keptOut) == 0 {
 		return nil
@@ -221,13 +222,13 @@ func (u *unlocked) compare(ctx context.Context, keptOut []counter.Row) error {
 	return err
 }
 
-// locksExpected reports that a call met a lock a short while ago.
+// locksExpected reports whether a call hit a lock within lockMemory.
 func (s *Store) locksExpected() bool {
 	last := s.metLock.Load()
 	return last != 0 && time.Since(s.opened)-time.Duration(last) < lockMemory
 }
 
-// expectLocks notes that a call met a lock.
+// expectLocks records that a call hit a lock.
 func (s *Store) expectLocks() { s.metLock.Store(int64(max(1, time.Since(s.opened)))) }
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

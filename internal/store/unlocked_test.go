@@ -18,7 +18,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// lockingClient is somebody else's transaction that holds rows until the test ends or rollback is called.
+// lockingClient opens a transaction that runs statement and keeps its locks until the test ends or rollback is called.
 func lockingClient(t *testing.T, s *Store, statement string, args ...any) (rollback func()) {
 	t.Helper()
 	tx, err := s.db.BeginTx(t.Context(), nil)
@@ -32,7 +32,7 @@ func lockingClient(t *testing.T, s *Store, statement string, args ...any) (rollb
 
 const lockRows = "SELECT FROM counters WHERE key = ANY ($1) FOR UPDATE"
 
-// upsertUnlocked returns the keys that were locked, sorted, and expects no row to be ahead.
+// upsertUnlocked returns the keys that were locked, sorted. No row may be ahead.
 func upsertUnlocked(t *testing.T, s *Store, rows ...counter.Row) []counter.Key {
 	t.Helper()
 	ahead, locked, err := s.UpsertUnlocked(t.Context(), rows)
@@ -42,7 +42,7 @@ func upsertUnlocked(t *testing.T, s *Store, rows ...counter.Row) []counter.Key {
 	return locked
 }
 
-// numbered returns n rows of version.
+// numbered returns n rows with this version.
 func numbered(n int, version int64) []counter.Row {
 	rows := make([]counter.Row, n)
 	for i := range rows {
@@ -67,20 +67,20 @@ func TestUpsertUnlockedWithoutLocksIsUpsert(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalid)
 }
 
-func TestUpsertUnlockedWritesWhatIsFreeAndReturnsTheRest(t *testing.T) {
+func TestUpsertUnlockedWritesUnlockedRowsAndReturnsTheOthers(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	upsert(t, s, numbered(100, 1)...)
 	rollback := lockingClient(t, s, lockRows, pq.Array([]string{"k0003", "k0050"}))
 
 	rows := append(numbered(100, 2), tombstone("new", 1))
-	for range 2 * failuresToOpen { // from the second on, the Store expects locks
+	for range 2 * failuresToOpen { // from the second call on, the Store expects locks
 		require.Equal(t, []counter.Key{"k0003", "k0050"}, upsertUnlocked(t, s, rows...))
 		for i := range rows {
 			rows[i].Version++
 		}
 	}
-	require.True(t, s.Available(), "rows that others hold are no outage")
+	require.True(t, s.Available(), "row locks are not an outage")
 	require.True(t, s.Up())
 	require.Equal(t, 99, get[int](t, s, "SELECT count(*) FROM counters WHERE version > 1 OR key = 'new' AND version > 0"))
 	has(t, s, row("k0003", 10, 1), row("k0050", 10, 1))
@@ -90,14 +90,14 @@ func TestUpsertUnlockedWritesWhatIsFreeAndReturnsTheRest(t *testing.T) {
 	has(t, s, rows...)
 }
 
-func TestUpsertUnlockedWaitsForARowThatIsReleasedMeanwhile(t *testing.T) {
+func TestUpsertUnlockedWritesARowThatIsUnlockedMeanwhile(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	upsert(t, s, numbered(3, 1)...)
 	s.expectLocks()
 
-	// The holder releases the row when it sees somebody wait for it, so there is no time to measure. That the wait had run out
-	// by then is possible on a busy machine: hence the repetitions.
+	// The holder unlocks the row when pg_locks shows a waiting transaction. On a busy machine the wait may have timed out before:
+	// hence the repetitions.
 	for version := int64(2); version < 50; version++ {
 		rollback := lockingClient(t, s, lockRows, pq.Array([]string{"k0001"}))
 		done := make(chan []counter.Key, 1)
@@ -118,10 +118,10 @@ func TestUpsertUnlockedWaitsForARowThatIsReleasedMeanwhile(t *testing.T) {
 			return
 		}
 	}
-	require.Fail(t, "the row was never waited for")
+	require.Fail(t, "the row was never written")
 }
 
-func TestUpsertUnlockedReportsWhatIsAheadBesideLocks(t *testing.T) {
+func TestUpsertUnlockedReturnsRowsAheadDespiteLocks(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	upsert(t, s, row("ahead", 7, 7), row("held", 1, 1), row("old", 1, 1), row("same", 2, 2))
@@ -135,8 +135,8 @@ func TestUpsertUnlockedReportsWhatIsAheadBesideLocks(t *testing.T) {
 	has(t, s, row("ahead", 7, 7), row("held", 1, 1), row("old", 2, 2), row("same", 2, 2))
 }
 
-// A row that somebody is inserting cannot be seen, only run into.
-func TestUpsertUnlockedFindsRowsThatSomebodyIsInserting(t *testing.T) {
+// A row that another transaction is inserting is not visible, but an INSERT waits for it.
+func TestUpsertUnlockedFindsRowsThatAnotherTransactionInserts(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	rows := numbered(64, 1)
@@ -149,7 +149,7 @@ func TestUpsertUnlockedFindsRowsThatSomebodyIsInserting(t *testing.T) {
 	has(t, s, rows...)
 }
 
-func TestUpsertUnlockedFailsWhereTheTableIsLocked(t *testing.T) {
+func TestUpsertUnlockedFailsIfTheTableIsLocked(t *testing.T) {
 	t.Parallel()
 	holder := setup(t)
 	s := open(t, holder.url, Options{StatementTimeout: 400 * time.Millisecond})
@@ -159,7 +159,7 @@ func TestUpsertUnlockedFailsWhereTheTableIsLocked(t *testing.T) {
 	require.Equal(t, Outage, Classify(err))
 }
 
-func TestUpsertUnlockedRefusesABadRowBesideLocks(t *testing.T) {
+func TestUpsertUnlockedReportsARefusedRowDespiteLocks(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	upsert(t, s, row("held", 1, 1))
@@ -169,7 +169,7 @@ func TestUpsertUnlockedRefusesABadRowBesideLocks(t *testing.T) {
 	require.Equal(t, "23514", sqlState(err))
 }
 
-func TestUpsertUnlockedLeavesTheSessionsLockTimeoutAlone(t *testing.T) {
+func TestUpsertUnlockedDoesNotChangeTheSessionsLockTimeout(t *testing.T) {
 	t.Parallel()
 	holder := setup(t)
 	upsert(t, holder, row("held", 1, 1))
@@ -179,8 +179,8 @@ func TestUpsertUnlockedLeavesTheSessionsLockTimeoutAlone(t *testing.T) {
 	require.Equal(t, "1s", get[string](t, s, "SHOW lock_timeout"))
 }
 
-// A few clients hold 40 of 1,000 rows for 50 ms at a time, all the time. Rows are tried until they are written.
-func TestRowsAreRightSoonAfterTheLastOfManyShortLocks(t *testing.T) {
+// Three clients keep locking 40 of 1,000 rows for 50 ms each.
+func TestAllRowsAreWrittenAfterManyShortLocks(t *testing.T) {
 	t.Parallel()
 	const keys, clients, versions = 1000, 3, 10
 	s := setup(t)
@@ -218,7 +218,7 @@ func TestRowsAreRightSoonAfterTheLastOfManyShortLocks(t *testing.T) {
 	has(t, s, numbered(keys, versions)...)
 }
 
-// holdSome locks rows, waits 50 ms on the server, and lets them go. A deadlock with another client is its own affair.
+// holdSome locks rows for 50 ms. It ignores deadlocks with other clients.
 func holdSome(ctx context.Context, db *sql.DB, numbers []int) error {
 	names := make([]string, len(numbers))
 	for i, n := range numbers {
@@ -242,7 +242,7 @@ func holdSome(ctx context.Context, db *sql.DB, numbers []int) error {
 }
 
 // Two workers upsert overlapping batches while a client locks the same rows one by one in the opposite order.
-func TestAClientThatLocksInTheOppositeOrderStopsNoBatch(t *testing.T) {
+func TestBatchesSucceedWhileAClientLocksInTheOppositeOrder(t *testing.T) {
 	t.Parallel()
 	const keys, batches = 200, 15
 	first := setup(t)
@@ -282,7 +282,7 @@ func TestAClientThatLocksInTheOppositeOrderStopsNoBatch(t *testing.T) {
 	has(t, first, append(numbered(keys*3/4, last-1)[:keys/4], numbered(keys, last)[keys/4:]...)...)
 }
 
-// untilWritten upserts rows until none of them is locked.
+// untilWritten upserts rows until all of them are written.
 func untilWritten(ctx context.Context, s *Store, rows []counter.Row) error {
 	for len(rows) > 0 {
 		_, locked, err := s.UpsertUnlocked(ctx, rows)
@@ -303,7 +303,7 @@ func lockBackwards(ctx context.Context, db *sql.DB, keys int) error {
 		_, err = tx.ExecContext(ctx, "SELECT FROM counters WHERE key = $1 FOR UPDATE", fmt.Sprintf("k%04d", n))
 	}
 	if class := Classify(err); class == Contended || IsLocked(err) {
-		err = nil // it may be the victim, and tries again
+		err = nil // Postgres may cancel this transaction because of a deadlock
 	}
 	return errors.Join(err, tx.Rollback())
 }

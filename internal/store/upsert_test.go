@@ -21,7 +21,7 @@ func TestUpsertWritesNewRowsAndReplacesOlderOnes(t *testing.T) {
 	has(t, s, row("a", 2, 9), row("b", 7, 4), row("c", 0, 0))
 }
 
-func TestUpsertOfNothingAsksNothing(t *testing.T) {
+func TestEmptyBatchesNeedNoServer(t *testing.T) {
 	t.Parallel()
 	s := open(t, "postgres://nobody@127.0.0.1:1/none", Options{})
 	upsert(t, s)
@@ -30,7 +30,7 @@ func TestUpsertOfNothingAsksNothing(t *testing.T) {
 	require.Empty(t, rows)
 }
 
-func TestUpsertNeverTakesARowBack(t *testing.T) {
+func TestUpsertNeverReplacesANewerRow(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	upsert(t, s, row("new", 50, 5), row("old", 1, 1))
@@ -48,7 +48,7 @@ func TestUpsertReportsTheSameVersionAsAhead(t *testing.T) {
 
 	again, err := s.Upsert(t.Context(), []counter.Row{row("a", 1, 5), row("b", 2, 5)})
 	require.NoError(t, err)
-	require.Equal(t, []counter.Row{row("a", 1, 5), row("b", 2, 5)}, again, "a batch that ran twice changes nothing")
+	require.Equal(t, []counter.Row{row("a", 1, 5), row("b", 2, 5)}, again, "a repeated batch changes nothing")
 
 	other, err := s.Upsert(t.Context(), []counter.Row{row("a", 100, 5), row("b", 3, 6)})
 	require.NoError(t, err)
@@ -66,14 +66,14 @@ func TestTombstonesKeepTheirVersionAndHaveNoValue(t *testing.T) {
 
 	late, err := s.Upsert(t.Context(), []counter.Row{row("k", 9, 1)})
 	require.NoError(t, err)
-	require.Equal(t, []counter.Row{tombstone("k", 2)}, late, "a late flush does not bring it back")
+	require.Equal(t, []counter.Row{tombstone("k", 2)}, late, "a late flush does not replace the tombstone")
 
 	upsert(t, s, row("k", 1, 3))
 	has(t, s, row("k", 1, 3))
 	require.True(t, get[bool](t, s, "SELECT deleted_at IS NULL FROM counters"))
 }
 
-func TestUpsertRefusesABatchThatBreaksItsBounds(t *testing.T) {
+func TestUpsertRefusesDuplicateKeysAndLargeBatches(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	_, err := s.Upsert(t.Context(), []counter.Row{row("a", 1, 1), row("b", 1, 1), row("a", 2, 2)})
@@ -97,7 +97,7 @@ func TestUpsertRefusesABatchThatBreaksItsBounds(t *testing.T) {
 	require.Len(t, got, MaxBatch)
 }
 
-func TestUpsertLeavesTheCallersRowsAlone(t *testing.T) {
+func TestUpsertDoesNotChangeTheCallersRows(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	rows := []counter.Row{row("b", 1, 1), row("a", 1, 1)}
@@ -106,7 +106,7 @@ func TestUpsertLeavesTheCallersRowsAlone(t *testing.T) {
 	require.Equal(t, before, rows)
 }
 
-// Two batches that lock the same rows in opposite orders would end in a deadlock; rows that are new to the table as well.
+// Two batches that lock the same rows in opposite orders would deadlock, also with new rows.
 func TestConcurrentUpsertsInOppositeOrdersDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -173,10 +173,10 @@ func TestRefusedRows(t *testing.T) {
 	require.True(t, s.Up())
 }
 
-func TestUpsertTriesAgainAfterADeadlock(t *testing.T) {
+func TestUpsertRetriesAfterADeadlock(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	// A sequence keeps counting when the transaction that asked it fails.
+	// A rollback does not reset a sequence.
 	exec(t, s, "CREATE SEQUENCE attempts")
 	exec(t, s, `CREATE FUNCTION contend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		IF nextval('attempts') <= NEW.value THEN RAISE EXCEPTION 'again' USING ERRCODE = '40P01'; END IF;

@@ -18,8 +18,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// empty returns the address of a database in which only public is found by names without a schema, as it is for anybody else, and
-// what runs statements there.
+// empty returns the URL of an empty database, and a function that runs statements there. Its search_path is public, as in a database
+// that was not prepared for tests.
 func empty(t testing.TB) (address string, run func(statement string)) {
 	t.Helper()
 	address = localtest.PostgresURL(t, nil)
@@ -40,7 +40,7 @@ func empty(t testing.TB) (address string, run func(statement string)) {
 	}
 }
 
-// as returns address for another role, whose password is x.
+// as returns address with another role, whose password is x.
 func as(t testing.TB, address, role string) string {
 	t.Helper()
 	parsed, err := url.Parse(address)
@@ -49,7 +49,7 @@ func as(t testing.TB, address, role string) string {
 	return parsed.String()
 }
 
-// useAll calls everything that a process does with its tables.
+// useAll uses the tables in every way that a process does.
 func useAll(t testing.TB, s *Store) {
 	t.Helper()
 	upsert(t, s, row("k", 1, 1))
@@ -89,7 +89,7 @@ func TestStatementsNeedNoSearchPath(t *testing.T) {
 	}
 }
 
-func TestMigrateLeavesTheTablesOfOthersAlone(t *testing.T) {
+func TestMigrateDoesNotTouchTablesOfOtherPrograms(t *testing.T) {
 	t.Parallel()
 	address, run := empty(t)
 	run(`CREATE TABLE counters (id int, name text); INSERT INTO counters VALUES (1, 'theirs')`)
@@ -105,7 +105,7 @@ func TestMigrateLeavesTheTablesOfOthersAlone(t *testing.T) {
 	require.Equal(t, 5, get[int](t, s, "SELECT count(*) FROM public.goose_db_version"))
 
 	_, err := Migrate(t.Context(), address, "public")
-	require.ErrorContains(t, err, `schema public has a "counters" that is not of this program`)
+	require.ErrorContains(t, err, `schema public has a table "counters" that belongs to another program`)
 	require.ErrorContains(t, err, "set AFTERWRITE_SCHEMA to another schema")
 	require.False(t, get[bool](t, s, "SELECT to_regclass('public.counters_migrations') IS NOT NULL"))
 }
@@ -120,7 +120,7 @@ func TestTwoSchemasInOneDatabase(t *testing.T) {
 	}
 }
 
-func TestMissingGrantsAreAllThatARoleNeeds(t *testing.T) {
+func TestMissingGrantsAreSufficient(t *testing.T) {
 	t.Parallel()
 	address, run := empty(t)
 	run("CREATE ROLE place_runtime LOGIN PASSWORD 'x'")
@@ -128,7 +128,7 @@ func TestMissingGrantsAreAllThatARoleNeeds(t *testing.T) {
 	s := open(t, as(t, address, "place_runtime"), Options{Writes: true})
 	grants, err := s.MissingGrants(t.Context())
 	require.NoError(t, err)
-	require.Empty(t, grants, "there is nothing to grant yet")
+	require.Empty(t, grants, "there are no tables yet")
 	require.NoError(t, MigrateURL(t.Context(), address))
 
 	_, err = s.Read(t.Context(), []counter.Key{"k"})
@@ -150,7 +150,7 @@ func TestMissingGrantsAreAllThatARoleNeeds(t *testing.T) {
 	useAll(t, s)
 }
 
-func TestMigrateSaysWhichRightIsMissing(t *testing.T) {
+func TestErrorOfMigrateNamesTheMissingRight(t *testing.T) {
 	t.Parallel()
 	address, run := empty(t)
 	run("CREATE ROLE place_migrator LOGIN PASSWORD 'x'; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
@@ -176,10 +176,10 @@ func TestMigrateSaysWhichRightIsMissing(t *testing.T) {
 
 	run("CREATE SCHEMA prepared AUTHORIZATION place_migrator; REVOKE CREATE ON DATABASE " + parsed.Path[1:] + " FROM place_migrator")
 	_, err = Migrate(t.Context(), poor, "prepared")
-	require.NoError(t, err, "a schema that somebody else has made will do")
+	require.NoError(t, err, "an existing schema is enough")
 }
 
-// older fills a database with what the version before schemas has written: testdata/older.sql is a dump of it.
+// older returns a database with the tables and rows of version 0.1, from the dump testdata/older.sql.
 func older(t testing.TB) (address string, run func(string)) {
 	t.Helper()
 	address, run = empty(t)
@@ -216,7 +216,7 @@ func TestTablesOfAnOlderVersionAreMoved(t *testing.T) {
 	pending, err := open(t, address, Options{}).PendingMigrations(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, pending)
-	require.Equal(t, 4, get[int](t, old, "SELECT count(*) FROM public.goose_db_version"), "it may be somebody else's too")
+	require.Equal(t, 4, get[int](t, old, "SELECT count(*) FROM public.goose_db_version"), "another program may use it too")
 
 	// Both versions write the same rows.
 	upsert(t, old, row("both", 1, 1))
@@ -248,7 +248,7 @@ func TestTablesOfAnOlderVersionAreMoved(t *testing.T) {
 	has(t, s, row("both", 4, 4))
 }
 
-func TestProcessesOfTheOlderVersionGoOnWhileTheirTablesAreMoved(t *testing.T) {
+func TestOlderProcessesKeepWritingWhileTheirTablesAreMoved(t *testing.T) {
 	t.Parallel()
 	address, _ := older(t)
 	old := open(t, address, Options{Schema: "public", Writes: true, MaxConns: 4})
@@ -290,7 +290,7 @@ func TestProcessesOfTheOlderVersionGoOnWhileTheirTablesAreMoved(t *testing.T) {
 	}
 }
 
-func TestTheMoveGivesUpWhereSomebodyHoldsTheTables(t *testing.T) {
+func TestTheMoveFailsIfATransactionLocksTheTables(t *testing.T) {
 	t.Parallel()
 	address, _ := older(t)
 	s := open(t, address, Options{Schema: "public"})
@@ -301,13 +301,13 @@ func TestTheMoveGivesUpWhereSomebodyHoldsTheTables(t *testing.T) {
 	require.NoError(t, err)
 
 	_, err = Migrate(t.Context(), address, DefaultSchema)
-	require.ErrorContains(t, err, "another transaction holds the tables in public locked; nothing was changed, try again")
+	require.ErrorContains(t, err, "another transaction locks the tables in public; nothing was changed, try again")
 	require.False(t, get[bool](t, s, "SELECT to_regnamespace('afterwrite') IS NOT NULL"))
 	require.NoError(t, tx.Rollback())
 	require.NoError(t, MigrateURL(t.Context(), address))
 }
 
-func TestTablesOfAnOlderVersionStayInPublicIfThatIsSet(t *testing.T) {
+func TestTablesOfAnOlderVersionStayInPublicIfSchemaIsPublic(t *testing.T) {
 	t.Parallel()
 	address, _ := older(t)
 	done, err := Migrate(t.Context(), address, "public")
@@ -318,15 +318,16 @@ func TestTablesOfAnOlderVersionStayInPublicIfThatIsSet(t *testing.T) {
 	useAll(t, s)
 
 	_, err = Migrate(t.Context(), address, "second")
-	require.NoError(t, err, "another installation")
+	require.NoError(t, err, "a second installation")
 	useAll(t, open(t, address, Options{Schema: "second"}))
 }
 
-func TestTablesOfAnOlderVersionAreNotLostSightOf(t *testing.T) {
+func TestMigrateDoesNotLeaveOlderTablesBehind(t *testing.T) {
 	t.Parallel()
 	address, run := older(t)
 	_, err := Migrate(t.Context(), address, "second")
 	require.ErrorContains(t, err, "AFTERWRITE_SCHEMA=afterwrite, which moves them there, or with AFTERWRITE_SCHEMA=public")
+	require.ErrorContains(t, err, "before you use schema second")
 
 	run("DELETE FROM goose_db_version WHERE version_id = 2")
 	for _, schema := range []string{DefaultSchema, "second"} {

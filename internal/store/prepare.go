@@ -13,22 +13,22 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// moveLockTimeout bounds the wait for statements on the tables that are under way. New ones queue up behind it meanwhile.
+// moveLockTimeout bounds the wait for running transactions on the tables. New statements have to wait meanwhile.
 const moveLockTimeout = 5 * time.Second
 
-// prepare makes the schema ready for migrations: it creates it, and the table of versions. It does nothing where that is there.
+// prepare creates the schema and the version table for the migrations. It does nothing if the version table exists.
 //
-// Versions before 0.2 kept their tables in public, and noted their migrations in public.goose_db_version, which other programs use
-// too. That table is only read here. The tables are moved into DefaultSchema, and views take their place, through which processes of
-// the older version go on reading and writing the same rows; or they stay, where the schema is public. done says so.
+// Versions before 0.2 kept their tables in public, and their migrations in public.goose_db_version, which other programs use too and
+// which prepare only reads. prepare moves their tables into DefaultSchema and leaves views in public, so that processes of the older
+// version keep reading and writing the same rows. If schema is public, the tables stay there. done describes a move.
 func prepare(ctx context.Context, db *sql.DB, schema string) (done []string, err error) {
 	tx, err := sqlx.NewDb(db, "postgres").BeginTxx(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	defer func() { _ = tx.Rollback() }() // does nothing after Commit
 	p := preparation{tx: tx, schema: schema}
-	if ready, err := p.look(ctx); err != nil || ready {
+	if ready, err := p.inspect(ctx); err != nil || ready {
 		return nil, err
 	}
 	if err := p.check(); err != nil {
@@ -52,22 +52,22 @@ type preparation struct {
 	schema string
 
 	hasSchema bool
-	occupied  string // a relation of the schema that has the name of one of our tables; "": there is none
-	goose     bool   // public.goose_db_version is there
-	older     int64  // the migrations that the tables in public have; 0: they are not ours, or there are none
-	unnoted   bool   // the tables in public look like ours, but goose_db_version does not say so
+	occupied  string // a relation in the schema with the name of one of our tables; "": none
+	goose     bool   // public.goose_db_version exists
+	older     int64  // the number of migrations that the tables in public have; 0: there are none, or they are not ours
+	unnoted   bool   // the tables in public look like ours, but goose_db_version lacks their migrations
 }
 
-const lookSQL = `
+const inspectSQL = `
 SELECT to_regnamespace(quote_ident($1)) IS NOT NULL AS has_schema,
        coalesce(bool_or(relname = 'counters_migrations'), false) AS ready,
        coalesce(min(relname) FILTER (WHERE relname IN ('counters', 'counters_actions')), '') AS occupied
 FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
 WHERE nspname = $1 AND relkind IN ('r', 'p', 'v', 'm', 'f')`
 
-// look finds out what there is. ready means that nothing is to be done.
-func (p *preparation) look(ctx context.Context) (ready bool, err error) {
-	if err := p.tx.QueryRowContext(ctx, lookSQL, p.schema).Scan(&p.hasSchema, &ready, &p.occupied); err != nil || ready {
+// inspect fills p from the catalogs. ready reports that the schema is prepared.
+func (p *preparation) inspect(ctx context.Context) (ready bool, err error) {
+	if err := p.tx.QueryRowContext(ctx, inspectSQL, p.schema).Scan(&p.hasSchema, &ready, &p.occupied); err != nil || ready {
 		return ready, err
 	}
 	if p.older, err = p.shape(ctx); err != nil || p.older == 0 {
@@ -75,7 +75,7 @@ func (p *preparation) look(ctx context.Context) (ready bool, err error) {
 	}
 	noted := p.goose
 	if noted {
-		// goose deletes the row of a migration that it takes back.
+		// goose deletes the row of a migration that it reverts.
 		err := p.tx.GetContext(ctx, &noted, `SELECT count(DISTINCT version_id) = $1 FROM public.goose_db_version
 			WHERE is_applied AND version_id BETWEEN 1 AND $1`, p.older)
 		if err != nil {
@@ -86,8 +86,8 @@ func (p *preparation) look(ctx context.Context) (ready bool, err error) {
 	return false, nil
 }
 
-// shapeSQL counts what is ours of public.counters: an owner may have added columns and constraints. With a table of versions beside it,
-// it is of this version, where AFTERWRITE_SCHEMA is public.
+// shapeSQL counts our columns and constraints of public.counters; its owner may have added others. If public has our version table,
+// public.counters belongs to this version with AFTERWRITE_SCHEMA=public, and there is no row.
 const shapeSQL = `
 SELECT (SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND NOT attisdropped AND (attname, atttypid) IN (
             ('key', 'text'::regtype), ('value', 'bigint'::regtype), ('version', 'bigint'::regtype),
@@ -101,7 +101,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE nspname = 'public' AND relname = 'counters' AND relkind = 'r'
       AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'counters_migrations')`
 
-// shape returns which of the first three migrations the tables in public look like; 0: not like ours.
+// shape returns how many migrations the tables in public seem to have, 1 to 3, or 0 if they do not look like ours.
 func (p *preparation) shape(ctx context.Context) (int64, error) {
 	var columns, constraints int
 	var actions bool
@@ -121,25 +121,25 @@ func (p *preparation) shape(ctx context.Context) (int64, error) {
 	return 0, nil
 }
 
-// check refuses what would mix up tables of different owners, or lose sight of counters.
+// check returns an error if the schema has tables of another program, or if counters would be left behind in public.
 func (p *preparation) check() error {
 	older := p.older > 0 && !p.unnoted
 	switch {
 	case p.occupied != "" && (p.schema != publicSchema || !older):
-		return fmt.Errorf("schema %s has a %q that is not of this program, or was copied without its %s: "+
+		return fmt.Errorf("schema %s has a table %q that belongs to another program, or was copied without %s: "+
 			"set AFTERWRITE_SCHEMA to another schema", p.schema, p.occupied, tableVersions)
 	case p.older > 0 && p.unnoted:
-		return errors.New("public.counters looks like the table of an older version, but public.goose_db_version has no rows of it: " +
+		return errors.New("public.counters looks like the table of an older version, but public.goose_db_version lacks its versions: " +
 			"restore them, or rename public.counters if it is not needed")
 	case older && p.schema != publicSchema && p.schema != DefaultSchema:
-		return fmt.Errorf("schema public has the tables of an older version: run `afterwrite migrate` with AFTERWRITE_SCHEMA=%s, "+
-			"which moves them there, or with AFTERWRITE_SCHEMA=public, which leaves them, before another installation gets schema %s",
-			DefaultSchema, p.schema)
+		return fmt.Errorf("schema public has the tables of an older version: before you use schema %s, run `afterwrite migrate` with "+
+			"AFTERWRITE_SCHEMA=%s, which moves them there, or with AFTERWRITE_SCHEMA=public, which leaves them in public",
+			p.schema, DefaultSchema)
 	}
 	return nil
 }
 
-// createVersions creates the table of versions, and the schema if there is none.
+// createVersions creates the version table, and the schema if necessary.
 func (p *preparation) createVersions(ctx context.Context) error {
 	if err := p.createSchema(ctx); err != nil {
 		return err
@@ -159,7 +159,8 @@ func (p *preparation) createVersions(ctx context.Context) error {
 	return nil
 }
 
-// createSchema asks first: CREATE SCHEMA IF NOT EXISTS needs the right to create one even where it exists.
+// createSchema creates the schema if it does not exist. CREATE SCHEMA IF NOT EXISTS would need the right to create schemas even if it
+// exists.
 func (p *preparation) createSchema(ctx context.Context) error {
 	if p.hasSchema {
 		return nil
@@ -169,8 +170,8 @@ func (p *preparation) createSchema(ctx context.Context) error {
 	return err
 }
 
-// grantsSQL makes statements that give the roles which may use a table in public the same rights on the view that replaces it, and
-// the use of the schema. The owner is among them: another role may be the one that migrates.
+// grantsSQL returns GRANT statements. Roles with rights on a table in public get the same rights on the view that replaces it, and
+// USAGE on the schema. The owner needs them too, because another role may run the migration.
 const grantsSQL = `
 SELECT DISTINCT grants.statement
 FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a,
@@ -180,7 +181,7 @@ FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a,
 WHERE c.oid = ANY ($2::regclass[]) AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
 ORDER BY 1`
 
-// move moves the tables of an older version out of public, in one transaction that holds them locked.
+// move moves the tables of an older version from public to the schema. It holds their locks until the end of the transaction.
 func (p *preparation) move(ctx context.Context) error {
 	tables := []string{tableCounters}
 	if p.older >= 3 {
@@ -206,7 +207,7 @@ func (p *preparation) move(ctx context.Context) error {
 	for _, statement := range slices.Concat(statements, grants) {
 		_, err := p.tx.ExecContext(ctx, statement)
 		if IsLocked(err) {
-			return fmt.Errorf("another transaction holds the tables in public locked; nothing was changed, try again: %w", err)
+			return fmt.Errorf("another transaction locks the tables in public; nothing was changed, try again: %w", err)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", statement, err)
