@@ -53,7 +53,7 @@ func atRest(ctx context.Context, stage *world.Stage) (float64, error) {
 	// While the table of keys grows, Redis keeps two; it finishes shortly after the last write.
 	last := 0.0
 	err := world.Await(ctx, time.Minute, "redis to come to rest", func(ctx context.Context) (bool, error) {
-		now, err := stage.DatasetBytes(ctx)
+		now, err := stage.DataBytes(ctx)
 		same := now == last
 		last = now
 		return same, err

@@ -12,10 +12,10 @@ import (
 
 const module = "github.com/afterwrite/afterwrite"
 
-// ErrNoCommit means that the repository does not have the commit that is to be built.
+// ErrNoCommit means that the repository lacks the commit to build.
 var ErrNoCommit = errors.New("not in this repository")
 
-// Build builds a package of the module that dir lies in ("": this one), as `make build` does.
+// Build builds a package with the flags of `make build`. dir is a folder in the package's module; "" is the current folder.
 func Build(ctx context.Context, dir, program, pkg string) error {
 	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", program, pkg}
 	command := exec.CommandContext(ctx, "go", args...) //nolint:gosec // no input
@@ -27,18 +27,18 @@ func Build(ctx context.Context, dir, program, pkg string) error {
 	return nil
 }
 
-// buildCommit builds afterwrite as it was at a commit. It works on a copy of the commit's files, which it removes again.
+// buildCommit builds afterwrite at a commit, from a temporary copy of that commit's files.
 func buildCommit(ctx context.Context, commit, program string) (err error) {
 	if _, err := git(ctx, "cat-file", "-e", commit+"^{commit}"); err != nil {
-		return fmt.Errorf("the previous version is commit %.7s, which is %w (%w): get it with `git fetch --unshallow` or from upstream, "+
+		return fmt.Errorf("commit %.7s, the previous version, is %w (%w): run `git fetch --unshallow`, "+
 			"or choose comparisons without it with -only", commit, ErrNoCommit, err)
 	}
 	copied, err := os.MkdirTemp("", "afterwrite-previous-")
 	if err != nil {
-		return fmt.Errorf("make a folder: %w", err)
+		return fmt.Errorf("create a folder: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(copied)) }()
-	// git archives only what is below the folder it is called in.
+	// git archive covers only the current folder, so run it at the top.
 	top, err := git(ctx, "rev-parse", "--show-toplevel")
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func buildCommit(ctx context.Context, commit, program string) (err error) {
 	if _, err := git(ctx, "-C", top, "archive", "--output="+archive, commit); err != nil {
 		return err
 	}
-	unpack := exec.CommandContext(ctx, "tar", "-xf", archive, "-C", copied) //nolint:gosec // a folder of our own
+	unpack := exec.CommandContext(ctx, "tar", "-xf", archive, "-C", copied) //nolint:gosec // a temporary folder
 	if out, err := unpack.CombinedOutput(); err != nil {
 		return fmt.Errorf("unpack commit %.7s: %w\n%s", commit, err, out)
 	}
@@ -57,9 +57,9 @@ func buildCommit(ctx context.Context, commit, program string) (err error) {
 	return nil
 }
 
-// git returns what git prints, or its error with the reason it gives.
+// git runs git and returns its output.
 func git(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, "git", args...).CombinedOutput() //nolint:gosec // arguments from here
+	out, err := exec.CommandContext(ctx, "git", args...).CombinedOutput() //nolint:gosec // the arguments are constants
 	out = bytes.TrimSpace(out)
 	if err != nil {
 		return "", fmt.Errorf("git: %w: %s", err, out)

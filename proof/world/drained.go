@@ -10,20 +10,20 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// gaugeAge is the age that a process's gauge of dirty keys may have: it asks Redis at most once a second. So each process is asked
-// less often than that, and several are asked in turn.
+// gaugeAge is the shortest time between two reads of one process's gauge of dirty keys. A process updates that gauge at most once a
+// second, so a faster second read may return the old value.
 const gaugeAge = 1050 * time.Millisecond
 
 var (
-	errNobody  = errors.New("no process of afterwrite is running that could be asked")
-	errNoGauge = errors.New("it exports no afterwrite_dirty_keys")
+	errNoProcess = errors.New("no process of afterwrite is running")
+	errNoGauge   = errors.New("the metric afterwrite_dirty_keys is missing")
 )
 
-// Dirty is the number of dirty keys, from the gauge of a running process. It is up to date, and may block for a second.
+// Dirty returns the number of dirty keys from the gauge of a running process. It may block for a second to get a current value.
 func (s *Stage) Dirty(ctx context.Context) (int64, error) {
 	running := s.running()
 	if len(running) == 0 {
-		return 0, errNobody
+		return 0, errNoProcess
 	}
 	return running[0].dirty(ctx)
 }
@@ -33,41 +33,42 @@ func (s *Stage) running() []*Process {
 	return slices.DeleteFunc(slices.Clone(s.processes), func(p *Process) bool { return !p.Running() })
 }
 
-// Drained waits until no key is dirty, for bound at most.
+// Drained waits for at most bound until no key is dirty.
 func (s *Stage) Drained(ctx context.Context, bound time.Duration) error {
 	_, err := s.DrainedTo(ctx, 0, bound)
 	return err
 }
 
-// DrainedTo waits until no more than most keys are dirty, for bound at most. more is the last time when it saw more; zero if it never
-// did. The processes are asked in turn, so the resolution is a second divided by their number.
-func (s *Stage) DrainedTo(ctx context.Context, most int64, bound time.Duration) (more time.Time, err error) {
+// DrainedTo waits for at most bound until most or fewer keys are dirty. last is the last time when more keys were dirty; it is the
+// zero time if there never were more. DrainedTo reads the gauges of all running processes in turn, so the resolution is a second
+// divided by their number.
+func (s *Stage) DrainedTo(ctx context.Context, most int64, bound time.Duration) (last time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	running := s.running()
 	if len(running) == 0 {
-		return time.Time{}, errNobody
+		return time.Time{}, errNoProcess
 	}
 	ticker := time.NewTicker(gaugeAge / time.Duration(len(running)))
 	defer ticker.Stop()
 	for turn := 0; ; turn++ {
 		left, err := running[turn%len(running)].dirty(ctx)
 		if err != nil {
-			return more, fmt.Errorf("wait for the drain: %w", err)
+			return last, fmt.Errorf("wait for the drain: %w", err)
 		}
 		if left <= most {
-			return more, nil
+			return last, nil
 		}
-		more = time.Now()
+		last = time.Now()
 		select {
 		case <-ctx.Done():
-			return more, fmt.Errorf("wait for the drain, with %d keys left: %w", left, ctx.Err())
+			return last, fmt.Errorf("wait for the drain: %d keys are still dirty: %w", left, ctx.Err())
 		case <-ticker.C:
 		}
 	}
 }
 
-// dirty reads the gauge, at least a second after the last time.
+// dirty reads the gauge, at least gaugeAge after the last read.
 func (p *Process) dirty(ctx context.Context) (int64, error) {
 	timer := time.NewTimer(time.Until(p.scraped.Add(gaugeAge)))
 	defer timer.Stop()
@@ -86,15 +87,15 @@ func (p *Process) dirty(ctx context.Context) (int64, error) {
 	return int64(metrics.Sum("afterwrite_dirty_keys")), nil
 }
 
-// Backlog is the backlog of this version, read from Redis: exact, and at once.
+// Backlog reads this version's exact backlog from Redis. It does not wait.
 func (s *Stage) Backlog(ctx context.Context) (cache.Backlog, error) { return s.cache.Backlog(ctx) }
 
-// Clean waits until no key is dirty, for bound at most, and returns how long that took and the last backlog that it saw. Dead
-// keys are not waited for.
+// Clean waits for at most bound until no key is dirty, and returns the waiting time and the last backlog. It does not wait for dead
+// keys.
 func (s *Stage) Clean(ctx context.Context, bound time.Duration) (took time.Duration, last cache.Backlog, err error) {
 	began := time.Now()
 	var problem error
-	err = Await(ctx, bound, "postgres to have everything", func(ctx context.Context) (bool, error) {
+	err = Await(ctx, bound, "a clean backlog", func(ctx context.Context) (bool, error) {
 		var backlog cache.Backlog
 		if backlog, problem = s.Backlog(ctx); problem == nil {
 			last = backlog
@@ -102,22 +103,22 @@ func (s *Stage) Clean(ctx context.Context, bound time.Duration) (took time.Durat
 		return problem == nil && backlog.Dirty == 0, nil
 	})
 	if err != nil {
-		err = errors.Join(fmt.Errorf("%w, with %+v left", err, last), problem)
+		err = errors.Join(fmt.Errorf("%w; the last backlog is %+v", err, last), problem)
 	}
 	return time.Since(began), last, err
 }
 
-// Flushed describes the rows that were written since a moment, of the counters that Key names. Its times are the beginnings of
-// transactions.
+// Flushed describes the rows of the counters 0, 1, 2 ... that were written since a given time. Each time in it is the start of the
+// transaction that wrote a row.
 type Flushed struct {
 	Rows int64
-	Last time.Time // the zero time if there are none
-	// Tenth and Ninetieth are when 10 % and 90 % of the rows were there.
+	Last time.Time // the given time if there are no rows
+	// Tenth and Ninetieth are the times by which 10 % and 90 % of the rows were written.
 	Tenth, Ninetieth time.Time
 }
 
-// FlushedSince reads the rows' updated_at. A row that was written twice counts once, with its last time. Postgres and this program
-// use the same clock, because they are on one machine.
+// FlushedSince evaluates updated_at of the rows. A row that was written twice counts once, with its last time. Postgres and this
+// program run on one machine, so they share a clock.
 func (s *Stage) FlushedSince(ctx context.Context, since time.Time) (Flushed, error) {
 	const query = `
 SELECT count(*), coalesce(max(updated_at), $1),
@@ -126,7 +127,7 @@ SELECT count(*), coalesce(max(updated_at), $1),
 FROM counters WHERE updated_at > $1 AND key LIKE 'counter:%'`
 	var f Flushed
 	if err := s.DB.QueryRowContext(ctx, query, since).Scan(&f.Rows, &f.Last, &f.Tenth, &f.Ninetieth); err != nil {
-		return Flushed{}, fmt.Errorf("ask when rows were written: %w", err)
+		return Flushed{}, fmt.Errorf("read the times of the flushed rows: %w", err)
 	}
 	return f, nil
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// client keeps no connection, so that nothing is left open between two requests to a process that may be gone.
+// client opens a connection for each request, since the process may have been restarted after the last one.
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// Get returns the body of an answer with status 200.
+// Get returns the body of a response. A status other than 200 is an error.
 func Get(ctx context.Context, url string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
@@ -33,10 +33,10 @@ func Get(ctx context.Context, url string) ([]byte, error) {
 	return io.ReadAll(response.Body)
 }
 
-// Metrics are the families of a process's metrics, by name.
+// Metrics holds the metric families of a process by name.
 type Metrics map[string]*dto.MetricFamily
 
-// Metrics reads /metrics.
+// Metrics reads and parses /metrics.
 func (p *Process) Metrics(ctx context.Context) (Metrics, error) {
 	p.scraped = time.Now()
 	text, err := Get(ctx, p.URL+"/metrics")
@@ -51,7 +51,7 @@ func (p *Process) Metrics(ctx context.Context) (Metrics, error) {
 	return families, nil
 }
 
-// Sum adds up a counter or gauge over its labels; 0 where there is none of that name.
+// Sum adds up all series of a counter or gauge. It returns 0 if there is no such metric.
 func (m Metrics) Sum(name string) float64 {
 	var sum float64
 	for _, metric := range m[name].GetMetric() {
@@ -60,7 +60,7 @@ func (m Metrics) Sum(name string) float64 {
 	return sum
 }
 
-// SumOf adds up the series of a counter whose label has that value.
+// SumOf adds up the series of a counter that have the given value of the label.
 func (m Metrics) SumOf(name, label, value string) float64 {
 	var sum float64
 	for _, metric := range m[name].GetMetric() {

@@ -8,11 +8,11 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// plainBatch is how many keys are written or read at once.
+// plainBatch is the number of keys in one MSET or MGET.
 const plainBatch = 1000
 
-// WarmPlain makes the counters 0 to n - 1 plain strings in Redis, each 0, for systems that store only a number. A key is the prefix
-// and the counter's name.
+// WarmPlain sets counters 0 to n - 1 to 0 as plain Redis strings, for systems that store a counter as a bare number. Each Redis key
+// is prefix followed by the counter's name.
 func (s *Stage) WarmPlain(ctx context.Context, prefix string, n int) error {
 	for from := 0; from < n; from += plainBatch {
 		pairs := make([]any, 0, 2*plainBatch)
@@ -20,13 +20,13 @@ func (s *Stage) WarmPlain(ctx context.Context, prefix string, n int) error {
 			pairs = append(pairs, prefix+Key(i), 0)
 		}
 		if err := s.Redis.MSet(ctx, pairs...).Err(); err != nil {
-			return fmt.Errorf("warm: %w", err)
+			return fmt.Errorf("set the plain strings: %w", err)
 		}
 	}
 	return nil
 }
 
-// SumPlain adds up the plain strings of the counters 0 to n - 1.
+// SumPlain adds up the plain strings of counters 0 to n - 1, stored without a prefix. A missing key counts as 0.
 func (s *Stage) SumPlain(ctx context.Context, n int) (int64, error) {
 	var sum int64
 	for from := 0; from < n; from += plainBatch {
@@ -36,13 +36,13 @@ func (s *Stage) SumPlain(ctx context.Context, n int) (int64, error) {
 		}
 		values, err := s.Redis.MGet(ctx, keys...).Result()
 		if err != nil {
-			return 0, fmt.Errorf("add up: %w", err)
+			return 0, fmt.Errorf("read the plain strings: %w", err)
 		}
 		for _, value := range values {
-			text, _ := value.(string) // nil: it was never written
+			text, _ := value.(string) // nil for a missing key
 			number, err := strconv.ParseInt("0"+text, 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("add up: %w", err)
+				return 0, fmt.Errorf("add up the plain strings: %w", err)
 			}
 			sum += number
 		}
@@ -50,8 +50,9 @@ func (s *Stage) SumPlain(ctx context.Context, n int) (int64, error) {
 	return sum, nil
 }
 
-// DatasetBytes is the memory that Redis uses for its data: used_memory without connections and buffers of the append-only file.
-func (s *Stage) DatasetBytes(ctx context.Context) (float64, error) {
+// DataBytes returns used_memory less the buffers of clients and the append-only file. Unlike used_memory_dataset it includes the
+// overhead of keys.
+func (s *Stage) DataBytes(ctx context.Context) (float64, error) {
 	info, err := cache.ReadInfo(ctx, s.Redis, "memory")
 	return float64(info.Used - info.Buffers), err
 }

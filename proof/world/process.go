@@ -18,23 +18,23 @@ import (
 
 const (
 	readyPatience = 20 * time.Second
-	// stopPatience is how long a process may take to end after a SIGTERM. It promises ten seconds.
+	// stopPatience is the time limit for a process to end after SIGTERM. afterwrite promises ten seconds.
 	stopPatience = 12 * time.Second
 )
 
-// Process is one of afterwrite's. It may be started any number of times, at the same address.
+// Process is a process of afterwrite. It may be restarted any number of times; its address stays the same.
 type Process struct {
-	Name string // "api-0": the subcommand, and its number on the stage
+	Name string // the subcommand and a number, such as "api-0"
 	URL  string // http://127.0.0.1:port
-	Log  string // the file that gets its output
+	Log  string // the path of its log
 
 	program local.Program
-	current atomic.Pointer[local.Process] // nil: it was not started, or was stopped or killed
-	scraped time.Time                     // when its metrics were last read
+	current atomic.Pointer[local.Process] // nil if it was not started, or was stopped or killed
+	scraped time.Time                     // the time of the last read of its metrics
 }
 
-// Start starts a process of afterwrite with its default settings and those given as NAME=value, and blocks until it is ready:
-// for 20 s at most. It is ended by Stop, StopAll or World.Stop.
+// Start starts a process of afterwrite and blocks for at most 20 s until it is ready. settings are NAME=value; all other settings
+// have their defaults. Stop, StopAll and World.Stop end the process.
 func (s *Stage) Start(ctx context.Context, sub string, settings ...string) (*Process, error) {
 	p, err := s.Launch(sub, settings...)
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *Stage) Start(ctx context.Context, sub string, settings ...string) (*Pro
 	return p, p.Ready(ctx)
 }
 
-// Launch is Start that does not wait until the process is ready.
+// Launch is like Start, but does not wait until the process is ready.
 func (s *Stage) Launch(sub string, settings ...string) (*Process, error) {
 	addr, err := freeAddress()
 	if err != nil {
@@ -66,18 +66,19 @@ func (s *Stage) Launch(sub string, settings ...string) (*Process, error) {
 	return p, p.Start()
 }
 
-// freeAddress is where a process may listen.
+// freeAddress returns a free port on 127.0.0.1.
 func freeAddress() (string, error) {
 	port, err := local.FreePort()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
 }
 
-// addressOf is the setting that has a process listen there.
+// addressOf returns the setting for the listen address.
 func addressOf(sub, addr string) string {
 	return "AFTERWRITE_" + strings.ToUpper(sub) + "_ADDR=" + addr
 }
 
-// environment is that of this process without AFTERWRITE_* and PORT, which would make two runs differ.
+// environment returns this process's environment with the stage's URLs and settings. It drops inherited AFTERWRITE_* and PORT, so
+// that every run has the same settings.
 func (s *Stage) environment(settings ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, "AFTERWRITE_") || strings.HasPrefix(variable, "PORT=")
@@ -86,7 +87,7 @@ func (s *Stage) environment(settings ...string) []string {
 	return slices.Concat(env, s.world.options.Settings, settings)
 }
 
-// Start starts the process again after its end. It does not wait until it is ready.
+// Start restarts the process after it has ended. It does not wait until the process is ready.
 func (p *Process) Start() error {
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -103,14 +104,14 @@ func (p *Process) Start() error {
 	return nil
 }
 
-// Ready blocks until the process says that what it needs answers: for 20 s at most. The end of the process is an error at once.
+// Ready blocks for at most 20 s until /readyz succeeds. It returns an error as soon as the process ends.
 func (p *Process) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
 	return p.current.Load().Await(ctx, local.Answers(p.URL+"/readyz"))
 }
 
-// Pid is the ID of the running process; 0 when it was stopped or killed.
+// Pid returns the process ID; 0 if the process was stopped or killed.
 func (p *Process) Pid() int {
 	if running := p.current.Load(); running != nil {
 		return running.Pid()
@@ -118,19 +119,19 @@ func (p *Process) Pid() int {
 	return 0
 }
 
-// Running reports whether the process has not ended.
+// Running reports whether the process is running.
 func (p *Process) Running() bool {
 	running := p.current.Load()
 	return running != nil && running.Running()
 }
 
-// Signal sends a signal, and reports whether the process was there to get it.
+// Signal sends a signal, and reports whether the process was running.
 func (p *Process) Signal(signal os.Signal) bool {
 	running := p.current.Load()
 	return running != nil && running.Signal(signal)
 }
 
-// Ended blocks until the process has ended or ctx is done, and returns how it ended; nil if it was killed or stopped.
+// Ended blocks until the process has ended or ctx is done. It returns the exit state, or nil if Kill or Stop ended the process.
 func (p *Process) Ended(ctx context.Context) *os.ProcessState {
 	running := p.current.Load()
 	if running == nil {
@@ -146,7 +147,7 @@ func (p *Process) Ended(ctx context.Context) *os.ProcessState {
 	return running.State()
 }
 
-// Kill ends the process as a crash would, and blocks until it has ended. It reports false when there is none.
+// Kill ends the process with SIGKILL, and blocks until it has ended. It returns false if the process was not running.
 func (p *Process) Kill() bool {
 	running := p.current.Load()
 	if running == nil || !running.Running() || !p.current.CompareAndSwap(running, nil) {
@@ -156,8 +157,8 @@ func (p *Process) Kill() bool {
 	return true
 }
 
-// Stop ends the process with SIGTERM and blocks until it has ended: for 12 s, then it is killed. An exit status other than 0 is an
-// error, also if the process has ended by itself before. A process that was stopped or killed is left alone.
+// Stop sends SIGTERM and blocks until the process has ended. After 12 s it kills the process. An exit status other than 0 is an
+// error, even if the process ended before Stop. For a process that was stopped or killed before, Stop does nothing.
 func (p *Process) Stop() error {
 	running := p.current.Swap(nil)
 	if running == nil {
@@ -172,7 +173,7 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// StopAll ends the processes of the stage, all at the same time.
+// StopAll stops all processes of the stage at the same time.
 func (s *Stage) StopAll() error {
 	results := make(chan error, len(s.processes))
 	for _, p := range s.processes {
@@ -186,7 +187,7 @@ func (s *Stage) StopAll() error {
 	return errors.Join(problems...)
 }
 
-// Drain runs `afterwrite worker --drain`, which works until nothing is dirty, and returns the CPU time that it has used.
+// Drain runs `afterwrite worker --drain`, which ends when no key is dirty, and returns the CPU time of that process.
 func (s *Stage) Drain(ctx context.Context) (time.Duration, error) {
 	addr, err := freeAddress()
 	if err != nil {
@@ -199,7 +200,7 @@ func (s *Stage) Drain(ctx context.Context) (time.Duration, error) {
 	return state.UserTime() + state.SystemTime(), nil
 }
 
-// run runs a command of the program to its end.
+// run runs the program and waits until it ends.
 func (s *Stage) run(ctx context.Context, settings []string, args ...string) (*os.ProcessState, error) {
 	p, err := local.Program{
 		Name: strings.Join(args, " "), Path: s.program, Args: args, Env: s.environment(settings...),

@@ -9,16 +9,15 @@ import (
 )
 
 const (
-	// copyBatch is how many keys are copied in one round trip.
+	// copyBatch is the number of keys copied in one round trip.
 	copyBatch = 1000
-	// savedMax is how long a saved state may be used: its keys go on aging, and clean counters are evicted when they were idle for
+	// savedMax is the maximum age of a saved state. Its keys keep aging, and afterwrite evicts clean counters that were idle for
 	// AFTERWRITE_CLEAN_TTL, an hour.
 	savedMax = 30 * time.Minute
 )
 
-// Save copies the rows and the keys in Redis, for Restore. No process of afterwrite may be running.
-//
-// Redis copies its keys itself, so that this does not depend on a version's layout.
+// Save copies the rows and the Redis keys, for Restore. No process of afterwrite may be running. Redis copies the keys itself, so
+// Save works for every version's key layout.
 func (s *Stage) Save(ctx context.Context) error {
 	if s.saved == nil {
 		_, client, err := s.server.next()
@@ -34,10 +33,10 @@ func (s *Stage) Save(ctx context.Context) error {
 	return s.execute(ctx, "DROP TABLE IF EXISTS bench_saved", "CREATE TABLE bench_saved AS TABLE counters")
 }
 
-// Saved reports whether there is a saved state that is recent enough to restore.
+// Saved reports whether there is a saved state younger than savedMax.
 func (s *Stage) Saved() bool { return time.Since(s.savedAt) < savedMax }
 
-// Restore brings both databases back to the saved state, and settles them as Reset does.
+// Restore returns both databases to the saved state, and settles the servers as Reset does.
 func (s *Stage) Restore(ctx context.Context) error {
 	if err := copyKeys(ctx, s.saved, s.Redis); err != nil {
 		return fmt.Errorf("restore: %w", err)
@@ -48,7 +47,7 @@ func (s *Stage) Restore(ctx context.Context) error {
 	return s.Settle(ctx)
 }
 
-// copyKeys makes to a copy of from, another database of the same Redis. Expiring keys keep their time.
+// copyKeys replaces the content of database to by a copy of database from, in the same Redis. Keys keep their expiry.
 func copyKeys(ctx context.Context, from, to *redis.Client) error {
 	if err := to.FlushDB(ctx).Err(); err != nil {
 		return fmt.Errorf("empty redis: %w", err)
@@ -59,7 +58,7 @@ func copyKeys(ctx context.Context, from, to *redis.Client) error {
 			return fmt.Errorf("read the keys: %w", err)
 		}
 		_, err = from.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-			for _, key := range keys { // SCAN may give one twice
+			for _, key := range keys { // SCAN may return a key twice
 				pipe.Copy(ctx, key, key, to.Options().DB, true)
 			}
 			return nil

@@ -17,19 +17,19 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// checkEvery is the pause between two checks of a condition.
+// checkEvery is the interval between two checks of a condition.
 const checkEvery = 10 * time.Millisecond
 
 // StageOptions describe a stage.
 type StageOptions struct {
 	Name    string
 	Version Version // the zero Version is Present
-	// Large is for a million keys or more. They are in a second Redis, which is idle while others are measured: in the first one,
-	// rewriting the append-only file before each run would take seconds.
+	// Large puts a stage of a million keys or more into a second Redis. In the first one, rewriting the append-only file before
+	// each run would take seconds.
 	Large bool
 }
 
-// Stage is a database of Redis, a database of Postgres, and the processes of one version that use them.
+// Stage is a Redis database, a Postgres database, and the processes of one version that use them.
 type Stage struct {
 	RedisURL    string
 	DatabaseURL string
@@ -42,11 +42,11 @@ type Stage struct {
 	program   string
 	cache     *cache.Cache
 	processes []*Process
-	saved     *redis.Client // nil: nothing was saved yet
+	saved     *redis.Client // nil before the first Save
 	savedAt   time.Time
 }
 
-// Stage makes a database in Postgres with the version's tables, and takes an unused one of Redis.
+// Stage creates a Postgres database with the version's tables, and takes an unused Redis database.
 func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	o.Version = cmp.Or(o.Version, Present)
 	server, err := w.redis(ctx, o.Large)
@@ -67,7 +67,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	if s.DB, err = sql.Open("postgres", s.DatabaseURL); err != nil {
 		return nil, fmt.Errorf("open postgres: %w", err)
 	}
-	// No connection is kept, because a Postgres backend may report to the statistics only when it ends.
+	// Keep no idle connections: a Postgres backend may report its statistics only when it ends.
 	s.DB.SetMaxIdleConns(0)
 	if s.RedisURL, s.Redis, err = server.next(); err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	return s, err
 }
 
-// redis is the Redis of large stages, started by its first use, or that of the others.
+// redis returns the Redis for large stages or for all others. The first large stage starts the former.
 func (w *World) redis(ctx context.Context, large bool) (*redisServer, error) {
 	if !large {
 		return w.small, nil
@@ -92,15 +92,15 @@ func (w *World) redis(ctx context.Context, large bool) (*redisServer, error) {
 // next returns an unused database.
 func (r *redisServer) next() (url string, client *redis.Client, err error) {
 	if r.used == databases {
-		return "", nil, fmt.Errorf("redis has only %d databases", databases)
+		return "", nil, fmt.Errorf("all %d databases of redis are in use", databases)
 	}
 	url = r.DatabaseURL(r.used)
 	options, err := redis.ParseURL(url)
 	if err != nil {
-		return "", nil, fmt.Errorf("address of redis: %w", err)
+		return "", nil, fmt.Errorf("parse the URL of redis: %w", err)
 	}
 	r.used++
-	// A plain redis-server has no maintenance notifications: asking for them only logs an error.
+	// redis-server has no maintenance notifications; requesting them logs an error.
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return url, redis.NewClient(options), nil
 }
@@ -118,20 +118,20 @@ func (s *Stage) close() error {
 	return err
 }
 
-// RedisPID is the process of the stage's Redis.
+// RedisPID returns the process ID of the stage's Redis.
 func (s *Stage) RedisPID() int { return s.server.Pid() }
 
-// Key is the name of counter i: 20 bytes, as the load draws them.
+// Key returns the name of counter i: 20 bytes, the same names as in package load.
 func Key(i int) string { return fmt.Sprintf("counter:%012d", i) }
 
-// seedSQL makes the rows of the counters 0 to $1 - 1, each 0.
+// seedSQL inserts the rows of counters 0 to $1 - 1, each with value 0.
 const seedSQL = `
 INSERT INTO counters (key, value, version, updated_at)
 SELECT 'counter:' || lpad(i::text, 12, '0'), 0, 0, now() FROM generate_series(0, $1::int - 1) AS i`
 
-// Reset makes the state that every system begins a run with: rows counters in Postgres, all 0, vacuumed; nothing in this database of
-// Redis; a short append-only file; and a checkpoint just before. So no system pays for what another has left, and all pay for the
-// same: full page writes after a checkpoint, and a rewrite of the append-only file at 64 MB.
+// Reset creates the initial state of a run: so many rows of value 0, vacuumed; an empty Redis database; a short append-only file;
+// and a checkpoint just before. So no system pays for the leftovers of another, and all pay the same costs: full page writes after a
+// checkpoint, and a rewrite of the append-only file at 64 MB.
 func (s *Stage) Reset(ctx context.Context, rows int) error {
 	if err := s.Redis.FlushDB(ctx).Err(); err != nil {
 		return fmt.Errorf("empty redis: %w", err)
@@ -145,7 +145,7 @@ func (s *Stage) Reset(ctx context.Context, rows int) error {
 	return s.Settle(ctx)
 }
 
-// execute runs statements, each in a transaction of its own.
+// execute runs each statement in its own transaction.
 func (s *Stage) execute(ctx context.Context, statements ...string) error {
 	for _, statement := range statements {
 		if _, err := s.DB.ExecContext(ctx, statement); err != nil {
@@ -155,7 +155,7 @@ func (s *Stage) execute(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// Settle makes the servers idle without changing their data: a vacuum, a checkpoint, and a short append-only file.
+// Settle makes the servers idle without changing their data: it vacuums, makes a checkpoint, and rewrites the append-only file.
 func (s *Stage) Settle(ctx context.Context) error {
 	if err := s.execute(ctx, "VACUUM counters", "CHECKPOINT"); err != nil {
 		return err
@@ -163,22 +163,22 @@ func (s *Stage) Settle(ctx context.Context) error {
 	if err := s.Redis.BgRewriteAOF(ctx).Err(); err != nil && !strings.Contains(err.Error(), "already in progress") {
 		return fmt.Errorf("rewrite the append-only file: %w", err)
 	}
-	return Await(ctx, time.Minute, "the append-only file to be rewritten", func(ctx context.Context) (bool, error) {
+	return Await(ctx, time.Minute, "the rewrite of the append-only file", func(ctx context.Context) (bool, error) {
 		info, err := cache.ReadInfo(ctx, s.Redis, "persistence")
 		return info.AOFKnown && !info.Rewriting, err
 	})
 }
 
-// Sum is the sum and the number of all counters in Postgres.
+// Sum returns the sum and the number of all counters in Postgres.
 func (s *Stage) Sum(ctx context.Context) (sum, rows int64, err error) {
 	const query = `SELECT coalesce(sum(value), 0)::bigint, count(*) FROM counters WHERE deleted_at IS NULL`
 	if err := s.DB.QueryRowContext(ctx, query).Scan(&sum, &rows); err != nil {
-		return 0, 0, fmt.Errorf("add up: %w", err)
+		return 0, 0, fmt.Errorf("add up the counters: %w", err)
 	}
 	return sum, rows, nil
 }
 
-// Archived counts the tasks that Asynq has given up.
+// Archived counts the tasks that Asynq has archived after their last attempt.
 func (s *Stage) Archived(ctx context.Context) (int64, error) {
 	var sum int64
 	for queue := range tasks.Queues("") {
@@ -191,7 +191,7 @@ func (s *Stage) Archived(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
-// Await blocks until done returns true, for bound at most. An error of done is returned at once.
+// Await blocks for at most bound until done returns true. It returns an error of done at once.
 func Await(ctx context.Context, bound time.Duration, what string, done func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()

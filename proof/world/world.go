@@ -1,3 +1,18 @@
+// Package world runs the servers and processes for the benchmark, the chaos test and the end-to-end tests: a private Redis and
+// Postgres, the built program, and its processes.
+//
+//	w, err := world.New(ctx, world.Options{Name: "bench"})   // builds the program and starts the servers
+//	defer w.Close()
+//	stage, err := w.Stage(ctx, world.StageOptions{Name: "small"})
+//	err = stage.Reset(ctx, 100_000)           // 100,000 rows of 0, and an empty Redis database
+//	api, err := stage.Start(ctx, "api")
+//	...
+//	err = stage.Drained(ctx, time.Minute)     // waits until no key is dirty
+//	sum, rows, err := stage.Sum(ctx)
+//	err = stage.Save(ctx)                     // for Restore
+//
+// The benchmark compares this version with an earlier one. So a Stage uses only what both have: the commands, the HTTP API, the
+// metrics and the table counters. Only Backlog and Clean read this version's keys in Redis.
 package world
 
 import (
@@ -17,22 +32,22 @@ type Version string
 
 // The versions.
 const (
-	Present  Version = "afterwrite" // of this working tree
-	Previous Version = "previous"   // of the commit Options.Previous
+	Present  Version = "afterwrite" // built from this working tree
+	Previous Version = "previous"   // built from the commit Options.Previous
 )
 
-// Options say what a world is made of. Only Name is required.
+// Options configure a World. Only Name is required.
 type Options struct {
-	Name     string // of its folder
-	Program  string // built before; empty builds this working tree
-	Previous string // the commit of the previous version; empty: there is none
+	Name     string // a part of the folder's name
+	Program  string // path of the built program; "" builds this working tree
+	Previous string // commit of the previous version; "" for none
 	Redis    local.RedisOptions
 	Postgres local.PostgresOptions
-	Shards   int      // AFTERWRITE_SHARDS; 0: the default of each version
-	Settings []string // NAME=value, for every process
+	Shards   int      // AFTERWRITE_SHARDS; 0 for each version's default
+	Settings []string // NAME=value for every process
 }
 
-// World is the programs and the servers.
+// World holds the built programs and the servers.
 type World struct {
 	Dir      string
 	Redis    *local.Redis
@@ -41,23 +56,23 @@ type World struct {
 	options  Options
 	programs map[Version]string
 	small    *redisServer
-	large    *redisServer // nil until a stage asks for it
+	large    *redisServer // nil before the first large stage
 	stages   []*Stage
 	logs     []*os.File // of the servers
 }
 
-// redisServer is a Redis whose databases are handed out one by one.
+// redisServer is a Redis server that gives each stage databases of its own.
 type redisServer struct {
 	*local.Redis
 
-	used int // databases
+	used int // number of databases in use
 }
 
-// databases of each Redis: enough for every stage and its saved state.
+// databases is the number of databases of each Redis. Each stage needs one, and one for its saved state.
 const databases = 32
 
-// New builds the programs into a new folder and starts the servers. Redis keeps an append-only file. Close ends and removes
-// everything, also after an error.
+// New builds the programs into a new folder and starts the servers. Redis writes an append-only file. Call Close afterwards, even
+// after an error.
 func New(ctx context.Context, o Options) (*World, error) {
 	if o.Shards != 0 {
 		o.Settings = append(slices.Clone(o.Settings), "AFTERWRITE_SHARDS="+strconv.Itoa(o.Shards))
@@ -65,7 +80,7 @@ func New(ctx context.Context, o Options) (*World, error) {
 	w := &World{options: o}
 	var err error
 	if w.Dir, err = local.TempDir("afterwrite-" + o.Name + "-"); err != nil {
-		return w, fmt.Errorf("make a folder: %w", err)
+		return w, fmt.Errorf("create a folder: %w", err)
 	}
 	if err := w.build(ctx); err != nil {
 		return w, err
@@ -78,13 +93,13 @@ func New(ctx context.Context, o Options) (*World, error) {
 	if o.Postgres.Log, err = w.serverLog("postgres"); err != nil {
 		return w, err
 	}
-	// The statements of the rigs find the tables of this version, and those of the previous one and the peers, which are in public.
+	// This version's tables are in the schema afterwrite, the previous version's in public. Unqualified SQL finds both.
 	o.Postgres.Args = append([]string{"-c", "search_path=afterwrite,public"}, o.Postgres.Args...)
 	w.Postgres, err = local.StartPostgres(ctx, o.Postgres)
 	return w, err
 }
 
-// build builds the programs. The previous version comes first, because its commit may be missing.
+// build builds the programs. The previous version is first, because its commit may be missing.
 func (w *World) build(ctx context.Context) error {
 	w.programs = map[Version]string{Present: w.options.Program, Previous: filepath.Join(w.Dir, string(Previous))}
 	if commit := w.options.Previous; commit != "" {
@@ -117,13 +132,13 @@ func (w *World) startRedis(ctx context.Context, name string) (*redisServer, erro
 func (w *World) serverLog(name string) (*os.File, error) {
 	file, err := os.Create(filepath.Join(w.Dir, name+".log"))
 	if err != nil {
-		return nil, fmt.Errorf("make a log: %w", err)
+		return nil, fmt.Errorf("create a log: %w", err)
 	}
 	w.logs = append(w.logs, file)
 	return file, nil
 }
 
-// Stop ends everything that runs. The folder stays.
+// Stop stops all processes and servers. It keeps the folder.
 func (w *World) Stop() error {
 	ctx := context.Background()
 	var problems []error
@@ -145,7 +160,7 @@ func (w *World) Stop() error {
 	return errors.Join(problems...)
 }
 
-// Close ends everything that runs, and removes the folder.
+// Close stops all processes and servers, and removes the folder.
 func (w *World) Close() error {
 	err := w.Stop()
 	if w.Postgres != nil {

@@ -16,16 +16,16 @@ import (
 
 const patience = 30 * time.Second
 
-// TestStages has one world for all tests of stages: it takes a build and two servers.
+// All tests of stages share one World, since each World needs a build and two servers.
 func TestStages(t *testing.T) {
 	t.Parallel()
 	w, err := New(t.Context(), Options{Name: "world", Redis: local.RedisOptions{Socket: true}})
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
 	require.NoError(t, err)
 	for name, test := range map[string]func(*testing.T, *Stage){
-		"is drained when postgres has everything": testDrained,
-		"stays dirty without a worker":            testDirty,
-		"goes on from what was saved":             testSaved,
+		"a worker drains all dirty keys":       testDrained,
+		"keys stay dirty without a worker":     testDirty,
+		"a restored stage continues correctly": testSaved,
 	} {
 		stage, err := w.Stage(t.Context(), StageOptions{Name: name})
 		require.NoError(t, err)
@@ -84,13 +84,13 @@ func testDrained(t *testing.T, stage *Stage) {
 	flushed, err = stage.FlushedSince(t.Context(), later)
 	require.NoError(t, err)
 	require.Zero(t, flushed.Rows)
-	require.WithinDuration(t, later, flushed.Last, 0, "nothing has been flushed later than that")
+	require.WithinDuration(t, later, flushed.Last, 0, "without rows, Last is the given time")
 }
 
 func testDirty(t *testing.T, stage *Stage) {
 	t.Helper()
 	_, err := stage.Dirty(t.Context())
-	require.ErrorIs(t, err, errNobody)
+	require.ErrorIs(t, err, errNoProcess)
 	api, err := stage.Start(t.Context(), "api")
 	require.NoError(t, err)
 	increment(t, api, Key(1))
@@ -107,7 +107,7 @@ func testDirty(t *testing.T, stage *Stage) {
 	requireSum(t, stage, 2)
 }
 
-// A restored Redis and a restored Postgres belong together: what is written next goes on from there.
+// After Restore, Redis and Postgres agree, and writes continue from the restored values.
 func testSaved(t *testing.T, stage *Stage) {
 	t.Helper()
 	api := startAll(t, stage)
@@ -118,7 +118,7 @@ func testSaved(t *testing.T, stage *Stage) {
 	require.NoError(t, stage.Save(t.Context()))
 	require.True(t, stage.Saved())
 
-	for want := range int64(2) { // each time the same again
+	for want := range int64(2) { // every restore gives the same state
 		require.NoError(t, stage.Restore(t.Context()))
 		requireSum(t, stage, 1)
 		api = startAll(t, stage)
@@ -131,11 +131,11 @@ func testSaved(t *testing.T, stage *Stage) {
 	}
 }
 
-func TestACommitIsBuiltAsItWas(t *testing.T) {
+func TestBuildCommitBuildsHEAD(t *testing.T) {
 	t.Parallel()
 	commit, err := git(t.Context(), "rev-parse", "HEAD")
 	if err != nil {
-		t.Skip("this is no clone: ", err)
+		t.Skip("this is not a git repository: ", err)
 	}
 	program := filepath.Join(t.TempDir(), "afterwrite")
 	require.NoError(t, buildCommit(t.Context(), commit, program))
@@ -143,7 +143,7 @@ func TestACommitIsBuiltAsItWas(t *testing.T) {
 	require.NoError(t, err, string(out))
 }
 
-func TestACommitThatIsNotThereIsSaid(t *testing.T) {
+func TestBuildCommitNamesTheRemedyForAMissingCommit(t *testing.T) {
 	t.Parallel()
 	err := buildCommit(t.Context(), strings.Repeat("0", 40), filepath.Join(t.TempDir(), "afterwrite"))
 	require.ErrorIs(t, err, ErrNoCommit)
