@@ -1,22 +1,21 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// answer is a counter or a problem, as the API gives them.
+// answer is a response of the API: a counter or a problem.
 type answer struct {
 	status  int
 	Key     string `json:"key"`
@@ -26,7 +25,7 @@ type answer struct {
 	Code    string `json:"code"`
 }
 
-// client speaks to the api over at most as many connections as it has callers.
+// client sends requests to the api over up to 100 connections.
 type client struct {
 	base string
 	http http.Client
@@ -39,22 +38,10 @@ func (s *system) client() *client {
 
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// call makes a request; the error is that of the connection.
+// call sends a request. It returns an error if there is no readable response.
 func (c *client) call(method, path, body string) (answer, error) {
-	request, err := http.NewRequest(method, c.base+path, strings.NewReader(body))
-	if err != nil {
-		return answer{}, err
-	}
-	if body != "" {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return answer{}, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	got := answer{status: response.StatusCode}
-	raw, err := io.ReadAll(response.Body)
+	status, raw, err := world.Send(context.Background(), &c.http, method, c.base+path, body, "")
+	got := answer{status: status}
 	if err == nil && len(raw) > 0 {
 		err = json.Unmarshal(raw, &got)
 	}
@@ -65,7 +52,7 @@ func (c *client) increment(key string) (answer, error) {
 	return c.call(http.MethodPost, "/v1/counters/"+url.PathEscape(key)+"/increment", "")
 }
 
-// must is call for requests that have to succeed.
+// must sends a request that must succeed.
 func (c *client) must(t *testing.T, method, path, body string) answer {
 	t.Helper()
 	got, err := c.call(method, path, body)
@@ -74,19 +61,19 @@ func (c *client) must(t *testing.T, method, path, body string) answer {
 	return got
 }
 
-// ledger is what a load has been told about its increments.
+// ledger counts the answers to the increments of a load.
 type ledger struct {
 	mu            sync.Mutex
 	acknowledged  map[string]int64
-	indeterminate map[string]int64 // no answer, or one that says that the outcome is unknown
-	refused       map[int]int      // by status: answers that promise that nothing was applied; 0: no connection
+	indeterminate map[string]int64 // no answer, or outcome_unknown
+	refused       map[int]int      // increments that were not applied, by status; 0 if there was no connection
 }
 
 func (l *ledger) note(key string, got answer, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case notSent(err):
+	case world.NotSent(err):
 		l.refused[0]++
 	case err != nil || got.Code == "outcome_unknown":
 		l.indeterminate[key]++
@@ -95,12 +82,6 @@ func (l *ledger) note(key string, got answer, err error) {
 	default:
 		l.refused[got.status]++
 	}
-}
-
-// notSent reports that no connection was made, so that nothing can have been applied.
-func notSent(err error) bool {
-	e, ok := errors.AsType[*net.OpError](err)
-	return ok && e.Op == "dial"
 }
 
 func (l *ledger) String() string {
@@ -115,7 +96,7 @@ func (l *ledger) String() string {
 		acknowledged, len(l.acknowledged), indeterminate, l.refused)
 }
 
-// load increments keys key0.. from some connections until stop is closed or each connection has made count requests.
+// load increments key0, key1 ... from several connections, until stop is closed or each connection has sent count requests.
 func (c *client) load(connections, keys, count int, stop <-chan struct{}) *ledger {
 	l := &ledger{acknowledged: make(map[string]int64), indeterminate: make(map[string]int64), refused: make(map[int]int)}
 	var group sync.WaitGroup
@@ -137,8 +118,8 @@ func (c *client) load(connections, keys, count int, stop <-chan struct{}) *ledge
 	return l
 }
 
-// requireExact checks that Redis and Postgres agree on every key of the ledger, and that each value is at least what was
-// acknowledged and at most that and the indeterminate.
+// requireExact requires that Redis and Postgres agree on every key of the ledger, and that each value includes all acknowledged
+// increments, and beyond these only indeterminate ones.
 func (s *system) requireExact(t *testing.T, c *client, l *ledger) {
 	t.Helper()
 	rows := s.rows(t)
@@ -152,9 +133,9 @@ func (s *system) requireExact(t *testing.T, c *client, l *ledger) {
 	for key := range keys {
 		low, high := l.acknowledged[key], l.acknowledged[key]+l.indeterminate[key]
 		require.GreaterOrEqual(t, rows[key], low, "%s: acknowledged writes are lost", key)
-		require.LessOrEqual(t, rows[key], high, "%s: counted twice", key)
+		require.LessOrEqual(t, rows[key], high, "%s: writes are counted twice", key)
 		if low == 0 && rows[key] == 0 {
-			continue // none of its writes arrived
+			continue // the counter does not exist
 		}
 		got := c.must(t, http.MethodGet, "/v1/counters/"+key, "")
 		require.Equal(t, rows[key], *got.Value, "%s: redis and postgres differ", key)

@@ -13,11 +13,11 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// forever is a count that no load reaches before it is stopped.
+// forever is a count that no load reaches.
 const forever = 1 << 40
 
-// The api dies under load: between script and enqueue for some keys, in mid-answer for others. The sweep brings every
-// key to Postgres.
+// The api is killed under load: for some keys between the script and the task, for others while it answers. The sweep finds all dirty
+// keys.
 func TestKilledAPILosesNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -41,7 +41,7 @@ func TestKilledAPILosesNothing(t *testing.T) {
 	s.requireExact(t, c, l)
 }
 
-// A worker dies in the middle of a flush: its upsert has been sent, and waits for a lock. The other one takes over.
+// A worker is killed during a flush: its upsert waits for a lock. The other worker flushes the shard again.
 func TestKilledWorkerLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -51,18 +51,18 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 	go func() { done <- c.load(10, 300, forever, stop) }()
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		n := len(s.rows(t))
-		return n == 300, fmt.Sprintf("%d keys are warm; a cold one would be read from the table", n)
+		return n == 300, fmt.Sprintf("%d of 300 keys have a row", n)
 	})
 	lock, err := s.DB.Begin()
 	require.NoError(t, err)
 	_, err = lock.Exec(`LOCK TABLE counters IN ACCESS EXCLUSIVE MODE`)
 	require.NoError(t, err)
-	// A worker has 6 connections at most (workerPlan): with one more, each of the two is in the middle of a flush.
+	// A worker has at most 6 connections (workerPlan). So more than 6 waiting upserts mean that both workers are flushing.
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		var n int
 		require.NoError(t, s.DB.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
 			WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO "afterwrite".counters%'`).Scan(&n))
-		return n > 6, fmt.Sprintf("%d flushes are under way", n)
+		return n > 6, fmt.Sprintf("%d upserts wait for the lock", n)
 	})
 	require.True(t, s.workers[0].Kill())
 	require.NoError(t, lock.Rollback())
@@ -70,12 +70,12 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 	l := <-done
 
 	took := s.eventuallyClean(t, 3*sweepInterval)
-	t.Logf("postgres had everything %v after the kill: %s", took, l)
+	t.Logf("no key was dirty %v after the kill: %s", took, l)
 	s.requireExact(t, c, l)
 	require.Zero(t, s.archived(t))
 }
 
-func TestPostgresAwayUnderLoadFailsNoWrite(t *testing.T) {
+func TestPostgresOutageUnderLoadFailsNoWrite(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.client()
@@ -85,7 +85,7 @@ func TestPostgresAwayUnderLoadFailsNoWrite(t *testing.T) {
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) { return len(s.rows(t)) > 100, "no rows yet" })
 
 	require.NoError(t, s.world.Postgres.Stop(t.Context()))
-	<-time.After(20 * time.Second) // what is tested is an outage of this length
+	<-time.After(20 * time.Second) // the length of the outage, not a wait for a condition
 	require.NoError(t, s.world.Postgres.Start(t.Context()))
 	close(stop)
 	l := <-done
@@ -98,7 +98,7 @@ func TestPostgresAwayUnderLoadFailsNoWrite(t *testing.T) {
 	require.Zero(t, s.archived(t))
 }
 
-func TestRedisAwayIsSaidAndNothingIsCountedTwice(t *testing.T) {
+func TestRedisOutageIsReportedAndNothingIsCountedTwice(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.client()
@@ -128,7 +128,7 @@ func TestRedisAwayIsSaidAndNothingIsCountedTwice(t *testing.T) {
 	require.Equal(t, value, s.rows(t)["a"])
 }
 
-func TestBacklogOfManyKeysIsDrainedByShard(t *testing.T) {
+func TestBacklogOf200000KeysIsDrained(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.client()

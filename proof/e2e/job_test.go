@@ -15,7 +15,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-func TestMainJob(t *testing.T) {
+func TestWritesAreReadableAtOnceAndReachPostgres(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.client()
@@ -30,21 +30,21 @@ func TestMainJob(t *testing.T) {
 	require.Equal(t, int64(1), *set.Version)
 	require.Equal(t, "page:home", set.Key)
 	for i := range 10 {
-		require.Equal(t, int64(100), *c.must(t, http.MethodGet, fmt.Sprintf("/v1/counters/key%d", i), "").Value, "at once")
+		require.Equal(t, int64(100), *c.must(t, http.MethodGet, fmt.Sprintf("/v1/counters/key%d", i), "").Value, "before the flush")
 	}
 	got, err := c.call(http.MethodGet, "/v1/counters/gone", "")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusNotFound, got.status)
 
 	took := s.eventuallyClean(t, 10*time.Second)
-	t.Logf("postgres had everything %v after the last write", took)
+	t.Logf("no key was dirty %v after the last write", took)
 	s.requireExact(t, c, l)
 	require.Equal(t, int64(42), s.rows(t)["page:home"])
 	require.NotContains(t, s.rows(t), "gone")
 	require.Zero(t, s.archived(t))
 }
 
-func TestHotKeyCostsOneRowAnIntervalAndFewTasks(t *testing.T) {
+func TestHotKeyCostsOneRowPerIntervalAndFewTasks(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.client()
@@ -58,14 +58,14 @@ func TestHotKeyCostsOneRowAnIntervalAndFewTasks(t *testing.T) {
 	require.Equal(t, int64(100_000), l.acknowledged["key0"], "%s", l)
 	s.requireExact(t, c, l)
 	rows := metric(t, "afterwrite_flushed_rows_total", s.workers...)
-	intervals := math.Ceil(took.Seconds()) + 1 // FLUSH_INTERVAL is 1s; a flush at both ends
+	intervals := math.Ceil(took.Seconds()) + 1 // FLUSH_INTERVAL is 1s, and there is one more flush at the end
 	processed := s.processed(t, tasks.QueueFlush)
 	t.Logf("100,000 increments in %v: %v rows, %d tasks", took, rows, processed)
 	require.LessOrEqual(t, rows, intervals)
-	require.LessOrEqual(t, processed, 10*int(intervals), "tasks go with flushes, not with writes")
+	require.LessOrEqual(t, processed, 10*int(intervals), "the number of tasks depends on flushes, not on writes")
 }
 
-func TestEmptiedRedisGoesOnFromPostgres(t *testing.T) {
+func TestCountersContinueFromPostgresAfterRedisWasEmptied(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.client()
@@ -73,11 +73,11 @@ func TestEmptiedRedisGoesOnFromPostgres(t *testing.T) {
 	c.must(t, http.MethodPut, "/v1/counters/a", `{"value":41}`)
 	c.must(t, http.MethodPut, "/v1/counters/b", `{"value":7}`)
 	s.eventuallyClean(t, 10*time.Second)
-	require.Zero(t, metric(t, "afterwrite_redis_emptied_total", s.workers...), "a new Redis is not one that was emptied")
+	require.Zero(t, metric(t, "afterwrite_redis_emptied_total", s.workers...), "a new Redis does not count as emptied")
 	require.NoError(t, s.Redis.FlushAll(context.Background()).Err())
 
-	// The api gives Postgres 100 ms for the value of a cold counter. On a machine that is busy it may take longer: then the
-	// increment is taken without a value, and a read is refused.
+	// The api waits for at most 100 ms for Postgres to hydrate a cold counter. On a busy machine Postgres may take longer: then the
+	// api accepts the increment without a value, and refuses the read.
 	c.must(t, http.MethodPost, "/v1/counters/a/increment", "")
 	for key, want := range map[string]int64{"a": 42, "b": 7} {
 		localtest.Eventually(t, 10*time.Second, func() (bool, string) {
@@ -86,7 +86,7 @@ func TestEmptiedRedisGoesOnFromPostgres(t *testing.T) {
 				return false, fmt.Sprint(got.status, err)
 			}
 			require.Equal(t, want, *got.Value)
-			return key == "a" || got.Synced, "b is dirty"
+			return key == "a" || got.Synced, "b is not synced"
 		})
 	}
 	require.Equal(t, int64(2), *c.must(t, http.MethodGet, "/v1/counters/a", "").Version)
@@ -94,17 +94,17 @@ func TestEmptiedRedisGoesOnFromPostgres(t *testing.T) {
 	require.Equal(t, map[string]int64{"a": 42, "b": 7}, s.rows(t))
 	localtest.Eventually(t, 4*sweepInterval, func() (bool, string) {
 		n := metric(t, "afterwrite_redis_emptied_total", s.workers...)
-		return n == 1, fmt.Sprintf("noticed %v times", n)
+		return n == 1, fmt.Sprintf("counted %v times", n)
 	})
 	var all strings.Builder
 	for _, w := range s.workers {
 		require.NoError(t, w.Stop())
-		all.WriteString(said(t, w.Log))
+		all.WriteString(readLog(t, w.Log))
 	}
 	require.Equal(t, 1, strings.Count(all.String(), "redis was emptied"), all.String())
 }
 
-func TestRefusedRowsAreDeadAndTheOthersLand(t *testing.T) {
+func TestRefusedRowsBecomeDeadLettersAndAllOthersAreFlushed(t *testing.T) {
 	t.Parallel()
 	s := start(t, "AFTERWRITE_MAX_ATTEMPTS=2", "AFTERWRITE_RETRY_BACKOFF=100ms")
 	c := s.client()

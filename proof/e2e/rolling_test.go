@@ -16,8 +16,8 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// balancer is a load balancer as small as they come: it passes each connection to one of the processes that its last health
-// check found ready, by turns, and tries no request again.
+// balancer is a minimal load balancer. It forwards connections in turn to the processes that passed the last health check, and never
+// retries a request.
 type balancer struct {
 	net.Listener
 
@@ -80,7 +80,7 @@ func (b *balancer) pass(ctx context.Context, in net.Conn, backends [2]*world.Pro
 	_, _ = io.Copy(in, out)
 }
 
-// Every process is restarted in turn, as a deployment does, while two api processes behind one port are written to.
+// All processes are restarted one after the other, as in a deployment, under writes to two api processes behind a load balancer.
 func TestRollingRestartFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	s := start(t, "AFTERWRITE_SHUTDOWN_DELAY=500ms")
@@ -93,7 +93,7 @@ func TestRollingRestartFailsNoRequest(t *testing.T) {
 		for i, p := range apis {
 			restart(t, p)
 			localtest.Eventually(t, 5*time.Second, func() (bool, string) {
-				return b.ready[i].Load(), "the balancer has not found out that it is back"
+				return b.ready[i].Load(), "the balancer does not consider the api ready"
 			})
 		}
 	}
@@ -117,11 +117,11 @@ func TestRollingRestartFailsNoRequest(t *testing.T) {
 	require.Zero(t, s.archived(t))
 }
 
-// restart ends p as a deployment does, within the time that it has for that, and starts it again.
+// restart stops p, requires that it stops within 10 s, and starts it again.
 func restart(t *testing.T, p *world.Process) {
 	t.Helper()
-	told := time.Now()
+	began := time.Now()
 	require.NoError(t, p.Stop())
-	require.Less(t, time.Since(told), 10*time.Second, "%s took too long to stop", p.Name)
+	require.Less(t, time.Since(began), 10*time.Second, "%s took too long to stop", p.Name)
 	startAgain(t, p)
 }

@@ -1,3 +1,5 @@
+// Package e2e_test tests the built program: its processes run as in production, on a real Redis and a real Postgres, under load and
+// under kill -9.
 package e2e_test
 
 import (
@@ -12,26 +14,28 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 func TestMain(m *testing.M) { localtest.Main(m) }
 
-// sweepInterval of every system here.
+// sweepInterval is AFTERWRITE_SWEEP_INTERVAL in all tests.
 const sweepInterval = 5 * time.Second
 
-// binary builds afterwrite once for all tests.
+// binary builds afterwrite once for all tests, and returns its path.
 var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "afterwrite-e2e-")
+	dir, err := local.TempDir("afterwrite-e2e-program-")
 	if err != nil {
 		return "", err
 	}
+	localtest.Cleanup(func() error { return os.RemoveAll(dir) })
 	path := filepath.Join(dir, "afterwrite")
 	return path, world.Build(context.Background(), "", path, "github.com/afterwrite/afterwrite")
 })
 
-// system is the processes of one test with their servers.
+// system holds the servers and processes of one test.
 type system struct {
 	*world.Stage
 
@@ -43,7 +47,7 @@ type system struct {
 	workers   []*world.Process
 }
 
-// start runs a whole system: api, scheduler and two workers.
+// start starts the servers, an api, a scheduler and two workers.
 func start(t *testing.T, settings ...string) *system {
 	t.Helper()
 	program, err := binary()
@@ -70,7 +74,7 @@ func start(t *testing.T, settings ...string) *system {
 	return s
 }
 
-// run starts a process and waits until it is ready.
+// run starts a process, and waits until it is ready.
 func (s *system) run(t *testing.T, sub string) *world.Process {
 	t.Helper()
 	p, err := s.Start(t.Context(), sub)
@@ -78,7 +82,7 @@ func (s *system) run(t *testing.T, sub string) *world.Process {
 	return p
 }
 
-// startAgain starts a process that was stopped or killed, and waits until it is ready.
+// startAgain restarts a process that was stopped or killed, and waits until it is ready.
 func startAgain(t *testing.T, p *world.Process) {
 	t.Helper()
 	require.NoError(t, p.Start())
@@ -91,19 +95,19 @@ func (s *system) logLogs(t *testing.T) {
 	logs, err := filepath.Glob(filepath.Join(s.world.Dir, "*.log"))
 	require.NoError(t, err)
 	for _, path := range logs {
-		t.Logf("--- %s:\n%s", filepath.Base(path), tail(said(t, path), 4000))
+		t.Logf("--- %s:\n%s", filepath.Base(path), tail(readLog(t, path), 4000))
 	}
 }
 
-// said is all that was written to a log.
-func said(t *testing.T, path string) string {
+// readLog returns the content of a log.
+func readLog(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	return string(text)
 }
 
-// metric sums a counter or gauge over the given processes.
+// metric adds up a counter or gauge over the given processes.
 func metric(t *testing.T, name string, processes ...*world.Process) float64 {
 	t.Helper()
 	sum := 0.0
@@ -116,7 +120,7 @@ func metric(t *testing.T, name string, processes ...*world.Process) float64 {
 	return sum
 }
 
-// eventuallyClean waits until Postgres has everything, and reports how long that took.
+// eventuallyClean waits until no key is dirty, and returns the waiting time.
 func (s *system) eventuallyClean(t *testing.T, within time.Duration) time.Duration {
 	t.Helper()
 	took, _, err := s.Clean(t.Context(), within)
@@ -124,7 +128,7 @@ func (s *system) eventuallyClean(t *testing.T, within time.Duration) time.Durati
 	return took
 }
 
-// archived counts the tasks that Asynq has given up.
+// archived counts the tasks that Asynq has archived after their last attempt.
 func (s *system) archived(t *testing.T) int64 {
 	t.Helper()
 	archived, err := s.Archived(t.Context())
@@ -132,7 +136,7 @@ func (s *system) archived(t *testing.T) int64 {
 	return archived
 }
 
-// processed counts the tasks that Asynq has run today, failed ones included.
+// processed counts the tasks that Asynq has run today, including failed ones.
 func (s *system) processed(t *testing.T, queue string) int {
 	t.Helper()
 	info, err := s.inspector.GetQueueInfo(queue)
@@ -140,7 +144,7 @@ func (s *system) processed(t *testing.T, queue string) int {
 	return info.Processed
 }
 
-// rows is what Postgres has, live counters only.
+// rows returns the values of the live counters in Postgres by key.
 func (s *system) rows(t *testing.T) map[string]int64 {
 	t.Helper()
 	found, err := s.DB.Query(`SELECT key, value FROM counters WHERE deleted_at IS NULL`)

@@ -40,11 +40,20 @@ func Main(m *testing.M, opts ...goleak.Option) {
 	os.Exit(code)
 }
 
+// cleanups run after the tests of the package.
+var cleanups []func() error
+
+// Cleanup registers a function that Main calls after all tests of the package. It is not safe for concurrent use.
+func Cleanup(f func() error) { cleanups = append(cleanups, f) }
+
 func stopShared() error {
 	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
 	defer cancel()
 
 	var errs []error
+	for _, cleanup := range cleanups {
+		errs = append(errs, cleanup())
+	}
 	if s := &sharedRedis; s.server != nil {
 		errs = append(errs, s.server.Stop(ctx), local.RemoveDir(s.dir, s.server.Dir()))
 	}
