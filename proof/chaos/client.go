@@ -3,29 +3,26 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// requestTimeout is longer than the api's own time limit for Redis, so that the api nearly always answers first.
+// requestTimeout is longer than the api's time limit for Redis, so that the api nearly always answers first.
 const requestTimeout = 15 * time.Second
 
 // answer is the outcome of a request, or of one operation of a batch.
 type answer struct {
 	outcome outcome
-	reason  string   // "acknowledged", the problem's code, or what happened to the connection
-	reading *reading // nil: the answer has none
+	reason  string   // "acknowledged", the error code, or the failure of the connection
+	reading *reading // nil if the answer has no value
 	synced  bool
-	missing bool     // a read of a counter that does not exist
-	results []answer // of a batch; nil: all operations have this outcome
+	missing bool     // the counter does not exist
+	results []answer // one for each operation of a batch; nil if this outcome is the outcome of all
 }
 
 func (a answer) String() string {
@@ -40,14 +37,14 @@ type request struct {
 	method  string
 	path    string
 	body    string
-	minimal bool
+	minimal bool // Prefer: return=minimal
 }
 
 func counterPath(key string) string { return "/v1/counters/" + url.PathEscape(key) }
 
-// client sends requests to the apis. It never repeats one; net/http repeats only a GET.
+// client sends requests to the apis. It never retries; net/http retries only GET requests.
 type client struct {
-	bases []string // of the apis, "http://127.0.0.1:20000"
+	bases []string // URLs of the apis, such as "http://127.0.0.1:20000"
 	http  http.Client
 }
 
@@ -58,39 +55,28 @@ func newClient(bases []string, connections int) *client {
 
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// do sends a request to the api with that number.
+// do sends a request to one of the apis.
 func (c *client) do(ctx context.Context, api int, r request) answer {
-	q, err := http.NewRequestWithContext(ctx, r.method, c.bases[api]+r.path, strings.NewReader(r.body))
-	if err != nil {
-		return unanswered(err)
-	}
-	if r.body != "" {
-		q.Header.Set("Content-Type", "application/json")
-	}
+	prefer := ""
 	if r.minimal {
-		q.Header.Set("Prefer", "return=minimal")
+		prefer = "return=minimal"
 	}
-	response, err := c.http.Do(q)
+	status, body, err := world.Send(ctx, &c.http, r.method, c.bases[api]+r.path, r.body, prefer)
 	if err != nil {
 		return unanswered(err)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return unanswered(err)
-	}
-	return decode(response.StatusCode, body)
+	return decode(status, body)
 }
 
-// unanswered distinguishes a connection that could not be made, so that nothing was sent, from one that broke.
+// unanswered classifies a failed request: without a connection nothing was sent; after a broken connection the outcome is unknown.
 func unanswered(err error) answer {
-	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+	if world.NotSent(err) {
 		return answer{outcome: refused, reason: "no connection"}
 	}
 	return answer{outcome: indeterminate, reason: "no answer"}
 }
 
-// document covers every body that the API answers with.
+// document has the fields of all response bodies of the API.
 type document struct {
 	Value   *int64     `json:"value"`
 	Version *int64     `json:"version"`
@@ -110,7 +96,7 @@ func decode(status int, body []byte) answer {
 	if status >= http.StatusMultipleChoices {
 		return problem(d.Code)
 	}
-	a := taken(d)
+	a := success(d)
 	if status == http.StatusAccepted {
 		a.reason = "acknowledged, value unknown"
 	}
@@ -118,13 +104,13 @@ func decode(status int, body []byte) answer {
 		if r.Error != nil {
 			a.results = append(a.results, problem(r.Error.Code))
 		} else {
-			a.results = append(a.results, taken(r))
+			a.results = append(a.results, success(r))
 		}
 	}
 	return a
 }
 
-func taken(d document) answer {
+func success(d document) answer {
 	a := answer{outcome: acknowledged, reason: "acknowledged", synced: d.Synced}
 	if d.Value != nil && d.Version != nil {
 		a.reading = &reading{value: *d.Value, version: *d.Version}
@@ -132,7 +118,7 @@ func taken(d document) answer {
 	return a
 }
 
-// problem derives the outcome from what the code promises about the write. A code that this load should not cause is a bug.
+// problem derives the outcome from an error code. This load must not cause any other codes than these.
 func problem(code string) answer {
 	a := answer{outcome: refused, reason: code}
 	switch counter.Code(code) {

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnswersAreTakenForWhatTheyPromise(t *testing.T) {
+func TestDecodeDerivesTheOutcome(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		status int
@@ -38,7 +38,7 @@ func TestAnswersAreTakenForWhatTheyPromise(t *testing.T) {
 	}
 }
 
-func TestOnlyAConnectionThatWasNotMadeIsARefusal(t *testing.T) {
+func TestOnlyAFailedDialIsARefusal(t *testing.T) {
 	t.Parallel()
 	refusal := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
 	require.Equal(t, refused, unanswered(refusal).outcome)

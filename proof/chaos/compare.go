@@ -13,41 +13,38 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// entries reads the entries of the keys from Redis itself: for a key that was evicted, an api would answer what Postgres has. Keys
-// without an entry are left out.
+// entries reads the keys' entries from Redis. It does not use the API, which would return the row of an evicted key. Keys without an
+// entry are left out.
 func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	found := make(map[string]row)
 	pipe := v.Redis.Pipeline()
-	asked := make(map[string]*redis.StringCmd)
+	replies := make(map[string]*redis.StringCmd)
 	flush := func() error {
 		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 			return fmt.Errorf("read the entries: %w", err)
 		}
-		for key, reply := range asked {
+		for key, reply := range replies {
 			if entry, ok := decodeEntry(reply.Val()); ok {
 				found[key] = entry
 			}
 		}
-		clear(asked)
+		clear(replies)
 		return nil
 	}
 	for key := range v.events() {
 		name := "{aw:" + counter.Key(key).Shard(shards).String() + "}:c:" + key
-		asked[key] = pipe.Get(ctx, name)
-		if len(asked) == readBatch {
+		replies[key] = pipe.Get(ctx, name)
+		if len(replies) == readBatch {
 			if err := flush(); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if len(asked) == 0 { // an empty pipeline is no error, but needs no round trip
-		return found, nil
-	}
 	return found, flush()
 }
 
-// decodeEntry reads the value, the version, and the flag x for deleted after the epoch (see internal/cache/entry.lua). It reports
-// false if there is no entry. An entry with an unknown base, or one that is set aside, equals no row.
+// decodeEntry parses the value, the version, and the flag x (deleted) after the epoch (see internal/cache/entry.lua). It returns false
+// if there is no entry. An entry that is set aside or has an unknown base must not occur here, so its row is one that matches no other.
 func decodeEntry(text string) (row, bool) {
 	fields := strings.Fields(text)
 	if len(fields) == 0 {
@@ -73,22 +70,22 @@ func decodeEntry(text string) (row, bool) {
 	return row{reading: reading{value: value, version: version}, deleted: deleted}, true
 }
 
-// checkEntries compares Redis with Postgres when nothing is dirty any more.
+// checkEntries compares Redis with Postgres. No key may be dirty.
 func (v *verifier) checkEntries(rows, entries map[string]row, result *verdict) {
 	for key, events := range v.events() {
 		entry, warm := entries[key]
 		has, found := rows[key]
 		if !found {
-			has.deleted = true // that is how Redis remembers that there is no row
+			has.deleted = true // Redis caches a missing row as deleted
 		}
 		if warm && entry != has {
 			result.unequal++
-			v.ledger.findings.add(key, fmt.Sprintf("at the end redis has %+v, and postgres %+v", entry, has), events())
+			v.ledger.findings.add(key, fmt.Sprintf("at the end redis has %+v, but postgres has %+v", entry, has), events())
 		}
 	}
 }
 
-// checkAnswers reads keys through the apis, and compares the answers with the rows.
+// checkAnswers reads about apiReads keys through the apis, and compares the answers with the rows.
 func (v *verifier) checkAnswers(ctx context.Context, rows map[string]row, result *verdict) {
 	every, i := max(1, result.keys/apiReads), 0
 	for key, events := range v.events() {
@@ -103,12 +100,12 @@ func (v *verifier) checkAnswers(ctx context.Context, rows map[string]row, result
 			continue
 		}
 		result.unequal++
-		v.ledger.findings.add(key, fmt.Sprintf("at the end the api answers %s, and postgres has value %d, version %d, a live row: %t",
+		v.ledger.findings.add(key, fmt.Sprintf("at the end the api answers %s, but postgres has value %d, version %d, live: %t",
 			a, has.value, has.version, found), events())
 	}
 }
 
-// get reads a key. It tries again while an api's breaker is still open after Postgres was killed.
+// get reads a key. It retries while the api's breaker is open after an outage of Postgres.
 func (v *verifier) get(ctx context.Context, api int, key string) answer {
 	for {
 		a := v.client.do(ctx, api, request{method: http.MethodGet, path: counterPath(key)})

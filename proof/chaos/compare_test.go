@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestEntryOfRedisIsReadAsItStands(t *testing.T) {
+func TestDecodeEntry(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		text  string
@@ -14,11 +14,11 @@ func TestEntryOfRedisIsReadAsItStands(t *testing.T) {
 		found bool
 	}{
 		{"7 3 0", row{reading: reading{7, 3}}, true},
-		{"7 3 gjdgxsabcd lgjdgxsabcc b2 w6", row{reading: reading{7, 3}}, true}, // clean since the watermark reached it
+		{"7 3 gjdgxsabcd lgjdgxsabcc b2 w6", row{reading: reading{7, 3}}, true}, // clean: the watermark has reached its epoch
 		{"0 4 gjdgxsabcd:x", row{reading: reading{0, 4}, deleted: true}, true},
 		{"", row{}, false},
-		{"7 3 gjdgxsabcd:u", row{reading: reading{-1, -1}}, true},       // its base is unknown: equal to no row
-		{"7 3 gjdgxsabcd:a b2 w6", row{reading: reading{-1, -1}}, true}, // it is set aside
+		{"7 3 gjdgxsabcd:u", row{reading: reading{-1, -1}}, true},       // its base is unknown, so it must match no row
+		{"7 3 gjdgxsabcd:a b2 w6", row{reading: reading{-1, -1}}, true}, // it is set aside, so it must match no row
 		{"7", row{reading: reading{-1, -1}}, true},
 	} {
 		got, found := decodeEntry(test.text)

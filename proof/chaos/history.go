@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// event is one operation on a key and its answer.
+// event is an operation on a key with its answer.
 type event struct {
-	sent, answered time.Duration // since the run began
+	sent, answered time.Duration // since the start of the run
 	what           string
 	server         string
 	answer         answer
@@ -20,12 +20,12 @@ func (e event) String() string {
 	return fmt.Sprintf("%9.3fs to %9.3fs  %-6s %-16s %s", e.sent.Seconds(), e.answered.Seconds(), e.server, e.what, e.answer)
 }
 
-// historySize is the number of events that are kept of a key.
+// historySize is the number of events kept for each key.
 const historySize = 24
 
-// history is the last events of a key.
+// history holds the last events of a key.
 type history struct {
-	events []event // grows on demand: most keys have few
+	events []event // a ring buffer once it has historySize events
 	total  int
 }
 
@@ -38,7 +38,7 @@ func (h *history) add(e event) {
 	h.total++
 }
 
-// lines are the events, the oldest first.
+// lines returns the events, the oldest first.
 func (h *history) lines() []string {
 	var lines []string
 	for i := max(0, h.total-historySize); i < h.total; i++ {
@@ -47,17 +47,17 @@ func (h *history) lines() []string {
 	return lines
 }
 
-// finding is a violation.
+// finding is a violation of a guarantee.
 type finding struct {
 	key     string
 	problem string
 	events  []string
 }
 
-// findingsKept is the number of findings printed in full: a bug that affects one key mostly affects all.
+// findingsKept is the number of findings printed in full. Most bugs affect many keys in the same way.
 const findingsKept = 10
 
-// findings are the violations of a run. It is safe for concurrent use.
+// findings collects the violations of a run. It is safe for concurrent use.
 type findings struct {
 	mu    sync.Mutex
 	kept  []finding
@@ -98,7 +98,7 @@ func (t *tally) add(name string) {
 	t.counts[name]++
 }
 
-// sum is the count of all names that begin with prefix.
+// sum adds up the counts of all names with the prefix.
 func (t *tally) sum(prefix string) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()

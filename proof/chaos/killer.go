@@ -10,26 +10,25 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// forgetScript deletes all of Asynq's keys in one step, as an operator's FLUSHDB would. KEYS is slow, but there are only some
-// thousand keys here.
+// forgetScript deletes all of Asynq's keys in one step, as FLUSHDB would. KEYS is slow, but here Redis has only some thousand keys.
 const forgetScript = `
 local gone = 0
 for _, key in ipairs(redis.call('KEYS', 'asynq:*')) do gone = gone + redis.call('DEL', key) end
 return gone`
 
-// killer carries out a schedule.
+// killer executes the scheduled faults.
 type killer struct {
 	rig    *rig
 	ledger *ledger
 	done   *tally  // faults by kind and target
-	outage *outage // nil: faults come at random
+	outage *outage // nil if faults are random
 
 	mu       sync.Mutex
 	timeline []string
 }
 
-// run carries out the faults until ctx is done, and returns when everything that was killed or frozen runs again. Faults of one
-// target happen one after the other; those of different targets overlap.
+// run executes the faults until ctx is done, and returns when all killed or frozen targets run again. Faults of one target are
+// sequential; faults of different targets overlap.
 func (k *killer) run(ctx, hard context.Context, faults []fault) {
 	byTarget := make(map[string][]fault)
 	for _, f := range faults {
@@ -43,14 +42,14 @@ func (k *killer) run(ctx, hard context.Context, faults []fault) {
 				if !pause(ctx, f.at-time.Since(began)) {
 					return
 				}
-				k.carryOut(ctx, hard, f)
+				k.execute(ctx, hard, f)
 			}
 		})
 	}
 	group.Wait()
 }
 
-func (k *killer) carryOut(ctx, hard context.Context, f fault) {
+func (k *killer) execute(ctx, hard context.Context, f fault) {
 	f.at = k.ledger.since()
 	what := fmt.Sprintf("%s %s", f.kind, f.target)
 	process := k.rig.process(f.target)
@@ -62,10 +61,10 @@ func (k *killer) carryOut(ctx, hard context.Context, f fault) {
 		hit = k.freezeBackends(ctx, f.lasts)
 	case f.kind == faultFreeze:
 		if hit = process.Signal(syscall.SIGSTOP); hit {
-			process.say(fmt.Sprintf("is frozen for %v", f.lasts))
+			process.say(fmt.Sprintf("frozen for %v", f.lasts))
 			pause(ctx, f.lasts)
 			process.Signal(syscall.SIGCONT)
-			process.say("goes on")
+			process.say("resumed")
 		}
 	case process != nil:
 		hit = process.kill(f.lasts)
@@ -88,7 +87,7 @@ func (k *killer) restart(ctx, hard context.Context, f fault) {
 	pause(ctx, f.lasts)
 	k.ledger.down.Store(0)
 	if err := server.Start(hard); err != nil && hard.Err() == nil {
-		k.ledger.findings.add(f.target, "it does not start again: "+err.Error(), nil)
+		k.ledger.findings.add(f.target, "the restart failed: "+err.Error(), nil)
 	}
 	if k.outage != nil {
 		k.outage.end(ctx, k.ledger, k.rig)
@@ -96,8 +95,8 @@ func (k *killer) restart(ctx, hard context.Context, f fault) {
 	}
 }
 
-// freezeBackends stops about half of the idle backends for a while. The next statement sent to each of them is executed only
-// afterwards, whatever the client has done in the meantime.
+// freezeBackends stops about half of the idle backends for a while. A statement sent to a frozen backend runs after the freeze, even
+// if the client has given up.
 func (k *killer) freezeBackends(ctx context.Context, lasts time.Duration) bool {
 	pids, err := k.rig.backends(ctx)
 	if err != nil || len(pids) == 0 {
@@ -108,15 +107,15 @@ func (k *killer) freezeBackends(ctx context.Context, lasts time.Duration) bool {
 	}
 	pause(ctx, lasts)
 	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGCONT) // if Postgres was killed meanwhile, there is none
+		_ = syscall.Kill(pid, syscall.SIGCONT) // fails if Postgres was killed meanwhile
 	}
 	return true
 }
 
-// forget deletes Asynq's keys, after it has checked for archived tasks. It does nothing while Redis is down.
+// forget checks for archived tasks, then deletes Asynq's keys. It does nothing while Redis is down.
 func (k *killer) forget(ctx context.Context) {
 	if n, err := k.rig.Archived(ctx); err == nil && n > 0 {
-		k.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks were archived", n), nil)
+		k.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks are archived", n), nil)
 	}
 	_ = redis.NewScript(forgetScript).Run(ctx, k.rig.Redis, nil).Err()
 }
@@ -127,7 +126,7 @@ func (k *killer) note(line string) {
 	k.timeline = append(k.timeline, line)
 }
 
-// lines are the faults that were carried out, in the order in which they ended.
+// lines returns the executed faults in the order in which they ended.
 func (k *killer) lines() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// outcome is what a client may conclude about a write.
+// outcome is what a client can conclude about a write.
 type outcome uint8
 
 const (
-	acknowledged  outcome = iota + 1 // it is applied
-	refused                          // it is not applied, and never will be
-	indeterminate                    // it is applied, or will be, or never
+	acknowledged  outcome = iota + 1 // applied
+	refused                          // never applied
+	indeterminate                    // maybe applied, now or later
 )
 
-// sums adds up positive and negative amounts separately. If any part of a set of writes may be applied, up is the most that they add
-// to a value, and down the least.
+// sums adds up positive and negative amounts separately. If any subset of a set of writes may be applied, the value changes by at
+// least down and at most up.
 type sums struct {
 	up, down int64 // down is 0 or less
 	count    int64
@@ -35,7 +35,7 @@ func (s sums) and(o sums) sums {
 	return sums{up: s.up + o.up, down: s.down + o.down, count: s.count + o.count}
 }
 
-// reading is a value and the version that belongs to it, from an answer or from a row.
+// reading is a value with its version, from an answer or from a row.
 type reading struct{ value, version int64 }
 
 func (r reading) and(o reading) reading {
@@ -45,7 +45,8 @@ func (r reading) and(o reading) reading {
 // bounds are the limits of a correct reading.
 type bounds struct{ low, high reading }
 
-// newBounds are the bounds if all certain writes are applied, and any part of the other possible ones. possible includes certain.
+// newBounds returns the bounds if all certain writes and any subset of the other possible writes are applied. possible includes
+// certain.
 func newBounds(certain, possible sums) bounds {
 	return bounds{
 		low:  reading{value: certain.up + possible.down, version: certain.count},
@@ -53,12 +54,12 @@ func newBounds(certain, possible sums) bounds {
 	}
 }
 
-// and are the bounds of both together.
+// and adds two bounds.
 func (b bounds) and(o bounds) bounds {
 	return bounds{low: b.low.and(o.low), high: b.high.and(o.high)}
 }
 
-// check returns what is wrong with r, or "".
+// check returns a problem if r is out of bounds, or "".
 func (b bounds) check(r reading) string {
 	switch {
 	case r.version < b.low.version:
@@ -66,41 +67,41 @@ func (b bounds) check(r reading) string {
 	case r.version > b.high.version:
 		return fmt.Sprintf("version %d, but at most %d operations can be applied: some are counted twice", r.version, b.high.version)
 	case r.value < b.low.value || r.value > b.high.value:
-		return fmt.Sprintf("value %d, which is not within %d to %d", r.value, b.low.value, b.high.value)
+		return fmt.Sprintf("value %d, but it must be %d to %d", r.value, b.low.value, b.high.value)
 	}
 	return ""
 }
 
-// account is what is known of one counter that is only incremented. It is safe for concurrent use.
+// account records all answers about one counter that is only incremented. It is safe for concurrent use.
 type account struct {
 	key string
 
 	mu       sync.Mutex
-	begun    sums // every increment that was sent, whatever its outcome
+	begun    sums // all increments sent
 	acked    sums
 	refused  sums
-	newest   reading       // in any answer: it is durable, so no later answer may be older
-	valued   time.Duration // when the last increment was sent that was answered with a value
-	row      reading       // the row when it was last read
-	versions bitset        // those of acknowledged increments: each belongs to one
+	newest   reading       // the newest answer; it is durable, so later answers must not be older
+	valued   time.Duration // send time of the last increment answered with a value
+	row      reading       // the last reading of the row
+	versions bitset        // versions of acknowledged increments, which must be unique
 	history  history
 }
 
-// window is what was certain when a request was sent. The answer must not be older.
+// window is the certain state when a request was sent. Its answer must not be older.
 type window struct {
 	certain sums
 	newest  reading
 	valued  time.Duration
 }
 
-// open begins a read.
+// open starts a read.
 func (a *account) open() window {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return window{certain: a.acked, newest: a.newest, valued: a.valued}
 }
 
-// begin begins an increment.
+// begin starts an increment.
 func (a *account) begin(by int64) window {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -108,7 +109,7 @@ func (a *account) begin(by int64) window {
 	return window{certain: a.acked, newest: a.newest}
 }
 
-// read ends a read, and returns what is wrong with the reading, or "".
+// read ends a read. It returns a problem of the answer, or "".
 func (a *account) read(w window, r reading) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -119,8 +120,7 @@ func (a *account) read(w window, r reading) string {
 	return problem
 }
 
-// settle ends an increment that was sent at the given time. r is the answered reading, nil for an answer without a value. It returns
-// what is wrong with the answer, or "".
+// settle ends an increment. r is nil for an answer without a value. settle returns a problem of the answer, or "".
 func (a *account) settle(w window, by int64, sent time.Duration, o outcome, r *reading) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -135,18 +135,18 @@ func (a *account) settle(w window, by int64, sent time.Duration, o outcome, r *r
 		return ""
 	}
 	w.certain = w.certain.plus(by)
-	w.newest.version++ // its own version is a new one
+	w.newest.version++ // an increment gets a new version
 	if problem := a.bounds(w).check(*r); problem != "" {
 		return problem
 	}
 	if !a.versions.add(r.version) {
-		return fmt.Sprintf("version %d was given to two acknowledged increments", r.version)
+		return fmt.Sprintf("version %d, which another acknowledged increment has too", r.version)
 	}
 	a.valued = max(a.valued, sent)
 	return a.see(*r)
 }
 
-// see records an answered reading: a version has one value, whoever asks. It must be called with the lock held.
+// see records an answered reading. All readings of one version must have the same value. The lock must be held.
 func (a *account) see(r reading) string {
 	if r.version == a.newest.version && r != a.newest {
 		return fmt.Sprintf("value %d with version %d, which had value %d", r.value, r.version, a.newest.value)
@@ -157,9 +157,9 @@ func (a *account) see(r reading) string {
 	return ""
 }
 
-// look records a row that was read under load. It may be old, but a row must not go back, nor have a value that the counter never
-// had.
-func (a *account) look(r reading) string {
+// checkRow records a reading of the row under load. The row may be old, but it must not go back, and its value must be one that the
+// counter has had.
+func (a *account) checkRow(r reading) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	before := a.row
@@ -167,7 +167,7 @@ func (a *account) look(r reading) string {
 	possible := a.begun.minus(a.refused)
 	switch {
 	case r.version < before.version:
-		return fmt.Sprintf("version %d, after it had version %d: the row has gone back", r.version, before.version)
+		return fmt.Sprintf("version %d after version %d: the row has gone back", r.version, before.version)
 	case r.version == before.version && r != before:
 		return fmt.Sprintf("value %d with version %d, which had value %d", r.value, r.version, before.value)
 	case r.version > possible.count:
@@ -178,14 +178,14 @@ func (a *account) look(r reading) string {
 	return ""
 }
 
-// bounds must be called with the lock held.
+// bounds returns the bounds of an answer to a request. The lock must be held.
 func (a *account) bounds(w window) bounds {
 	b := newBounds(w.certain, a.begun.minus(a.refused))
 	b.low.version = max(b.low.version, w.newest.version)
 	return b
 }
 
-// final returns the bounds when no request is in flight any more, and what was acknowledged.
+// final returns the bounds of the row at the end, and the acknowledged sums. No request may be in flight.
 func (a *account) final() (bounds, sums) {
 	w := a.open()
 	a.mu.Lock()
@@ -205,7 +205,7 @@ func (a *account) events() []string {
 	return a.history.lines()
 }
 
-// bitset is a set of small integers: versions.
+// bitset is a set of small integers.
 type bitset []uint64
 
 // add reports whether n is new.
@@ -221,22 +221,22 @@ func (b *bitset) add(n int64) bool {
 	return true
 }
 
-// ledger has all accounts, and counts of the answers.
+// ledger holds all accounts, and counts the answers.
 type ledger struct {
 	started  time.Time
 	accounts []*account
 	reasons  *tally // answers by reason
-	outcomes *tally // operations by kind and outcome, as in "increment 1"
+	outcomes *tally // operations by kind and outcome, such as "increment 1"
 	findings *findings
 
-	// down is when the outage of Postgres began, in terms of since; 0: there is none. See outage.go.
+	// down is the start of the outage of Postgres, since started; 0 while there is none. See outage.go.
 	down atomic.Int64
 }
 
 // enter counts an operation by its answer.
 func (l *ledger) enter(kind string, a answer) {
 	o := a.outcome
-	if kind == kindRead && a.missing { // that is a valid answer, too
+	if kind == kindRead && a.missing { // a valid answer
 		o = acknowledged
 	}
 	l.outcomes.add(outcomeKey(kind, o))
@@ -247,18 +247,18 @@ func (l *ledger) enter(kind string, a answer) {
 	}
 }
 
-// The kinds of operations, as the report has them.
+// The kinds of operations in the report.
 const (
 	kindIncrement = "increment"
 	kindSet       = "set"
 	kindDelete    = "delete"
 	kindRead      = "read"
-	kindWarmRead  = "warm read" // a read that must succeed even without Postgres
+	kindWarmRead  = "warm read" // a read that must succeed without Postgres
 )
 
 func outcomeKey(kind string, o outcome) string { return fmt.Sprintf("%s %d", kind, o) }
 
-// writes counts the writes of an outcome.
+// writes counts the writes with an outcome.
 func (l *ledger) writes(o outcome) int64 {
 	var sum int64
 	for _, kind := range []string{kindIncrement, kindSet, kindDelete} {
@@ -275,5 +275,5 @@ func newLedger(keys int) *ledger {
 	return l
 }
 
-// since is how long the run has lasted: the time in its events.
+// since returns the time since the start of the run.
 func (l *ledger) since() time.Duration { return time.Since(l.started) }

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestBoundsKeepPositiveAndNegativeIndeterminatesApart(t *testing.T) {
+func TestBoundsAddPositiveAndNegativeIndeterminateAmountsSeparately(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
 	for _, write := range []struct {
@@ -20,7 +20,7 @@ func TestBoundsKeepPositiveAndNegativeIndeterminatesApart(t *testing.T) {
 	require.Equal(t, bounds{low: reading{value: 3 - 4, version: 2}, high: reading{value: 3 + 3, version: 4}}, final(a))
 }
 
-func TestCheckSaysWhatIsWrong(t *testing.T) {
+func TestCheckNamesTheViolatedBound(t *testing.T) {
 	t.Parallel()
 	b := bounds{low: reading{value: -1, version: 2}, high: reading{value: 6, version: 4}}
 	for _, good := range []reading{{-1, 2}, {6, 4}, {0, 3}} {
@@ -32,43 +32,43 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 	require.Contains(t, b.check(reading{-2, 3}), "value -2")
 }
 
-func TestReadSeesWhatWasAcknowledgedBeforeItAndMaySeeWhatIsOnItsWay(t *testing.T) {
+func TestReadMustIncludeAcknowledgedAndMayIncludePendingIncrements(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
 	require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5, version: 1}))
 
 	w := a.open()
-	onItsWay := a.begin(2)
+	pending := a.begin(2)
 	require.Empty(t, a.read(w, reading{value: 5, version: 1}))
 	require.Empty(t, a.read(w, reading{value: 7, version: 2}))
 	require.Contains(t, a.read(w, reading{value: 0, version: 0}), "lost")
 	require.Contains(t, a.read(w, reading{value: 9, version: 3}), "counted twice")
 
-	require.Empty(t, a.settle(onItsWay, 2, 0, acknowledged, nil))
+	require.Empty(t, a.settle(pending, 2, 0, acknowledged, nil))
 	require.Contains(t, a.read(a.open(), reading{value: 5, version: 1}), "lost")
 	require.Contains(t, a.read(a.open(), reading{value: 6, version: 2}), "value 6")
 }
 
-func TestWhatWasSeenDoesNotGoAway(t *testing.T) {
+func TestAnsweredVersionMustNotBeLost(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
 	require.Empty(t, a.settle(a.begin(5), 5, 0, indeterminate, nil))
-	require.Empty(t, a.read(a.open(), reading{}), "it may have been lost")
-	require.Empty(t, a.read(a.open(), reading{value: 5, version: 1}), "or not")
-	require.Contains(t, a.read(a.open(), reading{}), "lost", "but not after it was seen")
+	require.Empty(t, a.read(a.open(), reading{}), "the increment may be missing")
+	require.Empty(t, a.read(a.open(), reading{value: 5, version: 1}), "or applied")
+	require.Contains(t, a.read(a.open(), reading{}), "lost", "an answered version must stay")
 }
 
-func TestTwoAcknowledgedIncrementsHaveTwoVersions(t *testing.T) {
+func TestAcknowledgedIncrementsMustHaveDifferentVersions(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
 	first, second := a.begin(1), a.begin(1)
 	require.Empty(t, a.settle(first, 1, 0, acknowledged, &reading{value: 1, version: 1}))
-	require.Contains(t, a.settle(second, 1, 0, acknowledged, &reading{value: 1, version: 1}), "two acknowledged")
+	require.Contains(t, a.settle(second, 1, 0, acknowledged, &reading{value: 1, version: 1}), "which another acknowledged increment has too")
 }
 
-// Whatever part of the indeterminate writes is applied, a counter that is right is within its bounds; and one that
-// lacks an acknowledged write, while no outcome is unknown, is not.
-func TestBoundsHoldForEveryPartOfTheIndeterminate(t *testing.T) {
+// A correct counter is within its bounds, whichever indeterminate writes are applied. If no outcome is unknown, a counter that lacks
+// an acknowledged write is out of bounds.
+func TestBoundsHoldForEverySubsetOfIndeterminateWrites(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		a := &account{key: "a"}
@@ -100,7 +100,7 @@ func TestBoundsHoldForEveryPartOfTheIndeterminate(t *testing.T) {
 	})
 }
 
-func TestBitsetTellsWhatIsNew(t *testing.T) {
+func TestBitsetAddReportsNewMembers(t *testing.T) {
 	t.Parallel()
 	var b bitset
 	for _, n := range []int64{0, 63, 64, 1000} {
@@ -114,20 +114,20 @@ func final(a *account) bounds {
 	return b
 }
 
-func TestRowMayBeOldButNeverGoesBackOrHasAValueThatTheCounterHadNot(t *testing.T) {
+func TestRowMayBeOldButMustNotGoBackOrHaveAWrongValue(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
 	for i := range int64(3) {
 		require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5 * (i + 1), version: i + 1}))
 	}
-	require.Empty(t, a.look(reading{value: 5, version: 1}))
-	require.Empty(t, a.look(reading{value: 10, version: 2}))
-	require.Contains(t, a.look(reading{value: 5, version: 1}), "gone back")
-	require.Contains(t, a.look(reading{value: 14, version: 3}), "was answered with value 15")
-	require.Contains(t, a.look(reading{value: 20, version: 4}), "counted twice")
+	require.Empty(t, a.checkRow(reading{value: 5, version: 1}))
+	require.Empty(t, a.checkRow(reading{value: 10, version: 2}))
+	require.Contains(t, a.checkRow(reading{value: 5, version: 1}), "gone back")
+	require.Contains(t, a.checkRow(reading{value: 14, version: 3}), "was answered with value 15")
+	require.Contains(t, a.checkRow(reading{value: 20, version: 4}), "counted twice")
 }
 
-func TestOneVersionHasOneValue(t *testing.T) {
+func TestReadingsOfOneVersionMustHaveTheSameValue(t *testing.T) {
 	t.Parallel()
 	a := &account{key: "a"}
 	require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5, version: 1}))

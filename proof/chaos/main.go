@@ -2,26 +2,26 @@
 //
 //	go run ./proof/chaos -duration 5m -seed 1
 //
-// It builds the program, starts a private Redis and a private Postgres and, beside them, two of each process. Then three
-// things happen at once until the time is over:
+// It builds the program, and starts a private Redis, a private Postgres, and two processes of each kind. Then three things happen at
+// the same time:
 //
-//   - clients increment counters, alone and in batches, and read them (traffic.go). A ledger records every answer (ledger.go), and
-//     gives the bounds of the value and version of each further answer;
-//   - other clients, each with a key of its own, set, increment and delete it in sequences with an exactly known outcome
-//     (sequence.go);
-//   - a schedule made from the seed (schedule.go) kills processes and servers, freezes workers and Postgres backends so that
-//     flushes come late, and deletes all of Asynq's keys. The rows are read several times a second: none may go back, or have a
-//     value that its counter never had (verify.go).
+//   - clients increment counters, alone and in batches, and read them (traffic.go). A ledger records every answer, and computes the
+//     bounds of later answers (ledger.go);
+//   - other clients, each with a key of its own, set, increment and delete that key in sequences with an exactly known outcome
+//     (owner.go, sequence.go);
+//   - a schedule drawn from the seed (schedule.go) kills processes and servers, freezes workers and Postgres backends to delay
+//     flushes, and deletes all of Asynq's keys. Several times a second all rows are read: no row may go back, or have a value that
+//     its counter never had (verify.go).
 //
-// At the end everything runs again and has to become clean. Then Redis, Postgres and the ledger must agree on every key (verify.go,
-// compare.go). A violation is printed with the seed, the key, what was expected, and the last events of the key; the exit status is
-// 1, and the data and all logs are kept. The same seed gives the same schedule, but not the same interleavings.
+// At the end all processes run again, and all keys must become clean. Then Redis, Postgres and the ledger must agree on every key
+// (verify.go, compare.go). A violation is printed with the seed, the key, the expected state, and the key's last events. Then the
+// exit status is 1, and the data and all logs are kept. The same seed gives the same schedule, but not the same interleavings.
 //
-// With -outage there is only one fault: Postgres is away for that long (outage.go). Then no write may fail, no read of a warm key may
-// fail, and no task may use up a retry. The report has the time to drain.
+// With -outage, the only fault is an outage of Postgres (outage.go). Then no write and no read of a warm key may fail, and no task
+// may use up a retry. The report shows the time to drain.
 //
-// The servers are killed as processes, not with their machine, and Redis writes its log before it answers
-// (appendfsync always): so no acknowledged write may be lost.
+// The servers are killed as processes, without a power cut, and Redis writes its log before it answers (appendfsync always). So no
+// acknowledged write may be lost.
 package main
 
 import (
@@ -64,7 +64,7 @@ func command() int {
 	ok, err := run(ctx, s, os.Stdout)
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "chaos: interrupted, so nothing was checked at the end")
+		fmt.Fprintln(os.Stderr, "chaos: interrupted before the final checks")
 		return exitInterrupted
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "chaos:", err)
@@ -78,13 +78,13 @@ func command() int {
 func parse(args []string) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
-	flags.DurationVar(&s.duration, "duration", time.Minute, "how long the load and the faults last")
-	flags.Uint64Var(&s.seed, "seed", 1, "what the schedule of faults is made from")
-	flags.IntVar(&s.clients, "clients", 16, "clients that increment")
-	flags.IntVar(&s.keys, "keys", 500, "keys that they increment")
-	flags.IntVar(&s.rate, "rate", 4000, "the most writes a second, of all clients together")
-	flags.DurationVar(&s.outage, "outage", 0, "no random faults: postgres is away once for this long, and -duration follows from it")
-	flags.BoolVar(&s.keep, "keep", false, "keep the logs and the data also when nothing is wrong")
+	flags.DurationVar(&s.duration, "duration", time.Minute, "duration of the load and the faults")
+	flags.Uint64Var(&s.seed, "seed", 1, "seed of the schedule of faults")
+	flags.IntVar(&s.clients, "clients", 16, "number of clients that increment")
+	flags.IntVar(&s.keys, "keys", 500, "number of keys that they increment")
+	flags.IntVar(&s.rate, "rate", 4000, "maximum writes per second of all clients together")
+	flags.DurationVar(&s.outage, "outage", 0, "stop postgres once for this long instead of random faults; it sets -duration")
+	flags.BoolVar(&s.keep, "keep", false, "keep the logs and the data even without a violation")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
@@ -92,7 +92,7 @@ func parse(args []string) (settings, error) {
 		s.duration = outageWarmup + s.outage + outageAfter
 	}
 	if s.duration < time.Second || s.clients < 1 || s.keys < 2 || s.rate < 1 || flags.NArg() > 0 {
-		err := errors.New("it takes a duration of 1s or more, 1 client or more, 2 keys or more, and a rate of 1 or more")
+		err := errors.New("-duration must be 1s or more, -clients 1 or more, -keys 2 or more, -rate 1 or more, and there are no arguments")
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		return s, err
 	}

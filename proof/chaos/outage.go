@@ -8,25 +8,21 @@ import (
 )
 
 const (
-	// outageWarmup is the time under load before the outage, and outageAfter the time after it, while the backlog drains.
+	// outageWarmup is the time under load before the outage, outageAfter the time under load after it, in which the backlog drains.
 	outageWarmup = 10 * time.Second
 	outageAfter  = 15 * time.Second
 )
 
-// outage is the only fault of a run with -outage: Postgres is away for some time. No write may fail, and no task may use up a retry.
+// outage records the only fault of a run with -outage: Postgres is down for some time. No write may fail, and no task may use up a
+// retry.
 type outage struct {
 	mu      sync.Mutex
-	began   time.Duration // since the load began
-	ended   time.Duration // when Postgres was accepting connections again
-	before  int64         // acknowledged writes until it began
-	during  int64         // and while it lasted
-	backlog int64         // dirty keys when it ended
-	drained time.Duration // time until everything dirty at the end was flushed, under load; 0: it was not
-}
-
-// newOutageSchedule is the schedule of such a run.
-func newOutageSchedule(lasts time.Duration) []fault {
-	return []fault{{at: outageWarmup, kind: faultKill, target: targetPostgres, lasts: lasts}}
+	began   time.Duration // since the start of the load
+	ended   time.Duration // the time when Postgres accepted connections again
+	before  int64         // acknowledged writes before the outage
+	during  int64         // acknowledged writes in the outage
+	backlog int64         // dirty keys at the end of the outage
+	drained time.Duration // time under load until those keys were flushed; 0 if they were not
 }
 
 func (o *outage) begin(l *ledger) {
@@ -47,7 +43,7 @@ func (o *outage) end(ctx context.Context, l *ledger, r *rig) {
 	o.ended, o.during, o.backlog = l.since(), l.writes(acknowledged)-o.before, backlog.Dirty
 }
 
-// watch waits until everything that was dirty at the end is flushed: nothing has been dirty for longer than Postgres is back.
+// watch waits until no key has been dirty for longer than Postgres has been back. Then the backlog of the outage is flushed.
 func (o *outage) watch(ctx context.Context, r *rig) {
 	back := time.Now()
 	for {
@@ -64,11 +60,11 @@ func (o *outage) watch(ctx context.Context, r *rig) {
 	}
 }
 
-// judge adds the violations that only an outage of Postgres alone can show.
+// judge adds the violations that count only if Postgres alone was down.
 func (o *outage) judge(ctx context.Context, v *verifier) {
 	l := v.ledger
 	if failed, unknown := l.writes(refused), l.writes(indeterminate); failed+unknown > 0 {
-		l.findings.add(targetPostgres, fmt.Sprintf("%d writes failed, and %d have no known outcome, though only postgres was away",
+		l.findings.add(targetPostgres, fmt.Sprintf("%d writes failed and %d have an unknown outcome, although only postgres was down",
 			failed, unknown), nil)
 	}
 	burned, err := v.burned(ctx)
@@ -76,25 +72,25 @@ func (o *outage) judge(ctx context.Context, v *verifier) {
 	case err != nil:
 		l.findings.add(targetAsynq, err.Error(), nil)
 	case burned > 0:
-		l.findings.add(targetAsynq, fmt.Sprintf("%d attempts of tasks were counted as failed", burned), nil)
+		l.findings.add(targetAsynq, fmt.Sprintf("asynq counted %d failed attempts", burned), nil)
 	}
 	if o.drained == 0 {
-		l.findings.add(targetPostgres, fmt.Sprintf("%v after its return there still are keys that were dirty before", outageAfter), nil)
+		l.findings.add(targetPostgres, fmt.Sprintf("%v after its return, keys that were dirty before it are still dirty", outageAfter), nil)
 	}
 }
 
 // write prints the figures.
 func (o *outage) write(l *ledger, line func(name, format string, args ...any)) {
 	lasted := o.ended - o.began
-	line("outage", "%.1f s without postgres, %d writes acknowledged in it, %.0f a second", lasted.Seconds(), o.during,
+	line("outage", "%.1f s without postgres, %d writes acknowledged, %.0f/s", lasted.Seconds(), o.during,
 		float64(o.during)/lasted.Seconds())
-	line("reads in it", "of counters written in it and answered with a value: %d answered, %d not",
+	line("warm reads", "of counters that were written in the outage and answered with a value: %d answered, %d failed",
 		l.outcomes.sum(outcomeKey(kindWarmRead, acknowledged)),
 		l.outcomes.sum(outcomeKey(kindWarmRead, refused))+l.outcomes.sum(outcomeKey(kindWarmRead, indeterminate)))
 	if o.drained == 0 {
-		line("backlog", "%d keys when it was back, not flushed within %v", o.backlog, outageAfter)
+		line("backlog", "%d keys when postgres was back, not flushed within %v", o.backlog, outageAfter)
 		return
 	}
-	line("backlog", "%d keys when it was back, flushed in %.2f s under load: %.0f keys a second", o.backlog,
+	line("backlog", "%d keys when postgres was back, flushed in %.2f s under load, %.0f keys/s", o.backlog,
 		o.drained.Seconds(), float64(o.backlog)/o.drained.Seconds())
 }

@@ -8,12 +8,12 @@ import (
 )
 
 const (
-	// ownedKeys is the number of keys with a client of their own.
+	// ownedKeys is the number of keys that have a client of their own.
 	ownedKeys = 8
-	// settlePause is the wait before a client sets its key after an indeterminate outcome. By then most requests in flight have
-	// been applied; if one has not, the version shows it.
+	// settlePause is the wait before a client sets its key after an indeterminate outcome. Most requests in flight are applied by
+	// then; the version reveals one that is applied later.
 	settlePause = 200 * time.Millisecond
-	// settleTries bounds the attempts to set a key at the end.
+	// settleTries is the maximum number of attempts to set a key at the end.
 	settleTries = 50
 )
 
@@ -37,7 +37,7 @@ func (t *traffic) newOwners(first uint64) []*owner {
 	return owners
 }
 
-// owning sends requests until ctx is done. Only hard interrupts a request.
+// owning sends requests until ctx is done. Only hard cancels a request in flight.
 func (o *owner) owning(ctx, hard context.Context) {
 	for o.turn(ctx, 1) {
 		if !o.sequence.sure {
@@ -55,7 +55,7 @@ func (o *owner) set() step {
 	return step{kind: stepSet, amount: o.random.Int64N(2_000_001) - 1_000_000}
 }
 
-// next picks an operation. A deleted key is not deleted again.
+// next draws an operation. It does not delete a deleted key.
 func (o *owner) next() step {
 	switch n := o.random.IntN(100); {
 	case n < 20:
@@ -69,7 +69,7 @@ func (o *owner) next() step {
 	}
 }
 
-// do carries out one operation and records its answer.
+// do sends one operation and records its answer.
 func (o *owner) do(ctx context.Context, s step, minimal bool) answer {
 	r := request{method: http.MethodGet, path: counterPath(o.key), minimal: minimal && s.kind != stepGet}
 	switch s.kind {
@@ -98,13 +98,13 @@ func (o *owner) judge(s step, a answer) {
 		return
 	}
 	o.findings.add(o.key, fmt.Sprintf("%s was answered with %s", s, problem), o.history.lines())
-	o.sequence.sure = false // report one violation once, not again for every later answer
+	o.sequence.sure = false // report this violation only once
 	if a.reading != nil {
 		o.sequence.least, o.sequence.loose = a.reading.version, 0
 	}
 }
 
-// settle sets the key until its state is known, at the end, when nothing is killed any more.
+// settle sets the key at the end of the run, after all faults, until its state is known.
 func (o *owner) settle(ctx context.Context) {
 	for range settleTries {
 		if o.sequence.sure || !pause(ctx, settlePause) {

@@ -12,27 +12,26 @@ import (
 )
 
 const (
-	// restartPause is the wait before a process that ended by itself is started again, as a supervisor does.
+	// restartPause is the wait before the restart of a process that ended by itself.
 	restartPause = 500 * time.Millisecond
 
-	// clock is the format of times in the logs.
+	// clock is the time format in the logs.
 	clock = "15:04:05.000"
 )
 
-// process is a process of afterwrite that is started again whenever it ends.
+// process is a supervised process of afterwrite.
 type process struct {
 	*world.Process
 
 	mu      sync.Mutex
-	down    time.Duration // how long it stays down after it was killed
-	unasked []string      // how it ended when nobody had killed it
+	down    time.Duration // the wait before the restart after a kill
+	crashes []string      // times and exit states of ends without a kill
 }
 
-// supervise starts the process again whenever it ends, until ctx is done.
+// supervise restarts the process whenever it ends, until ctx is done.
 func (p *process) supervise(ctx context.Context) {
 	for {
-		how := p.Ended(ctx)
-		if !pause(ctx, p.ended(how)) {
+		if !pause(ctx, p.ended(p.Ended(ctx))) {
 			return
 		}
 		if err := p.Start(); err != nil {
@@ -41,19 +40,19 @@ func (p *process) supervise(ctx context.Context) {
 	}
 }
 
-// ended records the end of the process, and returns how long it stays down.
+// ended records the end of the process, and returns the wait before its restart. how is nil after a kill.
 func (p *process) ended(how *os.ProcessState) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if how == nil {
 		return p.down
 	}
-	p.unasked = append(p.unasked, fmt.Sprintf("at %s: %s", time.Now().Format(clock), how))
+	p.crashes = append(p.crashes, fmt.Sprintf("at %s: %s", time.Now().Format(clock), how))
 	p.say(fmt.Sprintf("ended by itself: %s", how))
 	return restartPause
 }
 
-// kill ends the process as a crash would, to be started again after some time. It reports false when it is down already.
+// kill ends the process with SIGKILL. It is restarted after the given time. kill returns false if the process was not running.
 func (p *process) kill(down time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,18 +60,18 @@ func (p *process) kill(down time.Duration) bool {
 	if !p.Kill() {
 		return false
 	}
-	p.say("was killed")
+	p.say("killed")
 	return true
 }
 
-// endings tell how the process ended when nobody had killed it.
+// endings returns the times and exit states of ends without a kill.
 func (p *process) endings() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.unasked)
+	return slices.Clone(p.crashes)
 }
 
-// say writes a line of our own into the process's log.
+// say appends a line to the process's log.
 func (p *process) say(what string) {
 	log, err := os.OpenFile(p.Log, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

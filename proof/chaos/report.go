@@ -18,18 +18,18 @@ type report struct {
 	verdict  verdict
 }
 
-// write prints the figures, and the events only if something is wrong.
+// write prints the figures. It prints faults and events only if there are violations.
 func (r report) write(out io.Writer) {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(out, "%-16s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	kills := r.killer.done.sum(string(faultKill))
-	line("kills", "%d, %.0f a minute", kills, float64(kills)/r.took.Minutes())
+	line("kills", "%d, %.0f/min", kills, float64(kills)/r.took.Minutes())
 	line("faults", "%s", r.killer.done)
 	r.writeLedger(out)
 	line("answers", "%s", r.ledger.reasons)
 	acked := r.ledger.writes(acknowledged)
-	line("writes", "%d acknowledged in %.0f s, %.0f a second", acked, r.took.Seconds(), float64(acked)/r.took.Seconds())
+	line("writes", "%d acknowledged in %.0f s, %.0f/s", acked, r.took.Seconds(), float64(acked)/r.took.Seconds())
 	for _, p := range r.processes {
 		for _, ending := range p.endings() {
 			line("ended by itself", "%s %s: see %s", p.Name, ending, p.Log)
@@ -57,14 +57,14 @@ func (r report) writeLedger(out io.Writer) {
 func (r report) writeVerdict(line func(name, format string, args ...any)) {
 	v := r.verdict
 	if !v.checked {
-		line("not checked", "the end of the run could not be verified")
+		line("not checked", "the final checks did not finish")
 	}
 	acked := v.acked.up + v.acked.down
 	line("increments", "postgres has %d; acknowledged %d, indeterminate %d to %+d", v.value, acked,
 		v.possible.low.value-acked, v.possible.high.value-acked)
 	line("time to drain", "%.2f s", v.drain.Seconds())
 	line("left", "%d dirty, %d dead, %d archived", v.backlog.Dirty, v.backlog.Dead, v.archived)
-	line("keys", "%d checked, %d of them in redis too; rows looked at %d times under load", v.keys, v.warm, r.verifier.looks)
+	line("keys", "%d checked, %d of them also in redis; all rows read %d times under load", v.keys, v.warm, r.verifier.rowReads)
 	line("redis!=postgres", "%d", v.unequal)
 	line("wrong values", "%d", v.wrong)
 	line("lost", "%d", v.lost)

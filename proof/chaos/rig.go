@@ -16,7 +16,7 @@ import (
 const (
 	shards        = 64
 	sweepInterval = time.Second
-	// cleanTTL is short, so that keys are evicted and read again from Postgres during the faults.
+	// cleanTTL is short, so that keys are evicted and hydrated during the faults.
 	cleanTTL = 5 * time.Second
 
 	// copies is the number of processes of each kind.
@@ -32,22 +32,22 @@ type server interface {
 	Start(ctx context.Context) error
 }
 
-// rig is everything that runs.
+// rig holds the servers and the supervised processes.
 type rig struct {
 	*world.Stage
 
 	world     *world.World
 	processes []*process
 
-	stop  context.CancelFunc // of what starts the processes again
+	stop  context.CancelFunc // ends the supervision
 	ended sync.WaitGroup
 }
 
-// newRig builds the program and starts everything. Close ends it, also after an error.
+// newRig builds the program, and starts the servers and processes. Call close afterwards, even after an error.
 func newRig(ctx context.Context) (*rig, error) {
 	r := &rig{stop: func() {}}
 	var err error
-	// The servers lose nothing that they have acknowledged.
+	// Both servers make writes durable before they acknowledge them.
 	r.world, err = world.New(ctx, world.Options{
 		Name: "chaos", Shards: shards,
 		Redis: local.RedisOptions{AppendFsync: "always"}, Postgres: local.PostgresOptions{Fsync: true},
@@ -65,9 +65,9 @@ func newRig(ctx context.Context) (*rig, error) {
 	return r, r.startProcesses(ctx)
 }
 
-// startProcesses starts two of each, and waits until they are ready.
+// startProcesses starts two processes of each kind, and waits until they are ready.
 func (r *rig) startProcesses(ctx context.Context) error {
-	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // they are stopped in close
+	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // close cancels it
 	r.stop = stop
 	for _, sub := range []string{"scheduler", "worker", "api"} {
 		for range copies {
@@ -97,7 +97,7 @@ func (r *rig) awaitReady(ctx context.Context) error {
 	return nil
 }
 
-// backends are the idle server processes of Postgres that afterwrite's processes are connected to, about half of them.
+// backends returns about half of the idle Postgres backends that serve afterwrite.
 func (r *rig) backends(ctx context.Context) ([]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -118,7 +118,7 @@ func (r *rig) backends(ctx context.Context) ([]int, error) {
 	return pids, found.Err()
 }
 
-// process returns the process of that name; nil if the target is a server.
+// process returns the process with that name; nil for a server.
 func (r *rig) process(target string) *process {
 	for _, p := range r.processes {
 		if p.Name == target {
@@ -128,7 +128,7 @@ func (r *rig) process(target string) *process {
 	return nil
 }
 
-//nolint:ireturn // one of two
+//nolint:ireturn // one of two types
 func (r *rig) server(target string) server {
 	if target == targetRedis {
 		return r.world.Redis
@@ -136,17 +136,17 @@ func (r *rig) server(target string) server {
 	return r.world.Postgres
 }
 
-// suspicious reports that a process ended by itself. That is no violation, but its log is worth reading.
+// suspicious reports whether a process ended by itself. That is no violation, but a reason to keep its log.
 func (r *rig) suspicious() bool {
 	return slices.ContainsFunc(r.processes, func(p *process) bool { return len(p.endings()) > 0 })
 }
 
-// panics searches the logs for crashes of the Go runtime. Such a process was started again, so nothing else may show it.
+// panics searches the logs for panics and fatal errors, which a restart may have hidden.
 func (r *rig) panics(f *findings) {
 	for _, p := range r.processes {
 		text, err := os.ReadFile(p.Log)
 		if err != nil {
-			f.add(p.Name, "its log cannot be read: "+err.Error(), nil)
+			f.add(p.Name, "read its log: "+err.Error(), nil)
 		}
 		for line := range strings.Lines(string(text)) {
 			if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
@@ -156,7 +156,7 @@ func (r *rig) panics(f *findings) {
 	}
 }
 
-// apis are the base addresses of the apis.
+// apis returns the URLs of the apis.
 func (r *rig) apis() []string {
 	var bases []string
 	for _, p := range r.processes {
@@ -167,7 +167,7 @@ func (r *rig) apis() []string {
 	return bases
 }
 
-// close ends everything that runs, and blocks until it has ended.
+// close ends the supervision, the processes and the servers, and blocks until they have ended.
 func (r *rig) close() {
 	r.stop()
 	r.ended.Wait()

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// run executes one run and prints its report to out. ok means that there was no violation. An error means that the run could not
-// be completed.
+// run executes one run and prints its report. ok means that there was no violation. An error means that the run was not completed.
 func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	l := newLedger(s.keys)
 	r, err := newRig(ctx)
@@ -22,7 +21,7 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 			err = errors.Join(err, r.world.Close())
 			return
 		}
-		fmt.Fprintln(out, "logs and data are in", r.world.Dir)
+		fmt.Fprintln(out, "logs and data:", r.world.Dir)
 	}()
 	if err != nil {
 		return false, err
@@ -37,7 +36,7 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	owners := t.newOwners(uint64(s.clients) + 1) //nolint:gosec // it is positive
 
 	l.started = time.Now()
-	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d on keys of their own; logs in %s\n",
+	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d clients on one key each; logs in %s\n",
 		s.seed, s.duration, s.clients, s.keys, ownedKeys, r.world.Dir)
 	v := &verifier{rig: r, ledger: l, client: c, owners: owners}
 	t.load(ctx, s, k, v)
@@ -55,8 +54,8 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	return err == nil && l.findings.none(), err
 }
 
-// load runs the clients and the killer until the time is over or ctx is done. It returns when every request has its answer and
-// everything that was down is being started again.
+// load runs the clients and the killer for s.duration, or until ctx is done. It returns when every request is answered and every
+// target that was down is restarting.
 func (t *traffic) load(ctx context.Context, s settings, k *killer, v *verifier) {
 	during, cancel := context.WithTimeout(ctx, s.duration)
 	defer cancel()

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// faultKind says what is done to a target.
+// faultKind is the kind of a fault.
 type faultKind string
 
 const (
-	faultKill   faultKind = "kill"   // SIGKILL, and a start after a while
-	faultFreeze faultKind = "freeze" // SIGSTOP, and SIGCONT after a while
-	faultForget faultKind = "forget" // all of Asynq's keys are deleted
+	faultKill   faultKind = "kill"   // SIGKILL, and later a restart
+	faultFreeze faultKind = "freeze" // SIGSTOP, and later SIGCONT
+	faultForget faultKind = "forget" // deletion of all of Asynq's keys
 )
 
 // The targets that are not processes.
@@ -25,25 +25,25 @@ const (
 
 // fault is one planned failure.
 type fault struct {
-	at     time.Duration // since the load began
+	at     time.Duration // since the start of the load
 	kind   faultKind
 	target string
 	lasts  time.Duration
 }
 
-// tooth is a kind of fault: how often it is drawn, and how long it lasts.
-type tooth struct {
+// faultType is a type of fault with the weight of its draws and the range of its duration.
+type faultType struct {
 	weight   int
 	kind     faultKind
 	targets  []string
 	from, to time.Duration
 }
 
-// teeth are all kinds of faults. They last long enough that several parts are often down together, and that a frozen worker outlasts
-// the leases of drains and the flushes of others. A frozen backend makes a flush late for certain: it accepts a statement, and
-// executes it when others have long flushed newer states of the same keys.
-func teeth() []tooth {
-	return []tooth{
+// faultTypes returns all types of faults. Their durations are long enough for several targets to be down at the same time, and for a
+// frozen worker to outlast its lease and the flushes of others. A frozen backend always delays a flush: it executes a statement after
+// others have flushed newer states of the same keys.
+func faultTypes() []faultType {
+	return []faultType{
 		{5, faultKill, []string{"api-0", "api-1"}, 100 * time.Millisecond, 2 * time.Second},
 		{4, faultKill, []string{"worker-0", "worker-1"}, 100 * time.Millisecond, 4 * time.Second},
 		{2, faultKill, []string{"scheduler-0", "scheduler-1"}, 100 * time.Millisecond, 5 * time.Second},
@@ -58,26 +58,26 @@ func teeth() []tooth {
 const (
 	pauseMin = 300 * time.Millisecond
 	pauseMax = 3 * time.Second
-	// rest is the pause between two faults of one target.
+	// rest is the minimum pause between two faults of one target.
 	rest = time.Second
 )
 
-// schedule are the faults of a run.
+// schedule returns the faults of a run.
 func (s settings) schedule() []fault {
 	if s.outage > 0 {
-		return newOutageSchedule(s.outage)
+		return []fault{{at: outageWarmup, kind: faultKill, target: targetPostgres, lasts: s.outage}}
 	}
 	return newSchedule(s.seed, s.duration)
 }
 
-// newSchedule draws the faults of a run. The same seed gives the same ones.
+// newSchedule draws random faults. The same seed gives the same faults.
 func newSchedule(seed uint64, duration time.Duration) []fault {
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // the same seed is to give the same schedule
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a schedule must be repeatable
 	between := func(low, high time.Duration) time.Duration {
 		return low + time.Duration(random.Int64N(int64(high-low)+1))
 	}
 	var faults []fault
-	free := make(map[string]time.Duration) // when each target may be hit again
+	free := make(map[string]time.Duration) // the earliest time of each target's next fault
 	for at := between(pauseMin, pauseMax); at < duration; at += between(pauseMin, pauseMax) {
 		t := draw(random)
 		f := fault{at: at, kind: t.kind, target: t.targets[random.IntN(len(t.targets))], lasts: between(t.from, t.to)}
@@ -90,8 +90,8 @@ func newSchedule(seed uint64, duration time.Duration) []fault {
 	return faults
 }
 
-func draw(random *rand.Rand) tooth {
-	all := teeth()
+func draw(random *rand.Rand) faultType {
+	all := faultTypes()
 	sum := 0
 	for _, t := range all {
 		sum += t.weight
@@ -103,7 +103,7 @@ func draw(random *rand.Rand) tooth {
 		}
 		n -= t.weight
 	}
-	panic("the weights do not add up")
+	panic("unreachable: n is less than the sum of the weights")
 }
 
 func (f fault) String() string {

@@ -14,7 +14,7 @@ func TestSameSeedGivesTheSameSchedule(t *testing.T) {
 	require.NotEqual(t, newSchedule(7, time.Minute), newSchedule(8, time.Minute))
 }
 
-func TestScheduleKillsOftenAndNothingThatIsDown(t *testing.T) {
+func TestScheduleKillsOftenButNeverATargetThatIsDown(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		kills := 0
@@ -30,7 +30,7 @@ func TestScheduleKillsOftenAndNothingThatIsDown(t *testing.T) {
 	}
 }
 
-func TestOutageIsOneFaultAndLeavesTimeForTheBacklog(t *testing.T) {
+func TestOutageScheduleHasOneFaultAndTimeToDrain(t *testing.T) {
 	t.Parallel()
 	s, err := parse([]string{"-outage", "60s"})
 	require.NoError(t, err)

@@ -1,10 +1,8 @@
 package main
 
-import (
-	"fmt"
-)
+import "fmt"
 
-// step is an operation on a key that only one client writes.
+// step is an operation on a key with a single client.
 type step struct {
 	kind   stepKind
 	amount int64
@@ -19,7 +17,7 @@ const (
 	stepGet
 )
 
-// name is its name in the report.
+// name returns the kind's name in the report.
 func (k stepKind) name() string {
 	switch k {
 	case stepSet:
@@ -46,24 +44,23 @@ func (s step) String() string {
 	}
 }
 
-// sequence is what a client knows about its key after a series of operations, each sent after the answer to the previous one. As long
-// as every answer is clear, it knows the state exactly. An operation with an indeterminate outcome is loose: it may have been
-// applied, or may still be, because the last call of a killed api may wait in the socket of a busy Redis. The version tells how
-// many loose operations were applied.
+// sequence is a client's knowledge of its key after sequential operations. Without indeterminate outcomes the state is known exactly.
+// An operation with an indeterminate outcome is loose: it may be applied, now or later, because the last call of a killed api may
+// still wait in the socket of a busy Redis. The version reveals how many loose operations were applied.
 type sequence struct {
 	value  int64
 	exists bool
-	sure   bool  // value and exists are known, unless a loose operation was applied since
-	least  int64 // the version, if no loose operation was applied since
-	loose  int64 // operations that may still be applied
+	sure   bool  // value and exists are known, unless a loose operation has been applied since
+	least  int64 // the version, unless a loose operation has been applied since
+	loose  int64 // number of operations that may still be applied
 }
 
 func newSequence() *sequence { return &sequence{sure: true} }
 
-// certain reports that the state is known and nothing is loose.
+// certain reports whether the state is known and no operation is loose.
 func (s *sequence) certain() bool { return s.sure && s.loose == 0 }
 
-// apply records an answer, and returns what is wrong with it, or "".
+// apply records an answer. It returns a problem of the answer, or "".
 func (s *sequence) apply(st step, a answer) string {
 	switch {
 	case st.kind == stepGet:
@@ -82,14 +79,14 @@ func (s *sequence) apply(st step, a answer) string {
 	return s.compare(*a.reading)
 }
 
-// change carries out an acknowledged operation.
+// change applies an acknowledged operation to the known state.
 func (s *sequence) change(st step) {
 	s.least++
 	switch st.kind {
 	case stepSet:
 		s.value, s.exists, s.sure = st.amount, true, true
 	case stepDelete:
-		if s.loose > 0 || !s.exists { // a second delete may or may not count in the version
+		if s.loose > 0 || !s.exists { // a delete of a deleted counter may not increase the version
 			s.least--
 			s.loose++
 		}
@@ -100,20 +97,20 @@ func (s *sequence) change(st step) {
 	}
 }
 
-// read records the answer of a read.
+// read checks the answer to a read.
 func (s *sequence) read(a answer) string {
 	switch {
 	case a.reading != nil && s.sure && !s.exists && s.loose == 0:
-		return fmt.Sprintf("value %d, but it is deleted", a.reading.value)
+		return fmt.Sprintf("value %d, but the counter is deleted", a.reading.value)
 	case a.reading != nil:
 		return s.compare(*a.reading)
 	case a.missing && s.sure && s.exists && s.loose == 0:
-		return fmt.Sprintf("no counter, but its value is %d", s.value)
+		return fmt.Sprintf("no counter, but the value is %d", s.value)
 	}
 	return ""
 }
 
-// compare checks an answer, and learns from its version how many loose operations were applied.
+// compare checks a reading, and derives the number of applied loose operations from its version.
 func (s *sequence) compare(r reading) string {
 	landed := r.version - s.least
 	switch {
@@ -123,7 +120,7 @@ func (s *sequence) compare(r reading) string {
 		return fmt.Sprintf("version %d, but at most %d operations can be applied: some are counted twice",
 			r.version, s.least+s.loose)
 	case landed == 0 && s.sure && s.exists && r.value != s.value:
-		return fmt.Sprintf("value %d, but it is %d", r.value, s.value)
+		return fmt.Sprintf("value %d, but it must be %d", r.value, s.value)
 	}
 	s.least, s.loose = r.version, s.loose-landed
 	if landed > 0 && r.value != s.value {

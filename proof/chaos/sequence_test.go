@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answers to a step of a sequence.
+// Answers without a reading.
 var (
 	silent = answer{outcome: acknowledged}
 	unsure = answer{outcome: indeterminate}
@@ -17,7 +17,7 @@ func with(value, version int64) answer {
 	return answer{outcome: acknowledged, reading: &reading{value: value, version: version}}
 }
 
-func TestSequenceIsExactWhileEveryAnswerIsClear(t *testing.T) {
+func TestSequenceIsExactWithoutIndeterminateOutcomes(t *testing.T) {
 	t.Parallel()
 	s := newSequence()
 	require.Empty(t, s.apply(step{stepIncrement, 3}, with(3, 1)))
@@ -29,13 +29,13 @@ func TestSequenceIsExactWhileEveryAnswerIsClear(t *testing.T) {
 	require.Empty(t, s.apply(step{stepIncrement, 1}, with(1, 5)))
 	require.True(t, s.certain())
 
-	require.Contains(t, s.apply(step{kind: stepGet}, with(2, 5)), "value 2, but it is 1")
+	require.Contains(t, s.apply(step{kind: stepGet}, with(2, 5)), "value 2, but it must be 1")
 	require.Contains(t, s.apply(step{kind: stepGet}, with(1, 4)), "lost")
 	require.Contains(t, s.apply(step{kind: stepGet}, with(1, 6)), "counted twice")
 	require.Contains(t, s.apply(step{kind: stepGet}, absent), "no counter")
 }
 
-func TestSequenceSaysThatADeletedCounterIsBack(t *testing.T) {
+func TestReadOfADeletedCounterIsAViolation(t *testing.T) {
 	t.Parallel()
 	s := newSequence()
 	require.Empty(t, s.apply(step{stepSet, 1}, with(1, 1)))
@@ -43,9 +43,9 @@ func TestSequenceSaysThatADeletedCounterIsBack(t *testing.T) {
 	require.Contains(t, s.apply(step{kind: stepGet}, with(1, 1)), "deleted")
 }
 
-func TestSetAfterAnIndeterminateOutcomeMakesSure(t *testing.T) {
+func TestSetAfterAnIndeterminateOutcomeMakesTheStateKnown(t *testing.T) {
 	t.Parallel()
-	for name, version := range map[string]int64{"landed": 3, "has not": 2} {
+	for name, version := range map[string]int64{"applied before": 3, "not yet applied": 2} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSequence()
@@ -54,13 +54,13 @@ func TestSetAfterAnIndeterminateOutcomeMakesSure(t *testing.T) {
 			require.False(t, s.sure)
 			require.Empty(t, s.apply(step{stepSet, 7}, with(7, version)))
 			require.True(t, s.sure)
-			require.Equal(t, version == 3, s.certain(), "what has not landed may do so later")
+			require.Equal(t, version == 3, s.certain(), "a loose operation may be applied later")
 			require.NotEmpty(t, s.apply(step{kind: stepGet}, with(8, version)))
 		})
 	}
 }
 
-func TestLateLandingIsNoViolationButMustBeMadeSureOf(t *testing.T) {
+func TestLateApplicationIsNoViolationButMakesTheStateUnknown(t *testing.T) {
 	t.Parallel()
 	s := newSequence()
 	require.Empty(t, s.apply(step{stepIncrement, 1}, unsure))
@@ -68,5 +68,5 @@ func TestLateLandingIsNoViolationButMustBeMadeSureOf(t *testing.T) {
 	require.Empty(t, s.apply(step{kind: stepGet}, with(8, 2)))
 	require.False(t, s.sure)
 	require.Zero(t, s.loose)
-	require.NotEmpty(t, s.apply(step{stepSet, 7}, with(7, 4)), "it cannot land twice")
+	require.NotEmpty(t, s.apply(step{stepSet, 7}, with(7, 4)), "it cannot be applied twice")
 }

@@ -13,13 +13,13 @@ import (
 
 const (
 	batchMax = 20
-	// refusedPause is the wait after a refusal, so that a dead api is not asked 2,000 times a second.
+	// refusedPause is the wait after a refusal. It limits the requests to an api that is down.
 	refusedPause = 20 * time.Millisecond
-	// zipfExponent gives the first of 500 keys about a fifth of all increments, and the last less than one a second.
+	// zipfExponent gives the first of 500 keys about a fifth of all increments, and the last less than one per second.
 	zipfExponent = 1.1
 )
 
-// traffic is what all clients share.
+// traffic is the state that all clients share.
 type traffic struct {
 	*ledger
 
@@ -28,22 +28,22 @@ type traffic struct {
 	seed   uint64
 }
 
-// user is one client of the load: it sends one request after another.
+// user is one client of the load. It sends its requests one after the other.
 type user struct {
 	*traffic
 
 	random *rand.Rand
 	zipf   *rand.Zipf
-	api    int // that it asks next
+	api    int // the api of the next request
 }
 
 func (t *traffic) newUser(number uint64) *user {
-	random := rand.New(rand.NewPCG(t.seed, number)) //nolint:gosec // the same seed is to give the same numbers
-	most := uint64(len(t.accounts) - 1)             //nolint:gosec // there are 2 or more
+	random := rand.New(rand.NewPCG(t.seed, number)) //nolint:gosec // the load must be repeatable
+	most := uint64(len(t.accounts) - 1)             //nolint:gosec // at least 1
 	return &user{traffic: t, random: random, zipf: rand.NewZipf(random, zipfExponent, 1, most)}
 }
 
-// incrementing sends requests until ctx is done. Only hard interrupts a request.
+// incrementing sends requests until ctx is done. Only hard cancels a request in flight.
 func (u *user) incrementing(ctx, hard context.Context) {
 	for {
 		writes := u.writes()
@@ -63,7 +63,7 @@ func (u *user) incrementing(ctx, hard context.Context) {
 	}
 }
 
-// writes is the number of writes in the next request: a fifth are reads, and one in seven is a batch.
+// writes draws the number of writes in the next request: 0 (a read) for 20 %, 1 for 65 %, and a batch for 15 %.
 func (u *user) writes() int {
 	switch n := u.random.IntN(100); {
 	case n < 65:
@@ -75,7 +75,7 @@ func (u *user) writes() int {
 	}
 }
 
-// turn waits until this client may send a request of so many writes, and picks an api. It reports false when the load is over.
+// turn draws an api, and waits until the rate limit admits that many writes. It returns false at the end of the load.
 func (u *user) turn(ctx context.Context, writes int) bool {
 	u.api = u.random.IntN(len(u.client.bases))
 	return u.limit.WaitN(ctx, writes) == nil && ctx.Err() == nil
@@ -87,7 +87,7 @@ func (u *user) after(ctx context.Context, a answer) {
 	}
 }
 
-// amount is 1 to 5, or, for a quarter, -5 to -1.
+// amount draws 1 to 5, or -5 to -1 in a quarter of the cases.
 func (u *user) amount() int64 {
 	n := 1 + u.random.Int64N(5)
 	if u.random.IntN(4) == 0 {
@@ -153,7 +153,7 @@ func (u *user) get(ctx context.Context) answer {
 	u.enter(kindRead, a)
 	account.note(event{sent: sent, answered: u.since(), what: "get", server: u.server(), answer: a})
 	var problem string
-	if u.away(w) {
+	if u.warm(w) {
 		u.outcomes.add(outcomeKey(kindWarmRead, a.outcome))
 	}
 	switch {
@@ -170,24 +170,24 @@ func (u *user) get(ctx context.Context) answer {
 	return a
 }
 
-// away reports that Postgres is away and the counter is warm: it was written and answered with a value during the outage, so it stays
-// in Redis until Postgres is back.
-func (u *user) away(w window) bool {
+// warm reports whether Postgres is down and Redis must have the counter. A counter that was written in the outage and answered with a
+// value stays in Redis until Postgres is back.
+func (u *user) warm(w window) bool {
 	down := time.Duration(u.down.Load())
 	return down > 0 && w.valued > down
 }
 
-// unread returns what is wrong with a read without a result, or "".
+// unread returns the problem of a read without a result, or "".
 func (u *user) unread(w window, a answer) string {
-	if u.away(w) {
-		return a.reason + ", although only postgres is away and redis has it"
+	if u.warm(w) {
+		return a.reason + ", although only postgres is down and redis has the counter"
 	}
 	return unexpected(a)
 }
 
 func (u *user) server() string { return fmt.Sprintf("api-%d", u.api) }
 
-// unexpected returns what is wrong with any answer, or "".
+// unexpected returns the reason of an answer that must not occur, or "".
 func unexpected(a answer) string {
 	if strings.HasPrefix(a.reason, "unexpected") || a.reason == "unreadable answer" {
 		return a.reason
@@ -195,7 +195,7 @@ func unexpected(a answer) string {
 	return ""
 }
 
-// pause reports whether d has passed; false means that ctx was done first.
+// pause waits for d. It returns false if ctx is done first.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -22,7 +22,7 @@ const (
 	readBatch = 1000
 )
 
-// row is a row of counters.
+// row is a row of the table counters.
 type row struct {
 	reading
 
@@ -31,33 +31,34 @@ type row struct {
 
 // verdict is the result of the checks at the end of a run.
 type verdict struct {
-	checked  bool          // to the end
-	drain    time.Duration // from everything started again to nothing dirty
-	backlog  cache.Backlog // after that
-	archived int64         // tasks
+	checked  bool          // the checks ran to the end
+	drain    time.Duration // time until no key was dirty, after all processes were ready
+	backlog  cache.Backlog // the backlog after that time
+	archived int64         // archived tasks
 	keys     int
-	warm     int   // keys that Redis had, too
-	lost     int64 // acknowledged operations that are not in a key's version
-	doubled  int64 // operations in versions beyond all that can have been applied
-	wrong    int64 // keys whose value is out of bounds although the version is not
-	unequal  int64 // keys on which Redis or an api differs from Postgres
+	warm     int   // keys that are also in Redis
+	lost     int64 // acknowledged operations missing from the versions
+	doubled  int64 // operations in the versions beyond the possible ones
+	wrong    int64 // keys with a possible version but an impossible value
+	unequal  int64 // keys with different states in Redis or an api and in Postgres
 
-	acked    sums   // of the increments, all keys together
-	possible bounds // the same with what is indeterminate
-	value    int64  // what Postgres has of these keys, all together
+	acked    sums   // acknowledged increments of all keys
+	possible bounds // the sum of the bounds of all keys
+	value    int64  // the sum of the values in Postgres
 }
 
-// verifier compares the ledger, Redis and Postgres when nothing is written any more.
+// verifier compares the ledger, Redis and Postgres. verify runs after the load, watch during it.
 type verifier struct {
 	*rig
 
 	ledger *ledger
 	client *client
 	owners []*owner
-	looks  int // reads of all rows under load
+
+	rowReads int // number of reads of all rows under load
 }
 
-// verify waits until nothing is dirty, and then checks every key. Violations go to the findings.
+// verify waits until no key is dirty, and then checks every key. It adds violations to the findings.
 func (v *verifier) verify(ctx context.Context) (verdict, error) {
 	var result verdict
 	var err error
@@ -102,12 +103,12 @@ func (v *verifier) checkRows(rows map[string]row, result *verdict) {
 	}
 	for key := range rows {
 		if !known[key] {
-			v.ledger.findings.add(key, "postgres has a row of a key that nobody wrote", nil)
+			v.ledger.findings.add(key, "postgres has a row, but no client wrote this key", nil)
 		}
 	}
 }
 
-// events iterates over all keys, each with a function that returns its last events.
+// events iterates over all keys. It yields a function that returns the key's last events.
 func (v *verifier) events() iter.Seq2[string, func() []string] {
 	return func(yield func(string, func() []string) bool) {
 		for _, a := range v.ledger.accounts {
@@ -123,7 +124,7 @@ func (v *verifier) events() iter.Seq2[string, func() []string] {
 	}
 }
 
-// awaitClean returns how long it took. Taking too long is a violation, and the checks go on.
+// awaitClean waits until no key is dirty, and returns the waiting time. A timeout is a violation; the checks continue.
 func (v *verifier) awaitClean(ctx context.Context) (time.Duration, cache.Backlog, error) {
 	took, backlog, err := v.Clean(ctx, cleanPatience)
 	if ctx.Err() != nil {
@@ -138,7 +139,7 @@ func (v *verifier) awaitClean(ctx context.Context) (time.Duration, cache.Backlog
 	return took, backlog, nil
 }
 
-// burned counts the attempts that Asynq has counted as failed, of all tasks.
+// burned returns the number of failed attempts of all tasks, as counted by Asynq.
 func (r *rig) burned(ctx context.Context) (int64, error) {
 	var sum int64
 	for queue := range tasks.Queues("") {
@@ -170,11 +171,11 @@ func (r *rig) rows(ctx context.Context) (map[string]row, error) {
 }
 
 func (v *verifier) checkAccount(a *account, has row, result *verdict) {
-	b, acked := a.final() // no row: value 0, version 0
+	b, acked := a.final() // a missing row has value 0 and version 0
 	lost, doubled := max(0, b.low.version-has.version), max(0, has.version-b.high.version)
 	problem := b.check(has.reading)
 	if problem == "" {
-		problem = a.look(has.reading)
+		problem = a.checkRow(has.reading)
 	}
 	if problem != "" {
 		v.ledger.findings.add(a.key, "at the end, postgres has "+problem, a.events())
@@ -189,12 +190,12 @@ func (v *verifier) checkAccount(a *account, has row, result *verdict) {
 	result.value += has.value
 }
 
-// checkOwner checks a key with a client of its own. After a loose operation was applied, only versions can be compared.
+// checkOwner checks a key that has a client of its own. If a loose operation was applied, it compares only versions.
 func (v *verifier) checkOwner(o *owner, has row, result *verdict) {
 	lost, doubled := max(0, o.sequence.least-has.version), max(0, has.version-o.sequence.least-o.sequence.loose)
 	problem := o.sequence.compare(has.reading)
 	if problem == "" && o.sequence.certain() && has.version > 0 && has.deleted == o.sequence.exists {
-		problem = fmt.Sprintf("deleted %t, but it exists: %t", has.deleted, o.sequence.exists)
+		problem = fmt.Sprintf("deleted: %t, but deleted: %t is expected", has.deleted, !o.sequence.exists)
 	}
 	if problem != "" {
 		v.ledger.findings.add(o.key, "at the end, postgres has "+problem, o.history.lines())
@@ -206,14 +207,14 @@ func (v *verifier) checkOwner(o *owner, has row, result *verdict) {
 	result.doubled += doubled
 }
 
-// watchEvery is the pause between two reads of all rows: short enough to see most states of a busy row.
+// watchEvery is the pause between two reads of all rows, short enough to catch most states of a busy row.
 const watchEvery = 150 * time.Millisecond
 
-// watchKeys is the number of rows that can be read so often without adding much load.
+// watchKeys is the number of rows that watchEvery suits. More rows lengthen the pause, to limit the load.
 const watchKeys = 5000
 
-// watch reads the rows again and again under load, until ctx is done: a row that was wrong for a moment and then overwritten does not
-// show at the end. While Postgres is down it reads nothing.
+// watch reads all rows repeatedly under load until ctx is done, because a wrong row may be overwritten before the end. While Postgres
+// is down it reads nothing.
 func (v *verifier) watch(ctx context.Context) {
 	byKey := make(map[string]*account, len(v.ledger.accounts))
 	for _, a := range v.ledger.accounts {
@@ -225,13 +226,13 @@ func (v *verifier) watch(ctx context.Context) {
 		if err != nil {
 			continue
 		}
-		v.looks++
+		v.rowReads++
 		for key, has := range rows {
 			a := byKey[key]
 			if a == nil {
 				continue
 			}
-			if problem := a.look(has.reading); problem != "" {
+			if problem := a.checkRow(has.reading); problem != "" {
 				v.ledger.findings.add(key, "postgres has "+problem, a.events())
 			}
 		}

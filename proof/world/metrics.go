@@ -3,9 +3,12 @@ package world
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -18,19 +21,38 @@ var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // Get returns the body of a response. A status other than 200 is an error.
 func Get(ctx context.Context, url string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	status, body, err := Send(ctx, client, http.MethodGet, url, "", "")
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%s: status %d", url, status)
+	}
+	return body, err
+}
+
+// Send sends a request with an optional JSON body and an optional Prefer header. It returns the status and the whole response body.
+func Send(ctx context.Context, client *http.Client, method, url, body, prefer string) (status int, response []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	response, err := client.Do(request)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if prefer != "" {
+		request.Header.Set("Prefer", prefer)
+	}
+	r, err := client.Do(request)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", url, response.Status)
-	}
-	return io.ReadAll(response.Body)
+	defer r.Body.Close()
+	response, err = io.ReadAll(r.Body)
+	return r.StatusCode, response, err
+}
+
+// NotSent reports whether err means that no connection was made, so the server has not applied the request.
+func NotSent(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "dial"
 }
 
 // Metrics holds the metric families of a process by name.
