@@ -11,15 +11,15 @@ import (
 
 const (
 	batchSize = 1000
-	// batchConnections keep the api busy while it decodes one batch and Redis works on another; more would only wait.
+	// batchConnections are enough to keep both the api and Redis busy. Batches on more connections would only wait.
 	batchConnections = 8
-	// pipelined is how many commands each connection of redis-benchmark has under way.
+	// pipelined is the number of commands in flight on each connection of redis-benchmark.
 	pipelined = 16
-	// incrementsPerSecond is the approximate rate of redis-benchmark, so that its run takes as long as the others.
+	// incrementsPerSecond is the approximate rate of redis-benchmark. It sets the number of commands so that the run takes b.seconds.
 	incrementsPerSecond = 400_000
 )
 
-// batchAfterwrite measures operations in batches over HTTP, while one worker flushes.
+// batchAfterwrite measures increments in batches over HTTP, while one worker flushes.
 func batchAfterwrite(v world.Version) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) error {
 		sys, err := b.running(ctx, v)
@@ -27,7 +27,7 @@ func batchAfterwrite(v world.Version) func(context.Context, *bench) error {
 			return err
 		}
 		spec := load.HTTPSpec{URL: sys.api.URL, Keys: load.Uniform, Space: space, Connections: batchConnections, Batch: batchSize}
-		warm, result, err := b.both(ctx, spec, nothing)
+		warm, result, err := b.loadTwice(ctx, spec, nothing)
 		if err != nil {
 			return err
 		}
@@ -52,8 +52,8 @@ func batchAfterwrite(v world.Version) func(context.Context, *bench) error {
 	}
 }
 
-// batchIncrBy measures INCRBY on as many plain strings: no HTTP, no JSON, no version, no flush. Redis and its load have a core
-// each.
+// batchIncrBy measures INCRBY on the same number of plain strings, without HTTP, JSON, versions and flushes. Redis and its load use
+// one core each.
 func batchIncrBy(ctx context.Context, b *bench) error {
 	stage, err := b.peerStage(ctx, "")
 	if err != nil {
@@ -61,7 +61,7 @@ func batchIncrBy(ctx context.Context, b *bench) error {
 	}
 	rate := 0.0
 	sent := 0
-	for _, n := range []int{incrementsPerSecond, incrementsPerSecond * b.seconds} { // the first warms up
+	for _, n := range []int{incrementsPerSecond, incrementsPerSecond * b.seconds} { // the first run is the warm-up
 		if rate, err = load.RedisBenchmark(ctx, stage.RedisURL, pipelined, n, space); err != nil {
 			return err
 		}

@@ -34,25 +34,25 @@ func setup(t *testing.T) (*bench, *bytes.Buffer) {
 	}, &printed
 }
 
-func TestEveryComparisonHasARunThatMeasuresItsFigures(t *testing.T) {
+func TestEveryFigureOfAComparisonIsMeasuredByARun(t *testing.T) {
 	t.Parallel()
 	ids := make(map[string]bool)
 	for _, c := range comparisons(true) {
 		require.False(t, ids[c.id], c.id)
 		ids[c.id] = true
-		for _, figure := range []string{c.this, c.peer} {
+		for _, figure := range []string{c.subject, c.peer} {
 			found := figure == ""
 			for _, group := range groups() {
 				for _, r := range group {
 					found = found || strings.HasPrefix(figure, r.name+"/")
 				}
 			}
-			require.True(t, found, "nothing measures %s", figure)
+			require.True(t, found, "no run measures %s", figure)
 		}
 	}
 }
 
-func TestOnlyWhatIsComparedIsRun(t *testing.T) {
+func TestOnlyNeededRunsAreExecuted(t *testing.T) {
 	t.Parallel()
 	b, _ := setup(t)
 	var names []string
@@ -64,7 +64,7 @@ func TestOnlyWhatIsComparedIsRun(t *testing.T) {
 	require.ElementsMatch(t, []string{"uniform/afterwrite", "uniform/noop", "uniform/direct"}, names)
 }
 
-func TestThePreviousVersionIsBuiltOnlyWhereItIsCompared(t *testing.T) {
+func TestPreviousVersionIsBuiltOnlyIfItIsCompared(t *testing.T) {
 	t.Parallel()
 	b, _ := setup(t)
 	require.Empty(t, b.previousOf(b.chosen()))
@@ -74,7 +74,7 @@ func TestThePreviousVersionIsBuiltOnlyWhereItIsCompared(t *testing.T) {
 	require.Empty(t, b.previousOf(b.chosen()))
 }
 
-func TestFiguresThatNoComparisonShowsAreNotWanted(t *testing.T) {
+func TestOnlyFiguresOfChosenComparisonsAreWanted(t *testing.T) {
 	t.Parallel()
 	b, _ := setup(t)
 	require.True(t, b.wanted("uniform/noop/rate"))
@@ -82,12 +82,12 @@ func TestFiguresThatNoComparisonShowsAreNotWanted(t *testing.T) {
 	require.False(t, b.wanted("million/afterwrite/row"))
 }
 
-func TestARunHasNoMoreRoundsThanItSays(t *testing.T) {
+func TestRunIsExecutedInItsFirstRoundsOnly(t *testing.T) {
 	t.Parallel()
 	b, _ := setup(t)
 	done := 0
 	for b.round = range 5 {
-		require.NoError(t, b.carryOut(t.Context(), run{name: "x", rounds: some, do: func(context.Context, *bench) error {
+		require.NoError(t, b.execute(t.Context(), run{name: "x", rounds: some, do: func(context.Context, *bench) error {
 			done++
 			return nil
 		}}))
@@ -95,7 +95,7 @@ func TestARunHasNoMoreRoundsThanItSays(t *testing.T) {
 	require.Equal(t, some, done)
 }
 
-func TestTheSlowestWriteOfABystanderCounts(t *testing.T) {
+func TestBystanderReturnsItsSlowestWrite(t *testing.T) {
 	t.Parallel()
 	const stall = 100 * time.Millisecond
 	keys := make(chan string, 1000)
@@ -119,7 +119,7 @@ func TestTheSlowestWriteOfABystanderCounts(t *testing.T) {
 	require.Equal(t, "/v1/counters/bystander:0000000000/increment", <-keys)
 }
 
-func TestEachRoundBeginsWithAnotherRunAndTurnsAround(t *testing.T) {
+func TestRotatedChangesFirstRunAndDirection(t *testing.T) {
 	t.Parallel()
 	runs := []run{{name: "a"}, {name: "b"}, {name: "c"}}
 	order := func(round int) string {
@@ -132,19 +132,19 @@ func TestEachRoundBeginsWithAnotherRunAndTurnsAround(t *testing.T) {
 	require.Equal(t, []string{"abc", "bac", "cab", "acb"}, []string{order(0), order(1), order(2), order(3)})
 }
 
-func TestARunThatDoesNotAddUpHasNoFigureAnywhere(t *testing.T) {
+func TestFiguresOfABrokenRunAreNotPublished(t *testing.T) {
 	t.Parallel()
 	b, printed := setup(t)
 	off := run{name: "uniform/direct", do: func(_ context.Context, b *bench) error {
 		return b.check("uniform/direct", report.Count{Stored: 99, Acknowledged: -1, Load: 100, Cut: 10})
 	}}
-	require.NoError(t, b.carryOut(t.Context(), off), "the others go on")
+	require.NoError(t, b.execute(t.Context(), off), "other runs must go on")
 
 	err := b.publish(b.chosen(), machine{}, time.Minute)
 
 	require.ErrorIs(t, err, errProblems)
 	require.NotContains(t, printed.String(), "10,000/s")
-	require.Contains(t, printed.String(), "51,234/s | 60,000/s (no-op)", "what is right is shown")
+	require.Contains(t, printed.String(), "51,234/s | 60,000/s (no-op)", "other figures are shown")
 	text, err := os.ReadFile(filepath.Join(b.out, "results.json"))
 	require.NoError(t, err)
 	var written results
@@ -158,18 +158,18 @@ func TestARunThatDoesNotAddUpHasNoFigureAnywhere(t *testing.T) {
 	require.NotContains(t, string(plot), "direct")
 }
 
-func TestARunThatFailedOnceIsNotTriedAgain(t *testing.T) {
+func TestFailedRunIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	b, _ := setup(t)
-	b.notes.problems["x"] = "as it was"
-	require.NoError(t, b.carryOut(t.Context(), run{name: "x", do: func(context.Context, *bench) error {
-		t.Fatal("it ran")
+	b.notes.problems["x"] = "the first problem"
+	require.NoError(t, b.execute(t.Context(), run{name: "x", do: func(context.Context, *bench) error {
+		t.Fatal("the run was repeated")
 		return nil
 	}}))
-	require.Equal(t, "as it was", b.notes.problems["x"])
+	require.Equal(t, "the first problem", b.notes.problems["x"])
 }
 
-func TestPercentileIsOneOfTheValues(t *testing.T) {
+func TestPercentileReturnsOneOfTheValues(t *testing.T) {
 	t.Parallel()
 	values := make([]time.Duration, 0, 200)
 	for i := range 200 {
@@ -181,7 +181,7 @@ func TestPercentileIsOneOfTheValues(t *testing.T) {
 	require.Zero(t, percentile(nil, 0.99))
 }
 
-func TestAllocationsAreReadFromWhatGoTestPrints(t *testing.T) {
+func TestAllocationsOfParsesTheOutputOfGoTest(t *testing.T) {
 	t.Parallel()
 	const printed = "goos: linux\nBenchmarkIncrementAll-2 \t 10 \t 1 ns/op \t 0 B/op \t 99 allocs/op\n" +
 		"BenchmarkIncrement-2   \t   20000\t      3851 ns/op\t     272 B/op\t       9 allocs/op\nPASS\n"
@@ -192,28 +192,26 @@ func TestAllocationsAreReadFromWhatGoTestPrints(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestBatchesAreWhatTheAPITakes(t *testing.T) {
+func TestIncrementsIsAValidBatch(t *testing.T) {
 	t.Parallel()
 	var body struct {
 		Operations []struct {
 			Key string `json:"key"`
 		} `json:"operations"`
 	}
-	require.NoError(t, json.Unmarshal(increments(10, 5, 3), &body))
+	require.NoError(t, json.Unmarshal([]byte(increments(3, func(i int) int { return 10 + i*5 })), &body))
 	require.Len(t, body.Operations, 3)
 	require.Equal(t, "counter:000000000020", body.Operations[2].Key)
-	require.NoError(t, json.Unmarshal(incrementsOfFew(), &body))
-	require.Len(t, body.Operations, coalesceBatch)
 }
 
-func TestFlagsThatMakeNoSenseAreRefused(t *testing.T) {
+func TestInvalidFlagsAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"-rounds", "0"}, {"-seconds", "0"}, {"-only", "("}, {"extra"}, {"-bogus"}} {
 		require.Equal(t, exitUsage, command(args, io.Discard, io.Discard), args)
 	}
 }
 
-func TestCPUTablesShowWhatWasMeasured(t *testing.T) {
+func TestCPUTableHasEmptyCellsForMissingMeasurements(t *testing.T) {
 	t.Parallel()
 	b, _ := setup(t)
 	require.Empty(t, b.cpuTable())

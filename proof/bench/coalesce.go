@@ -15,11 +15,11 @@ import (
 const (
 	coalesceKeys  = 100
 	coalesceTime  = 10 * time.Second
-	coalesceBatch = 1000 // operations in each of a thousand batches, one every 10 ms
+	coalesceBatch = 1000 // increments in a batch; one of the thousand batches is due every 10 ms
 )
 
-// coalesce sends a million increments on 100 keys evenly over 10 s, and counts the rows that Postgres wrote for them, from
-// Postgres's statistics.
+// coalesce sends a million increments on 100 keys evenly over 10 s. It reads the number of rows written for them from Postgres's
+// statistics.
 func coalesce(ctx context.Context, b *bench) error {
 	stage, err := b.prepared(ctx, world.Present, "coalesce", coalesceKeys)
 	if err != nil {
@@ -38,7 +38,7 @@ func coalesce(ctx context.Context, b *bench) error {
 		return err
 	}
 	if took > coalesceTime+time.Second {
-		return fmt.Errorf("a million increments took %v: this machine is too slow to send them in %v", took, coalesceTime)
+		return fmt.Errorf("a million increments took %v, but must take %v: this machine is too slow", took, coalesceTime)
 	}
 	if err := stage.Drained(ctx, drainPatience); err != nil {
 		return err
@@ -57,10 +57,10 @@ func coalesce(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// rowsWritten is the number of rows inserted or updated since the statistics began. A Postgres backend may report its work only
-// when it ends, so this waits until nothing else is connected to the stage's database.
+// rowsWritten returns the number of rows inserted or updated, from Postgres's statistics. A backend may report its work only when it
+// ends, so rowsWritten first waits until no other client is connected to the stage's database.
 func rowsWritten(ctx context.Context, stage *world.Stage) (rows int64, err error) {
-	err = world.Await(ctx, time.Minute, "postgres's processes to end", func(ctx context.Context) (bool, error) {
+	err = world.Await(ctx, time.Minute, "the other connections to postgres to close", func(ctx context.Context) (bool, error) {
 		const query = `
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`
 		var connected int
@@ -72,15 +72,15 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND bac
 	}
 	const query = `SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relname = 'counters'`
 	if err := stage.DB.QueryRowContext(ctx, query).Scan(&rows); err != nil {
-		return 0, fmt.Errorf("count rows written: %w", err)
+		return 0, fmt.Errorf("read the number of rows written: %w", err)
 	}
 	return rows, nil
 }
 
-// sendEvenly sends the batches when they are due, and returns how long that took.
+// sendEvenly sends the batches when they are due, and returns the total time.
 func sendEvenly(ctx context.Context, api string) (time.Duration, error) {
 	const batches = million / coalesceBatch
-	body := incrementsOfFew()
+	body := increments(coalesceBatch, func(i int) int { return i % coalesceKeys })
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
 	began := time.Now()
@@ -92,21 +92,8 @@ func sendEvenly(ctx context.Context, api string) (time.Duration, error) {
 			return 0, errors.Join(ctx.Err(), group.Wait())
 		case <-due.C:
 		}
-		group.Go(func() error { return postBatch(ctx, api, body, "") })
+		group.Go(func() error { return post(ctx, api+"/v1/batch", body, "") })
 	}
 	err := group.Wait()
 	return time.Since(began), err
-}
-
-// incrementsOfFew is a batch in which each of the keys is incremented ten times.
-func incrementsOfFew() []byte {
-	var operations []byte
-	for i := range coalesceBatch / coalesceKeys {
-		if i > 0 {
-			operations = append(operations, ',')
-		}
-		one := increments(0, 1, coalesceKeys)
-		operations = append(operations, one[len(`{"operations":[`):len(one)-len(`]}`)]...)
-	}
-	return append(append([]byte(`{"operations":[`), operations...), `]}`...)
 }

@@ -8,18 +8,18 @@ import (
 )
 
 const (
-	// One flush of few rows is too short to measure, so there are several. Their size does not depend on the number of keys: what
-	// is compared is the size of the table and of Redis, not the size of the flush.
+	// One flush of 10,000 rows is too short to measure, so there are several. The number of rows does not depend on the number of
+	// keys, since the comparison is about the sizes of the table and of Redis.
 	costRows   = 10_000
 	costCycles = 3
 )
 
-// costOfWrite measures the CPU time of a write to a key that is already dirty, in all processes but the load generator.
+// costOfWrite measures the CPU time of a write to a dirty key, in all processes except the load generator.
 func (b *bench) costOfWrite(ctx context.Context, name string, sys *system, keys int) (warm, result load.HTTPResult, err error) {
 	var before cpuTimes
 	spec := singles(sys.api.URL, load.Uniform, load.FormIncrement)
-	spec.Space = min(keys, drawn)
-	warm, result, err = b.both(ctx, spec, func() (err error) {
+	spec.Space = min(keys, drawnMax)
+	warm, result, err = b.loadTwice(ctx, spec, func() (err error) {
 		before, err = b.readCPU(sys)
 		return err
 	})
@@ -34,11 +34,10 @@ func (b *bench) costOfWrite(ctx context.Context, name string, sys *system, keys 
 	return warm, result, nil
 }
 
-// costOfRow measures the CPU time of a flushed row: of a worker that only drains and of the two servers, minus the cost of a drain
-// with nothing dirty. It returns the number of rows flushed.
+// costOfRow measures the CPU time of a flushed row: the time of a worker that only drains and of the two servers, minus the time of a
+// drain without dirty keys. It returns the number of flushed rows.
 //
-// It waits for the servers to settle first. Otherwise autovacuum would still work on the drained large table, and its CPU time
-// would count for these rows.
+// It settles the servers first. Otherwise autovacuum might still work on the table, and its CPU time would count for these rows.
 func (b *bench) costOfRow(ctx context.Context, name string, sys *system, keys int) (int, error) {
 	if err := sys.stage.Settle(ctx); err != nil {
 		return 0, err
@@ -49,7 +48,7 @@ func (b *bench) costOfRow(ctx context.Context, name string, sys *system, keys in
 	}
 	var used time.Duration
 	for range costCycles {
-		if err := fill(ctx, sys.api.URL, keys/costRows, costRows); err != nil {
+		if err := fill(ctx, sys.api.URL, keys/costRows, costRows, ""); err != nil {
 			return 0, err
 		}
 		cycle, err := b.oneDrain(ctx, sys)
@@ -63,7 +62,7 @@ func (b *bench) costOfRow(ctx context.Context, name string, sys *system, keys in
 	return rows, nil
 }
 
-// oneDrain drains everything and returns the CPU time that took.
+// oneDrain drains all dirty keys, and returns the CPU time of the worker and the servers.
 func (b *bench) oneDrain(ctx context.Context, sys *system) (time.Duration, error) {
 	servers := &system{stage: sys.stage}
 	before, err := b.readCPU(servers)

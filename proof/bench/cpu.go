@@ -10,10 +10,10 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// cpuTimes are the CPU times of processes so far.
+// cpuTimes holds the CPU time that each part of a system has used since its start.
 type cpuTimes map[string]time.Duration
 
-// cpuOrder is their order in tables.
+// cpuOrder is the order of the parts in tables.
 var cpuOrder = []string{"api", "worker", "scheduler", "redis", "postgres"}
 
 // readCPU reads the CPU times of the two servers and of the system's running processes.
@@ -37,7 +37,7 @@ func (b *bench) readCPU(sys *system) (cpuTimes, error) {
 	return times, nil
 }
 
-// everyProcess reads what /proc says of all processes. Those that end meanwhile are left out.
+// everyProcess reads /proc/<pid>/stat of all processes. It leaves out processes that end meanwhile.
 func everyProcess() (map[int]procfs.ProcStat, error) {
 	processes, err := procfs.AllProcs()
 	if err != nil {
@@ -52,11 +52,11 @@ func everyProcess() (map[int]procfs.ProcStat, error) {
 	return all, nil
 }
 
-// tick is the unit of the times in /proc/<pid>/stat: sysconf(_SC_CLK_TCK) is 100 on every Linux that Go runs on.
+// tick is the unit of times in /proc/<pid>/stat. sysconf(_SC_CLK_TCK) is 100 on every Linux that Go supports.
 const tick = 10 * time.Millisecond
 
-// cpuTime is the CPU time of these processes and all their descendants, running or reaped. So the postmaster's ID stands for all of
-// Postgres, which has a process for each connection. A process that has ended counts as 0: read it before it ends.
+// cpuTime returns the CPU time of processes and all their descendants, running or reaped. So the postmaster's ID covers all backends.
+// A process in pids that has ended counts as 0, so read its time before its end.
 func cpuTime(all map[int]procfs.ProcStat, pids []int) time.Duration {
 	var sum time.Duration
 	for _, s := range all {
@@ -67,9 +67,9 @@ func cpuTime(all map[int]procfs.ProcStat, pids []int) time.Duration {
 	return sum
 }
 
-// descends reports whether a process is one of pids, or a descendant of one.
+// descends reports whether a process is in pids, or a descendant of a process in pids.
 func descends(all map[int]procfs.ProcStat, s procfs.ProcStat, pids []int) bool {
-	for range all { // a chain of parents is no longer than that
+	for range all { // bounds the number of parents
 		if slices.Contains(pids, s.PID) {
 			return true
 		}
@@ -98,12 +98,12 @@ func (t cpuTimes) sum() time.Duration {
 	return sum
 }
 
-// perMillion scales the CPU time used for that many increments to seconds per 1,000,000.
+// perMillion converts the CPU time of so many increments to seconds per 1,000,000 increments.
 func perMillion(used time.Duration, increments int64) float64 {
 	return used.Seconds() * million / float64(increments)
 }
 
-// noteCPU records the CPU time of each process for that many increments, scaled to 1,000,000.
+// noteCPU records the CPU time of each part per 1,000,000 increments.
 func (b *bench) noteCPU(keys string, used cpuTimes, increments int64) {
 	if b.cpu[keys] == nil {
 		b.cpu[keys] = make(map[string][]float64)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDescendantsCountOnceEach(t *testing.T) {
+func TestCPUTimeCountsEachDescendantOnce(t *testing.T) {
 	t.Parallel()
 	all := make(map[int]procfs.ProcStat)
 	for _, s := range []procfs.ProcStat{
@@ -24,12 +24,12 @@ func TestDescendantsCountOnceEach(t *testing.T) {
 	}
 
 	require.Equal(t, 15*time.Second, cpuTime(all, []int{10}))
-	require.Equal(t, 15*time.Second, cpuTime(all, []int{10, 12}), "a child that is asked for as well")
+	require.Equal(t, 15*time.Second, cpuTime(all, []int{10, 12}), "a descendant that is in pids too")
 	require.Equal(t, 75*time.Second, cpuTime(all, []int{10, 20}))
 	require.Zero(t, cpuTime(all, []int{99}))
 }
 
-func TestCPUTimeSeesTheWorkOfAChildThatHasEnded(t *testing.T) {
+func TestCPUTimeIncludesReapedChildren(t *testing.T) {
 	t.Parallel()
 	used := func() time.Duration {
 		all, err := everyProcess()

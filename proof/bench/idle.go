@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// idleSettle is time for what processes do once after their start; idleTime is how long commands are counted.
+	// idleSettle is the time for work after the start of the processes. idleTime is the time in which commands are counted.
 	idleSettle = 5 * time.Second
 	idleTime   = 20 * time.Second
 )
 
-// idle counts the commands that Redis executes while nobody writes, with one process of each kind and warm counters. Commands
-// inside scripts count too: Redis counts them, and so do services that bill by the request.
+// idle measures the rate of Redis commands without requests, with one process of each kind and warm counters. It includes commands in
+// scripts, which Redis counts too, as do services that bill by the command.
 func idle(ctx context.Context, b *bench) error {
 	sys, err := b.running(ctx, world.Present)
 	if err != nil {
@@ -47,13 +47,13 @@ func idle(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// commands is the number of commands that Redis has executed since its start.
+// commands returns the number of commands that Redis has executed since its start.
 func commands(ctx context.Context, stage *world.Stage) (int64, error) {
 	info, err := cache.ReadInfo(ctx, stage.Redis, "stats")
 	return info.Commands, err
 }
 
-// sleep blocks for d, or until ctx is done.
+// sleep blocks for d or until ctx is done.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -65,7 +65,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// allocations runs the api's benchmarks: the allocations of an increment, and those of a request that Echo only routes.
+// allocations runs the api's Go benchmarks. It records the allocations of an increment, and how many more these are than the
+// allocations of a request that Echo only routes.
 func allocations(ctx context.Context, b *bench) error {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^Benchmark(Increment|Echo)$", "-benchmem",
 		"-benchtime", "20000x", "./api")
@@ -86,11 +87,11 @@ func allocations(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// allocationsOf finds the allocations per operation of a benchmark in what `go test -bench` prints.
+// allocationsOf finds the allocations per operation of a benchmark in the output of `go test -bench`.
 func allocationsOf(output, name string) (float64, error) {
 	line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + `(?:-\d+)?\s.*\s(\d+) allocs/op`).FindStringSubmatch(output)
 	if line == nil {
-		return 0, fmt.Errorf("%s has printed no allocs/op", name)
+		return 0, fmt.Errorf("no allocs/op of %s in the output", name)
 	}
 	return strconv.ParseFloat(line[1], 64)
 }

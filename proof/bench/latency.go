@@ -14,14 +14,13 @@ import (
 )
 
 const (
-	// halfPercent is the rate with a goal, in percent of the maximum.
+	// halfPercent is the rate that has goals, in percent of the maximum rate.
 	halfPercent = 50
-	// lateMax bounds the delay of the load generator itself. Beyond it, the latencies are the generator's more than the server's.
+	// lateMax is the maximum delay that the load generator itself may cause. With more, the run would measure the generator.
 	lateMax = 50 * time.Millisecond
 )
 
-// latency measures at a fixed rate, a percentage of the maximum: how long a write takes from when it was due, and how long until
-// Postgres has it.
+// latency measures the latency and the sync lag of writes at a fixed rate, a percentage of the maximum rate.
 func latency(percent int) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) error {
 		most, err := b.maximum(ctx)
@@ -32,19 +31,20 @@ func latency(percent int) func(context.Context, *bench) error {
 		if err != nil {
 			return err
 		}
-		spec := load.OpenSpec{Rate: most * float64(percent) / 100}
-		spec.URL, spec.Keys, spec.Space, spec.Connections = sys.api.URL, load.Uniform, space, connections
-		spec.Duration, spec.Seed = warmUp, b.seed()
+		spec := load.OpenSpec{
+			URL: sys.api.URL, Space: space, Connections: connections,
+			Rate: most * float64(percent) / 100, Duration: warmUp, Seed: b.seed(),
+		}
 		warm, err := load.Open(ctx, spec)
 		if err != nil {
 			return err
 		}
 		spec.Duration, spec.Seed = b.duration(), spec.Seed+1
-		lags := &probes{api: sys.api.URL, stage: sys.stage}
+		prober := &probes{api: sys.api.URL, stage: sys.stage}
 		var result load.OpenResult
 		group, groupCtx := errgroup.WithContext(ctx)
 		group.Go(func() (err error) { result, err = load.Open(groupCtx, spec); return err })
-		group.Go(func() error { return lags.run(groupCtx, spec.Duration) })
+		group.Go(func() error { return prober.run(groupCtx, spec.Duration) })
 		if err := group.Wait(); err != nil {
 			return err
 		}
@@ -55,14 +55,14 @@ func latency(percent int) func(context.Context, *bench) error {
 			return fmt.Errorf("%d requests failed", failed)
 		}
 		if result.LateP99 > lateMax {
-			return fmt.Errorf("the load came %v late: what was measured is the load", result.LateP99)
+			return fmt.Errorf("the load generator was %v late, more than %v", result.LateP99, lateMax)
 		}
-		probed := int64(len(lags.seen))
+		probed := int64(len(prober.lags))
 		name := latencyName(percent)
 		if err := b.settle(ctx, name, sys, report.Count{Load: warm.Sent + result.Sent + probed}, probed); err != nil {
 			return err
 		}
-		b.noteLatency(name, spec.Rate, result, lags.seen)
+		b.noteLatency(name, spec.Rate, result, prober.lags)
 		return nil
 	}
 }
@@ -78,11 +78,11 @@ func (b *bench) noteLatency(name string, rate float64, result load.OpenResult, l
 	b.note(name+"/lag-p50", percentile(lags, 0.5).Seconds())
 }
 
-// maximum is the median rate of uniform increments so far. If there is none yet, maximum measures it.
+// maximum returns the median rate of uniform increments. If there is no such run yet, maximum executes one.
 func (b *bench) maximum(ctx context.Context) (float64, error) {
 	if len(b.notes.figures[uniformRate]) == 0 {
 		if err := singleAfterwrite(world.Present, load.Uniform)(ctx, b); err != nil {
-			return 0, fmt.Errorf("find the maximum rate: %w", err)
+			return 0, fmt.Errorf("measure the maximum rate: %w", err)
 		}
 		if err := b.stopAll(); err != nil {
 			return 0, err
@@ -91,7 +91,7 @@ func (b *bench) maximum(ctx context.Context) (float64, error) {
 	return report.Median(b.notes.figures[uniformRate]), nil
 }
 
-// percentile is the smallest value that is at least as large as that part of the values; 0 if there are none.
+// percentile returns the smallest value that is at least as large as the given part of the values, and 0 without values.
 func percentile(values []time.Duration, part float64) time.Duration {
 	if len(values) == 0 {
 		return 0

@@ -1,14 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
-	"strconv"
 	"strings"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/afterwrite/afterwrite/internal/local"
 )
@@ -29,43 +29,37 @@ type machine struct {
 // versionPattern finds a version in the output of a program.
 var versionPattern = regexp.MustCompile(`\d+(\.\d+)+`)
 
-// describeMachine collects the description. What cannot be found out is empty.
+// describeMachine collects the description. A field that cannot be determined stays empty.
 func describeMachine(ctx context.Context) machine {
-	postgres, _ := local.PostgresProgram(ctx, "postgres") // where there is none, the run fails later
+	postgres, _ := local.PostgresProgram(ctx, "postgres") // if it is missing, the run fails later
 	m := machine{
-		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Go: strings.TrimPrefix(runtime.Version(), "go"),
+		Cores: runtime.NumCPU(), Go: strings.TrimPrefix(runtime.Version(), "go"),
 		Redis: version(ctx, "redis-server", "--version"), Postgres: version(ctx, postgres, "--version"),
-		WRK: version(ctx, "wrk", "-v"), Commit: said(ctx, "git", "describe", "--always", "--dirty"),
+		WRK: version(ctx, "wrk", "-v"), Commit: firstLine(ctx, "git", "describe", "--always", "--dirty"),
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	m.Kernel = strings.TrimSpace(string(kernel))
-	kilobytes, _ := strconv.Atoi(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"))
-	m.MemoryGB = (kilobytes + 1<<19) >> 20
+	proc, err := procfs.NewDefaultFS()
+	if err != nil {
+		return m
+	}
+	if cores, err := proc.CPUInfo(); err == nil && len(cores) > 0 {
+		m.CPU = cores[0].ModelName
+	}
+	if memory, err := proc.Meminfo(); err == nil && memory.MemTotalBytes != nil {
+		m.MemoryGB = int((*memory.MemTotalBytes + 1<<29) >> 30) //nolint:gosec // it is small
+	}
 	return m
 }
 
-// field is the value of a "name: value" line in a file of /proc.
-func field(path, name string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = file.Close() }()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if key, value, found := strings.Cut(lines.Text(), ":"); found && strings.TrimSpace(key) == name {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
-}
-
-// said is the first line of a program's output. Some print their version to stderr, with exit status 1.
-func said(ctx context.Context, program string, args ...string) string {
-	out, _ := exec.CommandContext(ctx, program, args...).CombinedOutput() //nolint:gosec // names from here
+// firstLine returns the first line of a program's output. It ignores errors, because some programs print their version to stderr with
+// exit status 1.
+func firstLine(ctx context.Context, program string, args ...string) string {
+	out, _ := exec.CommandContext(ctx, program, args...).CombinedOutput() //nolint:gosec // the names are constants
 	line, _, _ := strings.Cut(string(out), "\n")
 	return strings.TrimSpace(line)
 }
 
 func version(ctx context.Context, program string, args ...string) string {
-	return versionPattern.FindString(said(ctx, program, args...))
+	return versionPattern.FindString(firstLine(ctx, program, args...))
 }

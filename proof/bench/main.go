@@ -1,22 +1,22 @@
-// Command bench measures afterwrite beside its peers, on one machine and in one run, and prints a table of ratios.
+// Command bench measures afterwrite and its peers on one machine in one run, and prints a table of ratios.
 //
-//	go run ./proof/bench                        five rounds of everything: about 25 minutes on 2 cores
-//	go run ./proof/bench -only single-uniform   the comparisons whose names match
+//	go run ./proof/bench                        five rounds of all comparisons: about 25 minutes on 2 cores
+//	go run ./proof/bench -only single-uniform   only comparisons whose IDs match
 //
-// A round measures each system once, one after the other, with no other system running. The order changes with the round, because
-// some machines get slower as they get warm. Each round gives a ratio, and the result is the median of the ratios: whatever slows
-// the whole machine for a while slows both sides.
+// A round measures the systems one after the other; only one system runs at a time. Each round has another order, because some machines
+// slow down when they get warm. Each round gives a ratio, and the result is the median of the ratios, since a slow phase of the machine
+// slows both sides.
 //
-// The previous version of afterwrite is built from its commit and measured in the same rounds. The benchmark uses only the
-// commands, the HTTP API and the metrics that both versions have.
+// The previous version of afterwrite is built from its commit, and measured in the same rounds. The benchmark uses only commands, HTTP
+// routes and metrics that both versions have.
 //
-//   - plan.go lists the comparisons with their goals, and the runs that they need; rounds.go executes the runs.
-//   - system.go starts what is measured, and checks what it has written.
+//   - plan.go lists the comparisons with their goals, and the runs that measure them. rounds.go executes the runs.
+//   - system.go starts the processes of a run, and checks the result.
 //   - single.go, batch.go, million.go, cost.go, newkeys.go, coalesce.go, latency.go, memory.go, idle.go and cpu.go measure.
 //   - publish.go writes the table, the plots, and all figures.
 //
-// Every run checks itself: after the drain, the sum of all counters must be what was acknowledged. If it is not, the table says so
-// instead of showing a figure, and the exit status is 1.
+// Every run checks itself: after the drain, the sum of all counters must equal the acknowledged sum. If it does not, the table shows the
+// problem instead of a figure, and the exit status is 1.
 package main
 
 import (
@@ -54,7 +54,7 @@ func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
 func command(args []string, stdout, stderr io.Writer) int {
 	s, err := parse(args, stderr)
 	if err != nil {
-		return exitUsage // the flag set has printed why
+		return exitUsage // parse has printed the error
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -74,12 +74,12 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&s.rounds, "rounds", 5, "how often each system is measured")
-	flags.IntVar(&s.seconds, "seconds", 3, "how long, after a second of warming up")
-	only := flags.String("only", "", "a regular expression: the comparisons whose names match it")
-	flags.StringVar(&s.out, "out", "proof/bench/results", "the folder for results.json and the plots")
+	flags.IntVar(&s.rounds, "rounds", 5, "number of rounds")
+	flags.IntVar(&s.seconds, "seconds", 3, "duration of a measurement in seconds, after a second of warm-up")
+	only := flags.String("only", "", "regular expression: run only comparisons whose IDs match")
+	flags.StringVar(&s.out, "out", "proof/bench/results", "folder for results.json and the plots")
 	flags.BoolVar(&s.document, "document", false, "write the table into docs/performance.md")
-	flags.BoolVar(&s.profile, "profile", false, "only take CPU profiles of api and worker, and show what costs most")
+	flags.BoolVar(&s.profile, "profile", false, "only take CPU profiles of api and worker, and print the most expensive functions")
 	flags.BoolVar(&s.full, "full", false, "measure 10,000,000 keys as well: minutes and some GB more")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -88,7 +88,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	if s.only, err = regexp.Compile(*only); err != nil {
 		err = fmt.Errorf("-only: %w", err)
 	} else if s.rounds < 1 || s.rounds > 100 || s.seconds < 1 || s.seconds > 600 || flags.NArg() > 0 {
-		err = errors.New("it takes 1 to 100 rounds, 1 to 600 seconds, and no arguments")
+		err = errors.New("-rounds must be 1 to 100, -seconds 1 to 600, and there are no arguments")
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
@@ -96,5 +96,5 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	return s, err
 }
 
-// duration is how long one measurement takes.
+// duration is the duration of one measurement.
 func (s settings) duration() time.Duration { return time.Duration(s.seconds) * time.Second }

@@ -10,8 +10,8 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// memory measures how much Redis grows with 100,000 keys of 20 bytes: as plain strings; as counters that were written and flushed;
-// and as the same counters written once more, with and without the tasks in Asynq's queues.
+// memory measures how much memory Redis uses for 100,000 keys of 20 bytes: plain strings, clean counters, and dirty counters with and
+// without the tasks in Asynq's queues.
 func memory(ctx context.Context, b *bench) error {
 	stage, err := b.stage(ctx, world.StageOptions{Name: "memory"})
 	if err != nil {
@@ -42,17 +42,17 @@ func memory(ctx context.Context, b *bench) error {
 	return stage.Reset(ctx, 0)
 }
 
-// atRest is the memory that Redis uses when nothing changes any more, without its script cache.
+// atRest returns the memory that Redis uses, without its script cache, when the memory no longer changes.
 func atRest(ctx context.Context, stage *world.Stage) (float64, error) {
 	if err := stage.Redis.ScriptFlush(ctx).Err(); err != nil {
-		return 0, fmt.Errorf("forget the scripts: %w", err)
+		return 0, fmt.Errorf("flush the script cache: %w", err)
 	}
 	if err := stage.Settle(ctx); err != nil {
 		return 0, err
 	}
-	// While the table of keys grows, Redis keeps two; it finishes shortly after the last write.
+	// While the table of keys grows, Redis keeps two tables. It finishes shortly after the last write.
 	last := 0.0
-	err := world.Await(ctx, time.Minute, "redis to come to rest", func(ctx context.Context) (bool, error) {
+	err := world.Await(ctx, time.Minute, "a stable memory size", func(ctx context.Context) (bool, error) {
 		now, err := stage.DataBytes(ctx)
 		same := now == last
 		last = now
@@ -61,28 +61,28 @@ func atRest(ctx context.Context, stage *world.Stage) (float64, error) {
 	return last, err
 }
 
-// withoutQueues deletes Asynq's keys. No process may be running.
+// withoutQueues deletes Asynq's keys. No process of afterwrite may be running.
 func withoutQueues(ctx context.Context, stage *world.Stage) error {
 	keys, err := stage.Redis.Keys(ctx, "asynq:*").Result()
 	if err != nil {
-		return fmt.Errorf("find asynq's keys: %w", err)
+		return fmt.Errorf("list asynq's keys: %w", err)
 	}
 	if len(keys) == 0 {
 		return nil
 	}
 	if err := stage.Redis.Del(ctx, keys...).Err(); err != nil {
-		return fmt.Errorf("remove asynq's keys: %w", err)
+		return fmt.Errorf("delete asynq's keys: %w", err)
 	}
 	return nil
 }
 
-// makeDirty writes every counter once more while no worker runs. The api sends its pending tasks when it stops.
+// makeDirty writes every counter once more without a worker. The api sends its pending tasks when it stops.
 func (b *bench) makeDirty(ctx context.Context, stage *world.Stage) error {
 	api, err := stage.Start(ctx, "api")
 	if err != nil {
 		return err
 	}
-	if err := fill(ctx, api.URL, 1, space); err != nil {
+	if err := fill(ctx, api.URL, 1, space, ""); err != nil {
 		return err
 	}
 	dirty, err := stage.Dirty(ctx)

@@ -12,23 +12,22 @@ import (
 
 const (
 	million = 1_000_000
-	// drawn is the largest number of keys that wrk draws from.
-	drawn = million
+	// drawnMax is the maximum number of keys that wrk draws from. wrk.lua keeps a request for each key in memory.
+	drawnMax = million
 
-	// roomy lets all keys be dirty at the same time.
-	roomy = "AFTERWRITE_MAX_DIRTY=20000000"
-	// drainWorkers is how many workers drain.
+	// roomy allows all keys to be dirty at the same time.
+	roomy        = "AFTERWRITE_MAX_DIRTY=20000000"
 	drainWorkers = 2
 )
 
-// keysOf measures what depends on the number of existing keys. The stage is kept for later rounds. The figures' names begin with
-// the stage's name and the version:
+// keysOf measures figures that depend on the number of existing keys. Later rounds use the same stage. The names of the figures begin
+// with the names of the stage and the version:
 //
-//   - write: the CPU time of a single increment in all processes, while all keys are dirty and nothing flushes;
-//   - drain and steady: how fast two workers flush all keys, as updates of existing rows;
+//   - write: the CPU time of a single increment in all processes, while all keys are dirty and no worker runs;
+//   - drain and steady: the rates at which two workers flush all keys, as updates of existing rows;
 //   - row: the CPU time of a flushed row in all processes.
 //
-// It measures only what a comparison needs.
+// It measures only figures that a chosen comparison needs.
 func keysOf(stageName string, v world.Version, keys int) func(context.Context, *bench) error {
 	name := stageName + "/" + string(v)
 	return func(ctx context.Context, b *bench) error {
@@ -60,7 +59,7 @@ func keysOf(stageName string, v world.Version, keys int) func(context.Context, *
 	}
 }
 
-// seeded is a stage with so many rows that are warm and clean in Redis. The first round makes them.
+// seeded returns a stage with so many rows, all warm and clean. The first round creates it.
 func (b *bench) seeded(ctx context.Context, options world.StageOptions, keys int) (*world.Stage, error) {
 	_, known := b.stages[options]
 	stage, err := b.stage(ctx, options)
@@ -74,7 +73,7 @@ func (b *bench) seeded(ctx context.Context, options world.StageOptions, keys int
 	if err != nil {
 		return nil, err
 	}
-	if err := fill(ctx, api.URL, 1, keys); err != nil {
+	if err := fill(ctx, api.URL, 1, keys, ""); err != nil {
 		return nil, err
 	}
 	if err := stage.StopAll(); err != nil {
@@ -84,9 +83,9 @@ func (b *bench) seeded(ctx context.Context, options world.StageOptions, keys int
 	return stage, err
 }
 
-// dirtyAndDrain writes each key, measures further writes, and drains. It adds its writes to count.
+// dirtyAndDrain writes each key, measures further writes, and measures the drain. It adds its writes to count.
 func (b *bench) dirtyAndDrain(ctx context.Context, name string, sys *system, keys int, count *report.Count) error {
-	if err := fill(ctx, sys.api.URL, 1, keys); err != nil {
+	if err := fill(ctx, sys.api.URL, 1, keys, ""); err != nil {
 		return err
 	}
 	count.Load += int64(keys)
@@ -111,22 +110,22 @@ func (b *bench) dirtyAndDrain(ctx context.Context, name string, sys *system, key
 	return sys.stopFlushing()
 }
 
-// drained is how fast a drain was, in rows per second.
+// drained holds the rates of a drain in rows per second.
 type drained struct {
-	rate   float64 // from when the workers were ready until nothing was dirty
-	steady float64 // between a tenth and nine tenths of the rows
+	rate   float64 // from when the workers were ready until no key was dirty
+	steady float64 // between 10 % and 90 % of the rows
 }
 
-// beginDrain starts the workers and the scheduler, and returns when they are ready. Rows flushed before that do not count.
+// beginDrain starts the workers and the scheduler, and returns the time when they are ready. Rows flushed earlier do not count.
 func (sys *system) beginDrain(ctx context.Context) (began time.Time, err error) {
-	if err := sys.stage.Settle(ctx); err != nil { // the fill has left a long append-only file
+	if err := sys.stage.Settle(ctx); err != nil { // the append-only file has grown
 		return time.Time{}, err
 	}
 	err = sys.startFlushing(ctx)
 	return time.Now(), err
 }
 
-// endDrain waits until at most left keys are dirty, and calculates the rates.
+// endDrain waits until left or fewer keys are dirty, and calculates the rates.
 func (sys *system) endDrain(ctx context.Context, began time.Time, left int64) (drained, error) {
 	dirty, err := sys.stage.DrainedTo(ctx, left, drainPatience)
 	if err != nil {
@@ -136,14 +135,14 @@ func (sys *system) endDrain(ctx context.Context, began time.Time, left int64) (d
 	if err != nil {
 		return drained{}, err
 	}
-	// Postgres knows the time of the last row. If keys were still dirty after that, the drain took longer.
+	// If keys were still dirty after the last row was written, the drain ended later.
 	ended := rows.Last
 	if dirty.After(ended) {
 		ended = dirty
 	}
 	middle := rows.Ninetieth.Sub(rows.Tenth).Seconds()
 	if rows.Rows == 0 || middle <= 0 {
-		return drained{}, fmt.Errorf("%w: the workers had drained all before they were ready", errSum)
+		return drained{}, fmt.Errorf("%w: the drain ended before the workers were ready", errSum)
 	}
 	return drained{
 		rate:   float64(rows.Rows) / ended.Sub(began).Seconds(),
@@ -156,7 +155,7 @@ const (
 	pgbenchClients = 4
 )
 
-// pgbenchUpsert measures the flush's statement alone, on as many existing rows as the million keys have.
+// pgbenchUpsert measures the flush's upsert alone, on a million existing rows.
 func pgbenchUpsert(ctx context.Context, b *bench) error {
 	options := world.StageOptions{Name: "pgbench-upsert"}
 	_, known := b.stages[options]

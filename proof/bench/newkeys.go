@@ -14,14 +14,13 @@ import (
 
 const (
 	newKeys = 2 * million
-	// bystanderKeys is the number of keys of the client that writes during the drain, bystanderPause the pause between its writes.
+	// A client writes bystanderKeys keys during the drain, with bystanderPause between its writes.
 	bystanderKeys  = 100
 	bystanderPause = 10 * time.Millisecond
 )
 
-// newAfterwrite measures the drain of new keys that were written without reading Postgres: the workers have to read each base
-// first, and find no row. Meanwhile a client writes other keys, and its slowest write counts: it shows how long a script blocks
-// Redis.
+// newAfterwrite measures the drain of new keys with an unknown base: the workers look for the row of each key, and find none. Meanwhile
+// a client writes other keys. The duration of its slowest write shows how long scripts block Redis.
 func newAfterwrite(ctx context.Context, b *bench) error {
 	const name = "new/afterwrite"
 	sys, client, err := b.withNewKeys(ctx)
@@ -34,13 +33,13 @@ func newAfterwrite(ctx context.Context, b *bench) error {
 	}
 	var drained drained
 	slowest, err := client.during(ctx, func(ctx context.Context) (err error) {
-		drained, err = sys.endDrain(ctx, began, bystanderKeys) // the client makes them dirty again and again
+		drained, err = sys.endDrain(ctx, began, bystanderKeys) // the client keeps its keys dirty
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if err := sys.stage.Drained(ctx, drainPatience); err != nil { // of the client's last writes
+	if err := sys.stage.Drained(ctx, drainPatience); err != nil { // includes the client's last writes
 		return err
 	}
 	if err := b.settle(ctx, name, sys, report.Count{Load: newKeys + client.written}, newKeys+bystanderKeys); err != nil {
@@ -48,14 +47,14 @@ func newAfterwrite(ctx context.Context, b *bench) error {
 	}
 	b.note(name+"/drain", drained.rate)
 	b.note(name+"/slowest", slowest.Seconds()*1000)
-	// So many keys make the next rewrite of Redis's file long.
+	// Remove the keys, which would make the next rewrite of the append-only file long.
 	if err := sys.stage.StopAll(); err != nil {
 		return err
 	}
 	return sys.stage.Reset(ctx, 0)
 }
 
-// withNewKeys starts an api, writes the new keys, and makes a client whose keys are warm. Nothing flushes yet.
+// withNewKeys starts an api, writes the new keys, and creates a client with warm keys. No worker runs yet.
 func (b *bench) withNewKeys(ctx context.Context) (*system, *bystander, error) {
 	stage, err := b.stage(ctx, world.StageOptions{Name: "new", Large: true})
 	if err != nil {
@@ -71,7 +70,8 @@ func (b *bench) withNewKeys(ctx context.Context) (*system, *bystander, error) {
 	if err := sys.startAPI(ctx, roomy); err != nil {
 		return nil, nil, err
 	}
-	if err := fillBlind(ctx, sys.api.URL, newKeys); err != nil {
+	// Without values in the answers, the api does not read cold keys from Postgres.
+	if err := fill(ctx, sys.api.URL, 1, newKeys, "return=minimal"); err != nil {
 		return nil, nil, err
 	}
 	client := &bystander{api: sys.api.URL}
@@ -83,13 +83,13 @@ func (b *bench) withNewKeys(ctx context.Context) (*system, *bystander, error) {
 	return sys, client, nil
 }
 
-// bystander is a client that writes keys of its own, one after the other, over one connection.
+// bystander is a client that writes its own keys in turn, over one connection.
 type bystander struct {
 	api     string
 	written int64
 }
 
-// write increments the next key, and returns how long that took.
+// write increments the next key, and returns the duration of the request.
 func (c *bystander) write(ctx context.Context) (time.Duration, error) {
 	key := fmt.Sprintf("bystander:%010d", c.written%bystanderKeys)
 	began := time.Now()
@@ -100,7 +100,7 @@ func (c *bystander) write(ctx context.Context) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-// during writes until do has returned, and returns the duration of the slowest write.
+// during calls do, writes until do has returned, and returns the duration of the slowest write.
 func (c *bystander) during(ctx context.Context, do func(context.Context) error) (slowest time.Duration, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	done := make(chan struct{})
@@ -126,7 +126,7 @@ func (c *bystander) during(ctx context.Context, do func(context.Context) error) 
 	return slowest, err
 }
 
-// newPGBench measures how fast Postgres alone inserts as many rows, in batches as large as the flush's.
+// newPGBench measures how fast Postgres alone inserts the same number of rows, in batches of the same size as a flush.
 func newPGBench(ctx context.Context, b *bench) error {
 	stage, err := b.stage(ctx, world.StageOptions{Name: "pgbench-insert"})
 	if err != nil {

@@ -9,28 +9,26 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// previousCommit is the earlier version in the comparisons. The benchmark builds it and measures it in the same rounds.
+// previousCommit is the commit of the previous version. The benchmark builds it, and measures it in the same rounds.
 const previousCommit = "8517fb405c3f3e06630a1ced3f5e579363f9bb66"
 
-// run is one measurement. The names of its figures begin with its own name and a slash.
+// run is one measurement. The names of its figures begin with its name and a slash.
 type run struct {
 	name   string
-	rounds int // it is executed in the first ones only; 0: in all
+	rounds int // number of rounds that include the run, from the first on; 0 for all
 	do     func(ctx context.Context, b *bench) error
 }
 
 const (
-	// once is for counts and sizes, which do not vary, and for figures without a goal.
-	once = 1
-	// some is for the longest runs.
-	some = 3
+	once = 1 // for counts and sizes, which do not vary, and for figures without a goal
+	some = 3 // for the longest runs
 )
 
-// comparison is a line of the table, with the names of the figures that it compares.
+// comparison is a row of the table, with the names of the figures that it compares.
 type comparison struct {
 	id, what string
-	this     string
-	peer     string // "": there is none
+	subject  string
+	peer     string // "" if there is no peer
 	peerName string
 	unit     report.Unit
 	goal     report.Goal
@@ -39,17 +37,17 @@ type comparison struct {
 func atLeast(bound float64) report.Goal { return report.Goal{AtLeast: bound} }
 func atMost(bound float64) report.Goal  { return report.Goal{AtMost: bound} }
 
-// within is a goal for afterwrite's own figure; the peer's is only shown beside it.
-func within(bound float64) report.Goal { return report.Goal{AtMost: bound, OfThis: true} }
+// within is a goal for afterwrite's figure instead of the ratio.
+func within(bound float64) report.Goal { return report.Goal{AtMost: bound, Absolute: true} }
 
-// printed is for lines that have no goal.
+// printed is no goal.
 func printed() report.Goal { return report.Goal{} }
 
 const (
-	// flushInterval is AFTERWRITE_FLUSH_INTERVAL in seconds: its default.
+	// flushInterval is the default of AFTERWRITE_FLUSH_INTERVAL in seconds.
 	flushInterval = 1.0
 
-	// Figures that several comparisons use.
+	// Names of figures that are used more than once.
 	uniformRate = "uniform/afterwrite/rate"
 	zipfRate    = "zipf/afterwrite/rate"
 	hotRate     = "hot/afterwrite/rate"
@@ -59,7 +57,7 @@ const (
 	previousName = string(world.Previous)
 )
 
-// comparisons are the lines of the table, in their order.
+// comparisons returns the rows of the table in their order.
 func comparisons(full bool) []comparison {
 	list := singleComparisons()
 	list = append(list, batchComparisons()...)
@@ -72,7 +70,7 @@ func comparisons(full bool) []comparison {
 	return list
 }
 
-// keysWords are the words of the table for how keys are drawn.
+// keysWords are the names of the distributions in the table.
 var keysWords = map[load.Keys]string{load.Uniform: "uniform", load.Zipf: "zipf", load.Hot: "one hot key"}
 
 func singleComparisons() []comparison {
@@ -192,8 +190,8 @@ func fullComparisons() []comparison {
 	}
 }
 
-// groups are the runs of a round. Runs of one group are compared with each other, and their order changes from round to round. The
-// order of the groups is fixed, because some need figures of others. The runs of both versions are next to each other.
+// groups returns the runs of a round. The order of the runs in a group changes from round to round, because they are compared with each
+// other. The order of the groups is fixed, because some groups need figures of others. Runs of the two versions are neighbours.
 func groups() [][]run {
 	allKeys := []load.Keys{load.Uniform, load.Zipf, load.Hot}
 	single := make([]run, 0, 4*len(allKeys)+3)
@@ -248,12 +246,12 @@ func laterGroups() [][]run {
 	}
 }
 
-// rotated returns the runs in the order of that round: each round begins with the next run, and every other round goes backwards. So
-// of two neighbours, each comes first in turn.
+// rotated returns the runs in the order of a round. Each round begins with another run, and every other round is backwards. So each
+// of two neighbours is first in some rounds.
 func rotated(runs []run, round int) []run {
 	step := 1
 	if round%2 == 1 {
-		step = len(runs) - 1 // backwards, around the end
+		step = len(runs) - 1 // one step backwards, modulo the length
 	}
 	order := make([]run, 0, len(runs))
 	for i := range runs {

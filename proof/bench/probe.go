@@ -12,23 +12,22 @@ import (
 )
 
 const (
-	// probeEvery is the pause between two probes and between two checks for their rows: the resolution of a lag.
+	// probeEvery is the interval of probes and of checks for their rows, and so the resolution of a lag.
 	probeEvery = 10 * time.Millisecond
-	// probePatience bounds the wait for the rows of the last probes.
+	// probePatience is the time limit for the rows of the last probes.
 	probePatience = 30 * time.Second
 )
 
-// probes measure how long a write takes until others can read it in Postgres: a client increments keys of its own over HTTP, each
-// once, and polls Postgres for their rows.
+// probes measures the sync lag: it increments keys of its own over HTTP, each once, and polls Postgres for their rows.
 type probes struct {
 	api   string
 	stage *world.Stage
-	seen  []time.Duration // from the answer to a write until its row was found
+	lags  []time.Duration // times from an answer until the row was found
 }
 
-// run sends probes for that long, and returns when all have been found.
+// run sends probes for the duration, and returns when it has found all rows.
 func (p *probes) run(ctx context.Context, duration time.Duration) error {
-	// One connection for all checks: making one costs Postgres some milliseconds of CPU, which would slow the load.
+	// Use one connection for all checks: a new one costs Postgres some milliseconds of CPU time, which would slow the load.
 	conn, err := p.stage.DB.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("read the rows of probes: %w", err)
@@ -55,7 +54,7 @@ func (p *probes) run(ctx context.Context, duration time.Duration) error {
 		case len(sent) == 0:
 			return nil
 		case now.After(ends.Add(probePatience)):
-			return fmt.Errorf("%d probes have not come to postgres within %v", len(sent), probePatience)
+			return fmt.Errorf("%d probes have no row after %v", len(sent), probePatience)
 		}
 		if err := p.collect(ctx, conn, sent); err != nil {
 			return err
@@ -80,7 +79,7 @@ func (p *probes) collect(ctx context.Context, conn *sql.Conn, sent map[string]ti
 		if err := rows.Scan(&key); err != nil {
 			return fmt.Errorf("read the rows of probes: %w", err)
 		}
-		p.seen = append(p.seen, now.Sub(sent[key]))
+		p.lags = append(p.lags, now.Sub(sent[key]))
 		delete(sent, key)
 	}
 	return rows.Err()

@@ -15,8 +15,8 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// takeProfiles takes CPU profiles of api and worker under uniform increments. It writes them to the folder of the results, together
-// with the ten most expensive functions, and prints the latter.
+// takeProfiles takes CPU profiles of api and worker under uniform increments. It writes the profiles and the ten most expensive
+// functions to the folder of the results, and prints the functions.
 func (b *bench) takeProfiles(ctx context.Context) error {
 	stage, err := b.prepared(ctx, world.Present, singleStage, space)
 	if err != nil {
@@ -33,12 +33,12 @@ func (b *bench) takeProfiles(ctx context.Context) error {
 	if err := sys.startFlushing(ctx, profiled); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(b.out, 0o755); err != nil { //nolint:gosec // it is to be read by all
+	if err := os.MkdirAll(b.out, 0o755); err != nil { //nolint:gosec // results are public
 		return fmt.Errorf("make %s: %w", b.out, err)
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	spec := singles(sys.api.URL, load.Uniform, load.FormIncrement)
-	_, _, err = b.both(ctx, spec, func() error { // a profile covers the measured load, without the warm-up
+	_, _, err = b.loadTwice(ctx, spec, func() error { // the profile covers the load after the warm-up
 		group.Go(func() error { return b.takeProfile(groupCtx, "api", sys.api) })
 		group.Go(func() error { return b.takeProfile(groupCtx, "worker", sys.workers[0]) })
 		return nil
@@ -54,11 +54,7 @@ func (b *bench) takeProfiles(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) profilePath(process string) string {
-	return filepath.Join(b.out, process+".pprof")
-}
-
-// takeProfile asks a process for a profile. Its log has the address.
+// takeProfile gets a profile from a process, whose log has the address.
 func (b *bench) takeProfile(ctx context.Context, name string, process *world.Process) error {
 	log, err := os.ReadFile(process.Log)
 	if err != nil {
@@ -66,21 +62,21 @@ func (b *bench) takeProfile(ctx context.Context, name string, process *world.Pro
 	}
 	url := regexp.MustCompile(`msg="serving profiles" process=` + name + ` url=(\S+)`).FindSubmatch(log)
 	if url == nil {
-		return fmt.Errorf("%s does not say where it serves profiles", name)
+		return fmt.Errorf("no address of profiles in the log of %s", name)
 	}
 	profile, err := world.Get(ctx, fmt.Sprintf("%sprofile?seconds=%d", url[1], b.seconds))
 	if err != nil {
 		return fmt.Errorf("profile of %s: %w", name, err)
 	}
-	return b.write(filepath.Base(b.profilePath(name)), profile)
+	return b.write(name+".pprof", profile)
 }
 
-// topTen prints the most expensive functions, by their own time and with their callees, and writes them beside the profile.
+// topTen prints the most expensive functions, by flat and by cumulative time, and writes them beside the profile.
 func (b *bench) topTen(ctx context.Context, process string) error {
 	var both []byte
 	for _, order := range []string{"-flat", "-cum"} {
-		args := []string{"tool", "pprof", "-top", "-nodecount=10", order, b.profilePath(process)}
-		top := exec.CommandContext(ctx, "go", args...) //nolint:gosec // names from here
+		args := []string{"tool", "pprof", "-top", "-nodecount=10", order, filepath.Join(b.out, process+".pprof")}
+		top := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the names are constants
 		out, err := top.Output()
 		if err != nil {
 			return fmt.Errorf("go tool pprof: %w", err)

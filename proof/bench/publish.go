@@ -21,7 +21,7 @@ type results struct {
 	Machine machine                         `json:"machine"`
 	Lines   []resultLine                    `json:"lines"`
 	CPU     map[string]map[string][]float64 `json:"cpu_seconds_per_million_increments"`
-	// Figures are all measurements by name, one figure for each round. Those of runs that did not add up are left out.
+	// Figures holds all measurements by name, one figure for each round, without those of failed runs.
 	Figures  map[string][]float64      `json:"figures"`
 	Counts   map[string][]report.Count `json:"counts"`
 	Problems map[string]string         `json:"problems,omitempty"`
@@ -33,8 +33,8 @@ type resultLine struct {
 	Figure report.Figure `json:"figure"`
 }
 
-// errProblems means that some lines have no figures.
-var errProblems = errors.New("some runs did not add up or failed: see above")
+// errProblems means that some comparisons have no figures.
+var errProblems = errors.New("some runs failed or did not add up: see above")
 
 // publish prints the table and writes the files.
 func (b *bench) publish(chosen []comparison, m machine, took time.Duration) error {
@@ -44,7 +44,7 @@ func (b *bench) publish(chosen []comparison, m machine, took time.Duration) erro
 		return err
 	}
 	fmt.Fprintf(b.stdout, "\n%s", text)
-	if err := os.MkdirAll(b.out, 0o755); err != nil { //nolint:gosec // it is to be read by all
+	if err := os.MkdirAll(b.out, 0o755); err != nil { //nolint:gosec // results are public
 		return fmt.Errorf("make %s: %w", b.out, err)
 	}
 	if err := b.writeResults(lines, m, took); err != nil {
@@ -62,7 +62,7 @@ func (b *bench) publish(chosen []comparison, m machine, took time.Duration) erro
 	return nil
 }
 
-// text is what docs/performance.md shows: the tables, the machine, and the command that makes them again.
+// text returns the generated part of docs/performance.md: the tables, and a description of the run.
 func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string, error) {
 	table, err := report.Table(lines)
 	if err != nil {
@@ -72,8 +72,8 @@ func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string
 	t.WriteString(table)
 	t.WriteString(b.cpuTable())
 	fmt.Fprintf(&t, "\n%s: %d cores of %s, %d GB, Linux %s; Redis %s, PostgreSQL %s, Go %s, wrk %s, commit %s. "+
-		"%sMedians of %d rounds of %d s, of at most %d for what takes long; "+
-		"everything, the load included, on this one machine. `make bench` repeats it in %.0f minutes.\n",
+		"%sMedians of %d rounds of %d s; the longest runs have at most %d rounds. "+
+		"The load ran on the same machine. `make bench` repeats all of it in %.0f minutes.\n",
 		time.Now().UTC().Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGB, m.Kernel, m.Redis, m.Postgres, m.Go, m.WRK, m.Commit,
 		b.sayPrevious(), b.rounds, b.seconds, some, took.Minutes())
 	return t.String(), nil
@@ -88,7 +88,7 @@ func (b *bench) sayPrevious() string {
 	return fmt.Sprintf("The previous version is commit %.7s. ", commit)
 }
 
-// cpuTable is the CPU time of each process, by how the keys are drawn.
+// cpuTable returns a table of the CPU time of each part of afterwrite, by the distribution of the keys.
 func (b *bench) cpuTable() string {
 	if len(b.cpu) == 0 {
 		return ""
@@ -106,14 +106,14 @@ func (b *bench) cpuTable() string {
 		}
 		t.WriteString("\n")
 	}
-	t.WriteString("| all of them |")
+	t.WriteString("| total |")
 	for _, keys := range order {
 		t.WriteString(cpuCell(sums[keys], b.cpu[keys] != nil))
 	}
 	return t.String() + "\n"
 }
 
-// cpuCell is empty if nothing was measured.
+// cpuCell returns an empty cell for a distribution that was not measured.
 func cpuCell(seconds float64, measured bool) string {
 	if !measured {
 		return " |"
@@ -128,7 +128,7 @@ func (b *bench) writeResults(lines []report.Line, m machine, took time.Duration)
 	}
 	for _, l := range lines {
 		if l.Problem != "" {
-			l.This.Rounds, l.Peer.Rounds = nil, nil
+			l.Subject.Rounds, l.Peer.Rounds = nil, nil
 		}
 		figure, err := l.Figure()
 		if err != nil {
@@ -137,7 +137,7 @@ func (b *bench) writeResults(lines []report.Line, m machine, took time.Duration)
 		r.Lines = append(r.Lines, resultLine{Line: l, Figure: figure})
 	}
 	for name, rounds := range b.notes.figures {
-		if b.sound(name) {
+		if b.problem(name) == "" {
 			r.Figures[name] = rounds
 		}
 	}
@@ -148,24 +148,14 @@ func (b *bench) writeResults(lines []report.Line, m machine, took time.Duration)
 	return b.write("results.json", append(text, '\n'))
 }
 
-// sound reports whether a figure's run added up in all rounds.
-func (b *bench) sound(figure string) bool {
-	for name := range b.notes.problems {
-		if strings.HasPrefix(figure, name+"/") {
-			return false
-		}
-	}
-	return true
-}
-
 func (b *bench) write(name string, text []byte) error {
-	if err := os.WriteFile(filepath.Join(b.out, name), text, 0o644); err != nil { //nolint:gosec // it is to be read by all
+	if err := os.WriteFile(filepath.Join(b.out, name), text, 0o644); err != nil { //nolint:gosec // results are public
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
 }
 
-// writePlots draws the plots. One without measurements stays as it was.
+// writePlots draws the plots. It does not change plots without measurements.
 func (b *bench) writePlots() error {
 	var problems []error
 	if bars := b.bars(singleBars); len(bars) > 1 {
@@ -183,7 +173,7 @@ func (b *bench) writePlots() error {
 	return errors.Join(problems...)
 }
 
-// plotted is a bar's label and its figure.
+// plotted is the label of a bar and the name of its figure.
 type plotted struct{ label, figure string }
 
 var (
@@ -201,7 +191,7 @@ var (
 	drainBars = []plotted{
 		{"pgbench's upsert alone", "pgbench/rate"},
 		{"afterwrite, steady", "million/afterwrite/steady"},
-		{"afterwrite, all of it", drainRate},
+		{"afterwrite, total", drainRate},
 		{"the previous version", "million/previous/drain"},
 	}
 )
@@ -209,24 +199,24 @@ var (
 func (b *bench) bars(list []plotted) []report.Bar {
 	var bars []report.Bar
 	for _, p := range list {
-		if rounds := b.notes.figures[p.figure]; len(rounds) > 0 && b.sound(p.figure) {
+		if rounds := b.notes.figures[p.figure]; len(rounds) > 0 && b.problem(p.figure) == "" {
 			median := report.Median(rounds)
 			bars = append(bars, report.Bar{
-				Label: p.label, Value: median, Text: report.PerSecond.Format(median), This: strings.HasPrefix(p.label, "afterwrite"),
+				Label: p.label, Value: median, Text: report.PerSecond.Format(median), Mark: strings.HasPrefix(p.label, "afterwrite"),
 			})
 		}
 	}
 	return bars
 }
 
-// latencyCurves are the percentiles by rate.
+// latencyCurves returns the percentiles of the latency by rate.
 func (b *bench) latencyCurves() []report.Curve {
 	var curves []report.Curve
 	for _, c := range []struct{ label, figure string }{{"p50", "p50"}, {"p99", "p99"}, {"p99.9", "p999"}} {
 		curve := report.Curve{Label: c.label}
 		for _, percent := range []int{10, 25, halfPercent, 75} {
 			name := latencyName(percent)
-			if rounds := b.notes.figures[name+"/"+c.figure]; len(rounds) > 0 && b.sound(name+"/"+c.figure) {
+			if rounds := b.notes.figures[name+"/"+c.figure]; len(rounds) > 0 && b.problem(name+"/"+c.figure) == "" {
 				curve.X = append(curve.X, report.Median(b.notes.figures[name+"/rate"]))
 				curve.Y = append(curve.Y, report.Median(rounds))
 			}

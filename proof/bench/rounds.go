@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,24 +25,24 @@ type bench struct {
 	stdout io.Writer
 	round  int
 	notes  notes
-	// cpu is the CPU time of each process per 1,000,000 increments, by keys and process.
+	// cpu is the CPU time per 1,000,000 increments, by distribution of the keys and part of afterwrite.
 	cpu map[string]map[string][]float64
 }
 
-// notes are the measurements: by name a figure for each round, and by run the counts and the first problem.
+// notes are the measurements.
 type notes struct {
-	figures  map[string][]float64
-	counts   map[string][]report.Count
-	problems map[string]string
+	figures  map[string][]float64      // by name, one figure for each round
+	counts   map[string][]report.Count // by run, one count for each round
+	problems map[string]string         // by run, its first error
 }
 
-// note keeps a figure of this round.
+// note records a figure of this round.
 func (b *bench) note(name string, figure float64) {
 	b.notes.figures[name] = append(b.notes.figures[name], figure)
 }
 
-// errSum means that a run does not add up, in a way that report.Count does not check.
-var errSum = errors.New("not the rows and keys that there should be")
+// errSum means that a run failed a check other than report.Count's.
+var errSum = errors.New("unexpected rows or keys")
 
 // check records the counts of a run, and returns an error unless they add up.
 func (b *bench) check(name string, count report.Count) error {
@@ -49,7 +50,7 @@ func (b *bench) check(name string, count report.Count) error {
 	return count.Check()
 }
 
-// measure executes the benchmark. An error means that it could not be executed, or that a run did not add up.
+// measure executes the benchmark. It returns an error if the benchmark failed, or if a run failed or did not add up.
 func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	machine := describeMachine(ctx)
 	b := &bench{
@@ -62,7 +63,7 @@ func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	if len(chosen) == 0 {
 		return errors.New("-only matches no comparison")
 	}
-	// All systems reach Redis by a unix socket and Postgres by TCP. Both are durable.
+	// All systems connect to Redis by a unix socket and to Postgres by TCP. Both servers write durably.
 	b.world, err = world.New(ctx, world.Options{
 		Name: "bench", Previous: b.previousOf(chosen),
 		Redis: local.RedisOptions{Socket: true}, Postgres: local.PostgresOptions{Fsync: true},
@@ -84,7 +85,7 @@ func measure(ctx context.Context, s settings, stdout io.Writer) (err error) {
 	return b.publish(chosen, machine, time.Since(began))
 }
 
-// previousOf is the commit of the previous version if one of the comparisons needs it. Otherwise a shallow clone is enough.
+// previousOf returns the commit of the previous version, or "" if no comparison needs it. Then the clone may be shallow.
 func (b *bench) previousOf(chosen []comparison) string {
 	needs := func(c comparison) bool { return strings.Contains(c.peer, "/"+string(world.Previous)+"/") }
 	if b.profile || !slices.ContainsFunc(chosen, needs) {
@@ -104,12 +105,12 @@ func (b *bench) chosen() []comparison {
 	return chosen
 }
 
-// wanted reports whether one of the chosen comparisons uses a figure.
+// wanted reports whether a chosen comparison uses a figure.
 func (b *bench) wanted(figure string) bool {
-	return slices.ContainsFunc(b.chosen(), func(c comparison) bool { return c.this == figure || c.peer == figure })
+	return slices.ContainsFunc(b.chosen(), func(c comparison) bool { return c.subject == figure || c.peer == figure })
 }
 
-// everyRound executes the runs that the comparisons need.
+// everyRound executes the needed runs in all rounds.
 func (b *bench) everyRound(ctx context.Context, chosen []comparison) error {
 	for b.round = range b.rounds {
 		for _, group := range groups() {
@@ -118,7 +119,7 @@ func (b *bench) everyRound(ctx context.Context, chosen []comparison) error {
 				continue
 			}
 			for _, r := range rotated(group, b.round) {
-				if err := b.carryOut(ctx, r); err != nil {
+				if err := b.execute(ctx, r); err != nil {
 					return err
 				}
 			}
@@ -127,13 +128,13 @@ func (b *bench) everyRound(ctx context.Context, chosen []comparison) error {
 	return nil
 }
 
-// needed returns the runs that the comparisons use and, with plots, those that only a plot uses.
+// needed returns the runs that the comparisons use and, with plots, also the runs that only a plot uses.
 func needed(group []run, chosen []comparison, plots bool) []run {
 	var wanted []run
 	for _, r := range group {
 		use := plots && strings.HasPrefix(r.name, "latency-")
 		for _, c := range chosen {
-			use = use || strings.HasPrefix(c.this, r.name+"/") || strings.HasPrefix(c.peer, r.name+"/")
+			use = use || strings.HasPrefix(c.subject, r.name+"/") || strings.HasPrefix(c.peer, r.name+"/")
 		}
 		if use {
 			wanted = append(wanted, r)
@@ -142,8 +143,8 @@ func needed(group []run, chosen []comparison, plots bool) []run {
 	return wanted
 }
 
-// carryOut executes a run in one round. Its error is recorded and the other runs go on; only an interruption ends them all.
-func (b *bench) carryOut(ctx context.Context, r run) error {
+// execute executes a run in one round, and records its error. It returns an error only if ctx is done.
+func (b *bench) execute(ctx context.Context, r run) error {
 	if _, failed := b.notes.problems[r.name]; failed || r.rounds > 0 && b.round >= r.rounds {
 		return nil
 	}
@@ -162,7 +163,7 @@ func (b *bench) carryOut(ctx context.Context, r run) error {
 	return nil
 }
 
-// stopAll ends the processes of all stages.
+// stopAll stops the processes of all stages.
 func (b *bench) stopAll() error {
 	var err error
 	for _, s := range b.stages {
@@ -171,7 +172,7 @@ func (b *bench) stopAll() error {
 	return err
 }
 
-// stage returns the stage with those options; the first call makes it.
+// stage returns the stage with these options. The first call creates it.
 func (b *bench) stage(ctx context.Context, o world.StageOptions) (*world.Stage, error) {
 	if s, ok := b.stages[o]; ok {
 		return s, nil
@@ -183,29 +184,29 @@ func (b *bench) stage(ctx context.Context, o world.StageOptions) (*world.Stage, 
 	return s, err
 }
 
-// lines are the comparisons with their figures.
+// lines returns the comparisons with their figures.
 func (b *bench) lines(chosen []comparison) []report.Line {
 	lines := make([]report.Line, len(chosen))
 	for i, c := range chosen {
 		lines[i] = report.Line{
 			ID: c.id, What: c.what, Goal: c.goal,
-			This:    report.Side{Name: "afterwrite", Unit: c.unit, Rounds: b.notes.figures[c.this]},
+			Subject: report.Side{Name: "afterwrite", Unit: c.unit, Rounds: b.notes.figures[c.subject]},
 			Peer:    report.Side{Name: c.peerName, Unit: c.unit, Rounds: b.notes.figures[c.peer]},
-			Problem: b.problem(c),
+			Problem: cmp.Or(b.problem(c.subject), b.problem(c.peer)),
 		}
-		// A side that is measured in the first rounds only is compared with the same rounds of the other.
-		if this, peer := &lines[i].This, &lines[i].Peer; c.peer != "" {
-			least := min(len(this.Rounds), len(peer.Rounds))
-			this.Rounds, peer.Rounds = this.Rounds[:least], peer.Rounds[:least]
+		// If one side was measured only in the first rounds, compare it with the same rounds of the other side.
+		if subject, peer := &lines[i].Subject, &lines[i].Peer; c.peer != "" {
+			least := min(len(subject.Rounds), len(peer.Rounds))
+			subject.Rounds, peer.Rounds = subject.Rounds[:least], peer.Rounds[:least]
 		}
 	}
 	return lines
 }
 
-// problem is the error of a run that the comparison uses; "" if there is none.
-func (b *bench) problem(c comparison) string {
+// problem returns the error of the run that measures a figure; "" if there is none.
+func (b *bench) problem(figure string) string {
 	for name, problem := range b.notes.problems {
-		if strings.HasPrefix(c.this, name+"/") || strings.HasPrefix(c.peer, name+"/") {
+		if strings.HasPrefix(figure, name+"/") {
 			return problem
 		}
 	}

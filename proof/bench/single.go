@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// space is the number of keys. All exist: as rows in Postgres, and in Redis for systems that use it.
+	// space is the number of keys. All exist as rows in Postgres and, for systems that use it, in Redis.
 	space = 100_000
-	// connections is the number of requests in flight at any time.
+	// connections is the number of connections, each with one request in flight.
 	connections = 200
 	warmUp      = time.Second
 )
 
-// both loads a server to warm it up, and then to measure it. It calls begin between the two.
-func (b *bench) both(ctx context.Context, spec load.HTTPSpec, begin func() error) (warm, result load.HTTPResult, err error) {
+// loadTwice loads a server for the warm-up, calls begin, and loads the server again for the measurement.
+func (b *bench) loadTwice(ctx context.Context, spec load.HTTPSpec, begin func() error) (warm, result load.HTTPResult, err error) {
 	spec.Duration, spec.Seed = warmUp, b.seed()
 	if warm, err = load.WRK(ctx, spec); err != nil {
 		return warm, result, err
@@ -38,18 +38,18 @@ func (b *bench) both(ctx context.Context, spec load.HTTPSpec, begin func() error
 	return warm, result, nil
 }
 
-// seed is the random seed of this round's warm-up; the measured load has the next one.
+// seed returns the random seed of this round's warm-up. The measurement uses the next seed.
 func (b *bench) seed() uint64 { return 2*uint64(b.round) + 1 } //nolint:gosec // never negative
 
-// nothing is a step that does nothing.
+// nothing is a step without an effect.
 func nothing() error { return nil }
 
-// singles is the load of single requests on all keys of a stage.
+// singles describes the load of single requests on all keys of a stage.
 func singles(url string, keys load.Keys, form load.Form) load.HTTPSpec {
 	return load.HTTPSpec{URL: url, Keys: keys, Space: space, Connections: connections, Form: form}
 }
 
-// cutOff counts the requests of both, and how many answers it may have missed: the last one of each connection.
+// cutOff returns the number of answers in both loads. In each load, wrk may have missed one more answer on each connection.
 func cutOff(warm, result load.HTTPResult) report.Count {
 	return report.Count{Load: warm.Requests + result.Requests, Cut: 2 * connections}
 }
@@ -62,7 +62,7 @@ func singleAfterwrite(v world.Version, keys load.Keys) func(context.Context, *be
 			return err
 		}
 		var used cpuTimes
-		warm, result, err := b.both(ctx, singles(sys.api.URL, keys, load.FormIncrement), func() (err error) {
+		warm, result, err := b.loadTwice(ctx, singles(sys.api.URL, keys, load.FormIncrement), func() (err error) {
 			used, err = b.readCPU(sys)
 			return err
 		})
@@ -90,7 +90,7 @@ func singleAfterwrite(v world.Version, keys load.Keys) func(context.Context, *be
 	}
 }
 
-// noteSingle records the figures. The sustained rate includes the time until the last write was in Postgres.
+// noteSingle records the figures of a load. The sustained rate includes the time until the last write was in Postgres.
 func (b *bench) noteSingle(ctx context.Context, stage *world.Stage, name string, result load.HTTPResult, ended time.Time) error {
 	drain, err := drainAfter(ctx, stage, ended)
 	if err != nil {
@@ -104,13 +104,13 @@ func (b *bench) noteSingle(ctx context.Context, stage *world.Stage, name string,
 	return nil
 }
 
-// drainAfter is the time in seconds from the end of a load to the last row in Postgres.
+// drainAfter returns the time in seconds from the end of a load to the last row in Postgres.
 func drainAfter(ctx context.Context, stage *world.Stage, ended time.Time) (float64, error) {
 	flushed, err := stage.FlushedSince(ctx, ended)
 	return max(0, flushed.Last.Sub(ended).Seconds()), err
 }
 
-// singlePeer measures the same load on a peer.
+// singlePeer measures single requests to a peer.
 func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) (err error) {
 		stage, err := b.peerStage(ctx, "c:")
@@ -121,20 +121,19 @@ func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Contex
 		if err != nil {
 			return err
 		}
-		env := load.Env{RedisURL: stage.RedisURL, DatabaseURL: stage.DatabaseURL}
-		process, err := load.StartPeer(ctx, b.world.Dir, peer, env)
+		process, err := load.StartPeer(ctx, b.world.Dir, peer, stage.RedisURL, stage.DatabaseURL)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, process.Stop()) }()
 		var flusher *load.Process
 		if peer == "naive" {
-			if flusher, err = load.StartPeer(ctx, b.world.Dir, "naive-worker", env); err != nil {
+			if flusher, err = load.StartPeer(ctx, b.world.Dir, "naive-worker", stage.RedisURL, stage.DatabaseURL); err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, flusher.Stop()) }()
 		}
-		warm, result, err := b.both(ctx, singles(process.URL, keys, form), nothing)
+		warm, result, err := b.loadTwice(ctx, singles(process.URL, keys, form), nothing)
 		if err != nil {
 			return err
 		}
@@ -146,7 +145,7 @@ func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Contex
 		if form == load.FormGet {
 			name = "get/" + peer
 		}
-		if peer != "noop" { // noop counts nothing
+		if peer != "noop" { // noop does not count
 			if err := b.settle(ctx, name, sys, cutOff(warm, result), 0); err != nil {
 				return err
 			}
@@ -155,7 +154,7 @@ func singlePeer(peer string, keys load.Keys, form load.Form) func(context.Contex
 	}
 }
 
-// idlePeer waits until a peer's worker has carried out all tasks; nil returns at once.
+// idlePeer waits until a peer's worker has executed all tasks. Without a worker it returns at once.
 func idlePeer(ctx context.Context, flusher *load.Process) error {
 	if flusher == nil {
 		return nil
@@ -166,15 +165,15 @@ func idlePeer(ctx context.Context, flusher *load.Process) error {
 	})
 }
 
-// getAfterwrite measures reads of warm counters, while the worker and the scheduler are idle.
+// getAfterwrite measures reads of warm counters while worker and scheduler are idle.
 func getAfterwrite(ctx context.Context, b *bench) error {
 	sys, err := b.running(ctx, world.Present)
 	if err != nil {
 		return err
 	}
-	_, result, err := b.both(ctx, singles(sys.api.URL, load.Uniform, load.FormGet), nothing)
+	_, result, err := b.loadTwice(ctx, singles(sys.api.URL, load.Uniform, load.FormGet), nothing)
 	if err != nil {
-		return err // also if a request was not answered with a counter
+		return err
 	}
 	sum, rows, err := sys.stage.Sum(ctx)
 	if err != nil {
@@ -185,14 +184,14 @@ func getAfterwrite(ctx context.Context, b *bench) error {
 		return err
 	}
 	if sum != sys.sum || rows != sys.rows || written != 0 {
-		return fmt.Errorf("%w: reads have changed the sum from %d to %d", errSum, sys.sum, sum)
+		return fmt.Errorf("%w: reads changed the sum from %d to %d", errSum, sys.sum, sum)
 	}
 	b.note("get/afterwrite/rate", result.PerSecond)
 	b.note("get/afterwrite/p99", result.P99.Seconds()*1000)
 	return nil
 }
 
-// peerStage is a stage for systems that keep a counter as a plain string in Redis, under prefix and name.
+// peerStage returns a stage for systems that keep a counter as a plain string in Redis. The Redis key is prefix and the counter's name.
 func (b *bench) peerStage(ctx context.Context, prefix string) (*world.Stage, error) {
 	stage, err := b.stage(ctx, world.StageOptions{Name: "peers"})
 	if err != nil {
@@ -204,7 +203,7 @@ func (b *bench) peerStage(ctx context.Context, prefix string) (*world.Stage, err
 	return stage, stage.WarmPlain(ctx, prefix, space)
 }
 
-// singleWebdis measures webdis in front of the same Redis. It does not use Postgres, so the sum is taken from Redis.
+// singleWebdis measures webdis in front of the same Redis. webdis does not use Postgres, so the sum comes from Redis.
 func singleWebdis(ctx context.Context, b *bench) (err error) {
 	stage, err := b.peerStage(ctx, "")
 	if err != nil {
@@ -215,7 +214,7 @@ func singleWebdis(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, process.Stop()) }()
-	warm, result, err := b.both(ctx, singles(process.URL, load.Uniform, load.FormWebdis), nothing)
+	warm, result, err := b.loadTwice(ctx, singles(process.URL, load.Uniform, load.FormWebdis), nothing)
 	if err != nil {
 		return err
 	}

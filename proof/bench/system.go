@@ -11,17 +11,16 @@ import (
 	"github.com/afterwrite/afterwrite/proof/world"
 )
 
-// drainPatience bounds the wait for a drain. A naive worker carries out the writes of some seconds one by one.
+// drainPatience is the time limit for a drain. A naive-worker executes the writes of some seconds one by one.
 const drainPatience = 5 * time.Minute
 
-// singleStage is the stage of single requests and batches.
+// singleStage is the name of the stage of single requests and batches.
 const singleStage = "single"
 
-// system is what is measured on a stage: one api, a number of workers and the scheduler of afterwrite; or a peer, which has none of
-// these.
+// system holds the processes on a stage: one api, one scheduler and a number of workers of afterwrite. For a peer it has none.
 type system struct {
 	stage *world.Stage
-	// sum and rows are the sum and the number of the counters in Postgres at the start.
+	// sum and rows are the sum and the number of the counters in Postgres at the start of a run.
 	sum, rows int64
 
 	api       *world.Process
@@ -29,7 +28,7 @@ type system struct {
 	scheduler *world.Process
 }
 
-// on returns a system of which no process runs yet.
+// on returns a system without running processes.
 func on(ctx context.Context, stage *world.Stage, workers int) (*system, error) {
 	sys := &system{stage: stage, workers: make([]*world.Process, workers)}
 	var err error
@@ -37,7 +36,7 @@ func on(ctx context.Context, stage *world.Stage, workers int) (*system, error) {
 	return sys, err
 }
 
-// start starts all processes, with one worker, and returns when they are ready.
+// start starts an api, a scheduler and one worker, and returns when they are ready.
 func start(ctx context.Context, stage *world.Stage) (*system, error) {
 	sys, err := on(ctx, stage, 1)
 	if err != nil {
@@ -68,7 +67,7 @@ func (sys *system) startFlushing(ctx context.Context, settings ...string) error 
 	return nil
 }
 
-// stopFlushing ends the workers and the scheduler.
+// stopFlushing stops the workers and the scheduler.
 func (sys *system) stopFlushing() error {
 	err := sys.scheduler.Stop()
 	for _, p := range sys.workers {
@@ -78,8 +77,8 @@ func (sys *system) stopFlushing() error {
 	return err
 }
 
-// prepared returns a stage with so many counters that were written once and flushed: each row is 1, and its entry in Redis is
-// clean. The version's own processes make it the first time; later it is restored, which is faster.
+// prepared returns a stage with so many clean counters of value 1. The first call writes and flushes them with the version's own
+// processes. Later calls restore that state, which is faster.
 func (b *bench) prepared(ctx context.Context, v world.Version, name string, rows int) (*world.Stage, error) {
 	stage, err := b.stage(ctx, world.StageOptions{Name: name, Version: v})
 	if err != nil {
@@ -96,7 +95,7 @@ func (b *bench) prepared(ctx context.Context, v world.Version, name string, rows
 	return stage, stage.Restore(ctx)
 }
 
-// writeAndFlush makes so many counters with the value 1 on an empty stage, and stops all processes.
+// writeAndFlush resets a stage, and writes and flushes so many counters with value 1. It stops all processes at the end.
 func writeAndFlush(ctx context.Context, stage *world.Stage, rows int) error {
 	if err := stage.Reset(ctx, rows); err != nil {
 		return err
@@ -105,7 +104,7 @@ func writeAndFlush(ctx context.Context, stage *world.Stage, rows int) error {
 	if err != nil {
 		return err
 	}
-	if err := fill(ctx, sys.api.URL, 1, rows); err != nil {
+	if err := fill(ctx, sys.api.URL, 1, rows, ""); err != nil {
 		return err
 	}
 	if err := stage.Drained(ctx, drainPatience); err != nil {
@@ -114,7 +113,7 @@ func writeAndFlush(ctx context.Context, stage *world.Stage, rows int) error {
 	return stage.StopAll()
 }
 
-// running starts afterwrite on the stage that most runs of a version share.
+// running starts afterwrite on singleStage.
 func (b *bench) running(ctx context.Context, v world.Version) (*system, error) {
 	stage, err := b.prepared(ctx, v, singleStage, space)
 	if err != nil {
@@ -123,8 +122,8 @@ func (b *bench) running(ctx context.Context, v world.Version) (*system, error) {
 	return start(ctx, stage)
 }
 
-// counted returns the api's own counts since its start: accepted operations, and those with an unknown outcome because their clients
-// hung up first. Without an api, accepted is -1.
+// counted returns the api's counts since its start: acknowledged writes, and writes with an unknown outcome because the client closed
+// the connection. Without an api, acknowledged is -1.
 func (sys *system) counted(ctx context.Context) (acknowledged, unknown int64, err error) {
 	if sys.api == nil {
 		return -1, 0, nil
@@ -134,14 +133,14 @@ func (sys *system) counted(ctx context.Context) (acknowledged, unknown int64, er
 		int64(metrics.SumOf("afterwrite_rejected_total", "reason", string(counter.CodeOutcomeUnknown))), err
 }
 
-// settle compares the sum in Postgres with the counts of the api and of the load. There must be added more rows than at the start.
+// settle compares the sum in Postgres with the counts of the api and of the load. added is the expected number of new rows.
 func (b *bench) settle(ctx context.Context, name string, sys *system, count report.Count, added int64) error {
 	sum, rows, err := sys.stage.Sum(ctx)
 	if err != nil {
 		return err
 	}
 	if rows != sys.rows+added {
-		return fmt.Errorf("%w: there are %d rows, and not %d", errSum, rows, sys.rows+added)
+		return fmt.Errorf("%w: there are %d rows, but there must be %d", errSum, rows, sys.rows+added)
 	}
 	count.Stored = sum - sys.sum
 	if count.Acknowledged, count.Unknown, err = sys.counted(ctx); err != nil {

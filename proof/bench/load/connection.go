@@ -10,24 +10,24 @@ import (
 	"time"
 )
 
-// maxAnswer bounds an answer in bytes. A batch has about 100 bytes for each of up to 1,000 operations.
-const maxAnswer = 1 << 20
+// maxAnswer is the maximum size of an answer in bytes.
+const maxAnswer = 4 << 10
 
-// connection sends requests one after the other. It understands only the HTTP/1.1 that the servers here use: answers with a
-// Content-Length.
+// connection sends requests one after the other. It is an HTTP/1.1 client that needs little CPU time, and supports only answers with
+// a Content-Length.
 type connection struct {
 	address  string
 	recorder *recorder
-	requests func() []byte
-	due      chan time.Duration // from the beginning, in order
-	buffer   []byte
+	request  func() []byte      // builds the next request
+	due      chan time.Duration // times since the start, sorted
+	buffer   [maxAnswer]byte
 
 	mu      sync.Mutex
-	conn    net.Conn // nil while there is none
+	conn    net.Conn // nil if there is no connection
 	aborted bool
 }
 
-// use makes conn the connection, or closes it after abort.
+// use replaces the connection by conn. After abort it closes conn.
 func (c *connection) use(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,7 +40,7 @@ func (c *connection) use(conn net.Conn) {
 	}
 }
 
-// abort makes the connection's current and later calls fail.
+// abort makes current and later requests fail.
 func (c *connection) abort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,10 +56,10 @@ func (c *connection) isAborted() bool {
 	return c.aborted
 }
 
-// run sends requests when they are due, until due is closed. Requests after giveUp are not sent, and count as failed.
+// run sends requests when they are due, until due is closed. After giveUp it sends nothing, and requests count as failed.
 func (c *connection) run(began, giveUp time.Time) {
 	defer c.use(nil)
-	free := time.Duration(0) // since when
+	free := time.Duration(0) // the time of the last answer
 	for at := range c.due {
 		if c.isAborted() {
 			return
@@ -82,8 +82,7 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// exchange sends one request, reads its answer, and reports whether the status was 2xx. After a broken connection the next request
-// opens a new one.
+// exchange sends one request, reads its answer, and reports whether the status is 2xx. If there is no connection it opens one.
 func (c *connection) exchange(deadline time.Time) bool {
 	if c.conn == nil {
 		conn, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", c.address)
@@ -104,16 +103,10 @@ func (c *connection) send(deadline time.Time) (status int, err error) {
 	if err := c.conn.SetDeadline(deadline); err != nil {
 		return 0, err
 	}
-	if _, err := c.conn.Write(c.requests()); err != nil {
+	if _, err := c.conn.Write(c.request()); err != nil {
 		return 0, err
 	}
-	if c.buffer == nil {
-		c.buffer = make([]byte, 4<<10)
-	}
 	for have := 0; have < maxAnswer; {
-		if have == len(c.buffer) {
-			c.buffer = append(c.buffer, make([]byte, len(c.buffer))...)
-		}
 		n, err := c.conn.Read(c.buffer[have:])
 		have += n
 		status, length, parseErr := parseAnswer(c.buffer[:have])
@@ -130,13 +123,13 @@ func (c *connection) send(deadline time.Time) (status int, err error) {
 }
 
 var (
-	errAnswer     = errors.New("the answer is not HTTP/1.1 with a Content-Length")
+	errAnswer     = errors.New("the answer must be HTTP/1.1 with a Content-Length")
 	headEnd       = []byte("\r\n\r\n")
-	lengthHeader  = []byte("\r\nContent-Length: ") // as net/http and webdis write it
+	lengthHeader  = []byte("\r\nContent-Length: ") // the spelling of net/http
 	answerVersion = []byte("HTTP/1.1 ")
 )
 
-// parseAnswer returns the status and the length of an answer, head included. The length is 0 while the head is incomplete.
+// parseAnswer returns the status and the length of an answer, including its head. The length is 0 while the head is incomplete.
 func parseAnswer(b []byte) (status, length int, err error) {
 	end := bytes.Index(b, headEnd)
 	if end < 0 {

@@ -15,10 +15,10 @@ import (
 
 func TestMain(m *testing.M) { localtest.Main(m) }
 
-// migrated fills the template of the databases.
+// migrated creates the tables in the template of the test databases.
 func migrated(url string) error { return store.MigrateURL(context.Background(), url) }
 
-// target is a server that counts the requests of each path, and answers as handle does, which may be nil.
+// target is a server that counts the requests by method and path.
 type target struct {
 	*httptest.Server
 
@@ -26,6 +26,7 @@ type target struct {
 	paths map[string]int
 }
 
+// newTarget starts a server that answers with handle, or with {} if handle is nil.
 func newTarget(t *testing.T, handle http.HandlerFunc) *target {
 	t.Helper()
 	s := &target{paths: make(map[string]int)}
@@ -43,7 +44,7 @@ func newTarget(t *testing.T, handle http.HandlerFunc) *target {
 	return s
 }
 
-// seen returns how many requests there were of paths that begin so, and the counts of the paths, the highest first.
+// seen counts the requests whose method and path begin with prefix. It returns their sum, and the counts by path, the highest first.
 func (s *target) seen(prefix string) (sum int, counts []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,52 +16,50 @@ import (
 )
 
 const (
-	// answerPatience is the time limit of an answer, the same as for wrk.
+	// answerPatience is the time limit for an answer. wrk has the same.
 	answerPatience = 10 * time.Second
-	// maxDue bounds the requests of one Open, and its schedule to 80 MB.
+	// maxDue limits the number of requests, and so the schedule to 80 MB.
 	maxDue = 10_000_000
 
-	// The histogram's bounds, in µs. A longer latency counts as longestLatency.
+	// The bounds of the histograms in µs. Longer latencies count as longestLatency.
 	shortestLatency = 1
 	longestLatency  = int64(120 * time.Second / time.Microsecond)
 	latencyDigits   = 3
 )
 
-// OpenSpec is a load with a fixed rate.
+// OpenSpec describes the load of Open: single increments of random keys at a fixed rate.
 type OpenSpec struct {
-	HTTPSpec
-
-	Rate float64 // requests per second
+	URL         string // http://127.0.0.1:port
+	Space       int    // number of keys
+	Connections int
+	Duration    time.Duration
+	Seed        uint64  // seed of the random keys and times
+	Rate        float64 // requests per second
 }
 
-// OpenResult is the result of Open. Latencies are measured from when a request was due until it was answered or had failed.
+// OpenResult is the result of Open. A latency is the time from when a request was due until it was answered or failed.
 type OpenResult struct {
-	Sent   int64         `json:"sent"`   // requests that were due
-	Failed int64         `json:"failed"` // of them: not answered with 2xx, or not within 10 s, or never sent for that
-	Rate   float64       `json:"rate"`   // answered with 2xx per second, from the first due to the last answer
-	P50    time.Duration `json:"p50_ns"`
-	P90    time.Duration `json:"p90_ns"`
-	P99    time.Duration `json:"p99_ns"`
-	P999   time.Duration `json:"p999_ns"`
-	Max    time.Duration `json:"max_ns"`
-	// LateP99 is the delay of the generator itself in handing a request to its connection. The latencies include it.
-	LateP99 time.Duration `json:"late_p99_ns"`
-	// Histogram holds the latencies in µs, up to 120 s, to 3 digits.
-	Histogram *hdrhistogram.Histogram `json:"-"`
+	Sent   int64 // number of requests that were due
+	Failed int64 // number of those without a 2xx answer within 10 s
+	P50    time.Duration
+	P90    time.Duration
+	P99    time.Duration
+	P999   time.Duration
+	Max    time.Duration
+	// LateP99 is the 99th percentile of the delay between due and sent that the load generator itself caused. Latencies include it.
+	LateP99 time.Duration
+	// Histogram holds the latencies in µs, up to 120 s, with 3 digits.
+	Histogram *hdrhistogram.Histogram
 }
 
-// Open sends requests at the moments of a Poisson process, dealt to the connections in turn. A request may have to wait for the
-// previous one on its connection, but its latency is measured from when it was due. So a server that stalls is charged for every
-// request that was due meanwhile. Use enough connections for each to have at most one request in flight: a rate of 5,000/s with
-// answers within 20 ms takes 100.
+// Open sends requests at the times of a Poisson process, on the connections in turn. A request may wait for the previous one on its
+// connection, but its latency starts when it was due, so a stalled server is charged for every request due meanwhile. Use enough
+// connections for each to have at most one request in flight: 5,000/s with answers within 20 ms need 100.
 //
-// The last request is due before spec.Duration ends. Open blocks until all are answered, for at most 10 s more. When ctx is done it
-// stops at once with ctx's error.
+// The last request is due before spec.Duration ends. Open blocks until all requests are answered, for at most 10 s more. When ctx is
+// done, Open returns ctx's error at once.
 func Open(ctx context.Context, spec OpenSpec) (result OpenResult, err error) {
 	defer wrap(&err, "open loop")
-	if spec.HTTPSpec, err = spec.complete(); err != nil {
-		return OpenResult{}, err
-	}
 	target, err := url.Parse(spec.URL)
 	if err != nil {
 		return OpenResult{}, err
@@ -96,16 +94,16 @@ func Open(ctx context.Context, spec OpenSpec) (result OpenResult, err error) {
 	if err := ctx.Err(); err != nil {
 		return OpenResult{}, err
 	}
-	return r.result(time.Since(began)), nil
+	return r.result(), nil
 }
 
-// schedule draws the moments when requests are due, since the start.
+// schedule draws the times when requests are due, since the start.
 func schedule(spec OpenSpec) ([]time.Duration, error) {
 	expected := spec.Rate * spec.Duration.Seconds()
-	if !(spec.Rate > 0) || expected > maxDue { // so that NaN is refused too
-		return nil, fmt.Errorf("a rate of %g/s for %s is not positive, or more than %d requests", spec.Rate, spec.Duration, maxDue)
+	if expected <= 0 || expected > maxDue {
+		return nil, fmt.Errorf("%g/s for %s must be more than 0 and at most %d requests", spec.Rate, spec.Duration, maxDue)
 	}
-	random := rand.New(rand.NewPCG(spec.Seed, 1)) //nolint:gosec // load needs no secret
+	random := rand.New(rand.NewPCG(spec.Seed, 1)) //nolint:gosec // the load must be repeatable
 	due := make([]time.Duration, 0, int(expected+4*math.Sqrt(expected))+1)
 	for at := 0.0; len(due) < 2*maxDue; {
 		at += random.ExpFloat64() / spec.Rate
@@ -115,42 +113,41 @@ func schedule(spec OpenSpec) ([]time.Duration, error) {
 		due = append(due, time.Duration(at*float64(time.Second)))
 	}
 	if len(due) == 0 {
-		return nil, errors.New("not one request is due in that time")
+		return nil, errors.New("no request is due in that time")
 	}
 	return due, nil
 }
 
-// nap is the shortest sleep. A thread that wakes up for each single request would take as much CPU time as the server. The delay
-// that it adds counts as the server's latency.
+// nap is the shortest sleep. A thread that wakes up for every request would use as much CPU time as the server. The latencies include
+// the delay of a nap.
 const nap = 300 * time.Microsecond
 
-// deal hands requests to the connections when they are due, and closes their channels after the last one. It has a thread of its
-// own: Go's timers have a resolution of a millisecond while the program is idle, and a thread sleeps more precisely.
+// deal gives requests to the connections when they are due, and closes their channels after the last one. It runs on a thread of its
+// own, which sleeps more precisely than Go's timers: those have a resolution of 1 ms while the program is idle.
 func deal(ctx context.Context, began time.Time, due []time.Duration, connections []*connection) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for i, at := range due {
 		for wait := at - time.Since(began); wait > 0; wait = at - time.Since(began) {
-			sleep(max(wait, nap)) // ends early for signals, which Go sends itself
+			sleep(max(wait, nap)) // a signal, which the Go runtime sends too, ends it early
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		connections[i%len(connections)].due <- at // has room for all
+		connections[i%len(connections)].due <- at // never blocks: it has room for all requests
 	}
 	for _, c := range connections {
 		close(c.due)
 	}
 }
 
-// dialAll opens the connections one after the other. room is the number of requests that each will send.
+// dialAll opens the connections. room is the maximum number of requests of each.
 func dialAll(ctx context.Context, address string, spec OpenSpec, r *recorder, room int) ([]*connection, error) {
-	requests := newRequests(spec.HTTPSpec, address)
 	connections := make([]*connection, 0, spec.Connections)
 	for i := range spec.Connections {
 		c := &connection{
 			address: address, recorder: r, due: make(chan time.Duration, room),
-			requests: requests.drawer(spec.Seed, uint64(i)),
+			request: spec.requests(address, uint64(i)),
 		}
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err != nil {
@@ -165,6 +162,19 @@ func dialAll(ctx context.Context, address string, spec OpenSpec, r *recorder, ro
 	return connections, nil
 }
 
+// requests returns a function that builds the next request of a connection: an increment of a random key. The bytes are valid until
+// the next call.
+func (spec OpenSpec) requests(host string, connection uint64) func() []byte {
+	const start = "POST /v1/counters/" + keyPrefix
+	random := rand.New(rand.NewPCG(spec.Seed, connection+2)) //nolint:gosec // the load must be repeatable
+	text := fmt.Appendf(nil, "%s%012d/increment HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n"+
+		`{"by":1}`, start, 0, host)
+	return func() []byte {
+		_ = fmt.Appendf(text[:len(start)], "%012d", random.IntN(spec.Space)) // overwrites the digits in text
+		return text
+	}
+}
+
 // recorder collects the results of the connections.
 type recorder struct {
 	mu        sync.Mutex
@@ -174,7 +184,7 @@ type recorder struct {
 	lateness  *hdrhistogram.Histogram
 }
 
-// record notes one request. late is negative if the previous request on its connection caused the delay.
+// record adds one request. late is negative if the delay was caused by the previous request on the connection.
 func (r *recorder) record(latency, late time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -182,7 +192,7 @@ func (r *recorder) record(latency, late time.Duration, ok bool) {
 	if !ok {
 		r.failed++
 	}
-	_ = r.latencies.RecordValue(micros(latency)) // it fails only for what is out of bounds
+	_ = r.latencies.RecordValue(micros(latency)) // fails only for values out of bounds
 	if late >= 0 {
 		_ = r.lateness.RecordValue(micros(late))
 	}
@@ -192,12 +202,12 @@ func micros(d time.Duration) int64 {
 	return min(max(int64(d/time.Microsecond), shortestLatency), longestLatency)
 }
 
-func (r *recorder) result(took time.Duration) OpenResult {
+func (r *recorder) result() OpenResult {
 	at := func(h *hdrhistogram.Histogram, percentile float64) time.Duration {
 		return time.Duration(h.ValueAtQuantile(percentile)) * time.Microsecond
 	}
 	return OpenResult{
-		Sent: r.sent, Failed: r.failed, Rate: float64(r.sent-r.failed) / took.Seconds(),
+		Sent: r.sent, Failed: r.failed,
 		P50: at(r.latencies, 50), P90: at(r.latencies, 90), P99: at(r.latencies, 99), P999: at(r.latencies, 99.9),
 		Max:     time.Duration(r.latencies.Max()) * time.Microsecond,
 		LateP99: at(r.lateness, 99), Histogram: r.latencies,

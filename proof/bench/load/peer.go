@@ -1,7 +1,6 @@
 package load
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,19 +19,9 @@ import (
 const (
 	peers = "github.com/afterwrite/afterwrite/proof/bench/peer"
 
-	// readyPatience bounds a start, stopPatience an end.
-	readyPatience = 20 * time.Second
-	stopPatience  = 10 * time.Second
-
-	defaultPostgresConns = 20
+	readyPatience = 20 * time.Second // time limit for a start
+	stopPatience  = 10 * time.Second // time limit for a stop
 )
-
-// Env is what a peer needs to know.
-type Env struct {
-	RedisURL      string
-	DatabaseURL   string // of a database with the migrations
-	PostgresConns int    // 0 takes 20
-}
 
 // Process is a running peer.
 type Process struct {
@@ -41,14 +30,15 @@ type Process struct {
 	child *local.Process
 }
 
-// Build compiles the program of the peers into dir, as the product is built. It has to run inside the module.
+// Build builds the program of the peers into dir, with the flags of afterwrite itself. The current folder must be in the module.
 func Build(ctx context.Context, dir string) error {
 	return world.Build(ctx, "", filepath.Join(dir, "peer"), peers)
 }
 
-// StartPeer runs one of the peers that Build has put into dir (noop, direct, through, naive, or naive-worker, which flushes for
-// naive) on a free port, and blocks until it answers: for 20 s at most.
-func StartPeer(ctx context.Context, dir, name string, env Env) (*Process, error) {
+// StartPeer runs one of the peers of the program that Build has built in dir, on a free port: noop, direct, through, naive, or
+// naive-worker, which executes the tasks of naive. It blocks for at most 20 s until the peer is ready. The database must have
+// afterwrite's tables.
+func StartPeer(ctx context.Context, dir, name, redisURL, databaseURL string) (*Process, error) {
 	port, err := local.FreePort()
 	if err != nil {
 		return nil, err
@@ -57,12 +47,11 @@ func StartPeer(ctx context.Context, dir, name string, env Env) (*Process, error)
 	return start(ctx, local.Program{
 		Name: name, Path: filepath.Join(dir, "peer"), Args: []string{name},
 		Env: append(os.Environ(),
-			"ADDR="+addr, "REDIS_URL="+env.RedisURL, "DATABASE_URL="+env.DatabaseURL,
-			"POSTGRES_CONNS="+strconv.Itoa(cmp.Or(env.PostgresConns, defaultPostgresConns))),
+			"ADDR="+addr, "REDIS_URL="+redisURL, "DATABASE_URL="+databaseURL),
 	}, "http://"+addr, "/healthz")
 }
 
-// start runs a program and waits until GET url+path is answered with 200.
+// start runs a program and waits until GET url+path returns 200.
 func start(ctx context.Context, program local.Program, url, path string) (*Process, error) {
 	child, err := program.Start()
 	if err != nil {
@@ -77,10 +66,10 @@ func start(ctx context.Context, program local.Program, url, path string) (*Proce
 	return &Process{URL: url, child: child}, nil
 }
 
-// Stop ends the process and waits for it: for 10 s, then it is killed. An error means that it did not end well.
+// Stop sends SIGTERM and blocks until the process has ended. After 10 s it kills the process. An end by anything but exit status 0 or
+// SIGTERM is an error.
 func (p *Process) Stop() error {
 	err := p.child.Stop(context.Background(), stopPatience)
-	// A program that does not handle SIGTERM is ended by it.
 	status, ok := p.child.State().Sys().(syscall.WaitStatus)
 	if err == nil && (!ok || status.ExitStatus() != 0 && status.Signal() != syscall.SIGTERM) {
 		err = errors.New(p.child.State().String())
@@ -91,17 +80,17 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// Left asks a naive worker how many tasks are not done: it has drained when there are none.
+// Left returns the number of tasks that a naive-worker still has to execute.
 func (p *Process) Left(ctx context.Context) (int, error) {
 	body, err := world.Get(ctx, p.URL+"/left")
 	if err != nil {
-		return 0, fmt.Errorf("ask what is left: %w", err)
+		return 0, fmt.Errorf("read the number of tasks left: %w", err)
 	}
 	var answer struct {
 		Left int `json:"left"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return 0, fmt.Errorf("ask what is left: %w", err)
+		return 0, fmt.Errorf("read the number of tasks left: %w", err)
 	}
 	return answer.Left, nil
 }

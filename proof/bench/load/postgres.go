@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	// upsertBatches is the number of prepared batches of existing rows. With 1,000 rows each, they touch 181,000 of 1,000,000 keys.
+	// upsertBatches is the number of prepared batches of existing rows. With 1,000 rows each, they contain 181,000 of 1,000,000 keys.
 	upsertBatches = 200
 	upsertKeys    = 1_000_000
 
-	// prepareUpserts makes %[1]d batches of %[2]d keys, sorted as the flush sorts them. Each key is drawn from a range of its own
+	// prepareUpserts creates %[1]d batches of %[2]d keys, sorted as in a flush. Each key of a batch is drawn from a range of its own
 	// of %[3]d keys. The arrays are not compressed, so that reading one is cheap.
 	prepareUpserts = createBatches + `
 SELECT setseed(0.5);
@@ -33,8 +33,8 @@ FROM generate_series(1, %[1]d) AS id, generate_series(0, %[2]d - 1) AS n
 GROUP BY id;
 ANALYZE bench_batch`
 
-	// prepareInserts makes %[1]d batches of %[2]d random keys, sorted. The last digits are a running number, so that no key occurs
-	// twice.
+	// prepareInserts creates %[1]d batches of %[2]d random keys, sorted. The last digits are a running number, so all keys are
+	// different.
 	prepareInserts = createBatches + `
 SELECT setseed(0.5);
 INSERT INTO bench_batch
@@ -52,7 +52,7 @@ ALTER TABLE bench_batch ALTER COLUMN keys SET STORAGE EXTERNAL;`
 	dropBatches = `DROP TABLE IF EXISTS bench_batch`
 )
 
-// The statements are those of the flush at the time when the goals were set, so that the measure does not change with the flush.
+// These were the statements of the flush when the goals were set. They stay as they are, so that results remain comparable.
 const (
 	insertSQL = `
 INSERT INTO counters (key, value, version, deleted_at, updated_at, lineage, base)
@@ -67,54 +67,50 @@ SET value = EXCLUDED.value, version = EXCLUDED.version, deleted_at = EXCLUDED.de
 WHERE counters.version < CASE WHEN counters.lineage = EXCLUDED.lineage THEN EXCLUDED.version ELSE EXCLUDED.base + 1 END`
 )
 
-// PGBenchUpsert updates existing rows in batches of rows from clients connections, and returns rows per second: Postgres alone.
-// duration is rounded up to whole seconds.
+// PGBenchUpsert measures Postgres alone: it updates existing rows in batches with pgbench, from so many clients, and returns rows per
+// second. It rounds duration up to whole seconds.
 //
-// The statement is upsertSQL in prepared mode. Its parameters are replaced by expressions that make the arrays in the server: keys
-// from a table of batches, other columns from array_fill, and the version from the clock, so that each batch is newer than the
-// rows. That is cheaper than receiving and parsing the arrays: reading the keys takes about 2 % of a batch.
+// It runs upsertSQL as a prepared statement. Expressions create the arrays in the server: the keys come from a table of batches, other
+// columns from array_fill, and versions from the clock, so that each batch is newer than the rows. That costs less than receiving and
+// parsing arrays: reading the keys takes about 2 % of the time of a batch.
 //
-// The database must have the migrations. The table bench_batch is made and dropped; the rows stay in counters. It blocks until it
-// is done or ctx is.
+// The database must have afterwrite's tables. PGBenchUpsert creates and drops the table bench_batch; the rows stay in counters.
 func PGBenchUpsert(ctx context.Context, dsn string, rows, clients int, duration time.Duration) (perSecond float64, err error) {
 	seconds := int64((duration + time.Second - 1) / time.Second)
 	return pgbench(ctx, dsn, workload{
 		statement: upsertSQL,
-		prepare:   fmt.Sprintf(prepareUpserts, upsertBatches, rows, upsertKeys/max(rows, 1)), rows: rows, clients: clients, least: rows,
+		prepare:   fmt.Sprintf(prepareUpserts, upsertBatches, rows, upsertKeys/rows), rows: rows, clients: clients, least: rows,
 		choose: fmt.Sprintf("\\set batch random(1, %d)", upsertBatches), bound: "--time=" + strconv.FormatInt(seconds, 10),
 	})
 }
 
-// PGBenchInsert inserts batches * rows new rows with random keys in the same way, with insertSQL, and returns rows per second. The
-// connections share the batches evenly, so clients should divide batches. There must be no rows of an earlier call in counters.
+// PGBenchInsert inserts batches * rows new rows with random keys in the same way, with insertSQL, and returns rows per second. batches
+// must be a multiple of clients. The table counters must not have rows of an earlier call.
 func PGBenchInsert(ctx context.Context, dsn string, rows, clients, batches int) (perSecond float64, err error) {
-	each := batches / max(clients, 1)
+	each := batches / clients
 	return pgbench(ctx, dsn, workload{
 		statement: insertSQL,
 		prepare:   fmt.Sprintf(prepareInserts, batches, rows), rows: rows, clients: clients, least: each * clients * rows,
-		// Each client counts its own transactions: a variable keeps its value from one to the next.
+		// Each client counts its transactions: a variable keeps its value from one to the next.
 		choose: fmt.Sprintf("\\set done :done + 1\n\\set batch :client_id * %d + :done", each),
 		bound:  "--transactions=" + strconv.Itoa(each),
 	})
 }
 
-// workload is the work of one pgbench.
+// workload configures one run of pgbench.
 type workload struct {
 	statement string
-	prepare   string // makes bench_batch
-	choose    string // sets batch
-	bound     string // the flag that ends it
-	rows      int    // in each batch
+	prepare   string // SQL that creates bench_batch
+	choose    string // commands that set the variable batch
+	bound     string // flag that limits the run
+	rows      int    // number of rows in each batch
 	clients   int
-	least     int // rows that have to be there afterwards
+	least     int // minimum number of rows afterwards
 }
 
 // pgbench runs a workload and returns rows per second.
 func pgbench(ctx context.Context, dsn string, w workload) (perSecond float64, err error) {
 	defer wrap(&err, "pgbench")
-	if w.rows < 1 || w.rows > upsertKeys || w.clients < 1 {
-		return 0, fmt.Errorf("it takes 1 to %d rows and a client", upsertKeys)
-	}
 	program, err := local.PostgresProgram(ctx, "pgbench")
 	if err != nil {
 		return 0, err
@@ -129,7 +125,7 @@ func pgbench(ctx context.Context, dsn string, w workload) (perSecond float64, er
 	}
 	defer db.Close()
 	if _, err := db.ExecContext(ctx, dropBatches+";"+w.prepare); err != nil {
-		return 0, fmt.Errorf("make the batches: %w", err)
+		return 0, fmt.Errorf("create the batches: %w", err)
 	}
 	defer func() { _, _ = db.ExecContext(context.WithoutCancel(ctx), dropBatches) }()
 
@@ -156,18 +152,18 @@ func pgbench(ctx context.Context, dsn string, w workload) (perSecond float64, er
 	return perSecond * float64(w.rows), checkRows(ctx, db, w, batches)
 }
 
-// withoutPassword takes the password out of a URL, which `ps` shows.
+// withoutPassword splits a URL into one without the password, and the password. Arguments are visible to other users.
 func withoutPassword(dsn string) (target, password string, err error) {
 	u, err := url.Parse(dsn)
 	if err != nil || u.User == nil {
-		return "", "", errors.New("the database is a postgres:// URL with a user")
+		return "", "", errors.New("the database must be a postgres:// URL with a user")
 	}
 	password, _ = u.User.Password()
 	u.User = url.User(u.User.Username())
 	return u.String(), password, nil
 }
 
-// script is one transaction.
+// script returns the script of one transaction.
 func (w workload) script() string {
 	fill := func(value string) string { return fmt.Sprintf("array_fill(%s, ARRAY[%d])", value, w.rows) }
 	clock := "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -178,7 +174,7 @@ func (w workload) script() string {
 	return fmt.Sprintf("%s\n%s;\n", w.choose, strings.TrimSpace(statement))
 }
 
-// checkRows returns an error unless the rows exist with the versions of the batches.
+// checkRows returns an error unless enough rows exist, all with versions from the clock.
 func checkRows(ctx context.Context, db *sql.DB, w workload, batches int64) error {
 	var written, oldest int64
 	err := db.QueryRowContext(ctx, `
@@ -188,7 +184,7 @@ FROM counters WHERE key LIKE 'pgbench:%' AND lineage = 1`).Scan(&written, &oldes
 	case err != nil:
 		return fmt.Errorf("count the rows: %w", err)
 	case batches < 1 || written < int64(w.least) || oldest > 0:
-		return fmt.Errorf("of %d batches of %d rows, %d rows are there", batches, w.rows, written)
+		return fmt.Errorf("%d batches of %d rows were written, but %d rows exist", batches, w.rows, written)
 	}
 	return nil
 }
@@ -199,11 +195,11 @@ var (
 	pgbenchRate   = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
 )
 
-// parsePGBench reads the number of transactions, and their rate without the time to connect.
+// parsePGBench parses the number of transactions, and their rate without the time to connect.
 func parsePGBench(out string) (done int64, perSecond float64, err error) {
 	number, rate, failed := pgbenchDone.FindStringSubmatch(out), pgbenchRate.FindStringSubmatch(out), pgbenchFailed.FindStringSubmatch(out)
 	if number == nil || rate == nil {
-		return 0, 0, fmt.Errorf("its output cannot be read: %q", out)
+		return 0, 0, fmt.Errorf("cannot parse the output: %q", out)
 	}
 	if failed != nil && failed[1] != "0" {
 		return 0, 0, fmt.Errorf("%s transactions failed", failed[1])

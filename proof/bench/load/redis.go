@@ -13,22 +13,14 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-const (
-	redisClients = 50
-	// maxCalls bounds one RedisBenchmark.
-	maxCalls = 100_000_000
-)
+const redisClients = 50
 
-// RedisBenchmark runs redis-benchmark: n times INCRBY 1 over space plain strings, with the same names as in the other loads, from 50
-// connections with pipeline commands in flight on each. It returns commands per second. redis-benchmark and Redis use a core each.
-// It blocks until it is done or ctx is.
+// RedisBenchmark runs redis-benchmark with n commands INCRBY 1 on space plain strings, named as in the other loads. 50 connections
+// have pipeline commands in flight each. It returns commands per second. redis-benchmark and Redis use one core each.
 //
-// redis-benchmark sends whole pipelines and stops after n answers, so it may send RedisOvershoot(pipeline) more commands.
+// redis-benchmark sends whole pipelines and stops after n answers, so it may send up to RedisOvershoot(pipeline) more commands.
 func RedisBenchmark(ctx context.Context, redisURL string, pipeline, n, space int) (perSecond float64, err error) {
 	defer wrap(&err, "redis-benchmark")
-	if pipeline < 1 || n < 1 || n > maxCalls || space < 1 || space > maxSpace {
-		return 0, fmt.Errorf("it takes 1 to %d commands over 1 to %d keys", maxCalls, maxSpace)
-	}
 	program, err := find("redis-benchmark", "redis-tools")
 	if err != nil {
 		return 0, err
@@ -38,7 +30,7 @@ func RedisBenchmark(ctx context.Context, redisURL string, pipeline, n, space int
 		return 0, err
 	}
 	arguments = append(arguments, "-P", strconv.Itoa(pipeline), "-c", strconv.Itoa(redisClients), "-n", strconv.Itoa(n),
-		"-r", strconv.Itoa(space), "--csv", "INCRBY", defaultPrefix+"__rand_int__", "1")
+		"-r", strconv.Itoa(space), "--csv", "INCRBY", keyPrefix+"__rand_int__", "1")
 	out, err := local.Program{Path: program, Args: arguments}.Output(ctx)
 	if err != nil {
 		return 0, err
@@ -46,10 +38,11 @@ func RedisBenchmark(ctx context.Context, redisURL string, pipeline, n, space int
 	return parseRedisBenchmark(out)
 }
 
-// RedisOvershoot is the number of commands that RedisBenchmark may send in addition to n.
+// RedisOvershoot returns the maximum number of commands that RedisBenchmark sends beyond n.
 func RedisOvershoot(pipeline int) int { return redisClients * pipeline }
 
-// redisTarget is the address in redis-benchmark's flags. `ps` shows the password of the private server: there is no other way.
+// redisTarget returns the address as flags of redis-benchmark. Other users can see the password of this private server: there is no
+// other way to pass it.
 func redisTarget(redisURL string) ([]string, error) {
 	options, err := redis.ParseURL(redisURL)
 	if err != nil {
@@ -66,11 +59,11 @@ func redisTarget(redisURL string) ([]string, error) {
 	return append(arguments, "-h", host, "-p", port), err
 }
 
-// parseRedisBenchmark reads the commands per second: the second column of the last line.
+// parseRedisBenchmark parses the commands per second: the second column of the last line.
 func parseRedisBenchmark(out string) (float64, error) {
 	rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
 	if err != nil || len(rows) < 2 || len(rows[0]) < 2 || rows[0][1] != "rps" {
-		return 0, fmt.Errorf("its output cannot be read: %q", out)
+		return 0, fmt.Errorf("cannot parse the output: %q", out)
 	}
 	return strconv.ParseFloat(rows[len(rows)-1][1], 64)
 }

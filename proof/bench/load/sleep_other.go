@@ -4,5 +4,5 @@ package load
 
 import "time"
 
-// sleep waits for d.
+// sleep blocks for d.
 func sleep(d time.Duration) { time.Sleep(d) }

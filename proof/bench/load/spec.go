@@ -1,101 +1,48 @@
+// Package load generates the load of the benchmark, and starts the peers that afterwrite is compared with.
+//
+//   - WRK runs a closed loop with wrk, to measure the capacity of a server.
+//   - Open runs an open loop at a fixed rate, to measure the latency of writes from the time when they were due.
+//   - RedisBenchmark, PGBenchUpsert and PGBenchInsert measure Redis and Postgres alone, with their own tools.
+//   - StartPeer runs one of the peers in proof/bench/peer; Webdis runs webdis, an HTTP server for Redis commands.
+//
+// The tools come from the Debian packages wrk, webdis, redis-tools and postgresql. An error names a missing tool.
 package load
 
 import (
-	"cmp"
-	"errors"
-	"fmt"
-	"net/url"
-	"strings"
 	"time"
 )
 
-// Keys says how the keys of the requests are drawn.
+// Keys is the distribution of the keys of the requests.
 type Keys string
 
-// The ways to draw keys.
+// The distributions.
 const (
-	Hot     Keys = "hot"     // always the same
+	Hot     Keys = "hot"     // always the same key
 	Zipf    Keys = "zipf"    // key n with a weight of 1/n^1.1
-	Uniform Keys = "uniform" // each equally often
+	Uniform Keys = "uniform" // all keys with the same weight
 )
 
-// Form is what a request asks for.
+// Form is the kind of a single request.
 type Form string
 
-// The forms of a request.
+// The forms.
 const (
-	FormIncrement Form = ""       // POST /v1/counters/<key>/increment, by 1
+	FormIncrement Form = ""       // POST /v1/counters/<key>/increment with {"by":1}
 	FormGet       Form = "get"    // GET /v1/counters/<key>
 	FormWebdis    Form = "webdis" // GET /INCRBY/<key>/1
 )
 
-const (
-	defaultSpace       = 100_000
-	defaultConnections = 200
-	defaultThreads     = 2
-	defaultPrefix      = "counter:"
+// keyPrefix is the beginning of a key; 12 digits follow.
+const keyPrefix = "counter:"
 
-	maxSpace       = 1_000_000
-	maxConnections = 10_000
-	maxBatch       = 1000 // as the api takes
-)
-
-// HTTPSpec is a load of increments by 1, or of reads. Only URL, Keys and Duration are required.
+// HTTPSpec describes the load of WRK.
 type HTTPSpec struct {
 	URL         string // http://127.0.0.1:port
 	Keys        Keys
-	Space       int // keys, 1 to 1,000,000; 0 takes 100,000
-	Connections int // 1 to 10,000; 0 takes 200
-	Threads     int // of wrk; 0 takes 2
+	Space       int // number of keys, at most 1,000,000; Hot ignores it
+	Connections int // at least 2
 	Duration    time.Duration
-	Batch       int    // 0: one increment a request; else operations per POST /v1/batch, at most 1,000
-	Prefix      string // of the keys' names, before 12 digits; "" takes "counter:"
-	Form        Form   // of a single request
-	Seed        uint64 // of the random numbers
-}
-
-// complete returns spec with its defaults filled in, or an error if it is invalid.
-func (spec HTTPSpec) complete() (HTTPSpec, error) {
-	spec.Space = cmp.Or(spec.Space, defaultSpace)
-	spec.Connections = cmp.Or(spec.Connections, defaultConnections)
-	spec.Threads = cmp.Or(spec.Threads, defaultThreads)
-	spec.Prefix = cmp.Or(spec.Prefix, defaultPrefix)
-	return spec, errors.Join(spec.checkKeys(), spec.checkForm(), spec.checkLoad())
-}
-
-func (spec HTTPSpec) checkKeys() error {
-	switch {
-	case spec.Keys != Hot && spec.Keys != Zipf && spec.Keys != Uniform:
-		return fmt.Errorf("the keys are hot, zipf or uniform, not %q", spec.Keys)
-	case spec.Space < 1 || spec.Space > maxSpace:
-		return fmt.Errorf("there are 1 to %d keys, not %d", maxSpace, spec.Space)
-	case strings.Trim(spec.Prefix, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_:") != "":
-		return fmt.Errorf("the prefix takes letters, digits, -, _ and :, not %q", spec.Prefix)
-	}
-	return nil
-}
-
-func (spec HTTPSpec) checkForm() error {
-	switch {
-	case spec.Form != FormIncrement && spec.Form != FormGet && spec.Form != FormWebdis:
-		return fmt.Errorf("the form of a request is not %q", spec.Form)
-	case spec.Batch < 0 || spec.Batch > maxBatch || spec.Batch > 0 && spec.Form != FormIncrement:
-		return fmt.Errorf("a batch has up to %d operations, all increments", maxBatch)
-	}
-	return nil
-}
-
-func (spec HTTPSpec) checkLoad() error {
-	target, err := url.Parse(spec.URL)
-	switch {
-	case err != nil:
-		return err
-	case target.Scheme != "http" || target.Port() == "" || strings.Trim(target.Path, "/") != "":
-		return fmt.Errorf("the URL takes http://host:port, not %q", spec.URL)
-	case spec.Connections < spec.Threads || spec.Connections > maxConnections || spec.Threads < 1:
-		return fmt.Errorf("there are as many connections as threads to %d, not %d", maxConnections, spec.Connections)
-	case spec.Duration <= 0:
-		return errors.New("the duration is not positive")
-	}
-	return nil
+	Batch       int    // number of increments in each POST /v1/batch; 0 for single requests
+	Form        Form   // of single requests
+	Seed        uint64 // seed of the random keys
 }

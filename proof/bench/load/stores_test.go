@@ -14,7 +14,7 @@ import (
 	"github.com/afterwrite/afterwrite/proof/bench/load"
 )
 
-func TestRedisBenchmarkReallyCounts(t *testing.T) {
+func TestRedisBenchmarkIncrementsEveryKey(t *testing.T) {
 	t.Parallel()
 	const pipeline, n, keys = 16, 8000, 100
 	url := localtest.RedisURL(t)
@@ -50,11 +50,11 @@ func TestPGBenchWritesEveryRow(t *testing.T) {
 	var rows int
 	require.NoError(t, db.QueryRow("SELECT count(*) FROM counters WHERE length(key) = 20").Scan(&rows))
 	require.Positive(t, rows)
-	localtest.Eventually(t, 10*time.Second, func() (bool, string) { // statistics come late
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) { // Postgres updates its statistics late
 		var written float64
 		err := db.QueryRow("SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relname = 'counters'").Scan(&written)
 		require.NoError(t, err)
-		return written >= perSecond*0.8 && written <= perSecond*1.2+400, "the rows written are not what pgbench says"
+		return written >= perSecond*0.8 && written <= perSecond*1.2+400, "the statistics differ from the rate of pgbench"
 	})
 	requireNoBatches(t, db)
 }
@@ -72,8 +72,8 @@ func TestPGBenchInsertsEachRowOnce(t *testing.T) {
 	var rows, ranges int
 	require.NoError(t, db.QueryRow(`
 SELECT count(*), count(DISTINCT right(key, 12)::bigint / 10000000000) FROM counters WHERE xmax = 0`).Scan(&rows, &ranges))
-	require.Equal(t, 2000, rows, "none was updated")
-	require.Equal(t, 100, ranges, "the keys are all over their space")
+	require.Equal(t, 2000, rows, "every row was inserted once")
+	require.Equal(t, 100, ranges, "the keys are spread over their whole range")
 	requireNoBatches(t, db)
 }
 

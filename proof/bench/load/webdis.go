@@ -14,24 +14,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-// webdisConfig is what webdis reads from its file.
-type webdisConfig struct {
-	RedisHost string           `json:"redis_host"` // or the path of a socket
-	RedisPort int              `json:"redis_port"`
-	RedisAuth string           `json:"redis_auth,omitempty"`
-	Database  int              `json:"database"`
-	HTTPHost  string           `json:"http_host"`
-	HTTPPort  int              `json:"http_port"`
-	Threads   int              `json:"threads"`
-	PoolSize  int              `json:"pool_size"` // connections to Redis per thread
-	Daemonize bool             `json:"daemonize"`
-	Verbosity int              `json:"verbosity"`
-	LogFile   string           `json:"logfile"`
-	ACL       []map[string]any `json:"acl"`
-}
-
-// Webdis runs webdis in front of a Redis and blocks until it answers. It has the settings of its package, and a thread for each of
-// two cores.
+// Webdis starts webdis in front of a Redis, and blocks until it is ready. It uses the settings of the Debian package, with one thread
+// for each of two cores.
 func Webdis(ctx context.Context, redisURL string) (*Process, error) {
 	program, err := find("webdis", "webdis")
 	if err != nil {
@@ -59,21 +43,24 @@ func Webdis(ctx context.Context, redisURL string) (*Process, error) {
 	return start(ctx, webdis, "http://127.0.0.1:"+strconv.Itoa(port), "/PING")
 }
 
-// writeWebdisConfig writes the settings into dir and returns the file's path.
+// writeWebdisConfig writes the configuration into dir, and returns the file's path.
 func writeWebdisConfig(dir string, options *redis.Options, port int) (string, error) {
-	config := webdisConfig{
-		RedisHost: options.Addr, RedisAuth: options.Password, Database: options.DB,
-		HTTPHost: "127.0.0.1", HTTPPort: port, Threads: 2, PoolSize: 20,
-		Verbosity: 1, LogFile: filepath.Join(dir, "webdis.log"),
-		ACL: []map[string]any{{"disabled": []string{"DEBUG"}}}, // it wants a list
+	config := map[string]any{
+		"redis_host": options.Addr, "database": options.DB, "http_host": "127.0.0.1", "http_port": port,
+		"threads": 2, "pool_size": 20, // connections to Redis for each thread
+		"daemonize": false, "verbosity": 1, "logfile": filepath.Join(dir, "webdis.log"),
+		"acl": []map[string]any{{"disabled": []string{"DEBUG"}}}, // webdis requires a list
+	}
+	if options.Password != "" {
+		config["redis_auth"] = options.Password
 	}
 	if options.Network != "unix" {
 		host, redisPort, err := net.SplitHostPort(options.Addr)
 		if err != nil {
 			return "", err
 		}
-		config.RedisHost = host
-		config.RedisPort, _ = strconv.Atoi(redisPort) // redis.ParseURL has checked it
+		config["redis_host"] = host
+		config["redis_port"], _ = strconv.Atoi(redisPort) // redis.ParseURL has checked it
 	}
 	text, err := json.Marshal(config)
 	if err != nil {

@@ -15,11 +15,11 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-// find returns the path of a program in PATH, or says which of Debian's packages has it.
+// find returns the path of a program in PATH. The error names the Debian package with the program.
 func find(program, debianPackage string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
-		return "", fmt.Errorf("%w: %s was not found: install it with `deploy/setup.sh bench`, or the package %s",
+		return "", fmt.Errorf("%w: %s is not in PATH: run `deploy/setup.sh bench`, or install the package %s",
 			local.ErrNotInstalled, program, debianPackage)
 	}
 	return path, nil
@@ -35,31 +35,28 @@ func wrap(err *error, name string) {
 //go:embed wrk.lua
 var wrkScript string
 
-// wrkSlack is the time that wrk may take in addition to the load: to fill its tables, and to end.
+// wrkSlack is the time limit for filling wrk's tables and for ending it, in addition to the load.
 const wrkSlack = 20 * time.Second
 
 // HTTPResult is the result of WRK.
 type HTTPResult struct {
-	Requests  int64         `json:"requests"` // that were answered
-	Failed    int64         `json:"failed"`   // of them with a status of 400 or more, plus connections that broke or timed out
-	Seconds   float64       `json:"seconds"`
-	PerSecond float64       `json:"per_second"` // answers with a lower status; requests, not the operations of a batch
-	P50       time.Duration `json:"p50_ns"`
-	P99       time.Duration `json:"p99_ns"`
+	Requests  int64 // number of answers
+	Failed    int64 // number of answers with a status of 400 or more, plus errors and timeouts of connections
+	Seconds   float64
+	PerSecond float64 // rate of answers with a status below 400; a batch counts as one
+	P50       time.Duration
+	P99       time.Duration
 }
 
-// WRK loads a server for spec.Duration, rounded up to whole seconds. Each connection sends one request after the other. Requests in
-// flight at the end have reached the server and are not counted: at most one for each connection.
+// WRK loads a server for spec.Duration, rounded up to whole seconds. Each connection sends one request after the other. WRK does not
+// count requests in flight at the end, at most one for each connection; the server may have executed them.
 func WRK(ctx context.Context, spec HTTPSpec) (result HTTPResult, err error) {
 	defer wrap(&err, "wrk")
-	if spec, err = spec.complete(); err != nil {
-		return HTTPResult{}, err
-	}
 	program, err := find("wrk", "wrk")
 	if err != nil {
 		return HTTPResult{}, err
 	}
-	script, err := os.CreateTemp("", "afterwrite-wrk-*.lua") // wrk wants a file that has a name
+	script, err := os.CreateTemp("", "afterwrite-wrk-*.lua") // wrk needs a file name
 	if err != nil {
 		return HTTPResult{}, err
 	}
@@ -73,10 +70,10 @@ func WRK(ctx context.Context, spec HTTPSpec) (result HTTPResult, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+wrkSlack)
 	defer cancel()
 	out, err := local.Program{Path: program, Args: []string{
-		"-t", strconv.Itoa(spec.Threads), "-c", strconv.Itoa(spec.Connections), "-d", strconv.FormatInt(seconds, 10) + "s",
+		"-t", "2", "-c", strconv.Itoa(spec.Connections), "-d", strconv.FormatInt(seconds, 10) + "s",
 		"--timeout", "10s", "-s", script.Name(), spec.URL, "--",
 		fmt.Sprintf("keys=%s", spec.Keys), fmt.Sprintf("space=%d", spec.Space), fmt.Sprintf("batch=%d", spec.Batch),
-		"prefix=" + spec.Prefix, fmt.Sprintf("form=%s", spec.Form), fmt.Sprintf("seed=%d", spec.Seed%(1<<31)),
+		fmt.Sprintf("form=%s", spec.Form), fmt.Sprintf("seed=%d", spec.Seed%(1<<31)),
 	}}.Output(ctx)
 	if err != nil {
 		return HTTPResult{}, err
@@ -86,23 +83,23 @@ func WRK(ctx context.Context, spec HTTPSpec) (result HTTPResult, err error) {
 
 var wrkLine = regexp.MustCompile(`(?m)^result (.*)$`)
 
-// parseWRK reads the line that done in wrk.lua prints.
+// parseWRK parses the line that the function done in wrk.lua prints.
 func parseWRK(out string) (HTTPResult, error) {
 	line := wrkLine.FindStringSubmatch(out)
 	if line == nil {
-		return HTTPResult{}, fmt.Errorf("it printed no result: %s", strings.TrimSpace(out))
+		return HTTPResult{}, fmt.Errorf("no result in the output: %s", strings.TrimSpace(out))
 	}
 	fields := make(map[string]int64)
 	for field := range strings.FieldsSeq(line[1]) {
 		name, text, _ := strings.Cut(field, "=")
 		number, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return HTTPResult{}, fmt.Errorf("its result cannot be read: %w", err)
+			return HTTPResult{}, fmt.Errorf("cannot parse the result: %w", err)
 		}
 		fields[name] = number
 	}
 	if fields["us"] <= 0 {
-		return HTTPResult{}, fmt.Errorf("it measured no time: %s", line[0])
+		return HTTPResult{}, fmt.Errorf("the measured time is not positive: %s", line[0])
 	}
 	seconds := float64(fields["us"]) / 1e6
 	return HTTPResult{

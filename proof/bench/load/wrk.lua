@@ -1,8 +1,8 @@
--- wrk.lua makes increments of counters, or reads. Arguments, as name=value: keys (hot, zipf, uniform), space, batch (0: single
--- requests), prefix (of the keys' names), form (of a single request: nothing for increments, get, webdis), seed.
+-- wrk.lua generates increments or reads of counters. Arguments, as name=value: keys (hot, zipf, uniform), space (number of keys),
+-- batch (increments in a batch, or 0 for single requests), form (of single requests: empty for increments, get, webdis), seed.
 --
--- wrk calls request once for each request, so all that it does is to take a string from a table. The tables are filled before
--- the load begins. There is no function response: with one, wrk would pass every header and body to Lua.
+-- wrk calls request for each request, so request only takes a string from a table that is filled before the load begins. There is
+-- no function response: with one, wrk would pass every header and body to Lua.
 
 local ffi = require('ffi')
 ffi.cdef('typedef struct { long s, ns; } afterwrite_time; int clock_gettime(int, afterwrite_time *);')
@@ -21,28 +21,28 @@ function setup(thread)
 end
 
 local zipf_exponent = 1.1
-local zipf_samples = 2 ^ 17 -- drawn beforehand, by turns; a thread sends about so many in some seconds
+local zipf_samples = 2 ^ 17 -- drawn before the load and used in turn; a thread sends about as many in some seconds
 local batch_bodies = 64
-local names_max = 10 ^ 6
+local prefix = 'counter:'
 
--- What the requests have before and after the digits of a key, so that not each has to go through wrk.format.
+-- Returns the parts of a request before and after the digits of the key, so that wrk.format is called once, not for each key.
 local function around(a)
   local marker = '000000000000'
   local text
   if a.form == 'get' then
-    text = wrk.format('GET', '/v1/counters/' .. a.prefix .. marker)
+    text = wrk.format('GET', '/v1/counters/' .. prefix .. marker)
   elseif a.form == 'webdis' then
-    text = wrk.format('GET', '/INCRBY/' .. a.prefix .. marker .. '/1')
+    text = wrk.format('GET', '/INCRBY/' .. prefix .. marker .. '/1')
   else
-    text = wrk.format('POST', '/v1/counters/' .. a.prefix .. marker .. '/increment', { ['Content-Type'] = 'application/json' }, '{"by":1}')
+    text = wrk.format('POST', '/v1/counters/' .. prefix .. marker .. '/increment', { ['Content-Type'] = 'application/json' }, '{"by":1}')
   end
-  local first, last = string.find(text, a.prefix .. marker, 1, true)
-  return string.sub(text, 1, first - 1 + #a.prefix), string.sub(text, last + 1)
+  local first, last = string.find(text, prefix .. marker, 1, true)
+  return string.sub(text, 1, first - 1 + #prefix), string.sub(text, last + 1)
 end
 
--- A function that draws the number of a key.
+-- Returns a function that draws the number of a key.
 local function drawer(a)
-  local space = math.min(tonumber(a.space), names_max)
+  local space = tonumber(a.space)
   if a.keys == 'hot' then return function() return 0 end end
   if a.keys == 'uniform' then return function() return math.random(0, space - 1) end end
   local sums, sum = {}, 0
@@ -50,7 +50,7 @@ local function drawer(a)
     sum = sum + i ^ -zipf_exponent
     sums[i] = sum
   end
-  return function() -- the first whose sum is not below what was drawn
+  return function() -- finds the first key whose sum is at least the drawn number
     local drawn, low, high = math.random() * sum, 1, space
     while low < high do
       local middle = math.floor((low + high) / 2)
@@ -63,7 +63,7 @@ end
 local function batch(a, draw)
   local operations = {}
   for i = 1, tonumber(a.batch) do
-    operations[i] = string.format('{"op":"increment","key":"%s%012d","by":1}', a.prefix, draw())
+    operations[i] = string.format('{"op":"increment","key":"%s%012d","by":1}', prefix, draw())
   end
   local body = '{"operations":[' .. table.concat(operations, ',') .. ']}'
   return wrk.format('POST', '/v1/batch', { ['Content-Type'] = 'application/json' }, body)
@@ -110,8 +110,8 @@ local function prepare(args)
   end
 end
 
--- wrk prepares one thread after the other, each begins as soon as it is ready, and wrk's clock starts with the last one. So
--- the threads before it had more time.
+-- wrk prepares its threads one after the other. Each starts to send when it is ready, but wrk's clock starts with the last one. So
+-- done adds the average head start of the threads to the duration.
 function init(args)
   prepare(args)
   ready = seconds()
@@ -123,7 +123,7 @@ local function lead()
   return sum / #threads
 end
 
--- One line that is easy to read: times in µs.
+-- Prints one line for parseWRK. Times are in µs.
 function done(summary, latency)
   local e = summary.errors
   io.write(string.format('result requests=%.0f status=%.0f connect=%.0f read=%.0f write=%.0f timeout=%.0f us=%.0f p50=%.0f p99=%.0f\n',

@@ -12,13 +12,13 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// maxBodyBytes is far more than {"by":1} takes.
+// maxBodyBytes is far more than the length of {"by":1}.
 const maxBodyBytes = 1 << 10
 
-// buffers hold bodies and then answers.
+// buffers holds buffers for bodies and answers.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxBodyBytes); return &b }}
 
-// readBy reads {"by":1}; by is 1 if it is missing.
+// readBy parses a body such as {"by":1}. Without a body, or without the field, it returns 1.
 func readBy(r *http.Request) (int64, error) {
 	buffer, _ := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
@@ -28,18 +28,18 @@ func readBy(r *http.Request) (int64, error) {
 	case errors.Is(err, io.EOF):
 		return 1, nil
 	case !errors.Is(err, io.ErrUnexpectedEOF):
-		return 0, errors.New("the body is too long, or cannot be read")
+		return 0, errors.New("the body is too long or incomplete")
 	}
 	request := struct {
 		By int64 `json:"by"`
 	}{By: 1}
 	if err := json.Unmarshal(body[:n], &request); err != nil {
-		return 0, fmt.Errorf("the body is not JSON: %w", err)
+		return 0, fmt.Errorf("the body must be JSON: %w", err)
 	}
 	return request.By, nil
 }
 
-// answer sends a counter as JSON. The benchmark's keys need no escaping in JSON, so strconv's quotes are good enough.
+// answer sends a counter as JSON. strconv.AppendQuote is valid JSON for the benchmark's keys, which need no escaping.
 func answer(c echo.Context, n counter) error {
 	buffer, _ := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)

@@ -1,13 +1,13 @@
-// Command peer is what the benchmark measures afterwrite beside, one peer in each process:
+// Command peer runs one of the systems that the benchmark compares afterwrite with:
 //
-//   - noop binds and answers, and counts nothing: the most that Echo can do here.
-//   - direct writes to Postgres before it answers, one prepared statement a request: what most services do.
+//   - noop parses the request and answers, without counting: the upper limit of Echo on this machine.
+//   - direct executes one prepared upsert in Postgres before it answers: the usual design of a service.
 //   - through writes to Redis and then to Postgres before it answers: write-through.
-//   - naive adds in Redis, sends one Asynq task for each write, and answers; naive-worker writes to Postgres, one upsert a task.
+//   - naive increments in Redis, sends one Asynq task for each write, and answers. naive-worker executes one upsert for each task.
 //
-// They share with each other and with afterwrite's api the same Echo, served in the same way, with a request ID, recovery from
-// panics and a histogram of the durations. A peer may be tuned and is never handicapped. So bodies are read and answers written
-// without reflection: c.Bind and c.JSON would do the same and take longer.
+// All peers and afterwrite's api use the same Echo and the same HTTP server, with a request ID, recovery from panics, and a histogram
+// of the durations. Peers are tuned, never handicapped: c.Bind and c.JSON would take longer, so they parse bodies and write answers
+// without them.
 package main
 
 import (
@@ -21,15 +21,17 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// redisConns is as many as the api of afterwrite has.
-const redisConns = 64
+const (
+	redisConns    = 64 // as in afterwrite's api
+	postgresConns = 20
+)
 
 func main() {
 	peers := map[string]func() error{
 		"noop": noop, "direct": direct, "through": through, "naive": naive, "naive-worker": naiveWorker,
 	}
 	if len(os.Args) != 2 || peers[os.Args[1]] == nil {
-		exit(fmt.Errorf("it takes the name of a peer, not %q", os.Args[1:]))
+		exit(fmt.Errorf("the only argument must be the name of a peer, not %q", os.Args[1:]))
 	}
 	exit(peers[os.Args[1]]())
 }
@@ -55,7 +57,7 @@ func direct() error {
 	})
 }
 
-// through adds in both, so that the order in which requests to one counter get to Postgres does not matter.
+// through increments in both databases, so the order of the upserts of one counter does not matter.
 func through() error {
 	client, err := openRedis()
 	if err != nil {
@@ -84,7 +86,7 @@ func openRedis() (redis.UniversalClient, error) { //nolint:ireturn // as cache.C
 func addInRedis(ctx context.Context, client redis.UniversalClient, key string, by int64) (int64, error) {
 	value, err := client.IncrBy(ctx, "c:"+key, by).Result()
 	if err != nil {
-		return 0, fmt.Errorf("add in redis: %w", err)
+		return 0, fmt.Errorf("increment in redis: %w", err)
 	}
 	return value, nil
 }

@@ -14,20 +14,19 @@ import (
 )
 
 const (
-	// queue holds the tasks. The payload of one is the amount, a space, and the key.
+	// queue is the queue of the tasks. A task's payload is the amount, a space, and the key.
 	queue   = "naive"
 	typeAdd = "add"
 
-	// servers is how many Asynq servers the process has. One fetches its tasks one at a time, which bounds what it can do
-	// whatever its concurrency is.
+	// servers is the number of Asynq servers in the process. One server fetches tasks one at a time, so its concurrency alone does
+	// not increase its rate.
 	servers = 4
-	// checkInterval is how long an idle server sleeps; Asynq's default is 1 s.
+	// checkInterval is the time between two checks of an empty queue; Asynq's default is 1 s.
 	checkInterval = 20 * time.Millisecond
 )
 
-// naive is write-behind as one would begin. A task adds to its row, since tasks run in any order. So one that runs twice counts
-// twice, and a write whose task could not be sent is lost: what is measured is its speed. It keeps no version in Redis and answers
-// 0 for it.
+// naive is the simplest write-behind, to compare its speed. A task increments its row, since tasks run in any order. So a task that
+// runs twice counts twice, and a write whose task was not sent is lost. naive keeps no version in Redis, and answers 0 for it.
 func naive() error {
 	client, err := openRedis()
 	if err != nil {
@@ -47,7 +46,7 @@ func naive() error {
 	})
 }
 
-// naiveWorker carries out the tasks of naive.
+// naiveWorker executes the tasks of naive.
 func naiveWorker() error {
 	db, err := openPostgres(context.Background())
 	if err != nil {
@@ -60,10 +59,10 @@ func naiveWorker() error {
 	}
 	defer func() { _ = client.Close() }()
 
-	handler := asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error { return carryOut(ctx, db, task) })
+	handler := asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error { return execute(ctx, db, task) })
 	for range servers {
 		server := asynq.NewServerFromRedisClient(client, asynq.Config{
-			Concurrency:       max(postgresConns()/servers, 1),
+			Concurrency:       postgresConns / servers,
 			Queues:            map[string]int{queue: 1},
 			TaskCheckInterval: checkInterval,
 			LogLevel:          asynq.WarnLevel,
@@ -77,35 +76,35 @@ func naiveWorker() error {
 	return serve(nothing, func(e *echo.Echo) { e.GET("/left", func(c echo.Context) error { return left(c, client, inspector) }) })
 }
 
-// carryOut carries out one task.
-func carryOut(ctx context.Context, db *postgres, task *asynq.Task) error {
+// execute executes one task.
+func execute(ctx context.Context, db *postgres, task *asynq.Task) error {
 	amount, key, _ := strings.Cut(string(task.Payload()), " ")
 	by, err := strconv.ParseInt(amount, 10, 64)
 	if err != nil {
-		return fmt.Errorf("read the task: %w", err)
+		return fmt.Errorf("parse the task: %w", err)
 	}
 	_, _, err = db.add(ctx, key, by)
 	return err
 }
 
-// left answers how many tasks are not done, those included that Asynq has given up.
+// left answers with the number of tasks in the queue, including archived ones.
 func left(c echo.Context, client redis.UniversalClient, inspector *asynq.Inspector) error {
-	// Asynq knows a queue from its first task on, and has no error of its own for one that it does not know.
-	known, err := client.SIsMember(c.Request().Context(), "asynq:queues", queue).Result()
+	// A queue exists from its first task on, and GetQueueInfo has no distinct error for a missing queue.
+	exists, err := client.SIsMember(c.Request().Context(), "asynq:queues", queue).Result()
 	if err != nil {
-		return fmt.Errorf("ask for the queues: %w", err)
+		return fmt.Errorf("read the queues: %w", err)
 	}
-	if !known {
+	if !exists {
 		return c.JSON(http.StatusOK, map[string]int{"left": 0})
 	}
 	info, err := inspector.GetQueueInfo(queue)
 	if err != nil {
-		return fmt.Errorf("ask what is left: %w", err)
+		return fmt.Errorf("read the size of the queue: %w", err)
 	}
 	return c.JSON(http.StatusOK, map[string]int{"left": info.Size})
 }
 
-// nothing is what a worker does for requests.
+// nothing rejects increments, which a worker does not serve.
 func nothing(context.Context, string, int64) (counter, error) {
-	return counter{}, echo.NewHTTPError(http.StatusNotFound, "this is the worker")
+	return counter{}, echo.NewHTTPError(http.StatusNotFound, "the worker does not serve increments")
 }

@@ -9,33 +9,28 @@ import (
 	"github.com/lib/pq"
 )
 
-// upsertSQL adds to a row. That is right in whatever order writes arrive, and needs no read before it.
+// upsertSQL increments a row. It is correct for any order of writes, and needs no read before it.
 const upsertSQL = `
 INSERT INTO counters (key, value, version, updated_at) VALUES ($1, $2, 1, now())
 ON CONFLICT (key) DO UPDATE
 SET value = counters.value + EXCLUDED.value, version = counters.version + 1, deleted_at = NULL, updated_at = EXCLUDED.updated_at
 RETURNING value, version`
 
-// postgres adds to rows of counters, over a pool of $POSTGRES_CONNS connections to $DATABASE_URL.
+// postgres increments rows of the table counters, with a pool of connections to $DATABASE_URL.
 type postgres struct {
 	db     *sql.DB
 	upsert *sql.Stmt
 }
 
-// openPostgres connects once and prepares the statement; each further connection prepares it when it is first used.
+// openPostgres connects and prepares the statement. Further connections prepare it on their first use.
 func openPostgres(ctx context.Context) (*postgres, error) {
-	config, err := pq.NewConfig(env("DATABASE_URL"))
-	if err != nil {
-		return nil, fmt.Errorf("open postgres: %w", err)
-	}
-	connector, err := pq.NewConnectorConfig(config)
+	connector, err := pq.NewConnector(env("DATABASE_URL"))
 	if err != nil {
 		return nil, fmt.Errorf("open postgres: %w", err)
 	}
 	db := sql.OpenDB(connector)
-	conns := postgresConns()
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns) // the default of 2 would make new connections all the time
+	db.SetMaxOpenConns(postgresConns)
+	db.SetMaxIdleConns(postgresConns) // with the default of 2, connections would be opened all the time
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	upsert, err := db.PrepareContext(ctx, upsertSQL)
 	if err != nil {
@@ -45,8 +40,8 @@ func openPostgres(ctx context.Context) (*postgres, error) {
 	return &postgres{db: db, upsert: upsert}, nil
 }
 
-// add adds to a counter's row and returns the row as it is then. It blocks until Postgres has committed. It cannot be cancelled:
-// for that, lib/pq would start a goroutine for each call.
+// add increments a counter's row, and returns its new value and version. It ignores the cancellation of ctx, because lib/pq would
+// start a goroutine for each cancellable call.
 func (p *postgres) add(ctx context.Context, key string, by int64) (value, version int64, err error) {
 	err = p.upsert.QueryRowContext(context.WithoutCancel(ctx), key, by).Scan(&value, &version)
 	return value, version, err

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -20,7 +19,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
-// counter is what is answered.
+// counter is the content of an answer.
 type counter struct {
 	key     string
 	value   int64
@@ -28,10 +27,10 @@ type counter struct {
 	synced  bool
 }
 
-// increment adds to a counter. A peer implements it.
+// increment increments a counter in the way of a peer.
 type increment func(ctx context.Context, key string, by int64) (counter, error)
 
-// serve answers on $ADDR with increment until the process gets a SIGTERM. Further routes may be added by more.
+// serve serves increments on $ADDR until SIGTERM. Each function in more adds routes.
 func serve(add increment, more ...func(*echo.Echo)) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -76,7 +75,7 @@ func handler(add increment, more ...func(*echo.Echo)) http.Handler {
 	return e
 }
 
-// edge is around every request, as in the api.
+// edge is the middleware of every request, as in the api.
 func edge(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		id := c.Request().Header.Get(echo.HeaderXRequestID)
@@ -93,7 +92,7 @@ func edge(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// env is a variable of the environment that a peer cannot do without.
+// env returns a required environment variable.
 func env(name string) string {
 	value := os.Getenv(name)
 	if value == "" {
@@ -102,16 +101,7 @@ func env(name string) string {
 	return value
 }
 
-// postgresConns is $POSTGRES_CONNS.
-func postgresConns() int {
-	n, err := strconv.Atoi(env("POSTGRES_CONNS"))
-	if err != nil || n < 1 {
-		exit(fmt.Errorf("POSTGRES_CONNS takes a number from 1, not %q", os.Getenv("POSTGRES_CONNS")))
-	}
-	return n
-}
-
-// exit ends the process, with 1 and what went wrong if err is not nil.
+// exit ends the process. If err is not nil it prints err, and the exit status is 1.
 func exit(err error) {
 	if err == nil {
 		os.Exit(0)

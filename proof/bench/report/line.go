@@ -1,3 +1,10 @@
+// Package report turns measurements into figures, verdicts, a table and plots.
+//
+//	line := report.Line{What: "...", Subject: report.Side{Name: "afterwrite", Unit: report.PerSecond, Rounds: rates}, ...}
+//	figure, err := line.Figure()      // medians, and the median of the rounds' ratios
+//	text, err := report.Table(lines)  // Markdown
+//
+// A Line with a Problem shows no figures.
 package report
 
 import (
@@ -6,77 +13,78 @@ import (
 	"slices"
 )
 
-// Side is one of the two systems that a line compares.
+// Side holds the figures of one system in a Line.
 type Side struct {
 	Name   string    `json:"name"`
 	Unit   Unit      `json:"unit"`
 	Rounds []float64 `json:"rounds"` // one figure for each round
 }
 
-// Goal is a bound for a line. The zero Goal is none.
+// Goal is a bound for a Line. The zero Goal means no goal.
 type Goal struct {
 	AtLeast float64 `json:"at_least,omitempty"`
 	AtMost  float64 `json:"at_most,omitempty"`
-	// OfThis applies the goal to this side's own figure instead of the ratio.
-	OfThis bool `json:"of_this,omitempty"`
+	// Absolute applies the goal to the subject's figure instead of the ratio.
+	Absolute bool `json:"of_this,omitempty"`
 }
 
-// Line is one comparison.
+// Line compares afterwrite, the subject, with a peer.
 type Line struct {
-	ID   string `json:"id"` // what -only matches
-	What string `json:"what"`
-	This Side   `json:"this"`
-	Peer Side   `json:"peer"` // an empty Name: there is none
-	Goal Goal   `json:"goal"`
-	// Problem says why there is no figure: a run of it did not add up, or failed.
+	ID      string `json:"id"` // the flag -only matches it
+	What    string `json:"what"`
+	Subject Side   `json:"this"`
+	Peer    Side   `json:"peer"` // without a Name there is no peer
+	Goal    Goal   `json:"goal"`
+	// Problem is the error of a run that this Line needs. A Line with a Problem has no figures.
 	Problem string `json:"problem,omitempty"`
 }
 
-// Verdict says whether a goal was reached.
+// Verdict tells whether a goal was met.
 type Verdict string
 
 // The verdicts.
 const (
 	Meets   Verdict = "meets"
 	Misses  Verdict = "misses"
-	Printed Verdict = "printed" // there is no goal
+	Printed Verdict = "printed" // no goal
 	Broken  Verdict = "does not add up"
 )
 
-// Figure is the result of a line.
+// Figure is the result of a Line.
 type Figure struct {
-	This    float64 `json:"this"` // medians of the rounds
+	Subject float64 `json:"this"` // median of the rounds
 	Peer    float64 `json:"peer,omitempty"`
-	Ratio   float64 `json:"ratio,omitempty"` // the median of the rounds' ratios, this to peer
-	Min     float64 `json:"min"`             // of the ratios; without a peer, of this side's figures
+	Ratio   float64 `json:"ratio,omitempty"` // median of the rounds' ratios, subject to peer
+	Min     float64 `json:"min"`             // of the ratios; without a peer, of the subject's figures
 	Max     float64 `json:"max"`
 	Verdict Verdict `json:"verdict"`
 }
 
-// errRounds is a line whose rounds cannot be compared.
+// errRounds means that the rounds of a Line cannot be compared.
 var errRounds = errors.New("rounds do not match")
 
-// Figure calculates the result. Each round gives a ratio, because both systems met the same conditions in it; the result is the
-// median of the ratios. A line with a Problem is Broken and has no figures. It is an error if there are no rounds, if their numbers
-// differ, or if the peer's figure is 0.
+// Figure calculates the result. Both systems run under the same conditions in a round, so each round gives a ratio, and the result is
+// the median of the ratios. A Line with a Problem is Broken. It is an error if there are no rounds, if the two sides have different
+// numbers of rounds, or if a figure of the peer is 0.
 func (l Line) Figure() (Figure, error) {
 	if l.Problem != "" {
 		return Figure{Verdict: Broken}, nil
 	}
-	if len(l.This.Rounds) == 0 {
-		return Figure{}, fmt.Errorf("%s: %w: there are none", l.ID, errRounds)
+	if len(l.Subject.Rounds) == 0 {
+		return Figure{}, fmt.Errorf("%s: %w: there are no rounds", l.ID, errRounds)
 	}
-	f := Figure{This: Median(l.This.Rounds), Min: slices.Min(l.This.Rounds), Max: slices.Max(l.This.Rounds)}
+	f := Figure{Subject: Median(l.Subject.Rounds), Min: slices.Min(l.Subject.Rounds), Max: slices.Max(l.Subject.Rounds)}
 	if l.Peer.Name != "" {
-		if len(l.Peer.Rounds) != len(l.This.Rounds) {
-			return Figure{}, fmt.Errorf("%s: %w: %d and %d", l.ID, errRounds, len(l.This.Rounds), len(l.Peer.Rounds))
+		if len(l.Peer.Rounds) != len(l.Subject.Rounds) {
+			return Figure{}, fmt.Errorf("%s: %w: %d of the subject, %d of the peer",
+				l.ID, errRounds, len(l.Subject.Rounds), len(l.Peer.Rounds))
 		}
-		ratios := make([]float64, len(l.This.Rounds))
-		for i, this := range l.This.Rounds {
+		ratios := make([]float64, len(l.Subject.Rounds))
+		for i, figure := range l.Subject.Rounds {
 			if l.Peer.Rounds[i] <= 0 {
 				return Figure{}, fmt.Errorf("%s: %w: the peer has %v in round %d", l.ID, errRounds, l.Peer.Rounds[i], i+1)
 			}
-			ratios[i] = this / l.Peer.Rounds[i]
+			ratios[i] = figure / l.Peer.Rounds[i]
 		}
 		f.Peer, f.Ratio = Median(l.Peer.Rounds), Median(ratios)
 		f.Min, f.Max = slices.Min(ratios), slices.Max(ratios)
@@ -85,10 +93,13 @@ func (l Line) Figure() (Figure, error) {
 	return f, nil
 }
 
-// judged is the figure that the goal applies to.
+// absolute reports whether the goal applies to the subject's figure, not to the ratio.
+func (l Line) absolute() bool { return l.Goal.Absolute || l.Peer.Name == "" }
+
+// judged returns the figure that the goal applies to.
 func (l Line) judged(f Figure) float64 {
-	if l.Goal.OfThis || l.Peer.Name == "" {
-		return f.This
+	if l.absolute() {
+		return f.Subject
 	}
 	return f.Ratio
 }
@@ -104,7 +115,7 @@ func (g Goal) verdict(figure float64) Verdict {
 	}
 }
 
-// Median is the middle one of the values, or the mean of the two in the middle; 0 of none.
+// Median returns the median of the values, and 0 if there are none.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
@@ -115,4 +126,37 @@ func Median(values []float64) float64 {
 		return sorted[middle]
 	}
 	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// Count is the number of writes in a run, from three sources.
+type Count struct {
+	// Stored is the increase of the sum of all counters, after the drain.
+	Stored int64 `json:"stored"`
+	// Acknowledged is the server's own count of accepted writes; -1 if the server does not count.
+	Acknowledged int64 `json:"acknowledged"`
+	// Unknown is the number of further writes with outcome_unknown, which may have been applied. The load generator causes them when
+	// it closes its connections.
+	Unknown int64 `json:"unknown"`
+	// Load is the number of answers that the load generator received.
+	Load int64 `json:"load"`
+	// Cut is the maximum number of writes whose answer the load generator did not read, because it closed the connection. Each
+	// connection can miss one answer, with all operations of the request.
+	Cut int64 `json:"cut"`
+}
+
+// Check returns an error unless Stored exceeds Acknowledged by at most Unknown, and Load by at most Cut.
+func (c Count) Check() error {
+	switch missed := c.Stored - c.Load; {
+	case c.Load <= 0:
+		return errors.New("no write was answered")
+	case c.Acknowledged >= 0 && (c.Stored < c.Acknowledged || c.Stored > c.Acknowledged+c.Unknown):
+		return fmt.Errorf("%d acknowledged and %d with an unknown outcome, but %d stored", c.Acknowledged, c.Unknown, c.Stored)
+	case c.Unknown > c.Cut:
+		return fmt.Errorf("%d with an unknown outcome, but at most %d can have been cut off", c.Unknown, c.Cut)
+	case missed < 0:
+		return fmt.Errorf("%d answered, but only %d stored", c.Load, c.Stored)
+	case missed > c.Cut:
+		return fmt.Errorf("%d stored, but only %d answered and at most %d cut off", c.Stored, c.Load, c.Cut)
+	}
+	return nil
 }

@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// Plots are drawn here and not by a library because they have to be readable on a light and on a dark page: the text and
-// the axes take their colours from the reader's theme. See docs/decisions/0009-libraries.md.
+// This file draws the plots without a library, because their text and axes follow the reader's light or dark theme. See
+// docs/decisions/0009-libraries.md.
 
 // Bar is one bar of a chart.
 type Bar struct {
 	Label string
 	Value float64
-	Text  string // beside the bar
-	This  bool   // afterwrite's own: it is drawn in the accent colour
+	Text  string // printed beside the bar
+	Mark  bool   // draw the bar in the accent colour
 }
 
-// Curve is one line of a chart, through points in the order of their X.
+// Curve is a line of a chart. Its points are sorted by X.
 type Curve struct {
 	Label string
 	X, Y  []float64
@@ -26,7 +26,7 @@ type Curve struct {
 
 const (
 	plotWidth = 720
-	leftSpace = 190 // for the labels of bars
+	leftSpace = 190 // room for the labels of bars
 	barStep   = 34
 	barHigh   = 22
 	topSpace  = 46
@@ -42,7 +42,7 @@ polyline{fill:none!important;stroke-width:2}
 .c0{stroke:#3fb950;fill:#3fb950}.c1{stroke:#4493f8;fill:#4493f8}.c2{stroke:#f0883e;fill:#f0883e}}
 </style>`
 
-// Bars draws a bar chart. With log, the axis is logarithmic, from a power of ten on.
+// Bars draws a bar chart. With log the axis is logarithmic and starts at a power of ten.
 func Bars(title, axis string, bars []Bar, log bool) string {
 	scale := newScale(barValues(bars), log, leftSpace, plotWidth-130)
 	if !log {
@@ -58,7 +58,7 @@ func Bars(title, axis string, bars []Bar, log bool) string {
 	}
 	for i, bar := range bars {
 		y, class := topSpace+i*barStep, "b"
-		if bar.This {
+		if bar.Mark {
 			class = "a"
 		}
 		end := max(scale.at(bar.Value), leftSpace+1)
@@ -79,7 +79,7 @@ func barValues(bars []Bar) []float64 {
 	return values
 }
 
-// Curves draws lines over a linear X and a logarithmic Y.
+// Curves draws lines with a linear X axis and a logarithmic Y axis.
 func Curves(title, xAxis, yAxis string, curves []Curve) string {
 	const left, right, height = 70, plotWidth - 80, 340
 	var xs, ys []float64
@@ -107,7 +107,7 @@ func Curves(title, xAxis, yAxis string, curves []Curve) string {
 	return b.String()
 }
 
-// curve draws one line, its points, and its name at its end.
+// curve draws a line with its points, and its label at its end.
 func curve(b *strings.Builder, c Curve, color int, x, y scale) {
 	fmt.Fprintf(b, `<g class="c%d"><polyline points="`, color)
 	for i := range c.X {
@@ -144,17 +144,17 @@ func newScale(values []float64, log bool, from, to float64) scale {
 			s.low, s.high = min(s.low, v), max(s.high, v)
 		}
 	}
-	if math.IsInf(s.low, 0) { // nothing to show
+	if math.IsInf(s.low, 0) { // no values
 		s.low, s.high = 1, 10
 	}
-	if log { // from a power of ten on
+	if log { // start at a power of ten
 		s.low = math.Pow(10, math.Floor(math.Log10(s.low)))
 		s.high = max(s.high, s.low*10)
 	}
 	return s
 }
 
-// at is the coordinate of v; a value below the scale is at its beginning.
+// at returns the coordinate of v. A value below the scale gets the coordinate of the scale's start.
 func (s scale) at(v float64) float64 {
 	v = max(v, s.low)
 	part := (v - s.low) / (s.high - s.low)
@@ -164,7 +164,8 @@ func (s scale) at(v float64) float64 {
 	return s.from + part*(s.to-s.from)
 }
 
-// ticks of a logarithmic scale are powers of ten, with 2 and 5 between them if there are few; a linear one has up to six.
+// ticks returns powers of ten for a logarithmic scale, with their multiples by 2 and 5 if there are few. For a linear scale it returns
+// up to six values.
 func (s scale) ticks() []float64 {
 	var ticks []float64
 	if s.log {
@@ -193,7 +194,7 @@ func (s scale) ticks() []float64 {
 	return ticks
 }
 
-// short writes 50000 as 50k.
+// short formats 50000 as 50k.
 func short(v float64) string {
 	switch {
 	case v >= 1e6:

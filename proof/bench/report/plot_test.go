@@ -12,7 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/proof/bench/report"
 )
 
-// requireXML reads the whole of a document.
+// requireXML requires that a document is well-formed.
 func requireXML(t *testing.T, document string) {
 	t.Helper()
 	decoder := xml.NewDecoder(strings.NewReader(document))
@@ -25,10 +25,10 @@ func requireXML(t *testing.T, document string) {
 	}
 }
 
-func TestPlotsAreXMLWhateverTheirTextsAndFigures(t *testing.T) {
+func TestPlotsAreWellFormedXML(t *testing.T) {
 	t.Parallel()
 	for _, log := range []bool{true, false} {
-		chart := report.Bars("a < b & c", "/s", []report.Bar{{Label: `"x"`, Value: 0}, {Label: "<y>", Value: 52000, Text: "52,000/s", This: true}}, log)
+		chart := report.Bars("a < b & c", "/s", []report.Bar{{Label: `"x"`, Value: 0}, {Label: "<y>", Value: 52000, Text: "52,000/s", Mark: true}}, log)
 		requireXML(t, chart)
 		require.Contains(t, chart, "&lt;y&gt;")
 		require.NotContains(t, chart, "NaN")
@@ -41,7 +41,7 @@ func TestPlotsAreXMLWhateverTheirTextsAndFigures(t *testing.T) {
 	requireXML(t, report.Curves("none", "", "", nil))
 }
 
-func TestPlotsFollowTheThemeOfTheirReader(t *testing.T) {
+func TestPlotsFollowTheTheme(t *testing.T) {
 	t.Parallel()
 	require.Contains(t, report.Bars("x", "", nil, true), "prefers-color-scheme:dark")
 }

@@ -10,35 +10,35 @@ import (
 	"github.com/afterwrite/afterwrite/proof/bench/report"
 )
 
-func line(this, peer []float64, goal report.Goal) report.Line {
+func line(subject, peer []float64, goal report.Goal) report.Line {
 	return report.Line{
 		ID: "x", What: "writes", Goal: goal,
-		This: report.Side{Name: "afterwrite", Unit: report.PerSecond, Rounds: this},
-		Peer: report.Side{Name: "direct", Unit: report.PerSecond, Rounds: peer},
+		Subject: report.Side{Name: "afterwrite", Unit: report.PerSecond, Rounds: subject},
+		Peer:    report.Side{Name: "direct", Unit: report.PerSecond, Rounds: peer},
 	}
 }
 
-func TestMedianIsTheMiddle(t *testing.T) {
+func TestMedianOfOddAndEvenNumbersOfValues(t *testing.T) {
 	t.Parallel()
 	require.InDelta(t, 2, report.Median([]float64{9, 1, 2}), 0)
 	require.InDelta(t, 3, report.Median([]float64{9, 1, 2, 4}), 0)
 	require.Zero(t, report.Median(nil))
 }
 
-func TestMedianLeavesItsArgumentAsItIs(t *testing.T) {
+func TestMedianDoesNotSortItsArgument(t *testing.T) {
 	t.Parallel()
 	rounds := []float64{3, 1, 2}
 	report.Median(rounds)
 	require.Equal(t, []float64{3, 1, 2}, rounds)
 }
 
-// The machine was half as fast in the second round, for both: that is no difference between them.
-func TestRatiosAreMadeWithinARound(t *testing.T) {
+// In the second round the machine was half as fast for both sides, which must not change the ratio.
+func TestRatioIsComparedWithinARound(t *testing.T) {
 	t.Parallel()
 	f, err := line([]float64{100, 50, 120}, []float64{20, 10, 20}, report.Goal{AtLeast: 5}).Figure()
 
 	require.NoError(t, err)
-	require.Equal(t, report.Figure{This: 100, Peer: 20, Ratio: 5, Min: 5, Max: 6, Verdict: report.Meets}, f)
+	require.Equal(t, report.Figure{Subject: 100, Peer: 20, Ratio: 5, Min: 5, Max: 6, Verdict: report.Meets}, f)
 }
 
 func TestVerdicts(t *testing.T) {
@@ -47,12 +47,12 @@ func TestVerdicts(t *testing.T) {
 		goal report.Goal
 		want report.Verdict
 	}{
-		"just reached":         {report.Goal{AtLeast: 4}, report.Meets},
-		"just under":           {report.Goal{AtLeast: 4.01}, report.Misses},
-		"not too much":         {report.Goal{AtMost: 4}, report.Meets},
-		"too much":             {report.Goal{AtMost: 3.99}, report.Misses},
-		"about this side only": {report.Goal{AtMost: 39, OfThis: true}, report.Misses},
-		"none":                 {report.Goal{}, report.Printed},
+		"at the lower bound":         {report.Goal{AtLeast: 4}, report.Meets},
+		"below the lower bound":      {report.Goal{AtLeast: 4.01}, report.Misses},
+		"at the upper bound":         {report.Goal{AtMost: 4}, report.Meets},
+		"above the upper bound":      {report.Goal{AtMost: 3.99}, report.Misses},
+		"goal for the figure itself": {report.Goal{AtMost: 39, Absolute: true}, report.Misses},
+		"no goal":                    {report.Goal{}, report.Printed},
 	} {
 		f, err := line([]float64{40}, []float64{10}, test.goal).Figure()
 		require.NoError(t, err, name)
@@ -60,7 +60,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-func TestALineWithoutItsRoundsIsAnError(t *testing.T) {
+func TestLineWithUnequalOrMissingRoundsIsAnError(t *testing.T) {
 	t.Parallel()
 	for _, l := range []report.Line{
 		line(nil, nil, report.Goal{}),
@@ -74,10 +74,10 @@ func TestALineWithoutItsRoundsIsAnError(t *testing.T) {
 	}
 }
 
-func TestTableShowsMediansAndWhatMisses(t *testing.T) {
+func TestTableShowsMediansAndMissedGoals(t *testing.T) {
 	t.Parallel()
 	alone := line([]float64{2.5}, nil, report.Goal{AtMost: 3})
-	alone.Peer, alone.This.Unit = report.Side{}, report.Millis
+	alone.Peer, alone.Subject.Unit = report.Side{}, report.Millis
 
 	table, err := report.Table([]report.Line{
 		line([]float64{51234, 60000, 50000}, []float64{10000, 10000, 10000}, report.Goal{AtLeast: 5.5}), alone,
@@ -88,7 +88,7 @@ func TestTableShowsMediansAndWhatMisses(t *testing.T) {
 	require.Contains(t, table, "| writes | 2.50 ms |  |  | one run | ≤ 3 ms | meets |")
 }
 
-func TestNoFigureOfARunThatDoesNotAddUpIsShown(t *testing.T) {
+func TestTableHidesFiguresOfABrokenRun(t *testing.T) {
 	t.Parallel()
 	l := line([]float64{51234}, []float64{10000}, report.Goal{AtLeast: 5})
 	l.Problem = "100 acknowledged, but 99 stored"
@@ -100,23 +100,23 @@ func TestNoFigureOfARunThatDoesNotAddUpIsShown(t *testing.T) {
 	require.Contains(t, table, "does not add up**: 100 acknowledged, but 99 stored")
 }
 
-func TestCheckRefusesARunWhoseSumIsOff(t *testing.T) {
+func TestCheckRefusesWrongSums(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		count report.Count
 		fine  bool
 	}{
-		"exact":                         {report.Count{Stored: 100, Acknowledged: 100, Load: 100, Cut: 5}, true},
-		"answers cut off":               {report.Count{Stored: 105, Acknowledged: 105, Load: 100, Cut: 5}, true},
-		"more than can be cut off":      {report.Count{Stored: 106, Acknowledged: 106, Load: 100, Cut: 5}, false},
-		"one lost":                      {report.Count{Stored: 104, Acknowledged: 105, Load: 100, Cut: 5}, false},
-		"cut off, carried out":          {report.Count{Stored: 103, Acknowledged: 100, Unknown: 4, Load: 100, Cut: 5}, true},
-		"more than were cut off":        {report.Count{Stored: 105, Acknowledged: 100, Unknown: 4, Load: 100, Cut: 5}, false},
-		"unknown without being cut off": {report.Count{Stored: 100, Acknowledged: 100, Unknown: 6, Load: 100, Cut: 5}, false},
-		"one counted twice":             {report.Count{Stored: 106, Acknowledged: 105, Load: 105, Cut: 5}, false},
-		"answered, not stored":          {report.Count{Stored: 99, Acknowledged: -1, Load: 100, Cut: 5}, false},
-		"a peer that does not count":    {report.Count{Stored: 103, Acknowledged: -1, Load: 100, Cut: 5}, true},
-		"nothing happened, which agree": {report.Count{}, false},
+		"exact":                        {report.Count{Stored: 100, Acknowledged: 100, Load: 100, Cut: 5}, true},
+		"answers cut off":              {report.Count{Stored: 105, Acknowledged: 105, Load: 100, Cut: 5}, true},
+		"more than Cut stored":         {report.Count{Stored: 106, Acknowledged: 106, Load: 100, Cut: 5}, false},
+		"one write lost":               {report.Count{Stored: 104, Acknowledged: 105, Load: 100, Cut: 5}, false},
+		"unknown outcomes applied":     {report.Count{Stored: 103, Acknowledged: 100, Unknown: 4, Load: 100, Cut: 5}, true},
+		"more applied than unknown":    {report.Count{Stored: 105, Acknowledged: 100, Unknown: 4, Load: 100, Cut: 5}, false},
+		"more unknown than cut off":    {report.Count{Stored: 100, Acknowledged: 100, Unknown: 6, Load: 100, Cut: 5}, false},
+		"one write counted twice":      {report.Count{Stored: 106, Acknowledged: 105, Load: 105, Cut: 5}, false},
+		"answered, but not stored":     {report.Count{Stored: 99, Acknowledged: -1, Load: 100, Cut: 5}, false},
+		"a server that does not count": {report.Count{Stored: 103, Acknowledged: -1, Load: 100, Cut: 5}, true},
+		"all zero":                     {report.Count{}, false},
 	} {
 		if err := test.count.Check(); test.fine {
 			require.NoError(t, err, name)
@@ -126,7 +126,7 @@ func TestCheckRefusesARunWhoseSumIsOff(t *testing.T) {
 	}
 }
 
-func TestRewriteChangesWhatIsBetweenTheMarksOnly(t *testing.T) {
+func TestRewriteFileChangesOnlyTheTextBetweenTheMarks(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "performance.md")
 	require.NoError(t, os.WriteFile(path, []byte("# a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n"), 0o640))
@@ -142,13 +142,14 @@ func TestRewriteChangesWhatIsBetweenTheMarksOnly(t *testing.T) {
 	require.Equal(t, os.FileMode(0o640), info.Mode().Perm())
 }
 
-func TestRewriteRefusesADocumentWithoutItsMarks(t *testing.T) {
+func TestRewriteFileRequiresEachMarkOnce(t *testing.T) {
 	t.Parallel()
 	for _, document := range []string{
 		"", "<!-- bench:begin -->", "<!-- bench:end --> <!-- bench:begin -->",
 		"<!-- bench:begin --> <!-- bench:begin --> <!-- bench:end -->", "<!-- bench:begin --><!-- bench:end --><!-- bench:end -->",
 	} {
-		_, err := report.Rewrite(document, "x")
-		require.Error(t, err, document)
+		path := filepath.Join(t.TempDir(), "performance.md")
+		require.NoError(t, os.WriteFile(path, []byte(document), 0o600))
+		require.Error(t, report.RewriteFile(path, "x"), document)
 	}
 }

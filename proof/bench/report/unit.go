@@ -1,15 +1,14 @@
 package report
 
 import (
-	"math"
 	"strconv"
 	"strings"
 )
 
-// Unit is what a figure counts.
+// Unit is the unit of a figure.
 type Unit string
 
-// The units, as they follow a figure.
+// The units, as written after a figure.
 const (
 	PerSecond  Unit = "/s"
 	Millis     Unit = " ms"
@@ -21,22 +20,22 @@ const (
 	CPUSeconds Unit = " CPU s"
 )
 
-// Format returns a figure with its unit: at least three significant digits, thousands separated by commas.
+// Format returns a figure with its unit. It has at least three significant digits, with commas between thousands.
 func (u Unit) Format(figure float64) string { return number(figure) + string(u) }
 
-// number returns three significant digits, or the whole number if it has more.
+// number rounds to three significant digits, or to a whole number if that has more.
 func number(v float64) string {
-	switch size := math.Abs(v); {
-	case size >= 100:
+	switch {
+	case v >= 100:
 		return thousands(strconv.FormatFloat(v, 'f', 0, 64))
-	case size >= 10:
+	case v >= 10:
 		return strconv.FormatFloat(v, 'f', 1, 64)
 	default:
 		return strconv.FormatFloat(v, 'f', 2, 64)
 	}
 }
 
-// plain returns a goal as it was set: 0.75, 1,100, 3.
+// plain formats a goal without rounding: 0.75, 1,100, 3.
 func plain(v float64) string {
 	whole, fraction, _ := strings.Cut(strconv.FormatFloat(v, 'f', -1, 64), ".")
 	if fraction == "" {
@@ -45,14 +44,10 @@ func plain(v float64) string {
 	return thousands(whole) + "." + fraction
 }
 
-// thousands separates the thousands of a whole number by commas.
+// thousands puts commas between the thousands of a whole number.
 func thousands(digits string) string {
-	sign := ""
-	if strings.HasPrefix(digits, "-") {
-		sign, digits = "-", digits[1:]
-	}
 	for at := len(digits) - 3; at > 0; at -= 3 {
 		digits = digits[:at] + "," + digits[at:]
 	}
-	return sign + digits
+	return digits
 }
