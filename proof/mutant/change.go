@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// apply changes the line of the step in the copy at dir, and returns what puts it back.
+// apply changes the line of the step in the copy at dir. undo restores the file.
 func (c change) apply(dir string) (undo func() error, err error) {
 	path := filepath.Join(dir, c.file)
 	content, err := os.ReadFile(path)
@@ -23,7 +23,7 @@ func (c change) apply(dir string) (undo func() error, err error) {
 	code, _, _ := strings.Cut(lines[at], marker(c.file)+"step:")
 	changed, ok := c.how(code)
 	if !ok {
-		return nil, fmt.Errorf("%s: step %q is not what the mutant was made for: %s", c.file, c.step, strings.TrimSpace(code))
+		return nil, fmt.Errorf("%s: step %q has an unexpected line: %s", c.file, c.step, strings.TrimSpace(code))
 	}
 	lines[at] = changed
 	write := func(text string) error { return os.WriteFile(path, []byte(text), 0o600) } //nolint:gosec // in the copy
@@ -37,7 +37,7 @@ func marker(file string) string {
 	return "// "
 }
 
-// find returns the place of the line that the marker of a step is about: its own, or the next if nothing else is in it.
+// find returns the index of the line that a marker names: the marker's line or, if the marker is alone in it, the next line.
 func find(lines []string, step string) (int, error) {
 	marked := regexp.MustCompile(`^(.*?)(--|//) step: ` + regexp.QuoteMeta(step) + `$`)
 	found := -1
@@ -55,22 +55,22 @@ func find(lines []string, step string) (int, error) {
 		}
 	}
 	if found < 0 || found >= len(lines) {
-		return 0, fmt.Errorf("no line has the marker \"step: %s\": mark the line that does it now, or repair the list of mutants", step)
+		return 0, fmt.Errorf("no line has the marker \"step: %s\": mark the line, or remove its mutant", step)
 	}
 	return found, nil
 }
 
-// removed takes the line away.
+// removed deletes the line.
 func removed(string) (string, bool) { return "", true }
 
 var condition = regexp.MustCompile(`^(\s*(?:else)?if )(.*)( then| \{)(\s*(?:--|//).*|\s*)$`)
 
-// never and always put a constant in place of the line's condition.
+// never and always replace the line's condition by a constant.
 func never(line string) (string, bool)  { return becomes(condition.String(), "${1}false${3}")(line) }
 func always(line string) (string, bool) { return becomes(condition.String(), "${1}true${3}")(line) }
 
-// becomes replaces what matches a pattern in the line.
-func becomes(pattern, by string) func(string) (string, bool) {
+// becomes replaces all matches of a pattern in the line.
+func becomes(pattern, by string) edit {
 	p := regexp.MustCompile(pattern)
 	return func(line string) (string, bool) { return p.ReplaceAllString(line, by), p.MatchString(line) }
 }

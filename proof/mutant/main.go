@@ -1,10 +1,11 @@
-// Command mutant breaks the steps that the design relies on, one after the other, in a copy of the tree, and requires that the
-// state machine of package worker notices each. Steps are lines that a comment marks ("step: join"), see change.
+// Command mutant breaks rules of the design, one after the other, in a copy of the tree, and requires that the state machine test of
+// package worker fails each time. It changes lines that a comment marks, such as "step: join".
 //
-//	go run ./proof/mutant                  all of them
-//	go run ./proof/mutant -only reconcile  those whose names contain it
+//	go run ./proof/mutant                  mutants that break a whole rule
+//	go run ./proof/mutant -all             all mutants
+//	go run ./proof/mutant -only reconcile  mutants whose names contain the text
 //
-// The exit status is 1 if one was not noticed, or if a step does not exist any more: then the list has to be repaired.
+// The exit status is 1 if a mutant was not noticed, or if a marker is missing: then mark the line again, or repair mutants.go.
 package main
 
 import (
@@ -22,45 +23,45 @@ import (
 	"time"
 )
 
-// longest bounds the run of one mutant. Most are noticed in a second or two.
-const longest = 10 * time.Minute
+const (
+	checks  = 600              // runs of the machine before a mutant counts as not noticed
+	steps   = 60               // average number of steps in a run
+	longest = 10 * time.Minute // time limit for one mutant; most are noticed in two seconds
+)
 
 func main() {
-	checks := flag.Int("checks", 600, "runs of the machine before a mutant counts as not noticed")
-	steps := flag.Int("steps", 60, "steps of a run, on average")
-	race := flag.Bool("race", false, "with the race detector: what `make test` has compiled is used again")
-	all := flag.Bool("all", false, "try every mutant, not only those that break a rule as a whole")
-	only := flag.String("only", "", "try the mutants with this in their names")
+	all := flag.Bool("all", false, "try all mutants, not only those that break a whole rule")
+	only := flag.String("only", "", "try the mutants whose names contain this text")
 	flag.Parse()
 	wanted := func(m mutant) bool { return m.rule }
 	if *all || *only != "" {
 		wanted = func(m mutant) bool { return strings.Contains(m.name, *only) }
 	}
-	if err := run(context.Background(), wanted, tree{checks: *checks, steps: *steps, race: *race}); err != nil {
+	if err := run(context.Background(), wanted); err != nil {
 		fmt.Fprintln(os.Stderr, "mutant:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, wanted func(mutant) bool, tree tree) error {
+func run(ctx context.Context, wanted func(mutant) bool) error {
 	dir, err := os.MkdirTemp("", "afterwrite-mutant-")
 	if err != nil {
-		return fmt.Errorf("make a folder: %w", err)
+		return fmt.Errorf("create a folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	tree.dir, tree.scripts = filepath.Join(dir, "tree"), filepath.Join(dir, "scripts")
+	tree := tree{dir: filepath.Join(dir, "tree"), scripts: filepath.Join(dir, "scripts")}
 	if err := tree.make(); err != nil {
 		return fmt.Errorf("copy the tree: %w", err)
 	}
-	// The machine must be content with the tree as it is, or noticing means nothing.
+	// The machine must pass without a mutant. Otherwise its failures prove nothing.
 	if err := tree.build(ctx); err != nil {
 		return err
 	}
-	if noticed, report, err := tree.test(ctx, tree.checks/20); err != nil || noticed != "" {
+	if noticed, report, err := tree.test(ctx, checks/20); err != nil || noticed != "" {
 		return fmt.Errorf("the machine fails without a mutant: %w\n%s", err, report)
 	}
 	missed := 0
-	// Those of scripts first: they are tried with what has just been compiled.
+	// Mutants of scripts are first, because they need no new build.
 	all := mutants()
 	slices.SortStableFunc(all, func(a, b mutant) int { return cmp.Compare(a.compiled(), b.compiled()) })
 	for _, m := range all {
@@ -84,7 +85,7 @@ func run(ctx context.Context, wanted func(mutant) bool, tree tree) error {
 	return nil
 }
 
-// compiled is 1 for a mutant of code that has to be compiled, and 0 for one of scripts only.
+// compiled returns 1 if a mutant changes Go code, and 0 if it changes only scripts.
 func (m *mutant) compiled() int {
 	for _, c := range m.changes {
 		if filepath.Ext(c.file) != ".lua" {
@@ -106,18 +107,16 @@ func copyTree(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, content, 0o600) //nolint:gosec // into the copy
+	return os.WriteFile(to, content, 0o600) //nolint:gosec // a file in the copy
 }
 
-// tree is the copy.
+// tree holds the paths of the copies.
 type tree struct {
-	dir           string
-	scripts       string // a second copy, of the scripts
-	checks, steps int
-	race          bool
+	dir     string // copy of the tree
+	scripts string // second copy of the scripts
 }
 
-// make copies the tree, and the scripts again.
+// make copies the tree, and the scripts a second time.
 func (t tree) make() error {
 	if err := os.MkdirAll(t.dir, 0o700); err != nil {
 		return err
@@ -135,7 +134,7 @@ func (t tree) make() error {
 
 const scripts = "internal/cache"
 
-// onlyMachine removes the other tests of package worker, which would have to be compiled for each mutant.
+// onlyMachine removes the other tests of package worker, so that they are not compiled for each mutant.
 func (t tree) onlyMachine() error {
 	tests, err := filepath.Glob(filepath.Join(t.dir, "worker", "*_test.go"))
 	if err != nil {
@@ -159,7 +158,7 @@ func TestMain(m *testing.M) { localtest.Main(m) }
 	return errors.Join(err, os.WriteFile(filepath.Join(t.dir, "worker", "main_test.go"), []byte(bundle), 0o600))
 }
 
-// try makes the changes of a mutant, runs the machine, undoes them, and returns how the machine noticed; "" if it did not.
+// try applies the changes of a mutant, runs the machine, and reverts the changes. It returns the machine's failure; "" if there is none.
 func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
 	dir, compiled := t.scripts, m.compiled() > 0
 	if compiled {
@@ -177,11 +176,11 @@ func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
 			return "", err
 		}
 	}
-	args := []string{}
+	var args []string
 	if !compiled {
 		args = append(args, "-machine.scripts="+filepath.Join(t.scripts, scripts))
 	}
-	noticed, report, err := t.test(ctx, max(t.checks, m.checks), args...)
+	noticed, report, err := t.test(ctx, checks, args...)
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, report)
 	}
@@ -189,18 +188,18 @@ func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
 }
 
 var (
-	// verdict is rapid's line about a failure.
+	// verdict matches rapid's line about a failure.
 	verdict = regexp.MustCompile(`\[rapid\] (failed after \d+ tests|panic after \d+ tests): (.*)`)
 
-	// once is rapid's message for a failure that the same steps did not reproduce: the servers are real, and timing varies. It is a
-	// failure nevertheless.
+	// once matches rapid's message about a failure that the same steps did not reproduce. It counts as a failure, since the timing of
+	// the real servers varies.
 	once = regexp.MustCompile(`(?s)\[rapid\] flaky test, can not (reproduce) a failure.*?Original traceback \((.*?)\):\n`)
 )
 
 // build compiles the machine.
 func (t tree) build(ctx context.Context) error {
-	args := []string{"test", fmt.Sprintf("-race=%t", t.race), "-vet=off", "-c", "-o", t.binary(), "./worker"}
-	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // names of ours
+	args := []string{"test", "-vet=off", "-c", "-o", t.binary(), "./worker"}
+	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // our own paths
 	cmd.Dir = t.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile the machine: %w\n%s", err, out)
@@ -210,13 +209,13 @@ func (t tree) build(ctx context.Context) error {
 
 func (t tree) binary() string { return filepath.Join(t.dir, "machine.test") }
 
-// test runs the machine. An error has nothing to do with the rules: for example, the servers do not start.
-func (t tree) test(ctx context.Context, checks int, args ...string) (noticed, report string, err error) {
+// test runs the machine so many times. An error is a failure outside the rules: for example, a server did not start.
+func (t tree) test(ctx context.Context, runs int, args ...string) (noticed, report string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	args = append(args, "-test.run=^TestMachine(Sequences)?$", "-rapid.nofailfile", "-rapid.shrinktime=1ms",
-		fmt.Sprintf("-rapid.checks=%d", checks), fmt.Sprintf("-rapid.steps=%d", t.steps))
-	cmd := exec.CommandContext(ctx, t.binary(), args...) //nolint:gosec // what has just been compiled
+		fmt.Sprintf("-rapid.checks=%d", runs), fmt.Sprintf("-rapid.steps=%d", steps))
+	cmd := exec.CommandContext(ctx, t.binary(), args...) //nolint:gosec // the program of build
 	cmd.Dir = filepath.Join(t.dir, "worker")
 	out, err := cmd.CombinedOutput()
 	if err == nil {
@@ -224,16 +223,16 @@ func (t tree) test(ctx context.Context, checks int, args ...string) (noticed, re
 	}
 	noticed = judge(string(out))
 	if noticed == "" {
-		return "", string(out), fmt.Errorf("the test did not get to a verdict: %w", err)
+		return "", string(out), fmt.Errorf("the test ended without a verdict: %w", err)
 	}
 	return noticed, string(out), nil
 }
 
-// sequence is a failed sequence of steps.
+// sequence matches the failure of a fixed sequence of steps.
 var sequence = regexp.MustCompile(`--- FAIL: TestMachineSequences/(\S+)`)
 
-// judge finds in the machine's output after how many random runs it failed and why, or else which fixed sequence failed. It is "" if
-// neither did.
+// judge parses the machine's output. It returns after how many random runs the machine failed and why, or which fixed sequence failed,
+// or "" if nothing failed.
 func judge(out string) string {
 	found := verdict.FindStringSubmatch(out)
 	if found == nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAFailureIsAVerdictWhetherOrNotItIsMetAgain(t *testing.T) {
+func TestJudgeFindsFailuresThatAreReproducedAndThoseThatAreNot(t *testing.T) {
 	t.Parallel()
 	const again = "    machine_test.go:29: [rapid] failed after 17 tests: c is wrong\n"
 	const flaky = "    machine_test.go:29: [rapid] flaky test, can not reproduce a failure\n" +
@@ -26,8 +26,7 @@ func TestAFailureIsAVerdictWhetherOrNotItIsMetAgain(t *testing.T) {
 	}
 }
 
-// Every step that a mutant breaks is there, and what it makes of the line is another one.
-func TestEveryMutantHasItsSteps(t *testing.T) {
+func TestEveryMutantFindsItsMarkersAndChangesTheirLines(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, m := range mutants() {
@@ -47,7 +46,7 @@ func TestEveryMutantHasItsSteps(t *testing.T) {
 	}
 }
 
-func TestAMarkerIsAboutItsLineOrTheNext(t *testing.T) {
+func TestMarkerNamesItsLineOrTheNext(t *testing.T) {
 	t.Parallel()
 	lines := []string{"join(s) -- step: join", "  -- step: check", "  if a then -- why", "x -- step: twice", "// step: twice"}
 	at, err := find(lines, "join")

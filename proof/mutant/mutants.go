@@ -1,21 +1,25 @@
 package main
 
-// mutant is a rule of the design, broken on purpose: by one change or several.
+import "slices"
+
+// mutant is a broken copy of the code: it breaks a rule of the design, or a part of one.
 type mutant struct {
 	name    string
 	changes []change
-	checks  int  // runs of the machine, if it takes more than -checks to notice
-	rule    bool // `make mutants` tries it: a whole rule, which is noticed within some runs
+	rule    bool // it breaks a whole rule, so `make mutants` tries it
 }
 
-// change is a change of the line with the marker of a step:
+// change modifies the line that a marker comment names, at the end of the line or alone in the line above:
 //
-//	join(s, open, keys) -- step: join      in a .lua file, and
-//	if err != nil { // step: failed        in a .go file; or in a line of its own above
+//	join(s, open, keys) -- step: join      in a .lua file
+//	if err != nil { // step: failed        in a .go file
 type change struct {
 	file, step string
-	how        func(line string) (changed string, ok bool)
+	how        edit
 }
+
+// edit returns a modified line. It returns false if the line does not have the expected form.
+type edit func(line string) (changed string, ok bool)
 
 const (
 	plain     = "internal/cache/plain.lua"
@@ -39,177 +43,100 @@ const (
 	repairGo  = "worker/reconcile.go"
 )
 
-func one(file, step string, how func(string) (string, bool)) []change {
-	return []change{{file, step, how}}
+// rule breaks a whole rule by one change.
+func rule(name, file, step string, how edit) mutant {
+	return mutant{name: name, changes: []change{{file, step, how}}, rule: true}
 }
 
-// mutants are all rules and steps that the guarantees depend on.
+// part breaks a part of a rule by one change.
+func part(name, file, step string, how edit) mutant {
+	return mutant{name: name, changes: []change{{file, step, how}}}
+}
+
+// mutants returns a mutant for each rule and step that the guarantees depend on.
 func mutants() []mutant {
-	var all []mutant
-	for _, part := range [][]mutant{writing(), flushing(), settingAside(), hydrating(), reconciling(), evicting()} {
-		all = append(all, part...)
-	}
-	return all
+	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), reconciling(), evicting())
 }
 
 func writing() []mutant {
 	return []mutant{
-		{
-			name:    "R2: a write does not put its key into the open epoch",
-			changes: one(plain, "join", becomes(`call\(.*\)`, `0`)),
-			rule:    true,
-		},
-		{
-			name:    "R2: an unusual write does not put its key into the open epoch",
-			changes: one(apply, "join others", removed),
-		},
-		{
-			name:    "apply: the first write after a restart opens no epoch",
-			changes: one(entry, "restart", becomes(`if .* then`, `if not s.open then`)),
-		},
-		{
-			name:    "apply: a restart does not count as a new incarnation",
-			changes: one(entry, "first", becomes(`s\.first_id, (.*) = s\.open,`, `s.first_id, $1 = s.first_id or s.open,`)),
-		},
-		{name: "apply: a run of writes goes on after a restart", changes: one(apply, "end lineage", never)},
-		{
-			name:    "plain: a run of writes goes on after a restart",
-			changes: one(plain, "sealed", becomes(`lineage and .* then`, `lineage then`)),
-		},
-		{
-			name:    "plain: a clean key begins a run of writes at an old base",
-			changes: one(plain, "begin", becomes(`' b' .. n`, `' b' .. (n - 1)`)),
-		},
-		{
-			name:    "apply: a new run of writes begins at the base of the last",
-			changes: one(apply, "begin", becomes(`e\.l, .*`, `e.l, e.b, e.w = s.open, e.b or '0', e.w or '0'`)),
-		},
-		{name: "apply: a run forgets that the value was set in it", changes: one(apply, "set", never)},
-		{name: "apply: an operation with an ID is carried out again", changes: one(apply, "replay", removed)},
-		{
-			name:    "apply.go: the versions of combined increments are off by one",
-			changes: one(combine, "split", becomes(`int64\(s\.writes\)`, `int64(s.writes-1)`)),
-		},
-		{
-			name:    "apply.go: the values of combined increments are off",
-			changes: one(combine, "split", becomes(`o\.Value-s\.sum`, `o.Value`)),
-		},
-		{
-			name:    "apply.go: a combined increment is not added up",
-			changes: one(combine, "sum", becomes(`next\.Amount`, `0*next.Amount`)),
-		},
+		rule("R2: a write does not put its key into the open epoch", plain, "join", becomes(`call\(.*\)`, `0`)),
+		part("R2: a write by apply.lua does not put its key into the open epoch", apply, "join others", removed),
+		part("apply: the first write after a restart opens no epoch", entry, "restart", becomes(`if .* then`, `if not s.open then`)),
+		part("apply: a restart does not count as a new incarnation", entry, "first",
+			becomes(`s\.first_id, (.*) = s\.open,`, `s.first_id, $1 = s.first_id or s.open,`)),
+		part("apply: a lineage continues after a restart", apply, "end lineage", never),
+		part("plain: a lineage continues after a restart", plain, "sealed", becomes(`lineage and .* then`, `lineage then`)),
+		part("plain: a clean key starts a lineage with an old base", plain, "begin", becomes(`' b' .. n`, `' b' .. (n - 1)`)),
+		part("apply: a new lineage starts with the base of the last", apply, "begin",
+			becomes(`e\.l, .*`, `e.l, e.b, e.w = s.open, e.b or '0', e.w or '0'`)),
+		part("apply: a lineage forgets that the value was set", apply, "set", never),
+		part("apply: an operation with an ID is applied twice", apply, "replay", removed),
+		part("apply.go: the versions of combined increments are off by one", combine, "split",
+			becomes(`int64\(s\.writes\)`, `int64(s.writes-1)`)),
+		part("apply.go: the values of combined increments are wrong", combine, "split", becomes(`o\.Value-s\.sum`, `o.Value`)),
+		part("apply.go: combined increments are not added up", combine, "sum", becomes(`next\.Amount`, `0*next.Amount`)),
 	}
 }
 
 func flushing() []mutant {
 	return []mutant{
-		{name: "R3: no guard", changes: one(upsert, "guard", becomes("WHERE .*`", "`")), rule: true},
-		{
-			name:    "R3: the guard looks at versions only",
-			changes: one(upsert, "guard", becomes(`CASE .* END`, `EXCLUDED.version`)),
-		},
-		{name: "seal: what was sealed before is not flushed first", changes: one(seal, "found", always)},
-		{name: "seal: the open epoch keeps the ID of the sealed one", changes: one(seal, "renew", removed)},
-		{
-			name:    "commit: no check of the sealed epoch's ID",
-			changes: one(commit, "check", becomes(`s\.sealed ~= ARGV\[1\]`, `s.sealed == '0'`)),
-			rule:    true,
-		},
-		{name: "commit: no check of the incarnation", changes: one(commit, "incarnation", removed), rule: true},
-		{
-			name:    "commit: the watermark passes the open epoch too",
-			changes: one(commit, "watermark", becomes(`= s\.sealed,`, `= s.open,`)),
-			rule:    true,
-		},
-		{
-			name:    "drain: commits an epoch although a part of it failed",
-			changes: one(drain, "failed", becomes(`return failed`, ``)),
-		},
+		rule("R3: no guard", upsert, "guard", becomes("WHERE .*`", "`")),
+		part("R3: the guard compares only versions", upsert, "guard", becomes(`CASE .* END`, `EXCLUDED.version`)),
+		part("seal: an epoch that is already sealed is not flushed first", seal, "found", always),
+		part("seal: the open epoch keeps the ID of the sealed one", seal, "renew", removed),
+		rule("commit: no check of the sealed epoch's ID", commit, "check", becomes(`s\.sealed ~= ARGV\[1\]`, `s.sealed == '0'`)),
+		rule("commit: no check of the incarnation", commit, "incarnation", removed),
+		rule("commit: the watermark passes the open epoch too", commit, "watermark", becomes(`= s\.sealed,`, `= s.open,`)),
+		part("drain: an epoch is committed although a part of it failed", drain, "failed", becomes(`return failed`, ``)),
 	}
 }
 
 func settingAside() []mutant {
 	return []mutant{
-		{
-			name:    "R6: an epoch is committed although a refused key was not set aside",
-			changes: one(refusal, "set aside", becomes(`r\.setAside\(.*\);`, `error(nil);`)),
-			rule:    true,
-		},
-		{name: "R6: the same for a locked row", changes: one(flusher, "deferred", becomes(`keys,`, `keys[:0],`))},
-		{name: "aside: the entry does not say so", changes: one(aside, "flag", becomes(`true`, `nil`))},
-		{
-			name:    "aside: an entry that is set aside counts as clean",
-			changes: one(entry, "dirty", becomes(`e\.a or `, ``)),
-		},
-		{
-			name:    "settle: without comparing",
-			changes: one(settle, "compare", becomes(`e and text == .* then`, `e then`)),
-		},
-		{
-			name:    "settle: a clean key keeps its old epoch",
-			changes: one(settle, "clean", becomes(`epoch = '0'`, `epoch = e.epoch`)),
-		},
-		{
-			name:    "settle: a written key keeps its old epoch",
-			changes: one(settle, "written", becomes(`e\.a, e\.epoch = nil, s\.open`, `e.a = nil`)),
-		},
-		{name: "settle: the number of a run of writes is used twice", changes: one(settle, "renew", removed)},
-		{
-			name:    "requeue: a key keeps its old epoch",
-			changes: one(requeue, "epoch", becomes(`e\.a, e\.epoch = nil, s\.open`, `e.a = nil`)),
-		},
-		{name: "requeue: a write goes on in a run that a restart ended", changes: one(requeue, "renew", removed)},
-		{name: "requeue: a key does not join the open epoch", changes: one(requeue, "join", removed)},
-		{
-			name:    "requeue: those who wait are not told",
-			changes: one(entry, "requeued", becomes(`s\.requeued, s\.changed = s\.open, true`, `s.changed = true`)),
-		},
-		{name: "discard: without comparing", changes: one(discard, "compare", removed)},
-		{name: "discard: what was read before may be hydrated", changes: one(discard, "renew", removed)},
+		rule("R6: an epoch is committed although a refused key was not set aside", refusal, "set aside",
+			becomes(`r\.setAside\(.*\);`, `error(nil);`)),
+		part("R6: an epoch is committed although a locked key was not set aside", flusher, "deferred", becomes(`keys,`, `keys[:0],`)),
+		part("aside: the entry is not marked as set aside", aside, "flag", becomes(`true`, `nil`)),
+		part("aside: an entry that is set aside counts as clean", entry, "dirty", becomes(`e\.a or `, ``)),
+		part("settle: the entry is not compared", settle, "compare", becomes(`e and text == .* then`, `e then`)),
+		part("settle: a clean key keeps its old epoch", settle, "clean", becomes(`epoch = '0'`, `epoch = e.epoch`)),
+		part("settle: a written key keeps its old epoch", settle, "written", becomes(`e\.a, e\.epoch = nil, s\.open`, `e.a = nil`)),
+		part("settle: the number of a lineage is used twice", settle, "renew", removed),
+		part("requeue: a key keeps its old epoch", requeue, "epoch", becomes(`e\.a, e\.epoch = nil, s\.open`, `e.a = nil`)),
+		part("requeue: a write continues an ended lineage", requeue, "renew", removed),
+		part("requeue: a key does not join the open epoch", requeue, "join", removed),
+		part("requeue: waiting requests are not told", entry, "requeued",
+			becomes(`s\.requeued, s\.changed = s\.open, true`, `s.changed = true`)),
+		part("discard: the entry is not compared", discard, "compare", removed),
+		part("discard: a row that was read before may be hydrated", discard, "renew", removed),
 	}
 }
 
 func hydrating() []mutant {
 	return []mutant{
-		{name: "hydrate: no check of the token", changes: one(hydrate, "token", never), rule: true},
-		{
-			name:    "hydrate: the token is without the watermark",
-			changes: one(hydrate, "fresh", becomes(`ARGV\[1\] == .*`, `sub(ARGV[1], -#s.open) == s.open`)),
-		},
-		{
-			name:    "hydrate: the token is without the open epoch",
-			changes: one(hydrate, "fresh", becomes(`ARGV\[1\] == .*`, `match(ARGV[1], '^%w+') == s.watermark_id`)),
-		},
-		{name: "rebase: ended runs of writes are counted twice", changes: one(hydrate, "ended lineages", never)},
-		{
-			name:    "rebase: an entry from before a restart takes the short way",
-			changes: one(hydrate, "of this incarnation", becomes(`number_of < s\.first or number_of == lineage`, `false`)),
-		},
-		{
-			name:    "rebase: ended runs of writes are forgotten",
-			changes: one(hydrate, "keep", becomes(`e\.p = .*`, `e.p = nil`)),
-		},
+		rule("hydrate: no check of the token", hydrate, "token", never),
+		part("hydrate: the token lacks the watermark", hydrate, "fresh",
+			becomes(`ARGV\[1\] == .*`, `sub(ARGV[1], -#s.open) == s.open`)),
+		part("hydrate: the token lacks the open epoch", hydrate, "fresh",
+			becomes(`ARGV\[1\] == .*`, `match(ARGV[1], '^%w+') == s.watermark_id`)),
+		part("rebase: ended lineages are counted twice", hydrate, "ended lineages", never),
+		part("rebase: an entry from before a restart takes the fast path", hydrate, "of this incarnation",
+			becomes(`number_of < s\.first or number_of == lineage`, `false`)),
+		part("rebase: ended lineages are forgotten", hydrate, "keep", becomes(`e\.p = .*`, `e.p = nil`)),
 	}
 }
 
 func reconciling() []mutant {
 	return []mutant{
-		{name: "reconcile: left out", changes: one(repairGo, "reconcile", always), rule: true},
-		{
-			name:    "reconcile: the base is not taken away",
-			changes: one(reconcile, "base", becomes(`sum\(v, value, had\)`, `sum(v, value)`)),
-		},
-		{name: "reconcile: ended runs of writes are counted twice", changes: one(reconcile, "ended lineages", removed)},
-		{
-			name:    "reconcile: ended runs of writes are forgotten",
-			changes: one(reconcile, "keep", becomes(`e\.p = .*`, `e.p = nil`)),
-		},
-		{
-			name:    "reconcile: an entry that has moved on is changed",
-			changes: one(reconcile, "compare", becomes(` or e\.l ~= .* then`, ` then`)),
-		},
-		{name: "reconcile: a later row of the same life is not adopted", changes: one(reconcile, "adopted", never)},
-		{name: "adopt: the number of a run of writes is used twice", changes: one(reconcile, "adopt", removed)},
+		rule("reconcile: skipped", repairGo, "reconcile", always),
+		part("reconcile: the base is not subtracted", reconcile, "base", becomes(`sum\(v, value, had\)`, `sum(v, value)`)),
+		part("reconcile: ended lineages are counted twice", reconcile, "ended lineages", removed),
+		part("reconcile: ended lineages are forgotten", reconcile, "keep", becomes(`e\.p = .*`, `e.p = nil`)),
+		part("reconcile: an entry that was written meanwhile is changed", reconcile, "compare",
+			becomes(` or e\.l ~= .* then`, ` then`)),
+		part("reconcile: a later row of the same lineage is not adopted", reconcile, "adopted", never),
+		part("adopt: the number of a lineage is used twice", reconcile, "adopt", removed),
 	}
 }
 
@@ -223,9 +150,7 @@ func evicting() []mutant {
 			{evict, "check", becomes(`not find\(.*, true\) and `, ``)},
 			{evictGo, "dirty", becomes(`e\.Dirty\(snapshot\.Watermark\)`, `e.Epoch > snapshot.Watermark`)},
 		}},
-		{
-			name:    "evict: an entry that was written since it was read",
-			changes: one(evict, "check", becomes(`number\(epoch\) <= .* then`, `true then`)),
-		},
+		part("evict: an entry that was written meanwhile is evicted", evict, "check",
+			becomes(`number\(epoch\) <= .* then`, `true then`)),
 	}
 }
