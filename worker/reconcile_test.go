@@ -157,7 +157,7 @@ func (b *testBundle) after(t *testing.T, cases map[string]lostTail) {
 	require.NoError(t, err)
 	require.NotEmpty(t, families)
 	require.NoError(t, testutil.GatherAndCompare(b.registry, strings.NewReader(fmt.Sprintf(
-		`# HELP afterwrite_reconciled_keys_total Keys that Redis had lost writes of, which Postgres had, and that were repaired.
+		`# HELP afterwrite_reconciled_keys_total Keys repaired because Redis had lost writes that Postgres has.
 # TYPE afterwrite_reconciled_keys_total counter
 afterwrite_reconciled_keys_total %d
 `, reconciled-blind)), "afterwrite_reconciled_keys_total"))
