@@ -134,7 +134,7 @@ func TestTheDashboardRefusesToBeOpenToOthers(t *testing.T) {
 	env := append(servers(t), "PORT="+strconv.Itoa(port))
 	require.Contains(t, start(t, env, "dashboard").oneLine(t), "set AFTERWRITE_DASHBOARD_USERS")
 	line := start(t, append(env, "AFTERWRITE_DASHBOARD_USERS=olga:secret"), "dashboard").oneLine(t)
-	require.Contains(t, line, "AFTERWRITE_DASHBOARD_USERS: user 1: what olga has is not a bcrypt hash")
+	require.Contains(t, line, "AFTERWRITE_DASHBOARD_USERS: user 1: the hash of olga must be a bcrypt hash")
 	require.NotContains(t, line, "secret")
 
 	hash := start(t, nil, "dashboard", "hash-password", "--role", "operator", "olga")
@@ -235,7 +235,7 @@ func TestWhatIsMissingInTheEnvironmentIsNamed(t *testing.T) {
 	require.Contains(t, start(t, nil, "api").oneLine(t), "REDIS_URL is not set")
 	require.Contains(t, start(t, []string{"REDIS_URL=redis://127.0.0.1:1/0"}, "api").oneLine(t), "DATABASE_URL is not set")
 	require.Contains(t, start(t, []string{"REDIS_URL=http://x"}, "scheduler").oneLine(t), "REDIS_URL cannot be used")
-	require.Contains(t, start(t, []string{"AFTERWRITE_SHARDS=0"}, "up").oneLine(t), `AFTERWRITE_SHARDS is "0"`)
+	require.Contains(t, start(t, []string{"AFTERWRITE_SHARDS=0"}, "up").oneLine(t), `AFTERWRITE_SHARDS must be a whole number of 1 to 4096, such as 16; it is "0"`)
 }
 
 func TestAProcessThatWaitsForRedisCanBeStopped(t *testing.T) {
