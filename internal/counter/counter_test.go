@@ -12,7 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestParseKey(t *testing.T) {
+func TestParseKeyAcceptsUTF8WithoutControlCharacters(t *testing.T) {
 	t.Parallel()
 	for _, good := range []string{
 		"a", "page:home", "a/b", "a b", "100%", "..", "+", "ключ", "🙂", "{tag}", `"`, `\`, "\u00a0", "\u200b",
@@ -22,13 +22,13 @@ func TestParseKey(t *testing.T) {
 		require.NoError(t, err, "%q", good)
 		require.Equal(t, counter.Key(good), key)
 	}
-	for bad, says := range map[string]string{
+	for bad, detail := range map[string]string{
 		"": "empty", "a\x00b": "control", "a\nb": "control", "\x7f": "control", "\u0085": "control", "\xff": "UTF-8", "a\xc3": "UTF-8",
 		strings.Repeat("x", counter.MaxKeyBytes+1): "256 bytes", strings.Repeat("é", 128): "256 bytes",
 	} {
 		_, err := counter.ParseKey(bad)
 		require.Equal(t, counter.CodeInvalidKey, counter.CodeOf(err), "%q", bad)
-		require.ErrorContains(t, err, says)
+		require.ErrorContains(t, err, detail)
 	}
 }
 
@@ -47,15 +47,15 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
-// The shard of a key decides where its entry is stored: these values must never change.
-func TestShardsAreForEver(t *testing.T) {
+// Entries are stored under the shard of their key, so these values must never change.
+func TestShardOfAKeyNeverChanges(t *testing.T) {
 	t.Parallel()
 	for key, shard := range map[counter.Key]string{"a": "27", "page:home": "60", "🙂": "19"} {
 		require.Equal(t, shard, key.Shard(64).String(), "%q", key)
 	}
 }
 
-func TestShardsAreEven(t *testing.T) {
+func TestKeysAreSpreadEvenlyOverShards(t *testing.T) {
 	t.Parallel()
 	counts := make([]int, 64)
 	for i := range 64_000 {
@@ -76,7 +76,7 @@ func TestShardIsInRange(t *testing.T) {
 	})
 }
 
-func TestErrorKeepsTheOperatorsPartApart(t *testing.T) {
+func TestErrorHasACodeADetailAndACause(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("dial tcp 10.0.0.1:6379")
 	err := fmt.Errorf("apply: %w", &counter.Error{Code: counter.CodeCacheUnavailable, Detail: "Redis is away", Err: cause})

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Code is a stable name of an error, for clients to switch on. docs/api.md says what each promises about the write. Package api
-// maps them to HTTP statuses.
+// Code is the stable name of an error, for clients to switch on. docs/api.md lists what each code means for the write. Package api
+// maps codes to HTTP statuses.
 type Code string
 
 // The codes.
@@ -19,17 +19,17 @@ const (
 	CodeUnsupportedMediaType  Code = "unsupported_media_type"
 	CodeMethodNotAllowed      Code = "method_not_allowed"
 	CodeNotFound              Code = "not_found"
-	CodeConflict              Code = "conflict" // the counter is not what it was, or Postgres does not accept it
+	CodeConflict              Code = "conflict" // the counter was written meanwhile, or Postgres does not accept it
 	CodeOverflow              Code = "overflow"
 	CodeInvalidIdempotencyKey Code = "invalid_idempotency_key" // not applied
-	CodeIdempotencyKeyReused  Code = "idempotency_key_reused"  // for another operation; not applied
+	CodeIdempotencyKeyReused  Code = "idempotency_key_reused"  // another operation had the key; not applied
 	CodeBackpressure          Code = "backpressure"            // too many dirty keys; not applied
-	CodeOverloaded            Code = "overloaded"              // the api's own queue is full; not applied
+	CodeOverloaded            Code = "overloaded"              // a queue of the api is full; not applied
 	CodeCacheFull             Code = "cache_full"              // Redis is at maxmemory; not applied
-	CodeCacheUnavailable      Code = "cache_unavailable"       // Redis could not be reached or refused; not applied
-	CodeDatabaseUnavailable   Code = "database_unavailable"    // a read needs Postgres, which did not answer
-	CodeOutcomeUnknown        Code = "outcome_unknown"         // sent, no answer: may or may not be applied
-	CodeNotDurable            Code = "not_durable"             // applied, but the durability was not reached in time
+	CodeCacheUnavailable      Code = "cache_unavailable"       // Redis could not be reached, or refused; not applied
+	CodeDatabaseUnavailable   Code = "database_unavailable"    // a read or a discard needs Postgres, which did not answer
+	CodeOutcomeUnknown        Code = "outcome_unknown"         // Redis did not answer; may or may not be applied
+	CodeNotDurable            Code = "not_durable"             // applied, but the durability was not confirmed in time
 	CodeUnsupportedDurability Code = "unsupported_durability"  // not applied
 	CodeInternal              Code = "internal"
 )
@@ -39,7 +39,7 @@ type Error struct {
 	Err        error
 	Code       Code
 	Detail     string
-	RetryAfter time.Duration // 0: no advice
+	RetryAfter time.Duration // 0: unknown
 }
 
 // Error returns all parts, for logs.

@@ -23,5 +23,5 @@ func ParseID(s string) (string, error) {
 }
 
 func invalidID(format string, args ...any) error {
-	return &Error{Code: CodeInvalidIdempotencyKey, Detail: "the idempotency key cannot be used: " + fmt.Sprintf(format, args...)}
+	return &Error{Code: CodeInvalidIdempotencyKey, Detail: "the idempotency key is invalid: " + fmt.Sprintf(format, args...)}
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// MaxKeyBytes bounds the length of a key. 255 bytes keep a Postgres index entry small (its limit is about 2,700 bytes) and a URL well
-// under the limits of proxies, even if each byte is percent-encoded.
+// MaxKeyBytes bounds the length of a key. With 255 bytes an index entry in Postgres is far below its limit of about 2,700 bytes, and a
+// URL is well below the limits of proxies, even if each byte is percent-encoded.
 const MaxKeyBytes = 255
 
 // Key names a counter: 1 to MaxKeyBytes bytes of valid UTF-8 without control characters. Make one with ParseKey.
@@ -19,9 +19,9 @@ type Key string
 func ParseKey(s string) (Key, error) {
 	switch {
 	case s == "":
-		return "", invalidKey("the key is empty: it takes 1 to %d bytes", MaxKeyBytes)
+		return "", invalidKey("the key is empty: it must have 1 to %d bytes", MaxKeyBytes)
 	case len(s) > MaxKeyBytes:
-		return "", invalidKey("the key has %d bytes: it takes 1 to %d", len(s), MaxKeyBytes)
+		return "", invalidKey("the key has %d bytes: it must have 1 to %d", len(s), MaxKeyBytes)
 	case !utf8.ValidString(s):
 		return "", invalidKey("the key is not valid UTF-8")
 	}
@@ -43,12 +43,12 @@ type Shard int
 // MaxShards bounds the number of shards: each costs some commands in every sweep and sample.
 const MaxShards = 4096
 
-// Shard returns the shard of the key. It must never change for a given number of shards: entries are stored under it.
+// Shard returns the shard of the key. For a given number of shards the result must never change, because entries are stored under it.
 func (k Key) Shard(shards int) Shard {
 	return Shard(xxhash.Sum64String(string(k)) % uint64(shards)) //nolint:gosec // 1 to MaxShards
 }
 
-// String is the name of the shard in Redis keys, task IDs and logs: at least two digits, "07".
+// String returns the name of the shard in Redis keys, task IDs and logs: at least two digits, such as "07".
 func (s Shard) String() string {
 	return fmt.Sprintf("%02d", int(s))
 }

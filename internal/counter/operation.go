@@ -5,13 +5,13 @@ type Kind uint8
 
 // The operations on a counter.
 const (
-	Get       Kind = iota + 1 // reads it
+	Get       Kind = iota + 1 // reads the counter
 	Increment                 // adds Amount, which may be negative
-	Set                       // makes Amount its value
-	Delete                    // removes it; its version continues
+	Set                       // sets the value to Amount
+	Delete                    // deletes the counter; its version continues
 )
 
-// String is the name of the kind in the API and in metrics.
+// String returns the name of the kind in the API and in metrics.
 func (k Kind) String() string {
 	switch k {
 	case Get:
@@ -26,25 +26,25 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// Operation is one thing to do to one counter.
+// Operation is one operation on one counter.
 type Operation struct {
 	Key    Key
 	Kind   Kind
 	Amount int64 // what Increment adds, what Set sets; 0 otherwise
 
-	// ID makes the operation idempotent: of all operations on Key with this ID one is carried out, and the others get its answer. It
-	// contains no NUL (see ParseID); "" means none. A Get has none.
+	// ID makes the operation idempotent: only the first operation on Key with this ID is carried out, and later ones get its answer. It
+	// contains no NUL (see ParseID). "" means no ID. A Get has no ID.
 	ID string
 }
 
-// Result is the result of one Operation: a Counter, or an error that is an *Error.
+// Result is the result of one Operation: Counter, or Err, which is an *Error.
 type Result struct {
 	Counter  Counter
 	Err      error
-	Replayed bool // an operation with the same ID was carried out before, and this is its answer
+	Replayed bool // the result is that of an earlier operation with the same ID
 }
 
-// Counter is what is known about a counter after an operation.
+// Counter is the state of a counter after an operation.
 type Counter struct {
 	Key     Key
 	Value   int64
@@ -52,12 +52,12 @@ type Counter struct {
 	Exists  bool  // false: deleted, or never written
 	Synced  bool  // Postgres has this version
 
-	// SyncedVersion is the version that Postgres has, if the client waited for Postgres; Synced refers to it then, and Version may be
-	// newer. Otherwise 0.
+	// SyncedVersion is the version that Postgres has, if the client waited for Postgres, and 0 otherwise. If it is not 0, Synced refers
+	// to the awaited version, and Version may be newer.
 	SyncedVersion int64
 
-	// Known is false if the operation was accepted while its base was unknown, because Postgres did not answer. Then Value and Version mean
-	// nothing, but Exists and Synced do.
+	// Known is false if the operation was accepted while its base was unknown, because Postgres did not answer. Then Value and Version
+	// are not set, but Exists and Synced are.
 	Known bool
 }
 
@@ -68,10 +68,10 @@ type Row struct {
 	Version int64
 	Deleted bool // a tombstone
 
-	// Lineage is the number of the run of writes in Redis that has made the state: the epoch of its first write after a state that Postgres
-	// had, or after a restart of Redis; 0: unknown. Versions of one lineage can be compared. A later lineage may have begun from a state
-	// without the end of an earlier one, in a Redis that had lost its latest writes.
+	// Lineage is the number of the state's lineage (see docs/glossary.md): the epoch of its first write. 0: unknown. Versions of one
+	// lineage can be compared. Versions of two lineages cannot: Redis may have lost the latest writes of the earlier lineage before the
+	// later one began.
 	Lineage int64
-	// Base is the version before the lineage. Only a row that is being flushed has it.
+	// Base is the version before the lineage. It is set only in rows to be flushed.
 	Base int64
 }
