@@ -5,10 +5,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Class says how an entry in Redis compares with its row in Postgres.
+// Class is the result of comparing an entry in Redis with its row in Postgres.
 type Class string
 
-// The classes. From ClassAhead on they are differences.
+// The classes. Those from ClassAhead on are differences.
 const (
 	ClassEqual     Class = "equal"
 	ClassDirty     Class = "dirty"
@@ -21,29 +21,29 @@ const (
 	ClassForeign   Class = "foreign"
 	ClassOrphan    Class = "orphan"
 
-	classGone Class = "" // it expired meanwhile, and is not counted
+	classGone Class = "" // the entry disappeared meanwhile; it is not counted
 )
 
-// Explanation is a Class and what it means, in one line.
+// Explanation explains a Class in one line.
 type Explanation struct {
 	Class      Class
 	Text       string
 	Difference bool
 }
 
-// Explanations are all classes, in the order in which they are shown.
+// Explanations returns all classes in display order.
 func Explanations() []Explanation {
 	return []Explanation{
 		{ClassEqual, "redis and postgres agree", false},
 		{ClassDirty, "waits for its flush: normal", false},
 		{ClassDead, "postgres refused it: `afterwrite dead list`", false},
 		{ClassUnsettled, "was written between any two reads: normal", false},
-		{ClassAhead, "clean in redis but newer than postgres's row (an older backup), or dirty in no epoch; --repair flushes it", true},
-		{ClassMissing, "clean in redis but postgres has no row: likewise", true},
-		{ClassBehind, "clean in redis but older than postgres's row: redis lost its tail; --repair drops it from redis", true},
-		{ClassDifferent, "same version, another value: somebody wrote by hand; not repaired", true},
-		{ClassForeign, "not a counter's entry: something else writes to this redis; not repaired", true},
-		{ClassOrphan, "in an epoch, but there is no entry: deleted by hand; a flush forgets it", true},
+		{ClassAhead, "clean in redis but newer than the row in postgres (an older backup), or dirty in no epoch; --repair flushes it", true},
+		{ClassMissing, "clean in redis but without a row in postgres (an older backup); --repair flushes it", true},
+		{ClassBehind, "clean in redis but older than the row in postgres: redis lost its latest writes; --repair drops it from redis", true},
+		{ClassDifferent, "same version, another value: written by hand; not repaired", true},
+		{ClassForeign, "not a counter's entry: another program writes to this redis; not repaired", true},
+		{ClassOrphan, "in an epoch, but without an entry: deleted by hand; a flush drops it", true},
 	}
 }
 
@@ -56,7 +56,7 @@ func (c Class) isDifference() bool {
 	return false
 }
 
-// repair is what a repair does with the class; "" for nothing.
+// repair returns how an entry of the class is repaired, or "" if it is not repaired.
 func (c Class) repair() cache.Repairing {
 	switch c {
 	case ClassAhead, ClassMissing:
@@ -68,9 +68,9 @@ func (c Class) repair() cache.Repairing {
 	}
 }
 
-// Compare says how an entry compares with its row, which was read afterwards. A difference may be a write and its flush in
-// between: it counts only if it is still there when both are read again. A deleted counter needs no row, since tombstones
-// are purged.
+// Compare compares an entry with its row, which must be read after the entry. A write and its flush between the two reads look
+// like a difference, so a difference counts only if it is still there when both are read again. A deleted counter needs no row,
+// because tombstones are purged.
 func Compare(e cache.Inspected, row counter.Row, found bool) Class {
 	switch {
 	case e.Corrupt:
@@ -82,7 +82,7 @@ func Compare(e cache.Inspected, row counter.Row, found bool) Class {
 	case e.Dirty && e.Dead:
 		return ClassDead
 	case e.Stranded:
-		return ClassAhead // no flush would find it
+		return ClassAhead // no flush finds it
 	case e.Dirty:
 		return ClassDirty
 	}

@@ -10,23 +10,23 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// DeadLetter is a dead letter with what Redis and Postgres have of the counter.
+// DeadLetter is a dead letter with the counter's states in Redis and Postgres.
 type DeadLetter struct {
 	Key      counter.Key   `json:"key"`
 	Shard    counter.Shard `json:"shard"`
-	Reason   string        `json:"reason"`   // what Postgres said at the last attempt
-	Attempts int           `json:"attempts"` // how often it was tried
-	Since    time.Time     `json:"since"`    // of the last attempt, by the worker's clock
+	Reason   string        `json:"reason"`   // Postgres's error in the last attempt
+	Attempts int           `json:"attempts"` // number of attempts
+	Since    time.Time     `json:"since"`    // time of the last attempt, by the worker's clock
 	Redis    Stored        `json:"redis"`
 	Postgres Stored        `json:"postgres"`
 
-	// PostgresErr is why the state in Postgres is StateUnknown; nil when it is known.
+	// PostgresErr is the reason if the state in Postgres is StateUnknown, and nil otherwise.
 	PostgresErr error `json:"-"`
 
-	entry cache.Entry // as it was shown, for Discard
+	entry cache.Entry // what Redis had, for Discard
 }
 
-// State says what Redis or Postgres has of a counter.
+// State is the kind of state that Redis or Postgres has of a counter.
 type State string
 
 // The states.
@@ -39,14 +39,14 @@ const (
 	StateUnknown     State = "unknown"      // Postgres did not answer
 )
 
-// Stored is what Redis or Postgres has of a counter. State tells whether Value and Version mean anything.
+// Stored is the state of a counter in Redis or Postgres. Value and Version are set only in some states.
 type Stored struct {
 	State   State `json:"state"`
 	Value   int64 `json:"value"`
 	Version int64 `json:"version"`
 }
 
-// String returns a few words.
+// String describes the state in a few words.
 func (s Stored) String() string {
 	switch s.State {
 	case StateValue:
@@ -83,14 +83,14 @@ func storedEntry(e cache.Entry) Stored {
 	return storedRow(e.Row)
 }
 
-// Shown is everything about a dead letter.
+// Shown is a dead letter with its retry task.
 type Shown struct {
 	DeadLetter
 
-	Retry *LastRetry `json:"retry"` // nil: Asynq has none any more
+	Retry *LastRetry `json:"retry"` // nil: there is no task any more
 }
 
-// LastRetry is the last retry of a dead letter, as Asynq keeps it.
+// LastRetry is the retry task of a dead letter in Asynq.
 type LastRetry struct {
 	ID        string `json:"id"`
 	Queue     string `json:"queue"`
@@ -99,7 +99,7 @@ type LastRetry struct {
 	LastError string `json:"last_error"`
 }
 
-// Count returns how many dead letters there are, in one round trip.
+// Count returns the number of dead letters, in one round trip.
 func (s *Service) Count(ctx context.Context) (int64, error) {
 	backlog, err := s.cache.Backlog(ctx)
 	return backlog.Dead, err
@@ -121,7 +121,7 @@ func (s *Service) Get(ctx context.Context, key counter.Key) (DeadLetter, error) 
 	return dead[0], nil
 }
 
-// Show is Get with the last retry. It blocks for four bounded calls.
+// Show is Get with the retry task. It blocks for four bounded calls.
 func (s *Service) Show(ctx context.Context, key counter.Key) (Shown, error) {
 	dead, err := s.Get(ctx, key)
 	if err != nil {
@@ -137,8 +137,7 @@ func (s *Service) Show(ctx context.Context, key counter.Key) (Shown, error) {
 	return shown, err
 }
 
-// read adds to at most a page of notes what Redis and Postgres have. If ctx has a deadline, Postgres gets half of the
-// time that is left: while it hangs, the caller still has the time to show the rest.
+// read returns the dead letters of up to a page of notes.
 func (s *Service) read(ctx context.Context, notes []cache.Note) ([]DeadLetter, error) {
 	keys := make([]counter.Key, len(notes))
 	for i, n := range notes {
@@ -179,6 +178,8 @@ func (s *Service) read(ctx context.Context, notes []cache.Note) ([]DeadLetter, e
 	return dead, nil
 }
 
+// rows reads the rows of keys. If ctx has a deadline, Postgres gets half of the time that is left, so that the caller can still
+// answer while Postgres hangs.
 func (s *Service) rows(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error) {
 	if deadline, bounded := ctx.Deadline(); bounded {
 		half, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)

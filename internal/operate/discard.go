@@ -9,45 +9,44 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// Discarded says what Discard made of the counter.
+// Discarded is the result of Discard.
 type Discarded struct {
-	Now Stored // what Postgres has, and the next read finds
+	Now Stored // the state in Postgres after the discard, without later writes
 
-	// Refused is why Postgres did not take the new version; nil nearly always. The counter is at Postgres's value
-	// anyway, but a flush that began earlier could still write what was discarded, if Postgres takes that now.
+	// Refused is the error if Postgres refused the new version; it is usually nil. The counter has Postgres's value
+	// anyway. But a flush that began earlier may still write what was discarded, if Postgres accepts that now.
 	Refused error
 
-	// Written is true when the counter was written after it had been returned to Postgres's value. What was written is
-	// kept, and the key is due for a flush.
+	// Written reports whether the counter was written after it had been reset to Postgres's value. The write is kept, and
+	// the key is due for a flush.
 	Written bool
 }
 
-// Discardable returns an *Error with PostgresAway if Postgres's state is unknown, which a discard would return to.
+// Discardable returns an *Error with PostgresAway if the state in Postgres is unknown, because a discard resets the counter to it.
 func (d DeadLetter) Discardable() error {
 	if d.PostgresErr == nil {
 		return nil
 	}
 	return &Error{
 		Reason: PostgresAway, Key: d.Key, Err: d.PostgresErr,
-		Detail: "Postgres did not answer, so it is not known what to return to; nothing was discarded",
+		Detail: "Postgres did not answer, so the state to return to is not known; nothing was discarded",
 	}
 }
 
-// Discard gives up what Redis has of a dead letter, and returns the counter to what Postgres has. d is what Get returned and
-// the operator was shown. If the counter was written since, is not dead any more, or Postgres's state is unknown, it does
-// nothing and returns an *Error with Changed, NotDead or PostgresAway.
+// Discard gives up the unsynced writes of a dead letter, and resets the counter to the state in Postgres. d is the result of Get
+// that the operator was shown. If the counter was written since, is not dead any more, or its state in Postgres is unknown,
+// Discard does nothing and returns an *Error with Changed, NotDead or PostgresAway.
 //
-// A discard is a write like any other, so that no flush under way can restore what it dropped: the entry becomes
-// Postgres's value at a version of its own, Postgres takes that, and only then the key leaves Redis (see
-// docs/decisions/0010-discard-is-a-write.md). If it ends in between, it returns an *Error with StillDead or one of Redis:
-// the key is still dead, with Postgres's value, and may be discarded again. It needs no worker. It blocks for some bounded
-// calls.
+// A discard is a write, so that no flush in progress can restore what it dropped (see docs/decisions/0010-discard-is-a-write.md).
+// It sets the entry to Postgres's value at a new version, writes that version to Postgres, and then deletes the key from Redis. If
+// it is interrupted, it returns an *Error with StillDead or an error of Redis: the key is still dead, with Postgres's value, and
+// may be discarded again. Discard needs no worker. It blocks for a few bounded calls.
 func (s *Service) Discard(ctx context.Context, d DeadLetter) (Discarded, error) {
 	if err := d.Discardable(); err != nil {
 		return Discarded{}, err
 	}
 	if d.Redis.State == StateNone || d.Redis.State == StateForeign {
-		// There is no version to go on from: whoever removed or overwrote the entry has lost it.
+		// The entry was deleted or overwritten by hand, so there is no version to continue from.
 		return Discarded{Now: d.Postgres}, s.remove(ctx, d.entry)
 	}
 	row := rewound(d)
@@ -65,20 +64,20 @@ func (s *Service) Discard(ctx context.Context, d DeadLetter) (Discarded, error) 
 	err = s.remove(ctx, cache.Entry{Row: row})
 	switch {
 	case ReasonOf(err) == NotDead:
-		return done, nil // a flush under way has committed the rewound state as well
+		return done, nil // a flush in progress has committed the rewound state too
 	case ReasonOf(err) != Changed:
 		return done, err
 	case done.Refused != nil:
 		return done, stillDead(d.Key, done.Refused,
-			"it has Postgres's value again, but was written since, and Postgres refuses that value, so it is still dead; read it again")
+			"the counter was reset to Postgres's value, but written since, and Postgres refuses it, so it is still dead; read it again")
 	}
 	done.Written = true
 	_, err = s.Redrive(ctx, []counter.Key{d.Key})
 	return done, err
 }
 
-// rewound is the state that a counter returns to: Postgres's, or a tombstone if it has none, at a version that is higher
-// than any that a flush under way may have. On an unknown base, versions count from Postgres's.
+// rewound returns the state to which a counter is reset: Postgres's value, or a tombstone if there is no row. Its version is
+// higher than that of any flush in progress. On an unknown base, Redis counts versions from Postgres's.
 func rewound(d DeadLetter) counter.Row {
 	version := max(d.Redis.Version, d.Postgres.Version) + 1
 	if d.Redis.State == StateUnknownBase {
@@ -89,7 +88,7 @@ func rewound(d DeadLetter) counter.Row {
 	}
 }
 
-// fence writes row to Postgres, which takes no older version from then on.
+// fence writes row to Postgres. After that, Postgres accepts no older version.
 func (s *Service) fence(ctx context.Context, row counter.Row) (Discarded, error) {
 	done := Discarded{Now: storedRow(row)}
 	ahead, err := s.store.Upsert(ctx, []counter.Row{row})
@@ -97,10 +96,10 @@ func (s *Service) fence(ctx context.Context, row counter.Row) (Discarded, error)
 	case store.Classify(err) == store.Refused:
 		done.Refused = err
 	case err != nil:
-		return done, stillDead(row.Key, err, "Postgres did not take its value back, so it is still dead; discard it again")
+		return done, stillDead(row.Key, err, "Postgres failed to write its value at the new version, so the counter is still dead; discard it again")
 	case len(ahead) > 0 && ahead[0] != row:
 		return done, stillDead(row.Key, nil,
-			fmt.Sprintf("Postgres has %s meanwhile, so it is still dead; read it again", storedRow(ahead[0])))
+			fmt.Sprintf("Postgres now has %s, so the counter is still dead; read it again", storedRow(ahead[0])))
 	}
 	return done, nil
 }
@@ -112,13 +111,13 @@ func (s *Service) remove(ctx context.Context, shown cache.Entry) error {
 		return err
 	}
 	if err := s.unarchive(ctx, shown.Key); err != nil {
-		// The worker's next retry of the key removes it.
-		s.logger.Warn("the archived retry of a discarded counter was left", "key", shown.Key, "error", err)
+		// The worker's next retry of the key removes the task.
+		s.logger.Warn("the archived retry of a discarded counter was not removed", "key", shown.Key, "error", err)
 	}
 	return nil
 }
 
-// discardError turns the answer of a script into an error.
+// discardError turns the reply of a script into an error.
 func discardError(key counter.Key, answer cache.Discarded, err error) error {
 	switch {
 	case err != nil:
@@ -126,7 +125,7 @@ func discardError(key counter.Key, answer cache.Discarded, err error) error {
 	case answer == cache.DiscardNotDead:
 		return notDead(key)
 	case answer == cache.DiscardWritten:
-		return &Error{Reason: Changed, Key: key, Detail: "it was written meanwhile, and nothing was discarded"}
+		return &Error{Reason: Changed, Key: key, Detail: "the counter was written meanwhile, and nothing was discarded"}
 	}
 	return nil
 }

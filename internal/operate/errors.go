@@ -10,33 +10,33 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// Reason says why an action on a dead letter was not done, or not to its end.
+// Reason is the reason why an action on a dead letter was not completed.
 type Reason string
 
 // The reasons.
 const (
 	NotDead      Reason = "not dead"      // the key is not a dead letter; nothing was done
-	Changed      Reason = "changed"       // the counter was written since it was read; nothing was done
+	Changed      Reason = "changed"       // the counter was written after it was read; nothing was done
 	PostgresAway Reason = "postgres away" // the state in Postgres is unknown; nothing was done
 	StillDead    Reason = "still dead"    // the entry has Postgres's value, but the key is still dead; discard it again
 )
 
-// Error is an action on a dead letter that was not done, or not to its end.
+// Error is the error of an action on a dead letter that was not completed.
 type Error struct {
 	Reason Reason
 	Key    counter.Key
-	Detail string // a sentence that may be shown to anybody; it does not name the key
-	Err    error  // what Postgres answered; nil unless it failed or refused
+	Detail string // a sentence without the key and without secrets
+	Err    error  // Postgres's error; nil if there is none
 }
 
-// Error names the key, and the command that tells more.
+// Error returns a text with the key and the command that shows more.
 func (e *Error) Error() string {
 	text := fmt.Sprintf("%q: %s", e.Key, e.Detail)
 	switch e.Reason {
 	case NotDead:
-		text += "; `afterwrite dead list` shows those that are"
+		text += "; `afterwrite dead list` shows the dead letters"
 	case Changed:
-		text += "; `afterwrite dead show` shows what it is now"
+		text += "; `afterwrite dead show` shows its present state"
 	case PostgresAway, StillDead:
 	}
 	if e.Err != nil {
@@ -45,10 +45,10 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Unwrap returns what Postgres answered.
+// Unwrap returns Postgres's error.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ReasonOf returns the reason of err, "" for an error that is not an *Error.
+// ReasonOf returns the reason of err, or "" if err is not an *Error.
 func ReasonOf(err error) Reason {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Reason
@@ -56,16 +56,16 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
-// Explain says what an error of this package means. Code and Detail hold no addresses and no secrets, so the API and the
-// pages may show them; Err is for the log. What was done before the error stays done, and the action may be repeated.
+// Explain turns an error of this package into a counter.Error. Code and Detail have no addresses and no secrets, so that the API
+// and the dashboard may show them. Err is for the log. The action may be done in part, and may be repeated.
 func Explain(err error) *counter.Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return &counter.Error{Code: e.code(), Detail: e.Detail, Err: e.Err}
 	}
 	explained := cache.Unapplied(err)
-	explained.Detail = "Redis did not answer, so it was not done, or not all of it; it may be repeated"
+	explained.Detail = "Redis did not answer; the action may be done in part, and it may be repeated"
 	if errors.Is(err, context.DeadlineExceeded) {
-		explained.Detail = "it took too long, so it was not done, or not all of it; it may be repeated"
+		explained.Detail = "the action took too long; it may be done in part, and it may be repeated"
 	}
 	return explained
 }
@@ -81,7 +81,7 @@ func (e *Error) code() counter.Code {
 }
 
 func notDead(key counter.Key) error {
-	return &Error{Reason: NotDead, Key: key, Detail: "it is not a dead letter"}
+	return &Error{Reason: NotDead, Key: key, Detail: "the counter is not a dead letter"}
 }
 
 func stillDead(key counter.Key, err error, detail string) error {

@@ -12,15 +12,15 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// Every error has one code and one sentence, and neither shows where the servers are.
+// Neither the code nor the sentence has the address of a server.
 func TestExplainGivesEachErrorACodeAndASentence(t *testing.T) {
 	t.Parallel()
-	away := errors.New("dial tcp 10.0.0.1:5432: connection refused")
+	refused := errors.New("dial tcp 10.0.0.1:5432: connection refused")
 	for want, err := range map[counter.Code]error{
 		counter.CodeNotFound:            &operate.Error{Reason: operate.NotDead, Key: "a", Detail: "it is not a dead letter"},
 		counter.CodeConflict:            &operate.Error{Reason: operate.Changed, Key: "a", Detail: "it was written meanwhile"},
-		counter.CodeDatabaseUnavailable: &operate.Error{Reason: operate.StillDead, Key: "a", Detail: "it is still dead", Err: away},
-		counter.CodeCacheUnavailable:    fmt.Errorf("list: %w", away),
+		counter.CodeDatabaseUnavailable: &operate.Error{Reason: operate.StillDead, Key: "a", Detail: "it is still dead", Err: refused},
+		counter.CodeCacheUnavailable:    fmt.Errorf("list: %w", refused),
 	} {
 		explained := operate.Explain(err)
 		require.Equal(t, want, explained.Code)
@@ -29,12 +29,12 @@ func TestExplainGivesEachErrorACodeAndASentence(t *testing.T) {
 	}
 	conflict := operate.Explain(&operate.Error{Reason: operate.StillDead, Key: "a", Detail: "postgres has 7"})
 	require.Equal(t, counter.CodeConflict, conflict.Code)
-	require.Contains(t, operate.Explain(context.DeadlineExceeded).Detail, "it took too long")
+	require.Contains(t, operate.Explain(context.DeadlineExceeded).Detail, "took too long")
 
-	unknown := operate.DeadLetter{Key: "a", PostgresErr: away}.Discardable()
+	unknown := operate.DeadLetter{Key: "a", PostgresErr: refused}.Discardable()
 	require.Equal(t, operate.PostgresAway, operate.ReasonOf(unknown))
 	require.Equal(t, counter.CodeDatabaseUnavailable, operate.Explain(unknown).Code)
-	require.ErrorIs(t, unknown, away, "for the log")
+	require.ErrorIs(t, unknown, refused, "the log needs the cause")
 	require.ErrorContains(t, unknown, `"a"`)
 	require.NoError(t, operate.DeadLetter{Key: "a"}.Discardable())
 }

@@ -17,16 +17,16 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// flushBundle has no worker: the test does the drains.
+// flushBundle has no worker: drain does a worker's part.
 type flushBundle struct {
 	redis   redis.UniversalClient
 	cache   *cache.Cache
 	writer  *cache.Writer
 	service *operate.Service
 
-	drain func(shard counter.Shard) // does what a drain does; nil: there is no worker
+	drain func(shard counter.Shard) // carries out a drain; nil: drains are only recorded
 	mu    sync.Mutex
-	asked []tasks.Shard
+	sent  []tasks.Shard
 }
 
 func setupFlush(t *testing.T) *flushBundle {
@@ -48,7 +48,7 @@ func (b *flushBundle) EnqueueContext(_ context.Context, task *asynq.Task, _ ...a
 		return nil, err
 	}
 	b.mu.Lock()
-	b.asked = append(b.asked, shard)
+	b.sent = append(b.sent, shard)
 	b.mu.Unlock()
 	if b.drain != nil {
 		b.drain(shard.Shard)
@@ -83,14 +83,14 @@ func (b *flushBundle) setAside(t *testing.T, key counter.Key, until time.Duratio
 	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard(key), []counter.Key{key}, until))
 }
 
-func (b *flushBundle) flush(t *testing.T, keys []counter.Key, bound time.Duration) operate.Left {
+func (b *flushBundle) flush(t *testing.T, keys []counter.Key, timeout time.Duration) operate.Left {
 	t.Helper()
-	left, err := b.service.Flush(t.Context(), keys, bound)
+	left, err := b.service.Flush(t.Context(), keys, timeout)
 	require.NoError(t, err)
 	return left
 }
 
-// both runs a test for a flush of some keys, and one of all.
+// both runs a test for a flush of keys and for a flush of everything.
 func both(t *testing.T, keys []counter.Key, test func(t *testing.T, keys []counter.Key)) {
 	t.Helper()
 	for name, keys := range map[string][]counter.Key{"of keys": keys, "of all": nil} {
@@ -101,19 +101,19 @@ func both(t *testing.T, keys []counter.Key, test func(t *testing.T, keys []count
 	}
 }
 
-func TestAFlushWithoutABoundOnlyAsks(t *testing.T) {
+func TestFlushWithoutATimeoutDoesNotWait(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"a"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
 		b := setupFlush(t)
 		b.write(t, "a")
 		require.Equal(t, operate.Left{Dirty: 1}, b.flush(t, keys, 0))
-		require.Equal(t, []tasks.Shard{{Shard: b.cache.Shard("a"), Now: true}}, b.asked)
+		require.Equal(t, []tasks.Shard{{Shard: b.cache.Shard("a"), Now: true}}, b.sent)
 	})
 }
 
-// Else a flush of a counter that is written all the time would never end.
-func TestWhatIsWrittenMeanwhileDoesNotKeepAFlush(t *testing.T) {
+// Otherwise a flush of a counter that is written continuously would never end.
+func TestLaterWritesDoNotProlongAFlush(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"a"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
@@ -125,12 +125,12 @@ func TestWhatIsWrittenMeanwhileDoesNotKeepAFlush(t *testing.T) {
 			b.commit(t, e)
 		}
 		require.Zero(t, b.flush(t, keys, 20*time.Second))
-		require.Len(t, b.asked, 1)
+		require.Len(t, b.sent, 1)
 	})
 }
 
-// A key whose row is locked is set aside for some seconds, and due again after the flush was asked for.
-func TestAKeyThatComesDueDuringAFlushIsStillLeft(t *testing.T) {
+// A key with a locked row is set aside for some seconds, and becomes due during the flush.
+func TestKeyThatBecomesDueDuringAFlushIsLeft(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"held"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
@@ -140,17 +140,17 @@ func TestAKeyThatComesDueDuringAFlushIsStillLeft(t *testing.T) {
 		b.setAside(t, "held", 300*time.Millisecond)
 		b.commit(t, e)
 		require.Equal(t, operate.Left{Dirty: 1, Retrying: 1}, b.flush(t, keys, 0), "it is not due yet")
-		require.Empty(t, b.asked)
+		require.Empty(t, b.sent)
 
 		left := b.flush(t, keys, time.Second)
 
-		require.Equal(t, operate.Left{Dirty: 1}, left, "it is due, and nobody has flushed it")
-		require.NotEmpty(t, b.asked, "only a drain takes it up")
+		require.Equal(t, operate.Left{Dirty: 1}, left, "it is due, but not flushed")
+		require.NotEmpty(t, b.sent, "only a drain flushes it")
 	})
 }
 
-// It is in a later epoch then, and so was seen by no look.
-func TestAKeyThatWasSetAsideAndTakenUpBetweenTwoLooksIsStillLeft(t *testing.T) {
+// The key is in a later epoch then, so neither read finds it in its place.
+func TestKeyThatIsSetAsideAndRequeuedBetweenTwoReadsIsLeft(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"held"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
@@ -173,7 +173,7 @@ func TestAKeyThatWasSetAsideAndTakenUpBetweenTwoLooksIsStillLeft(t *testing.T) {
 	})
 }
 
-// between runs something once, after the first pipeline of a look and before its second.
+// between calls run once, between the first and the second pipeline of a read of the backlog.
 type between struct{ run func() }
 
 func (*between) DialHook(next redis.DialHook) redis.DialHook          { return next }
@@ -190,7 +190,7 @@ func (h *between) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	}
 }
 
-func TestAnEpochThatIsSealedDuringALookIsStillLeft(t *testing.T) {
+func TestEpochThatIsSealedDuringAReadIsLeft(t *testing.T) {
 	t.Parallel()
 	for _, before := range []string{"open", "sealed"} {
 		t.Run(before, func(t *testing.T) {
@@ -209,14 +209,14 @@ func TestAnEpochThatIsSealedDuringALookIsStillLeft(t *testing.T) {
 				}
 				require.Equal(t, cache.Sealed, b.seal(t, shard).State)
 			}})
-			require.Equal(t, operate.Left{Dirty: 1}, b.flush(t, nil, 300*time.Millisecond), "nobody has flushed it")
+			require.Equal(t, operate.Left{Dirty: 1}, b.flush(t, nil, 300*time.Millisecond), "it is not flushed")
 			b.commit(t, b.seal(t, shard))
 			require.Zero(t, b.flush(t, nil, 20*time.Second))
 		})
 	}
 }
 
-func TestAFlushDoesNotWaitForDeadLetters(t *testing.T) {
+func TestFlushDoesNotWaitForDeadLetters(t *testing.T) {
 	t.Parallel()
 	both(t, []counter.Key{"a", "dead"}, func(t *testing.T, keys []counter.Key) {
 		t.Helper()
@@ -228,7 +228,7 @@ func TestAFlushDoesNotWaitForDeadLetters(t *testing.T) {
 	})
 }
 
-func TestWhoNamesAKeyThatIsSetAsideHasItTriedNow(t *testing.T) {
+func TestFlushAsideRetriesKeysThatAreSetAside(t *testing.T) {
 	t.Parallel()
 	b := setupFlush(t)
 	b.write(t, "a")
@@ -241,16 +241,16 @@ func TestWhoNamesAKeyThatIsSetAsideHasItTriedNow(t *testing.T) {
 	require.Zero(t, left)
 }
 
-// Somebody wrote something else under the key of an entry that is clean: no flush would ever come across it.
-func TestAFlushDoesNotWaitForWhatIsNoCounter(t *testing.T) {
+// The Redis key of a clean entry has another type, so no flush handles it.
+func TestFlushDoesNotWaitForAnUnexpectedType(t *testing.T) {
 	t.Parallel()
 	b := setupFlush(t)
 	require.NoError(t, b.redis.LPush(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "x").Err())
 	require.Zero(t, b.flush(t, []counter.Key{"a"}, 20*time.Second))
-	require.Empty(t, b.asked)
+	require.Empty(t, b.sent)
 }
 
-func TestAWorkerThatHasDiedIsAskedAgain(t *testing.T) {
+func TestDrainOfADeadWorkerIsSentAgain(t *testing.T) {
 	t.Parallel()
 	b := setupFlush(t)
 	b.write(t, "a")
@@ -260,10 +260,10 @@ func TestAWorkerThatHasDiedIsAskedAgain(t *testing.T) {
 		}
 	}
 	require.Zero(t, b.flush(t, nil, 20*time.Second))
-	require.Len(t, b.asked, 2)
+	require.Len(t, b.sent, 2)
 }
 
-func TestAFlushEndsWithItsContext(t *testing.T) {
+func TestFlushEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	b := setupFlush(t)
 	b.write(t, "a")

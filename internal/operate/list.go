@@ -14,22 +14,22 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// MaxPage is the most dead letters that List returns.
+// MaxPage bounds the number of dead letters that List returns.
 const MaxPage = pageSize
 
-// Cursor is a place in the list of dead letters, which is ordered by shard and key: right after Key, which need not be dead
-// any more. The zero value is before the first.
+// Cursor is a position in the list of dead letters, which is ordered by shard and key: the position after Key, which need not be
+// dead any more. The zero value is the start of the list.
 type Cursor struct {
 	Shard counter.Shard
 	Key   counter.Key
 }
 
-// String encodes the cursor for a URL. It is not secret, and its form may change.
+// String encodes the cursor for a URL. The result is not secret, and its format may change.
 func (c Cursor) String() string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d:%s", c.Shard, c.Key))
 }
 
-// ParseCursor decodes what Cursor.String has encoded.
+// ParseCursor decodes the result of Cursor.String.
 func ParseCursor(text string) (Cursor, error) {
 	decoded, err := base64.RawURLEncoding.DecodeString(text)
 	shard, key, _ := strings.Cut(string(decoded), ":")
@@ -41,10 +41,10 @@ func ParseCursor(text string) (Cursor, error) {
 	return Cursor{Shard: counter.Shard(number), Key: parsed}, nil
 }
 
-// Each calls show with every dead letter, up to 500 at a time and each key once, shard by shard. Keys that become dead, or
-// cease to be, meanwhile may be in or not. An error of show ends it and is returned as it is.
+// Each calls show with all dead letters, shard by shard, up to 500 in a call and each key once. It may miss or include keys that
+// become dead, or are no longer dead, meanwhile. An error of show ends Each, which returns it unchanged.
 //
-// It blocks for three bounded calls for each page, and keeps the keys of one shard in memory.
+// Each blocks for three bounded calls for each page, and keeps the keys of one shard in memory.
 func (s *Service) Each(ctx context.Context, show func([]DeadLetter) error) error {
 	for shard := range s.cache.Shards() {
 		err := s.cache.EachDead(ctx, counter.Shard(shard), func(notes []cache.Note) error {
@@ -66,18 +66,18 @@ func (s *Service) Each(ctx context.Context, show func([]DeadLetter) error) error
 	return nil
 }
 
-// List returns up to limit (1 to MaxPage) dead letters after a cursor, and the cursor of the next page, nil at the end. A text
-// other than "" selects those whose key or reason contains it, in whatever case. A key that is dead all the time is in
+// List returns up to limit (1 to MaxPage) dead letters after a cursor, and the cursor of the next page, or nil at the end. If text
+// is not "", List returns only dead letters whose key or reason contains it, regardless of case. A key that stays dead is on
 // exactly one page.
 //
-// It blocks for one bounded call for each shard and 500 of its dead letters, one more for each shard that is in the page, and
-// one to Postgres, for at most half of the time that ctx has left.
+// List blocks for one bounded call for every 500 dead letters of each shard, one more for each shard on the page, and one to
+// Postgres, which gets at most half of the time that ctx has left.
 func (s *Service) List(ctx context.Context, text string, after Cursor, limit int) (dead []DeadLetter, next *Cursor, err error) {
 	text = strings.ToLower(text)
 	limit = min(max(limit, 1), MaxPage)
 	var notes []cache.Note
 	for shard := after.Shard; int(shard) < s.cache.Shards() && len(notes) <= limit; shard++ {
-		more, err := s.notesAfter(ctx, shard, text, after.Key, limit-len(notes)+1) // one more shows that there is a next page
+		more, err := s.notesAfter(ctx, shard, text, after.Key, limit-len(notes)+1) // one more, to find out whether there is a next page
 		if err != nil {
 			return nil, nil, err
 		}
@@ -93,8 +93,8 @@ func (s *Service) List(ctx context.Context, text string, after Cursor, limit int
 	return dead, next, err
 }
 
-// notesAfter returns the first n notes of the shard that contain the text, by key, after a key. Redis has them in no order, so
-// all are read.
+// notesAfter returns the first n notes, by key, that are after a key and contain the text. It reads all notes of the shard, because
+// Redis does not order them.
 func (s *Service) notesAfter(ctx context.Context, shard counter.Shard, text string, after counter.Key, n int) ([]cache.Note, error) {
 	var first []cache.Note
 	cut := func() {
@@ -119,7 +119,7 @@ func (s *Service) notesAfter(ctx context.Context, shard counter.Shard, text stri
 	return first, nil
 }
 
-// contains reports whether a note's key or reason contains the text, which is in lower case.
+// contains reports whether a note's key or reason contains text, regardless of case. text must be in lower case.
 func contains(note cache.Note, text string) bool {
 	return text == "" || strings.Contains(strings.ToLower(string(note.Key)), text) || strings.Contains(strings.ToLower(note.Reason), text)
 }

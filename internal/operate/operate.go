@@ -1,13 +1,13 @@
-// Package operate holds what an operator does by the command line, the API or the dashboard:
+// Package operate holds the actions of operators, for the command line, the API and the dashboard:
 //
-//   - Dead letters: Each and List show them, Get and Show read one, Redrive and RedriveAll retry them, Discard returns one
-//     to what Postgres has. Await reports what became of redriven keys.
-//   - Flush asks the workers for a flush now, and reports what is left.
-//   - Verify compares every entry in Redis with its row in Postgres, and repairs what the rules allow.
+//   - Dead letters: Each and List list them, Get and Show read one, Redrive and RedriveAll retry them, Discard resets one to the
+//     state in Postgres. Await waits for redriven keys.
+//   - Flush has the workers flush now, and reports the number of keys that are left.
+//   - Verify compares every entry in Redis with its row in Postgres, and repairs the differences that are safe to repair.
 //
-// A dead letter is a counter whose row Postgres refused until the attempts were used up. The key stays dirty and takes
-// writes, but no drain flushes it. The dead-letter store is the dead hash of each shard; Asynq's archive holds the last
-// retries too, but is cut to about 10,000 tasks.
+// A dead letter is a counter whose row Postgres refused until the attempts were used up. The key stays dirty and accepts
+// writes, but no drain flushes it. The dead-letter store is the dead hash of each shard. Asynq's archive has the last
+// retries too, but only about 10,000 tasks.
 //
 // Every action may be interrupted at any point and repeated: the key is dirty until Postgres has a state of it. Explain
 // turns an error of this package into a code and a sentence for all three interfaces.
@@ -28,7 +28,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// pageSize is how many keys one call to Redis or Postgres reads.
+// pageSize bounds the keys that one call to Redis or Postgres reads.
 const pageSize = 500
 
 // Store is the part of *store.Store that operators need.
@@ -37,16 +37,16 @@ type Store interface {
 	Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error)
 }
 
-// Options are the parts of a Service. The caller closes them.
+// Options are the dependencies of a Service. The caller closes them.
 type Options struct {
 	Cache  *cache.Cache
-	Store  Store                 // nil: no dead letters and no Verify
+	Store  Store                 // nil: only Flush may be called
 	Redis  redis.UniversalClient // for Asynq
-	Sender tasks.Sender          // nil: one on Redis
+	Sender tasks.Sender          // nil: sends to Redis
 	Logger *slog.Logger
 }
 
-// Service carries out operators' actions. It is safe for concurrent use, also beside workers and other Services.
+// Service carries out operators' actions. It is safe for concurrent use, even while workers and other Services run.
 type Service struct {
 	cache     *cache.Cache
 	store     Store
@@ -65,12 +65,11 @@ func New(o Options) *Service {
 	}
 }
 
-// Workers returns how many workers are running. A worker that was killed counts for some seconds more, until Asynq's
-// record of it expires.
+// Workers returns the number of running workers. A killed worker counts for some seconds, until its record in Asynq expires.
 func (s *Service) Workers() (int, error) {
 	servers, err := s.inspector.Servers()
 	if err != nil {
-		return 0, fmt.Errorf("ask which workers are running: %w", err)
+		return 0, fmt.Errorf("count the running workers: %w", err)
 	}
 	n := 0
 	for _, server := range servers {
@@ -81,20 +80,20 @@ func (s *Service) Workers() (int, error) {
 	return n, nil
 }
 
-// Task returns a task of Asynq, in whatever state; nil when there is none. queue is one of the names in package tasks, without a
+// Task returns a task of Asynq in any state, or nil if there is none. queue is one of the names in package tasks, without a
 // namespace.
 func (s *Service) Task(queue, id string) (*asynq.TaskInfo, error) {
 	info, err := s.inspector.GetTaskInfo(s.cache.Prefix()+queue, id)
 	if missing(err) {
-		return nil, nil //nolint:nilnil // there is none: that is an answer
+		return nil, nil //nolint:nilnil // a missing task is no error
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for task %q: %w", id, err)
+		return nil, fmt.Errorf("read task %q: %w", id, err)
 	}
 	return info, nil
 }
 
-// missing reports that Asynq has no such task, or has never seen the queue.
+// missing reports whether err means that the task or its queue does not exist.
 func missing(err error) bool {
 	return errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound)
 }
@@ -108,10 +107,10 @@ func (s *Service) byShard(keys []counter.Key) map[counter.Shard][]counter.Key {
 	return shards
 }
 
-// poll calls inspect at once and then every interval, until it reports done or fails, ctx ends, or bound is over. The last
-// call is made when bound is over; a bound of 0 makes only one call.
-func poll(ctx context.Context, interval, bound time.Duration, inspect func() (done bool, err error)) error {
-	deadline := time.Now().Add(bound)
+// poll calls inspect at once and then every interval, until inspect reports done or fails, ctx ends, or timeout. It calls inspect
+// a last time at timeout. With a timeout of 0 it calls inspect once.
+func poll(ctx context.Context, interval, timeout time.Duration, inspect func() (done bool, err error)) error {
+	deadline := time.Now().Add(timeout)
 	for {
 		done, err := inspect()
 		left := time.Until(deadline)
@@ -124,7 +123,7 @@ func poll(ctx context.Context, interval, bound time.Duration, inspect func() (do
 	}
 }
 
-// pause blocks for d, or until ctx ends, and then returns its error.
+// pause blocks for d. If ctx ends earlier, it returns ctx's error.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

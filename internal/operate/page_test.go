@@ -17,7 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-func TestPagesHoldEachKeyOnceInOrder(t *testing.T) {
+func TestPagesHaveEachKeyOnceInOrder(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 3000 // several reads of each shard's hash
@@ -52,8 +52,8 @@ func TestPagesHoldEachKeyOnceInOrder(t *testing.T) {
 	}
 }
 
-// Whoever redrives what a page shows goes on after it, although none of it is dead any more.
-func TestPagesGoOnAfterKeysThatAreGone(t *testing.T) {
+// A client that redrives every key of a page can still use its cursor, although those keys are no longer dead.
+func TestCursorOfARedrivenKeyStaysValid(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.buryMany(t, 100)
@@ -74,7 +74,7 @@ func TestPagesGoOnAfterKeysThatAreGone(t *testing.T) {
 	require.Nil(t, next)
 }
 
-func TestPageWorksWhilePostgresIsAway(t *testing.T) {
+func TestPageWithoutPostgresShowsRowsAsUnknown(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for i := range 3 {
@@ -113,8 +113,8 @@ func TestSearchFindsByKeyAndByReason(t *testing.T) {
 	require.Len(t, dead, 1)
 }
 
-// A Postgres that hangs is not to take the time that the page itself needs, however many shards the dead letters are in.
-func TestPageIsThereInTimeWhilePostgresHangs(t *testing.T) {
+// A hanging Postgres must not use up the page's time limit, however many shards have dead letters.
+func TestPageReturnsWhilePostgresHangs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.buryMany(t, 20) // in all shards
@@ -132,7 +132,7 @@ func TestPageIsThereInTimeWhilePostgresHangs(t *testing.T) {
 	defer cancel()
 	dead, next, err := service.List(ctx, "", operate.Cursor{}, 20)
 	require.NoError(t, err)
-	require.NoError(t, ctx.Err(), "there is time for more")
+	require.NoError(t, ctx.Err(), "the page must leave time for the answer")
 	require.Nil(t, next)
 	require.Len(t, dead, 20)
 	require.ErrorIs(t, dead[19].PostgresErr, context.DeadlineExceeded)

@@ -14,26 +14,26 @@ import (
 )
 
 const (
-	// redriveBatch is how many keys one call redrives: Redis does nothing else meanwhile, and takes some 6 µs for each.
+	// redriveBatch bounds the keys that one call redrives. Redis needs about 6 µs for each, and serves no other client meanwhile.
 	redriveBatch = 300
 
-	// awaitInterval is the pause between two reads of the keys that are waited for.
+	// awaitInterval is the pause between two reads of the awaited keys.
 	awaitInterval = 200 * time.Millisecond
 )
 
-// Redriven says what Redrive did.
+// Redriven is the result of Redrive.
 type Redriven struct {
 	Keys    []counter.Key // in the open epoch now
-	NotDead []counter.Key // left alone
+	NotDead []counter.Key // nothing was done to these
 }
 
-// Redrive puts those of keys that are dead into the open epochs of their shards, removes their retries from Asynq's archive, and
-// sends a flush for each. The result holds what was done before an error. Nothing is lost if it is interrupted: the first
-// step, one atomic call for up to 300 keys of a shard, puts the key into an epoch, where a sweep finds it; the tasks only
-// make it sooner.
+// Redrive puts the dead keys among keys into the open epochs of their shards, removes their retries from Asynq's archive, and
+// sends a flush for each. After an error, the result has the keys that were redriven before it. An interruption loses nothing:
+// the first step is one atomic call for up to 300 keys of a shard. After it the keys are in an epoch, where a sweep finds them,
+// and the tasks only save time.
 //
-// A worker must run for anything to happen. It blocks for one bounded call for each shard that has keys, and up to five
-// for each key.
+// The keys are flushed when a worker runs. Redrive blocks for one bounded call for each shard that has keys, and up to five for
+// each key.
 func (s *Service) Redrive(ctx context.Context, keys []counter.Key) (Redriven, error) {
 	var done Redriven
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
@@ -72,8 +72,9 @@ func (s *Service) sendFlushes(ctx context.Context, shard counter.Shard, keys []c
 	return nil
 }
 
-// RedriveAll is Redrive for every dead letter there is, with a drain for each page of a shard instead of a flush for each
-// key. It redrives each key once, even if it is dead again before the end. The result holds what was done before an error.
+// RedriveAll is Redrive for all dead letters, but sends a drain for each page of a shard instead of a flush for each key. It
+// redrives each key once, even if the key dies again meanwhile. After an error, the result has the keys that were redriven before
+// it.
 func (s *Service) RedriveAll(ctx context.Context) ([]counter.Key, error) {
 	archived, err := s.archived(ctx)
 	if err != nil {
@@ -106,7 +107,7 @@ func (s *Service) RedriveAll(ctx context.Context) ([]counter.Key, error) {
 	return done, nil
 }
 
-// sendDrain removes those retries of keys that are archived, and sends a drain of their shard.
+// sendDrain removes the archived retries of keys, and sends a drain of their shard. archived is the result of Service.archived.
 func (s *Service) sendDrain(ctx context.Context, shard counter.Shard, keys []counter.Key, archived map[string]bool) error {
 	if len(keys) == 0 {
 		return nil
@@ -122,8 +123,8 @@ func (s *Service) sendDrain(ctx context.Context, shard counter.Shard, keys []cou
 	return tasks.Send(ctx, s.sender, tasks.Drain(shard, 0))
 }
 
-// archived returns the IDs of the archived retries. Asynq keeps about 10,000, so reading them page by page costs less than
-// asking for each of a larger number of keys. One that it misses does no harm: the worker's next retry removes it.
+// archived returns the IDs of the archived retries. Asynq keeps about 10,000, so reading them page by page costs less than one call
+// for each of many keys. If it misses a retry, the worker's next retry of that key removes it.
 func (s *Service) archived(ctx context.Context) (map[string]bool, error) {
 	ids := make(map[string]bool)
 	for number := 1; ctx.Err() == nil; number++ {
@@ -141,8 +142,8 @@ func (s *Service) archived(ctx context.Context) (map[string]bool, error) {
 	return nil, ctx.Err()
 }
 
-// unarchive removes key's retry if it is archived. asynq's RunTask would run it with its old count of retries, and
-// archive it again at the first refusal.
+// unarchive removes key's retry if it is archived. Asynq's RunTask is no alternative: it keeps the old count of retries, so the
+// first refusal would archive the task again.
 func (s *Service) unarchive(ctx context.Context, key counter.Key) error {
 	retry, err := s.Task(tasks.QueueRetry, tasks.RetryID(key))
 	if err != nil || retry == nil || retry.State != asynq.TaskStateArchived {
@@ -151,17 +152,17 @@ func (s *Service) unarchive(ctx context.Context, key counter.Key) error {
 	return s.deleteRetry(ctx, key)
 }
 
-// deleteRetry removes key's archived retry. Since it was seen in the archive, a worker may have replaced it by a live one
-// with the same ID. Then the key waits for a sweep instead of for its retry: later, not lost.
+// deleteRetry removes key's archived retry. Meanwhile a worker may have replaced it with a new retry of the same ID, which this
+// removes too. Then a sweep finds the key, later than the retry would.
 func (s *Service) deleteRetry(ctx context.Context, key counter.Key) error {
 	if err := ctx.Err(); err != nil {
-		return err // asynq's Inspector takes no context
+		return err // Asynq's Inspector has no context parameter
 	}
 	err := s.inspector.DeleteTask(s.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key))
 	if err == nil || missing(err) {
 		return nil
 	}
-	// Asynq has no error for a task that is running: that one belongs to a worker.
+	// DeleteTask has no specific error for a running task, which belongs to a worker and stays.
 	retry, taskErr := s.Task(tasks.QueueRetry, tasks.RetryID(key))
 	if taskErr == nil && (retry == nil || retry.State != asynq.TaskStateArchived) {
 		return nil
@@ -169,18 +170,18 @@ func (s *Service) deleteRetry(ctx context.Context, key counter.Key) error {
 	return fmt.Errorf("remove the archived retry of %q: %w", key, err)
 }
 
-// Outcome says what became of redriven keys.
+// Outcome is the result of Await.
 type Outcome struct {
 	Clean   []counter.Key // Postgres has them
-	Dead    []counter.Key // Postgres refused them for good again
-	Waiting []counter.Key // neither, when the time was over: they wait for a flush or a retry
+	Dead    []counter.Key // dead letters again
+	Waiting []counter.Key // neither: they wait for a flush or a retry
 }
 
-// Await blocks until each of keys is clean or dead, but no longer than bound and until ctx ends, and says which. It
-// makes one bounded call for up to 500 keys of a shard, five times a second.
-func (s *Service) Await(ctx context.Context, keys []counter.Key, bound time.Duration) (Outcome, error) {
+// Await blocks until each of keys is clean or dead, until timeout, or until ctx ends. It makes one bounded call for up to 500 keys
+// of a shard, five times a second.
+func (s *Service) Await(ctx context.Context, keys []counter.Key, timeout time.Duration) (Outcome, error) {
 	done := Outcome{Waiting: keys}
-	err := poll(ctx, awaitInterval, bound, func() (bool, error) {
+	err := poll(ctx, awaitInterval, timeout, func() (bool, error) {
 		err := s.settled(ctx, &done)
 		return len(done.Waiting) == 0, err
 	})

@@ -18,7 +18,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-func TestRedriveAfterTheCauseIsMendedLandsWhatTheCounterIsNow(t *testing.T) {
+func TestRedriveWritesThePresentStateToPostgres(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.forbid(t)
@@ -26,7 +26,7 @@ func TestRedriveAfterTheCauseIsMendedLandsWhatTheCounterIsNow(t *testing.T) {
 	b.do(t, set("a", 10), set("b", 20))
 	b.drainAll(t)
 	b.die(t, "a", "b")
-	b.do(t, increment("a", 5)) // it takes writes while it is dead
+	b.do(t, increment("a", 5)) // a dead key accepts writes
 	b.allow(t)
 
 	require.Equal(t, operate.Redriven{Keys: []counter.Key{"a"}}, b.redrive(t, "a", "a"))
@@ -34,11 +34,11 @@ func TestRedriveAfterTheCauseIsMendedLandsWhatTheCounterIsNow(t *testing.T) {
 	require.Equal(t, operate.Outcome{Clean: []counter.Key{"a"}}, b.await(t, "a"))
 	b.requireRow(t, counter.Row{Key: "a", Value: 15, Version: 2})
 	b.requireNotDead(t, "a")
-	require.Equal(t, "20", strconv.FormatInt(b.get(t, "b").Redis.Value, 10), "the other is dead still")
+	require.Equal(t, "20", strconv.FormatInt(b.get(t, "b").Redis.Value, 10), "the other key is still dead")
 	require.Equal(t, "archived", b.retryState(t, "b"))
 }
 
-func TestRedriveOfWhatIsStillRefusedDiesAgain(t *testing.T) {
+func TestRedrivenKeyThatIsRefusedDiesAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.forbid(t)
@@ -52,7 +52,7 @@ func TestRedriveOfWhatIsStillRefusedDiesAgain(t *testing.T) {
 	require.Equal(t, operate.Outcome{Dead: []counter.Key{"a"}}, b.await(t, "a"))
 	letter := b.get(t, "a")
 	require.True(t, letter.Since.After(since))
-	require.Equal(t, 2, letter.Attempts, "the attempts are counted anew")
+	require.Equal(t, 2, letter.Attempts, "the count of attempts starts again")
 	b.die(t, "a")
 
 	b.allow(t)
@@ -63,7 +63,7 @@ func TestRedriveOfWhatIsStillRefusedDiesAgain(t *testing.T) {
 	require.Equal(t, "gone", b.retryState(t, "a"))
 }
 
-func TestRedrivingTwiceAndWhatIsNotDeadIsHarmless(t *testing.T) {
+func TestRedriveIgnoresKeysThatAreNotDead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, set("dead", 1), set("dirty", 1))
@@ -87,7 +87,7 @@ func TestRedrivingTwiceAndWhatIsNotDeadIsHarmless(t *testing.T) {
 }
 
 // The command dies right after its first step, before it has sent a task.
-func TestRedriveThatSentNoTaskIsFoundByASweep(t *testing.T) {
+func TestSweepFindsARedriveThatSentNoTask(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, set("a", 1))
@@ -97,7 +97,7 @@ func TestRedriveThatSentNoTaskIsFoundByASweep(t *testing.T) {
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
 		overdue, err := b.cache.Overdue(t.Context(), time.Millisecond)
 		require.NoError(t, err)
-		return slices.Equal(overdue, []counter.Shard{b.cache.Shard("a")}), "a sweep does not see it"
+		return slices.Equal(overdue, []counter.Shard{b.cache.Shard("a")}), "a sweep does not find the shard"
 	})
 }
 
@@ -122,7 +122,7 @@ func TestAwaitEndsWithItsContext(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// A redriven key is as one that has just been written: the next flush takes it up, and what is written meanwhile goes with it.
+// A redriven key is like a key that was just written: the next flush writes it, with all writes until then.
 func TestRedriveJoinsTheOpenEpoch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -138,7 +138,7 @@ func TestRedriveJoinsTheOpenEpoch(t *testing.T) {
 		require.NoError(t, err)
 		return e
 	}
-	require.Equal(t, cache.Nothing, epoch().State, "writes do not put a dead key there")
+	require.Equal(t, cache.Nothing, epoch().State, "a write does not put a dead key into the open epoch")
 
 	b.redrive(t, "a")
 
@@ -157,8 +157,8 @@ func TestRedriveJoinsTheOpenEpoch(t *testing.T) {
 	require.True(t, b.do(t, get("a"))[0].Counter.Synced)
 }
 
-// Asynq's archive is cut to about 10,000 tasks: five times as many dead letters are listed and redriven all the same.
-func TestFiftyThousandAreListedRedrivenAndFlushed(t *testing.T) {
+// There are five times as many dead letters as tasks fit into Asynq's archive.
+func TestFiftyThousandDeadLettersAreListedRedrivenAndFlushed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 50_000
@@ -205,7 +205,7 @@ func TestFiftyThousandAreListedRedrivenAndFlushed(t *testing.T) {
 	require.Len(t, b.await(t, redriven...).Clean, n)
 }
 
-// buryMany makes k0 to k<n-1> dead, through the cache's functions.
+// buryMany makes k0 to k<n-1> dead letters, without archived retries.
 func (b *testBundle) buryMany(t *testing.T, n int) {
 	t.Helper()
 	var group errgroup.Group

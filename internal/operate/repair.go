@@ -7,13 +7,13 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// repairGroup is what one call repairs.
+// repairGroup identifies the entries that one call repairs.
 type repairGroup struct {
 	shard counter.Shard
 	how   cache.Repairing
 }
 
-// confirm counts differences, and repairs those that it may if it is asked to.
+// confirm counts confirmed differences, and with Repair repairs those that are safe to repair.
 func (v *verification) confirm(ctx context.Context, confirmed []finding) error {
 	groups := make(map[repairGroup][]finding)
 	for _, f := range confirmed {
@@ -28,11 +28,11 @@ func (v *verification) confirm(ctx context.Context, confirmed []finding) error {
 	if len(groups) == 0 {
 		return nil
 	}
-	backlog, err := v.cache.Backlog(ctx) // fails if it is not of all shards
+	backlog, err := v.cache.Backlog(ctx) // fails unless it can read all shards
 	if err != nil {
 		return err
 	}
-	// An api that finds MaxDirty dirty keys refuses writes: half of it is left to them.
+	// The api refuses writes beyond MaxDirty dirty keys, so a repair uses only half of that number.
 	room := v.MaxDirty/2 - backlog.Dirty - backlog.Dead
 	for g, found := range groups {
 		if g.how == cache.MarkAgain {
@@ -64,7 +64,7 @@ func (v *verification) repair(ctx context.Context, g repairGroup, found []findin
 		if done[i] {
 			v.count(f.difference(), true)
 		} else {
-			v.report.Counts[ClassUnsettled]++ // written since
+			v.report.Counts[ClassUnsettled]++ // written meanwhile
 		}
 	}
 	return nil

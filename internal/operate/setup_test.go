@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	localtest.Main(m, goleak.IgnoreCurrent())
 }
 
-// testBundle is a write path, an operator's service, and a worker that does not run until run.
+// testBundle has a write path, an operator's service, and a worker that run starts.
 type testBundle struct {
 	config    config.Config
 	url       string // of the database
@@ -76,7 +76,7 @@ func setup(t *testing.T) *testBundle {
 	return b
 }
 
-// run runs the worker until the test ends.
+// run starts the worker, and stops it when the test ends.
 func (b *testBundle) run(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -88,7 +88,7 @@ func (b *testBundle) run(t *testing.T) {
 	})
 }
 
-// do carries out operations, all of which must succeed.
+// do carries out operations, which must all succeed.
 func (b *testBundle) do(t *testing.T, ops ...counter.Operation) []counter.Result {
 	t.Helper()
 	results := b.writes.Do(t.Context(), ops, writepath.Options{})
@@ -110,7 +110,7 @@ func (b *testBundle) exec(t *testing.T, statement string, args ...any) {
 	require.NoError(t, err)
 }
 
-// forbid makes Postgres refuse values from 10 on, allow ends it.
+// forbid makes Postgres refuse values of 10 or more, until allow.
 func (b *testBundle) forbid(t *testing.T) {
 	t.Helper()
 	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10) NOT VALID`)
@@ -121,7 +121,7 @@ func (b *testBundle) allow(t *testing.T) {
 	b.exec(t, `ALTER TABLE counters DROP CONSTRAINT small`)
 }
 
-// row is what Postgres has of key.
+// row returns the row of key.
 func (b *testBundle) row(t *testing.T, key counter.Key) (row counter.Row, found bool) {
 	t.Helper()
 	row.Key = key
@@ -141,7 +141,7 @@ func (b *testBundle) requireRow(t *testing.T, want counter.Row) {
 	require.Equal(t, want, row)
 }
 
-// die waits until the running worker has given up keys, and their retries are archived.
+// die waits until the running worker has made keys dead letters and archived their retries.
 func (b *testBundle) die(t *testing.T, keys ...counter.Key) {
 	t.Helper()
 	for _, key := range keys {
@@ -164,7 +164,7 @@ func (b *testBundle) retryState(t *testing.T, key counter.Key) string {
 	return info.State.String()
 }
 
-// bury makes a key dead without a worker, after it was written.
+// bury makes a dirty key a dead letter without a worker.
 func (b *testBundle) bury(t *testing.T, key counter.Key) {
 	t.Helper()
 	require.NoError(t, b.cache.Bury(t.Context(), key, cache.Dead{Reason: "violates check", Since: time.Now(), Attempts: 2}))

@@ -11,12 +11,13 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// set of a key's shard: open, sealed, retry or dead.
+// shardSet returns the Redis key of a set of the key's shard: open, sealed, retry or dead.
 func (b *testBundle) shardSet(key counter.Key, name string) string {
 	return "{aw:" + b.cache.Shard(key).String() + "}:" + name
 }
 
-// strand removes a key from the open epoch, as somebody may by hand: no flush finds it, nor does a write put it back.
+// strand removes a key from the open epoch, as an operator may do by hand. After that no flush finds the key, and no write puts
+// it back.
 func (b *testBundle) strand(t *testing.T, key counter.Key) {
 	t.Helper()
 	require.Equal(t, int64(1), b.redis.SRem(t.Context(), b.shardSet(key, "open"), string(key)).Val())
@@ -30,7 +31,7 @@ func (b *testBundle) requireValue(t *testing.T, key counter.Key, value int64) {
 	require.Equal(t, value, rows[key].Value)
 }
 
-// requireAhead requires that verify finds one entry that is ahead of its row, and repairs it.
+// requireAhead requires that verify finds exactly one entry, which is ahead of its row, and repairs it.
 func (b *testBundle) requireAhead(t *testing.T) {
 	t.Helper()
 	for _, repair := range []bool{false, true} {
@@ -42,7 +43,7 @@ func (b *testBundle) requireAhead(t *testing.T) {
 	require.Equal(t, map[operate.Class]int64{operate.ClassEqual: 1}, b.verify(t, false).Counts)
 }
 
-func TestADirtyEntryInNoEpochIsFlushedAgain(t *testing.T) {
+func TestStrandedEntryIsRepaired(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.set(t, "k", 1)
@@ -53,8 +54,8 @@ func TestADirtyEntryInNoEpochIsFlushedAgain(t *testing.T) {
 	b.requireValue(t, "k", 2)
 }
 
-// A worker committed the row and died: nothing differs yet, but what is written next would not be flushed either.
-func TestADirtyEntryInNoEpochIsFlushedAgainAlthoughItsRowIsTheSame(t *testing.T) {
+// A worker upserted the row and died. Nothing differs yet, but the next write would not be flushed.
+func TestStrandedEntryThatEqualsItsRowIsRepaired(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.set(t, "k", 1)
@@ -66,8 +67,8 @@ func TestADirtyEntryInNoEpochIsFlushedAgainAlthoughItsRowIsTheSame(t *testing.T)
 	b.requireAhead(t)
 }
 
-// The watermark of the others makes it look clean.
-func TestAnEntryInNoEpochThatTheWatermarkHasPassedIsFlushedAgain(t *testing.T) {
+// Flushes of other keys have moved the watermark past the entry's epoch, so the entry looks clean.
+func TestStrandedEntryBelowTheWatermarkIsRepaired(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.set(t, "k", 1)
@@ -87,8 +88,8 @@ func TestAnEntryInNoEpochThatTheWatermarkHasPassedIsFlushedAgain(t *testing.T) {
 	require.Equal(t, map[operate.Class]int64{operate.ClassEqual: 2}, b.verify(t, false).Counts)
 }
 
-// Somebody deleted all sets of the shard.
-func TestEntriesInNoSetAreFlushedAgain(t *testing.T) {
+// The open epochs of all shards were deleted by hand.
+func TestEntriesOfADeletedEpochAreRepaired(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, key := range []counter.Key{"a", "b", "c", "d", "e"} {
@@ -102,8 +103,8 @@ func TestEntriesInNoSetAreFlushedAgain(t *testing.T) {
 	require.Equal(t, map[operate.Class]int64{operate.ClassEqual: 5}, b.verify(t, false).Counts)
 }
 
-// It is set aside by its entry, but no retry and no redrive would find it.
-func TestAnEntryThatIsSetAsideAndWaitsForNothingIsFlushedAgain(t *testing.T) {
+// The entry is marked as set aside, but its key is in neither set, so no retry and no redrive finds it.
+func TestEntrySetAsideInNoSetIsRepaired(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"retry", "dead"} {
 		b := setup(t)
@@ -120,7 +121,7 @@ func TestAnEntryThatIsSetAsideAndWaitsForNothingIsFlushedAgain(t *testing.T) {
 	}
 }
 
-func TestEntriesThatAreSetAsideAreNoDifference(t *testing.T) {
+func TestEntriesThatAreSetAsideAreNotDifferences(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.set(t, "waits", 1)
@@ -133,8 +134,7 @@ func TestEntriesThatAreSetAsideAreNoDifference(t *testing.T) {
 	require.Equal(t, map[operate.Class]int64{operate.ClassDirty: 1, operate.ClassDead: 1}, b.verify(t, true).Counts)
 }
 
-// Each set that a key may be in without its entry.
-func TestAKeyWithoutAnEntryIsAnOrphanWhereverItIs(t *testing.T) {
+func TestKeyWithoutAnEntryIsAnOrphanInAnySet(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, key := range []counter.Key{"open", "sealed", "waits", "dead"} {
@@ -155,5 +155,5 @@ func TestAKeyWithoutAnEntryIsAnOrphanWhereverItIs(t *testing.T) {
 	report := b.verify(t, true)
 	require.Equal(t, map[operate.Class]int64{operate.ClassOrphan: 4}, report.Counts)
 	b.drainAll(t)
-	require.Equal(t, map[operate.Class]int64{operate.ClassOrphan: 2}, b.verify(t, false).Counts, "a flush has forgotten the others")
+	require.Equal(t, map[operate.Class]int64{operate.ClassOrphan: 2}, b.verify(t, false).Counts, "a flush drops the other two")
 }

@@ -13,43 +13,43 @@ import (
 const (
 	// settleTime is the pause before a difference is read again.
 	settleTime = 200 * time.Millisecond
-	// maxReads bounds the reads of an entry that differs in another way each time.
+	// maxReads bounds the reads of an entry whose difference changes each time.
 	maxReads = 4
-	// maxSuspects bounds the entries that wait to be read again; past it the scan waits.
+	// maxSuspects bounds the entries that wait to be read again. Beyond it the scan waits.
 	maxSuspects = 10_000
 )
 
-// VerifyOptions say what to compare, and how.
+// VerifyOptions are the options of Verify.
 type VerifyOptions struct {
 	Repair   bool
-	Rate     int          // keys a second at most; 0: no bound
-	MaxDirty int64        // of the api: a repair makes no more keys dirty while half as many are
-	Examples int          // how many differences are kept in the report
+	Rate     int          // keys a second at most; 0: no limit
+	MaxDirty int64        // the api's AFTERWRITE_MAX_DIRTY; a repair makes no key dirty beyond half of it
+	Examples int          // maximum number of differences in the report
 	Progress func(Report) // called after each page; may be nil
 }
 
-// Report is what Verify found.
+// Report is the result of Verify.
 type Report struct {
-	Complete    bool            `json:"complete"` // false: it ended early, and counts what was read until then
-	Entries     int64           `json:"entries"`  // read
+	Complete    bool            `json:"complete"` // false: Verify ended early, and the report covers a part of the entries
+	Entries     int64           `json:"entries"`  // number of entries that were read
 	Counts      map[Class]int64 `json:"counts"`
 	Repaired    map[Class]int64 `json:"mended"`
-	Differences int64           `json:"differences"` // those that were repaired included
+	Differences int64           `json:"differences"` // repaired or not
 	Unrepaired  int64           `json:"unmended"`
-	Held        int64           `json:"held"` // of Unrepaired: not put into an epoch, since too many keys are dirty already
+	Held        int64           `json:"held"` // the part of Unrepaired that waits because too many keys are dirty
 	Examples    []Difference    `json:"examples"`
 }
 
-// Difference is one entry that is not what Postgres has.
+// Difference is one entry that differs from its row.
 type Difference struct {
 	Key      string   `json:"key"`
 	Class    Class    `json:"class"`
-	Redis    *Version `json:"redis"`    // null: none, or not an entry
+	Redis    *Version `json:"redis"`    // null: no entry, or a corrupt one
 	Postgres *Version `json:"postgres"` // null: no row
 	Repaired bool     `json:"mended"`
 }
 
-// Version is one version of a counter, as an entry or a row.
+// Version is the state of an entry or a row.
 type Version struct {
 	Value   int64 `json:"value"`
 	Version int64 `json:"version"`
@@ -71,23 +71,23 @@ type verification struct {
 	store    Store
 	report   Report
 	limiter  *rate.Limiter
-	suspects []finding // differences that are to be read again
+	suspects []finding // differences to be read again
 }
 
-// finding is an entry that was read, and its class.
+// finding is an entry with its class.
 type finding struct {
 	class Class
 	entry cache.Inspected
-	row   *counter.Row // nil: none
-	reads int          // of the entry
+	row   *counter.Row // nil: no row
+	reads int          // how often the entry was read
 	due   time.Time    // when a suspect is read again
 }
 
-// Verify compares every entry with its row, and with Repair repairs what the rules allow. Entries come in pages; each costs one
-// bounded call to Redis and one query. Redis is read before Postgres, so a write and its flush in between look like a
-// difference. What differs is therefore read again some 100 ms later, and is a difference only if the entry has not changed.
+// Verify compares every entry with its row, and with Repair repairs the differences that are safe to repair. It reads entries in
+// pages, each with one bounded call to Redis and one query. Redis is read before Postgres, so a write and its flush in between look
+// like a difference. Verify therefore reads such an entry again 200 ms later. If the entry is still the same, it is a difference.
 //
-// It blocks until all entries were read. The report counts also when there is an error.
+// Verify blocks until all entries are read. The report is valid even if there is an error.
 func (s *Service) Verify(ctx context.Context, o VerifyOptions) (Report, error) {
 	v := &verification{VerifyOptions: o, cache: s.cache, store: s.store, limiter: rate.NewLimiter(rate.Inf, cache.ScanPage)}
 	if o.Rate > 0 {
@@ -129,7 +129,7 @@ func (v *verification) entries(ctx context.Context) error {
 	})
 }
 
-// members finds keys that are in an epoch, or set aside, and have no entry. A key may be in several places.
+// members finds keys that are in an epoch, or set aside, but have no entry. A key may be in several of these sets.
 func (v *verification) members(ctx context.Context) error {
 	for shard := range v.cache.Shards() {
 		orphans := make(map[counter.Key]bool)
@@ -180,7 +180,7 @@ func (v *verification) compare(ctx context.Context, keys []counter.Key) ([]findi
 	return found, nil
 }
 
-// judge counts what is no difference, and keeps what may be one to be read again.
+// judge counts an entry without a difference. It keeps any other to be read again, or counts it as unsettled after maxReads.
 func (v *verification) judge(f finding) {
 	switch {
 	case f.class == classGone:
@@ -194,11 +194,11 @@ func (v *verification) judge(f finding) {
 	}
 }
 
-// settle reads suspects again that are due, and blocks until at most the given number are left.
-func (v *verification) settle(ctx context.Context, most int) error {
+// settle reads the suspects that are due again, and blocks until at most limit suspects are left.
+func (v *verification) settle(ctx context.Context, limit int) error {
 	for len(v.suspects) > 0 {
 		if wait := time.Until(v.suspects[0].due); wait > 0 {
-			if len(v.suspects) <= most {
+			if len(v.suspects) <= limit {
 				return nil
 			}
 			if err := pause(ctx, wait); err != nil {
@@ -218,7 +218,7 @@ func (v *verification) settle(ctx context.Context, most int) error {
 	return nil
 }
 
-// reread confirms those suspects that have not changed.
+// reread reads suspects again, and confirms the differences of those that have not changed.
 func (v *verification) reread(ctx context.Context, suspects []finding) error {
 	keys := make([]counter.Key, len(suspects))
 	for i, s := range suspects {

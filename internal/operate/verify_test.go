@@ -36,7 +36,7 @@ func (b *testBundle) entry(key counter.Key) string {
 	return "{aw:" + b.cache.Shard(key).String() + "}:c:" + string(key)
 }
 
-func TestPostgresRestoredFromAnOlderBackupGetsWhatRedisHas(t *testing.T) {
+func TestRepairAfterAnOlderBackupFlushesEntriesAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, key := range []counter.Key{"same", "older", "lineage", "missing"} {
@@ -61,7 +61,7 @@ func TestPostgresRestoredFromAnOlderBackupGetsWhatRedisHas(t *testing.T) {
 	require.Equal(t, want, report.Counts)
 	require.Zero(t, report.Unrepaired)
 	require.Equal(t, map[operate.Class]int64{operate.ClassDirty: 3, operate.ClassEqual: 1}, b.verify(t, false).Counts)
-	b.do(t, increment("older", 5)) // before it is flushed
+	b.do(t, increment("older", 5)) // before the flush
 
 	b.drainAll(t)
 
@@ -73,7 +73,7 @@ func TestPostgresRestoredFromAnOlderBackupGetsWhatRedisHas(t *testing.T) {
 	require.Equal(t, int64(3), rows["missing"].Value)
 }
 
-func TestEntryOfARedisThatLostItsTailIsDropped(t *testing.T) {
+func TestRepairDropsAnEntryOlderThanItsRow(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.set(t, "k", 1)
@@ -92,7 +92,7 @@ func TestEntryOfARedisThatLostItsTailIsDropped(t *testing.T) {
 	require.Equal(t, map[operate.Class]int64{operate.ClassEqual: 1}, b.verify(t, false).Counts)
 }
 
-func TestWhatSomebodyDidByHandIsReportedAndLeftAlone(t *testing.T) {
+func TestChangesByHandAreReportedAndNotRepaired(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.set(t, "different", 1)
@@ -121,7 +121,7 @@ func TestRepairLeavesRoomForWrites(t *testing.T) {
 	require.EqualValues(t, 1, report.Unrepaired)
 }
 
-func TestNothingDiffersUnderConcurrentWritesAndFlushes(t *testing.T) {
+func TestConcurrentWritesAndFlushesAreNotDifferences(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ctx, cancel := context.WithCancel(t.Context())
