@@ -85,12 +85,9 @@ func sendEvenly(ctx context.Context, api string) (time.Duration, error) {
 	group.SetLimit(4)
 	began := time.Now()
 	for i := range batches {
-		due := time.NewTimer(time.Until(began.Add(coalesceTime * time.Duration(i) / batches)))
-		select {
-		case <-ctx.Done():
-			due.Stop()
-			return 0, errors.Join(ctx.Err(), group.Wait())
-		case <-due.C:
+		due := began.Add(coalesceTime * time.Duration(i) / batches)
+		if err := world.Sleep(ctx, time.Until(due)); err != nil {
+			return 0, errors.Join(err, group.Wait())
 		}
 		group.Go(func() error { return post(ctx, api+"/v1/batch", body, "") })
 	}

@@ -28,7 +28,7 @@ func idle(ctx context.Context, b *bench) error {
 	if _, err := sys.stage.Start(ctx, "dashboard"); err != nil {
 		return err
 	}
-	if err := sleep(ctx, idleSettle); err != nil {
+	if err := world.Sleep(ctx, idleSettle); err != nil {
 		return err
 	}
 	before, err := commands(ctx, sys.stage)
@@ -36,7 +36,7 @@ func idle(ctx context.Context, b *bench) error {
 		return err
 	}
 	began := time.Now()
-	if err := sleep(ctx, idleTime); err != nil {
+	if err := world.Sleep(ctx, idleTime); err != nil {
 		return err
 	}
 	after, err := commands(ctx, sys.stage)
@@ -51,18 +51,6 @@ func idle(ctx context.Context, b *bench) error {
 func commands(ctx context.Context, stage *world.Stage) (int64, error) {
 	info, err := cache.ReadInfo(ctx, stage.Redis, "stats")
 	return info.Commands, err
-}
-
-// sleep blocks for d or until ctx is done.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // allocations runs the api's Go benchmarks. It records the allocations of an increment, and how many more these are than the

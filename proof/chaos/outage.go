@@ -46,15 +46,12 @@ func (o *outage) end(ctx context.Context, l *ledger, r *rig) {
 // watch waits until no key has been dirty for longer than Postgres has been back. Then the backlog of the outage is flushed.
 func (o *outage) watch(ctx context.Context, r *rig) {
 	back := time.Now()
-	for {
+	for pause(ctx, checkEvery) {
 		backlog, err := r.Backlog(ctx)
 		if took := time.Since(back); err == nil && backlog.Oldest < took {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.drained = took
-			return
-		}
-		if !pause(ctx, checkEvery) {
 			return
 		}
 	}

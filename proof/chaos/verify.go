@@ -177,14 +177,7 @@ func (v *verifier) checkAccount(a *account, has row, result *verdict) {
 	if problem == "" {
 		problem = a.checkRow(has.reading)
 	}
-	if problem != "" {
-		v.ledger.findings.add(a.key, "at the end, postgres has "+problem, a.events())
-		if lost+doubled == 0 {
-			result.wrong++
-		}
-	}
-	result.lost += lost
-	result.doubled += doubled
+	v.note(a.key, problem, lost, doubled, a.events, result)
 	result.acked = result.acked.and(acked)
 	result.possible = result.possible.and(b)
 	result.value += has.value
@@ -197,8 +190,13 @@ func (v *verifier) checkOwner(o *owner, has row, result *verdict) {
 	if problem == "" && o.sequence.certain() && has.version > 0 && has.deleted == o.sequence.exists {
 		problem = fmt.Sprintf("deleted: %t, but deleted: %t is expected", has.deleted, !o.sequence.exists)
 	}
+	v.note(o.key, problem, lost, doubled, o.history.lines, result)
+}
+
+// note adds a problem of a row to the findings, and counts it.
+func (v *verifier) note(key, problem string, lost, doubled int64, events func() []string, result *verdict) {
 	if problem != "" {
-		v.ledger.findings.add(o.key, "at the end, postgres has "+problem, o.history.lines())
+		v.ledger.findings.add(key, "at the end, postgres has "+problem, events())
 		if lost+doubled == 0 {
 			result.wrong++
 		}

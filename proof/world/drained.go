@@ -70,12 +70,8 @@ func (s *Stage) DrainedTo(ctx context.Context, most int64, bound time.Duration) 
 
 // dirty reads the gauge, at least gaugeAge after the last read.
 func (p *Process) dirty(ctx context.Context) (int64, error) {
-	timer := time.NewTimer(time.Until(p.scraped.Add(gaugeAge)))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-timer.C:
+	if err := Sleep(ctx, time.Until(p.scraped.Add(gaugeAge))); err != nil {
+		return 0, err
 	}
 	metrics, err := p.Metrics(ctx)
 	if err != nil {

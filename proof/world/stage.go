@@ -191,6 +191,18 @@ func (s *Stage) Archived(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
+// Sleep blocks for d. If ctx is done first, it returns ctx's error.
+func Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
 // Await blocks for at most bound until done returns true. It returns an error of done at once.
 func Await(ctx context.Context, bound time.Duration, what string, done func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, bound)
