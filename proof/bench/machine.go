@@ -47,7 +47,7 @@ func describeMachine(ctx context.Context) machine {
 		m.CPU = cores[0].ModelName
 	}
 	if memory, err := proc.Meminfo(); err == nil && memory.MemTotalBytes != nil {
-		m.MemoryGB = int((*memory.MemTotalBytes + 1<<29) >> 30) //nolint:gosec // it is small
+		m.MemoryGB = int((*memory.MemTotalBytes + 1<<29) >> 30)
 	}
 	return m
 }
