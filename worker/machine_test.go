@@ -340,63 +340,6 @@ func (m *machine) finish(t rapid.TB, f *flight) {
 	}
 }
 
-// carryOn makes the next call of something in flight, or does something worse with it.
-func (m *machine) carryOn(t *rapid.T) {
-	f := m.drawFlight(t)
-	fates := []fate{
-		proceed, proceed, proceed, proceed, proceed, proceed, proceed, proceed, repeat, refuse, loseAnswer, delay, crash,
-	}
-	what := rapid.SampledFrom(fates).Draw(t, "fate")
-	t.Logf("%s: %s", f.name, f.at.name)
-	m.step(f, what)
-	m.landed(t, f)
-}
-
-// land carries something in flight on to its end.
-func (m *machine) land(t *rapid.T) { m.finish(t, m.drawFlight(t)) }
-
-// stumble carries something in flight on until it stands before some call, and leaves it there, or something bad becomes of it.
-func (m *machine) stumble(t *rapid.T) {
-	f := m.drawFlight(t)
-	calls := []string{
-		"commit", "commit", "commit", "upsert", "upsert", "hydrate", "reconcile", "aside", "settle", "requeue", "evict", "repair", "mget",
-	}
-	call := rapid.SampledFrom(calls).Draw(t, "call")
-	for f.at != nil && f.at.name != call {
-		m.step(f, proceed)
-		m.landed(t, f)
-	}
-	what := rapid.SampledFrom([]fate{proceed, crash, delay, delay, loseAnswer, repeat}).Draw(t, "fate")
-	if f.at == nil || what == proceed {
-		return
-	}
-	m.step(f, what)
-	m.landed(t, f)
-}
-
-func (m *machine) drawFlight(t *rapid.T) *flight {
-	if len(m.flights) == 0 {
-		t.Skip("nothing is in flight")
-	}
-	return m.flights[rapid.IntRange(0, len(m.flights)-1).Draw(t, "flight")]
-}
-
-// lateCall carries out a call that a client has given up.
-func (m *machine) lateCall(t *rapid.T) {
-	if len(m.late) == 0 {
-		t.Skip("nothing is late")
-	}
-	m.makeLate(t, rapid.IntRange(0, len(m.late)-1).Draw(t, "call"))
-}
-
-func (m *machine) makeLate(t rapid.TB, i int) {
-	call := m.late[i]
-	m.late = slices.Delete(m.late, i, i+1)
-	t.Logf("late: %s", call.name)
-	call.make()
-	m.check(t, nil)
-}
-
 // settleDown lets everything come to its end, and requires that both sides have the same then.
 func (m *machine) settleDown(t rapid.TB) {
 	m.outage = false

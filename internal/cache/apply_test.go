@@ -34,7 +34,7 @@ func TestWritesCountAndMakeDirty(t *testing.T) {
 	require.Equal(t, map[string]string{"v": "0", "n": "2", "x": "1"}, b.entry(t, "b"))
 }
 
-func TestDeletedCounterStartsAgainAtZeroAndKeepsItsVersion(t *testing.T) {
+func TestDeletedCounterRestartsAtZeroAndKeepsItsVersion(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -42,7 +42,7 @@ func TestDeletedCounterStartsAgainAtZeroAndKeepsItsVersion(t *testing.T) {
 
 	got := b.do(t, del("a"), increment("a", 3))
 
-	require.Equal(t, cache.Outcome{Version: 2, Known: true}, bare(got[0]), "there is nothing to delete: no operation")
+	require.Equal(t, cache.Outcome{Version: 2, Known: true}, bare(got[0]), "deleting a deleted counter is no write")
 	require.Equal(t, int64(3), got[1].Value)
 	require.Equal(t, int64(3), got[1].Version)
 	require.Equal(t, map[string]string{"v": "3", "n": "3"}, b.entry(t, "a"))
@@ -61,7 +61,7 @@ func TestColdKeyIsNotAppliedUnlessBlind(t *testing.T) {
 	require.False(t, b.dirty(t, "a"))
 }
 
-func TestBlindWritesNoteWhatTheyDoNotKnow(t *testing.T) {
+func TestBlindWritesRecordTheirUnknownBase(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		ops  []counter.Operation
@@ -89,7 +89,7 @@ func TestBlindWritesNoteWhatTheyDoNotKnow(t *testing.T) {
 			require.Equal(t, c.want, b.entry(t, "a"))
 			require.True(t, b.dirty(t, "a"))
 			o := b.do(t, get("a"))[0]
-			require.True(t, o.Cold && o.BlindWrites, "its value is not known")
+			require.True(t, o.Cold && o.BlindWrites, "its value is unknown")
 		})
 	}
 }
@@ -109,7 +109,7 @@ func TestOverflowChangesNothing(t *testing.T) {
 	require.Equal(t, int64(math.MaxInt64), b.do(t, increment("a", 1))[0].Value)
 }
 
-// Lua's doubles must never round a value: whatever the operations, the script and 64-bit arithmetic agree.
+// Lua's doubles must never round a value: for any operations, the script agrees with 64-bit arithmetic.
 func TestArithmeticIsExact(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -145,7 +145,7 @@ func TestArithmeticIsExact(t *testing.T) {
 	})
 }
 
-func TestOnlyTheWriteThatMakesAKeyDirtySaysSo(t *testing.T) {
+func TestOnlyTheWriteThatMakesAKeyDirtyHasABacklog(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := []counter.Key{}
@@ -162,7 +162,7 @@ func TestOnlyTheWriteThatMakesAKeyDirtySaysSo(t *testing.T) {
 	require.Equal(t, []int64{0, 3, 3, 0}, []int64{got[0].Backlog, got[1].Backlog, got[2].Backlog, got[3].Backlog})
 }
 
-func TestBackpressureSparesKeysThatAreDirtyAlready(t *testing.T) {
+func TestBackpressureStillAdmitsWritesToDirtyKeys(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "dirty", "clean")
@@ -184,7 +184,7 @@ func TestBackpressureSparesKeysThatAreDirtyAlready(t *testing.T) {
 	require.False(t, b.dirty(t, "clean"))
 }
 
-func TestUnexpectedTypeCostsOnlyItself(t *testing.T) {
+func TestUnexpectedTypeFailsOnlyItsOwnKey(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a", "c")
@@ -197,7 +197,7 @@ func TestUnexpectedTypeCostsOnlyItself(t *testing.T) {
 	require.NoError(t, got[2].Err)
 }
 
-func TestAWrittenEntryNeverExpires(t *testing.T) {
+func TestWrittenEntryNeverExpires(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.hydrate(t, cache.Base{Key: "a", Found: true, Row: counter.Row{Value: 1, Version: 1}}, cache.Hydrated)
@@ -209,25 +209,25 @@ func TestAWrittenEntryNeverExpires(t *testing.T) {
 	}
 	require.Greater(t, ttl("a"), 59*time.Minute, "hydrated only")
 	require.Positive(t, ttl("absent"))
-	require.LessOrEqual(t, ttl("absent"), 10*time.Second, "no write follows")
+	require.LessOrEqual(t, ttl("absent"), 10*time.Second, "no write followed")
 	for range 2 {
 		b.do(t, increment("a", 1), increment("absent", 1))
 		require.Equal(t, time.Duration(-1), ttl("a"), "dirty")
 		require.Equal(t, time.Duration(-1), ttl("absent"), "dirty")
 		b.flush(t, "a")
 		require.False(t, b.dirty(t, "a"))
-		require.Equal(t, time.Duration(-1), ttl("a"), "clean: eviction takes it when it has been idle for long")
+		require.Equal(t, time.Duration(-1), ttl("a"), "even a clean entry: only eviction removes it")
 	}
 }
 
-func TestDeadRedisSaysThatNothingWasApplied(t *testing.T) {
+func TestWriteToADeadRedisIsReportedAsNotApplied(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupOn(t, server.URL())
 	b.warm(t, "a")
 	server.Kill()
 
-	// The first may go out on a connection whose end has not been noticed: then its outcome is unknown, and that is said.
+	// The first may go out on a connection that the client does not know to be broken: then its outcome is unknown.
 	code := counter.CodeOf(b.do(t, increment("a", 1))[0].Err)
 	require.Contains(t, []counter.Code{counter.CodeCacheUnavailable, counter.CodeOutcomeUnknown}, code)
 	for range 200 {

@@ -17,13 +17,13 @@ func (b *testBundle) setAside(t *testing.T, until time.Duration, keys ...counter
 	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard(keys[0]), keys, until))
 }
 
-// settle ends that entries of one shard are set aside.
+// settle settles entries of one shard.
 func (b *testBundle) settle(t *testing.T, entries ...cache.Entry) {
 	t.Helper()
 	require.NoError(t, b.cache.Settle(t.Context(), b.cache.Shard(entries[0].Key), entries))
 }
 
-// requeueDue returns the keys that were due.
+// requeueDue requeues the due keys of a shard and returns them.
 func (b *testBundle) requeueDue(t *testing.T, shard counter.Shard) []counter.Key {
 	t.Helper()
 	keys, err := b.cache.RequeueDue(t.Context(), shard)
@@ -31,7 +31,7 @@ func (b *testBundle) requeueDue(t *testing.T, shard counter.Shard) []counter.Key
 	return keys
 }
 
-// in says in which of the shard's sets a key is, of open, sealed, retry and dead.
+// in returns which of the shard's open, sealed, retry and dead hold a key.
 func (b *testBundle) in(t *testing.T, key counter.Key) []string {
 	t.Helper()
 	var in []string
@@ -49,7 +49,7 @@ func (b *testBundle) in(t *testing.T, key counter.Key) []string {
 	return in
 }
 
-func TestAKeySetAsideTakesWritesWithoutEnteringTheOpenEpoch(t *testing.T) {
+func TestSetAsideKeyAcceptsWritesWithoutEnteringTheOpenEpoch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(2)
@@ -74,7 +74,7 @@ func TestAKeySetAsideTakesWritesWithoutEnteringTheOpenEpoch(t *testing.T) {
 	require.Equal(t, cache.Nothing, b.take(t, 1, cache.Taking{}).State)
 }
 
-func TestSettleMakesAnEntryCleanThatIsStillTheSame(t *testing.T) {
+func TestSettleMakesAnUnchangedEntryClean(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -87,7 +87,7 @@ func TestSettleMakesAnEntryCleanThatIsStillTheSame(t *testing.T) {
 
 	require.False(t, b.dirty(t, "a"))
 	require.Empty(t, b.in(t, "a"))
-	require.Equal(t, map[string]string{"v": "5", "n": "1", "e": "0"}, b.whole(t, "a"), "its epoch may be one whose set it is not in")
+	require.Equal(t, map[string]string{"v": "5", "n": "1", "e": "0"}, b.whole(t, "a"), "the key need not be in the set of its epoch")
 	require.Greater(t, number36(t, b.meta(t, "a")["open"]), number36(t, open))
 	require.Greater(t, b.redis.PTTL(t.Context(), b.entryKey("a")).Val(), 59*time.Minute)
 	require.True(t, b.do(t, get("a"))[0].Synced)
@@ -110,7 +110,7 @@ func TestSettleKeepsADeletedCounterDeleted(t *testing.T) {
 	require.Equal(t, map[string]string{"v": "0", "n": "2", "e": "0", "x": "1"}, b.whole(t, "a"))
 }
 
-func TestSettlePutsAnEntryWrittenMeanwhileIntoTheOpenEpoch(t *testing.T) {
+func TestSettlePutsAChangedEntryIntoTheOpenEpoch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -121,19 +121,19 @@ func TestSettlePutsAnEntryWrittenMeanwhileIntoTheOpenEpoch(t *testing.T) {
 	committed := b.read(t, "a")
 	b.do(t, increment("a", 1))
 
-	for range 2 { // a second time it finds nothing to do
+	for range 2 { // repeating it does nothing
 		b.settle(t, committed)
 		require.Equal(t, []string{"open"}, b.in(t, "a"))
 		require.Equal(t, map[string]string{"v": "2", "n": "2"}, b.entry(t, "a"))
-		require.Equal(t, committed.Lineage, b.dirtyEntry(t, "a").Lineage, "it is the same lineage, of which Postgres has a part")
+		require.Equal(t, committed.Lineage, b.dirtyEntry(t, "a").Lineage, "the same lineage; Postgres has a part of it")
 		require.Equal(t, b.meta(t, "a")["requeued"], b.whole(t, "a")["e"])
-		require.NotEmpty(t, b.meta(t, "a")["requeued"], "who waits for its older writes must know")
+		require.NotEmpty(t, b.meta(t, "a")["requeued"], "callers that wait for its older writes must learn of it")
 	}
 	b.flush(t, "a")
 	require.False(t, b.dirty(t, "a"))
 }
 
-func TestSettleOfAKeyThatWasRequeuedLeavesItDirty(t *testing.T) {
+func TestSettleLeavesARequeuedKeyDirty(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -146,7 +146,7 @@ func TestSettleOfAKeyThatWasRequeuedLeavesItDirty(t *testing.T) {
 	require.Equal(t, []string{"open"}, b.in(t, "a"))
 }
 
-func TestKeysAreRequeuedWhenTheyAreDue(t *testing.T) {
+func TestRequeueDueRequeuesOnlyDueKeys(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(5)
@@ -188,10 +188,10 @@ func TestDueKeysAreRequeuedOldestFirstAndInBoundedCalls(t *testing.T) {
 	require.Equal(t, keys[page:2*page], b.requeueDue(t, 1))
 	require.Equal(t, keys[2*page:], b.requeueDue(t, 1))
 	require.Empty(t, b.requeueDue(t, 1))
-	require.Equal(t, n, b.seal(t, keys[0]).Keys, "also those without an entry: a flush finds that out")
+	require.Equal(t, n, b.seal(t, keys[0]).Keys, "even keys without an entry: a flush handles them")
 }
 
-func TestRequeuedKeysAreDueAndTheOthersAreLeftAlone(t *testing.T) {
+func TestRequeueLeavesOtherKeysAlone(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(4)
@@ -219,7 +219,7 @@ func TestRequeuedKeysAreDueAndTheOthersAreLeftAlone(t *testing.T) {
 	require.Equal(t, "1", b.entry(t, aside)["v"])
 }
 
-func TestDeadKeyStaysDirtyTakesWritesAndIsCountedApart(t *testing.T) {
+func TestDeadKeyStaysDirtyAcceptsWritesAndIsCountedApart(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a", "b")
@@ -242,15 +242,15 @@ func TestDeadKeyStaysDirtyTakesWritesAndIsCountedApart(t *testing.T) {
 	require.Equal(t, []string{"dead"}, b.in(t, "a"))
 	require.True(t, b.dirty(t, "a"))
 
-	b.settle(t, b.read(t, "a")) // Postgres took it after all
+	b.settle(t, b.read(t, "a")) // Postgres has accepted it after all
 	_, found, err = b.cache.DeadLetter(t.Context(), "a")
 	require.NoError(t, err)
 	require.False(t, found)
 	require.False(t, b.dirty(t, "a"))
 }
 
-// A key is either tried again or dead: an alert must not go by both.
-func TestAKeyIsSetAsideInOnePlace(t *testing.T) {
+// A key either waits for a retry or is dead: otherwise two alerts would count it.
+func TestSetAsideKeyIsEitherInRetryOrDead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -265,7 +265,7 @@ func TestAKeyIsSetAsideInOnePlace(t *testing.T) {
 	require.Equal(t, map[string]string{"v": "1", "n": "1", "a": "1"}, b.entry(t, "a"))
 }
 
-// flushAside is a flush of a key's shard in which Postgres refuses the key.
+// flushAside flushes the shard of a key that Postgres refuses.
 func (b *testBundle) flushAside(t *testing.T, key counter.Key) {
 	t.Helper()
 	e := b.seal(t, key)
@@ -273,7 +273,7 @@ func (b *testBundle) flushAside(t *testing.T, key counter.Key) {
 	require.True(t, b.commit(t, e))
 }
 
-func TestAKeyThatIsCleanCannotBeSetAside(t *testing.T) {
+func TestCleanKeyCannotBeSetAside(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a", "b")
@@ -290,8 +290,8 @@ func TestAKeyThatIsCleanCannotBeSetAside(t *testing.T) {
 	}
 }
 
-// Postgres was not asked for them, so they stay dirty until somebody looks: a flush sets aside what is no entry.
-func TestWhatIsNoEntryCanBeSetAsideAndComesBack(t *testing.T) {
+// A flush sets corrupt and missing entries aside: they stay dirty until an operator repairs them.
+func TestCorruptEntryCanBeSetAsideAndRequeued(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(2)
@@ -306,15 +306,15 @@ func TestWhatIsNoEntryCanBeSetAsideAndComesBack(t *testing.T) {
 	require.Equal(t, []cache.Condition{cache.Pending, cache.Pending}, b.conditions(t, keys...))
 
 	b.settle(t, b.read(t, keys[0]), b.read(t, keys[1]))
-	require.Equal(t, []string{"retry"}, b.in(t, keys[0]), "Postgres cannot have it")
+	require.Equal(t, []string{"retry"}, b.in(t, keys[0]), "it cannot be in Postgres")
 	require.Equal(t, []string{"retry"}, b.in(t, keys[1]))
 	require.ElementsMatch(t, keys, b.requeueDue(t, 1))
 	require.ElementsMatch(t, keys, b.keysOf(t, b.seal(t, keys[0])))
-	require.Equal(t, "x", b.text(t, keys[0]), "nothing was changed in it")
+	require.Equal(t, "x", b.text(t, keys[0]), "it was not changed")
 	require.Equal(t, "hash", b.redis.Type(t.Context(), b.entryKey(keys[1])).Val())
 }
 
-func TestAnEntryDeletedByHandWhileItIsSetAsideIsSettled(t *testing.T) {
+func TestSettleClearsASetAsideEntryDeletedByHand(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -329,7 +329,7 @@ func TestAnEntryDeletedByHandWhileItIsSetAsideIsSettled(t *testing.T) {
 }
 
 // The entry was deleted by hand and hydrated again: Postgres has it, and there is nothing to retry.
-func TestACleanEntryThatIsDueForARetryStaysClean(t *testing.T) {
+func TestCleanEntryDueForARetryStaysClean(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")

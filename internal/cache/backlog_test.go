@@ -20,7 +20,7 @@ func (b *testBundle) overdue(t *testing.T, age time.Duration) []counter.Shard {
 	return shards
 }
 
-// age makes the epoch that is open or sealed begin an hour ago.
+// age makes the open or the sealed epoch begin an hour ago.
 func (b *testBundle) age(t *testing.T, key counter.Key, which string) {
 	t.Helper()
 	now, err := b.cache.Now(t.Context())
@@ -47,16 +47,16 @@ func TestShardsAreOverdueByTheirOldestEpoch(t *testing.T) {
 	e := b.seal(t, "a")
 	require.Empty(t, b.overdue(t, time.Minute), "it is being flushed")
 	require.NoError(t, b.cache.Release(t.Context(), shard, "test"))
-	require.Equal(t, []counter.Shard{shard}, b.overdue(t, time.Minute), "sealed, and its worker is gone")
+	require.Equal(t, []counter.Shard{shard}, b.overdue(t, time.Minute), "it is sealed, and its worker has died")
 	b.do(t, increment("a", 1))
 	backlog, err = b.cache.Backlog(t.Context())
 	require.NoError(t, err)
-	require.Greater(t, backlog.Oldest, time.Hour, "it is as old as the older of the two")
+	require.Greater(t, backlog.Oldest, time.Hour, "the age of the older of the two epochs")
 	require.True(t, b.commit(t, e))
 	require.Empty(t, b.overdue(t, time.Minute))
 }
 
-func TestShardsAreOverdueForKeysWhoseRetryIsDue(t *testing.T) {
+func TestShardsWithDueRetriesAreOverdue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -70,7 +70,7 @@ func TestShardsAreOverdueForKeysWhoseRetryIsDue(t *testing.T) {
 	require.Empty(t, b.overdue(t, 0), "a dead key is not swept")
 }
 
-func TestBacklogIsThatOfEachShard(t *testing.T) {
+func TestBacklogsCountEachShard(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(4)
@@ -89,12 +89,12 @@ func TestBacklogIsThatOfEachShard(t *testing.T) {
 	require.Len(t, shards, testShards)
 	require.Equal(t, int64(1), shards[1].Retrying)
 	require.Equal(t, int64(1), shards[1].Dead)
-	require.Equal(t, int64(4), shards[1].Dirty, "two that are sealed, one of them written since, and the one that waits")
+	require.Equal(t, int64(4), shards[1].Dirty, "two sealed keys, one of them written again, and the set-aside key")
 	require.Zero(t, shards[0].Dirty+shards[0].Dead+shards[0].Retrying)
 	require.Equal(t, cache.Backlog{Dirty: 4, Retrying: 1, Dead: 1, Oldest: shards[1].Oldest}, shards.Sum())
 }
 
-func TestUnflushedIsWhatWasWrittenBeforeTheMoment(t *testing.T) {
+func TestUnflushedCountsKeysWrittenBeforeTheMoment(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(3)
@@ -120,7 +120,7 @@ func TestUnflushedIsWhatWasWrittenBeforeTheMoment(t *testing.T) {
 	b.do(t, increment(keys[1], 1))
 	all, err := b.cache.Unflushed(t.Context(), moment.At)
 	require.NoError(t, err)
-	require.Equal(t, int64(1), all.Due, "what is written later does not count")
+	require.Equal(t, int64(1), all.Due, "later writes do not count")
 	require.True(t, b.commit(t, e))
 	require.Zero(t, unflushed(moment.At).Due)
 	require.Equal(t, int64(1), unflushed(nil).Due)
@@ -128,8 +128,8 @@ func TestUnflushedIsWhatWasWrittenBeforeTheMoment(t *testing.T) {
 	require.Zero(t, unflushed(nil).Due)
 }
 
-// A key that leaves the open epoch in another way than by a flush may leave it empty: the next key begins anew.
-func TestAnEpochThatWasEmptiedIsAsOldAsItsNextWrite(t *testing.T) {
+// If the last key leaves the open epoch without a flush, the next write sets the epoch's age.
+func TestEmptiedEpochIsAsOldAsItsNextWrite(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -145,7 +145,7 @@ func TestAnEpochThatWasEmptiedIsAsOldAsItsNextWrite(t *testing.T) {
 	require.Equal(t, cache.Early, b.take(t, b.cache.Shard("a"), cache.Taking{MinAge: time.Minute}).State)
 }
 
-func TestARedisThatDoesNotLetUsInSaysWhy(t *testing.T) {
+func TestDeniedAccessIsReportedAsADenial(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	require.NoError(t, setupOn(t, server.URL()).redis.Do(t.Context(), "ACL", "SETUSER", "weak", "on", ">secret", "~*", "+time").Err())
@@ -154,7 +154,7 @@ func TestARedisThatDoesNotLetUsInSaysWhy(t *testing.T) {
 		_, err := b.cache.Backlogs(t.Context())
 		require.Equal(t, word, cache.Denial(err), "%v", err)
 		backlog, err := b.cache.Backlog(t.Context())
-		require.Equal(t, word, cache.Denial(err), "%+v is not known to be all", backlog)
+		require.Equal(t, word, cache.Denial(err), "%+v", backlog)
 		_, err = b.cache.Overdue(t.Context(), 0)
 		require.Equal(t, word, cache.Denial(err))
 	}

@@ -43,7 +43,7 @@ func cluster(t *testing.T, args ...string) (node redis.UniversalClient, clusterU
 	return node, clusterURL
 }
 
-// two starts a cluster of two masters, which goes on with the slots of one. The second has but the slot of shard 00.
+// two starts a cluster of two masters that works even if one is down. The second master holds only the slot of shard 00.
 func two(t *testing.T) (clusterURL string, second *local.Redis) {
 	t.Helper()
 	first := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"}})
@@ -67,7 +67,7 @@ func two(t *testing.T) (clusterURL string, second *local.Redis) {
 	return strings.Replace(first.URL(), "redis://", "redis-cluster://", 1), second
 }
 
-func TestOneDeadMasterHidesTheBacklogOfItsShardsOnly(t *testing.T) {
+func TestDeadMasterHidesOnlyTheBacklogOfItsShards(t *testing.T) {
 	t.Parallel()
 	clusterURL, second := two(t)
 	b := setupOn(t, clusterURL)
@@ -92,15 +92,15 @@ func TestOneDeadMasterHidesTheBacklogOfItsShardsOnly(t *testing.T) {
 	require.NoError(t, syscall.Kill(second.Pid(), syscall.SIGSTOP))
 	soon, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	require.NoError(t, b.cache.Ping(soon), "it does not wait for the one that hangs")
+	require.NoError(t, b.cache.Ping(soon), "it does not wait for the hanging master")
 	require.NoError(t, soon.Err())
 
 	second.Kill()
 	require.Error(t, b.do(t, increment(keys[0], 1))[0].Err)
 	require.NoError(t, b.do(t, increment(keys[1], 1))[0].Err)
 
-	require.NoError(t, b.cache.Ping(t.Context()), "most writes are taken")
-	for range 10 { // the clock is asked of a node by chance
+	require.NoError(t, b.cache.Ping(t.Context()), "most writes are accepted")
+	for range 10 { // a random node is asked for the clock
 		seen = gauges(t, b.cache)
 		require.Zero(t, seen["afterwrite_redis_up"])
 		require.InDelta(t, 1, seen["afterwrite_uncounted_shards"], 0)
@@ -108,24 +108,24 @@ func TestOneDeadMasterHidesTheBacklogOfItsShardsOnly(t *testing.T) {
 		require.InDelta(t, 1, seen["afterwrite_dead_keys"], 0)
 		require.Positive(t, seen["afterwrite_oldest_dirty_seconds"])
 		require.Less(t, seen["afterwrite_oldest_dirty_seconds"], 600.0)
-		require.Contains(t, seen, "afterwrite_redis_aof_enabled", "of the other")
+		require.Contains(t, seen, "afterwrite_redis_aof_enabled", "from the other master")
 	}
 	backlog, err := b.cache.Backlog(t.Context())
-	require.Error(t, err, "whoever asks whether all is in Postgres must not take this for an answer")
+	require.Error(t, err, "a partial count must not pass for a complete one")
 	require.Equal(t, 1, backlog.Uncounted)
 	shards, err := b.cache.Backlogs(t.Context())
-	require.NoError(t, err, "the limit of dirty keys goes by the others")
+	require.NoError(t, err, "the limit of dirty keys counts the other shards")
 	require.EqualValues(t, testShards-1, shards.Sum().Dirty+shards.Sum().Dead)
 }
 
 // A cluster that is down answers PING and INFO.
-func TestAClusterThatIsDownIsNotUp(t *testing.T) {
+func TestPingFailsOnAClusterThatIsDown(t *testing.T) {
 	t.Parallel()
 	node, clusterURL := cluster(t)
 	b := setupOn(t, clusterURL)
 	require.NoError(t, b.cache.Ping(t.Context()))
 
-	require.NoError(t, node.Do(t.Context(), "CLUSTER", "DELSLOTS", 0).Err()) // none of ours: one is enough
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "DELSLOTS", 0).Err()) // no shard has this slot, but one missing slot is enough
 	require.NoError(t, b.redis.Ping(t.Context()).Err())
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		err := b.cache.Ping(t.Context())
@@ -178,9 +178,9 @@ func TestEntriesOfOneShardShareASlotOnACluster(t *testing.T) {
 	}
 }
 
-// While a slot moves, a node has a part of its keys. A write must not be carried out where its key cannot be put into the open
+// While a slot moves, each node holds a part of its keys. A write must not be applied on a node that cannot put its key into the open
 // epoch.
-func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
+func TestMovingSlotRefusesWritesAsAWhole(t *testing.T) {
 	t.Parallel()
 	node, clusterURL := cluster(t)
 	other, _ := clusterNode(t)
@@ -199,7 +199,7 @@ func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 		return err == nil, fmt.Sprint(err)
 	})
 
-	// The open epoch is not there: as far as the node knows, it may have moved already.
+	// The open epoch is missing: for the node, it may have moved already.
 	o := b.do(t, increment("k", 1))[0]
 	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(o.Err))
 	require.Equal(t, "1", localtest.EntryFields(node.Get(t.Context(), b.entryKey("k")).Val())["v"], "nothing was applied")
@@ -207,7 +207,7 @@ func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "STABLE").Err())
 	require.Equal(t, int64(2), b.do(t, increment("k", 1))[0].Value)
 
-	// The entry has moved, the epoch that it is in has not: that is no dead letter.
+	// The entry has moved, its epoch has not: that must not make it a dead letter.
 	e := b.seal(t, "k")
 	require.NoError(t, node.Del(t.Context(), b.entryKey("k")).Err())
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "MIGRATING", id).Err())
@@ -219,8 +219,8 @@ func TestSlotThatMovesTakesNoHalfWrite(t *testing.T) {
 	require.True(t, b.dirty(t, "k"))
 }
 
-// The library retries on a cluster by a setting of its own: an increment whose answer was lost would count twice.
-func TestIncrementWhoseAnswerWasLostIsNotSentAgainByTheClusterClient(t *testing.T) {
+// go-redis has a separate retry setting for clusters: with it, an increment whose answer was lost would count twice.
+func TestClusterClientDoesNotResendAnIncrementWhoseAnswerWasLost(t *testing.T) {
 	t.Parallel()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -242,11 +242,10 @@ func TestIncrementWhoseAnswerWasLostIsNotSentAgainByTheClusterClient(t *testing.
 
 	require.Equal(t, counter.CodeOutcomeUnknown, counter.CodeOf(o.Err))
 	require.False(t, armed.Load(), "an answer was lost")
-	require.Equal(t, "2", localtest.EntryFields(node.Get(context.Background(), b.entryKey("k")).Val())["v"], "it was carried out once")
+	require.Equal(t, "2", localtest.EntryFields(node.Get(context.Background(), b.entryKey("k")).Val())["v"], "it was applied once")
 }
 
-// loseAnswer passes everything on to target, but cuts the connection instead of the answer to the first script call after it
-// was armed.
+// loseAnswer is a proxy to target. Once armed, it closes the connection instead of passing on the answer to the next script call.
 func loseAnswer(listener net.Listener, target string, armed *atomic.Bool) {
 	for {
 		in, err := listener.Accept()
@@ -283,8 +282,8 @@ func loseAnswer(listener net.Listener, target string, armed *atomic.Bool) {
 	}
 }
 
-// Nor may a script of a flush, which deletes or empties what it then writes again.
-func TestSlotThatMovesLosesNoEntry(t *testing.T) {
+// The scripts of a flush delete or empty keys before they write them again: none may fail halfway.
+func TestMovingSlotLosesNoEntry(t *testing.T) {
 	t.Parallel()
 	node, clusterURL := cluster(t)
 	other, _ := clusterNode(t)
@@ -323,7 +322,7 @@ func TestSlotThatMovesLosesNoEntry(t *testing.T) {
 			return b.cache.Settle(t.Context(), 1, []cache.Entry{before[written], before[retry]})
 		},
 		"requeue": func() error { return b.cache.Requeue(t.Context(), []counter.Key{retry, written}) },
-		"requeue one that is away": func() error {
+		"requeue one that has moved": func() error {
 			require.NoError(t, node.Del(t.Context(), b.entryKey(retry)).Err())
 			return b.cache.Requeue(t.Context(), []counter.Key{retry})
 		},
@@ -360,15 +359,15 @@ func TestSlotThatMovesLosesNoEntry(t *testing.T) {
 		err := step()
 		move("STABLE")
 		t.Logf("%s: %v", name, err)
-		if name == "requeue one that is away" {
+		if name == "requeue one that has moved" {
 			require.Error(t, err)
-			require.Equal(t, []string{"retry"}, b.in(t, retry), "it stays where its retry finds it")
+			require.Equal(t, []string{"retry"}, b.in(t, retry), "its retry still finds it")
 		}
 		for _, key := range keys {
-			if name != "requeue one that is away" || key != retry {
+			if name != "requeue one that has moved" || key != retry {
 				require.NotEmpty(t, b.text(t, key), "%s: %q is lost", name, key)
 			}
-			b.dirty(t, key) // it is where a flush finds it, if it is
+			b.dirty(t, key) // if it is dirty, a flush finds it
 		}
 		require.True(t, b.dirty(t, retry) || name == "settle" || name == "adopt", name)
 	}

@@ -32,7 +32,7 @@ func stateBy(c *cache.Cache) *prometheus.Registry {
 	return registry
 }
 
-// gauges are what the collectors export, by the metrics' names. Each call asks Redis anew.
+// gauges returns the gauges of the collectors by name. Each call reads Redis anew.
 func gauges(t *testing.T, c *cache.Cache) map[string]float64 {
 	t.Helper()
 	families, err := stateBy(c).Gather()
@@ -45,10 +45,10 @@ func gauges(t *testing.T, c *cache.Cache) map[string]float64 {
 }
 
 const withoutAOF = `
-# HELP afterwrite_redis_aof_enabled 1 while Redis, on a cluster every node, writes an append-only file, else 0.
+# HELP afterwrite_redis_aof_enabled 1 while Redis (on a cluster, every node) writes an append-only file, else 0.
 # TYPE afterwrite_redis_aof_enabled gauge
 afterwrite_redis_aof_enabled 0
-# HELP afterwrite_redis_aof_last_write_ok 0 while the last write to the append-only file of Redis, on a cluster of any node, has failed, else 1.
+# HELP afterwrite_redis_aof_last_write_ok 0 if the last write to Redis's append-only file failed (on a cluster, on any node), else 1.
 # TYPE afterwrite_redis_aof_last_write_ok gauge
 afterwrite_redis_aof_last_write_ok 1
 # HELP afterwrite_redis_memory_max_bytes The maxmemory of that Redis; 0: it has none.
@@ -59,7 +59,7 @@ afterwrite_redis_memory_max_bytes 1e+08
 afterwrite_redis_up 1
 `
 
-func TestStateIsThatOfRedis(t *testing.T) {
+func TestCollectorReportsTheStateOfRedis(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--maxmemory", "100000000", "--appendonly", "no"}})
 	registry := stateOf(t, server.URL())
@@ -70,14 +70,14 @@ func TestStateIsThatOfRedis(t *testing.T) {
 	require.Equal(t, 2, n)
 }
 
-func TestStateIsThatOfAllNodesOfACluster(t *testing.T) {
+func TestCollectorReportsTheStateOfAllNodesOfACluster(t *testing.T) {
 	t.Parallel()
 	_, url := cluster(t, "--maxmemory", "100000000", "--appendonly", "no")
 	require.NoError(t, testutil.GatherAndCompare(stateOf(t, url), strings.NewReader(withoutAOF), "afterwrite_redis_aof_enabled",
 		"afterwrite_redis_aof_last_write_ok", "afterwrite_redis_memory_max_bytes", "afterwrite_redis_up"))
 }
 
-func TestStateOfARedisThatIsAwayIsThatItIsDown(t *testing.T) {
+func TestCollectorReportsAnUnreachableRedisAsDown(t *testing.T) {
 	t.Parallel()
 	registry := stateOf(t, "redis://127.0.0.1:1/0")
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
@@ -90,8 +90,8 @@ afterwrite_uncounted_shards 1
 `)), "and nothing else")
 }
 
-// While it loads, Redis answers INFO, with an append-only file that is off.
-func TestARedisThatLoadsItsDataIsNotUp(t *testing.T) {
+// While Redis loads its data, it answers INFO and reports the append-only file as off.
+func TestLoadingRedisIsNotUp(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{
 		AppendOnly: true, Args: []string{"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"},
@@ -104,7 +104,7 @@ func TestARedisThatLoadsItsDataIsNotUp(t *testing.T) {
 	_, err := filled.Exec(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, b.cache.Ping(t.Context()))
-	require.NoError(t, b.redis.BgRewriteAOF(t.Context()).Err()) // into one file, while which is read Redis answers more often
+	require.NoError(t, b.redis.BgRewriteAOF(t.Context()).Err()) // one file: while Redis reads it, it answers more often
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		info := b.redis.Info(t.Context(), "persistence").Val()
 		return strings.Contains(info, "aof_rewrite_in_progress:0") && strings.Contains(info, "aof_rewrite_scheduled:0"), info
@@ -135,8 +135,8 @@ func TestARedisThatLoadsItsDataIsNotUp(t *testing.T) {
 	require.InDelta(t, 1, seen["afterwrite_redis_aof_enabled"], 0)
 }
 
-// Such rights are enough for everything else: the process runs, and writes are taken.
-func TestARedisThatDoesNotLetUsAskHowItIsIsUp(t *testing.T) {
+// These rights are enough for everything else: the process runs and accepts writes.
+func TestRedisThatForbidsInfoIsUp(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	require.NoError(t, setupOn(t, server.URL()).redis.Do(t.Context(),

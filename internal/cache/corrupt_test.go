@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -13,20 +14,20 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-func TestCallerWhoLeftBeforeItsOperationsWereSentGetsAnError(t *testing.T) {
+func TestCallerThatLeftBeforeTheSendGetsAnError(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "k")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for range 200 { // whether the answer or the end of the context is seen first is chance
+	for range 200 { // either the answer or the end of the context may win
 		o := b.writer.Do(ctx, []cache.Write{{Operation: increment("k", 1)}})
 		require.Error(t, o[0].Err)
 	}
 	require.Equal(t, "0", b.entry(t, "k")["v"])
 }
 
-func TestCorruptEntryCostsOnlyItself(t *testing.T) {
+func TestCorruptEntryFailsOnlyItsOwnKey(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for name, text := range map[string]string{
@@ -83,7 +84,7 @@ func TestCorruptEntryCostsOnlyItself(t *testing.T) {
 		require.NoError(t, err, name)
 		require.Equal(t, cache.Hydrated, done[1], name)
 		if name == "version is the last" {
-			continue // it can be read
+			continue // this entry can be read
 		}
 		require.Equal(t, cache.CorruptEntry, done[0], name)
 		require.Equal(t, counter.CodeInternal, counter.CodeOf(b.do(t, get("bad"))[0].Err), name)
@@ -101,7 +102,7 @@ func TestEntryHydratedAgainWhileItsKeyIsDirtyDoesNotExpire(t *testing.T) {
 	require.Equal(t, time.Duration(-1), b.redis.PTTL(context.Background(), b.entryKey("k")).Val())
 }
 
-func TestReadsPassAWriteThatAFullRedisRefuses(t *testing.T) {
+func TestReadsSucceedBesideAWriteThatAFullRedisRefuses(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupOn(t, server.URL())
@@ -117,7 +118,7 @@ func TestReadsPassAWriteThatAFullRedisRefuses(t *testing.T) {
 	require.NoError(t, out[2].Err)
 }
 
-func TestPastMaxDirtyAColdKeyIsNotAskedFor(t *testing.T) {
+func TestColdKeyIsNotHydratedUnderBackpressure(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	w := b.cache.NewWriter(func() bool { return false })
@@ -127,8 +128,8 @@ func TestPastMaxDirtyAColdKeyIsNotAskedFor(t *testing.T) {
 	require.Equal(t, counter.CodeBackpressure, counter.CodeOf(o.Err))
 }
 
-// A copy of a blind entry comes back after it was flushed: by hand, or from a snapshot of the same Redis.
-func TestBlindEntryThatComesBackIsNotAddedTwice(t *testing.T) {
+// A copy of a blind entry is restored after it was flushed: by hand, or from a snapshot of the same Redis.
+func TestRestoredBlindEntryIsNotAddedTwice(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.blind(t, increment("k", 5))
@@ -146,8 +147,8 @@ func TestBlindEntryThatComesBackIsNotAddedTwice(t *testing.T) {
 	require.Equal(t, int64(11), again.Version)
 }
 
-// Marked by hand, or dirty before somebody wrote there.
-func TestDirtyEntryThatIsNoCountersIsCorruptAndNotMissing(t *testing.T) {
+// The key was marked by hand, or was dirty before another program overwrote it.
+func TestDirtyEntryThatIsNotACounterIsCorruptAndNotMissing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "k")
@@ -160,8 +161,8 @@ func TestDirtyEntryThatIsNoCountersIsCorruptAndNotMissing(t *testing.T) {
 	}
 }
 
-// Its first fields are those of a counter that is in the open epoch.
-func TestALineBreakInAnEntryConfusesNoAnswers(t *testing.T) {
+// The first fields of the entry look like a counter in the open epoch.
+func TestLineBreakInAnEntryDoesNotShiftAnswers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(3)
@@ -177,5 +178,67 @@ func TestALineBreakInAnEntryConfusesNoAnswers(t *testing.T) {
 		require.NoError(t, got[1].Err)
 		require.NoError(t, got[2].Err)
 		require.Equal(t, before+1, got[2].Value)
+	}
+}
+
+// Another program has overwritten the keys of one shard.
+func TestUnexpectedTypesFailOnlyTheirShard(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]struct{ set, kind string }{
+		"open is a string": {"open", "string"}, "open is a list": {"open", "list"}, "meta is a string": {"meta", "string"}, "meta is a list": {"meta", "list"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			var keys []counter.Key // one of each shard, and one more
+			for i := 0; len(keys) < testShards; i++ {
+				if key := counter.Key("k" + strconv.Itoa(i)); int(b.cache.Shard(key)) == len(keys) {
+					keys = append(keys, key)
+				}
+			}
+			b.warm(t, keys...)
+			bad := keys[1]
+			foreign := b.tag(bad) + ":" + spoil.set
+			require.NoError(t, b.redis.Del(t.Context(), foreign).Err())
+			if spoil.kind == "list" {
+				require.NoError(t, b.redis.LPush(t.Context(), foreign, "x").Err())
+			} else {
+				require.NoError(t, b.redis.Set(t.Context(), foreign, "x", 0).Err())
+			}
+			before := b.contents(t)
+			var ops []counter.Operation
+			for _, key := range keys {
+				ops = append(ops, increment(key, 1), increment(key, 2), with("id", increment(key, 4)), set(key, 9))
+			}
+
+			got := b.do(t, ops...)
+
+			for i, o := range got {
+				if ops[i].Key == bad {
+					require.Equal(t, counter.CodeInternal, counter.CodeOf(o.Err))
+					continue
+				}
+				require.NoError(t, o.Err)
+				require.Equal(t, []int64{1, 3, 7, 9}[i%4], o.Value)
+				require.Equal(t, i%4 == 0, o.Backlog > 0, "newly dirty, once")
+			}
+			after := b.contents(t)
+			for name, value := range before {
+				if len(name) > len(b.tag(bad)) && name[:len(b.tag(bad))] == b.tag(bad) {
+					require.Equal(t, value, after[name], "%q: no operation was applied there", name)
+				}
+			}
+			require.NotContains(t, after, b.recordKey(bad, "id"))
+			for _, key := range keys {
+				if key != bad {
+					b.flush(t, key)
+					require.False(t, b.dirty(t, key))
+				}
+			}
+			require.Equal(t, counter.CodeInternal, counter.CodeOf(b.do(t, increment(bad, 1))[0].Err))
+			require.NoError(t, b.redis.Del(t.Context(), foreign).Err())
+			require.Equal(t, int64(1), b.do(t, increment(bad, 1))[0].Value)
+			require.True(t, b.dirty(t, bad))
+		})
 	}
 }

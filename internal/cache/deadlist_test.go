@@ -10,7 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// bury makes keys dead that were written once.
+// bury writes each key once and makes it dead.
 func (b *testBundle) bury(t *testing.T, keys ...counter.Key) {
 	t.Helper()
 	for _, key := range keys {
@@ -20,7 +20,7 @@ func (b *testBundle) bury(t *testing.T, keys ...counter.Key) {
 	}
 }
 
-// dead lists the dead keys of all shards, with how often each was listed.
+// dead counts how often each dead key of any shard is listed.
 func (b *testBundle) dead(t *testing.T) map[counter.Key]int {
 	t.Helper()
 	listed := make(map[counter.Key]int)
@@ -47,13 +47,13 @@ func (b *testBundle) conditions(t *testing.T, keys ...counter.Key) []cache.Condi
 	return conditions
 }
 
-func TestEveryDeadKeyIsListedOnceAlsoWhileTheyAreRedriven(t *testing.T) {
+func TestEachDeadListsEveryKeyOnceEvenDuringARedrive(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	require.Empty(t, b.dead(t))
 	keys := b.alike(3000)
 	for _, key := range keys {
-		// Without entries: only the notes count here.
+		// Without entries: only the notes matter here.
 		require.NoError(t, b.redis.HSet(t.Context(), "{aw:01}:dead", string(key), `{"reason":"no"}`).Err())
 	}
 	listed := b.dead(t)
@@ -80,7 +80,7 @@ func TestEveryDeadKeyIsListedOnceAlsoWhileTheyAreRedriven(t *testing.T) {
 	require.Empty(t, b.dead(t))
 }
 
-func TestNoteThatCannotBeReadHidesNothing(t *testing.T) {
+func TestUnreadableNoteHidesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(2)
@@ -97,7 +97,7 @@ func TestNoteThatCannotBeReadHidesNothing(t *testing.T) {
 	require.Equal(t, "no", reasons[keys[1]])
 }
 
-func TestRedrivenKeysAreDueAndOnlyOnce(t *testing.T) {
+func TestRedrivePutsKeysIntoTheOpenEpochOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(3)
@@ -113,15 +113,15 @@ func TestRedrivenKeysAreDueAndOnlyOnce(t *testing.T) {
 	e := b.seal(t, keys[0])
 	require.Equal(t, keys[:2], b.keysOf(t, e), "a flush finds them")
 	require.False(t, b.read(t, keys[0]).Aside)
-	require.Equal(t, map[string]string{"v": "12", "n": "2"}, b.entry(t, keys[0]), "with what was written while it was dead")
+	require.Equal(t, map[string]string{"v": "12", "n": "2"}, b.entry(t, keys[0]), "including the writes while it was dead")
 
 	redriven, err = b.cache.Redrive(t.Context(), 1, keys)
 	require.NoError(t, err)
 	require.Empty(t, redriven)
 }
 
-// Somebody has given it a TTL, or taken it out of the sets by hand.
-func TestRedriveMakesAKeyDirtyThatSomebodyHasTakenOut(t *testing.T) {
+// An operator has given the entry a TTL, or removed the key from the sets.
+func TestRedriveRepairsAKeyChangedByHand(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	key := b.alike(1)[0]
@@ -132,10 +132,10 @@ func TestRedriveMakesAKeyDirtyThatSomebodyHasTakenOut(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, b.dirty(t, key))
 	require.Equal(t, []string{"open"}, b.in(t, key))
-	require.Equal(t, time.Duration(-1), b.redis.TTL(t.Context(), b.entryKey(key)).Val(), "what is dirty does not expire")
+	require.Equal(t, time.Duration(-1), b.redis.TTL(t.Context(), b.entryKey(key)).Val(), "a dirty entry does not expire")
 }
 
-func TestARedrivenKeyKeepsTheLifeThatItHad(t *testing.T) {
+func TestRedrivenKeyKeepsItsLineage(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	key := b.alike(1)[0]

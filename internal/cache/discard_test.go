@@ -25,7 +25,7 @@ func (b *testBundle) remove(t *testing.T, shown cache.Entry, want cache.Discarde
 	require.Equal(t, want, got)
 }
 
-func TestRewindReplacesWhatWasShownAndNothingElse(t *testing.T) {
+func TestRewindReplacesOnlyTheShownEntry(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	key := b.alike(1)[0]
@@ -42,9 +42,9 @@ func TestRewindReplacesWhatWasShownAndNothingElse(t *testing.T) {
 	b.rewind(t, shown, to, cache.DiscardDone)
 	require.Equal(t, map[string]string{"v": "-3", "n": "9", "a": "1"}, b.entry(t, key))
 	rewound := b.dirtyEntry(t, key)
-	require.Equal(t, int64(8), rewound.Base, "it may replace whatever older version Postgres has")
-	require.Zero(t, rewound.Lineage, "that of the row which the command writes")
-	require.Equal(t, []cache.Condition{cache.IsDead}, b.conditions(t, key), "until postgres has it")
+	require.Equal(t, int64(8), rewound.Base, "it may replace any older version in Postgres")
+	require.Zero(t, rewound.Lineage, "the lineage of the row that the command writes")
+	require.Equal(t, []cache.Condition{cache.IsDead}, b.conditions(t, key), "until Postgres has the rewound state")
 	b.rewind(t, shown, to, cache.DiscardWritten)
 
 	b.rewind(t, cache.Entry{Row: to}, counter.Row{Key: key, Version: 10, Deleted: true}, cache.DiscardDone)
@@ -62,7 +62,7 @@ func TestRewindSettlesAnUnknownBase(t *testing.T) {
 	require.Equal(t, map[string]string{"v": "1", "n": "4", "a": "1"}, b.entry(t, "a"))
 }
 
-func TestRemoveLeavesNothingAndOutdatesWhatWasReadBefore(t *testing.T) {
+func TestRemoveLeavesNothingAndMakesTokensStale(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	key := b.alike(1)[0]
@@ -79,7 +79,7 @@ func TestRemoveLeavesNothingAndOutdatesWhatWasReadBefore(t *testing.T) {
 	b.rewind(t, shown, counter.Row{Key: key, Version: 9}, cache.DiscardNotDead)
 }
 
-func TestRemoveTakesAwayWhatIsNotACounter(t *testing.T) {
+func TestRemoveDeletesACorruptEntry(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(3)
@@ -97,7 +97,7 @@ func TestRemoveTakesAwayWhatIsNotACounter(t *testing.T) {
 	require.Empty(t, b.dead(t))
 }
 
-// Dead keys cannot be evicted: where they have filled Redis, these are the ways to make room.
+// Dead keys cannot be evicted: if they fill Redis, only redrive and discard make room.
 func TestRedriveAndDiscardNeedNoMemory(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})

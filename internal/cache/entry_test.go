@@ -15,7 +15,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// prelude returns a script that does what follows entry.lua in it.
+// prelude returns a script of entry.lua followed by lua.
 func prelude(t *testing.T, lua string) *redis.Script {
 	t.Helper()
 	entry, err := os.ReadFile("entry.lua")
@@ -23,7 +23,7 @@ func prelude(t *testing.T, lua string) *redis.Script {
 	return redis.NewScript(string(entry) + lua)
 }
 
-func TestLuaAndGoAgreeOnTheIDsOfEpochs(t *testing.T) {
+func TestLuaAndGoAgreeOnEpochIDs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	script := prelude(t, `return { base36(tonumber(ARGV[1])), fmt('%.0f', number(ARGV[2])) }`)
@@ -50,7 +50,7 @@ func pow36(n int) int64 {
 	return p
 }
 
-// int64s are around every bound at which the scripts calculate in another way.
+// int64s generates integers around every bound at which the scripts change their arithmetic.
 func int64s() *rapid.Generator[int64] {
 	around := func(n int64) *rapid.Generator[int64] { return rapid.Int64Range(n-3, n+3) }
 	return rapid.OneOf(
@@ -61,7 +61,7 @@ func int64s() *rapid.Generator[int64] {
 	)
 }
 
-func TestSumsOfLuaAreThoseOfIntegers(t *testing.T) {
+func TestLuaSumsEqualIntegerSums(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	script := prelude(t, `return sum(ARGV[1], ARGV[2], ARGV[3]) or 'overflow'`)
@@ -82,8 +82,8 @@ func TestSumsOfLuaAreThoseOfIntegers(t *testing.T) {
 	})
 }
 
-// What one of them takes for an entry and the other does not is neither flushed nor answered.
-func TestLuaAndGoAgreeOnWhatIsAnEntry(t *testing.T) {
+// An entry that only one of them accepts could be neither flushed nor answered.
+func TestLuaAndGoAcceptTheSameEntries(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	script := prelude(t, `local e = decode(ARGV[1]) return e and encode(e) or 'corrupt'`)
@@ -123,7 +123,7 @@ func TestLuaAndGoAgreeOnWhatIsAnEntry(t *testing.T) {
 	})
 }
 
-// bareEntry is what an entry says, not how.
+// bareEntry returns an entry without its text.
 func bareEntry(e cache.Entry) cache.Entry {
 	return cache.Entry{Row: e.Row, Epoch: e.Epoch, Missing: e.Missing, Corrupt: e.Corrupt, BaseUnknown: e.BaseUnknown, Aside: e.Aside}
 }

@@ -40,18 +40,18 @@ func TestCommitMakesTheWholeEpochCleanAndNothingElse(t *testing.T) {
 	left, done, err := b.cache.Commit(t.Context(), e)
 	require.NoError(t, err)
 	require.True(t, done)
-	require.Equal(t, int64(2), left, "they were written meanwhile")
+	require.Equal(t, int64(2), left, "the keys written meanwhile")
 
 	for i, want := range []bool{false, true, false, true} {
 		require.Equal(t, want, b.dirty(t, keys[i]), keys[i])
 	}
 	require.False(t, b.do(t, get(keys[1]))[0].Synced)
 	require.True(t, b.do(t, get(keys[2]))[0].Synced)
-	require.Equal(t, keys[1:2], b.keysOf(t, b.seal(t, keys[0]))[:1], "what was written meanwhile is in the next epoch")
+	require.Equal(t, keys[1:2], b.keysOf(t, b.seal(t, keys[0]))[:1], "the keys written meanwhile are in the next epoch")
 	require.Len(t, b.keysOf(t, b.seal(t, keys[0])), 2)
 }
 
-func TestAKeyWrittenDuringItsFlushIsFlushedAgain(t *testing.T) {
+func TestKeyWrittenDuringItsFlushIsFlushedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -103,7 +103,7 @@ func TestCommitOfAnotherEpochDoesNothing(t *testing.T) {
 	old := b.seal(t, keys[0])
 	require.True(t, b.commit(t, old))
 	before := b.contents(t)
-	require.True(t, b.commit(t, old), "it may be done twice")
+	require.True(t, b.commit(t, old), "it may be repeated")
 	require.True(t, b.drop(t, old, keys...))
 	require.Equal(t, before, b.contents(t))
 
@@ -112,20 +112,20 @@ func TestCommitOfAnotherEpochDoesNothing(t *testing.T) {
 	before = b.contents(t)
 	b.commit(t, old)
 	b.drop(t, old, keys...)
-	require.Equal(t, before, b.contents(t), "it drops nothing of another")
+	require.Equal(t, before, b.contents(t), "it drops nothing from another epoch")
 	require.Equal(t, keys, b.keysOf(t, now))
 	require.True(t, b.commit(t, now))
 	require.False(t, b.commit(t, old))
 	require.False(t, b.drop(t, old, keys...))
 }
 
-func TestCommitLeavesTheEpochOfAnotherIncarnation(t *testing.T) {
+func TestCommitLeavesTheEpochOfAnotherIncarnationAlone(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a", "b")
 	b.do(t, increment("a", 1))
 	before := b.seal(t, "a")
-	b.restart(t) // it has the same epoch sealed, but does not know what this flush did meanwhile
+	b.restart(t) // the same epoch is sealed, but Redis has lost what this flush did meanwhile
 
 	require.False(t, b.drop(t, before, "a"))
 	require.False(t, b.commit(t, before))
@@ -134,7 +134,7 @@ func TestCommitLeavesTheEpochOfAnotherIncarnation(t *testing.T) {
 	after := b.take(t, b.cache.Shard("a"), cache.Taking{})
 	require.Equal(t, cache.Found, after.State)
 	require.Equal(t, []counter.Key{"a"}, b.keysOf(t, after))
-	require.True(t, b.commit(t, after), "flushed again, it is committed")
+	require.True(t, b.commit(t, after), "it is committed after another flush")
 	require.False(t, b.dirty(t, "a"))
 }
 
@@ -149,7 +149,7 @@ func TestDroppedKeysAreNotRepeatedAndTheOthersStay(t *testing.T) {
 	require.True(t, b.drop(t, first, keys[:2]...))
 	require.True(t, b.drop(t, first))
 
-	// The worker dies. Another goes on.
+	// The worker dies. Another takes over.
 	second := b.seal(t, keys[0])
 	require.Equal(t, 1, second.Keys)
 	require.Equal(t, keys[2:], b.keysOf(t, second))
@@ -157,7 +157,7 @@ func TestDroppedKeysAreNotRepeatedAndTheOthersStay(t *testing.T) {
 	require.Equal(t, []bool{false, true, false}, []bool{b.dirty(t, keys[0]), b.dirty(t, keys[1]), b.dirty(t, keys[2])})
 }
 
-func TestALargeEpochIsReadInPagesThatHaveEveryKey(t *testing.T) {
+func TestLargeEpochIsReadCompletelyInPages(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const n = 2500
@@ -189,7 +189,7 @@ func TestALargeEpochIsReadInPagesThatHaveEveryKey(t *testing.T) {
 	}
 	require.Empty(t, want)
 	require.Greater(t, pages, 3)
-	require.True(t, b.drop(t, e, keys[:2200]...), "more than Lua hands to one command")
+	require.True(t, b.drop(t, e, keys[:2200]...), "more than Lua passes to one command")
 	require.Equal(t, n-2200, b.seal(t, keys[0]).Keys)
 
 	all, next, err := b.cache.EpochKeys(t.Context(), b.seal(t, keys[0]), 0, n)
@@ -210,13 +210,13 @@ func TestSecondFlushOfAShardIsTurnedAwayUntilTheFirstEnds(t *testing.T) {
 	require.Equal(t, cache.Sealed, take("first"))
 	require.Equal(t, cache.Busy, take("second"))
 	require.Equal(t, cache.Found, take("first"), "its own lease does not stop it")
-	require.NoError(t, b.cache.Release(t.Context(), shard, "second"), "not its to release")
+	require.NoError(t, b.cache.Release(t.Context(), shard, "second"), "another owner's release does nothing")
 	require.Equal(t, cache.Busy, take("second"))
 	require.NoError(t, b.cache.Release(t.Context(), shard, "first"))
 	require.Equal(t, cache.Found, take("second"))
 }
 
-func TestALeaseExpiresUnlessItIsExtended(t *testing.T) {
+func TestLeaseExpiresUnlessItIsExtended(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -234,8 +234,8 @@ func TestALeaseExpiresUnlessItIsExtended(t *testing.T) {
 	require.Greater(t, b.redis.PTTL(t.Context(), drain).Val(), 59*time.Minute)
 }
 
-// A shard that has nothing to flush, or not yet, is not taken: its next flush may be another's.
-func TestAShardIsTakenOnlyForAFlush(t *testing.T) {
+// A shard with nothing to flush yet is not taken: another worker may do its next flush.
+func TestShardIsTakenOnlyForAFlush(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -249,7 +249,7 @@ func TestAShardIsTakenOnlyForAFlush(t *testing.T) {
 	require.Equal(t, cache.Sealed, b.take(t, shard, cache.Taking{Owner: "second", Lease: time.Minute}).State)
 }
 
-func TestAYoungEpochIsLeftAloneUnlessItIsLarge(t *testing.T) {
+func TestYoungEpochIsLeftAloneUnlessItIsLarge(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(3)
@@ -266,7 +266,7 @@ func TestAYoungEpochIsLeftAloneUnlessItIsLarge(t *testing.T) {
 	large := b.take(t, 1, cache.Taking{MinAge: time.Hour, Keys: 3})
 	require.Equal(t, cache.Sealed, large.State)
 	require.Equal(t, early.Since, large.Since)
-	require.Equal(t, cache.Found, b.take(t, 1, cache.Taking{MinAge: time.Hour, Keys: 100}).State, "what is sealed is flushed whatever its age")
+	require.Equal(t, cache.Found, b.take(t, 1, cache.Taking{MinAge: time.Hour, Keys: 100}).State, "a sealed epoch is flushed whatever its age")
 	require.True(t, b.commit(t, large))
 
 	b.do(t, increment(keys[0], 1))
@@ -278,8 +278,8 @@ func TestAYoungEpochIsLeftAloneUnlessItIsLarge(t *testing.T) {
 	require.GreaterOrEqual(t, old.At, early.At)
 }
 
-// The age is that of the first key that was written, not of the last.
-func TestAnEpochIsAsOldAsItsFirstWrite(t *testing.T) {
+// The first write sets the age, not the last.
+func TestEpochIsAsOldAsItsFirstWrite(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(2)
@@ -305,7 +305,7 @@ func TestAnEpochIsAsOldAsItsFirstWrite(t *testing.T) {
 	require.Greater(t, b.meta(t, keys[0])["since"], first)
 }
 
-func TestSealSaysHowManySetAsideKeysAreDue(t *testing.T) {
+func TestSealCountsDueSetAsideKeys(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(4)
@@ -324,7 +324,7 @@ func TestSealSaysHowManySetAsideKeysAreDue(t *testing.T) {
 	require.Equal(t, 2, none.Due)
 }
 
-func TestDirtyKeyWithoutEntryIsSeenAndCleared(t *testing.T) {
+func TestDirtyKeyWithoutEntryIsFoundAndCleared(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -354,8 +354,8 @@ func TestLateCommitLeavesABlindWriteDirty(t *testing.T) {
 	require.True(t, b.dirty(t, "a"))
 }
 
-// Somebody removed it by hand: what is sealed must be flushed all the same.
-func TestAnEpochWhoseIDIsGoneGetsOne(t *testing.T) {
+// The ID was removed by hand: the sealed epoch must be flushed nevertheless.
+func TestSealedEpochWithoutAnIDGetsOne(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -366,69 +366,8 @@ func TestAnEpochWhoseIDIsGoneGetsOne(t *testing.T) {
 	require.False(t, b.dirty(t, "a"))
 }
 
-func TestAShardThatWasNeverWrittenHasNoProgress(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	p, err := b.cache.Progress(t.Context(), 0)
-	require.NoError(t, err)
-	require.Equal(t, cache.Progress{}, p)
-	backlog, err := b.cache.Backlog(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, cache.Backlog{}, backlog)
-	require.Empty(t, b.overdue(t, 0))
-	u, err := b.cache.Unflushed(t.Context(), nil)
-	require.NoError(t, err)
-	require.Zero(t, u.Due)
-	require.Equal(t, cache.Nothing, b.take(t, 0, cache.Taking{}).State)
-	require.True(t, b.read(t, "a").Missing)
-}
-
-func TestWhoWaitsIsToldOfACommit(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	b.warm(t, "a")
-	shard := b.cache.Shard("a")
-	acked, connected, ended := make(chan struct{}, 10), make(chan struct{}, 10), make(chan struct{})
-	acks := b.cache.Acks(t.Context())
-	go func() {
-		defer close(ended)
-		acks.Run(func(s counter.Shard) {
-			if s == shard { // a channel is one for all databases of a Redis: other tests commit too
-				acked <- struct{}{}
-			}
-		}, func() { connected <- struct{}{} })
-	}()
-	<-connected
-	o := b.do(t, increment("a", 1))[0]
-	progress := func() cache.Progress {
-		p, err := b.cache.Progress(t.Context(), shard)
-		require.NoError(t, err)
-		return p
-	}
-	require.Less(t, progress().Watermark, o.Epoch)
-	require.Equal(t, o.First, progress().First)
-
-	b.flush(t, "a")
-	<-acked
-	require.GreaterOrEqual(t, progress().Watermark, o.Epoch)
-	require.False(t, progress().Aside)
-
-	o = b.do(t, increment("a", 1))[0]
-	b.setAside(t, time.Hour, "a")
-	e := b.seal(t, "a")
-	require.True(t, b.commit(t, e))
-	<-acked
-	require.GreaterOrEqual(t, progress().Watermark, o.Epoch)
-	require.True(t, progress().Aside, "it does not have this one")
-	b.settle(t, b.read(t, "a"))
-	<-acked
-	require.False(t, progress().Aside)
-	acks.Close()
-	<-ended
-}
-
-// The worker that dropped them died before its commit, and nothing is written any more.
-func TestAnEpochOfWhichAllKeysWereDroppedIsDone(t *testing.T) {
+// The worker that dropped the keys died before its commit, and nothing is written afterwards.
+func TestDroppingTheLastKeyCommitsTheEpoch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(2)
@@ -441,7 +380,7 @@ func TestAnEpochOfWhichAllKeysWereDroppedIsDone(t *testing.T) {
 
 	require.False(t, b.dirty(t, keys[0]) || b.dirty(t, keys[1]))
 	require.True(t, b.do(t, get(keys[0]))[0].Synced)
-	require.True(t, b.commit(t, e), "whoever dropped them may go on to commit")
+	require.True(t, b.commit(t, e), "the worker that dropped them may still commit")
 	require.Equal(t, cache.Nothing, b.take(t, 1, cache.Taking{}).State)
 	b.do(t, increment(keys[0], 1))
 	require.True(t, b.commit(t, e))

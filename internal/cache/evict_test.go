@@ -15,10 +15,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// theFuture as Eviction.Idle takes whatever was written before an hour from now.
+// theFuture as Eviction.Idle selects all entries written until an hour from now.
 const theFuture = -time.Hour
 
-// evict goes through all entries once.
+// evict makes one pass over all entries.
 func (b *testBundle) evict(t *testing.T, e cache.Eviction) int64 {
 	t.Helper()
 	if e.Pace == nil {
@@ -58,7 +58,7 @@ func (a *afterRead) then(cmds ...redis.Cmder) {
 	}
 }
 
-func TestEvictionTakesWhatIsCleanAndIdleAndNothingElse(t *testing.T) {
+func TestEvictionRemovesOnlyCleanIdleEntries(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(7)
@@ -77,8 +77,8 @@ func TestEvictionTakesWhatIsCleanAndIdleAndNothingElse(t *testing.T) {
 	require.NoError(t, b.redis.Set(t.Context(), "{aw:77}:c:stray", "1 1 0", 0).Err())
 	before := b.contents(t)
 
-	require.Zero(t, b.evict(t, cache.Eviction{Idle: time.Hour}), "all was written just now")
-	require.Equal(t, int64(1), b.evict(t, cache.Eviction{Idle: time.Hour, Urgent: true}), "but for what was only read")
+	require.Zero(t, b.evict(t, cache.Eviction{Idle: time.Hour}), "all entries were written just now")
+	require.Equal(t, int64(1), b.evict(t, cache.Eviction{Idle: time.Hour, Urgent: true}), "except an entry that was only read")
 	require.Empty(t, b.text(t, read))
 	require.Equal(t, int64(1), b.evict(t, cache.Eviction{Idle: theFuture}))
 
@@ -93,7 +93,7 @@ func TestEvictionTakesWhatIsCleanAndIdleAndNothingElse(t *testing.T) {
 	require.True(t, b.dirty(t, dirty) && b.dirty(t, sealed) && b.dirty(t, retrying) && b.dirty(t, dead) && b.dirty(t, again))
 }
 
-func TestWhatWasOnlyReadIsLeftToItsTTLUnlessItIsUrgent(t *testing.T) {
+func TestOnlyUrgentEvictionRemovesEntriesThatWereOnlyRead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.hydrate(t, cache.Base{Key: "k", Found: true, Row: counter.Row{Value: 1, Version: 1}}, cache.Hydrated)
@@ -102,7 +102,7 @@ func TestWhatWasOnlyReadIsLeftToItsTTLUnlessItIsUrgent(t *testing.T) {
 	require.True(t, b.do(t, get("k"))[0].Cold)
 }
 
-func TestAnEntryWrittenWhileItIsBeingEvictedStays(t *testing.T) {
+func TestEntryWrittenDuringItsEvictionStays(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, b *testBundle){
 		"written": func(t *testing.T, b *testBundle) {
@@ -132,8 +132,8 @@ func TestAnEntryWrittenWhileItIsBeingEvictedStays(t *testing.T) {
 	}
 }
 
-// Redis comes back from an older snapshot, in which the same entry was not in Postgres yet.
-func TestAnEntryThatIsDirtyAgainAfterARollbackIsNotEvicted(t *testing.T) {
+// Redis restarts from an older snapshot, in which the same entry was still dirty.
+func TestEntryThatIsDirtyAgainAfterARollbackIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	url := localtest.RedisURL(t)
 	b := setupOn(t, url)
@@ -149,7 +149,7 @@ func TestAnEntryThatIsDirtyAgainAfterARollbackIsNotEvicted(t *testing.T) {
 	require.Equal(t, int64(1), b.read(t, "k").Value)
 }
 
-func TestAnEvictedCounterComesBackFromPostgres(t *testing.T) {
+func TestEvictedCounterIsHydratedFromPostgres(t *testing.T) {
 	t.Parallel()
 	b, p := setup(t), postgres{}
 	b.warm(t, "k")

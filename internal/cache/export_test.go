@@ -1,4 +1,4 @@
 package cache
 
-// Queued is how many operations wait in the queue or are in flight.
+// Queued returns the number of operations in the queue and in flight.
 func (w *Writer) Queued() int64 { return w.queued.Load() }

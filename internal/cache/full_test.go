@@ -19,7 +19,7 @@ func setupOwn(t *testing.T) *testBundle {
 	return setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL())
 }
 
-func TestFullRedisRefusesWritesWholeAndLetsCommitsThrough(t *testing.T) {
+func TestFullRedisRefusesWritesAsAWholeButAcceptsCommits(t *testing.T) {
 	t.Parallel()
 	b := setupOwn(t)
 	b.warm(t, "a", "b", "big")
@@ -38,8 +38,8 @@ func TestFullRedisRefusesWritesWholeAndLetsCommitsThrough(t *testing.T) {
 	require.Equal(t, int64(2), b.do(t, increment("b", 1))[0].Value)
 }
 
-// Each kind of write, into each state that an entry may have, also the first of all after a restart.
-func TestFullRedisHalfDoesNoWrite(t *testing.T) {
+// Each kind of write to each state of an entry, and the first write after a restart.
+func TestFullRedisAppliesNoWriteHalfway(t *testing.T) {
 	t.Parallel()
 	b := setupOwn(t)
 	keys := b.alike(6)
@@ -77,8 +77,8 @@ func TestFullRedisHalfDoesNoWrite(t *testing.T) {
 	}
 }
 
-// Flushing makes the room that writes need, so no step of it may need any.
-func TestFullRedisGoesOnFlushing(t *testing.T) {
+// Flushing makes room for writes, so none of its steps may need memory.
+func TestFullRedisCanBeFlushed(t *testing.T) {
 	t.Parallel()
 	for _, restarted := range []bool{false, true} {
 		t.Run(map[bool]string{false: "running", true: "restarted"}[restarted], func(t *testing.T) {
@@ -128,7 +128,7 @@ func TestFullRedisGoesOnFlushing(t *testing.T) {
 	}
 }
 
-func TestFullRedisTakesBasesOfBlindWritesAndReconciles(t *testing.T) {
+func TestFullRedisRebasesAndReconciles(t *testing.T) {
 	t.Parallel()
 	for _, restarted := range []bool{false, true} {
 		t.Run(map[bool]string{false: "running", true: "restarted"}[restarted], func(t *testing.T) {
@@ -157,7 +157,7 @@ func TestFullRedisTakesBasesOfBlindWritesAndReconciles(t *testing.T) {
 	}
 }
 
-func TestFullRedisRefusesToRepairAsAWhole(t *testing.T) {
+func TestFullRedisRefusesARepairAsAWhole(t *testing.T) {
 	t.Parallel()
 	b := setupOwn(t)
 	keys := b.alike(2)

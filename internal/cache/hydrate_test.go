@@ -11,10 +11,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestHydrateRefusesWhatWasReadBeforeACommit(t *testing.T) {
+func TestHydrateRefusesARowReadBeforeACommit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	// A slow reader found the key cold and has read version 1 from Postgres.
+	// A slow reader has found the key cold and read version 1 from Postgres.
 	b.token(t, "a")
 	stale := cache.Base{
 		Key: "a", Found: true, Row: counter.Row{Key: "a", Value: 10, Version: 1},
@@ -30,8 +30,8 @@ func TestHydrateRefusesWhatWasReadBeforeACommit(t *testing.T) {
 	require.Empty(t, b.entry(t, "a"))
 }
 
-// Each of these makes a key clean, or takes a clean state away: what Postgres said before may be older than that.
-func TestATokenIsStaleOnceAKeyOfTheShardHasBecomeClean(t *testing.T) {
+// Each of these makes a key clean or removes a clean entry: rows read before may be older.
+func TestTokenIsStaleOnceAKeyOfTheShardHasBecomeClean(t *testing.T) {
 	t.Parallel()
 	row := counter.Row{Key: "k", Value: 1000, Version: 1000}
 	for name, step := range map[string]func(t *testing.T, b *testBundle, key counter.Key){
@@ -82,15 +82,15 @@ func TestATokenIsStaleOnceAKeyOfTheShardHasBecomeClean(t *testing.T) {
 			b.blind(t, increment(keys[2], 1))
 			b.hydrate(t, cache.Base{Key: keys[2], Found: true, Row: row, Token: token}, cache.Stale)
 			require.Equal(t, map[string]string{"v": "1", "n": "1", "u": "1"}, b.entry(t, keys[2]))
-			b.hydrate(t, cache.Base{Key: keys[1], Found: true, Row: row, Token: token}, cache.Hydrated) // it is complete
+			b.hydrate(t, cache.Base{Key: keys[1], Found: true, Row: row, Token: token}, cache.Hydrated) // the entry is complete
 			b.hydrate(t, cache.Base{Key: keys[2], Found: true, Row: row}, cache.Hydrated)
 			require.Equal(t, map[string]string{"v": "1001", "n": "1001"}, b.entry(t, keys[2]))
 		})
 	}
 }
 
-// A write alone makes no key clean: hydration would never get through on a busy shard.
-func TestATokenOutlivesWrites(t *testing.T) {
+// A write makes no key clean. If it made tokens stale, no key of a busy shard could be hydrated.
+func TestTokenStaysValidAcrossWrites(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(2)
@@ -100,7 +100,7 @@ func TestATokenOutlivesWrites(t *testing.T) {
 	b.hydrate(t, cache.Base{Key: keys[1], Token: token}, cache.Hydrated)
 }
 
-func TestHydrateLeavesACompleteEntryAlone(t *testing.T) {
+func TestHydrateLeavesCompleteEntriesAlone(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -157,7 +157,7 @@ func TestHydrateAddsTheBaseToBlindWritesOnce(t *testing.T) {
 	}
 }
 
-func TestHydrateSaysWhenBaseAndBlindWritesDoNotAddUp(t *testing.T) {
+func TestHydrateReportsOverflowOfBaseAndBlindWrites(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.blind(t, increment("a", 1<<62), increment("a", 1<<61))

@@ -22,7 +22,7 @@ func with(id string, op counter.Operation) counter.Operation {
 	return op
 }
 
-// replay is the outcome of a second operation with the same ID as the one that came out as first.
+// replay returns the outcome of repeating the operation that had the outcome first.
 func replay(first cache.Outcome) cache.Outcome {
 	first.Backlog, first.Replayed = 0, true
 	return bare(first)
@@ -72,12 +72,12 @@ func TestAnotherOperationWithTheSameIDIsRefused(t *testing.T) {
 		require.Equal(t, counter.CodeIdempotencyKeyReused, counter.CodeOf(o.Err))
 	}
 	require.Equal(t, replay(first), bare(got[3]))
-	require.Equal(t, int64(1), got[4].Value, "an ID belongs to a counter")
+	require.Equal(t, int64(1), got[4].Value, "IDs are per counter")
 	require.False(t, got[4].Replayed)
 	require.Equal(t, int64(2), got[5].Value)
 }
 
-// A colder entry than the record: what was answered does not need it.
+// The record holds the answer, so a replay works even if the entry is gone.
 func TestReplayNeedsNoEntry(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -121,7 +121,7 @@ func TestDeleteOfADeletedCounterIsRecorded(t *testing.T) {
 	require.Equal(t, int64(7), b.do(t, get("a"))[0].Value)
 }
 
-func TestWhatWasRefusedIsNotRecorded(t *testing.T) {
+func TestRefusedOperationIsNotRecorded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a", "clean")
@@ -139,7 +139,7 @@ func TestWhatWasRefusedIsNotRecorded(t *testing.T) {
 	require.False(t, got[1].Replayed || got[2].Replayed)
 }
 
-func TestReplaysArePossibleWhileNoKeyMayBecomeDirty(t *testing.T) {
+func TestReplaysWorkUnderBackpressure(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -193,7 +193,7 @@ func TestFullRedisKeepsNeitherTheWriteNorItsRecord(t *testing.T) {
 	require.False(t, got.Replayed)
 }
 
-func TestIDsWorkOnACluster(t *testing.T) {
+func TestIdempotencyWorksOnACluster(t *testing.T) {
 	t.Parallel()
 	_, clusterURL := cluster(t)
 	b := setupOn(t, clusterURL)

@@ -9,7 +9,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-func TestInfoIsRead(t *testing.T) {
+func TestParseInfo(t *testing.T) {
 	t.Parallel()
 	r := cache.ParseInfo("# Server\r\nredis_version:7.0.15\r\nrole:master\r\nused_memory:50\r\nmaxmemory:200\r\naof_enabled:1\r\n" +
 		"aof_last_write_status:err\r\naof_last_bgrewrite_status:ok\r\nuptime_in_seconds:61\r\n")
@@ -23,7 +23,7 @@ func TestInfoIsRead(t *testing.T) {
 	require.Zero(t, r.Full())
 }
 
-func TestVersionsAreCompared(t *testing.T) {
+func TestAtLeastComparesVersions(t *testing.T) {
 	t.Parallel()
 	for version, want := range map[string]bool{
 		"6.2.0": true, "6.2": true, "7.0.15": true, "8.2.1": true, "10.0.0": true,

@@ -19,7 +19,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// The client looks for a node that was killed once a second, and sees only then that it was closed.
+// The client checks for a killed node once a second, and only then notices that it was closed.
 func TestMain(m *testing.M) {
 	localtest.Main(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
@@ -67,7 +67,7 @@ func (b *testBundle) do(t *testing.T, ops ...counter.Operation) []cache.Outcome 
 	return b.send(t, false, ops)
 }
 
-// blind is do for operations that are taken on an unknown base.
+// blind sends operations that may be applied to an unknown base.
 func (b *testBundle) blind(t *testing.T, ops ...counter.Operation) []cache.Outcome {
 	t.Helper()
 	return b.send(t, true, ops)
@@ -82,13 +82,13 @@ func (b *testBundle) send(t *testing.T, blind bool, ops []counter.Operation) []c
 	return b.writer.Do(t.Context(), writes)
 }
 
-// bare is an outcome without the epochs of its shard.
+// bare returns an outcome without the epochs of its shard.
 func bare(o cache.Outcome) cache.Outcome {
 	o.Epoch, o.First = 0, 0
 	return o
 }
 
-// warm makes entries for keys that Postgres does not have.
+// warm creates entries for keys without a row.
 func (b *testBundle) warm(t *testing.T, keys ...counter.Key) {
 	t.Helper()
 	for _, key := range keys {
@@ -108,10 +108,10 @@ func (b *testBundle) hydrate(t *testing.T, base cache.Base, want cache.Hydration
 	require.Equal(t, []cache.Hydration{want}, got)
 }
 
-// token of key's shard, as a flush would learn it.
+// token returns the token of key's shard, as a flush reads it.
 func (b *testBundle) token(t *testing.T, key counter.Key) string {
 	t.Helper()
-	// The first script that changes a shard after a restart notes the epoch that the token names. This one changes nothing else.
+	// After a restart the first script that changes a shard opens the epoch that the token names. This one changes nothing else.
 	_, err := b.cache.Hydrate(t.Context(), []cache.Base{{Key: key, Token: "none"}})
 	require.NoError(t, err)
 	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
@@ -119,7 +119,7 @@ func (b *testBundle) token(t *testing.T, key counter.Key) string {
 	return snapshot.Token
 }
 
-// read returns the entry of a key, whatever it is.
+// read returns the entry of a key, even a missing or corrupt one.
 func (b *testBundle) read(t *testing.T, key counter.Key) cache.Entry {
 	t.Helper()
 	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
@@ -170,7 +170,7 @@ func (b *testBundle) keysOf(t *testing.T, e *cache.Epoch) []counter.Key {
 	return slices.Compact(keys)
 }
 
-// commit commits an epoch, and returns whether it was the one.
+// commit commits an epoch, and returns whether it was the sealed one.
 func (b *testBundle) commit(t *testing.T, e *cache.Epoch) bool {
 	t.Helper()
 	_, done, err := b.cache.Commit(t.Context(), e)
@@ -185,7 +185,7 @@ func (b *testBundle) drop(t *testing.T, e *cache.Epoch, keys ...counter.Key) boo
 	return done
 }
 
-// flush does what a flush does to the shard of a dirty key, when Postgres takes all of it.
+// flush flushes the shard of a dirty key as if Postgres accepted every row.
 func (b *testBundle) flush(t *testing.T, key counter.Key) {
 	t.Helper()
 	e := b.seal(t, key)
@@ -193,7 +193,7 @@ func (b *testBundle) flush(t *testing.T, key counter.Key) {
 	require.True(t, b.commit(t, e))
 }
 
-// dirty says whether Postgres lacks a state of the key, asked without any of our code. One that no flush would find fails the test.
+// dirty reports whether the key is dirty, without using the code under test. It fails the test if no flush would find the dirty key.
 func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	t.Helper()
 	ctx, tag, name := context.Background(), b.tag(key), string(key)
@@ -209,7 +209,7 @@ func (b *testBundle) dirty(t *testing.T, key counter.Key) bool {
 	case len(e) == 0:
 		return member || aside
 	case e["a"] != "":
-		require.True(t, aside, "%q says that it is set aside, but is not", key)
+		require.True(t, aside, "%q has the flag of a set-aside key, but is in neither retry nor dead", key)
 		return true
 	case number36(t, e["e"]) > number36(t, b.meta(t, key)["watermark"]):
 		require.True(t, member, "%q is dirty, but no flush finds it", key)
@@ -239,7 +239,7 @@ func (b *testBundle) entry(t *testing.T, key counter.Key) map[string]string {
 	return m
 }
 
-// whole returns all that the entry of a key says.
+// whole returns all fields of the entry of a key.
 func (b *testBundle) whole(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
 	return localtest.EntryFields(b.text(t, key))
@@ -256,10 +256,10 @@ func (b *testBundle) text(t *testing.T, key counter.Key) string {
 	return text
 }
 
-// metaFields are what a shard notes of its epochs, in their order.
+// metaFields are the fields of a shard's meta key, in order.
 var metaFields = []string{"open", "since", "watermark", "first", "incarnation", "sealed", "sealed since", "requeued"}
 
-// meta returns what a shard notes of its epochs, without what there is none of.
+// meta returns the fields of a shard's meta key, without those that are 0.
 func (b *testBundle) meta(t *testing.T, key counter.Key) map[string]string {
 	t.Helper()
 	text, err := b.redis.Get(context.Background(), b.tag(key)+":meta").Result()
@@ -278,7 +278,7 @@ func (b *testBundle) meta(t *testing.T, key counter.Key) map[string]string {
 	return meta
 }
 
-// setMeta changes what the shard of a key notes, by hand.
+// setMeta changes a field of the meta key of key's shard by hand.
 func (b *testBundle) setMeta(t *testing.T, key counter.Key, field, value string) {
 	t.Helper()
 	name := b.tag(key) + ":meta"
@@ -304,7 +304,7 @@ func (b *testBundle) alike(n int) []counter.Key {
 	return keys
 }
 
-// fill makes Redis refuse whatever needs memory, as one at its maxmemory does; empty ends that.
+// fill makes Redis refuse commands that need memory, as at maxmemory; empty ends that.
 func (b *testBundle) fill(t *testing.T) {
 	t.Helper()
 	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", "1").Err())
@@ -316,7 +316,7 @@ func (b *testBundle) empty(t *testing.T) {
 	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", "0").Err())
 }
 
-// restart makes the scripts believe that Redis was restarted: another incarnation has noted the epochs of each shard.
+// restart simulates a restart of Redis: it changes the incarnation in the meta key of each shard.
 func (b *testBundle) restart(t *testing.T) {
 	t.Helper()
 	seen := make(map[counter.Shard]bool)

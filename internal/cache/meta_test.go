@@ -10,7 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-func TestOtherSettingsAreNamed(t *testing.T) {
+func TestCheckMetaNamesDifferingSettings(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	require.NoError(t, b.cache.CheckMeta(t.Context()))
@@ -25,7 +25,7 @@ func TestOtherSettingsAreNamed(t *testing.T) {
 	require.ErrorContains(t, b.cache.CheckMeta(t.Context()), "drain it with the program that wrote them")
 }
 
-func TestOneOfThoseThatKnewItNoticesThatARedisWasEmptied(t *testing.T) {
+func TestOneProcessReportsThatRedisWasEmptied(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	process := func() *cache.Cache {
@@ -48,10 +48,10 @@ func TestOneOfThoseThatKnewItNoticesThatARedisWasEmptied(t *testing.T) {
 	first, second := process(), process()
 	require.Zero(t, told(first, second, cache.New(b.redis, cache.Options{Shards: testShards, CleanTTL: time.Hour})), "a first start")
 
-	for range 2 { // it can be lost again
+	for range 2 { // the data can be lost again
 		require.NoError(t, b.redis.FlushDB(context.Background()).Err())
 		late := process()
-		require.Zero(t, told(late), "it did not know what there was")
+		require.Zero(t, told(late), "it had not seen the data before")
 		require.Equal(t, 1, told(second, first, late))
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// postgres is rows behind the guard of Store.Upsert.
+// postgres holds rows, and applies the guard of Store.Upsert.
 type postgres map[counter.Key]counter.Row
 
-// upsert writes a row, or returns the one that keeps it out.
+// upsert writes a row, or returns the row that is ahead of it.
 func (p postgres) upsert(row counter.Row) (ahead counter.Row, kept bool) {
 	has, found := p[row.Key]
 	limit := row.Base + 1
@@ -29,7 +29,7 @@ func (p postgres) upsert(row counter.Row) (ahead counter.Row, kept bool) {
 	return row, false
 }
 
-// drain flushes until nothing is dirty but what is set aside, and returns how many entries were reconciled.
+// drain flushes until only set-aside keys are dirty, and returns how many entries were reconciled.
 func (b *testBundle) drain(t *testing.T, p postgres) (reconciled int) {
 	t.Helper()
 	for range 10 {
@@ -68,7 +68,7 @@ func (b *testBundle) drainEpoch(t *testing.T, p postgres, e *cache.Epoch) (recon
 		require.Equal(t, cache.Hydrated, letter)
 	}
 	for _, entry := range rebased {
-		require.Equal(t, b.read(t, entry.Key), entry, "it is returned as it is now")
+		require.Equal(t, b.read(t, entry.Key), entry, "the returned entry is the current one")
 	}
 	var conflicts []cache.Conflict
 	for _, key := range keys {
@@ -97,13 +97,13 @@ func (b *testBundle) reconcile(t *testing.T, c cache.Conflict, want cache.Reconc
 	require.Equal(t, []cache.Reconciliation{want}, got)
 }
 
-// dumped is a key of Redis as DUMP has it.
+// dumped is a key of Redis in the form of DUMP.
 type dumped struct {
 	value string
 	ttl   time.Duration
 }
 
-// snapshot is all that Redis has.
+// snapshot returns all keys of Redis.
 func (b *testBundle) snapshot(t *testing.T) map[string]dumped {
 	t.Helper()
 	names, err := b.redis.Keys(t.Context(), "*").Result()
@@ -122,7 +122,7 @@ func (b *testBundle) snapshot(t *testing.T) map[string]dumped {
 	return all
 }
 
-// contents is the same without what passes by itself.
+// contents returns the values of all keys of Redis, without TTLs.
 func (b *testBundle) contents(t *testing.T) map[string]string {
 	t.Helper()
 	values := make(map[string]string)
@@ -132,7 +132,7 @@ func (b *testBundle) contents(t *testing.T) map[string]string {
 	return values
 }
 
-// rollback makes Redis what it was, as a restart from an older snapshot does.
+// rollback restores a snapshot, like a restart from an older one.
 func (b *testBundle) rollback(t *testing.T, to map[string]dumped) {
 	t.Helper()
 	pipe := b.redis.TxPipeline()

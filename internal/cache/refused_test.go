@@ -12,8 +12,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// A Redis that refuses a call has been reached: what queued behind that call is sent, and answered on its own.
-func TestWhatQueuesBehindARefusedCallIsSent(t *testing.T) {
+// A Redis that refuses a call was reached: operations queued behind that call are sent and get their own answers.
+func TestOperationsBehindARefusedCallAreSent(t *testing.T) {
 	t.Parallel()
 	for name, refuse := range map[string]func(t *testing.T, c *Cache){
 		"full": func(t *testing.T, c *Cache) {

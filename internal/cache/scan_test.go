@@ -77,7 +77,7 @@ func TestEveryEntryIsListedAndInspected(t *testing.T) {
 	}
 }
 
-func TestInspectTellsWhatAnEntryIs(t *testing.T) {
+func TestInspectReportsTheConditionOfAnEntry(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "clean", "dirty")
@@ -98,7 +98,7 @@ func TestInspectTellsWhatAnEntryIs(t *testing.T) {
 	require.True(t, seen[6].Missing && !seen[6].Dirty)
 }
 
-func TestMarkedEntryIsDueAndDoesNotExpire(t *testing.T) {
+func TestMarkAgainMakesAnEntryDirtyAndPermanent(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.hydrate(t, cache.Base{Key: "k", Row: counter.Row{Value: 7, Version: 3}, Found: true}, cache.Hydrated)
@@ -109,12 +109,12 @@ func TestMarkedEntryIsDueAndDoesNotExpire(t *testing.T) {
 	require.Equal(t, counter.Row{Key: "k", Value: 7, Version: 3, Lineage: e.Epoch, Base: 2}, e.Row, "an older version may be replaced")
 	require.Equal(t, []counter.Shard{b.cache.Shard("k")}, b.overdue(t, 0))
 	require.False(t, b.repair(t, cache.MarkAgain, seen), "it is dirty already")
-	require.False(t, b.repair(t, cache.DropStale, seen), "what is dirty is not dropped")
+	require.False(t, b.repair(t, cache.DropStale, seen), "a dirty entry is not dropped")
 	b.flush(t, "k")
 	require.False(t, b.dirty(t, "k"))
 }
 
-func TestDroppedEntryIsNotBroughtBackByWhatWasReadBefore(t *testing.T) {
+func TestDroppedEntryIsNotHydratedFromARowReadBefore(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	old := cache.Base{Key: "k", Row: counter.Row{Value: 7, Version: 3}, Found: true}
@@ -125,7 +125,7 @@ func TestDroppedEntryIsNotBroughtBackByWhatWasReadBefore(t *testing.T) {
 	b.hydrate(t, old, cache.Stale)
 }
 
-func TestEntryThatMovedOnIsNotRepaired(t *testing.T) {
+func TestChangedEntryIsNotRepaired(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, how := range []cache.Repairing{cache.MarkAgain, cache.DropStale} {
@@ -140,8 +140,8 @@ func TestEntryThatMovedOnIsNotRepaired(t *testing.T) {
 	}
 }
 
-// Between the reads that Inspect makes, a flush may be completed.
-func TestAKeyThatIsFlushedMeanwhileIsNotStranded(t *testing.T) {
+// A flush may be completed between two reads of Inspect.
+func TestKeyFlushedDuringInspectIsNotStranded(t *testing.T) {
 	t.Parallel()
 	for name, step := range map[string]func(t *testing.T, b *testBundle){
 		"committed": func(t *testing.T, b *testBundle) {
@@ -167,7 +167,7 @@ func TestAKeyThatIsFlushedMeanwhileIsNotStranded(t *testing.T) {
 	}
 }
 
-func TestADirtyKeyThatSomebodyTookOutOfItsEpochIsStranded(t *testing.T) {
+func TestDirtyKeyRemovedFromItsEpochByHandIsStranded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	keys := b.alike(5)

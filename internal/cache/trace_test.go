@@ -10,13 +10,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// from is a request of the n-th trace.
+// from returns a request in the n-th trace.
 func from(n byte, flags trace.TraceFlags) *request {
 	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{n}, SpanID: trace.SpanID{n}, TraceFlags: flags})
 	return &request{ctx: trace.ContextWithSpanContext(context.Background(), span)}
 }
 
-func TestACallIsInTheTraceOfTheFirstAndLinkedToTheOthers(t *testing.T) {
+func TestCallIsInTheTraceOfItsFirstRequestAndLinksToTheOthers(t *testing.T) {
 	t.Parallel()
 	recorder := tracetest.NewSpanRecorder()
 	w := new(Writer).WithTracing(sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder)))
@@ -32,7 +32,7 @@ func TestACallIsInTheTraceOfTheFirstAndLinkedToTheOthers(t *testing.T) {
 	require.Equal(t, trace.TraceID{2}, span.Links()[0].SpanContext.TraceID())
 }
 
-func TestACallThatNobodyTracesIsNoSpan(t *testing.T) {
+func TestCallWithoutTracedRequestsHasNoSpan(t *testing.T) {
 	t.Parallel()
 	recorder := tracetest.NewSpanRecorder()
 	w := new(Writer).WithTracing(sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder)))
@@ -43,7 +43,7 @@ func TestACallThatNobodyTracesIsNoSpan(t *testing.T) {
 	require.Empty(t, recorder.Started())
 }
 
-func TestAWriterWithoutTracingAllocatesNothingForIt(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts those of all goroutines
+func TestWriterWithoutTracingAllocatesNothingForIt(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
 	w, batch := new(Writer), []*request{from(1, trace.FlagsSampled)}
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		_, end := w.begin(batch)

@@ -22,7 +22,7 @@ func redisZ(key counter.Key, score float64) redis.Z {
 	return redis.Z{Score: score, Member: string(key)}
 }
 
-func TestConcurrentCallersShareCallsAndEachIsCountedOnce(t *testing.T) {
+func TestConcurrentCallersShareCallsAndCountOnceEach(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "hot")
@@ -54,7 +54,7 @@ func TestConcurrentCallersShareCallsAndEachIsCountedOnce(t *testing.T) {
 	require.Less(t, localtest.Calls(t, b.redis)["evalsha"]-before, callers*each/2, "no calls were shared")
 }
 
-func TestACallThatManyShareIsFollowedByAPause(t *testing.T) {
+func TestSharedCallIsFollowedByAPause(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -69,7 +69,7 @@ func TestACallThatManyShareIsFollowedByAPause(t *testing.T) {
 	var group sync.WaitGroup
 	write := func() { w.Do(context.Background(), []cache.Write{{Operation: increment("a", 1)}}) }
 	group.Go(write)
-	<-began // what follows queues behind this call
+	<-began // later operations queue behind this call
 	for range callers {
 		group.Go(write)
 	}
@@ -78,16 +78,16 @@ func TestACallThatManyShareIsFollowedByAPause(t *testing.T) {
 	}
 	before := time.Now()
 	begin <- struct{}{}
-	<-began // theirs
+	<-began // the call of the queued operations
 	group.Go(write)
 	begin <- struct{}{}
-	require.GreaterOrEqual(t, (<-began).Sub(before), pause, "others may come, who can share the next call")
+	require.GreaterOrEqual(t, (<-began).Sub(before), pause, "more callers may arrive and share the next call")
 	begin <- struct{}{}
 	group.Wait()
 	require.Equal(t, strconv.Itoa(callers+2), b.entry(t, "a")["v"])
 }
 
-func TestCallerWhoLeftIsToldSoAndHisSuccessorsAreServed(t *testing.T) {
+func TestCallerThatLeftGetsAnErrorAndLaterCallersAreServed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -96,11 +96,11 @@ func TestCallerWhoLeftIsToldSoAndHisSuccessorsAreServed(t *testing.T) {
 	o := b.writer.Do(ctx, []cache.Write{{Operation: increment("a", 1)}})[0]
 	next := b.do(t, increment("a", 1))[0]
 	require.NoError(t, next.Err)
-	switch counter.CodeOf(o.Err) { // which of them, is chance
-	case "": // its answer was quicker
+	switch counter.CodeOf(o.Err) { // either may win
+	case "": // the answer was faster
 		require.Equal(t, int64(2), next.Value)
 	case counter.CodeCacheUnavailable:
-		require.Equal(t, int64(1), next.Value, "it was told that nothing was applied")
+		require.Equal(t, int64(1), next.Value, "the answer was that nothing was applied")
 	default:
 		require.Equal(t, counter.CodeOutcomeUnknown, counter.CodeOf(o.Err))
 	}
@@ -127,7 +127,7 @@ func TestFullQueueRefusesAtOnce(t *testing.T) {
 	}
 	var group sync.WaitGroup
 	group.Go(func() { w.Do(context.Background(), writes[:1]) })
-	<-entered // the writer is held up with one call; all that follows queues
+	<-entered // the writer is blocked in one call; all later operations queue
 	refused := make(chan cache.Outcome, 1000)
 	const requests = 100_000/cache.MaxWrites + 50
 	for range requests {
@@ -144,10 +144,10 @@ func TestFullQueueRefusesAtOnce(t *testing.T) {
 	group.Wait()
 	close(refused)
 	applied := 1 + (requests-1-len(refused))*cache.MaxWrites
-	require.Equal(t, strconv.Itoa(applied), b.entry(t, "a")["v"], "what was refused was not applied")
+	require.Equal(t, strconv.Itoa(applied), b.entry(t, "a")["v"], "refused operations were not applied")
 }
 
-func TestClosedWriterHasAnsweredEverybody(t *testing.T) {
+func TestClosedWriterHasAnsweredAllCallers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.warm(t, "a")
@@ -193,8 +193,8 @@ func TestRedisURLForms(t *testing.T) {
 	}
 }
 
-// A Redis that accepts connections and says nothing: whoever queues behind the first must not wait for its time-out too.
-func TestSilentRedisHoldsUpNobodyButTheFirst(t *testing.T) {
+// A Redis accepts connections but does not answer: operations behind the first call must not wait for its time-out, too.
+func TestSilentRedisDelaysOnlyTheFirstCall(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -18,7 +18,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// setupDurable is a write path on the given Redis, with a barrier.
+// setupDurable opens a write path with a barrier on the given Redis.
 func setupDurable(t *testing.T, primary *local.Redis) *testBundle {
 	t.Helper()
 	b := setupWith(t, primary.URL(), localtest.PostgresURL(t, migrate), waitLong)
@@ -26,7 +26,7 @@ func setupDurable(t *testing.T, primary *local.Redis) *testBundle {
 	return b
 }
 
-// replicaOf starts a replica of primary and waits until it has what the primary has.
+// replicaOf starts a replica of primary and waits until it is synchronized.
 func (b *testBundle) replicaOf(t *testing.T, primary *local.Redis) *local.Redis {
 	t.Helper()
 	address, err := url.Parse(primary.URL())
@@ -47,13 +47,13 @@ func (b *testBundle) durably(t *testing.T, level writepath.Durability, bound tim
 	return b.service.Do(t.Context(), ops, writepath.Options{Durability: level, Wait: bound})
 }
 
-func TestAWriteWaitsForAReplica(t *testing.T) {
+func TestWriteWaitsForAReplica(t *testing.T) {
 	t.Parallel()
 	primary := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupDurable(t, primary)
 	r := b.durably(t, writepath.OnReplicas, 50*time.Millisecond, op(counter.Set, "a", 5))[0]
-	require.Equal(t, counter.CodeNotDurable, counter.CodeOf(r.Err), "there is none")
-	require.Equal(t, int64(5), b.do(t, op(counter.Get, "a", 0))[0].Counter.Value, "it is applied all the same")
+	require.Equal(t, counter.CodeNotDurable, counter.CodeOf(r.Err), "there is no replica")
+	require.Equal(t, int64(5), b.do(t, op(counter.Get, "a", 0))[0].Counter.Value, "it is applied nevertheless")
 
 	replica := b.replicaOf(t, primary)
 	r = b.durably(t, writepath.OnReplicas, 20*time.Second, op(counter.Increment, "a", 1))[0]
@@ -70,7 +70,7 @@ func TestAWriteWaitsForAReplica(t *testing.T) {
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	r = b.durably(t, writepath.OnReplicas, 100*time.Millisecond, op(counter.Increment, "a", 1))[0]
 	require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
-	require.Equal(t, counter.CodeNotDurable, counter.CodeOf(r.Err), "it is there, but does not answer")
+	require.Equal(t, counter.CodeNotDurable, counter.CodeOf(r.Err), "the replica is connected, but does not answer")
 	require.NoError(t, b.durably(t, writepath.OnReplicas, 20*time.Second, op(counter.Increment, "a", 1))[0].Err)
 
 	replica.Kill()
@@ -79,7 +79,7 @@ func TestAWriteWaitsForAReplica(t *testing.T) {
 	require.ErrorContains(t, r.Err, "was applied in Redis")
 }
 
-func TestARepetitionWithItsIDWaitsAgain(t *testing.T) {
+func TestReplayWaitsAgain(t *testing.T) {
 	t.Parallel()
 	primary := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupDurable(t, primary)
@@ -95,7 +95,7 @@ func TestARepetitionWithItsIDWaitsAgain(t *testing.T) {
 	require.Equal(t, int64(1), r.Counter.Value)
 }
 
-func TestManyShareOneWait(t *testing.T) {
+func TestManyWritesShareOneWait(t *testing.T) {
 	t.Parallel()
 	const callers = 300
 	primary := localtest.OwnRedis(t, local.RedisOptions{})
@@ -119,7 +119,7 @@ func TestManyShareOneWait(t *testing.T) {
 	require.Less(t, calls, 100, "for %d writes", callers)
 }
 
-func TestARestartBetweenWriteAndWaitIsNotTakenForDurable(t *testing.T) {
+func TestWriteBeforeARestartIsNotDurable(t *testing.T) {
 	t.Parallel()
 	primary := localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"})
 	b := setupDurable(t, primary)
@@ -130,7 +130,7 @@ func TestARestartBetweenWriteAndWaitIsNotTakenForDurable(t *testing.T) {
 	require.NoError(t, pass.Await(t.Context()))
 	primary.Kill()
 	require.NoError(t, primary.Start(t.Context()))
-	require.ErrorIs(t, pass.Await(t.Context()), cache.ErrNotReached, "the connection of before is gone")
+	require.ErrorIs(t, pass.Await(t.Context()), cache.ErrNotReached, "the connection from before the restart is gone")
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		pass, err := barrier.Begin(t.Context(), cache.OnDisk, []counter.Key{"a"})
 		if err != nil {
@@ -140,14 +140,14 @@ func TestARestartBetweenWriteAndWaitIsNotTakenForDurable(t *testing.T) {
 	})
 }
 
-func TestDiskTakesAFileThatIsFlushedBeforeTheAnswer(t *testing.T) {
+func TestDurabilityOnDiskNeedsFsyncAlways(t *testing.T) {
 	t.Parallel()
 	always := setupDurable(t, localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"}))
 	require.NoError(t, always.durably(t, writepath.OnDisk, 10*time.Second, op(counter.Set, "a", 5))[0].Err)
 
 	none := setupDurable(t, localtest.OwnRedis(t, local.RedisOptions{}))
 	require.Equal(t, counter.CodeUnsupportedDurability, counter.CodeOf(none.durably(t, writepath.OnDisk, time.Second, op(counter.Set, "a", 5))[0].Err))
-	require.False(t, none.do(t, op(counter.Get, "a", 0))[0].Counter.Exists, "refused before it is applied")
+	require.False(t, none.do(t, op(counter.Get, "a", 0))[0].Counter.Exists, "it is refused before it is applied")
 
 	without := setup(t)
 	require.Equal(t, counter.CodeUnsupportedDurability,

@@ -16,7 +16,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// countedLimit is a limit on a client of its own, which counts the commands that it sends.
+// countedLimit is a limit with its own client, which counts the commands that it sends.
 type countedLimit struct {
 	*writepath.Limit
 
@@ -61,7 +61,7 @@ func (l *countedLimit) ProcessPipelineHook(next redis.ProcessPipelineHook) redis
 	}
 }
 
-// eventuallyCounts blocks until it has counted so often, or is about to.
+// eventuallyCounts blocks until n counts have begun.
 func (l *countedLimit) eventuallyCounts(t *testing.T, n int64) {
 	t.Helper()
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) { return l.counts.Load() >= n, "nothing is counted" })
@@ -77,7 +77,7 @@ func TestLimitFollowsTheDirtyKeys(t *testing.T) {
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) { return !limit.MayDirty(), "still allowed" })
 }
 
-func TestLimitCountsOnlyWhileItIsAsked(t *testing.T) {
+func TestLimitCountsOnlyWhileItIsUsed(t *testing.T) {
 	t.Parallel()
 	url := localtest.RedisURL(t)
 	asked, idle := newCountedLimit(t, url, 1000), newCountedLimit(t, url, 1000)
@@ -92,8 +92,8 @@ func TestLimitCountsOnlyWhileItIsAsked(t *testing.T) {
 	idle.eventuallyCounts(t, 2)
 }
 
-// Else the first write after an outage would be refused, although the backlog has gone meanwhile.
-func TestLimitGoesOnCountingWhileItIsNear(t *testing.T) {
+// Otherwise the first write after an outage would be refused, although the backlog is gone.
+func TestLimitKeepsCountingNearTheLimit(t *testing.T) {
 	t.Parallel()
 	url := localtest.RedisURL(t)
 	b := setupWith(t, url, localtest.PostgresURL(t, migrate), waitLong)
@@ -102,10 +102,10 @@ func TestLimitGoesOnCountingWhileItIsNear(t *testing.T) {
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) { return !limit.MayDirty(), "still allowed" })
 	limit.eventuallyCounts(t, limit.counts.Load()+3)
 	b.flush(t)
-	localtest.Eventually(t, 20*time.Second, func() (bool, string) { // nobody asks
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) { // without calls of MayDirty
 		return writepath.Counted(limit.Limit) == 0, "not counted"
 	})
-	require.True(t, limit.MayDirty(), "the first to ask")
+	require.True(t, limit.MayDirty(), "the first call")
 }
 
 func TestLimitCountsAgainAfterAnError(t *testing.T) {

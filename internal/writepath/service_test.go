@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) { localtest.Main(m) }
 
-// testBundle is a write path on a Redis and a Postgres of its own.
+// testBundle is a write path on its own Redis and Postgres databases.
 type testBundle struct {
 	redis   redis.UniversalClient
 	cache   *cache.Cache
@@ -36,7 +36,7 @@ type testBundle struct {
 	service *writepath.Service
 }
 
-// countedReads counts the reads of Postgres and can hold them up.
+// countedReads counts the reads of Postgres and can block them.
 type countedReads struct {
 	*store.Loader
 
@@ -55,7 +55,7 @@ func (r *countedReads) Read(ctx context.Context, keys []counter.Key) (map[counte
 	return rows, err
 }
 
-// notedHints notes what it is offered.
+// notedHints records the keys that it is offered.
 type notedHints struct {
 	mu   sync.Mutex
 	keys []counter.Key
@@ -67,7 +67,7 @@ func (h *notedHints) Offer(_ context.Context, key counter.Key, _ counter.Shard, 
 	h.keys = append(h.keys, key)
 }
 
-// count is how often key was offered.
+// count returns how often key was offered.
 func (h *notedHints) count(key counter.Key) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -122,8 +122,8 @@ func op(kind counter.Kind, key counter.Key, amount int64) counter.Operation {
 	return counter.Operation{Kind: kind, Key: key, Amount: amount}
 }
 
-// knowShards writes to each shard. The first script on a shard after a start of Redis opens a new epoch, so what was read from
-// Postgres before is read again.
+// knowShards writes to each shard. After a start of Redis the first script on a shard opens a new epoch, so rows read before would be read
+// again.
 func (b *testBundle) knowShards(t *testing.T) {
 	t.Helper()
 	for shard, known := counter.Shard(0), 0; known < b.cache.Shards(); shard++ {
@@ -136,7 +136,7 @@ func (b *testBundle) knowShards(t *testing.T) {
 	b.hints.keys = nil
 }
 
-func TestColdKeyGoesOnFromPostgres(t *testing.T) {
+func TestColdKeyContinuesFromItsRow(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.knowShards(t)
@@ -153,10 +153,10 @@ func TestColdKeyGoesOnFromPostgres(t *testing.T) {
 	require.Equal(t, []counter.Key{"a", "new"}, b.hints.keys, "each newly dirty key once")
 	require.Equal(t, int64(1), b.reads.calls.Load(), "one read for all")
 	b.do(t, op(counter.Increment, "a", 1), op(counter.Get, "max", 0))
-	require.Equal(t, int64(1), b.reads.calls.Load(), "warm keys cost none")
+	require.Equal(t, int64(1), b.reads.calls.Load(), "warm keys need no read")
 }
 
-func TestReadingWhatIsNotThereLeavesNothingBehind(t *testing.T) {
+func TestReadOfAnAbsentCounterLeavesNoEntry(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for i := range 10 {
@@ -167,7 +167,7 @@ func TestReadingWhatIsNotThereLeavesNothingBehind(t *testing.T) {
 	require.Empty(t, keys)
 }
 
-func TestMinimalNeverAsksPostgres(t *testing.T) {
+func TestMinimalWriteDoesNotReadPostgres(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.stored(t, counter.Row{Key: "a", Value: 41, Version: 9})
@@ -188,7 +188,7 @@ func TestBlindWriteOfANewKeyCanBeRead(t *testing.T) {
 	require.Equal(t, counter.Counter{Key: "new", Value: 5, Version: 1, Exists: true, Known: true}, got.Counter)
 }
 
-func TestOrderOnAKeyIsKeptAcrossPartsOfABatch(t *testing.T) {
+func TestBatchKeepsTheOrderOfAKeyAcrossItsParts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.stored(t, counter.Row{Key: "a", Value: 1000, Version: 1})
@@ -242,8 +242,8 @@ func TestConcurrentFirstWritesOfColdKeysAllCount(t *testing.T) {
 	}
 }
 
-// While a read of Postgres was in progress, others hydrated, wrote, flushed and evicted the key.
-func TestSlowReaderDoesNotBringBackAnOldState(t *testing.T) {
+// During a read of Postgres, other callers hydrate, write, flush and evict the key.
+func TestSlowReaderDoesNotRestoreAnOldState(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.stored(t, counter.Row{Key: "a", Value: 10, Version: 1})
@@ -267,7 +267,7 @@ func TestSlowReaderDoesNotBringBackAnOldState(t *testing.T) {
 	require.Equal(t, int64(3), got.Counter.Version)
 }
 
-func TestDeadOrFrozenPostgresFailsNoWriteAndIsSaidToReaders(t *testing.T) {
+func TestDeadOrFrozenPostgresFailsReadsButNoWrites(t *testing.T) {
 	t.Parallel()
 	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true})
 	require.NoError(t, migrate(postgres.URL()))

@@ -12,7 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// refuse does what a worker does with an epoch in which Postgres refuses key.
+// refuse flushes an epoch in which Postgres refuses key, as a worker does.
 func (b *testBundle) refuse(t *testing.T, key counter.Key) {
 	t.Helper()
 	e := b.seal(t, b.cache.Shard(key))
@@ -22,7 +22,7 @@ func (b *testBundle) refuse(t *testing.T, key counter.Key) {
 	b.commit(t, e)
 }
 
-func TestAWatermarkDoesNotEndTheWaitForAKeyThatIsSetAside(t *testing.T) {
+func TestWatermarkDoesNotEndTheWaitForASetAsideKey(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
@@ -38,7 +38,7 @@ func TestAWatermarkDoesNotEndTheWaitForAKeyThatIsSetAside(t *testing.T) {
 	require.True(t, receive(t, result).Counter.Synced)
 }
 
-func TestAKeyThatWasRequeuedIsSyncedWithItsNewEpoch(t *testing.T) {
+func TestRequeuedKeyIsSyncedWithItsNewEpoch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
@@ -55,13 +55,13 @@ func TestAKeyThatWasRequeuedIsSyncedWithItsNewEpoch(t *testing.T) {
 	require.True(t, receive(t, result).Counter.Synced)
 }
 
-// The look comes after both: the key is not set aside any more, and the watermark has passed the epoch of its write.
-func TestALateLookSeesThatAKeyWasRequeued(t *testing.T) {
+// When the check runs, the key is no longer set aside, and the watermark has passed the epoch of its write.
+func TestLateCheckNoticesThatAKeyWasRequeued(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1))
 	b.refuse(t, "a")
-	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{}) // into an epoch without the key
+	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{}) // the key does not join the epoch
 	b.eventuallyWait(t, 1)
 	b.do(t, op(counter.Set, b.inShardOf("a"), 1))
 	e := b.seal(t, b.cache.Shard("a"))
@@ -73,7 +73,7 @@ func TestALateLookSeesThatAKeyWasRequeued(t *testing.T) {
 	require.True(t, receive(t, result).Counter.Synced)
 }
 
-func TestARedrivenDeadLetterIsSyncedWithItsNewEpoch(t *testing.T) {
+func TestRedrivenDeadLetterIsSyncedWithItsNewEpoch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
@@ -90,8 +90,8 @@ func TestARedrivenDeadLetterIsSyncedWithItsNewEpoch(t *testing.T) {
 	require.True(t, receive(t, result).Counter.Synced)
 }
 
-// Nobody else writes to the shard, so the epoch in which the key was written while it was set aside is never flushed.
-func TestAWriteToAKeyThatIsSetAsideIsSyncedWithItsRetryInAQuietShard(t *testing.T) {
+// There are no other writes to the shard, so the epoch in which the set-aside key was written is never flushed.
+func TestWriteToASetAsideKeyIsSyncedByItsRetry(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1))
@@ -105,7 +105,7 @@ func TestAWriteToAKeyThatIsSetAsideIsSyncedWithItsRetryInAQuietShard(t *testing.
 	require.True(t, receive(t, result).Counter.Synced)
 }
 
-func TestADeadLetterElsewhereInTheShardDoesNotKeepAHotKeyWaiting(t *testing.T) {
+func TestDeadLetterDoesNotDelayAHotKeyOfItsShard(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	dead := b.inShardOf("hot")
@@ -122,8 +122,8 @@ func TestADeadLetterElsewhereInTheShardDoesNotKeepAHotKeyWaiting(t *testing.T) {
 	}
 }
 
-// Postgres has a later state of the key than a Redis that lost its tail: the write is not in Postgres until it was put on top.
-func TestAKeyThatIsReconciledIsSyncedWithItsNewEpoch(t *testing.T) {
+// Postgres has a later state of the key than a Redis that lost its tail: the write is synced only after it was merged and flushed.
+func TestReconciledKeyIsSyncedWithItsNewEpoch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
@@ -147,8 +147,8 @@ func TestAKeyThatIsReconciledIsSyncedWithItsNewEpoch(t *testing.T) {
 	require.Equal(t, int64(101), rows["a"].Value)
 }
 
-// It changes nothing, so its key is not in the epoch of its time, and nobody else may ever write to that.
-func TestTheDeleteOfADeletedCounterWaitsForTheDeleteBefore(t *testing.T) {
+// The second delete changes nothing, so its key does not join the open epoch, and that epoch may never be flushed.
+func TestRepeatedDeleteWaitsForTheFirst(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1), op(counter.Delete, "a", 0))
@@ -161,7 +161,7 @@ func TestTheDeleteOfADeletedCounterWaitsForTheDeleteBefore(t *testing.T) {
 	require.True(t, receive(t, result).Counter.Synced)
 }
 
-func TestAReplayedOperationWaits(t *testing.T) {
+func TestReplayedOperationWaits(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.stored(t, counter.Row{Key: "blind", Value: 40, Version: 9})
@@ -170,7 +170,7 @@ func TestAReplayedOperationWaits(t *testing.T) {
 		o.ID = "once"
 		first := b.service.Do(t.Context(), []counter.Operation{o}, writepath.Options{Minimal: minimal})[0]
 		require.NoError(t, first.Err)
-		e := b.seal(t, b.cache.Shard(key)) // the repetition comes in a later epoch
+		e := b.seal(t, b.cache.Shard(key)) // the replay is in a later epoch
 		again := b.waiting(t, o, writepath.Options{Minimal: minimal})
 		b.eventuallyWait(t, 1)
 		b.upsert(t, b.read(t, e))
@@ -181,7 +181,7 @@ func TestAReplayedOperationWaits(t *testing.T) {
 		r := receive(t, again)
 		require.True(t, r.Replayed)
 		require.True(t, r.Counter.Synced)
-		require.True(t, receive(t, b.waiting(t, o, writepath.Options{Minimal: minimal})).Counter.Synced, "and at once")
+		require.True(t, receive(t, b.waiting(t, o, writepath.Options{Minimal: minimal})).Counter.Synced, "and immediately")
 	}
 }
 

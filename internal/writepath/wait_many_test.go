@@ -18,8 +18,8 @@ import (
 
 const manyWaiters, manyKeys = 10_000, 1_000
 
-// many begins an operation on one of manyKeys keys for each of manyWaiters callers, and returns what blocks until all are
-// answered and counts those that Postgres has.
+// many begins an operation on one of manyKeys keys for each of manyWaiters callers. synced blocks until all have a result, and counts the
+// synced ones.
 func (b *testBundle) many(t *testing.T, kind counter.Kind) (synced func() int64) {
 	t.Helper()
 	for i := range manyKeys {
@@ -56,9 +56,9 @@ func (b *testBundle) many(t *testing.T, kind counter.Kind) (synced func() int64)
 }
 
 // docs/api.md promises that many waiting requests share one subscription and one read per message, instead of polling.
-func TestTenThousandReadersShareOneSubscriptionAndAreAnsweredByTheNextFlush(t *testing.T) {
+func TestTenThousandReadersShareOneSubscription(t *testing.T) {
 	t.Parallel()
-	server := localtest.OwnRedis(t, local.RedisOptions{}) // for what it counts
+	server := localtest.OwnRedis(t, local.RedisOptions{}) // own server, because the test reads its counts of commands
 	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
 	synced := b.many(t, counter.Get)
 	subscribers, err := b.redis.PubSubNumSub(t.Context(), "aw:acks").Result()
@@ -73,11 +73,11 @@ func TestTenThousandReadersShareOneSubscriptionAndAreAnsweredByTheNextFlush(t *t
 	took, after := time.Since(started), localtest.Calls(t, b.redis)
 	scripts := after["evalsha"] - before["evalsha"]
 	t.Logf("%d readers on %d keys: answered %s after the flush began, with %d script calls", manyWaiters, manyKeys, took, scripts)
-	require.Less(t, scripts, manyWaiters/10, "one look for many, and their reads share calls")
+	require.Less(t, scripts, manyWaiters/10, "many waits share a check, and their reads share calls")
 }
 
-// A writer needs no read of its entry: comparing two numbers tells.
-func TestTenThousandWritersCostOneLookAtEachShard(t *testing.T) {
+// A waiting writer needs no read of its entry: comparing two numbers is enough.
+func TestTenThousandWritersShareOneCheckOfEachShard(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
@@ -94,7 +94,7 @@ func TestTenThousandWritersCostOneLookAtEachShard(t *testing.T) {
 	gets := after["get"] - before["get"]
 	t.Logf("%d writers on %d keys: flushed in %s, answered %s after the flush began; GET %d, EXISTS %d, MGET %d, of these MGET of the flush %d",
 		manyWaiters, manyKeys, took, total, gets, after["exists"]-before["exists"], after["mget"]-before["mget"], flushed["mget"]-before["mget"])
-	require.Less(t, after["exists"]-before["exists"], 50, "looks: one for each of four commits, and for each shard once a second")
+	require.Less(t, after["exists"]-before["exists"], 50, "checks: one for each of four commits, and for each shard one a second")
 	require.Equal(t, flushed["mget"], after["mget"], "no entry is read")
 	require.Equal(t, flushed["evalsha"], after["evalsha"], "no script is run")
 }

@@ -15,10 +15,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// waitLong is longer than any of these tests takes.
+// waitLong is longer than any of these tests.
 const waitLong = time.Minute
 
-// flush does what a worker does with everything that is dirty and not set aside.
+// flush flushes all dirty keys that are not set aside, as a worker does.
 func (b *testBundle) flush(t *testing.T) {
 	t.Helper()
 	for shard := range counter.Shard(b.cache.Shards()) {
@@ -84,7 +84,7 @@ func (b *testBundle) commit(t *testing.T, e *cache.Epoch) {
 	require.True(t, done)
 }
 
-// setAside does what a worker does with a dirty key that Postgres refuses: the other keys of its shard go on.
+// setAside sets a dirty key aside, as a worker does if Postgres refuses it.
 func (b *testBundle) setAside(t *testing.T, key counter.Key) {
 	t.Helper()
 	require.NoError(t, b.cache.SetAside(t.Context(), b.cache.Shard(key), []counter.Key{key}, time.Hour))
@@ -98,7 +98,7 @@ func (b *testBundle) entry(t *testing.T, key counter.Key) cache.Entry {
 	return snapshot.Entries[0]
 }
 
-// retry does what a worker does when Postgres takes a key after all that was set aside.
+// retry flushes a set-aside key, as a worker does when Postgres accepts it at last.
 func (b *testBundle) retry(t *testing.T, key counter.Key) {
 	t.Helper()
 	e := b.entry(t, key)
@@ -116,7 +116,7 @@ func (b *testBundle) inShardOf(key counter.Key) counter.Key {
 	}
 }
 
-// eventuallyWait blocks until n operations wait that have been looked at.
+// eventuallyWait blocks until n waiting operations have been checked.
 func (b *testBundle) eventuallyWait(t *testing.T, n int) {
 	t.Helper()
 	localtest.Eventually(t, time.Minute, func() (bool, string) {
@@ -124,14 +124,14 @@ func (b *testBundle) eventuallyWait(t *testing.T, n int) {
 	})
 }
 
-// requireWaits looks at all that waits, and requires that n operations go on waiting.
+// requireWaits checks all waiting operations, and requires that n keep waiting.
 func (b *testBundle) requireWaits(t *testing.T, n int) {
 	t.Helper()
 	writepath.Check(t.Context(), b.service)
-	require.Equal(t, n, writepath.Checked(b.service), "of those that wait")
+	require.Equal(t, n, writepath.Checked(b.service), "operations that still wait")
 }
 
-// waiting begins an operation that waits, and returns where its result comes.
+// waiting begins an operation that waits, and returns the channel of its result.
 func (b *testBundle) waiting(t *testing.T, o counter.Operation, options writepath.Options) <-chan counter.Result {
 	t.Helper()
 	if options.Wait == 0 {
@@ -172,7 +172,7 @@ func requireNone(t *testing.T, from <-chan counter.Result) {
 	}
 }
 
-func TestAWriteThatWaitsIsAnsweredWhenPostgresHasIt(t *testing.T) {
+func TestWaitingWriteReturnsWhenPostgresHasIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	result := b.waiting(t, op(counter.Increment, "a", 5), writepath.Options{})
@@ -185,7 +185,7 @@ func TestAWriteThatWaitsIsAnsweredWhenPostgresHasIt(t *testing.T) {
 		receive(t, result).Counter)
 }
 
-func TestAWaitThatIsOverSaysSo(t *testing.T) {
+func TestWaitThatTimesOutIsNotSynced(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	r := receive(t, b.waiting(t, op(counter.Set, "a", 5), writepath.Options{Wait: 20 * time.Millisecond}))
@@ -195,13 +195,13 @@ func TestAWaitThatIsOverSaysSo(t *testing.T) {
 	require.Equal(t, int64(5), r.Counter.Value)
 }
 
-func TestAReadWaitsForItsVersion(t *testing.T) {
+func TestReadWaitsForItsVersion(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, op(counter.Set, "a", 5))
 	now := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{})
 	later := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{Version: 3})
-	localtest.Eventually(t, 20*time.Second, func() (bool, string) { return b.hints.count("a") >= 2, "the workers were not told" })
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) { return b.hints.count("a") >= 2, "no hint was sent" })
 
 	b.flush(t)
 
@@ -218,8 +218,8 @@ func TestAReadWaitsForItsVersion(t *testing.T) {
 	require.False(t, receive(t, b.waiting(t, op(counter.Get, "none", 0), writepath.Options{})).Counter.Exists, "at once")
 }
 
-// A counter that is written all the time is never clean; the epochs of its writes end all the same.
-func TestAWaitForACounterThatIsWrittenMeanwhileEndsWithTheFlush(t *testing.T) {
+// A counter that is written all the time is never clean, but the epochs of its writes are committed.
+func TestWaitForABusyCounterEndsWithTheFlush(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1))
@@ -242,7 +242,7 @@ func TestAWaitForACounterThatIsWrittenMeanwhileEndsWithTheFlush(t *testing.T) {
 	require.Equal(t, int64(3), receive(t, newer).Counter.SyncedVersion)
 }
 
-func TestAReadTellsOfTheVersionThatItWaitedForWhenANewerOneIsThere(t *testing.T) {
+func TestReadReportsTheVersionItWaitedForDespiteANewerOne(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1), op(counter.Set, "a", 2))
@@ -255,10 +255,10 @@ func TestAReadTellsOfTheVersionThatItWaitedForWhenANewerOneIsThere(t *testing.T)
 	r := receive(t, read).Counter
 	require.True(t, r.Synced)
 	require.Equal(t, int64(3), r.Version)
-	require.Equal(t, int64(2), r.SyncedVersion, "of an older version than the one that is shown")
+	require.Equal(t, int64(2), r.SyncedVersion, "an older version than the result's")
 }
 
-func TestAWriteOnAnUnknownBaseCanBeWaitedFor(t *testing.T) {
+func TestBlindWriteCanBeWaitedFor(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.stored(t, counter.Row{Key: "a", Value: 40, Version: 9})
@@ -271,8 +271,8 @@ func TestAWriteOnAnUnknownBaseCanBeWaitedFor(t *testing.T) {
 	require.Equal(t, int64(10), r.SyncedVersion)
 }
 
-// Nobody knows then which version it was; the newer one is not in Postgres yet.
-func TestAWriteOnAnUnknownBaseThatIsWrittenMeanwhileTellsOfNoVersion(t *testing.T) {
+// The version of the write is then unknown, and the newer version is not in Postgres yet.
+func TestBlindWriteFollowedByAnotherReportsNoVersion(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.stored(t, counter.Row{Key: "a", Value: 40, Version: 9})
@@ -287,7 +287,7 @@ func TestAWriteOnAnUnknownBaseThatIsWrittenMeanwhileTellsOfNoVersion(t *testing.
 	require.Zero(t, r.SyncedVersion)
 }
 
-func TestAWaitForWhatHasLeftRedisAsksPostgres(t *testing.T) {
+func TestWaitForAMissingEntryReadsPostgres(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.do(t, op(counter.Set, "a", 1), op(counter.Set, "lost", 1))
@@ -295,7 +295,7 @@ func TestAWaitForWhatHasLeftRedisAsksPostgres(t *testing.T) {
 	kept := b.waiting(t, op(counter.Get, "a", 0), writepath.Options{Version: 2})
 	lost := b.waiting(t, op(counter.Get, "lost", 0), writepath.Options{Version: 2, Wait: 5 * time.Second})
 	b.eventuallyWait(t, 2)
-	// Version 2 was written, flushed and evicted before anybody looked; that of the other was lost.
+	// Version 2 of a was written, flushed and evicted before the check; version 2 of the other key was lost.
 	b.stored(t, counter.Row{Key: "a", Value: 2, Version: 2})
 	for _, key := range []counter.Key{"a", "lost"} {
 		require.NoError(t, b.redis.Del(t.Context(), "{aw:"+b.cache.Shard(key).String()+"}:c:"+string(key)).Err())
@@ -306,8 +306,8 @@ func TestAWaitForWhatHasLeftRedisAsksPostgres(t *testing.T) {
 	require.False(t, receive(t, lost).Counter.Synced, "Postgres has an older version")
 }
 
-// While keys of the shard are set aside, entries are looked at; a clean one may have been evicted.
-func TestAWriteWhoseEntryWasEvictedIsSynced(t *testing.T) {
+// While keys of the shard are set aside, waits are decided by the entry, which may have been evicted once clean.
+func TestWriteWhoseEntryWasEvictedIsSynced(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	other := b.inShardOf("a")
@@ -321,10 +321,10 @@ func TestAWriteWhoseEntryWasEvictedIsSynced(t *testing.T) {
 	require.NoError(t, b.redis.Del(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a").Err())
 	b.commit(t, e)
 	require.True(t, receive(t, result).Counter.Synced)
-	require.Greater(t, b.reads.calls.Load(), asked, "only Postgres knows")
+	require.Greater(t, b.reads.calls.Load(), asked, "only the row shows it")
 }
 
-func TestAnEmptiedRedisEndsWaitsWithoutAPromise(t *testing.T) {
+func TestEmptiedRedisEndsWaitsAsNotSynced(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	result := b.waiting(t, op(counter.Increment, "a", 1), writepath.Options{})
@@ -335,7 +335,7 @@ func TestAnEmptiedRedisEndsWaitsWithoutAPromise(t *testing.T) {
 	require.False(t, receive(t, result).Counter.Synced)
 }
 
-func TestARestartOfRedisEndsWaitsWithoutAPromise(t *testing.T) {
+func TestRestartOfRedisEndsWaitsAsNotSynced(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupWith(t, server.URL(), localtest.PostgresURL(t, migrate), waitLong)
@@ -370,7 +370,7 @@ func TestDeleteCanBeWaitedFor(t *testing.T) {
 	require.NoError(t, receive(t, b.waiting(t, op(counter.Delete, "never", 0), writepath.Options{})).Err, "at once")
 }
 
-func TestStoppingAnswersAllThatWait(t *testing.T) {
+func TestStopWaitingEndsAllWaits(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	result := b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})
@@ -380,7 +380,7 @@ func TestStoppingAnswersAllThatWait(t *testing.T) {
 	require.False(t, receive(t, b.waiting(t, op(counter.Set, "a", 1), writepath.Options{})).Counter.Synced, "later ones too")
 }
 
-func TestTooManyWaitsAreRefusedBeforeTheyWrite(t *testing.T) {
+func TestTooManyWaitsAreRefusedBeforeTheWrite(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ops := make([]counter.Operation, 100_001)
@@ -391,5 +391,5 @@ func TestTooManyWaitsAreRefusedBeforeTheyWrite(t *testing.T) {
 		require.Equal(t, counter.CodeOverloaded, counter.CodeOf(r.Err))
 	}
 	require.False(t, b.do(t, op(counter.Get, "a", 0))[0].Counter.Exists)
-	require.NoError(t, receive(t, b.waiting(t, op(counter.Get, "none", 0), writepath.Options{})).Err, "the room was given back")
+	require.NoError(t, receive(t, b.waiting(t, op(counter.Get, "none", 0), writepath.Options{})).Err, "the reservation was released")
 }
