@@ -14,7 +14,7 @@ import (
 
 var aMoment = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-func TestAFewFailedTasksWaitOneToThreeSeconds(t *testing.T) {
+func TestFewFailedTasksWaitOneToThreeSeconds(t *testing.T) {
 	t.Parallel()
 	var p outageBackoff
 	for range 10 {
@@ -25,7 +25,7 @@ func TestAFewFailedTasksWaitOneToThreeSeconds(t *testing.T) {
 	require.False(t, p.full(aMoment))
 }
 
-func TestRetriesOfAnOutageComeAtABoundedRate(t *testing.T) {
+func TestRetriesAfterAnOutageHaveABoundedRate(t *testing.T) {
 	t.Parallel()
 	var p outageBackoff
 	var due []time.Duration // since aMoment
@@ -38,7 +38,7 @@ func TestRetriesOfAnOutageComeAtABoundedRate(t *testing.T) {
 	slices.Sort(due)
 	require.InDelta(t, maxOutageDelay/outageGap, len(due), 10)
 	require.LessOrEqual(t, due[len(due)-1], maxOutageDelay+time.Second)
-	// Past the jitter of the first seconds, there is never more than one in a gap.
+	// After the jitter of the first seconds, no gap has more than one retry.
 	perSecond := make(map[time.Duration]int)
 	for _, d := range due {
 		perSecond[d/time.Second]++
@@ -46,7 +46,7 @@ func TestRetriesOfAnOutageComeAtABoundedRate(t *testing.T) {
 	for second := time.Duration(4); second < 29; second++ {
 		require.InDelta(t, time.Second/outageGap, perSecond[second], 1, "in second %d", second)
 	}
-	// What must be kept waits no longer than that, and does not push the others back.
+	// With no free moment left, a task still waits no longer, and does not delay the others.
 	next := p.next
 	for range 1000 {
 		delay := p.take(aMoment)
@@ -54,7 +54,7 @@ func TestRetriesOfAnOutageComeAtABoundedRate(t *testing.T) {
 		require.LessOrEqual(t, delay, maxOutageDelay)
 	}
 	require.Equal(t, next, p.next)
-	require.False(t, p.full(aMoment.Add(time.Minute)), "it is over some time")
+	require.False(t, p.full(aMoment.Add(time.Minute)), "the moments become free again")
 }
 
 func entries(keys ...counter.Key) []cache.Entry {
@@ -65,7 +65,7 @@ func entries(keys ...counter.Key) []cache.Entry {
 	return out
 }
 
-// delayOf is how long key is deferred now.
+// delayOf defers key and returns for how long.
 func (d *deferrals) delayOf(t *testing.T, key counter.Key, now time.Time) time.Duration {
 	t.Helper()
 	groups := d.next(entries(key), now, false)
@@ -85,7 +85,7 @@ func TestDeferralsDoubleUpToFiveSeconds(t *testing.T) {
 		require.Equal(t, ms, delay.Milliseconds())
 		now = now.Add(delay)
 	}
-	require.Equal(t, shortestDeferral, d.delayOf(t, "b", now), "each key has its own")
+	require.Equal(t, shortestDeferral, d.delayOf(t, "b", now), "each key has its own delay")
 }
 
 func TestDeferralsOfOneBatchAreGroupedByTheirDelay(t *testing.T) {
@@ -98,7 +98,7 @@ func TestDeferralsOfOneBatchAreGroupedByTheirDelay(t *testing.T) {
 	}, d.next(entries("a", "b", "c"), aMoment, false))
 }
 
-func TestDeferralsBeginAnewWhenPostgresTookTheKeyOrAfterAWhile(t *testing.T) {
+func TestDeferralsRestartAfterASuccessOrAPause(t *testing.T) {
 	t.Parallel()
 	d := newDeferrals()
 	d.next(entries("taken", "old", "recent"), aMoment, false)
@@ -108,7 +108,7 @@ func TestDeferralsBeginAnewWhenPostgresTookTheKeyOrAfterAWhile(t *testing.T) {
 	require.Equal(t, shortestDeferral, d.delayOf(t, "old", aMoment.Add(deferralMemory)))
 }
 
-func TestSlowEntriesAreKnownUntilPostgresTookThem(t *testing.T) {
+func TestSlowEntriesAreRememberedUntilTheyAreFlushed(t *testing.T) {
 	t.Parallel()
 	d := newDeferrals()
 	all := entries("a", "b", "c", "d")
@@ -140,8 +140,8 @@ func TestDeferralsAreBounded(t *testing.T) {
 	require.Len(t, d.keys, maxDeferrals)
 
 	put("another", 1, later)
-	require.Len(t, d.keys, maxDeferrals/2+1, "what is old made room")
-	require.Equal(t, 2*shortestDeferral, d.delayOf(t, "new0", later), "and what is not stayed")
+	require.Len(t, d.keys, maxDeferrals/2+1, "old entries were dropped")
+	require.Equal(t, 2*shortestDeferral, d.delayOf(t, "new0", later), "newer entries were kept")
 
 	put("flood", maxDeferrals, later)
 	require.LessOrEqual(t, len(d.keys), maxDeferrals)

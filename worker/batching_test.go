@@ -39,16 +39,16 @@ func TestBatchesGrowWhilePostgresIsSlowUpToTheLargest(t *testing.T) {
 		require.Equal(t, want, b.rows(0))
 	}
 	b.kept(0, 1000, fair, 1)
-	require.Equal(t, 1000, b.rows(0), "neither fast nor slow changes nothing")
+	require.Equal(t, 1000, b.rows(0), "a statement neither fast nor slow changes nothing")
 }
 
-func TestBatchesGrowWithTheBacklogThoughPostgresIsFast(t *testing.T) {
+func TestBatchesGrowWithTheBacklogEvenIfPostgresIsFast(t *testing.T) {
 	t.Parallel()
 	b := newTestBatching(1000)
 	b.kept(0, 200, fast, 201)
 	require.Equal(t, 400, b.rows(0))
 	b.kept(0, 400, fast, 400)
-	require.Equal(t, 350, b.rows(0), "a backlog of one batch is none")
+	require.Equal(t, 350, b.rows(0), "one batch is no backlog")
 }
 
 func TestBatchesShrinkStepByStepWhenPostgresIsFastAgain(t *testing.T) {
@@ -79,7 +79,7 @@ func TestStatementTimeoutHalvesBatchesAndTheyGrowSlowlyAgain(t *testing.T) {
 	b.missed(0, 500)
 	require.Equal(t, 250, b.rows(0))
 	b.kept(0, 250, slow, 1)
-	require.Equal(t, 250, b.rows(0), "not while the row is looked for that takes so long")
+	require.Equal(t, 250, b.rows(0), "no growth during the search for the slow row")
 	b.epoch(0, slow, 1)
 	b.kept(0, 100, slow, 1)
 	require.Equal(t, 250, b.rows(0), "a smaller statement proves nothing")
@@ -95,8 +95,8 @@ func TestStatementTimeoutHalvesBatchesAndTheyGrowSlowlyAgain(t *testing.T) {
 	require.Equal(t, 1, b.rows(0), "never less than one row")
 }
 
-// The row that takes too long comes after others, which get through each time, in this shard and in others.
-func TestRowThatTakesTooLongIsFoundByHalvingWhateverElseGetsThrough(t *testing.T) {
+// The slow row is behind others, which succeed each time, in this shard and in others.
+func TestSlowRowIsFoundByHalvingDespiteOtherSuccesses(t *testing.T) {
 	t.Parallel()
 	b := newTestBatching(1000)
 	for want := b.rows(0) / 2; want > 0; want /= 2 {
@@ -107,7 +107,7 @@ func TestRowThatTakesTooLongIsFoundByHalvingWhateverElseGetsThrough(t *testing.T
 		}
 		b.missed(0, b.rows(0))
 		require.Equal(t, want, b.rows(0))
-		require.Equal(t, 200, b.rows(1), "other shards go on as before")
+		require.Equal(t, 200, b.rows(1), "other shards are unaffected")
 	}
 	b.kept(0, 1, fast, 1)
 	require.Equal(t, 1, b.rows(0))
@@ -116,12 +116,12 @@ func TestRowThatTakesTooLongIsFoundByHalvingWhateverElseGetsThrough(t *testing.T
 	require.Equal(t, 2, b.rows(0))
 }
 
-func TestPauseIsWholeWhileItCoalescesOrPostgresIsSlow(t *testing.T) {
+func TestPauseIsLongestWhileItCoalescesOrPostgresIsSlow(t *testing.T) {
 	t.Parallel()
 	b := newTestBatching(1000)
-	require.Equal(t, time.Second, b.pause(), "as long as nothing is known")
+	require.Equal(t, time.Second, b.pause(), "before the first measurement")
 	b.epoch(0, fast, 1)
-	require.Equal(t, shortestPause, b.pause(), "one write a row: nothing is gained by waiting")
+	require.Equal(t, shortestPause, b.pause(), "one write per row: waiting gains nothing")
 	b.kept(0, 10, slow, 1)
 	require.Equal(t, time.Second, b.pause())
 	b.kept(0, 10, fast, 1)
@@ -132,10 +132,10 @@ func TestPauseIsWholeWhileItCoalescesOrPostgresIsSlow(t *testing.T) {
 	for range 20 {
 		b.epoch(0, fast, 3)
 	}
-	require.Equal(t, time.Second, b.pause(), "three writes a row: a pause saves two of three")
+	require.Equal(t, time.Second, b.pause(), "three writes per row: a pause saves two of three")
 }
 
-func TestPauseGrowsWithWhatAnEpochTakes(t *testing.T) {
+func TestPauseGrowsWithTheDurationOfAnEpoch(t *testing.T) {
 	t.Parallel()
 	b := newTestBatching(1000)
 	for range 50 {

@@ -2,7 +2,7 @@ package worker_test
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
+	"crypto/sha1" //nolint:gosec // Redis names scripts by their SHA-1
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,7 +24,7 @@ import (
 	"github.com/afterwrite/afterwrite/worker"
 )
 
-// The steps of a flush, as a mortal worker knows them: calls of Redis's scripts and commands, and of the store.
+// The steps of a flush at which a mortal worker may die: scripts and commands of Redis, and calls of the store.
 const (
 	stepSeal   = "seal"
 	stepKeys   = "smembers"
@@ -32,25 +32,25 @@ const (
 	stepRebase = "hydrate"
 	stepUpsert = "upsert"
 	stepAside  = "aside"
-	stepDrop   = "drop" // which the script of commit does, too
+	stepDrop   = "drop" // the script of commit, with keys
 	stepCommit = "commit"
 )
 
 var errDied = errors.New("this worker has died")
 
-// mortal is a worker that ends at a step of its first flush: its calls before that are carried out, and none after it.
+// mortal is a worker that dies at a step of its first flush: earlier calls are carried out, later ones are not.
 type mortal struct {
 	*worker.Worker
 
 	at     string
-	nth    int    // that step, 1 is the first
-	done   bool   // the step is carried out, but its answer is lost
-	cancel func() // not nil: it does not die, but its context ends
+	nth    int    // which occurrence of the step; 1 is the first
+	done   bool   // the step is carried out, but its reply is lost
+	cancel func() // if set, the worker does not die, but its context ends
 
 	mu      sync.Mutex
 	seen    int
 	dead    bool
-	upserts int // rows that it has sent to Postgres
+	upserts int // rows sent to Postgres
 }
 
 // mortal returns a worker beside b's own. cancel may be nil.
@@ -69,7 +69,7 @@ func (b *testBundle) mortal(t *testing.T, at string, nth int, done bool, cancel 
 	return m
 }
 
-// step carries a call out, unless the worker is dead, or dies of it.
+// step carries a call out, unless the worker is dead or dies at this step.
 func (m *mortal) step(name string, call func() error) error {
 	m.mu.Lock()
 	if m.dead {
@@ -88,7 +88,7 @@ func (m *mortal) step(name string, call func() error) error {
 	if m.done {
 		if err := call(); redis.HasErrorPrefix(err, "NOSCRIPT") {
 			m.mu.Lock()
-			m.seen-- // it comes again, with the script's text
+			m.seen-- // the client repeats it with the script's text
 			m.mu.Unlock()
 			return err
 		}
@@ -138,7 +138,7 @@ func (h mortalRedis) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 	}
 }
 
-// name is the name of a command, or of the script that it runs.
+// name returns the name of a command, or of the script that it runs.
 func (h mortalRedis) name(cmd redis.Cmder) string {
 	args := cmd.Args()
 	if len(args) < 3 || !strings.HasPrefix(cmd.Name(), "eval") {
@@ -160,7 +160,7 @@ func scriptNames(t *testing.T) map[string]string {
 	require.NoError(t, err)
 	names := make(map[string]string)
 	for name, text := range texts {
-		sum := sha1.Sum([]byte(text)) //nolint:gosec // as above
+		sum := sha1.Sum([]byte(text)) //nolint:gosec // Redis names scripts by their SHA-1
 		names[hex.EncodeToString(sum[:])], names[text] = name, name
 	}
 	return names
@@ -193,7 +193,7 @@ type death struct {
 	done bool // see mortal
 }
 
-// deaths are all steps of a flush. The third upsert is one of the halves in which the bad row is.
+// deaths are all steps of a flush. The third upsert is a half with the bad row.
 var deaths = []death{
 	{stepSeal, 1, false},
 	{stepSeal, 1, true},
@@ -217,7 +217,7 @@ func (d death) String() string {
 	return fmt.Sprintf("%s %s %d", when, d.step, d.nth)
 }
 
-func TestFlushThatDiesAtAnyStepIsFinishedByAnotherWorker(t *testing.T) {
+func TestFlushThatDiesAtAnyStepIsCompletedByAnotherWorker(t *testing.T) {
 	t.Parallel()
 	for _, d := range deaths {
 		t.Run(d.String(), func(t *testing.T) {
@@ -227,7 +227,7 @@ func TestFlushThatDiesAtAnyStepIsFinishedByAnotherWorker(t *testing.T) {
 			m := b.mortal(t, d.step, d.nth, d.done, nil)
 			_, _, err := m.DrainAll(t.Context(), "first")
 			require.ErrorIs(t, err, errDied)
-			require.True(t, m.dead, "it has not come so far")
+			require.True(t, m.dead, "it did not reach the step")
 			require.NoError(t, b.redis.Del(t.Context(), b.name("a", "drain")).Err()) // its lease ends
 
 			b.finishMixed(t)
@@ -235,11 +235,11 @@ func TestFlushThatDiesAtAnyStepIsFinishedByAnotherWorker(t *testing.T) {
 	}
 }
 
-func TestFlushWhoseContextEndsAtAnyStepGivesItsShardBackAndIsFinishedByAnother(t *testing.T) {
+func TestFlushCanceledAtAnyStepReleasesItsShardAndIsCompletedByAnother(t *testing.T) {
 	t.Parallel()
 	for _, d := range deaths {
 		if d.step == stepSeal {
-			continue // it does not know whether it has the shard: the lease has to end by itself
+			continue // it does not know whether it holds the shard: the lease must expire
 		}
 		t.Run(d.String(), func(t *testing.T) {
 			t.Parallel()
@@ -250,7 +250,7 @@ func TestFlushWhoseContextEndsAtAnyStepGivesItsShardBackAndIsFinishedByAnother(t
 			m := b.mortal(t, d.step, d.nth, d.done, cancel)
 			_, _, err := m.DrainAll(ctx, "first")
 			require.ErrorIs(t, err, context.Canceled)
-			require.Zero(t, b.redis.Exists(t.Context(), b.name("a", "drain")).Val(), "it still has the shard")
+			require.Zero(t, b.redis.Exists(t.Context(), b.name("a", "drain")).Val(), "it still holds the shard")
 
 			b.finishMixed(t)
 		})
@@ -268,13 +268,13 @@ func (b *testBundle) writeMixed(t *testing.T) {
 	b.write(t, true, []counter.Operation{increment("blind", 1)})
 }
 
-// finishMixed has another worker flush, while writes go on, and requires that nothing was lost and nothing counted twice.
+// finishMixed has another worker flush while writes continue, and requires that nothing was lost or counted twice.
 func (b *testBundle) finishMixed(t *testing.T) {
 	t.Helper()
 	b.write(t, true, []counter.Operation{increment("a", 1), increment("bad", 1), increment("blind", 1), increment("late", 1)})
 	b.drainAll(t)
-	b.drainAll(t) // what joined the open epoch when it had been read
-	require.Equal(t, int64(1), b.backlog(t).Dirty, "but for the bad one")
+	b.drainAll(t) // keys that joined the open epoch meanwhile
+	require.Equal(t, int64(1), b.backlog(t).Dirty, "only the bad row")
 	require.Zero(t, b.backlog(t).Dead)
 	b.requireRow(t, counter.Row{Key: "a", Value: 102, Version: 3})
 	b.requireRow(t, counter.Row{Key: "gone", Version: 2, Deleted: true})
@@ -292,8 +292,8 @@ func (b *testBundle) finishMixed(t *testing.T) {
 	}
 }
 
-// A worker that dies takes its lease with it: nobody has to do anything.
-func TestShardOfADeadWorkerIsFreeWhenItsLeaseEnds(t *testing.T) {
+// The lease of a dead worker expires without any action.
+func TestShardOfADeadWorkerIsFreeAfterItsLease(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.do(t, increment("a", 1))
@@ -301,7 +301,7 @@ func TestShardOfADeadWorkerIsFreeWhenItsLeaseEnds(t *testing.T) {
 	_, _, err := m.DrainAll(t.Context(), "first")
 	require.ErrorIs(t, err, errDied)
 	rows, left := b.drainAll(t)
-	require.Zero(t, rows, "the shard is taken")
+	require.Zero(t, rows, "the dead worker still holds the shard")
 	require.Equal(t, int64(1), left)
 
 	const lease, slack = 5, 3 // seconds
@@ -309,7 +309,7 @@ func TestShardOfADeadWorkerIsFreeWhenItsLeaseEnds(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 1, Version: 1})
 }
 
-// The worker dies in the middle of a large epoch: the next drain repeats only the rest.
+// A worker dies in the middle of a large epoch: the next drain repeats only the rest.
 func TestLargeEpochIsDroppedBatchByBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1", "AFTERWRITE_FLUSH_BATCH": "10"})
@@ -320,8 +320,8 @@ func TestLargeEpochIsDroppedBatchByBatch(t *testing.T) {
 	require.ErrorIs(t, err, errDied)
 	require.Greater(t, rows, int64(50))
 	left := b.redis.SCard(t.Context(), b.name("k0", "sealed")).Val()
-	const page = 20 // of which Postgres may have a part; and what a scan returned twice counts twice
-	require.InDelta(t, keys-rows, left, page, "what Postgres has is not in the epoch any more")
+	const page = 20 // Postgres may have a part of one page, and keys that a scan returns twice count twice
+	require.InDelta(t, keys-rows, left, page, "the keys in Postgres have left the epoch")
 	require.NoError(t, b.redis.Del(t.Context(), b.name("k0", "drain")).Err()) // its lease ends
 	b.do(t, many(keys)...)
 
@@ -332,14 +332,14 @@ func TestLargeEpochIsDroppedBatchByBatch(t *testing.T) {
 	require.Zero(t, dirty)
 	require.GreaterOrEqual(t, rest, int64(keys))
 	const twice = keys / 8 // a scan of a set that shrinks may return some keys again
-	require.InDelta(t, int(left)+keys, second.upserts, twice, "the rest of the epoch, and the one that came after it")
+	require.InDelta(t, int(left)+keys, second.upserts, twice, "the rest of the epoch, and the next epoch")
 	var sum, right int
 	require.NoError(t, b.db.QueryRow(`SELECT sum(value), count(*) FILTER (WHERE version = 2) FROM counters`).Scan(&sum, &right))
 	require.Equal(t, 2*keys, sum)
 	require.Equal(t, keys, right)
 }
 
-// A worker dies when it has dropped every batch of a large epoch, but not the epoch. Nothing is written afterwards.
+// A worker dies after it has dropped every batch of a large epoch, but before the commit. Nothing is written afterwards.
 func TestEpochWhoseBatchesWereAllDroppedIsCommitted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1", "AFTERWRITE_FLUSH_BATCH": "1"})
@@ -352,7 +352,7 @@ func TestEpochWhoseBatchesWereAllDroppedIsCommitted(t *testing.T) {
 	require.True(t, b.do(t, get("k7"))[0].Counter.Synced)
 }
 
-// What is left of a sealed epoch was set aside, and its retry went through. So nothing is left, but nobody has committed the epoch.
+// The last keys of a sealed epoch were set aside, and their retry succeeded: the epoch is empty, but not committed.
 func TestEpochThatHasBecomeEmptyIsCommitted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})

@@ -16,7 +16,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// many are increments of n counters.
+// many returns increments of n counters.
 func many(n int) []counter.Operation {
 	ops := make([]counter.Operation, n)
 	for i := range ops {
@@ -25,7 +25,7 @@ func many(n int) []counter.Operation {
 	return ops
 }
 
-func TestRowThatSomebodyElseHoldsLockedCostsOnlyItself(t *testing.T) {
+func TestLockedRowDelaysOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.do(t, increment("locked", 1))
@@ -49,13 +49,13 @@ func TestRowThatSomebodyElseHoldsLockedCostsOnlyItself(t *testing.T) {
 	require.NoError(t, tx.Rollback())
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		_, left := b.drainAll(t)
-		return left == 0, "it is still put aside"
+		return left == 0, "it is still set aside"
 	})
 	b.requireRow(t, counter.Row{Key: "locked", Value: 2, Version: 2})
-	require.Equal(t, lags+1, int(count(t, b.registry, "afterwrite_sync_lag_seconds")), "of the epoch that took it, once")
+	require.Equal(t, lags+1, int(count(t, b.registry, "afterwrite_sync_lag_seconds")), "its lag is observed once")
 }
 
-func TestBatchThatTakesTooLongIsMadeSmaller(t *testing.T) {
+func TestBatchThatTimesOutIsMadeSmaller(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate)+"&statement_timeout=400",
 		map[string]string{"AFTERWRITE_SHARDS": "1"})
@@ -69,15 +69,15 @@ func TestBatchThatTakesTooLongIsMadeSmaller(t *testing.T) {
 	})
 }
 
-// A full Redis refuses the retry of a bad row: the rows beside it must land all the same, and make room.
-func TestBadRowCostsOnlyItselfInAFullRedis(t *testing.T) {
+// A full Redis refuses the retry task of a bad row: the other rows must still be flushed, to make room.
+func TestBadRowInAFullRedisDelaysOnlyItself(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	b := setupOn(t, server.URL(), localtest.PostgresURL(t, migrate), map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 1000)`)
 	b.do(t, set("bad", 5000))
 	b.do(t, many(300)...)
-	b.write(t, true, []counter.Operation{increment("blind", 1)}) // it has to be rebased first
+	b.write(t, true, []counter.Operation{increment("blind", 1)}) // it must be rebased first
 	require.NoError(t, b.redis.ConfigSet(context.Background(), "maxmemory", "1").Err())
 
 	_, left, err := b.worker.DrainAll(t.Context(), "test")
@@ -86,7 +86,7 @@ func TestBadRowCostsOnlyItselfInAFullRedis(t *testing.T) {
 	require.Equal(t, int64(1), left)
 }
 
-func TestSetMendsACounterWhoseSumWouldOverflow(t *testing.T) {
+func TestSetRepairsACounterWhoseSumWouldOverflow(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_RETRY_BACKOFF": "10ms", "AFTERWRITE_SWEEP_INTERVAL": "1s"})
 	b.do(t, set("a", math.MaxInt64), set("b", math.MaxInt64))
@@ -104,13 +104,13 @@ func TestSetMendsACounterWhoseSumWouldOverflow(t *testing.T) {
 	require.Equal(t, int64(3), b.do(t, get("a"))[0].Counter.Value)
 	localtest.Eventually(t, 30*time.Second, func() (bool, string) {
 		_, left := b.drainAll(t)
-		return left == 0, "they are put aside until their retry"
+		return left == 0, "they are set aside until their retry"
 	})
 	b.requireRow(t, counter.Row{Key: "a", Value: 3, Version: 1 + 1 + 2})
 	b.requireRow(t, counter.Row{Key: "b", Version: 1 + 1 + 1, Deleted: true})
 }
 
-// A whole batch of which Postgres has newer rows costs a few calls, not one for each key.
+// A batch whose rows are all ahead costs a few calls, not one for each key.
 func TestReconcilingABatchTakesAFewCalls(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
@@ -127,8 +127,8 @@ func TestReconcilingABatchTakesAFewCalls(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "k5", Value: 8, Version: 10})
 }
 
-// A row that somebody is inserting cannot be seen, but it costs only itself.
-func TestRowThatSomebodyElseIsInsertingCostsOnlyItself(t *testing.T) {
+// A row that another transaction is inserting is invisible, but delays only itself.
+func TestRowOfAnUncommittedInsertDelaysOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
 	tx, err := b.db.Begin()
@@ -150,7 +150,7 @@ func TestRowThatSomebodyElseIsInsertingCostsOnlyItself(t *testing.T) {
 	})
 }
 
-func TestRowThatTakesTooLongCostsOnlyItself(t *testing.T) {
+func TestSlowRowDelaysOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate)+"&statement_timeout=400",
 		map[string]string{"AFTERWRITE_SHARDS": "1"})
@@ -164,7 +164,7 @@ func TestRowThatTakesTooLongCostsOnlyItself(t *testing.T) {
 		return left == 1, fmt.Sprint(left, " left: ", err)
 	})
 
-	// From now on it is known, and does not even make the others' batches smaller.
+	// From now on the slow row is known and no longer shrinks the batches of the others.
 	limit, _ := b.limits(t)
 	slow := count(t, b.registry, "afterwrite_hindered_rows_total")
 	localtest.Eventually(t, 40*time.Second, func() (bool, string) {
@@ -177,8 +177,8 @@ func TestRowThatTakesTooLongCostsOnlyItself(t *testing.T) {
 	require.GreaterOrEqual(t, now, limit)
 }
 
-// Redis's clock was ahead when the key became dirty, and was then set right.
-func TestKeyThatIsDirtySinceTheFutureIsFlushed(t *testing.T) {
+// Redis's clock was ahead when the key became dirty, and was corrected afterwards.
+func TestKeyWithAFutureTimestampIsFlushed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, increment("a", 1), increment("dead", 1))
@@ -190,12 +190,12 @@ func TestKeyThatIsDirtySinceTheFutureIsFlushed(t *testing.T) {
 
 	rows, _ := b.drainAll(t)
 
-	require.Equal(t, int64(1), rows, "and the dead one is left alone")
+	require.Equal(t, int64(1), rows, "and the dead key is left alone")
 	b.requireRow(t, counter.Row{Key: "a", Value: 1, Version: 1})
 }
 
-// Somebody has put something else in the place of a shard's open epoch: the other shards' operations of the same call count.
-func TestShardThatIsBrokenCostsOnlyItself(t *testing.T) {
+// Another program has overwritten a shard's open epoch: operations of the same call on other shards still count.
+func TestCorruptShardFailsOnlyItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, set("good", 1), set("bad", 1), set("big", math.MaxInt64-1))
@@ -215,10 +215,10 @@ func TestShardThatIsBrokenCostsOnlyItself(t *testing.T) {
 	require.Equal(t, int64(3), r[3].Counter.Value)
 	bad := b.redis.Get(context.Background(), b.name("bad", "c:bad")).Val()
 	require.Equal(t, "1", localtest.EntryFields(bad)["v"])
-	require.True(t, b.redis.SIsMember(context.Background(), b.name("good", "open"), "good").Val(), "a flush finds the others' keys")
+	require.True(t, b.redis.SIsMember(context.Background(), b.name("good", "open"), "good").Val(), "a flush finds the keys of other shards")
 }
 
-// A full Redis cannot keep a cold counter, but it can be read.
+// A full Redis cannot hold a cold counter, but the counter can be read.
 func TestColdCounterIsReadInAFullRedis(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})

@@ -24,7 +24,7 @@ func (b *testBundle) hasEntry(t *testing.T, key counter.Key) bool {
 	return n == 1
 }
 
-// backdate makes key's entry look as if it had been written that much earlier.
+// backdate moves the last write of key's entry into the past by a duration.
 func (b *testBundle) backdate(t *testing.T, key counter.Key, by time.Duration) {
 	t.Helper()
 	name := b.name(key, "c:"+string(key))
@@ -41,10 +41,10 @@ func (b *testBundle) backdate(t *testing.T, key counter.Key, by time.Duration) {
 	require.NoError(t, b.redis.Set(context.Background(), name, strings.Join(fields, " "), 0).Err())
 }
 
-// undone are counters that Postgres does not have, each for another reason.
+// undone are dirty counters, each dirty for another reason.
 var undone = []counter.Key{"dirty", "retrying", "dead"}
 
-// writeUndone writes them. Nothing may flush them meanwhile.
+// writeUndone writes the undone counters. No worker may flush them meanwhile.
 func (b *testBundle) writeUndone(t *testing.T) {
 	t.Helper()
 	for _, key := range undone {
@@ -54,7 +54,7 @@ func (b *testBundle) writeUndone(t *testing.T) {
 	require.NoError(t, b.cache.Bury(t.Context(), "dead", cache.Dead{Reason: "no"}))
 }
 
-// requireUndone requires that their entries are still there, with what was written.
+// requireUndone requires that the entries of the undone counters are unchanged.
 func (b *testBundle) requireUndone(t *testing.T) {
 	t.Helper()
 	for _, key := range undone {
@@ -64,7 +64,7 @@ func (b *testBundle) requireUndone(t *testing.T) {
 	}
 }
 
-func TestIdleEntriesAreEvictedAfterCleanTTLAndNoOthers(t *testing.T) {
+func TestOnlyIdleEntriesAreEvictedAfterCleanTTL(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_CLEAN_TTL": "1h", "AFTERWRITE_SWEEP_INTERVAL": "1h"})
 	b.do(t, set("idle", 1), set("almost", 1), set("recent", 1))
@@ -78,7 +78,7 @@ func TestIdleEntriesAreEvictedAfterCleanTTLAndNoOthers(t *testing.T) {
 
 	b.send(t, tasks.Evict(time.Now(), time.Minute))
 
-	localtest.Eventually(t, 10*time.Second, func() (bool, string) { return !b.hasEntry(t, "idle"), "it is still there" })
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) { return !b.hasEntry(t, "idle"), "it is not evicted" })
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		info, err := b.inspector.GetQueueInfo(tasks.QueueSweep)
 		return err == nil && info.Completed == 1, "the eviction has not ended"
@@ -90,8 +90,8 @@ func TestIdleEntriesAreEvictedAfterCleanTTLAndNoOthers(t *testing.T) {
 	require.Equal(t, counter.Counter{Key: "idle", Value: 1, Version: 1, Exists: true, Known: true, Synced: true}, b.do(t, get("idle"))[0].Counter)
 }
 
-// A Redis with noeviction is full of entries that Postgres has.
-func TestFullRedisOfCleanKeysTakesWritesAgainWithinSeconds(t *testing.T) {
+// A Redis with noeviction is full of clean entries.
+func TestRedisFullOfCleanKeysAcceptsWritesWithinSeconds(t *testing.T) {
 	t.Parallel()
 	b, accepted := fullOfClean(t)
 	b.limitMemory(t, -64<<10)
@@ -102,17 +102,17 @@ func TestFullRedisOfCleanKeysTakesWritesAgainWithinSeconds(t *testing.T) {
 	b.requireRoomFor(t, 2000)
 
 	b.requireUndone(t)
-	require.Less(t, int(count(t, b.registry, "afterwrite_evicted_entries_total")), accepted, "no more than what makes room")
+	require.Less(t, int(count(t, b.registry, "afterwrite_evicted_entries_total")), accepted, "no more than needed")
 }
 
-// The worker has looked at it when it was nearly full, and found nothing that had been idle for long.
-func TestRedisThatBecomesFullOfCleanKeysTakesWritesAgainWithinSeconds(t *testing.T) {
+// The worker has already made a pass when Redis was nearly full, and found no idle entries.
+func TestRedisThatFillsWithCleanKeysAcceptsWritesWithinSeconds(t *testing.T) {
 	t.Parallel()
 	b, _ := fullOfClean(t)
 	b.limitMemory(t, 400<<10)
 	b.run(t)
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		return localtest.Calls(t, b.redis)["scan"] > 0, "no eviction has looked for idle entries"
+		return localtest.Calls(t, b.redis)["scan"] > 0, "no eviction pass has run"
 	})
 	require.Zero(t, count(t, b.registry, "afterwrite_evicted_entries_total"))
 
@@ -121,7 +121,7 @@ func TestRedisThatBecomesFullOfCleanKeysTakesWritesAgainWithinSeconds(t *testing
 	b.requireUndone(t)
 }
 
-// fullOfClean is a bundle whose Redis has some thousand entries that Postgres has, and some that it does not.
+// fullOfClean returns a bundle whose Redis holds some thousand clean entries and a few dirty ones.
 func fullOfClean(t *testing.T) (b *testBundle, accepted int) {
 	t.Helper()
 	b = setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL(), localtest.PostgresURL(t, migrate),
@@ -136,7 +136,7 @@ func fullOfClean(t *testing.T) (b *testBundle, accepted int) {
 	return b, accepted
 }
 
-// requireRoomFor writes so many new counters, none of which may be refused for long.
+// requireRoomFor writes new counters and requires that none is refused for long.
 func (b *testBundle) requireRoomFor(t *testing.T, counters int) {
 	t.Helper()
 	const within = 8 * time.Second

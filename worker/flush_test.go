@@ -19,7 +19,7 @@ import (
 
 func show(row counter.Row) string { return fmt.Sprintf("%+v", row) }
 
-func TestDrainBringsStateNotHistory(t *testing.T) {
+func TestDrainWritesStateNotHistory(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, increment("a", 2), increment("a", 3), set("b", 9), del("b"), set("c", math.MinInt64))
@@ -36,7 +36,7 @@ func TestDrainBringsStateNotHistory(t *testing.T) {
 	require.Zero(t, rows, "nothing is dirty any more")
 }
 
-func TestDrainGoesOnBatchAfterBatch(t *testing.T) {
+func TestDrainFlushesBatchAfterBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_FLUSH_BATCH": "7", "AFTERWRITE_SHARDS": "2"})
 	ops := make([]counter.Operation, 100)
@@ -49,8 +49,8 @@ func TestDrainGoesOnBatchAfterBatch(t *testing.T) {
 	require.Zero(t, left)
 }
 
-// The worker dies after Postgres has committed and before the epoch's commit: the flush is run again, by whoever comes next.
-func TestFlushThatDiedBeforeItsCommitIsRunAgainWithoutHarm(t *testing.T) {
+// The worker dies after Postgres's commit and before the epoch's commit: the next worker repeats the flush.
+func TestFlushThatDiedBeforeItsCommitCanBeRepeated(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, increment("a", 5))
@@ -59,15 +59,15 @@ func TestFlushThatDiedBeforeItsCommitIsRunAgainWithoutHarm(t *testing.T) {
 	require.Equal(t, int64(1), b.backlog(t).Dirty)
 
 	rows, left := b.drainAll(t)
-	require.Zero(t, rows, "the row was there")
+	require.Zero(t, rows, "the row existed already")
 	require.Zero(t, left)
 	b.do(t, increment("a", 1))
 	b.drainAll(t)
 	b.requireRow(t, counter.Row{Key: "a", Value: 6, Version: 2})
 }
 
-// A worker was stopped between its read and its upsert, for as long as it took others to flush newer states.
-func TestLateFlushDoesNotTakeTheRowBack(t *testing.T) {
+// A worker is suspended between its read and its upsert, while others flush newer states.
+func TestLateFlushDoesNotSetTheRowBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, increment("a", 1))
@@ -103,7 +103,7 @@ func TestWritesWhilePostgresIsAwayAreAddedToItsValue(t *testing.T) {
 	require.Equal(t, int64(111), b.do(t, get("a"))[0].Counter.Value)
 }
 
-func TestReadOfABlindlyWrittenCounterBringsItsBase(t *testing.T) {
+func TestReadOfABlindlyWrittenCounterHydratesIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, set("a", 100))
@@ -115,7 +115,7 @@ func TestReadOfABlindlyWrittenCounterBringsItsBase(t *testing.T) {
 	require.Equal(t, counter.Counter{Key: "a", Value: 105, Version: 2, Exists: true, Known: true}, got)
 }
 
-func TestCleanCounterSurvivesItsEntry(t *testing.T) {
+func TestCleanCounterSurvivesTheLossOfItsEntry(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, set("a", 41), set("gone", 1), del("gone"))
@@ -128,10 +128,10 @@ func TestCleanCounterSurvivesItsEntry(t *testing.T) {
 	require.Equal(t, int64(42), b.do(t, increment("a", 1))[0].Counter.Value)
 	gone := b.do(t, increment("gone", 1))[0].Counter
 	require.Equal(t, int64(1), gone.Value)
-	require.Equal(t, int64(3), gone.Version, "its version goes on counting")
+	require.Equal(t, int64(3), gone.Version, "its version continues")
 	require.Empty(t, b.do(t, get("never"))[0].Counter.Version)
 	require.False(t, b.do(t, del("never"))[0].Counter.Exists)
-	require.Equal(t, int64(2), b.backlog(t).Dirty, "deleting what is not there changes nothing")
+	require.Equal(t, int64(2), b.backlog(t).Dirty, "deleting an absent counter changes nothing")
 }
 
 func TestFlushTasksOfAShardBecomeOneFlush(t *testing.T) {
@@ -156,8 +156,8 @@ func TestFlushTasksOfAShardBecomeOneFlush(t *testing.T) {
 	})
 }
 
-// Tasks of other versions, or of somebody's own, are hints as well.
-func TestAKeyWithTwoTasksIsFlushedWhateverTheirIDs(t *testing.T) {
+// Tasks from other versions or enqueued by hand are hints, too.
+func TestKeyWithTwoTasksIsFlushedWhateverTheirIDs(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
 	keys := []counter.Key{"a/b", "x/../../pending_tasks:delete_all", "b?x", "~2F"}
@@ -188,12 +188,12 @@ func TestKeyWrittenDuringItsFlushIsFlushedAgain(t *testing.T) {
 	release := b.holdUpserts(t)
 	b.send(t, tasks.Flush("a", b.cache.Shard("a")))
 	b.eventuallyWaiting(t)
-	b.do(t, increment("a", 1)) // dirty already, so the write path sends no hint: it is the worker's to go on
+	b.do(t, increment("a", 1)) // dirty already, so the write path sends no hint: the worker must continue
 	release()
 	b.eventuallyRow(t, counter.Row{Key: "a", Value: 2, Version: 2})
 }
 
-// What becomes dirty while a drain of its shard runs may find the drain's ID taken, and must be flushed all the same.
+// A key that becomes dirty during a drain of its shard may find the ID of the drain task taken, and must still be flushed.
 func TestKeyThatBecomesDirtyDuringADrainIsFlushed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
@@ -203,12 +203,12 @@ func TestKeyThatBecomesDirtyDuringADrainIsFlushed(t *testing.T) {
 	b.send(t, tasks.Drain(0, 0))
 	b.eventuallyWaiting(t)
 	b.service.Do(t.Context(), []counter.Operation{increment("late", 1)}, writepath.Options{Minimal: true})
-	b.send(t, tasks.Drain(0, 0)) // collapses with the one that runs
+	b.send(t, tasks.Drain(0, 0)) // its ID is the running drain's
 	release()
 	b.eventuallyRow(t, counter.Row{Key: "late", Value: 1, Version: 1})
 }
 
-// The worker that ran the drain died: its task holds the ID for minutes. The sweep's drain has an ID of its own.
+// The worker that ran the drain died, and its task holds the ID for minutes. The sweep's drain has its own ID.
 func TestSweepFindsKeysWhoseTasksWereLostOrAreStuck(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)

@@ -15,13 +15,13 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// endLease ends the lease of a worker that was stopped for longer than that.
+// endLease ends the lease of the key's shard, as if its worker had been suspended for longer.
 func (b *testBundle) endLease(t *testing.T, key counter.Key) {
 	t.Helper()
 	require.NoError(t, b.redis.Del(context.Background(), b.name(key, "drain")).Err())
 }
 
-// commitLate commits an epoch, or drops keys of it, and reports whether anything was done.
+// commitLate commits an epoch, or drops the given keys of it, and reports whether it had an effect.
 func (b *testBundle) commitLate(t *testing.T, epoch *cache.Epoch, drop ...counter.Key) bool {
 	t.Helper()
 	var done bool
@@ -35,7 +35,7 @@ func (b *testBundle) commitLate(t *testing.T, epoch *cache.Epoch, drop ...counte
 	return done
 }
 
-// requireUnchanged requires that call changes nothing of the epochs of shard 0.
+// requireUnchanged requires that call does not change the epochs of shard 0.
 func (b *testBundle) requireUnchanged(t *testing.T, call func()) {
 	t.Helper()
 	state := func() []string {
@@ -51,7 +51,7 @@ func (b *testBundle) requireUnchanged(t *testing.T, call func()) {
 	require.Equal(t, before, state())
 }
 
-// A worker was stopped between its upsert and its commit. Meanwhile another flushed the epoch, and a third sealed the next one.
+// A worker is suspended between its upsert and its commit. Meanwhile another flushes the epoch, and a third seals the next one.
 func TestLateCommitOfAnEpochThatAnotherCommittedDoesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
@@ -62,7 +62,7 @@ func TestLateCommitOfAnEpochThatAnotherCommittedDoesNothing(t *testing.T) {
 	b.drainAll(t)
 	b.do(t, increment("a", 1))
 	b.requireUnchanged(t, func() { b.commitLate(t, &late) })
-	b.drainAll(t) // another epoch, so that the late one is not even the last
+	b.drainAll(t) // one more epoch, so that the late one is not the last
 	b.do(t, increment("a", 1))
 	next := b.seal(t, 0, "next")
 	require.Equal(t, cache.Sealed, next.State)
@@ -81,8 +81,8 @@ func TestLateCommitOfAnEpochThatAnotherCommittedDoesNothing(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 3, Version: 3})
 }
 
-// Two workers flush one epoch, since the lease of the first ended: whoever commits first, the other does nothing.
-func TestOfTwoCommitsOfOneEpochTheSecondDoesNothing(t *testing.T) {
+// Two workers flush one epoch, because the lease of the first ended. The second commit does nothing.
+func TestSecondCommitOfAnEpochDoesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.do(t, increment("a", 1))
@@ -94,7 +94,7 @@ func TestOfTwoCommitsOfOneEpochTheSecondDoesNothing(t *testing.T) {
 	require.Equal(t, cache.Found, second.State)
 	require.Equal(t, 1, second.Keys)
 	b.upsert(t, b.read(t, "a"))
-	b.do(t, increment("a", 1)) // not in this epoch
+	b.do(t, increment("a", 1)) // in the next epoch
 
 	require.True(t, b.commitLate(t, &second))
 	b.requireUnchanged(t, func() { b.commitLate(t, &first) })
@@ -105,7 +105,7 @@ func TestOfTwoCommitsOfOneEpochTheSecondDoesNothing(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 2, Version: 2})
 }
 
-// Redis comes back with the epoch still sealed, from before the flush set one of its keys aside: a commit would lose that key.
+// Redis restarts from before the flush set a key of the sealed epoch aside: a commit would lose that key.
 func TestLateCommitAfterARestartOfRedisDoesNothing(t *testing.T) {
 	t.Parallel()
 	b, restart := oneShard(t)
@@ -126,7 +126,7 @@ func TestLateCommitAfterARestartOfRedisDoesNothing(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "locked", Value: 1, Version: 1})
 }
 
-// The same, but Redis came back from before the epoch was sealed, and goes on with writes of its own.
+// The same, but Redis restarts from before the epoch was sealed, and accepts other writes.
 func TestLateFlushOfAnEpochThatRedisLostChangesNothing(t *testing.T) {
 	t.Parallel()
 	b, restart := oneShard(t)
@@ -158,7 +158,7 @@ func TestLateFlushOfAnEpochThatRedisLostChangesNothing(t *testing.T) {
 	}
 }
 
-// oneShard is restartable with one shard.
+// oneShard returns a restartable bundle with one shard.
 func oneShard(t *testing.T) (b *testBundle, restart func() *testBundle) {
 	t.Helper()
 	server := localtest.OwnRedis(t, local.RedisOptions{})

@@ -31,7 +31,7 @@ func (b *testBundle) lock(t *testing.T, where string) (release func()) {
 	return func() { require.NoError(t, tx.Rollback()) }
 }
 
-// putOff is for how long key is set aside from now.
+// putOff returns how much longer key is set aside.
 func (b *testBundle) putOff(t *testing.T, key counter.Key) time.Duration {
 	t.Helper()
 	inspected, err := b.cache.Inspect(t.Context(), []counter.Key{key})
@@ -42,7 +42,7 @@ func (b *testBundle) putOff(t *testing.T, key counter.Key) time.Duration {
 	return time.Duration(inspected[0].RetryAt-now) * time.Millisecond
 }
 
-func TestLockedRowIsTriedAgainAfter250MillisecondsAndThenTwiceAsLong(t *testing.T) {
+func TestLockedRowIsRetriedAfter250msAndThenTwiceAsLong(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.do(t, increment("a", 1))
@@ -51,7 +51,7 @@ func TestLockedRowIsTriedAgainAfter250MillisecondsAndThenTwiceAsLong(t *testing.
 	b.do(t, increment("a", 1))
 	for _, delay := range []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second} {
 		localtest.Eventually(t, 10*time.Second, func() (bool, string) {
-			b.drainAll(t) // until it is due, and is found locked again
+			b.drainAll(t) // until the key is due and found locked again
 			left := b.putOff(t, "a")
 			return left > delay/2, fmt.Sprintf("it is due in %s", left)
 		})
@@ -64,11 +64,11 @@ func TestLockedRowIsTriedAgainAfter250MillisecondsAndThenTwiceAsLong(t *testing.
 	b.lock(t, `key = 'a'`)
 	b.do(t, increment("a", 1))
 	b.drainAll(t)
-	require.LessOrEqual(t, b.putOff(t, "a"), 250*time.Millisecond, "it begins anew")
+	require.LessOrEqual(t, b.putOff(t, "a"), 250*time.Millisecond, "the delay starts again")
 }
 
-// No sweep runs: the worker itself has to come back to the keys that it deferred, however many.
-func TestManyRowsThatWereLockedLandWithoutASweep(t *testing.T) {
+// No sweep runs: the worker itself must return to its deferred keys, however many.
+func TestManyLockedRowsAreFlushedWithoutASweep(t *testing.T) {
 	t.Parallel()
 	const rows = 2500
 	b := setupOn(t, localtest.RedisURL(t), localtest.PostgresURL(t, migrate),
@@ -95,7 +95,7 @@ func TestManyRowsThatWereLockedLandWithoutASweep(t *testing.T) {
 }
 
 // Clients lock 40 of 1,000 rows for 50 ms at a time, in any order, while all rows are being written.
-func TestRowsThatClientsLockAllTheTimeAreRightSoonAfterTheLastLock(t *testing.T) {
+func TestConstantlyLockedRowsAreRightSoonAfterTheLastLock(t *testing.T) {
 	t.Parallel()
 	const rows, clients, lasts = 1000, 2, 4 * time.Second
 	b := setup(t, nil)
@@ -127,7 +127,7 @@ func TestRowsThatClientsLockAllTheTimeAreRightSoonAfterTheLastLock(t *testing.T)
 	require.Less(t, time.Since(began), 4*time.Second) // the goal is 1.5 s where the machine is not busy with other tests
 }
 
-// hinted has the write path send tasks, as in the api.
+// hinted makes the write path send tasks, as in the api.
 func (b *testBundle) hinted(t *testing.T) {
 	t.Helper()
 	b.open(t, writepath.Parts{BaseTimeout: time.Minute, Sender: b.sender, Enqueuer: tasks.EnqueuerOptions{

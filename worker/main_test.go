@@ -32,8 +32,7 @@ func TestMain(m *testing.M) {
 	localtest.Main(m, goleak.IgnoreCurrent())
 }
 
-// testBundle is everything between an operation and its row, in one process: a write path, and a worker that is not
-// running until run.
+// testBundle is everything between an operation and its row, in one process: a write path, and a worker that run starts.
 type testBundle struct {
 	config    config.Config
 	redis     redis.UniversalClient
@@ -69,7 +68,7 @@ func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]
 		config: c, redis: s.Redis, cache: s.Cache, store: s.Store, registry: prometheus.NewRegistry(),
 		redisURL: redisURL, postgresURL: postgresURL,
 	}
-	b.open(t, writepath.Parts{BaseTimeout: 2 * time.Second}) // patient, since the machine may be busy
+	b.open(t, writepath.Parts{BaseTimeout: 2 * time.Second}) // long, because the machine may be busy
 	b.worker = worker.New(worker.Options{
 		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: b.registry, Logger: logger,
 	})
@@ -123,7 +122,7 @@ func (b *testBundle) drainAll(t *testing.T) (rows, left int64) {
 	return rows, left
 }
 
-// row is what Postgres has of key.
+// row returns the row of key.
 func (b *testBundle) row(t *testing.T, key counter.Key) (row counter.Row, found bool) {
 	t.Helper()
 	row.Key = key
@@ -179,7 +178,7 @@ func (b *testBundle) eventuallyRow(t *testing.T, want counter.Row) {
 	})
 }
 
-// read reads key's entry as a flush does, which may then be late.
+// read reads key's entry as a flush does.
 func (b *testBundle) read(t *testing.T, key counter.Key) cache.Entry {
 	t.Helper()
 	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
@@ -203,7 +202,7 @@ func (b *testBundle) seal(t *testing.T, shard counter.Shard, owner string) cache
 	return epoch
 }
 
-// name is a shard's key in Redis.
+// name returns a Redis key of key's shard.
 func (b *testBundle) name(key counter.Key, rest string) string {
 	return "{aw:" + b.cache.Shard(key).String() + "}:" + rest
 }
@@ -229,7 +228,7 @@ var noOptions = writepath.Options{}
 
 func get(key counter.Key) counter.Operation { return counter.Operation{Key: key, Kind: counter.Get} }
 
-// age makes the open epoch of key's shard look as if its first write had been that much earlier.
+// age moves the first write of the open epoch of key's shard into the past.
 func (b *testBundle) age(t *testing.T, key counter.Key, by time.Duration) {
 	t.Helper()
 	ctx := context.Background()

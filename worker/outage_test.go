@@ -36,10 +36,10 @@ func (b *testBundle) schedule(t *testing.T) {
 	})
 }
 
-// In an outage, flush tasks make way for one drain of each shard. That costs their keys nothing.
-func TestFlushTasksDoNotPileUpInAnOutageAndTheirKeysLandAfterIt(t *testing.T) {
+// In an outage, flush tasks are replaced by one drain of each shard. No key is lost by that.
+func TestFlushTasksDoNotPileUpInAnOutageAndTheirKeysAreFlushedAfterIt(t *testing.T) {
 	t.Parallel()
-	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // it is going to be killed
+	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // the test kills it
 	require.NoError(t, migrate(postgres.URL()))
 	b := setupOn(t, localtest.RedisURL(t), postgres.URL(), map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "3s"})
 	const keys, kept = 600, 64
@@ -49,7 +49,7 @@ func TestFlushTasksDoNotPileUpInAnOutageAndTheirKeysLandAfterIt(t *testing.T) {
 	}
 	b.do(t, ops...)
 	postgres.Kill()
-	for _, op := range ops { // each as the aggregator would send it
+	for _, op := range ops { // one task each, as the aggregator sends it
 		task := tasks.Aggregate("", []*asynq.Task{tasks.Flush(op.Key, b.cache.Shard(op.Key))})
 		_, err := b.sender.EnqueueContext(t.Context(), task, asynq.Queue(tasks.QueueFlush))
 		require.NoError(t, err)

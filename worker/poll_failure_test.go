@@ -17,8 +17,8 @@ import (
 
 var refusals = regexp.MustCompile(`errorstat_OOM:count=(\d+)`)
 
-// Asynq tries again at once when it cannot dequeue.
-func TestAFullRedisIsNotAskedForTasksWithoutAPause(t *testing.T) {
+// Asynq retries a failed dequeue at once, so pollClient must pause.
+func TestFullRedisIsPolledWithPauses(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL(), localtest.PostgresURL(t, migrate), nil)
 	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", "1").Err())
@@ -41,7 +41,7 @@ func TestAFullRedisIsNotAskedForTasksWithoutAPause(t *testing.T) {
 
 var commands = regexp.MustCompile(`total_commands_processed:(\d+)`)
 
-// processed is how many commands the Redis has processed, those of scripts included.
+// processed returns how many commands Redis has processed, including commands in scripts.
 func (b *testBundle) processed(t *testing.T) int {
 	t.Helper()
 	stats, err := b.redis.Info(t.Context(), "stats").Result()
@@ -51,9 +51,9 @@ func (b *testBundle) processed(t *testing.T) int {
 	return n
 }
 
-func TestAnIdleWorkerAsksRedisRarely(t *testing.T) {
+func TestIdleWorkerPollsRarely(t *testing.T) {
 	t.Parallel()
-	// No sweeps, which are counted apart: they are one task in 5 s.
+	// Without sweeps, which would add one task in 5 s.
 	b := setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL(), localtest.PostgresURL(t, migrate),
 		map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "1h"})
 	b.run(t)

@@ -21,7 +21,7 @@ const (
 	delayedRetries = "asynq:{" + tasks.QueueRetry + "}:retry"
 )
 
-// idleClient is a pollClient that has found no work for an hour.
+// idleClient returns a pollClient that has found no work for an hour.
 func idleClient(t *testing.T) *pollClient {
 	t.Helper()
 	b := newPollClient(localtest.Redis(t), "")
@@ -29,7 +29,7 @@ func idleClient(t *testing.T) *pollClient {
 	return b
 }
 
-// asks reports whether a poll of key reaches Redis after the given time without work, if Redis was asked ago before.
+// asks reports whether a poll of key reaches Redis, if there was no work for without, and the last poll was ago before.
 func (b *pollClient) asks(key string, without, ago time.Duration) bool {
 	now := time.Now()
 	b.lastWork, b.polls[key].asked = now.Add(-without), now.Add(-ago)
@@ -37,7 +37,7 @@ func (b *pollClient) asks(key string, without, ago time.Duration) bool {
 	return due
 }
 
-func TestPollsBecomeRarerTheLongerThereIsNoWork(t *testing.T) {
+func TestPollsBecomeRarerWithoutWork(t *testing.T) {
 	t.Parallel()
 	b := newPollClient(nil, "")
 	for _, c := range []struct {
@@ -60,7 +60,7 @@ func TestPollsBecomeRarerTheLongerThereIsNoWork(t *testing.T) {
 	}
 }
 
-// A script of other keys is run each time, whatever it returns.
+// A script with other keys is run each time, whatever it returns.
 func TestOnlyPollsAreSpared(t *testing.T) {
 	t.Parallel()
 	b := idleClient(t)
@@ -88,7 +88,7 @@ func TestOnlyPollsAreSpared(t *testing.T) {
 	require.Equal(t, want, runs)
 }
 
-// polled starts Asynq's server on an idle pollClient, and returns the tasks that it runs.
+// polled starts Asynq's server on an idle pollClient, and returns a channel of the tasks that it runs.
 func polled(t *testing.T, b *pollClient) <-chan string {
 	t.Helper()
 	ran := make(chan string, 10)
@@ -120,7 +120,7 @@ func (b *pollClient) busy() bool {
 // load is what a busy machine may add to a bound of less than a second.
 const load = 2 * time.Second
 
-func TestATaskThatComesAfterALongTimeIsRunWithinTheBound(t *testing.T) {
+func TestTaskAfterALongIdleTimeStartsWithinTheBound(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		task  *asynq.Task
@@ -136,7 +136,7 @@ func TestATaskThatComesAfterALongTimeIsRunWithinTheBound(t *testing.T) {
 			t.Parallel()
 			b := idleClient(t)
 			ran := polled(t, b)
-			localtest.Eventually(t, 10*time.Second, func() (bool, string) { // the server has told Redis its scripts
+			localtest.Eventually(t, 10*time.Second, func() (bool, string) { // Redis has the server's scripts
 				n, err := b.Exists(t.Context(), "asynq:servers").Result()
 				return n == 1, fmt.Sprint(n, err)
 			})
@@ -150,16 +150,16 @@ func TestATaskThatComesAfterALongTimeIsRunWithinTheBound(t *testing.T) {
 	}
 }
 
-// What the server itself enqueues, as its aggregator does, is not waited for.
-func TestAnAggregatedTaskEndsTheIdleness(t *testing.T) {
+// Tasks that the server itself enqueues, as its aggregator does, start at once.
+func TestAggregatedTaskMakesTheWorkerBusy(t *testing.T) {
 	t.Parallel()
 	b := idleClient(t)
 	require.NoError(t, tasks.Send(t.Context(), asynq.NewClientFromRedisClient(b), tasks.DrainNow(3)))
 	require.True(t, b.busy())
 }
 
-// An idle worker on a Redis that does not answer must not take that for empty queues.
-func TestAFailureIsNotTakenForAnEmptyQueue(t *testing.T) {
+// An idle worker must not mistake a Redis that does not answer for empty queues.
+func TestFailureIsNotMistakenForAnEmptyQueue(t *testing.T) {
 	t.Parallel()
 	b := idleClient(t)
 	ctx, cancel := context.WithCancel(t.Context())

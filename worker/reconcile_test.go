@@ -17,19 +17,19 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// lostTail is a counter whose Redis loses its tail: it comes back as it was after before, without lost.
+// lostTail is a counter whose Redis loses its latest writes: it restarts with before, but without lost.
 type lostTail struct {
-	blind   bool // Postgres has 100 in version 1, Redis nothing, and before is written without asking Postgres
+	blind   bool // Postgres has value 100, version 1; Redis has no entry, and before is written blindly
 	unsaved bool // before is not flushed when the snapshot is taken
 	before  []counter.Operation
 	lost    []counter.Operation // flushed, and then lost by Redis
-	after   []counter.Operation // written to the Redis that came back
+	after   []counter.Operation // written after the restart
 	value   int64
 	version int64
 	deleted bool
 }
 
-// lostTails are written with the key "", which stands for the case's own.
+// lostTails returns the cases. The key "" stands for the key of the case.
 func lostTails() map[string]lostTail {
 	plus := func(n int) []counter.Operation {
 		ops := make([]counter.Operation, n)
@@ -86,7 +86,7 @@ func (c lostTail) ops(name string, ops []counter.Operation) []counter.Operation 
 	return own
 }
 
-// write carries operations out, and waits first for a Redis that is starting.
+// write waits for a starting Redis, and carries out operations.
 func (b *testBundle) write(t *testing.T, blind bool, ops []counter.Operation) {
 	t.Helper()
 	for _, r := range b.service.Do(t.Context(), ops, writepath.Options{Minimal: blind}) {
@@ -94,7 +94,7 @@ func (b *testBundle) write(t *testing.T, blind bool, ops []counter.Operation) {
 	}
 }
 
-// before takes every case to the point of its snapshot, and lose goes on to what will be lost.
+// before brings every case to the point of its snapshot; lose writes what will be lost.
 func (b *testBundle) before(t *testing.T, cases map[string]lostTail) {
 	t.Helper()
 	for name, c := range cases {
@@ -122,7 +122,7 @@ func (b *testBundle) lose(t *testing.T, cases map[string]lostTail) {
 	}
 }
 
-// after writes to the Redis that came back, and requires that nothing but what Postgres never got is gone.
+// after writes to the restarted Redis, and requires that only unsynced writes are lost.
 func (b *testBundle) after(t *testing.T, cases map[string]lostTail) {
 	t.Helper()
 	reconciled := 0
@@ -163,7 +163,7 @@ afterwrite_reconciled_keys_total %d
 `, reconciled-blind)), "afterwrite_reconciled_keys_total"))
 }
 
-func TestRedisThatComesBackFromAnOlderSnapshotLosesOnlyWhatPostgresNeverGot(t *testing.T) {
+func TestRestartFromAnOlderSnapshotLosesOnlyUnsyncedWrites(t *testing.T) {
 	t.Parallel()
 	cases := lostTails()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
@@ -179,7 +179,7 @@ func TestRedisThatComesBackFromAnOlderSnapshotLosesOnlyWhatPostgresNeverGot(t *t
 	setupOn(t, server.URL(), postgres, nil).after(t, cases)
 }
 
-func TestReplicaThatIsPromotedWhileItLagsLosesOnlyWhatPostgresNeverGot(t *testing.T) {
+func TestPromotionOfALaggingReplicaLosesOnlyUnsyncedWrites(t *testing.T) {
 	t.Parallel()
 	cases := lostTails()
 	primary := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--repl-diskless-sync-delay", "0"}})
@@ -198,7 +198,7 @@ func TestReplicaThatIsPromotedWhileItLagsLosesOnlyWhatPostgresNeverGot(t *testin
 		err := second.redis.Get(context.Background(), "marker").Err()
 		return err == nil, fmt.Sprint("the replica has no marker yet: ", err)
 	})
-	require.NoError(t, second.redis.Do(context.Background(), "REPLICAOF", "127.0.0.1", "1").Err()) // it hears no more
+	require.NoError(t, second.redis.Do(context.Background(), "REPLICAOF", "127.0.0.1", "1").Err()) // it receives no more writes
 	b.lose(t, cases)
 
 	primary.Kill()
@@ -207,8 +207,8 @@ func TestReplicaThatIsPromotedWhileItLagsLosesOnlyWhatPostgresNeverGot(t *testin
 	second.after(t, cases)
 }
 
-// FLUSHALL while a flush was on its way to Postgres: it lands after the counter went on from what Postgres had until then.
-func TestFlushallWithUnsyncedKeysLosesOnlyThose(t *testing.T) {
+// FLUSHALL during a flush, whose upsert lands after the counter has continued from the older row.
+func TestFlushallLosesOnlyUnsyncedWrites(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.do(t, set("a", 100), set("b", 100))
@@ -229,8 +229,8 @@ func TestFlushallWithUnsyncedKeysLosesOnlyThose(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "b", Value: 103, Version: 2})
 }
 
-// A flush of before the restart may reach Postgres after one of the Redis that came back.
-func TestLateFlushOfALostTailDoesNotReplaceWhatCameAfterIt(t *testing.T) {
+// A flush from before the restart may reach Postgres after a flush from after it.
+func TestLateFlushOfALostTailDoesNotReplaceLaterWrites(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	postgres := localtest.PostgresURL(t, migrate)
@@ -252,7 +252,7 @@ func TestLateFlushOfALostTailDoesNotReplaceWhatCameAfterIt(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 110, Version: 2})
 }
 
-// What Redis wrote after it had lost its tail is not in Postgres yet when it restarts again, without losing anything.
+// Redis loses its tail and accepts writes. Before those are flushed it restarts again, without losing anything.
 func TestSecondRestartBeforeTheFlushLosesNothingMore(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})

@@ -18,7 +18,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// impatient are settings under which a refused row becomes a dead letter within a second or two.
+// impatient returns settings that make a refused row a dead letter within two seconds.
 func impatient() map[string]string {
 	return map[string]string{
 		"AFTERWRITE_MAX_ATTEMPTS": "2", "AFTERWRITE_RETRY_BACKOFF": "10ms", "AFTERWRITE_SHARDS": "2",
@@ -47,7 +47,7 @@ func (b *testBundle) eventuallyDead(t *testing.T, keys ...counter.Key) {
 	}
 }
 
-func TestRefusedRowsCostOnlyThemselves(t *testing.T) {
+func TestRefusedRowsDelayOnlyThemselves(t *testing.T) {
 	t.Parallel()
 	b := setup(t, impatient())
 	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 1000000)`)
@@ -72,19 +72,19 @@ func TestRefusedRowsCostOnlyThemselves(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, dead.Reason, "small")
 
-	// It goes on taking writes, and no drain looks at it.
+	// It still accepts writes, and no drain flushes it.
 	require.Equal(t, int64(1_000_005), b.do(t, increment("k3", 5))[0].Counter.Value)
 	rows, _ = b.drainAll(t)
 	require.Zero(t, rows)
 }
 
-func TestRefusedRowThatWasMendedLandsAtItsRetry(t *testing.T) {
+func TestCorrectedRowIsFlushedByItsRetry(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_MAX_ATTEMPTS": "50", "AFTERWRITE_RETRY_BACKOFF": "10ms"})
 	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10)`)
 	b.do(t, set("a", 10))
 	b.drainAll(t)
-	b.do(t, increment("a", -5)) // it was set aside as 10, and is mended by its client
+	b.do(t, increment("a", -5)) // it was set aside with 10; its client corrects it
 	b.run(t)
 	b.eventuallyRow(t, counter.Row{Key: "a", Value: 5, Version: 2})
 	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
@@ -93,8 +93,8 @@ func TestRefusedRowThatWasMendedLandsAtItsRetry(t *testing.T) {
 	})
 }
 
-// Somebody has a refused row tried before its retry is due: that must not make it be tried more often from then on.
-func TestRowThatIsRefusedAgainBeforeItsRetryWaitsForIt(t *testing.T) {
+// If an operator has a refused row tried before its retry is due, that must not add attempts.
+func TestRowRefusedAgainBeforeItsRetryWaitsForTheRetry(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT small CHECK (value < 10)`)
@@ -109,7 +109,7 @@ func TestRowThatIsRefusedAgainBeforeItsRetryWaitsForIt(t *testing.T) {
 	require.Greater(t, inspected[0].RetryAt, retry.UnixMilli())
 }
 
-// An archived retry of an earlier time holds its ID for ever: the next refusal of that key must get through all the same.
+// An archived retry holds its ID for ever: the next refusal of the key must still get a retry.
 func TestRefusalAfterAnEarlierDeadLetterIsRetriedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, impatient())
@@ -118,14 +118,14 @@ func TestRefusalAfterAnEarlierDeadLetterIsRetriedAgain(t *testing.T) {
 	b.do(t, set("a", 10))
 	b.drainAll(t)
 	b.eventuallyDead(t, "a")
-	// Someone empties our keys, not Asynq's.
+	// An operator deletes afterwrite's keys, but not Asynq's.
 	require.NoError(t, b.redis.Del(context.Background(), b.name("a", "dead"), b.name("a", "meta"), b.name("a", "c:a")).Err())
 	b.do(t, set("a", 11))
 	b.drainAll(t)
 	b.eventuallyDead(t, "a")
 }
 
-func TestTriggerThatRaisesIsARefusalWhateverItsCode(t *testing.T) {
+func TestExceptionOfATriggerIsARefusal(t *testing.T) {
 	t.Parallel()
 	b := setup(t, impatient())
 	b.exec(t, `CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
@@ -139,9 +139,9 @@ func TestTriggerThatRaisesIsARefusalWhateverItsCode(t *testing.T) {
 	b.eventuallyDead(t, "b")
 }
 
-func TestOutageCostsNoRetriesAndArchivesNothing(t *testing.T) {
+func TestOutageUsesUpNoRetriesAndArchivesNothing(t *testing.T) {
 	t.Parallel()
-	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // it is going to be killed
+	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // the test kills it
 	require.NoError(t, migrate(postgres.URL()))
 	b := setupOn(t, localtest.RedisURL(t), postgres.URL(), map[string]string{"AFTERWRITE_MAX_ATTEMPTS": "1", "AFTERWRITE_RETRY_BACKOFF": "10ms"})
 	b.run(t)
@@ -165,7 +165,7 @@ func TestOutageCostsNoRetriesAndArchivesNothing(t *testing.T) {
 		for _, task := range waiting {
 			require.Zero(t, task.Retried, "an outage was counted against %s", task.ID)
 		}
-		return len(waiting) >= 1, "none waits" // the drain: the flush is of the same shard and becomes a part of it
+		return len(waiting) >= 1, "none waits" // the drain: the flush of the same shard is merged into it
 	})
 
 	require.NoError(t, postgres.Start(t.Context()))
@@ -181,10 +181,10 @@ func TestOutageCostsNoRetriesAndArchivesNothing(t *testing.T) {
 	}
 }
 
-// Otherwise a minute without Postgres leaves thousands of small flushes, and the drains behind them wait their turn.
+// Otherwise a minute without Postgres would leave thousands of small flushes in front of the drains.
 func TestFlushesThatFailInAnOutageBecomeOneDrainOfTheShard(t *testing.T) {
 	t.Parallel()
-	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // it is going to be killed
+	postgres := localtest.OwnPostgres(t, local.PostgresOptions{Fsync: true}) // the test kills it
 	require.NoError(t, migrate(postgres.URL()))
 	b := setupOn(t, localtest.RedisURL(t), postgres.URL(), map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.run(t)
@@ -223,7 +223,7 @@ func TestFlushesThatFailInAnOutageBecomeOneDrainOfTheShard(t *testing.T) {
 	}
 }
 
-// eventuallyRowAfterOutage is eventuallyRow for a server that may be starting.
+// eventuallyRowAfterOutage is eventuallyRow for a Postgres that may be starting.
 func (b *testBundle) eventuallyRowAfterOutage(t *testing.T, want counter.Row) {
 	t.Helper()
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {

@@ -12,7 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// restartable is a bundle whose Redis can be restarted.
+// restartable returns a bundle whose Redis can be restarted.
 func restartable(t *testing.T) (b *testBundle, restart func() *testBundle) {
 	t.Helper()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
@@ -24,7 +24,7 @@ func restartable(t *testing.T) (b *testBundle, restart func() *testBundle) {
 	}
 }
 
-// clean drains until nothing is dirty: after a conflict, the next drain flushes what was merged.
+// clean drains until nothing is dirty: after a conflict, the next drain flushes the merged entry.
 func (b *testBundle) clean(t *testing.T) {
 	t.Helper()
 	for range 3 {
@@ -33,8 +33,8 @@ func (b *testBundle) clean(t *testing.T) {
 	require.Zero(t, b.backlog(t).Dirty)
 }
 
-// Postgres has a part of a lineage whose commit came too late; then Redis restarts without loss.
-func TestRestartAfterAPartOfALifeWasFlushed(t *testing.T) {
+// Postgres has a part of a lineage, the commit is late, and Redis restarts without loss.
+func TestRestartAfterAPartOfALineageWasFlushed(t *testing.T) {
 	t.Parallel()
 	b, restart := restartable(t)
 	b.do(t, increment("a", 1), increment("a", 1))
@@ -50,7 +50,7 @@ func TestRestartAfterAPartOfALifeWasFlushed(t *testing.T) {
 }
 
 // A flush of a blind lineage from before a restart lands between the rebase of the next lineage and its upsert.
-func TestLateFlushOfABlindLifeBetweenRebaseAndUpsert(t *testing.T) {
+func TestLateFlushOfABlindLineageBetweenRebaseAndUpsert(t *testing.T) {
 	t.Parallel()
 	b, restart := restartable(t)
 	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) VALUES ('a', 100, 1, now())`)
@@ -69,7 +69,7 @@ func TestLateFlushOfABlindLifeBetweenRebaseAndUpsert(t *testing.T) {
 	}
 	b.write(t, true, blind)
 	require.NoError(t, b.redis.Save(context.Background()).Err())
-	late := rebase() // its upsert hangs in Postgres
+	late := rebase() // its upsert is still in flight
 	b = restart()
 	b.write(t, true, blind)
 	rebase()
@@ -80,9 +80,9 @@ func TestLateFlushOfABlindLifeBetweenRebaseAndUpsert(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "a", Value: 102, Version: 3})
 }
 
-// An operator finds the data of a Redis that was emptied, after counters went on from Postgres without it. What of it was not flushed
-// reaches Postgres, but not over a counter that was written since: of two histories, that one stays.
-func TestDataThatIsFoundAgainIsFlushedWhereNothingCameSince(t *testing.T) {
+// An operator restores the data of an emptied Redis after counters have continued from Postgres. Its unflushed writes reach Postgres,
+// except for counters that were written since: their newer history stays.
+func TestRestoredDataIsFlushedExceptOverNewerWrites(t *testing.T) {
 	t.Parallel()
 	b, restart := restartable(t)
 	b.do(t, set("idle", 100), set("busy", 100))
@@ -100,7 +100,7 @@ func TestDataThatIsFoundAgainIsFlushedWhereNothingCameSince(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "busy", Value: 103, Version: 2})
 }
 
-// The rows are of an afterwrite that did not know lineages yet.
+// The rows are from a version of afterwrite without lineages.
 func TestBlindWritesOnRowsWithoutALineageAreKept(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)

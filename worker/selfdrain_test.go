@@ -22,12 +22,12 @@ import (
 	"github.com/afterwrite/afterwrite/worker"
 )
 
-// brisk are settings under which a key is overdue for the worker itself after 4 s.
+// brisk returns settings under which the worker drains a key itself after 4 s.
 func brisk() map[string]string {
 	return map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "1s", "AFTERWRITE_CLEAN_TTL": "1s"}
 }
 
-// count is the value of a counter metric or a gauge, or of how many a histogram has seen; 0 if there is none.
+// count returns the value of a counter or gauge, or the number of observations of a histogram; 0 if there is none.
 func count(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -49,7 +49,7 @@ func (b *testBundle) eventuallyClean(t *testing.T, within time.Duration) {
 	})
 }
 
-// limitMemory sets Redis's maxmemory to what it uses now and room bytes more.
+// limitMemory sets Redis's maxmemory to its current use plus room bytes.
 func (b *testBundle) limitMemory(t *testing.T, room int) {
 	t.Helper()
 	used, err := strconv.Atoi(b.redis.InfoMap(t.Context(), "memory").Item("Memory", "used_memory"))
@@ -57,13 +57,13 @@ func (b *testBundle) limitMemory(t *testing.T, room int) {
 	require.NoError(t, b.redis.ConfigSet(t.Context(), "maxmemory", strconv.Itoa(used+room)).Err())
 }
 
-// patient lets the write path wait for Postgres for as long as it takes, so that the base of every counter is known.
+// patient makes the write path wait for Postgres without a practical limit, so that the base of every counter is known.
 func (b *testBundle) patient(t *testing.T) {
 	t.Helper()
 	b.open(t, writepath.Parts{BaseTimeout: time.Minute})
 }
 
-// fill writes new counters until Redis is full, and returns how many it took.
+// fill writes new counters until Redis is full, and returns how many it accepted.
 func (b *testBundle) fill(t *testing.T, room int) (accepted int) {
 	t.Helper()
 	b.limitMemory(t, room)
@@ -84,18 +84,17 @@ func (b *testBundle) fill(t *testing.T, room int) (accepted int) {
 	return accepted
 }
 
-// Asynq cannot take a task off its queue when Redis is full, so no sweep and no drain runs. Flushing needs no growth, and
-// is what makes room again.
-func TestAFullRedisIsDrained(t *testing.T) {
+// Asynq cannot dequeue a task while Redis is full, so no sweep and no drain runs. Flushing needs no memory and makes room again.
+func TestFullRedisIsDrained(t *testing.T) {
 	t.Parallel()
 	b := setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL(), localtest.PostgresURL(t, migrate), brisk())
 	b.patient(t)
 
 	accepted := b.fill(t, 4<<20)
 	t.Logf("full after %d counters", accepted)
-	b.limitMemory(t, -512<<10) // at the very limit a few commands pass whenever a buffer is freed
+	b.limitMemory(t, -512<<10) // exactly at the limit some commands succeed whenever a buffer is freed
 	require.Positive(t, b.backlog(t).Dirty)
-	b.run(t) // not earlier: it may flush as fast as the counters come
+	b.run(t) // not earlier: it might flush as fast as counters are written
 	b.schedule(t)
 
 	b.eventuallyClean(t, 60*time.Second)
@@ -109,7 +108,7 @@ func TestAFullRedisIsDrained(t *testing.T) {
 	})
 }
 
-// syncBuffer is a log that may be read while it is written.
+// syncBuffer is a buffer that is safe for concurrent use.
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -127,7 +126,7 @@ func (s *syncBuffer) count(text string) int {
 	return strings.Count(s.buf.String(), text)
 }
 
-func TestDirtyKeysLandWithoutASchedulerAndWithoutAnyOfAsynqsKeys(t *testing.T) {
+func TestDirtyKeysAreFlushedWithoutASchedulerAndWithoutAsynqsKeys(t *testing.T) {
 	t.Parallel()
 	b := setup(t, brisk())
 	var log syncBuffer
@@ -157,12 +156,12 @@ func TestDirtyKeysLandWithoutASchedulerAndWithoutAnyOfAsynqsKeys(t *testing.T) {
 	require.Equal(t, 1, log.count("tasks do not arrive"), "once, not for each shard")
 }
 
-func TestAWorkerLeavesKeysToTheSweepsThatWork(t *testing.T) {
+func TestWorkerLeavesKeysToWorkingSweeps(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "3s"})
 	b.run(t)
 	b.schedule(t)
-	for i := range 3 { // about 10 s: three looks
+	for i := range 3 { // about 10 s: three checks
 		key := counter.Key("k" + strconv.Itoa(i))
 		b.do(t, increment(key, 1)) // the bundle sends no tasks, so a sweep must find it
 		b.eventuallyRow(t, counter.Row{Key: key, Value: 1, Version: 1})
@@ -170,8 +169,8 @@ func TestAWorkerLeavesKeysToTheSweepsThatWork(t *testing.T) {
 	require.Zero(t, count(t, b.registry, "afterwrite_self_drains_total"))
 }
 
-// What a worker drains on its own must not hold up its end.
-func TestAWorkerEndsDuringADrainOfItsOwn(t *testing.T) {
+// A worker's own drains must not delay its shutdown.
+func TestWorkerStopsDuringItsOwnDrain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, brisk())
 	b.do(t, increment("a", 1))

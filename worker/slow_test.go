@@ -13,13 +13,13 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// limits are what the worker's gauges show: the size of a batch, and the pause.
+// limits returns the worker's gauges of batch size and pause.
 func (b *testBundle) limits(t *testing.T) (rows int, pause float64) {
 	t.Helper()
 	return int(count(t, b.registry, "afterwrite_flush_batch_limit")), count(t, b.registry, "afterwrite_flush_pause_seconds")
 }
 
-func TestBatchesAndPausesFollowASlowPostgresAndComeDownAgain(t *testing.T) {
+func TestBatchesAndPausesFollowTheSpeedOfPostgres(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "1", "AFTERWRITE_FLUSH_BATCH": "50", "AFTERWRITE_FLUSH_INTERVAL": "2s"})
 	b.exec(t, `CREATE TABLE slowness (seconds float)`)
@@ -29,7 +29,7 @@ func TestBatchesAndPausesFollowASlowPostgresAndComeDownAgain(t *testing.T) {
 	b.exec(t, `CREATE TRIGGER slow AFTER INSERT OR UPDATE ON counters FOR EACH STATEMENT EXECUTE FUNCTION slow()`)
 	rows, pause := b.limits(t)
 	require.Equal(t, 10, rows, "a fifth of the largest, at first")
-	require.InDelta(t, 2, pause, 0, "nothing is known yet")
+	require.InDelta(t, 2, pause, 0, "nothing is measured yet")
 	const few = 5 // keys are no backlog
 	flushUntil := func(what string, done func(rows int, pause float64) bool) {
 		t.Helper()
@@ -48,8 +48,8 @@ func TestBatchesAndPausesFollowASlowPostgresAndComeDownAgain(t *testing.T) {
 	flushUntil("slow again", func(rows int, pause float64) bool { return rows == 50 && pause == 2 })
 }
 
-// Postgres was away, or the clients wanted no values: the bases of all these have to be read before they can be flushed.
-func TestManyCountersOfUnknownBaseAreFlushedWithRightValues(t *testing.T) {
+// Postgres was away, or the clients wanted no values: all bases must be read before the flush.
+func TestManyBlindCountersAreFlushedWithRightValues(t *testing.T) {
 	t.Parallel()
 	const known, keys = 10_000, 20_000
 	b := setup(t, map[string]string{"AFTERWRITE_SHARDS": "4"})

@@ -17,7 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// goroutines counts those that carry a label, which they have from the one that started them.
+// goroutines counts the goroutines with a label, which they inherit from the goroutine that started them.
 func goroutines(t *testing.T, label string) int {
 	t.Helper()
 	var profile bytes.Buffer
@@ -25,7 +25,7 @@ func goroutines(t *testing.T, label string) int {
 	return strings.Count(profile.String(), label)
 }
 
-func TestAWorkerThatCannotStartLeavesNothingRunning(t *testing.T) {
+func TestWorkerThatCannotStartLeavesNothingRunning(t *testing.T) {
 	t.Parallel()
 	c, err := config.FromMap(nil)
 	require.NoError(t, err)

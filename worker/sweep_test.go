@@ -12,10 +12,10 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// No worker ran for a while: the sweeps of that time wait, and each would send a drain of every shard that has old keys.
-func TestSweepsThatAreLateSendNothing(t *testing.T) {
+// No worker ran for a while: the sweeps of that time are queued, and each would send a drain of every shard with old keys.
+func TestLateSweepsSendNothing(t *testing.T) {
 	t.Parallel()
-	// Long intervals, so that nothing but sweeps would drain.
+	// Long intervals, so that only sweeps would drain.
 	b := setup(t, map[string]string{"AFTERWRITE_SWEEP_INTERVAL": "1h"})
 	b.do(t, increment("a", 1))
 	b.age(t, "a", time.Minute)

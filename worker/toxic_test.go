@@ -19,7 +19,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// poison puts a proxy before the server of rawURL, and returns the URL that goes through it.
+// poison puts a proxy in front of the server of rawURL, and returns the proxy's URL.
 func poison(t *testing.T, rawURL string) (*toxiproxy.Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(rawURL)
@@ -32,17 +32,17 @@ func poison(t *testing.T, rawURL string) (*toxiproxy.Proxy, string) {
 	return proxy, u.String()
 }
 
-// toxic is one thing that a network does.
+// toxic is one kind of network failure.
 type toxic struct {
 	name, json string
-	requests   int // of each caller: fewer where each takes its time-out
+	requests   int // of each caller; fewer if each lasts until its time-out
 }
 
 var toxics = []toxic{
 	{"slow", `{"type": "latency", "stream": "downstream", "attributes": {"latency": 20, "jitter": 20}}`, 30},
 	{"in pieces", `{"type": "slicer", "stream": "upstream", "attributes": {"average_size": 20, "size_variation": 10, "delay": 10}}`, 30},
 	{"reset", `{"type": "reset_peer", "stream": "downstream", "attributes": {"timeout": 5}}`, 30},
-	{"cut within the question", `{"type": "limit_data", "stream": "upstream", "attributes": {"bytes": 700}}`, 30},
+	{"cut within the request", `{"type": "limit_data", "stream": "upstream", "attributes": {"bytes": 700}}`, 30},
 	{"cut within the answer", `{"type": "limit_data", "stream": "downstream", "attributes": {"bytes": 300}}`, 30},
 	{"silent", `{"type": "timeout", "stream": "downstream", "attributes": {"timeout": 0}}`, 2},
 }
@@ -53,8 +53,8 @@ func (x toxic) add(t *testing.T, proxy *toxiproxy.Proxy) {
 	require.NoError(t, err)
 }
 
-// Whatever the network does to Redis: what was acknowledged is there, what was said not to be applied is not.
-func TestNetworkToRedisMakesNoAnswerUntrue(t *testing.T) {
+// Whatever the network to Redis does: acknowledged writes are applied, and writes reported as not applied are not.
+func TestNetworkToRedisMakesNoAnswerWrong(t *testing.T) {
 	t.Parallel()
 	for _, x := range toxics {
 		t.Run(x.name, func(t *testing.T) {
@@ -103,8 +103,8 @@ func TestNetworkToRedisMakesNoAnswerUntrue(t *testing.T) {
 	}
 }
 
-// Whatever the network does to Postgres: nothing is given up, and every row is right in the end.
-func TestNetworkToPostgresGivesNothingUp(t *testing.T) {
+// Whatever the network to Postgres does: no write is lost, and every row is right in the end.
+func TestNetworkToPostgresLosesNoWrite(t *testing.T) {
 	t.Parallel()
 	for _, x := range toxics {
 		t.Run(x.name, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestNetworkToPostgresGivesNothingUp(t *testing.T) {
 
 			x.add(t, proxy)
 			for range 3 {
-				b.service.Do(t.Context(), many(300), noOptions) // warm or blind, it is taken
+				b.service.Do(t.Context(), many(300), noOptions) // the write is accepted, warm or blind
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 				rows, left, err := b.worker.DrainAll(ctx, "test")
 				cancel()

@@ -18,18 +18,18 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// The spans that caused tasks of these tests, as they are in their headers.
+// The spans that caused the tasks of these tests, as in the tasks' headers.
 const (
 	firstCause  = "00-01000000000000000000000000000000-0100000000000000-01"
 	secondCause = "00-02000000000000000000000000000000-0200000000000000-01"
 )
 
-// caused is a flush that two requests caused.
+// caused returns a flush that two requests caused.
 func caused() *asynq.Task {
 	return asynq.NewTaskWithHeaders(tasks.TypeFlush, nil, map[string]string{"traceparent": firstCause, "aw-traceparents": secondCause})
 }
 
-func TestATaskIsInTheTraceOfItsFirstCauseAndLinkedToTheOthers(t *testing.T) {
+func TestTaskIsInTheTraceOfItsFirstCauseAndLinksToTheOthers(t *testing.T) {
 	t.Parallel()
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
@@ -48,14 +48,14 @@ func TestATaskIsInTheTraceOfItsFirstCauseAndLinkedToTheOthers(t *testing.T) {
 	require.Equal(t, trace.TraceID{2}, span.Links()[0].SpanContext.TraceID())
 }
 
-func TestATaskThatNoRequestCausedIsNoSpan(t *testing.T) {
+func TestTaskWithoutARequestHasNoSpan(t *testing.T) {
 	t.Parallel()
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
 	ran := 0
 	handler := traced(provider)(asynq.HandlerFunc(func(ctx context.Context, _ *asynq.Task) error {
 		ran++
-		require.False(t, trace.SpanContextFromContext(ctx).IsValid(), "its commands would be in a trace of its own")
+		require.False(t, trace.SpanContextFromContext(ctx).IsValid(), "its commands would each start a trace")
 		return nil
 	}))
 
@@ -67,7 +67,7 @@ func TestATaskThatNoRequestCausedIsNoSpan(t *testing.T) {
 	require.Empty(t, recorder.Started())
 }
 
-func TestTheLineAboutAFailedTaskNamesItsTrace(t *testing.T) {
+func TestLogLineOfAFailedTaskNamesItsTrace(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	debug := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})
