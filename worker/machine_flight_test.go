@@ -13,19 +13,19 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// A flight is a drain, or a request, that the machine has started and carries on one call to a server at a time: the code is
-// the real one, and it stands still before each call until the machine says what becomes of it.
+// A flight is a drain or a request that the machine advances by one call to a server at a time. It runs the real code, which blocks before
+// each call until the machine decides the fate of the call.
 
-// fate says what becomes of a call.
+// fate is what happens to a call.
 type fate int
 
 const (
 	proceed    fate = iota
-	repeat          // it is made twice, as by a client that did not hear the answer
+	repeat          // it is made twice, as by a client that lost the answer
 	refuse          // it is not made, and fails
 	loseAnswer      // it is made, and fails
-	delay           // it fails, and is made later, at a time of the machine's choice
-	crash           // it is not made, and all that follow fail as well: the process has died
+	delay           // it fails, and is made later, when the machine chooses
+	crash           // it is not made, and all later calls fail, too: the process has died
 )
 
 var errInjected = errors.New("the machine made this call fail")
@@ -34,7 +34,7 @@ type flight struct {
 	name    string
 	arrived chan *arrival
 	done    chan struct{}
-	at      *arrival // the call that it stands before; nil: it is over
+	at      *arrival // the call that it is blocked before; nil: it is over
 
 	crashed   bool
 	disturbed bool                      // some call was made to fail
@@ -42,8 +42,8 @@ type flight struct {
 	results   []counter.Result          // what the request returned
 	ops       []counter.Operation       // of the request
 	absent    bool                      // the counter of the request did not exist when it began
-	reading   map[counter.Key]bool      // whose entries its last call has read
-	read      map[counter.Key][]history // what the entries were that it has read
+	reading   map[counter.Key]bool      // keys of the entries that its last call has read
+	read      map[counter.Key][]history // states of the entries that it has read
 }
 
 // arrival is a call that is about to be made.
@@ -60,7 +60,7 @@ func flightOf(ctx context.Context) *flight {
 	return f
 }
 
-// launch starts run up to its first call.
+// launch runs a flight up to its first call.
 func (m *machine) launch(name string, run func(ctx context.Context, f *flight)) *flight {
 	f := &flight{
 		name: name, arrived: make(chan *arrival), done: make(chan struct{}),
@@ -75,7 +75,7 @@ func (m *machine) launch(name string, run func(ctx context.Context, f *flight)) 
 	return f
 }
 
-// step carries the flight on to its next call, or its end.
+// step advances the flight to its next call, or to its end.
 func (m *machine) step(f *flight, what fate) {
 	f.disturbed = f.disturbed || (what != proceed && what != repeat)
 	f.crashed = f.crashed || what == crash
@@ -107,7 +107,7 @@ func (m *machine) await(f *flight) {
 	}
 }
 
-// gate is where a flight stands before a call.
+// gate blocks a flight before a call.
 func (m *machine) gate(ctx context.Context, name string, call func(late bool) error) error {
 	f := flightOf(ctx)
 	if f == nil {
@@ -132,7 +132,7 @@ func (m *machine) gate(ctx context.Context, name string, call func(late bool) er
 	return errInjected
 }
 
-// lateCall is a call whose client has given up, but which a server will carry out yet.
+// lateCall is a call whose client has given up, but that a server will still carry out.
 type lateCall struct {
 	name string
 	make func()
@@ -175,7 +175,7 @@ func (g redisGates) pass(ctx context.Context, cmds []redis.Cmder, next redis.Pro
 	})
 }
 
-// copies are the commands again, for an answer that nobody waits for.
+// copies returns copies of the commands, for an answer that is dropped.
 func copies(ctx context.Context, cmds []redis.Cmder) ([]redis.Cmder, context.Context) {
 	ctx = context.WithoutCancel(ctx)
 	made := make([]redis.Cmder, len(cmds))
@@ -185,10 +185,10 @@ func copies(ctx context.Context, cmds []redis.Cmder) ([]redis.Cmder, context.Con
 	return made, ctx
 }
 
-// ungated are commands before which nothing stands still: those of a new connection, and those that matter to nobody else.
+// ungated are commands without a gate: commands of a new connection, and commands without an effect on others.
 var ungated = []string{"hello", "client", "auth", "select", "time", "scan", "pexpire", "release", "type", "smismember", "hget"}
 
-// commandName is the name of a command; of a script its own.
+// commandName returns the name of a command, or of the script that it runs.
 func (m *machine) commandName(cmd redis.Cmder) string {
 	if args := cmd.Args(); len(args) > 1 {
 		if script, ok := m.scripts[fmt.Sprint(args[1])]; ok {
@@ -198,7 +198,7 @@ func (m *machine) commandName(cmd redis.Cmder) string {
 	return cmd.Name()
 }
 
-// replaceScript has another script run instead, where there is one.
+// replaceScript replaces the script of a command, if there is a replacement.
 func (m *machine) replaceScript(cmd redis.Cmder) {
 	if args := cmd.Args(); cmd.Name() == "evalsha" {
 		if hash, ok := m.instead[fmt.Sprint(args[1])]; ok {
@@ -207,7 +207,7 @@ func (m *machine) replaceScript(cmd redis.Cmder) {
 	}
 }
 
-// observe notes which entries a command has read.
+// observe records which entries a command has read.
 func (m *machine) observe(f *flight, cmd redis.Cmder) {
 	switch name := m.commandName(cmd); name {
 	case "mget", "hydrate":
@@ -219,7 +219,7 @@ func (m *machine) observe(f *flight, cmd redis.Cmder) {
 	}
 }
 
-// carryOn makes the next call of something in flight, or does something worse with it.
+// carryOn decides the fate of the next call of a flight.
 func (m *machine) carryOn(t *rapid.T) {
 	f := m.drawFlight(t)
 	fates := []fate{
@@ -231,10 +231,10 @@ func (m *machine) carryOn(t *rapid.T) {
 	m.landed(t, f)
 }
 
-// land carries something in flight on to its end.
+// land advances a flight to its end.
 func (m *machine) land(t *rapid.T) { m.finish(t, m.drawFlight(t)) }
 
-// stumble carries something in flight on until it stands before some call, and leaves it there, or something bad becomes of it.
+// stumble advances a flight up to some call, and leaves it there or lets the call fail.
 func (m *machine) stumble(t *rapid.T) {
 	f := m.drawFlight(t)
 	calls := []string{
@@ -260,7 +260,7 @@ func (m *machine) drawFlight(t *rapid.T) *flight {
 	return m.flights[rapid.IntRange(0, len(m.flights)-1).Draw(t, "flight")]
 }
 
-// lateCall carries out a call that a client has given up.
+// lateCall carries out a call whose client has given up.
 func (m *machine) lateCall(t *rapid.T) {
 	if len(m.late) == 0 {
 		t.Skip("nothing is late")

@@ -16,20 +16,20 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// What the machine sees of the servers: it reads Redis by what internal/cache/entry.lua says of it, and not by the code that it tries.
+// How the machine reads the servers: it decodes Redis by the format in internal/cache/entry.lua, and not with the code under test.
 
 func machineTag(m *machine, key counter.Key) string {
 	return "{aw:" + m.cache.Shard(key).String() + "}"
 }
 
-// entryOf is the key of the entry with this name.
+// entryOf returns the key of the entry with this name.
 func entryOf(name any) (counter.Key, bool) {
 	text, _ := name.(string)
 	_, key, found := strings.Cut(text, "}:c:")
 	return counter.Key(key), found && strings.HasPrefix(text, "{aw:")
 }
 
-// look reads what Redis has of each key.
+// look reads the state of each key in Redis.
 func (m *machine) look(t rapid.TB) map[counter.Key]observed {
 	ctx := context.Background()
 	var finish []func()
@@ -106,8 +106,7 @@ func decodeObserved(t rapid.TB, text string) observed {
 	return o
 }
 
-// noteRows looks at what an upsert has made of rows. flown are what the entries were when they were read. It is called within
-// flights.
+// noteRows checks rows after an upsert. flown are the states of the entries when they were read. It is called within flights.
 func (m *machine) noteRows(rows []counter.Row, flown map[counter.Key][]history) {
 	for _, given := range rows {
 		k := m.keys[given.Key]
@@ -131,7 +130,7 @@ func (m *machine) noteRows(rows []counter.Row, flown map[counter.Key][]history) 
 	}
 }
 
-// become notes that the row is another now, which one of flown has made, and returns why that must not be.
+// become records the new row, which must be one of flown, and returns why it is wrong.
 func (k *modelKey) become(row counter.Row, flown []history) string {
 	before := k.seen
 	k.seen = row
@@ -152,7 +151,7 @@ func (k *modelKey) become(row counter.Row, flown []history) string {
 	return fmt.Sprintf("it became %+v, which is none of %v", row, flown)
 }
 
-// chain requires that all states of a lineage follow from each other: else two runs of unsynced writes have the same number.
+// chain checks that all states of a lineage follow from each other: otherwise two lineages have the same number.
 func (k *modelKey) chain(lineage int64, ops history) string {
 	if lineage == 0 {
 		return ""
@@ -166,7 +165,8 @@ func (k *modelKey) chain(lineage int64, ops history) string {
 	return ""
 }
 
-// gatedStore is the Postgres of the machine: the real one behind gates, away during an outage, and with rows that somebody has locked.
+// gatedStore is the Postgres of the machine: the real one behind gates, away during an outage, and with rows that another transaction has
+// locked.
 type gatedStore struct {
 	*store.Store
 
@@ -225,7 +225,7 @@ func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahe
 	return ahead, locked, nil
 }
 
-// flown is what a flight has read of the rows that it sends; or, in a discard, what the entries are.
+// flown returns the states that a flight has read of the rows that it sends; in a discard, the current states.
 func (m *machine) flown(rows []counter.Row, read map[counter.Key][]history) map[counter.Key][]history {
 	if read != nil {
 		return read
@@ -240,7 +240,7 @@ func (m *machine) flown(rows []counter.Row, read map[counter.Key][]history) map[
 func (gatedStore) Available() bool { return true }
 func (gatedStore) Up() bool        { return true }
 
-// logRow notes a row for the log of a run that failed.
+// logRow records a row for the log of a failed run.
 func (m *machine) logRow(row counter.Row) {
 	lineage := strconv.FormatInt(row.Lineage, 36)
 	m.rowLog = append(m.rowLog, fmt.Sprintf("%s: row %d %d l%s, deleted %v", row.Key, row.Value, row.Version, lineage, row.Deleted))

@@ -9,24 +9,24 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// The model of the machine: what a counter is, as a list of the operations that it is made of. Redis has one such list of
-// each key, Postgres another, and every rule is about how the two may change.
+// The model of the machine: a counter is the list of the operations applied to it. Redis has one list for each key and Postgres another;
+// the rules are about how the two may change.
 
-// written is an operation that was acknowledged. Each has an amount of its own (see amount), so a value tells which
-// operations are in it, and how often.
+// written is an operation that was acknowledged. Each has its own amount (see amount), so a value shows which operations it contains, and
+// how often.
 type written struct {
 	kind   counter.Kind
 	amount int64
 	number int   // in the order of acknowledgement
-	rewind int64 // by a discard, which sets the counter and gives up what was before it: its version. 0: any other
+	rewind int64 // the version that a discard set, dropping all operations before it; 0: not a discard
 
-	epoch, first int64 // of the shard, when Redis had carried it out; 0: not known
+	epoch, first int64 // of the shard, after Redis had applied it; 0: unknown
 }
 
-// history is the operations that a state is made of, in order.
+// history is the operations of a state, in order.
 type history []*written
 
-// state is the value of a counter that has seen h, and whether it is deleted (or was never written).
+// state returns the value of a counter after h, and whether it is deleted (or was never written).
 func (h history) state() (value int64, deleted bool) {
 	deleted = true
 	for _, w := range h {
@@ -43,7 +43,7 @@ func (h history) state() (value int64, deleted bool) {
 	return value, deleted
 }
 
-// union is the rule of every merge: all operations that either has, once, in order.
+// union is the rule of every merge: all operations of either history, once, in order.
 func (h history) union(other history) history {
 	all := slices.Clone(h)
 	for _, w := range other {
@@ -55,7 +55,7 @@ func (h history) union(other history) history {
 	return all
 }
 
-// within reports whether other has every operation of h, but for those that a discard in other gave up.
+// within reports whether other has every operation of h, except the ones that a discard in other dropped.
 func (h history) within(other history) bool {
 	return !slices.ContainsFunc(h, func(w *written) bool { return !other.has(w) })
 }
@@ -64,7 +64,7 @@ func (h history) has(w *written) bool {
 	return slices.ContainsFunc(h, func(o *written) bool { return o == w || (o.rewind > 0 && o.number > w.number) })
 }
 
-// may reports whether a counter that has seen h may have a version: the number of operations, but for one that was discarded.
+// may reports whether a counter may have a version after h: the number of operations, or more after a discard.
 func (h history) may(version int64) bool {
 	for _, w := range slices.Backward(h) {
 		if w.rewind > 0 {
@@ -74,7 +74,7 @@ func (h history) may(version int64) bool {
 	return version == int64(len(h))
 }
 
-// is reports whether the state of a counter that has seen h is the given one.
+// is reports whether the given state is the state after h.
 func (h history) is(value, version int64, deleted bool) bool {
 	v, d := h.state()
 	return v == value && d == deleted && h.may(version)
@@ -90,10 +90,10 @@ func (h history) String() string {
 	return "[" + strings.Join(words, " ") + "]"
 }
 
-// cell is what Redis has of a key.
+// cell is the state of a key in Redis.
 type cell struct {
 	present bool
-	blind   bool // ops are counted from a base that only Postgres knows
+	blind   bool // ops are relative to a base that only Postgres has
 	ops     history
 }
 
@@ -107,21 +107,21 @@ func (c cell) String() string {
 	return c.ops.String()
 }
 
-// modelKey is what the model knows of a key.
+// modelKey is the model of a key.
 type modelKey struct {
 	entry cell
 	row   history
 	rows  []history // that Postgres has ever had, the empty one first
-	must  history   // what neither Redis nor Postgres may lose: whatever was acknowledged, and not lost by a rollback
+	must  history   // what Redis and Postgres together must have: acknowledged operations that no rollback has lost
 
-	rewind *written            // what a discard has just made of the entry
+	rewind *written            // the discard that has just rewound the entry
 	seen   counter.Row         // row, as it was read last
-	flown  map[int64][]history // what was sent to Postgres, by lineage
+	flown  map[int64][]history // states sent to Postgres, by lineage
 	used   int                 // amounts given out
 	shown  observed            // as it was logged last
 }
 
-// observed is what the servers really have of a key.
+// observed is the real state of a key in Redis.
 type observed struct {
 	present, blind, deleted, aside bool
 	value, version                 int64
@@ -133,14 +133,14 @@ type observed struct {
 	shard                     observedShard
 }
 
-// observedShard is what Redis has of a key's shard.
+// observedShard is the state of a key's shard in Redis.
 type observedShard struct {
 	watermark, first, requeued int64
-	sealed                     int64 // ID of the sealed epoch, 0: there is none
-	aside                      bool  // some keys are
+	sealed                     int64 // ID of the sealed epoch; 0: none
+	aside                      bool  // some keys are set aside
 }
 
-// String is for the log of a run that failed.
+// String is for the log of a failed run.
 func (o observed) String() string {
 	words := []string{o.text}
 	for _, place := range []struct {
@@ -158,7 +158,7 @@ func (o observed) String() string {
 
 func (o observed) dirty() bool { return o.present && (o.aside || o.epoch > o.shard.watermark) }
 
-// is reports whether o is what c says.
+// is reports whether o equals c.
 func (o observed) is(c cell) bool {
 	if o.present != c.present {
 		return false
@@ -166,23 +166,23 @@ func (o observed) is(c cell) bool {
 	return !c.present || (o.blind == c.blind && c.ops.is(o.value, o.version, o.deleted))
 }
 
-// attempt is an operation that was sent, and what was answered.
+// attempt is an operation that was sent, and its result.
 type attempt struct {
 	op     counter.Operation
 	result counter.Result
 	number int
-	slow   bool             // it was under way for some steps, and when it began the counter did not exist
-	before *counter.Counter // what an operation with its ID was answered; nil: there was none
+	slow   bool             // it took several steps, and the counter did not exist when it began
+	before *counter.Counter // the earlier result of its ID; nil: there was none
 }
 
-// missed reports a read that found nothing in Postgres, and did not look into Redis again. If there was nothing when it began,
-// it is right, whatever was written while it was under way.
+// missed reports a read that found no row and did not read Redis again. It is right if the counter did not exist when it began, whatever
+// was written meanwhile.
 func (a attempt) missed() bool {
 	got := a.result.Counter
 	return a.slow && a.op.Kind == counter.Get && got.Known && got.Version == 0
 }
 
-// replayed returns why the answer to an operation with an ID is not right, as far as that is about the ID.
+// replayed returns why a result is wrong for its operation ID.
 func (a attempt) replayed() string {
 	switch got := a.result.Counter; {
 	case a.result.Replayed != (a.before != nil):
@@ -194,8 +194,8 @@ func (a attempt) replayed() string {
 	return ""
 }
 
-// bases are the states that an entry may have had before the attempts of a step: what it had; or, since a step may bring the
-// base from Postgres or repair the entry, the union with what Postgres had at some time; or nothing but the attempts.
+// bases returns the states that an entry may have had before the attempts of a step: its last state; its union with an earlier row, because
+// a step may hydrate or repair the entry; or none.
 func (k *modelKey) bases() []cell {
 	if k.rewind != nil {
 		return []cell{{present: true, ops: append(k.entry.ops.union(k.row), k.rewind)}}
@@ -213,7 +213,7 @@ func (k *modelKey) bases() []cell {
 	return cells
 }
 
-// after returns the entry after the attempts, or why their answers do not fit.
+// after returns the entry after the attempts, or why their results are wrong.
 func (k *modelKey) after(base cell, attempts []attempt) (cell, string) {
 	c := base
 	for _, a := range attempts {
@@ -234,7 +234,7 @@ func (k *modelKey) after(base cell, attempts []attempt) (cell, string) {
 	return c, ""
 }
 
-// carryOut returns the entry after one attempt, or why its answer does not fit.
+// carryOut returns the entry after one attempt, or why its result is wrong.
 func (k *modelKey) carryOut(c cell, a attempt) (cell, string) {
 	got := a.result.Counter
 	if got.Known && c.present && c.blind {
@@ -259,7 +259,7 @@ func (k *modelKey) carryOut(c cell, a attempt) (cell, string) {
 	return c, k.wrong(known, a)
 }
 
-// wrong returns why the answer to an attempt does not fit, when known is what the counter has seen then.
+// wrong returns why the result of an attempt is wrong, if known is the history of the counter.
 func (k *modelKey) wrong(known history, a attempt) string {
 	got := a.result.Counter
 	if !got.Known {
@@ -276,7 +276,7 @@ func (k *modelKey) wrong(known history, a attempt) string {
 	return ""
 }
 
-// settle finds out what a step has made of the entry, and returns why that must not be.
+// settle determines the entry after a step, and returns why it is wrong.
 func (k *modelKey) settle(o observed, attempts []attempt) string {
 	var why []string
 	for _, base := range k.bases() {
@@ -296,7 +296,7 @@ func (k *modelKey) settle(o observed, attempts []attempt) string {
 		o, k.entry, k.rows, attempts, strings.Join(why, "; "))
 }
 
-// date notes the epoch in which the operations of this step were carried out.
+// date records the epoch in which the operations of this step were applied.
 func (k *modelKey) date(o observed) {
 	for _, w := range k.entry.ops {
 		if w.epoch == 0 && o.present {
@@ -305,7 +305,7 @@ func (k *modelKey) date(o observed) {
 	}
 }
 
-// broken returns which rule the state of the key breaks. lossy: Redis has lost something before.
+// broken returns which rule the state of the key breaks. lossy: Redis has lost writes before.
 func (k *modelKey) broken(o observed, lossy bool) string {
 	have := k.entry.ops.union(k.row)
 	switch {
@@ -322,7 +322,7 @@ func (k *modelKey) broken(o observed, lossy bool) string {
 	case !lossy && k.entry.present && !k.entry.blind && !k.entry.ops.same(k.must):
 		return fmt.Sprintf("a read misses something: redis has %v of %v", k.entry, k.must)
 	}
-	// What Postgres has got of a sealed epoch may leave it before the whole is committed.
+	// Flushed keys may leave a sealed epoch before its commit.
 	done := o.epoch <= o.shard.sealed && k.entry.ops.within(k.row)
 	if problem := o.misplaced(); problem != "" && !done {
 		return problem
@@ -343,8 +343,7 @@ func (o observed) misplaced() string {
 	return ""
 }
 
-// unsynced returns the operation that those who wait would call synced, by the rule of package writepath, although Postgres
-// does not have it.
+// unsynced returns an operation that package writepath would call synced although Postgres does not have it.
 func (k *modelKey) unsynced(o observed) string {
 	for _, w := range k.must {
 		passed := w.epoch != 0 && w.first == o.shard.first && w.epoch <= o.shard.watermark

@@ -16,7 +16,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// Sequences of steps that random runs meet seldom, or that they have found. The machine checks them as it does its own.
+// Sequences of steps that random runs rarely reach, or that they have found. The machine checks them like random ones.
 //
 //nolint:paralleltest,tparallel // they share a machine, one after the other
 func TestMachineSequences(t *testing.T) {
@@ -53,7 +53,7 @@ func TestMachineSequences(t *testing.T) {
 	}
 }
 
-// ops are operations on a key, with amounts that no others have.
+// ops returns operations on a key, with unique amounts.
 func (m *machine) ops(key counter.Key, kinds ...counter.Kind) []counter.Operation {
 	ops := make([]counter.Operation, len(kinds))
 	for i, kind := range kinds {
@@ -65,10 +65,10 @@ func (m *machine) ops(key counter.Key, kinds ...counter.Kind) []counter.Operatio
 	return ops
 }
 
-// add increments a counter once; blindly without asking Postgres.
+// add increments a counter once; blindly means without reading Postgres.
 func (m *machine) add(t rapid.TB, blindly bool) { m.do(t, m.ops("a", counter.Increment), blindly) }
 
-// carryTo carries a flight on until it stands before a call with this name.
+// carryTo advances a flight up to a call with this name.
 func (m *machine) carryTo(t rapid.TB, f *flight, call string) {
 	for f.at != nil && f.at.name != call {
 		m.step(f, proceed)
@@ -84,7 +84,7 @@ func (m *machine) drainTo(t rapid.TB, call string) *flight {
 	return f
 }
 
-// readTo starts a read of a cold counter, up to where it has been read in Postgres.
+// readTo starts a read of a cold counter and stops it after the read of Postgres.
 func (m *machine) readTo(t rapid.TB) *flight {
 	f := m.launch("request", func(ctx context.Context, f *flight) {
 		f.ops = m.ops("a", counter.Get)
@@ -94,7 +94,7 @@ func (m *machine) readTo(t rapid.TB) *flight {
 	return f
 }
 
-// back is a restart of Redis from the last snapshot.
+// back restarts Redis from the last snapshot.
 func (m *machine) back(t rapid.TB) {
 	m.rollback(t, len(m.snapshots)-1)
 	m.restart(t)
@@ -177,7 +177,7 @@ func (m *machine) writeAfterRetry(t rapid.TB) {
 	m.add(t, true)
 }
 
-// The number itself: what else would tell is not known.
+// It checks the number itself, because no other effect shows it.
 func (m *machine) writeAfterAdoption(t rapid.TB) {
 	m.add(t, false)
 	m.save(t)
@@ -197,7 +197,7 @@ func (m *machine) openEpoch(t rapid.TB) int64 {
 	return decodeID(t, strings.Fields(text)[0])
 }
 
-// Two futures of one run: the row that the first has made comes when the second has been merged with the row before.
+// Two futures of one lineage: the row of the first lands after the second was merged with the earlier row.
 func (m *machine) lateRowAfterMerge(t rapid.TB) {
 	m.add(t, false)
 	m.drain(t)
@@ -279,7 +279,7 @@ func (m *machine) adoptLater(t rapid.TB) {
 	require.EqualValues(t, 2, a.version, "what the row has")
 }
 
-// What is written after a restart is not of the run that it ended, which Postgres has got further.
+// A write after a restart does not belong to the ended lineage, of which Postgres has a later state.
 func (m *machine) requeueAfterRestart(t rapid.TB) {
 	m.add(t, false)
 	m.setAside(t)

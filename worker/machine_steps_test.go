@@ -14,9 +14,9 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// Steps of the machine beside writes and flushes: what operators, other processes and time do.
+// Steps of the machine besides writes and flushes: actions of operators and other processes, and the passing of time.
 
-// requeue has a key that was set aside taken up by the next drain: its time has come, or somebody asks for it.
+// requeue requeues a set-aside key, because it is due or a client requests a flush.
 func (m *machine) requeue(t *rapid.T) {
 	ctx, key := context.Background(), m.drawKey(t)
 	if rapid.Bool().Draw(t, "due") {
@@ -27,7 +27,7 @@ func (m *machine) requeue(t *rapid.T) {
 	m.takeUp(t, key)
 }
 
-// takeUp requeues keys, whether they wait or are dead.
+// takeUp requeues keys that wait for a retry or are dead.
 func (m *machine) takeUp(t rapid.TB, keys ...counter.Key) {
 	ctx := context.Background()
 	require.NoError(t, m.cache.Requeue(ctx, keys))
@@ -38,7 +38,7 @@ func (m *machine) takeUp(t rapid.TB, keys ...counter.Key) {
 	m.check(t, nil)
 }
 
-// show has an operator look at a dead letter.
+// show shows a dead letter to an operator.
 func (m *machine) show(t *rapid.T) {
 	key := m.drawKey(t)
 	if !m.look(t)[key].dead || m.outage {
@@ -57,7 +57,7 @@ func (m *machine) operator(s operate.Store) *operate.Service {
 	return operate.New(operate.Options{Cache: m.cache, Store: s, Redis: m.server, Logger: m.flusher.logger})
 }
 
-// discard gives up what a dead key had in Redis when it was looked at, or ends before or after Postgres has got that.
+// discard discards the writes of a dead key as they were shown, or dies before or after the upsert.
 func (m *machine) discard(t *rapid.T) {
 	key := m.drawKey(t)
 	letter, found := m.letters[key]
@@ -80,11 +80,11 @@ func (m *machine) discardShown(t rapid.TB, key counter.Key, dead operate.DeadLet
 		t.Fatalf("discard %s: it was written since it was shown, and is given up: %v", key, err)
 	}
 	m.check(t, nil)
-	// A Redis that comes back from before a discard has undone it: nothing in it, or in the row, tells.
+	// A Redis restored from before a discard has undone it, and neither its data nor the row shows that.
 	m.snapshots = m.snapshots[:1]
 }
 
-// discardStore is the Postgres of a discard. What it gets, the entry has become.
+// discardStore is the Postgres of a discard. The rows that it gets are the rewound entries.
 type discardStore struct {
 	gatedStore
 
@@ -111,7 +111,7 @@ func (s *discardStore) Upsert(ctx context.Context, rows []counter.Row) ([]counte
 	return ahead, err
 }
 
-// evict starts an eviction of all that is clean, and perhaps ends it.
+// evict starts an eviction of all clean entries, and may finish it.
 func (m *machine) evict(t *rapid.T) {
 	m.room(t)
 	f := m.launchEviction(t)
@@ -130,7 +130,7 @@ func (m *machine) launchEviction(t rapid.TB) *flight {
 	return f
 }
 
-// expire ends the time of an entry that has a TTL.
+// expire expires an entry that has a TTL.
 func (m *machine) expire(t *rapid.T) {
 	key := m.drawKey(t)
 	if m.look(t)[key].ttl < 0 {
@@ -140,7 +140,7 @@ func (m *machine) expire(t *rapid.T) {
 	m.check(t, nil)
 }
 
-// repair starts what `verify --repair` does for a key: it looks, and looks again, and changes what is still the same.
+// repair starts `verify --repair` for a key: it reads the key twice, and repairs it if it has not changed.
 func (m *machine) repair(t *rapid.T) {
 	m.room(t)
 	m.launchRepair(t, m.drawKey(t))
@@ -198,7 +198,7 @@ func (m *machine) loseTail(t *rapid.T) {
 
 func (m *machine) toggleOutage(*rapid.T) { m.outage = !m.outage }
 
-// toggleRefusal makes Postgres refuse a key's row, or take it again.
+// toggleRefusal makes Postgres refuse a key's row, or accept it again.
 func (m *machine) toggleRefusal(t *rapid.T) {
 	key := m.drawKey(t)
 	m.refuse(t, key, !m.refusing[key])
@@ -213,7 +213,7 @@ func (m *machine) refuse(t rapid.TB, key counter.Key, refused bool) {
 	m.refusing[key] = refused
 }
 
-// toggleLock has somebody lock a key's row, or let go of it.
+// toggleLock locks a key's row, or releases the lock.
 func (m *machine) toggleLock(t *rapid.T) {
 	key := m.drawKey(t)
 	m.locked[key] = !m.locked[key]

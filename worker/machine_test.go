@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	// maxFlights bounds what is in flight at once: more would seldom meet on so few keys.
+	// maxFlights bounds the flights at once: more would rarely interact on so few keys.
 	maxFlights = 4
 
-	// maxOperations is the most of one batch: some are of the same key then.
+	// maxOperations bounds one batch: it has more operations than keys.
 	maxOperations = 5
 
-	// lastAmount is the last power of four of which the sum of all before it still fits into 63 bits.
+	// lastAmount is the last power of four up to which the sum of all powers fits into 63 bits.
 	lastAmount = 30
 )
 
-// Whatever is done in whatever order: a row never goes back, no operation counts twice, and nothing is lost but what Redis
-// lost before Postgres got it.
+// For any steps in any order: a row never goes back, no operation counts twice, and only writes that Redis lost before their flush are
+// lost.
 func TestMachine(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -69,7 +69,7 @@ func TestMachine(t *testing.T) {
 	})
 }
 
-// check takes note of what a step has done, and requires that every rule holds.
+// check updates the model after a step, and requires that every rule holds.
 func (m *machine) check(t rapid.TB, attempts []attempt) {
 	for _, line := range m.rowLog {
 		t.Log(line)
@@ -106,10 +106,10 @@ func (m *machine) check(t rapid.TB, attempts []attempt) {
 	}
 }
 
-// drawKey draws a key of those that this run is about: of fewer, more steps meet each other.
+// drawKey draws one of the keys of this run: with fewer keys, more steps interact.
 func (m *machine) drawKey(t *rapid.T) counter.Key { return rapid.SampledFrom(m.used).Draw(t, "key") }
 
-// operation draws an operation with an amount that no other has; or one that was sent before, with its ID.
+// operation draws an operation with a unique amount, or one that was sent before, with its ID.
 func (m *machine) operation(t *rapid.T) counter.Operation {
 	const withID, again = 1, 2 // of 6
 	id := rapid.IntRange(0, 5).Draw(t, "ID")
@@ -146,7 +146,7 @@ func (m *machine) amount(key counter.Key) int64 {
 	return amount
 }
 
-// attempts notes what was answered to operations, and to those with an ID for good.
+// attempts pairs operations with their results, and remembers the results of operations with an ID.
 func (m *machine) attempts(ops []counter.Operation, results []counter.Result) []attempt {
 	attempts := make([]attempt, len(ops))
 	for i, op := range ops {
@@ -165,7 +165,7 @@ func (m *machine) attempts(ops []counter.Operation, results []counter.Result) []
 	return attempts
 }
 
-// write carries out some operations in one go.
+// write carries out a batch of operations.
 func (m *machine) write(t *rapid.T) {
 	ops := make([]counter.Operation, rapid.IntRange(1, maxOperations).Draw(t, "operations"))
 	for i := range ops {
@@ -216,7 +216,7 @@ func (m *machine) room(t *rapid.T) {
 	}
 }
 
-// landed takes note of a flight that may have come to its end.
+// landed updates the model if a flight has ended.
 func (m *machine) landed(t rapid.TB, f *flight) {
 	if m.failure != "" {
 		t.Fatal(m.failure)
@@ -246,7 +246,7 @@ func expected(err error) bool {
 
 func (m *machine) drawShard(t *rapid.T) counter.Shard { return m.cache.Shard(m.drawKey(t)) }
 
-// flush starts a drain of a shard. The lease of any other is over, as when its worker was paused for long.
+// flush starts a drain of a shard. The leases of all others have ended, as if their workers had been suspended.
 func (m *machine) flush(t *rapid.T) {
 	m.room(t)
 	f := m.launchDrain(t, m.drawShard(t))
@@ -271,7 +271,7 @@ func (m *machine) drainFlight(t rapid.TB, shard counter.Shard, drain func(ctx co
 	return m.launch(name, func(ctx context.Context, f *flight) { f.err = drain(ctx, name) })
 }
 
-// flushByKey starts a drain as that of a large epoch is: what is done is dropped from it bit by bit.
+// flushByKey starts a drain that drops keys bit by bit, like the drain of a large epoch.
 func (m *machine) flushByKey(t *rapid.T) {
 	m.room(t)
 	m.landed(t, m.launchByKey(t, m.drawShard(t)))
@@ -340,7 +340,7 @@ func (m *machine) finish(t rapid.TB, f *flight) {
 	}
 }
 
-// settleDown lets everything come to its end, and requires that both sides have the same then.
+// settleDown finishes all flights, and requires that Redis and Postgres then agree.
 func (m *machine) settleDown(t rapid.TB) {
 	m.outage = false
 	clear(m.locked)
@@ -370,7 +370,7 @@ func (m *machine) settleDown(t rapid.TB) {
 	}
 }
 
-// flushAll flushes until nothing is dirty, also what was set aside or is dead.
+// flushAll flushes until nothing is dirty, including set-aside and dead keys.
 func (m *machine) flushAll(t rapid.TB) {
 	const rounds = 6
 	for range rounds {

@@ -33,10 +33,10 @@ const (
 	machineBatch  = 3
 )
 
-// machineKeys are few, so that steps meet each other: two are in one shard, and the second counts downwards.
+// machineKeys are few, so that steps interact: two are in one shard, and the second counts downwards.
 var machineKeys = []counter.Key{"a", "b", "c"}
 
-// machine is a write path and a worker, whose every call to a server the test carries out when it likes, and the model.
+// machine is a write path, a worker, and the model. The test decides when each call to a server is carried out.
 type machine struct {
 	server  redis.UniversalClient // without gates
 	cache   *cache.Cache
@@ -46,11 +46,11 @@ type machine struct {
 	store   gatedStore
 	db      *sql.DB
 	scripts map[string]string // names by hash
-	instead map[string]string // hashes of scripts that are run instead of others
+	instead map[string]string // replacement hashes, by hash
 
 	used      []counter.Key // in this run
 	keys      map[counter.Key]*modelKey
-	letters   map[counter.Key]operate.DeadLetter // that an operator has read
+	letters   map[counter.Key]operate.DeadLetter // shown to an operator
 	answers   map[string]counter.Counter         // of operations with IDs, by key and ID
 	ids       []counter.Operation                // that were sent with IDs
 	flights   []*flight
@@ -59,10 +59,10 @@ type machine struct {
 	outage    bool
 	refusing  map[counter.Key]bool
 	locked    map[counter.Key]bool
-	lossy     bool // Redis has lost something in this run
+	lossy     bool // Redis has lost writes in this run
 	number    int
 	failure   string
-	rowLog    []string // what became of rows, to be logged
+	rowLog    []string // changes of rows, for the log
 }
 
 func migrateMachine(url string) error { return store.MigrateURL(context.Background(), url) }
@@ -97,7 +97,7 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-// build makes the parts that are tried.
+// build makes the parts under test.
 func (m *machine) build(t *testing.T, gated redis.UniversalClient, gate gatedStore) {
 	t.Helper()
 	logger, registry := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
@@ -117,10 +117,10 @@ func (m *machine) build(t *testing.T, gated redis.UniversalClient, gate gatedSto
 	}
 }
 
-// machineScripts is for mutants of scripts, which need not be compiled then.
+// machineScripts runs mutants of scripts without compiling.
 var machineScripts = flag.String("machine.scripts", "", "folder with scripts to be run instead of those in internal/cache")
 
-// loadScripts has Redis know all scripts, so that each is one call, and learns their names.
+// loadScripts loads all scripts into Redis, so that each run is one call, and records their names.
 func (m *machine) loadScripts(t *testing.T) {
 	t.Helper()
 	m.scripts, m.instead = make(map[string]string), make(map[string]string)
@@ -133,7 +133,7 @@ func (m *machine) loadScripts(t *testing.T) {
 	}
 }
 
-// loadFolder has Redis know the scripts in a folder, and returns their hashes by name.
+// loadFolder loads the scripts of a folder into Redis, and returns their hashes by name.
 func (m *machine) loadFolder(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	texts, err := cache.Scripts(os.DirFS(folder))
@@ -152,7 +152,7 @@ func (m *machine) exec(t require.TestingT, statement string, args ...any) {
 	require.NoError(t, err)
 }
 
-// reset begins a run with empty servers. batch is how many rows go into one statement.
+// reset begins a run with empty servers. batch is the number of rows of one statement.
 func (m *machine) reset(t rapid.TB, batch int) {
 	require.NoError(t, m.server.FlushDB(context.Background()).Err())
 	m.exec(t, `DELETE FROM counters`)
@@ -174,7 +174,7 @@ func (m *machine) reset(t rapid.TB, batch int) {
 	m.save(t)
 }
 
-// end ends what is still in flight, also after a failure.
+// end ends all flights, even after a failure.
 func (m *machine) end() {
 	for len(m.flights) > 0 {
 		m.step(m.flights[0], crash)
@@ -187,7 +187,7 @@ func (m *machine) failf(format string, args ...any) {
 	}
 }
 
-// snapshot is what Redis, and the model of it, were at some time.
+// snapshot is the state of Redis and its model at one time.
 type snapshot struct {
 	dumps   map[string]dump
 	entries map[counter.Key]cell
