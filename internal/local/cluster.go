@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// clusterMajor is the PostgreSQL version that made the data in dir; 0 when there is none yet.
+// clusterMajor returns the major PostgreSQL version of the data in dir, or 0 if there is no data.
 func clusterMajor(dir string) int {
 	text, err := os.ReadFile(filepath.Join(dir, clusterName, "PG_VERSION"))
 	if err != nil {
@@ -18,8 +18,8 @@ func clusterMajor(dir string) int {
 	return major
 }
 
-// initCluster makes the data directory with initdb, if it is missing. It is made under another name first, so that a run that is
-// cut off leaves nothing that looks complete.
+// initCluster creates the data directory with initdb if it is missing. It is created under another name and then renamed, so that an
+// interrupted run leaves no incomplete data directory.
 func (p *Postgres) initCluster(ctx context.Context, cluster string) error {
 	if _, err := os.Stat(cluster); err == nil {
 		return nil
@@ -32,7 +32,7 @@ func (p *Postgres) initCluster(ctx context.Context, cluster string) error {
 	args := []string{
 		"--pgdata=" + unfinished, "--username=" + databaseUser, "--auth=scram-sha-256",
 		"--pwfile=" + filepath.Join(p.dir, "password"),
-		// C: keys sort by their bytes, as they do in Go, and every system has it.
+		// C sorts keys by their bytes, as Go does, and exists on every system.
 		"--encoding=UTF8", "--locale=C",
 	}
 	if !p.opts.Fsync {

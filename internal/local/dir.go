@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// makeDir creates a private folder (mode 0700) for data, with its parents, and returns its absolute path without symbolic links.
-// It belongs to cred where that is not nil.
+// makeDir creates a private data folder (mode 0700) and its parents, and returns its absolute path without symbolic links. The folder
+// belongs to cred, unless cred is nil.
 func makeDir(dir string, cred *syscall.Credential) (string, error) {
 	if dir == "" {
 		return "", problemf(ErrNotWritable, "no data folder was given")
@@ -43,7 +43,7 @@ func makeDir(dir string, cred *syscall.Credential) (string, error) {
 	return resolved, nil
 }
 
-// TempDir makes a temporary folder for the folders of servers. It is open to the user `postgres` too, unlike that of os.MkdirTemp.
+// TempDir creates a temporary folder for servers. Unlike os.MkdirTemp, it gives the user `postgres` access.
 func TempDir(pattern string) (string, error) {
 	dir, err := os.MkdirTemp("", pattern)
 	if err != nil {
@@ -52,8 +52,8 @@ func TempDir(pattern string) (string, error) {
 	return dir, os.Chmod(dir, 0o711)
 }
 
-// RemoveDir removes a folder with a server's folder in it, and the folder where the server's data really is (Dir), if that is
-// elsewhere. It takes up to a second, because the last backends of a postgres that was killed may still be writing.
+// RemoveDir removes dir, and the parent of dataDir (see Dir) if dataDir is outside dir. It retries for up to a second, because backends
+// of a killed postgres may still write.
 func RemoveDir(dir, dataDir string) error {
 	err := removeAll(dir)
 	if rel, relErr := filepath.Rel(dir, dataDir); relErr == nil && !filepath.IsLocal(rel) {
@@ -74,7 +74,7 @@ func removeAll(dir string) error {
 	return err
 }
 
-// takeOver makes a folder that was there before belong to cred, but only an empty one: root must not give away what is not ours.
+// takeOver changes the owner of an existing folder to cred. The folder must be empty: root must not give away other users' files.
 func takeOver(dir string, cred *syscall.Credential) error {
 	if cred == nil {
 		return nil
@@ -96,7 +96,7 @@ func takeOver(dir string, cred *syscall.Credential) error {
 	return give(dir, cred)
 }
 
-// give makes a file belong to cred, if there is one.
+// give changes the owner of a file to cred, unless cred is nil.
 func give(path string, cred *syscall.Credential) error {
 	if cred == nil {
 		return nil
@@ -104,7 +104,7 @@ func give(path string, cred *syscall.Credential) error {
 	return os.Lchown(path, int(cred.Uid), int(cred.Gid))
 }
 
-// keptPassword returns the password in dir/password (mode 0600); the first call makes it, of 26 random letters and digits.
+// keptPassword returns the password in dir/password (mode 0600). If there is none, it creates one of 26 random letters and digits.
 func keptPassword(dir string, cred *syscall.Credential) (string, error) {
 	path := filepath.Join(dir, "password")
 	text, err := os.ReadFile(path)
@@ -116,7 +116,7 @@ func keptPassword(dir string, cred *syscall.Credential) (string, error) {
 	}
 
 	password := rand.Text()
-	_ = os.Remove(path) // an empty one
+	_ = os.Remove(path) // the file may exist but be empty
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", notWritable(dir, err)

@@ -5,13 +5,13 @@ import (
 	"fmt"
 )
 
-// The kinds of failure that a caller can tell apart with errors.Is. The error itself says, in one line, what to do.
+// Kinds of errors, for errors.Is. The error's own text is one line that tells the user what to do.
 var (
 	// ErrNotInstalled: redis-server, postgres or initdb is neither in PATH nor in the usual places.
 	ErrNotInstalled = errors.New("program not installed")
 	// ErrNotWritable: the data folder cannot be created, read or written.
 	ErrNotWritable = errors.New("folder not usable")
-	// ErrPortTaken: another process listens on the port that was asked for.
+	// ErrPortTaken: another process listens on the requested port.
 	ErrPortTaken = errors.New("port taken")
 	// ErrLocked: another process uses the data folder.
 	ErrLocked = errors.New("folder in use")
@@ -19,13 +19,13 @@ var (
 	ErrNoUser = errors.New("no user to run postgres as")
 	// ErrVersion: the data folder belongs to a PostgreSQL version that is not installed.
 	ErrVersion = errors.New("data of another PostgreSQL version")
-	// ErrExited: the program ended before it was ready, or with an error; the message holds the last lines of its log.
+	// ErrExited: the program ended before it was ready, or with an error. The text contains the last lines of its log.
 	ErrExited = errors.New("program ended")
-	// ErrKilled: Stop had to kill the program, because it had not ended in time.
+	// ErrKilled: the program did not end in time, so Stop killed it.
 	ErrKilled = errors.New("program killed")
 )
 
-// problem is an error with a message for the user and a kind for errors.Is.
+// problem is an error with a text for the user and a kind for errors.Is.
 type problem struct {
 	kind    error
 	message string

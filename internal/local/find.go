@@ -11,14 +11,14 @@ import (
 	"strconv"
 )
 
-// Variables that name the programs where they are in none of the usual places.
+// Variables for programs that are not in the usual places.
 const (
 	envRedisServer = "AFTERWRITE_REDIS_SERVER" // the program
-	envPostgresBin = "AFTERWRITE_POSTGRES_BIN" // the folder that holds postgres and initdb
+	envPostgresBin = "AFTERWRITE_POSTGRES_BIN" // the folder of postgres and initdb
 )
 
-// postgresPlaces are folders where packages put the server programs without adding them to PATH, as Debian and
-// Homebrew do. Further versions stand beside each other: the newest is taken.
+// postgresPlaces are folders in which packages install postgres without adding it to PATH, as on Debian and with Homebrew. If there
+// are several versions, the newest is used.
 var postgresPlaces = []string{
 	"/usr/lib/postgresql/*/bin",
 	"/usr/pgsql-*/bin",
@@ -26,7 +26,7 @@ var postgresPlaces = []string{
 	"/usr/local/opt/postgresql*/bin",
 }
 
-// findRedis returns the path of redis-server: the option, the variable, then PATH.
+// findRedis returns the path of redis-server. It tries the option, the variable, then PATH.
 func findRedis(option string) (string, error) {
 	name := cmp.Or(option, os.Getenv(envRedisServer), "redis-server")
 	path, err := exec.LookPath(name)
@@ -36,8 +36,8 @@ func findRedis(option string) (string, error) {
 	return path, nil
 }
 
-// findPostgres returns the folder of postgres and initdb: the option, the variable, PATH, then the usual places, newest first.
-// A major version other than 0 (that of existing data) must match.
+// findPostgres returns the folder of postgres and initdb. It tries the option, the variable, PATH, then postgresPlaces, newest first.
+// If major, the version of existing data, is not 0, the version must match.
 func findPostgres(ctx context.Context, option string, major int) (string, error) {
 	var candidates []string
 	if named := cmp.Or(option, os.Getenv(envPostgresBin)); named != "" {
@@ -82,7 +82,7 @@ func PostgresProgram(ctx context.Context, name string) (string, error) {
 func postgresCandidates() []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// Follow the link: postgres finds its own files relative to where it really is, and initdb stands beside it.
+		// Follow the link: initdb is in the folder of the real file, and postgres finds its own files relative to it.
 		if resolved, err := filepath.EvalSymlinks(path); err == nil {
 			path = resolved
 		}
@@ -98,7 +98,7 @@ func postgresCandidates() []string {
 
 var number = regexp.MustCompile(`[0-9]+`)
 
-// lastNumber orders /usr/lib/postgresql/9/bin before /usr/lib/postgresql/15/bin, which text order does not.
+// lastNumber returns the last number in a path: text order would put /usr/lib/postgresql/9/bin after /usr/lib/postgresql/15/bin.
 func lastNumber(path string) int {
 	all := number.FindAllString(path, -1)
 	if len(all) == 0 {
@@ -108,7 +108,7 @@ func lastNumber(path string) int {
 	return n
 }
 
-// postgresMajor asks `postgres --version` ("postgres (PostgreSQL) 15.18 ..."); 0 when it cannot be told.
+// postgresMajor returns the major version from `postgres --version` ("postgres (PostgreSQL) 15.18 ..."), or 0 if that fails.
 func postgresMajor(ctx context.Context, dir string) int {
 	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output()
 	if err != nil {

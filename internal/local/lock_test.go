@@ -27,7 +27,7 @@ func TestLockHasOneOwner(t *testing.T) {
 	require.NoError(t, unlock())
 }
 
-func TestLockFollowsNoLink(t *testing.T) {
+func TestLockRefusesASymbolicLink(t *testing.T) {
 	t.Parallel()
 	dir := dataDir(t)
 	require.NoError(t, os.Mkdir(dir, 0o700))

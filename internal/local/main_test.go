@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// dataDir is not in t.TempDir, whose mode of 0700 shuts out the user `postgres` when the tests run as root.
+// dataDir returns a new data folder. It is not in t.TempDir, whose mode 0700 denies access to the user `postgres`.
 func dataDir(t *testing.T) string {
 	t.Helper()
 	dir, err := local.TempDir("afterwrite-local-*")
@@ -32,7 +32,7 @@ func dataDir(t *testing.T) string {
 	return dir + "/data"
 }
 
-// bounded is the context of one test: no start or stop may take longer.
+// bounded returns a context that bounds the starts and stops of one test.
 func bounded(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
@@ -56,7 +56,7 @@ func startPostgres(t *testing.T, opts local.PostgresOptions) *local.Postgres {
 	return p
 }
 
-// stop is gentle: a killed postgres leaves shared memory behind.
+// stop stops a server gracefully, since a killed postgres leaves shared memory behind.
 func stop(t *testing.T, server interface {
 	Stop(ctx context.Context) error
 },
@@ -92,4 +92,23 @@ func requireEnded(t *testing.T, done <-chan struct{}) {
 	case <-time.After(20 * time.Second):
 		require.FailNow(t, "the server still runs")
 	}
+}
+
+// requireOneLine requires that the error for the user is one line.
+func requireOneLine(t *testing.T, err error) {
+	t.Helper()
+	require.NotContains(t, err.Error(), "\n")
+}
+
+// contextDone returns a context that ends almost at once.
+func contextDone(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, 10*time.Millisecond)
+}
+
+func openAndPing(t *testing.T, url string) error {
+	t.Helper()
+	db, err := sql.Open("postgres", url)
+	require.NoError(t, err)
+	defer db.Close()
+	return db.PingContext(bounded(t))
 }

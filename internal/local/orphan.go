@@ -8,13 +8,14 @@ import (
 	"time"
 )
 
-// orphanPatience bounds the wait for a server whose parent was killed and that is still shutting down.
+// orphanPatience bounds the wait for the shutdown of a server whose parent was killed.
 const orphanPatience = 15 * time.Second
 
-// waitForOrphan makes sure that no server of an earlier run still works in dir: two servers on the same files would destroy them.
-// On Linux such a server has been told to end, so this waits for it; what still runs after that is left alone, with ErrLocked.
-// A pid file that names no such process is stale (kill -9, or a container that starts counting at 1 again) and is removed, because
-// postgres would take any process that has got the same ID for its former self.
+// waitForOrphan waits until no server of an earlier run uses dir: two servers on the same files would destroy them. On Linux the kernel
+// has already told that server to end. If it still runs after orphanPatience, the error is ErrLocked.
+//
+// A pid file without such a process is stale, after kill -9 or in a restarted container. It is removed, because postgres does not start
+// if any process has that ID.
 func waitForOrphan(ctx context.Context, pidFile, name, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, orphanPatience)
 	defer cancel()
@@ -25,7 +26,7 @@ func waitForOrphan(ctx context.Context, pidFile, name, dir string) error {
 	}
 	for err == nil && pid > 1 && worksIn(pid, name, dir) {
 		if wait(ctx, pollEvery) != nil {
-			return problemf(ErrLocked, "%s (process %d) of an earlier run still works in %s: stop it with `kill %d`", name, pid, dir, pid)
+			return problemf(ErrLocked, "%s (process %d) of an earlier run still uses %s: stop it with `kill %d`", name, pid, dir, pid)
 		}
 	}
 	if err := os.Remove(pidFile); err != nil && !os.IsNotExist(err) {
@@ -44,7 +45,7 @@ func readPID(path string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(line))
 }
 
-// wait pauses for d, or returns the error of ctx when that is done first.
+// wait waits for d. If ctx is done before, it returns ctx's error.
 func wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -18,7 +18,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// envParent makes the test binary a process that starts both servers in the folder it names, and waits to be killed.
+// envParent makes the test binary start both servers in this folder and wait to be killed.
 const envParent = "AFTERWRITE_TEST_PARENT"
 
 func parentMain() {
@@ -33,12 +33,12 @@ func parentMain() {
 	if err != nil {
 		panic(err)
 	}
-	runtime.GC() // a collection must not end the threads that the children depend on
+	runtime.GC() // garbage collection must not end the threads that started the children
 	fmt.Fprintln(os.Stdout, r.Pid(), p.Pid())
 	<-ctx.Done()
 }
 
-func TestServersEndWithAKilledParent(t *testing.T) {
+func TestServersEndWhenTheirParentIsKilled(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no parent death signal")
@@ -63,7 +63,7 @@ func TestServersEndWithAKilledParent(t *testing.T) {
 	require.NoError(t, parent.Process.Kill())
 	_ = parent.Wait()
 
-	// The next run starts at once, and waits for what is still shutting down.
+	// The next run starts at once, and waits for servers that are shutting down.
 	startRedis(t, local.RedisOptions{Dir: filepath.Join(dir, "redis"), AppendOnly: true})
 	startPostgres(t, local.PostgresOptions{Dir: filepath.Join(dir, "postgres")})
 	for _, pid := range pids {
@@ -71,7 +71,7 @@ func TestServersEndWithAKilledParent(t *testing.T) {
 	}
 }
 
-// alive does not count a process that waits to be reaped.
+// alive reports whether a process runs. A zombie does not count.
 func alive(pid string) bool {
 	text, err := os.ReadFile("/proc/" + pid + "/stat")
 	return err == nil && !strings.Contains(string(text), ") Z ")

@@ -13,11 +13,11 @@ import (
 	"syscall"
 )
 
-// unreachableBase holds the data of folders that the user of postgres cannot reach. It is on a disk, unlike /tmp on many systems.
+// unreachableBase gets the data if postgres's user cannot access the data folder. Unlike /tmp on many systems, it is on a disk.
 const unreachableBase = "/var/lib"
 
-// postgresUser is whom to run postgres as: nil means the user of this process. Postgres refuses to run as root, so for root it
-// is the owner of existing data, else the user `postgres` that every package of it creates.
+// postgresUser returns the user to run postgres as; nil is the user of this process. Postgres refuses to run as root, so root uses the
+// owner of existing data, or else the user `postgres` that packages create.
 func postgresUser(dir string) (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil //nolint:nilnil // documented above; exec takes nil for the same
@@ -44,8 +44,8 @@ func postgresUser(dir string) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// makePostgresDir creates the data folder. Where its parents shut cred out (a clone below a home folder of mode 0700, say), the
-// folder is /var/lib/afterwrite-<hash of dir>/postgres instead, and dir becomes a symbolic link to it.
+// makePostgresDir creates the data folder. If cred has no access to its parents, such as a home folder of mode 0700, the data folder is
+// /var/lib/afterwrite-<hash of dir>/postgres, and dir is a symbolic link to it.
 func makePostgresDir(dir string, cred *syscall.Credential) (string, error) {
 	if cred == nil || dir == "" {
 		return makeDir(dir, nil)
@@ -65,7 +65,7 @@ func makePostgresDir(dir string, cred *syscall.Credential) (string, error) {
 		if reachable(parent, cred) {
 			return makeDir(abs, cred)
 		}
-		// An empty folder in the link's place is of no use; one with anything in it is not ours to remove.
+		// An empty folder is replaced by the link. A folder with files is not removed.
 		if err := os.Remove(abs); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", notWritable(dir, err)
 		}
@@ -74,7 +74,7 @@ func makePostgresDir(dir string, cred *syscall.Credential) (string, error) {
 		}
 	}
 
-	// What is there already must be ours.
+	// An existing folder must belong to cred.
 	base := filepath.Dir(elsewhere)
 	if info, err := os.Lstat(base); err == nil && !ownedBy(info, cred) {
 		return "", notWritable(base, errors.New("it belongs to another user"))
@@ -95,7 +95,7 @@ func unreachableDir(abs string) string {
 	return filepath.Join(unreachableBase, "afterwrite-"+hex.EncodeToString(sum[:6]), "postgres")
 }
 
-// reachable tells whether cred may search dir and every folder above it, by their modes.
+// reachable reports whether the modes of dir and of its parents give cred search permission.
 func reachable(dir string, cred *syscall.Credential) bool {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {

@@ -7,21 +7,20 @@ import (
 	"strconv"
 )
 
-// Ports are picked from this range and not by listening on port 0. The system gives port 0 a number that it also gives
-// to outgoing connections (Linux 32768 and up, macOS 49152 and up): while the server is down between Kill and Start, a client's
-// own socket may take it, and a client that keeps dialling may even connect to itself (TCP simultaneous open).
+// Ports are chosen from this range, not by listening on port 0. For port 0 the system chooses from the range of outgoing connections
+// (Linux 32768 and up, macOS 49152 and up). While a server is down between Kill and Start, a client's own socket could take its port,
+// or a client that keeps dialling could even connect to itself (TCP simultaneous open).
 const (
 	portMin = 20000
 	portMax = 31999
 
-	// portTries bounds the picking, and the starting again after a lost race for the port.
+	// portTries bounds the attempts to find a free port, and to start a server on one.
 	portTries = 20
 )
 
 const loopback = "127.0.0.1"
 
-// FreePort returns a port of 127.0.0.1 on which nobody listens now, and which the system gives to nobody by itself. Another
-// process that asks for it may take it at any time.
+// FreePort returns a free port of 127.0.0.1 that the system does not assign by itself. Another process may still take it.
 func FreePort() (int, error) {
 	for range portTries {
 		port := portMin + rand.IntN(portMax-portMin+1)
@@ -32,7 +31,7 @@ func FreePort() (int, error) {
 	return 0, problemf(ErrPortTaken, "no free port was found on %s between %d and %d", loopback, portMin, portMax)
 }
 
-// checkPort is nil when the port can be listened on.
+// checkPort returns nil if the port is free.
 func checkPort(port int) error {
 	listener, err := net.Listen("tcp", address(port)) //nolint:noctx // on the loopback it does not block
 	if err != nil {

@@ -17,30 +17,30 @@ import (
 )
 
 const (
-	databaseName  = "afterwrite" // made on first use
+	databaseName  = "afterwrite" // created at the first start
 	databaseUser  = "afterwrite" // superuser of this private server
-	clusterName   = "data"       // the folder in Dir that postgres calls its data directory
+	clusterName   = "data"       // postgres's data directory in Dir
 	pidName       = "postmaster.pid"
-	blockStillOn  = "pre-existing shared memory block" // a killed server's backends still end
+	blockStillOn  = "pre-existing shared memory block" // backends of a killed server are still ending
 	anotherLaunch = `lock file "` + pidName + `" already exists`
 )
 
-// PostgresOptions says how to run postgres. Only Dir is required.
+// PostgresOptions configure a private postgres. Only Dir is required.
 type PostgresOptions struct {
-	// Dir holds the data and the password; it is created if missing. See Postgres.Dir for where it may really be.
+	// Dir is the folder of the data and the password. It is created if missing. Postgres.Dir may be another folder.
 	Dir string
-	// Port on 127.0.0.1; 0 picks a free one.
+	// Port on 127.0.0.1; 0 chooses a free one.
 	Port int
-	// Fsync keeps what was committed through a crash of the MACHINE. Tests leave it off, with synchronous_commit and
-	// full_page_writes: several times faster, and the data still survives Kill. Everything else wants it on.
+	// Fsync makes commits survive a crash of the MACHINE. Without it, synchronous_commit and full_page_writes are off too, which is
+	// several times faster; data still survives Kill. Only tests should do without it.
 	Fsync bool
 	// MaxConnections; 0 means 100.
 	MaxConnections int
-	// Args are further arguments of postgres, which win over all others, such as "-c", "log_statement=all".
+	// Args are further arguments of postgres, such as "-c", "log_statement=all". They override all others.
 	Args []string
 	// Log gets the server's output. It may be nil. Calls come from one goroutine of this package.
 	Log io.Writer
-	// BinDir holds postgres and initdb; empty means $AFTERWRITE_POSTGRES_BIN, then PATH, then where packages put them.
+	// BinDir is the folder of postgres and initdb; empty means $AFTERWRITE_POSTGRES_BIN, then PATH, then the usual places.
 	BinDir string
 }
 
@@ -51,22 +51,22 @@ type Postgres struct {
 	opts     PostgresOptions
 	binDir   string
 	password string
-	cred     *syscall.Credential // whom the server runs as; nil: the user of this process
+	cred     *syscall.Credential // the server's user; nil: the user of this process
 }
 
-// StartPostgres starts a private postgres and blocks until it answers queries: at most until ctx is done, or 60 s. The
-// first start in a folder makes the data (UTF8, byte order) and the database `afterwrite`: about a second.
+// StartPostgres starts a private postgres and blocks until it answers queries, at most until ctx is done or for 60 s. The first start
+// in a folder creates the data (UTF8, byte order) and the database `afterwrite`, in about a second.
 //
-// As root it runs as the user `postgres`. Where that user cannot reach Dir, the data is in
-// /var/lib/afterwrite-<hash>/postgres, and Dir is a symbolic link to it.
+// Root runs it as the user `postgres`. If that user cannot access opts.Dir, the data is in /var/lib/afterwrite-<hash>/postgres, and
+// opts.Dir is a symbolic link to it.
 //
-// Errors: ErrNotInstalled, ErrNotWritable, ErrLocked, ErrPortTaken (for a Port that was asked for), ErrNoUser, ErrVersion, ErrExited.
+// Errors: ErrNotInstalled, ErrNotWritable, ErrLocked, ErrPortTaken (if opts.Port is set), ErrNoUser, ErrVersion, ErrExited.
 func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error) {
 	cred, err := postgresUser(opts.Dir)
 	if err != nil {
 		return nil, err
 	}
-	// Before the folder: without the program there is no reason to leave one behind.
+	// Find the program before creating the folder, so that a failure leaves no folder behind.
 	binDir, err := findPostgres(ctx, opts.BinDir, clusterMajor(opts.Dir))
 	if err != nil {
 		return nil, err
@@ -101,11 +101,11 @@ func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error)
 	return p, nil
 }
 
-// URL is the address of the database `afterwrite`, as lib/pq takes it:
+// URL returns the URL of the database `afterwrite` for lib/pq:
 // postgres://afterwrite:password@127.0.0.1:port/afterwrite?sslmode=disable.
 func (p *Postgres) URL() string { return p.DatabaseURL(databaseName) }
 
-// DatabaseURL is the address of another database of the server.
+// DatabaseURL returns the URL of another database of the server.
 func (p *Postgres) DatabaseURL(database string) string {
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword(databaseUser, p.password), Host: address(p.port), Path: "/" + database,
@@ -114,7 +114,7 @@ func (p *Postgres) DatabaseURL(database string) string {
 	return u.String()
 }
 
-// Addr is what to dial: host:port.
+// Addr returns the address to dial, host:port.
 func (p *Postgres) Addr() string { return address(p.port) }
 
 func (p *Postgres) prepare(ctx context.Context) (Program, error) {
@@ -131,7 +131,7 @@ func (p *Postgres) prepare(ctx context.Context) (Program, error) {
 	return Program{
 		Path: filepath.Join(p.binDir, "postgres"), Args: p.args(cluster), Dir: p.dir, Env: postgresEnv(), cred: p.cred, Log: p.opts.Log,
 		StopSignal: syscall.SIGINT, // "fast" shutdown, which does not wait for clients
-		// "Immediate" shutdown: ends the backends too and gives back the shared memory, which SIGKILL would not.
+		// "Immediate" shutdown. Unlike SIGKILL, it ends the backends and frees the shared memory.
 		OrphanSignal: syscall.SIGQUIT,
 	}, nil
 }
@@ -152,13 +152,13 @@ func (p *Postgres) args(cluster string) []string {
 		set("fsync", "off")
 		set("synchronous_commit", "off")
 		set("full_page_writes", "off")
-		// Files of the data folder, which go with it: what Kill leaves of the default, /dev/shm, would stay there.
+		// Shared memory in files of the data folder, which is removed later. In /dev/shm, the default, they would stay after Kill.
 		set("dynamic_shared_memory_type", "mmap")
 	}
 	return append(args, p.opts.Args...)
 }
 
-// postgresEnv is the environment without PG*, which would change the server's defaults, and with English messages.
+// postgresEnv returns the environment without PG* variables, which would change the server's defaults, and with English messages.
 func postgresEnv() []string {
 	var env []string
 	for _, entry := range os.Environ() {
@@ -176,7 +176,7 @@ func (p *Postgres) ping(ctx context.Context) error {
 	})
 }
 
-// createDatabase makes the database `afterwrite`, unless it is there.
+// createDatabase creates the database `afterwrite` if it does not exist.
 func (p *Postgres) createDatabase(ctx context.Context) error {
 	return p.withDatabase("postgres", func(db *sql.DB) error {
 		_, err := db.ExecContext(ctx, "CREATE DATABASE "+pq.QuoteIdentifier(databaseName))
@@ -199,7 +199,7 @@ func (p *Postgres) withDatabase(name string, do func(*sql.DB) error) error {
 	return do(db)
 }
 
-// killedRemains: the backends of a killed server need a moment to end.
+// killedRemains reports whether a start failed because backends of a killed server have not ended yet.
 func killedRemains(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, blockStillOn) || strings.Contains(text, anotherLaunch)

@@ -42,13 +42,13 @@ func TestPostgresKeepsDataThroughStopKillAndStart(t *testing.T) {
 			require.Equal(t, at, p.URL())
 			require.Equal(t, 1, count())
 
-			if fsync { // without it synchronous_commit is off, and Kill may lose the last moment
+			if fsync { // without it synchronous_commit is off, and Kill may lose the last commits
 				for round := range 3 {
 					insert(2)
 					p.Kill()
 					require.ErrorIs(t, p.Err(), local.ErrExited)
 					require.NoError(t, p.Start(ctx))
-					require.NoError(t, openAndPing(t, p.URL())) // db.Ping would report its broken connection: it is not tried again
+					require.NoError(t, openAndPing(t, p.URL())) // db.Ping would fail on its broken connection
 					require.Equal(t, round+2, count())
 				}
 			}
@@ -71,7 +71,7 @@ func TestPostgresSettings(t *testing.T) {
 	}
 }
 
-func TestPostgresAsksForThePassword(t *testing.T) {
+func TestPostgresRequiresThePassword(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t, local.PostgresOptions{Dir: dataDir(t)})
 	info, err := os.Stat(filepath.Join(p.Dir(), "password"))
@@ -97,13 +97,13 @@ func TestPostgresStartsOverAStalePidFile(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, p.Stop(ctx))
 
-	// The ID now belongs to a process of the same user that is no postgres, as it may in a restarted container.
+	// The ID belongs to another program of the same user, as may happen in a restarted container.
 	_, rest, _ := strings.Cut(string(text), "\n")
 	require.NoError(t, os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"+rest), 0o600))
 	require.NoError(t, p.Start(ctx))
 }
 
-func TestPostgresGoesOnAfterAnInitdbThatWasCutOff(t *testing.T) {
+func TestPostgresStartsAfterAnInterruptedInitdb(t *testing.T) {
 	t.Parallel()
 	dir := dataDir(t)
 	require.NoError(t, os.MkdirAll(dir, 0o700))
@@ -116,7 +116,7 @@ func TestPostgresGoesOnAfterAnInitdbThatWasCutOff(t *testing.T) {
 	require.NoError(t, openAndPing(t, p.URL()))
 }
 
-func TestPostgresInAFolderItsUserCannotReach(t *testing.T) {
+func TestPostgresMovesItsDataIfItsUserHasNoAccess(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root runs postgres as another user")
@@ -150,7 +150,7 @@ func TestPostgresPortTaken(t *testing.T) {
 	requireOneLine(t, err)
 }
 
-func TestPostgresThatEndsAtOnceShowsItsLog(t *testing.T) {
+func TestErrorOfAFailedPostgresShowsItsLog(t *testing.T) {
 	t.Parallel()
 	_, err := local.StartPostgres(bounded(t), local.PostgresOptions{Dir: dataDir(t), Args: []string{"-c", "no_such_setting=1"}})
 	require.ErrorIs(t, err, local.ErrExited)

@@ -17,35 +17,35 @@ import (
 )
 
 const (
-	// pipePatience bounds the wait for the output of a process that has ended: a grandchild may still hold the pipe.
+	// pipePatience bounds the wait for output after a process has ended: a grandchild may keep the pipe open.
 	pipePatience = 2 * time.Second
-	// pollEvery is the pause between two checks of a process that is not ready yet.
+	// pollEvery is the pause between two checks whether a process is ready.
 	pollEvery = 20 * time.Millisecond
 )
 
-// Program says how to run a program as a child of this process. Only Path is required.
+// Program describes a child process to run. Only Path is required.
 //
-// A child has a process group of its own, so that a Ctrl-C in the terminal reaches only this process, which stops its children
-// in the order it likes. On Linux the kernel ends the child when this process dies.
+// A child has a process group of its own. So a Ctrl-C in the terminal reaches only this process, which stops its children in the right
+// order. On Linux the kernel ends the child when this process dies.
 type Program struct {
 	Name string // in errors; empty: the last element of Path
 	Path string
 	Args []string
-	Dir  string   // working folder; empty: that of this process
-	Env  []string // nil: that of this process
+	Dir  string   // working directory; empty: inherited
+	Env  []string // nil: inherited
 
 	Stdin  io.Reader
 	Log    io.Writer // gets stdout and stderr. Calls come from goroutines of this package, one at a time unless Stdout is set
 	Stdout io.Writer // gets a copy of stdout
 
 	StopSignal   syscall.Signal // 0: SIGTERM
-	OrphanSignal syscall.Signal // what the kernel sends when this process dies (Linux only); 0: SIGKILL
-	OnExit       func()         // runs when the process was reaped, before Process.Done is closed
+	OrphanSignal syscall.Signal // sent by the kernel when this process dies (Linux only); 0: SIGKILL
+	OnExit       func()         // called after the process was reaped, before Process.Done is closed
 
 	cred *syscall.Credential // nil: the user of this process
 }
 
-// Process is a child that runs, or one that has ended. It is safe for concurrent use.
+// Process is a running or ended child process. It is safe for concurrent use.
 type Process struct {
 	program Program
 	cmd     *exec.Cmd
@@ -53,7 +53,7 @@ type Process struct {
 	done    chan struct{}
 }
 
-// Start starts the program. It does not wait for it to be of any use; see Process.Await.
+// Start starts the program. It does not wait until the program is ready; see Process.Await.
 func (p Program) Start() (*Process, error) {
 	p.Name = cmp.Or(p.Name, filepath.Base(p.Path))
 	log := &tail{next: p.Log}
@@ -77,8 +77,8 @@ func (p Program) Start() (*Process, error) {
 	return process, nil
 }
 
-// run starts the process and reaps it. It keeps its thread until then: the parent death signal is sent when the THREAD that
-// forked ends, not the process (prctl(2), PR_SET_PDEATHSIG).
+// run starts the process and reaps it. It locks its thread meanwhile, because the kernel sends the parent death signal when the THREAD
+// that forked ends (prctl(2), PR_SET_PDEATHSIG).
 func (p *Process) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -88,14 +88,14 @@ func (p *Process) run(started chan<- error) {
 	if err != nil {
 		return
 	}
-	_ = p.cmd.Wait() // State tells how it ended
+	_ = p.cmd.Wait() // State returns the result
 	if p.program.OnExit != nil {
 		p.program.OnExit()
 	}
 	close(p.done)
 }
 
-// Run runs the program to its end, which must be exit status 0 (else ErrExited). When ctx is done first, it is killed.
+// Run runs the program to its end. An exit status other than 0 is ErrExited. If ctx is done before, Run kills the program.
 func (p Program) Run(ctx context.Context) (*Process, error) {
 	process, err := p.Start()
 	if err != nil {
@@ -121,7 +121,7 @@ func (p Program) Output(ctx context.Context) (string, error) {
 	return out.String(), err
 }
 
-// Pid is the process ID, also after the end.
+// Pid returns the process ID, also after the end.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Done is closed when the process has ended and was reaped.
@@ -137,7 +137,7 @@ func (p *Process) Running() bool {
 	}
 }
 
-// State tells how the process ended ("exit status 1", "signal: killed") and what it used; nil while it runs.
+// State returns how the process ended ("exit status 1", "signal: killed"); nil while it runs.
 func (p *Process) State() *os.ProcessState {
 	if p.Running() {
 		return nil
@@ -145,16 +145,16 @@ func (p *Process) State() *os.ProcessState {
 	return p.cmd.ProcessState
 }
 
-// LastLog is the end of the output, at most 12 lines.
+// LastLog returns the last lines of the output, at most 12.
 func (p *Process) LastLog() string { return p.log.String() }
 
-// exitError is for a process that has ended.
+// exitError returns the error for a process that has ended.
 func (p *Process) exitError() error {
 	return problemf(ErrExited, "%s ended: %s; the last lines of its log:\n%s", p.program.Name, p.State(), p.log)
 }
 
-// Await blocks until ready returns nil, at most until ctx is done. The end of the process is an error at once (ErrExited), which
-// holds the last lines of its log.
+// Await polls ready until it returns nil, at most until ctx is done. If the process ends, it returns ErrExited at once, with the last
+// lines of its log.
 func (p *Process) Await(ctx context.Context, ready func(context.Context) error) error {
 	for {
 		err := ready(ctx)
@@ -174,10 +174,10 @@ func (p *Process) Await(ctx context.Context, ready func(context.Context) error) 
 // httpTimeout bounds one request of Answers.
 const httpTimeout = 5 * time.Second
 
-// httpClient keeps no connection, so that nothing is left open between two requests to a process that may be gone.
+// httpClient keeps no idle connections, since the process may end between two requests.
 var httpClient = &http.Client{Timeout: httpTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// Answers returns a condition for Await: GET of the URL is answered with status 200 within 5 s.
+// Answers returns a condition for Await: a GET of the URL returns status 200 within 5 s.
 func Answers(url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
@@ -196,13 +196,13 @@ func Answers(url string) func(context.Context) error {
 	}
 }
 
-// Signal sends a signal, and reports whether the process was there to get it.
+// Signal sends a signal, and reports whether the process was running.
 func (p *Process) Signal(signal os.Signal) bool {
 	return p.Running() && p.cmd.Process.Signal(signal) == nil
 }
 
-// Stop sends the program's stop signal and blocks until the process has ended: for patience at most, or until ctx is done. Then
-// it is killed, and the error is ErrKilled. Stopping a process that has ended is no error.
+// Stop sends the program's stop signal and blocks until the process has ended. After patience, or when ctx is done, it kills the
+// process and returns ErrKilled. Stopping an ended process is no error.
 func (p *Process) Stop(ctx context.Context, patience time.Duration) error {
 	if !p.Running() {
 		return nil
@@ -225,8 +225,8 @@ func (p *Process) Kill() {
 	if !p.Running() {
 		return
 	}
-	// Postgres' backends are sessions of their own: killing the process group does not reach them. While it is stopped it
-	// makes no further ones.
+	// Postgres's backends are in sessions of their own, so a signal to the process group does not reach them. SIGSTOP keeps postgres
+	// from starting further ones.
 	_ = syscall.Kill(p.Pid(), syscall.SIGSTOP)
 	children := childrenOf(p.Pid())
 	_ = syscall.Kill(-p.Pid(), syscall.SIGKILL)

@@ -6,12 +6,12 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// procAttr makes the kernel send sig to the child when the thread that starts it ends; see Process.run.
+// procAttr makes the kernel send sig to the child when the thread that started it ends; see Process.run.
 func procAttr(sig syscall.Signal) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: sig}
 }
 
-// childrenOf lists the direct children of a process. Without /proc the list is empty.
+// childrenOf returns the direct children of a process; none without /proc.
 func childrenOf(parent int) []int {
 	all, _ := procfs.AllProcs()
 	var children []int
@@ -23,10 +23,10 @@ func childrenOf(parent int) []int {
 	return children
 }
 
-// commMax is how much of a program's name the kernel keeps (TASK_COMM_LEN, less its NUL).
+// commMax is the kernel's limit for the name of a process (TASK_COMM_LEN without the NUL).
 const commMax = 15
 
-// worksIn tells whether a process of that name works in the folder now. Both servers change into their data folder.
+// worksIn reports whether the process has this name and this working directory. Both servers change to their data folder.
 func worksIn(pid int, name, dir string) bool {
 	p, err := procfs.NewProc(pid)
 	if err != nil {
@@ -36,5 +36,5 @@ func worksIn(pid int, name, dir string) bool {
 		return false
 	}
 	cwd, err := p.Cwd()
-	return err != nil || cwd == dir // a folder that may not be read tells nothing
+	return err != nil || cwd == dir // if the directory is not readable, assume that it is this one
 }

@@ -10,10 +10,10 @@ import (
 	"syscall"
 )
 
-// procAttr: there is no parent death signal here. A server whose parent was killed goes on, and the next start says so.
+// procAttr does nothing: there is no parent death signal here. A server survives its killed parent, and the next start reports it.
 func procAttr(syscall.Signal) *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
 
-// childrenOf lists the direct children of a process.
+// childrenOf returns the direct children of a process.
 func childrenOf(parent int) []int {
 	out, _ := exec.Command("pgrep", "-P", strconv.Itoa(parent)).Output()
 	var children []int
@@ -25,7 +25,7 @@ func childrenOf(parent int) []int {
 	return children
 }
 
-// worksIn tells whether a process of that name exists; which folder it works in cannot be told without further programs.
+// worksIn reports whether the process has this name. It does not check the working directory, which would need other programs.
 func worksIn(pid int, name, _ string) bool {
 	out, err := exec.Command("ps", "-p", strconv.Itoa(pid), "-o", "comm=").Output()
 	return err == nil && filepath.Base(strings.TrimSpace(string(out))) == name

@@ -17,7 +17,7 @@ func shell(script string) local.Program {
 	return local.Program{Name: "the script", Path: "/bin/sh", Args: []string{"-c", script}}
 }
 
-func TestProgramOutputIsItsStdout(t *testing.T) {
+func TestOutputReturnsStdout(t *testing.T) {
 	t.Parallel()
 	out, err := shell("echo out; echo problem >&2").Output(bounded(t))
 	require.NoError(t, err)
@@ -51,7 +51,7 @@ func TestAwaitEndsWithTheProcess(t *testing.T) {
 	require.NoError(t, p.Stop(bounded(t), time.Second), "stopping a process that has ended is no error")
 }
 
-func TestKilledProgramTakesItsChildrenWithIt(t *testing.T) {
+func TestKillEndsTheChildrenToo(t *testing.T) {
 	t.Parallel()
 	p, err := shell("sleep 60 & echo $!; wait").Start()
 	require.NoError(t, err)

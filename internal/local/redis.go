@@ -17,27 +17,27 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// socketPathMax is the longest path of a unix socket: 104 bytes on macOS and the BSDs (108 on Linux), one of them a NUL (unix(7)).
+// socketPathMax is the maximum length of a unix socket's path: 104 bytes with the NUL on macOS and the BSDs, 108 on Linux (unix(7)).
 const socketPathMax = 103
 
-// RedisOptions says how to run redis-server. Only Dir is required.
+// RedisOptions configure a private redis-server. Only Dir is required.
 type RedisOptions struct {
-	// Dir holds the data, the socket and the password; it is created if missing.
+	// Dir is the folder of the data, the socket and the password. It is created if missing.
 	Dir string
-	// Socket asks for a unix socket in Dir instead of a TCP port. Where its path would be too long, it is a TCP port after all.
+	// Socket selects a unix socket in Dir instead of a TCP port, unless its path would be too long.
 	Socket bool
-	// Port on 127.0.0.1; 0 picks a free one.
+	// Port on 127.0.0.1; 0 chooses a free one.
 	Port int
-	// AppendOnly keeps every write in an append-only file, so that the data survives Kill. Without it (and without Save) the
-	// data is gone after Stop.
+	// AppendOnly enables the append-only file, so that the data survives Kill. Without it and without Save, the data is lost at
+	// Stop.
 	AppendOnly bool
 	// AppendFsync is "everysec" (the default) or "always".
 	AppendFsync string
-	// Save holds the snapshot rules, such as "60 1000"; empty means none.
+	// Save are the snapshot rules, such as "60 1000"; empty means none.
 	Save string
-	// Databases is their number; 0 means 16.
+	// Databases is the number of databases; 0 means 16.
 	Databases int
-	// Args are further settings, which win over all others, such as "--maxmemory", "64mb".
+	// Args are further settings, such as "--maxmemory", "64mb". They override all others.
 	Args []string
 	// Log gets the server's output. It may be nil. Calls come from one goroutine of this package.
 	Log io.Writer
@@ -52,13 +52,13 @@ type Redis struct {
 	opts     RedisOptions
 	program  string
 	socket   string // empty: TCP
-	password string // TCP only: on a socket, the folder's mode keeps others out
+	password string // TCP only: the folder's mode protects a socket
 }
 
-// StartRedis starts a private redis-server and blocks until it answers PING: at most until ctx is done, or 60 s. Its
+// StartRedis starts a private redis-server and blocks until it answers PING, at most until ctx is done or for 60 s. Its
 // maxmemory-policy is noeviction.
 //
-// Errors: ErrNotInstalled, ErrNotWritable, ErrLocked, ErrPortTaken (for a Port that was asked for), ErrExited.
+// Errors: ErrNotInstalled, ErrNotWritable, ErrLocked, ErrPortTaken (if opts.Port is set), ErrExited.
 func StartRedis(ctx context.Context, opts RedisOptions) (*Redis, error) {
 	program, err := findRedis(opts.Program)
 	if err != nil {
@@ -91,10 +91,10 @@ func StartRedis(ctx context.Context, opts RedisOptions) (*Redis, error) {
 	return r, nil
 }
 
-// URL is the address of database 0, as redis.ParseURL takes it: redis://:password@127.0.0.1:port/0 or unix:///path?db=0.
+// URL returns the URL of database 0 for redis.ParseURL: redis://:password@127.0.0.1:port/0 or unix:///path?db=0.
 func (r *Redis) URL() string { return r.DatabaseURL(0) }
 
-// DatabaseURL is the address of database n.
+// DatabaseURL returns the URL of database n.
 func (r *Redis) DatabaseURL(n int) string {
 	if r.socket != "" {
 		u := url.URL{Scheme: "unix", Path: r.socket, RawQuery: fmt.Sprintf("db=%d", n)}
@@ -104,7 +104,7 @@ func (r *Redis) DatabaseURL(n int) string {
 	return u.String()
 }
 
-// Addr is what to dial: host:port, or the socket's path.
+// Addr returns the address to dial: host:port, or the path of the socket.
 func (r *Redis) Addr() string { return cmp.Or(r.socket, address(r.port)) }
 
 func (r *Redis) prepare(ctx context.Context) (Program, error) {
@@ -116,21 +116,21 @@ func (r *Redis) prepare(ctx context.Context) (Program, error) {
 		return Program{}, portTaken(r.name, r.port)
 	}
 
-	// An orphan saves what it has before it ends, unless there is nothing to save.
+	// If the data is persistent, an orphan must save it before it ends.
 	orphanSignal := syscall.SIGKILL
 	if r.opts.AppendOnly || r.opts.Save != "" {
 		orphanSignal = syscall.SIGTERM
 	}
 	return Program{
 		Path: r.program,
-		Args: append([]string{"-"}, r.opts.Args...), // "-": settings come on stdin, where `ps` does not show the password
+		Args: append([]string{"-"}, r.opts.Args...), // "-": settings are read from stdin, since `ps` would show the password
 		Dir:  r.dir,
 		Env:  append(os.Environ(), "LC_ALL=C"), Stdin: strings.NewReader(r.config(pidFile)), Log: r.opts.Log,
 		OrphanSignal: orphanSignal,
 	}, nil
 }
 
-// config is the server's configuration file, in the syntax of redis.conf.
+// config returns the server's configuration in the syntax of redis.conf.
 func (r *Redis) config(pidFile string) string {
 	var b strings.Builder
 	set := func(name, value string) { fmt.Fprintf(&b, "%s %s\n", name, quote(value)) }
@@ -159,13 +159,13 @@ func (r *Redis) config(pidFile string) string {
 	return b.String()
 }
 
-// ping asks once. A server that is still loading its data answers with an error.
+// ping sends one PING. A server that is still loading its data answers with an error.
 func (r *Redis) ping(ctx context.Context) error {
 	opts, err := redis.ParseURL(r.URL())
 	if err != nil {
 		return err
 	}
-	// The client logs every connection that is refused, so look first whether somebody listens.
+	// The client logs refused connections, so check first whether the server listens.
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, opts.Network, opts.Addr)
 	if err != nil {
@@ -189,7 +189,7 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-// quote writes a value as redis.conf reads it.
+// quote quotes a value for redis.conf.
 func quote(value string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
 }

@@ -60,7 +60,7 @@ func TestRedisKeepsAppendedDataThroughKill(t *testing.T) {
 	}
 }
 
-func TestRedisRefusesOthersAndEviction(t *testing.T) {
+func TestRedisRequiresThePasswordAndDoesNotEvict(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
 	r := startRedis(t, local.RedisOptions{Dir: dataDir(t), Databases: 40, Args: []string{"--maxmemory", "64mb"}})
@@ -114,7 +114,7 @@ func TestRedisPortTaken(t *testing.T) {
 	requireOneLine(t, err)
 }
 
-func TestRedisThatEndsAtOnceShowsItsLog(t *testing.T) {
+func TestErrorOfAFailedRedisShowsItsLog(t *testing.T) {
 	t.Parallel()
 	_, err := local.StartRedis(bounded(t), local.RedisOptions{Dir: dataDir(t), Args: []string{"--no-such-setting", "1"}})
 	require.ErrorIs(t, err, local.ErrExited)
@@ -153,7 +153,7 @@ func TestRedisFolderNotWritable(t *testing.T) {
 	requireOneLine(t, err)
 }
 
-func TestRedisThatHangsIsKilledByStop(t *testing.T) {
+func TestStopKillsAHangingRedis(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
 	r := startRedis(t, local.RedisOptions{Dir: dataDir(t)})

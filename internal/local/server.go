@@ -10,37 +10,37 @@ import (
 )
 
 const (
-	// startPatience bounds a start whose ctx has no deadline, crash recovery of a small database included.
+	// startPatience bounds a start, including crash recovery of a small database.
 	startPatience = 60 * time.Second
-	// stopPatience bounds a graceful stop whose ctx has no earlier deadline.
+	// stopPatience bounds a graceful stop.
 	stopPatience = 10 * time.Second
-	// retryPause is the pause before a start that failed for a passing reason is tried again.
+	// retryPause is the pause before a failed start is retried.
 	retryPause = 100 * time.Millisecond
-	// retriesMax bounds those attempts: 5 s.
+	// retriesMax bounds the attempts, to 5 s.
 	retriesMax = 50
 )
 
-// server is what Redis and Postgres have in common: one process at a time on one folder, started and stopped any number of times.
-// It is safe for concurrent use.
+// server is the common part of Redis and Postgres: at most one process on one folder, which can be started and stopped repeatedly. It
+// is safe for concurrent use.
 type server struct {
-	name string // as users know it
-	dir  string // locked while the process lives
-	port int    // on 127.0.0.1; 0: a unix socket. Set before the first Start, fixed after it
-	// prepare makes the folder ready and says what to run.
+	name string // in errors
+	dir  string // locked while the process runs
+	port int    // on 127.0.0.1; 0: a unix socket. It does not change after the first Start
+	// prepare prepares the folder and returns the program to run.
 	prepare func(ctx context.Context) (Program, error)
-	// ping is nil once the server answers queries.
+	// ping returns nil if the server answers queries.
 	ping func(ctx context.Context) error
-	// passing tells whether a failed start has a reason that goes away soon; nil: never.
+	// passing reports whether a failed start can succeed soon; nil: never.
 	passing func(err error) bool
 
-	// settled: callers know the address, so the next Start must not give up while the port is taken for a moment.
+	// settled is true once callers have the address. Then Start retries while the port is taken.
 	settled  atomic.Bool
-	starting sync.Mutex              // held for a whole Start
-	current  atomic.Pointer[Process] // set for good once StartRedis or StartPostgres has returned
+	starting sync.Mutex              // held during Start
+	current  atomic.Pointer[Process] // not nil once StartRedis or StartPostgres has returned
 }
 
-// Start starts the server again after Stop, Kill or a crash, on the same data and at the same address, and blocks until it
-// answers queries: at most until ctx is done, or 60 s. A server that runs already is left as it is.
+// Start starts the server again after Stop, Kill or a crash, with the same data and address, and blocks until it answers queries, at
+// most until ctx is done or for 60 s. If the server is running, it does nothing.
 //
 // ctx bounds only the start: the server runs until Stop or Kill, or until this process ends.
 func (s *server) Start(ctx context.Context) error {
@@ -94,21 +94,20 @@ func (s *server) startOnce(ctx context.Context) error {
 	return err
 }
 
-// Stop ends the server gracefully, so that nothing it acknowledged is lost, and blocks until it has ended: at most until ctx is
-// done, or 10 s; then it is killed, and the error is ErrKilled. Stopping a server that does not run is no error.
+// Stop stops the server gracefully, so that no acknowledged write is lost, and blocks until it has ended. After 10 s, or when ctx is
+// done, it kills the server and returns ErrKilled. Stopping a server that is not running is no error.
 func (s *server) Stop(ctx context.Context) error { return s.current.Load().Stop(ctx, stopPatience) }
 
-// Kill ends the server and its children at once with SIGKILL, as a crash would, and blocks until it is reaped. The data stays as
-// the server had written it.
+// Kill ends the server and its children with SIGKILL, like a crash, and blocks until it is reaped. The data folder stays as it is.
 func (s *server) Kill() { s.current.Load().Kill() }
 
-// Pid is the process ID of the server, or of its last run.
+// Pid returns the process ID of the server, or of its last run.
 func (s *server) Pid() int { return s.current.Load().Pid() }
 
-// Done is closed when the server has ended, whatever the reason. Every Start makes a new channel: ask again after it.
+// Done returns a channel that is closed when the server ends. Every Start makes a new channel.
 func (s *server) Done() <-chan struct{} { return s.current.Load().Done() }
 
-// Err tells how the server ended, with the last lines of its log (ErrExited); nil while it runs.
+// Err returns how the server ended (ErrExited), with the last lines of its log; nil while it runs.
 func (s *server) Err() error {
 	p := s.current.Load()
 	if p.Running() {
@@ -117,13 +116,13 @@ func (s *server) Err() error {
 	return p.exitError()
 }
 
-// LastLog is the end of the server's output, at most 12 lines.
+// LastLog returns the last lines of the server's output, at most 12.
 func (s *server) LastLog() string { return s.current.Load().LastLog() }
 
-// Dir is where the data really is: not the folder that was asked for, when postgres could not reach that one.
+// Dir returns the real folder of the data. It differs from the option Dir if postgres's user has no access to that.
 func (s *server) Dir() string { return s.dir }
 
-// startAnywhere starts a server whose port nobody asked for: when another process wins the race for the port, it picks again.
+// startAnywhere starts a server on a free port. If another process takes the port before, it chooses another.
 func (s *server) startAnywhere(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
 		port, err := FreePort()

@@ -12,7 +12,7 @@ const (
 	tailLinesMax = 12
 )
 
-// tail hands a program's output on to next and keeps its end, for the error when the program fails.
+// tail forwards a program's output to next, and keeps the last lines for errors.
 type tail struct {
 	next io.Writer // may be nil
 
@@ -20,7 +20,7 @@ type tail struct {
 	kept []byte
 }
 
-// Write never fails: a program must not die of SIGPIPE because somebody's log is full.
+// Write never fails, so that a program does not get SIGPIPE if its log cannot be written.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	t.kept = append(t.kept, p...)
@@ -35,7 +35,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String is the last lines, at most tailLinesMax, without the final newline.
+// String returns the last lines, at most tailLinesMax, without the final newline.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

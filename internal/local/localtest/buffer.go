@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Buffer takes text, like the lines of a log, from many goroutines. The zero value is ready to use.
+// Buffer is a buffer, for example for a log, that is safe for concurrent use. The zero value is ready to use.
 type Buffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -18,7 +18,7 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-// String returns all that was written.
+// String returns everything that was written.
 func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

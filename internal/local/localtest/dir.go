@@ -10,11 +10,11 @@ import (
 
 const (
 	dirPattern = "afterwrite-test-*"
-	// staleAfter is far beyond the life of a test binary, whose timeout is 10 minutes unless told otherwise.
+	// staleAfter is far longer than a test binary runs; its default timeout is 10 minutes.
 	staleAfter = time.Hour
 )
 
-// removeStale removes the data of test binaries that were killed before they could do it: old folders whose lock nobody holds.
+// removeStale removes the data of killed test binaries: old folders that are not locked.
 func removeStale() {
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPattern))
 	for _, dir := range dirs {
@@ -31,5 +31,5 @@ func removeStale() {
 	}
 }
 
-// dataName is the server's folder in a temporary one. A long path would leave no room for a socket's name.
+// dataName is the server's folder in a temporary folder. It is short because the path of a socket must be short.
 const dataName = "d"

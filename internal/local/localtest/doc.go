@@ -1,5 +1,5 @@
-// Package localtest gives tests real servers: one Redis and one Postgres per test binary, started by the first test that asks for
-// one, and servers of its own for a test that breaks things.
+// Package localtest provides tests with real servers: one Redis and one Postgres per test binary, which the first test that needs them
+// starts, and separate servers for tests that break them.
 //
 //	func TestMain(m *testing.M) { localtest.Main(m) }
 //
@@ -10,9 +10,9 @@
 //		localtest.Eventually(t, 5*time.Second, func() (bool, string) { ... })
 //	}
 //
-// Tests may run in parallel: a Redis database number and a Postgres database belong to one test at a time. What is the same in
-// all Redis databases (FLUSHALL, CONFIG SET, the script cache, pub/sub, memory) is not for shared servers: use OwnRedis.
+// Tests may run in parallel: each has a Redis database and a Postgres database of its own. Tests that affect all databases of a Redis
+// (FLUSHALL, CONFIG SET, the script cache, pub/sub, memory) must use OwnRedis.
 //
-// Nothing is left behind: Main stops the servers and removes their data; after a panic or a timeout the kernel stops them
-// (Linux), and a later run removes the data.
+// Main stops the servers and removes their data. After a panic or a timeout the kernel stops the servers (Linux), and a later run
+// removes the data.
 package localtest

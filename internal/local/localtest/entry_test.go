@@ -8,7 +8,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-func TestEntryFieldsAreThoseOfTheText(t *testing.T) {
+func TestEntryFields(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]map[string]string{
 		"":              {},

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// Pauses between two looks of Eventually.
+// Bounds of the pause between two calls of cond.
 const (
-	lookEveryMin = 2 * time.Millisecond
-	lookEveryMax = 50 * time.Millisecond
+	pollEveryMin = 2 * time.Millisecond
+	pollEveryMax = 50 * time.Millisecond
 )
 
-// Eventually calls cond until it reports true, and fails the test with cond's last message when timeout has passed. It is
-// the only way in which tests wait. cond runs in the goroutine of the test, so it may use require; a call in progress is not cut off.
+// Eventually calls cond until it returns true. After timeout it fails the test with cond's last message. All tests wait this way. cond
+// runs in the goroutine of the test, so it may use require. A call in progress is not interrupted.
 func Eventually(t testing.TB, timeout time.Duration, cond func() (bool, string)) {
 	t.Helper()
 	deadline := time.Now().Add(timeout)
-	for pause := lookEveryMin; ; pause = min(2*pause, lookEveryMax) {
+	for pause := pollEveryMin; ; pause = min(2*pause, pollEveryMax) {
 		ok, message := cond()
 		if ok {
 			return

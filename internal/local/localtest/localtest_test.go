@@ -3,6 +3,8 @@ package localtest_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -48,7 +50,7 @@ func fill(url string) error {
 
 func TestEveryTestHasAPostgresOfItsOwn(t *testing.T) {
 	t.Parallel()
-	t.Cleanup(func() { require.EqualValues(t, 1, filled.Load(), "the template is made once") })
+	t.Cleanup(func() { require.EqualValues(t, 1, filled.Load(), "the template is filled once") })
 	for i := range 8 {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
@@ -86,7 +88,7 @@ func TestOwnServersMayBeKilled(t *testing.T) {
 func TestOwnServersLeaveNoData(t *testing.T) {
 	t.Parallel()
 	var dirs []string
-	t.Cleanup(func() { // runs after those of the servers
+	t.Cleanup(func() { // runs after the cleanups of the servers
 		require.Len(t, dirs, 2)
 		for _, dir := range dirs {
 			require.NoDirExists(t, dir)
@@ -123,4 +125,18 @@ func open(t *testing.T, url string) *sql.DB {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
+}
+
+// recorder is a testing.TB that records the text of its failure.
+type recorder struct {
+	testing.TB
+
+	message string
+}
+
+func (*recorder) Helper() {}
+
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.message = fmt.Sprintf(format, args...)
+	runtime.Goexit()
 }

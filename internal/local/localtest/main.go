@@ -17,11 +17,11 @@ import (
 // serverPatience bounds the start and the stop of a server.
 const serverPatience = 60 * time.Second
 
-// mainRuns tells the helpers that somebody is going to stop what they start.
+// mainRuns is true if Main will stop the shared servers.
 var mainRuns atomic.Bool
 
-// Main runs the tests of a package, stops the shared servers, fails on goroutines that are left (opts are for goleak.Find), and
-// ends the process. It is all that a TestMain needs.
+// Main runs the tests of a package, stops the shared servers, fails if goroutines are left (opts are for goleak.Find), and ends the
+// process. It is the whole body of a TestMain.
 func Main(m *testing.M, opts ...goleak.Option) {
 	mainRuns.Store(true)
 	removeStale()
@@ -31,7 +31,7 @@ func Main(m *testing.M, opts ...goleak.Option) {
 		fmt.Fprintf(os.Stderr, "localtest: stop the servers: %v\n", err)
 		code = max(code, 1)
 	}
-	if code == 0 { // goroutines of a test that failed are no news
+	if code == 0 { // failed tests may leave goroutines
 		if err := goleak.Find(opts...); err != nil {
 			fmt.Fprintf(os.Stderr, "localtest: %v\n", err)
 			code = 1
@@ -60,7 +60,7 @@ func stopShared() error {
 	if s := &sharedPostgres; s.server != nil {
 		errs = append(errs, s.server.Stop(ctx), local.RemoveDir(s.dir, s.server.Dir()))
 	}
-	return errors.Join(append(errs, os.RemoveAll(sharedRedis.dir), os.RemoveAll(sharedPostgres.dir))...) // those of failed starts
+	return errors.Join(append(errs, os.RemoveAll(sharedRedis.dir), os.RemoveAll(sharedPostgres.dir))...) // after failed starts
 }
 
 func requireMain(t testing.TB) {

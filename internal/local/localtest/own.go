@@ -10,14 +10,15 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-// server is what Redis and Postgres have in common here.
+// server is a Redis or a Postgres.
 type server interface {
 	Stop(ctx context.Context) error
 	LastLog() string
 	Dir() string
 }
 
-// startOwn starts a server for one test and ends it with the test; *dir is its data folder, a temporary one if it is empty.
+// startOwn starts a server for one test, and stops it when the test ends. *dir is its data folder; if it is "", startOwn sets it to a
+// temporary folder.
 func startOwn[S server](t testing.TB, dir *string, start func(context.Context) (S, error)) S {
 	t.Helper()
 	temporary := ""
@@ -40,18 +41,18 @@ func startOwn[S server](t testing.TB, dir *string, start func(context.Context) (
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
 		defer cancel()
-		err := s.Stop(ctx) // no error if the test has ended it
+		err := s.Stop(ctx) // no error if the test has stopped it
 		if temporary != "" {
 			err = errors.Join(err, local.RemoveDir(temporary, s.Dir()))
 		}
 		if err != nil {
-			t.Errorf("localtest: end the server: %v", err)
+			t.Errorf("localtest: stop the server: %v", err)
 		}
 	})
 	return s
 }
 
-// within calls start with a bound of serverPatience.
+// within calls start with a timeout of serverPatience.
 func within[S any](start func(context.Context) (S, error)) (S, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
 	defer cancel()

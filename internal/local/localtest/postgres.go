@@ -16,11 +16,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-// postgresConnections is for all tests of one binary together.
+// postgresConnections is the limit for all tests of one binary together.
 const postgresConnections = 300
 
-// searchPath lets the statements of tests name our tables without their schema. Those of the program do not rely on it, which a test
-// of package store checks.
+// searchPath lets tests use our tables without their schema. The program does not rely on it, which a test of package store checks.
 var searchPath = []string{"-c", "search_path=afterwrite,public"}
 
 var sharedPostgres struct {
@@ -34,16 +33,17 @@ var sharedPostgres struct {
 	templates map[uintptr]*postgresTemplate // by the function that makes them
 }
 
-// postgresTemplate is a database that others are copied from.
+// postgresTemplate is a database to be copied.
 type postgresTemplate struct {
 	once sync.Once
 	name string
 	err  error
 }
 
-// PostgresURL returns the address of a database of its own in the shared Postgres, dropped when the test ends even if
-// connections are open. It is a copy of a template that the function `template` fills once per test binary (with the migrations,
-// say; it gets the template's address and must close its connections); nil means an empty database.
+// PostgresURL returns the URL of a new database in the shared Postgres. It is dropped when the test ends, even if connections are open.
+//
+// The database is a copy of a template. template fills that once per test binary, for example with the migrations; it gets the
+// template's URL and must close its connections. If template is nil, the database is empty.
 func PostgresURL(t testing.TB, template func(url string) error) string {
 	t.Helper()
 	requireMain(t)
@@ -78,15 +78,15 @@ func PostgresURL(t testing.TB, template func(url string) error) string {
 	return s.server.DatabaseURL(name)
 }
 
-// OwnPostgres starts a Postgres that only this test uses and stops it when the test ends. An empty opts.Dir is a temporary
-// folder. It takes about a second. On failure, the last lines of its log are in the test's.
+// OwnPostgres starts a Postgres for this test only, in about a second, and stops it when the test ends. If opts.Dir is empty, it uses a
+// temporary folder. If the test fails, the last lines of the server's log are printed.
 func OwnPostgres(t testing.TB, opts local.PostgresOptions) *local.Postgres {
 	t.Helper()
 	opts.Args = append(slices.Clone(searchPath), opts.Args...)
 	return startOwn(t, &opts.Dir, func(ctx context.Context) (*local.Postgres, error) { return local.StartPostgres(ctx, opts) })
 }
 
-// templateFor returns the name of the database that fill has filled, which is made by the first call with that function.
+// templateFor returns the name of the template that fill fills. The first call with fill creates it.
 func templateFor(fill func(url string) error) (string, error) {
 	if fill == nil {
 		return "template0", nil
@@ -115,14 +115,14 @@ func makeTemplate(name string, fill func(url string) error) error {
 	if err := fill(sharedPostgres.server.DatabaseURL(name)); err != nil {
 		return err
 	}
-	// A database with connections cannot be copied; and no test may change it by mistake.
+	// A database with connections cannot be copied. This also protects the template from tests.
 	if err := execAdmin("ALTER DATABASE " + name + " ALLOW_CONNECTIONS false"); err != nil {
 		return err
 	}
 	return execAdmin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'")
 }
 
-// execAdmin runs one statement on a connection of its own, so that nothing stays open between tests.
+// execAdmin runs one statement on a new connection, so that no connection stays open between tests.
 func execAdmin(statement string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
 	defer cancel()

@@ -14,7 +14,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-// redisDatabases is how many tests of one binary may use the shared Redis at the same time.
+// redisDatabases is the number of tests of one binary that may use the shared Redis at the same time.
 const redisDatabases = 1024
 
 var sharedRedis struct {
@@ -24,11 +24,11 @@ var sharedRedis struct {
 	err    error
 
 	mu   sync.Mutex
-	used int   // numbers below this one were given out
-	free []int // and these have come back
+	used int   // numbers below this have been used
+	free []int // used numbers that are free again
 }
 
-// RedisURL returns the address (redis://...) of an empty database in the shared Redis, which belongs to this test until it ends.
+// RedisURL returns the URL (redis://...) of an empty database in the shared Redis. No other test uses it until this test ends.
 func RedisURL(t testing.TB) string {
 	t.Helper()
 	requireMain(t)
@@ -58,7 +58,7 @@ func RedisURL(t testing.TB) string {
 	return url
 }
 
-// Redis returns a client of an empty database of this test; it is closed when the test ends.
+// Redis returns a client for RedisURL that is closed when the test ends.
 func Redis(t testing.TB) *redis.Client {
 	t.Helper()
 	client := newRedisClient(t, RedisURL(t))
@@ -66,14 +66,14 @@ func Redis(t testing.TB) *redis.Client {
 	return client
 }
 
-// OwnRedis starts a Redis that only this test uses, on TCP unless opts ask for a socket, and stops it when the test ends. An empty
-// opts.Dir is a temporary folder. On failure, the last lines of its log are in the test's.
+// OwnRedis starts a Redis for this test only, on TCP unless opts.Socket is set, and stops it when the test ends. If opts.Dir is empty,
+// it uses a temporary folder. If the test fails, the last lines of the server's log are printed.
 func OwnRedis(t testing.TB, opts local.RedisOptions) *local.Redis {
 	t.Helper()
 	return startOwn(t, &opts.Dir, func(ctx context.Context) (*local.Redis, error) { return local.StartRedis(ctx, opts) })
 }
 
-// Calls returns how often the server has run each command since its start, by the commands' names in lower case.
+// Calls returns how often the server has run each command since its start. The keys are command names in lower case.
 func Calls(t testing.TB, client redis.Cmdable) map[string]int {
 	t.Helper()
 	stats, err := client.Info(context.Background(), "commandstats").Result()
@@ -119,7 +119,7 @@ func newRedisClient(t testing.TB, url string) *redis.Client {
 	if err != nil {
 		t.Fatalf("localtest: %v", err)
 	}
-	// A plain redis-server has no maintenance notifications: asking for them only logs an error.
+	// A plain redis-server has no maintenance notifications; requesting them would only log an error.
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(opts)
 }
