@@ -23,40 +23,39 @@ var (
 	prepareScript = cache.NewScript(prepareSource)
 )
 
-// Options are what a conversion needs.
+// Options configure a conversion.
 type Options struct {
 	// Redis must not retry (see cache.Connect). Required.
 	Redis redis.UniversalClient
-	// Shards is the number of shards that the counters are moved to; 0 takes cache.DefaultShards. A conversion that was
-	// interrupted keeps its own.
+	// Shards is the new number of shards; 0 means cache.DefaultShards. An interrupted conversion keeps its number.
 	Shards int
-	// Logger is told what is waited for. Required.
+	// Logger logs waits. Required.
 	Logger *slog.Logger
-	// Report is called now and then while it converts. Nil: nobody is told.
+	// Report, if not nil, is called about once a second and at the end.
 	Report func(Progress)
 }
 
-// Progress is how far a conversion is.
+// Progress is the progress of a conversion.
 type Progress struct {
-	Entries int64 // converted so far
-	Records int64 // likewise, of idempotency
-	Keys    int64 // in Redis when it began, of any kind
-	Shards  int   // that they are moved to
+	Entries int64 // converted entries
+	Records int64 // converted idempotency records
+	Keys    int64 // all keys in Redis at the start
+	Shards  int   // the new number of shards
 	Done    bool
 }
 
 const (
-	// pageSize bounds the keys of one call of convert.lua: Redis does nothing else meanwhile, and takes 6 to 12 µs for each.
+	// pageSize bounds the keys of one call of convert.lua, which blocks Redis for 6 to 12 µs per key.
 	pageSize = 100
-	// scanSize is about how many keys one SCAN visits.
+	// scanSize is the approximate number of keys of one SCAN.
 	scanSize = 500
-	// maxPasses bounds the passes over all keys. Two are enough, since the second finds nothing to do, unless somebody writes.
+	// maxPasses bounds the passes over all keys. The second pass finds nothing to do, unless an old process still writes.
 	maxPasses = 10
 	// reportEvery is the time between two reports.
 	reportEvery = time.Second
 )
 
-// converter is one run.
+// converter is one call of Run.
 type converter struct {
 	Options
 
@@ -70,18 +69,17 @@ type converter struct {
 	progress Progress
 }
 
-// Needed reports whether this Redis has to be converted before it can be used: Run does it, Await waits for it.
+// Needed reports whether this Redis must be converted before use, with Run or Await.
 func Needed(ctx context.Context, client redis.UniversalClient) (bool, error) {
 	s, err := read(ctx, client)
 	return s.layout == cache.PreviousLayout || s.layout == cache.ConvertingLayout, err
 }
 
-// Run converts a Redis of layout 2, and returns what it did. It does nothing to one of another layout; CheckMeta of package
-// cache says what is wrong with that. If another process is converting, it waits for that one, and goes on in its place if it
-// dies. Run again after an error, it goes on where it ended.
+// Run converts a Redis of layout 2. It does nothing if the layout is another; CheckMeta of package cache returns the error for that. If
+// another process is converting, Run waits, and takes over if that process dies. After an error, the next Run continues.
 //
-// It returns a *RunningError if processes of the old version run, and do not end within 10 s. Each call to Redis takes Redis 2
-// ms at most; 100,000 keys take some seconds.
+// It returns a *RunningError if processes of the old version do not end within 10 s. Each call blocks Redis for at most 2 ms; 100,000
+// keys take some seconds.
 func Run(ctx context.Context, options Options) (Progress, error) {
 	c := newConverter(options)
 	s, err := c.take(ctx)
@@ -112,7 +110,7 @@ func newConverter(options Options) *converter {
 	}
 }
 
-// take returns when the lease is ours, or there is nothing to convert: then somebody else, or nobody, is its holder.
+// take waits until this process has the lease, or until there is nothing to convert. The status shows which.
 func (c *converter) take(ctx context.Context) (status, error) {
 	w := waiting{log: c.Logger}
 	for {
@@ -131,10 +129,10 @@ func (c *converter) take(ctx context.Context) (status, error) {
 	}
 }
 
-// begin makes sure that nobody uses this Redis, and notes that it is being converted.
+// begin waits until no process of the old version uses this Redis, and sets the layout to "2>3".
 func (c *converter) begin(ctx context.Context, s status) error {
 	if s.from < 1 || s.from > counter.MaxShards {
-		return fmt.Errorf("%s does not say how many shards this Redis has", cache.SettingsKey)
+		return fmt.Errorf("%s has no valid number of shards", cache.SettingsKey)
 	}
 	if err := c.awaitEnd(ctx); err != nil {
 		return err
@@ -150,12 +148,12 @@ func (c *converter) begin(ctx context.Context, s status) error {
 	c.from, c.to, c.token = s.from, s.to, s.token
 	c.progress.Shards = s.to
 	if s.to != c.Shards {
-		c.Logger.Warn("a conversion that was interrupted goes on with its own number of shards", "shards", s.to, "set", c.Shards)
+		c.Logger.Warn("an interrupted conversion continues with its own number of shards", "shards", s.to, "set", c.Shards)
 	}
 	return nil
 }
 
-// convert does all that is left to do.
+// convert converts all keys that are left.
 func (c *converter) convert(ctx context.Context) (err error) {
 	if c.progress.Keys, err = c.size(ctx); err != nil {
 		return err
@@ -179,7 +177,7 @@ func (c *converter) convert(ctx context.Context) (err error) {
 
 var errStillWriting = errors.New("a process of the old version is still writing: stop it")
 
-// size is how many keys there are.
+// size returns the number of keys in Redis.
 func (c *converter) size(ctx context.Context) (keys int64, err error) {
 	err = c.eachNode(ctx, func(node redis.Cmdable) error {
 		n, err := node.DBSize(ctx).Result()
@@ -189,7 +187,7 @@ func (c *converter) size(ctx context.Context) (keys int64, err error) {
 	return keys, err
 }
 
-// prepare gives the new shards what convert.lua asks for.
+// prepare gives each new shard an open epoch and the token of the conversion.
 func (c *converter) prepare(ctx context.Context) (err error) {
 	c.open = make([]string, c.to)
 	for i := range c.open {
@@ -202,7 +200,7 @@ func (c *converter) prepare(ctx context.Context) (err error) {
 	return nil
 }
 
-// finish removes what layout 2 leaves, and says that the conversion is over.
+// finish removes the remaining keys of layout 2, and sets the layout to 3.
 func (c *converter) finish(ctx context.Context) error {
 	for i := range c.from {
 		shard := counter.Shard(i)
@@ -210,10 +208,10 @@ func (c *converter) finish(ctx context.Context) error {
 			return err
 		}
 		if err := c.Redis.Unlink(ctx, genKey(shard), drainKey(shard)).Err(); err != nil {
-			return fmt.Errorf("remove what is left of shard %s: %w", shard, err)
+			return fmt.Errorf("remove the old keys of shard %s: %w", shard, err)
 		}
 	}
-	// From here on nobody who lost the lease can write.
+	// Without the token, a converter that lost the lease cannot write.
 	for i := range c.to {
 		if err := c.Redis.Unlink(ctx, conversionKey(counter.Shard(i))).Err(); err != nil {
 			return fmt.Errorf("end the conversion of shard %s: %w", counter.Shard(i), err)
@@ -226,7 +224,7 @@ func (c *converter) finish(ctx context.Context) error {
 	return err
 }
 
-// report tells of the progress, if it is time to.
+// report calls Report, at most once in reportEvery and at the end.
 func (c *converter) report() {
 	if c.Report == nil || (!c.progress.Done && time.Since(c.reported) < reportEvery) {
 		return

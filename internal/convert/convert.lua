@@ -1,14 +1,13 @@
 -- convert.lua moves entries of layout 2 from their old shard to their new one, which may be the same, as entries of layout 3.
--- The caller has read and translated them. What has changed since is left alone.
+-- The caller has read and translated them. Keys that have changed since are skipped.
 --
--- ARGV[1]  what to do:
---          move  all of it, in one atomic step: both shards are on this server
---          put   the new shard's part: the caller removes the old keys afterwards, with drop. An entry that is in its place
---                already is kept
---          drop  the old shard's part
--- ARGV[2]  the token of the conversion: if the new shard does not carry it any more, the conversion is over
--- ARGV[3]  since when the oldest of the keys is dirty, ms; "": none is
--- ARGV[4]  the greatest number of a life in the entries, decimal: the first epoch of the shard has to be newer
+-- ARGV[1]  the step:
+--          move  everything in one atomic step, if both shards are on this server
+--          put   write the new shard. An entry of layout 3 that exists is kept. The caller removes the old keys with drop
+--          drop  remove the keys from the old shard
+-- ARGV[2]  the token of the conversion: if the new shard does not have it, the conversion is over
+-- ARGV[3]  when the oldest dirty key became dirty, ms; "": no key is dirty
+-- ARGV[4]  the highest lineage of the entries, decimal: the first epoch of the shard must be newer
 -- then for each key eight: key; its entry, score and note as they were read ("" if there is none); its new entry ("!": as it
 --          is, whatever that is; "": it has none, or needs no change); TTL of that, ms (0: none); what becomes of the key ("clean",
 --          "open", "dead", or when its retry is due, ms); the note of a dead one
@@ -31,7 +30,7 @@ local function arg(i, field) return ARGV[HEAD + (i - 1) * FIELDS + field] end
 local function new_name(i) return KEYS[names + i] end
 local function old_name(i) return KEYS[names + (puts and count or 0) + i] end
 
--- Says of each key whether its old shard still has what the caller read.
+-- Returns for each key whether its old shard still has what the caller read.
 local function compare()
   local same, keys, old = {}, {}, {}
   for i = 1, count do keys[i], old[i] = arg(i, KEY), old_name(i) end
@@ -45,7 +44,7 @@ local function compare()
   return same
 end
 
--- Fails if the conversion is over, or something else is in the place of one of the shard's keys.
+-- Returns whether the new shard has the token. It fails if one of the shard's keys has an unexpected type.
 local function check()
   call('SCARD', shard_open)
   call('ZCARD', retry)
@@ -53,18 +52,18 @@ local function check()
   return call('GET', conversion) == ARGV[2]
 end
 
--- Whether an entry of layout 3 has this name: its third field is an epoch.
+-- Returns whether there is an entry of layout 3: its third field is an epoch.
 local function in_place(name)
   local text = pcall('GET', name)
   local epoch = type(text) == 'string' and match(text, '^%-?%d+ %d+ (%w+)')
   return epoch and (epoch == '0' or #epoch == 10)
 end
 
--- The first epoch of the shard, which is open, is newer than all lives: they count as from before a restart.
+-- Makes the first epoch of the shard, which is open, newer than all lineages, as after a restart.
 local function outgrow(s)
-  local life = tonumber(ARGV[4])
-  if life < s.first then return end
-  s.open, s.first, s.changed = base36(life + 1), life + 1, true
+  local lineage = tonumber(ARGV[4])
+  if lineage < s.first then return end
+  s.open, s.first, s.changed = base36(lineage + 1), lineage + 1, true
   s.first_id = s.open
 end
 
@@ -117,7 +116,7 @@ for i = 1, count do
 end
 if puts then
   join(s, shard_open, joining)
-  if #joining > 0 then renew(s) end -- see requeue.lua: their lives are from before
+  if #joining > 0 then renew(s) end -- see requeue.lua: their lineages began earlier
   save(s)
 end
 return table.concat(out)

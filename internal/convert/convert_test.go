@@ -20,11 +20,11 @@ import (
 	"github.com/afterwrite/afterwrite/worker"
 )
 
-// shardCounts are numbers that the 64 shards of the fixture are moved to: the default, the same, one, and one that no shard of
-// which has the keys of one old shard.
+// shardCounts are the new numbers for the 64 shards of the fixture: the default, the same, 1, and one for which no new shard has
+// exactly the keys of an old one.
 var shardCounts = []int{16, 64, 1, 100}
 
-// stranded is a key whose dirty mark somebody had removed: the previous version would not have flushed it.
+// stranded is a key without its dirty mark: the previous version would not have flushed it.
 const stranded = "page:15"
 
 // system is a Redis that was converted, and the Postgres of the previous version.
@@ -39,7 +39,7 @@ type system struct {
 
 func migrate(url string) error { return store.MigrateURL(testContext, url) }
 
-// system brings up what runs after the conversion.
+// system starts a store, a worker and a writer after the conversion.
 func (b *testBundle) system(t *testing.T, c *cache.Cache) *system {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(b.log, nil))
@@ -62,7 +62,7 @@ func (b *testBundle) system(t *testing.T, c *cache.Cache) *system {
 	return &system{testBundle: b, cache: c, writer: writer, store: postgres, worker: w}
 }
 
-// do carries out an operation as the api does: it brings in what Postgres has of a cold key, or takes it blind.
+// do carries out an operation like the api: it hydrates a cold key, or writes blind.
 func (s *system) do(t *testing.T, op counter.Operation, blind bool) cache.Outcome {
 	t.Helper()
 	for range 3 {
@@ -80,7 +80,7 @@ func (s *system) do(t *testing.T, op counter.Operation, blind bool) cache.Outcom
 	return cache.Outcome{}
 }
 
-// flush brings everything to Postgres.
+// flush flushes all dirty counters that are not set aside.
 func (s *system) flush(t *testing.T) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
@@ -96,7 +96,7 @@ func (s *system) flush(t *testing.T) {
 	})
 }
 
-// rows returns what Postgres has of keys: value, version and whether it was deleted.
+// rows returns the rows of keys, without lineage and base.
 func (s *system) rows(t *testing.T, keys []counter.Key) map[counter.Key]row {
 	t.Helper()
 	found, err := s.store.Read(t.Context(), keys)
@@ -108,7 +108,7 @@ func (s *system) rows(t *testing.T, keys []counter.Key) map[counter.Key]row {
 	return rows
 }
 
-// expected returns the rows that the previous version would have ended with.
+// expected returns the rows after the previous version would have flushed everything.
 func (f *fixture) expected() map[counter.Key]row {
 	rows := make(map[counter.Key]row)
 	for _, r := range f.After {
@@ -146,7 +146,7 @@ func TestEveryCounterReadsAsBefore(t *testing.T) {
 	}
 }
 
-func TestARepeatedRequestGetsTheAnswerOfBefore(t *testing.T) {
+func TestARepeatedRequestGetsTheRecordedAnswer(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]counter.Kind{"increment": counter.Increment, "set": counter.Set, "delete": counter.Delete}
 	for _, shards := range shardCounts {
@@ -181,13 +181,13 @@ func TestDirtyCountersReachPostgres(t *testing.T) {
 			s.flush(t)
 			want := b.expected()
 			require.Equal(t, want, s.rows(t, slices.Collect(maps.Keys(want))))
-			// What was set aside still is.
+			// Keys that were set aside still are.
 			require.Empty(t, s.rows(t, []counter.Key{"refused:dead:1", "refused:dead:2", "refused:parked:1", "refused:parked:2"}))
 		})
 	}
 }
 
-// writeAll moves every counter by one, some without knowing what Postgres has, and returns the rows that follow from that.
+// writeAll changes every counter by one, with blind writes to cold keys, and returns the expected rows.
 func (s *system) writeAll(t *testing.T) map[counter.Key]row {
 	t.Helper()
 	rows := s.expected()
@@ -206,7 +206,7 @@ func TestWritesAfterTheConversionAddToThoseBefore(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	s := b.system(t, b.convert(t, 16))
-	for range 3 { // each flush begins new lives
+	for range 3 { // each flush begins new lineages
 		want := s.writeAll(t)
 		s.flush(t)
 		got := s.rows(t, slices.Collect(maps.Keys(want)))
@@ -221,8 +221,8 @@ func TestWritesAfterTheConversionAddToThoseBefore(t *testing.T) {
 	}
 }
 
-// A worker of the previous version was killed while Postgres carried out its statement, which ends after the conversion: with
-// and without a write between the two.
+// A worker of the previous version was killed, but Postgres completes its statement after the conversion, with and without a write in
+// between.
 func TestALateFlushOfThePreviousVersionCountsOnce(t *testing.T) {
 	t.Parallel()
 	late := func(t *testing.T, s *system) {
@@ -230,7 +230,7 @@ func TestALateFlushOfThePreviousVersionCountsOnce(t *testing.T) {
 		var rows []counter.Row
 		for _, r := range s.After {
 			// The row that the previous version would have made of the entry. It made page:13's out of what Postgres had; and
-			// page:14 was marked by hand and has no life, so its version, but not its value, may count twice.
+			// page:14 was marked by hand and has no lineage, so its version, but not its value, may count twice.
 			if before, _ := s.row(r.Key); before.Lineage != r.Lineage && r.Key != "page:13" && r.Key != "page:14" {
 				rows = append(rows, r.row())
 			}
@@ -268,7 +268,7 @@ func TestALateFlushOfThePreviousVersionCountsOnce(t *testing.T) {
 	})
 }
 
-func TestWhatWasSetAsideStaysSo(t *testing.T) {
+func TestKeysThatWereSetAsideStaySetAside(t *testing.T) {
 	t.Parallel()
 	for _, shards := range shardCounts {
 		t.Run(strconv.Itoa(shards), func(t *testing.T) {
@@ -298,7 +298,7 @@ func TestWhatWasSetAsideStaysSo(t *testing.T) {
 				require.InDelta(t, 600, (due-float64(now))/1000, 30, "seconds")
 			}
 
-			for key := range dead { // the cause is mended
+			for key := range dead { // the cause is fixed
 				_, err := s.cache.Redrive(t.Context(), s.cache.Shard(key), []counter.Key{key})
 				require.NoError(t, err)
 			}
@@ -349,7 +349,7 @@ func TestKeysKeepTheirTTLAndNothingOldIsLeft(t *testing.T) {
 	}
 }
 
-func TestTheOldestDirtyKeySaysHowFarPostgresIsBehind(t *testing.T) {
+func TestBacklogAfterTheConversion(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	c := b.convert(t, 16)

@@ -10,19 +10,19 @@ import (
 type entry2 struct {
 	value, version string
 	deleted        bool
-	unknown        bool // the base is unknown,
-	replaced       bool // and the value was set or deleted since
+	unknown        bool // the base is unknown
+	replaced       bool // the base is unknown, and the counter was set or deleted since
 
-	life   string // number of its run of unsynced writes, decimal; "" if it has none
-	base   string
-	before string // the value before the run; "" if it was set or deleted since
-	past   string // ended runs
+	lineage string // decimal; "" if the entry has no unsynced writes
+	base    string
+	before  string // the value before the lineage; "" if the counter was set or deleted since
+	past    string // ended lineages
 }
 
-// runDigits is how many digits of a life in layout 2 name the run of Redis that it began in.
+// runDigits is the number of digits at the start of a lineage in layout 2 that identify the incarnation of Redis.
 const runDigits = 8
 
-// parseEntry2 reports false if text is no entry of layout 2.
+// parseEntry2 parses an entry of layout 2. It returns false if text is not one.
 func parseEntry2(text string) (entry2, bool) {
 	var e entry2
 	var rest string
@@ -31,7 +31,7 @@ func parseEntry2(text string) (entry2, bool) {
 	if !isNumber(e.value) || !isVersion(e.version) {
 		return entry2{}, false
 	}
-	life, hasBase := "", false
+	lineage, hasBase := "", false
 	for field := range strings.SplitSeq(rest, " ") {
 		if field == "" {
 			continue
@@ -43,7 +43,7 @@ func parseEntry2(text string) (entry2, bool) {
 		case 'u':
 			e.unknown, e.replaced = true, what == "2"
 		case 'e':
-			life = what
+			lineage = what
 		case 'b':
 			e.base, hasBase = what, isVersion(what)
 		case 'w':
@@ -54,8 +54,8 @@ func parseEntry2(text string) (entry2, bool) {
 			e.past = what
 		}
 	}
-	if len(life) > runDigits && isLife(life[runDigits:]) && hasBase {
-		e.life = life[runDigits:]
+	if len(lineage) > runDigits && isLineage(lineage[runDigits:]) && hasBase {
+		e.lineage = lineage[runDigits:]
 	}
 	return e, true
 }
@@ -68,19 +68,19 @@ func isNumber(s string) bool {
 func isVersion(s string) bool { return isNumber(s) && s[0] != '-' }
 
 const (
-	// epochDigits is how long epochs and lives are in base 36: they are microseconds.
+	// epochDigits is how long epochs and lineages are in base 36: they are microseconds.
 	epochDigits = 10
-	// maxLife is the last of that length, in the year 2085. What is larger was not written by afterwrite.
-	maxLife = 36*36*36*36*36*36*36*36*36*36 - 1
+	// maxLineage is the last of that length, in the year 2085. What is larger was not written by afterwrite.
+	maxLineage = 36*36*36*36*36*36*36*36*36*36 - 1
 )
 
-func isLife(s string) bool {
+func isLineage(s string) bool {
 	n, err := strconv.ParseInt(s, 10, 64)
-	return err == nil && n > 0 && n <= maxLife
+	return err == nil && n > 0 && n <= maxLineage
 }
 
-// isLayout3 tells entries of layout 3 from those of layout 2. Their third field is an epoch: 0, or ten digits of base 36. In
-// layout 2 it is a letter with at most two characters, or a life, which is longer.
+// isLayout3 reports whether an entry has layout 3. Its third field is then an epoch: 0, or ten digits of base 36. In layout 2 the third
+// field is a letter with at most two characters, or a lineage, which is longer.
 func isLayout3(text string) bool {
 	_, rest, _ := strings.Cut(text, " ")
 	_, rest, _ = strings.Cut(rest, " ")
@@ -89,10 +89,10 @@ func isLayout3(text string) bool {
 	return epoch == "0" || len(epoch) == epochDigits
 }
 
-// dirty reports that only Redis has the entry, whether it is marked dirty or not: somebody may have removed the mark.
-func (e *entry2) dirty() bool { return e.life != "" || e.unknown }
+// dirty reports whether the entry itself has unsynced writes. Its dirty mark may have been removed by hand.
+func (e *entry2) dirty() bool { return e.lineage != "" || e.unknown }
 
-// clean is the text in layout 3 of an entry that Postgres has.
+// clean returns the text in layout 3 of a clean entry.
 func (e *entry2) clean() string {
 	text := e.value + " " + e.version + " 0"
 	if e.deleted {
@@ -101,22 +101,22 @@ func (e *entry2) clean() string {
 	return text
 }
 
-// unsynced is the text in layout 3 of an entry that Postgres does not have: of the given epoch, or set aside.
+// unsynced returns the text in layout 3 of a dirty entry of this epoch. aside reports whether it is set aside.
 func (e *entry2) unsynced(epoch string, aside bool) string {
 	var b strings.Builder
 	b.WriteString(e.value + " " + e.version + " " + epoch)
 	if flags := e.flags(aside); flags != "" {
 		b.WriteString(":" + flags)
 	}
-	if e.life == "" { // marked dirty by hand, or by `verify --repair`: its flush may replace any older version
+	if e.lineage == "" { // marked dirty by hand, or by `verify --repair`: its flush may replace any older version
 		b.WriteString(e.baseless())
 		return b.String()
 	}
-	b.WriteString(" l" + base36(e.life) + " b" + e.base)
+	b.WriteString(" l" + base36(e.lineage) + " b" + e.base)
 	if e.before != "" {
 		b.WriteString(" w" + e.before)
 	}
-	if past, _ := e.pastLives(); past != "" {
+	if past, _ := e.endedLineages(); past != "" {
 		b.WriteString(" p" + past)
 	}
 	return b.String()
@@ -139,7 +139,7 @@ func (e *entry2) flags(aside bool) string {
 	return flags
 }
 
-// baseless is the base of an entry without a life.
+// baseless returns the base of an entry without a lineage.
 func (e *entry2) baseless() string {
 	version, _ := strconv.ParseInt(e.version, 10, 64)
 	switch {
@@ -152,14 +152,14 @@ func (e *entry2) baseless() string {
 	}
 }
 
-// pastLives returns the ended lives with their numbers in base 36, and the greatest of these.
-func (e *entry2) pastLives() (text string, last int64) {
+// endedLineages returns the ended lineages with their numbers in base 36, and the greatest of these.
+func (e *entry2) endedLineages() (text string, last int64) {
 	var b strings.Builder
-	for life := range strings.SplitSeq(e.past, ";") {
-		number, state, _ := strings.Cut(life, ",")
+	for lineage := range strings.SplitSeq(e.past, ";") {
+		number, state, _ := strings.Cut(lineage, ",")
 		value, version, _ := strings.Cut(state, ",")
-		if !isLife(number) || (value != "set" && !isNumber(value)) || !isVersion(version) {
-			continue // what stands before the first, or somebody's own
+		if !isLineage(number) || (value != "set" && !isNumber(value)) || !isVersion(version) {
+			continue // the text before the first separator, or not written by afterwrite
 		}
 		b.WriteString(";" + base36(number) + "," + state)
 		n, _ := strconv.ParseInt(number, 10, 64)
@@ -168,10 +168,10 @@ func (e *entry2) pastLives() (text string, last int64) {
 	return b.String(), last
 }
 
-// lastLife is the greatest number of its lives, 0 if it has none.
-func (e *entry2) lastLife() int64 {
-	_, last := e.pastLives()
-	n, _ := strconv.ParseInt(e.life, 10, 64) // "" is 0
+// lastLineage is the greatest number of its lineages, 0 if it has none.
+func (e *entry2) lastLineage() int64 {
+	_, last := e.endedLineages()
+	n, _ := strconv.ParseInt(e.lineage, 10, 64) // "" is 0
 	return max(n, last)
 }
 
@@ -180,7 +180,7 @@ func base36(decimal string) string {
 	return strconv.FormatInt(n, 36)
 }
 
-// record3 is the text in layout 3 of an idempotency record: "<operation>|<answer>". In layout 2 an answer that was applied
+// record3 returns the text in layout 3 of an idempotency record, "<operation>|<answer>". In layout 2 the answer to an applied operation
 // ends with the size of the backlog.
 func record3(text string) string {
 	operation, line, found := strings.Cut(text, "|")
@@ -194,21 +194,21 @@ func record3(text string) string {
 	return operation + "|" + strings.Join(words, " ")
 }
 
-// score2 is what the score of a dirty key says in layout 2.
+// score2 is the meaning of a dirty key's score in layout 2.
 type score2 struct {
 	dirty, dead, waits bool
 
-	ms int64 // since when it is dirty, or when its retry is due
+	ms int64 // when the key became dirty, or when its retry is due
 }
 
 const (
-	// deadScore is that of a dead key.
+	// deadScore is the score of a dead key.
 	deadScore = 1 << 52
-	// farAhead is later than any retry is due: such a time was set by a clock that was ahead.
+	// farAhead is longer than any wait for a retry. A later time was set by a clock that was ahead.
 	farAhead = 3 * 60 * 60 * 1000
 )
 
-// readScore reads a score at the time now (ms); nil: the key is not dirty.
+// readScore parses a score at the time now (ms). A nil score means that the key is not dirty.
 func readScore(score *float64, now int64) score2 {
 	if score == nil {
 		return score2{}

@@ -7,35 +7,35 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// life is a number of a life as the previous version draws them, and lifeID the same in base 36.
+// lineage is the number of a lineage in layout 2, and lineageID the same number in base 36.
 const (
-	life, lifeID = "1795878419831572", "hol35mylg4"
-	run          = "e9e876d3d"
-	open         = "hokklyzn7k"
+	lineage, lineageID = "1795878419831572", "hol35mylg4"
+	run                = "e9e876d3d"
+	open               = "hokklyzn7k"
 )
 
 func TestEntriesAreTranslated(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, lifeID, base36(life))
+	require.Equal(t, lineageID, base36(lineage))
 	for text, want := range map[string]struct{ clean, open, aside string }{
-		"5 7":                                 {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
-		"0 0":                                 {"0 0 0", "0 0 " + open + " b0", "0 0 " + open + ":a b0"},
-		"0 2 x":                               {"0 2 0:x", "0 2 " + open + ":x b1", "0 2 " + open + ":xa b1"},
-		"-5 7 " + run + life + " b6 w-3":      {"-5 7 0", "-5 7 " + open + " l" + lifeID + " b6 w-3", "-5 7 " + open + ":a l" + lifeID + " b6 w-3"},
-		"5 7 " + run + life + " b6":           {"5 7 0", "5 7 " + open + " l" + lifeID + " b6", "5 7 " + open + ":a l" + lifeID + " b6"},
-		"5 7 " + run + life + " b6 w3 c6,1x2": {"5 7 0", "5 7 " + open + " l" + lifeID + " b6 w3", "5 7 " + open + ":a l" + lifeID + " b6 w3"},
-		"1 2 u1 " + run + life + " b0 w0":     {"1 2 0", "1 2 " + open + ":u l" + lifeID + " b0 w0", "1 2 " + open + ":ua l" + lifeID + " b0 w0"},
-		"0 2 x u2 " + run + life + " b0":      {"0 2 0:x", "0 2 " + open + ":xs l" + lifeID + " b0", "0 2 " + open + ":xsa l" + lifeID + " b0"},
-		"5 7 " + run + life + " b6 p;" + life + ",set,6;" + life + ",-4,5": {
+		"5 7":                                    {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
+		"0 0":                                    {"0 0 0", "0 0 " + open + " b0", "0 0 " + open + ":a b0"},
+		"0 2 x":                                  {"0 2 0:x", "0 2 " + open + ":x b1", "0 2 " + open + ":xa b1"},
+		"-5 7 " + run + lineage + " b6 w-3":      {"-5 7 0", "-5 7 " + open + " l" + lineageID + " b6 w-3", "-5 7 " + open + ":a l" + lineageID + " b6 w-3"},
+		"5 7 " + run + lineage + " b6":           {"5 7 0", "5 7 " + open + " l" + lineageID + " b6", "5 7 " + open + ":a l" + lineageID + " b6"},
+		"5 7 " + run + lineage + " b6 w3 c6,1x2": {"5 7 0", "5 7 " + open + " l" + lineageID + " b6 w3", "5 7 " + open + ":a l" + lineageID + " b6 w3"},
+		"1 2 u1 " + run + lineage + " b0 w0":     {"1 2 0", "1 2 " + open + ":u l" + lineageID + " b0 w0", "1 2 " + open + ":ua l" + lineageID + " b0 w0"},
+		"0 2 x u2 " + run + lineage + " b0":      {"0 2 0:x", "0 2 " + open + ":xs l" + lineageID + " b0", "0 2 " + open + ":xsa l" + lineageID + " b0"},
+		"5 7 " + run + lineage + " b6 p;" + lineage + ",set,6;" + lineage + ",-4,5": {
 			"5 7 0",
-			"5 7 " + open + " l" + lifeID + " b6 p;" + lifeID + ",set,6;" + lifeID + ",-4,5",
-			"5 7 " + open + ":a l" + lifeID + " b6 p;" + lifeID + ",set,6;" + lifeID + ",-4,5",
+			"5 7 " + open + " l" + lineageID + " b6 p;" + lineageID + ",set,6;" + lineageID + ",-4,5",
+			"5 7 " + open + ":a l" + lineageID + " b6 p;" + lineageID + ",set,6;" + lineageID + ",-4,5",
 		},
-		"5 7 u1":                  {"5 7 0", "5 7 " + open + ":u b0 w0", "5 7 " + open + ":ua b0 w0"}, // somebody's own
-		"5 7 " + run + life:       {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
-		"5 7 e12345678 b6":        {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
-		"5 7 " + run + "9" + life: {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
-		"9223372036854775807 1":   {"9223372036854775807 1 0", "9223372036854775807 1 " + open + " b0", "9223372036854775807 1 " + open + ":a b0"},
+		"5 7 u1":                     {"5 7 0", "5 7 " + open + ":u b0 w0", "5 7 " + open + ":ua b0 w0"}, // somebody's own
+		"5 7 " + run + lineage:       {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
+		"5 7 e12345678 b6":           {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
+		"5 7 " + run + "9" + lineage: {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
+		"9223372036854775807 1":      {"9223372036854775807 1 0", "9223372036854775807 1 " + open + " b0", "9223372036854775807 1 " + open + ":a b0"},
 	} {
 		e, ok := parseEntry2(text)
 		require.True(t, ok, text)
@@ -64,7 +64,7 @@ func TestRecordsAreTranslatedOnce(t *testing.T) {
 	}
 }
 
-func TestScoresSayWhatTheyDid(t *testing.T) {
+func TestReadScore(t *testing.T) {
 	t.Parallel()
 	const now = 1_795_878_419_831
 	for score, want := range map[float64]score2{
@@ -79,9 +79,9 @@ func TestScoresSayWhatTheyDid(t *testing.T) {
 	require.Equal(t, score2{}, readScore(nil, now))
 }
 
-// FuzzEntry checks that what is translated is an entry of layout 3.
+// FuzzEntry checks that translated entries are entries of layout 3.
 func FuzzEntry(f *testing.F) {
-	for _, text := range []string{"5 7", "0 2 x u2 " + run + life + " b0 p;" + life + ",set,6", "5 7 x"} {
+	for _, text := range []string{"5 7", "0 2 x u2 " + run + lineage + " b0 p;" + lineage + ",set,6", "5 7 x"} {
 		f.Add(text)
 	}
 	layout3 := regexp.MustCompile(`^-?\d+ \d+ \w+(:[a-z]+)?( [lbwp]\S*)*$`)
@@ -94,11 +94,11 @@ func FuzzEntry(f *testing.F) {
 			require.Regexp(t, layout3, translated)
 			require.True(t, isLayout3(translated))
 		}
-		require.LessOrEqual(t, e.lastLife(), int64(maxLife))
+		require.LessOrEqual(t, e.lastLineage(), int64(maxLineage))
 	})
 }
 
-func TestNamesAreTakenApart(t *testing.T) {
+func TestParseName(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]name{
 		"{aw:07}:c:k":               {shard: 7, key: "k"},

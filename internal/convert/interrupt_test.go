@@ -21,10 +21,10 @@ import (
 
 var errDied = errors.New("the process has died")
 
-// death ends a process after some calls: before the next one, or before the answer to it.
+// death simulates the death of a process after some calls: before the last call reaches Redis, or before its reply.
 type death struct {
-	calls   atomic.Int64 // that are left
-	answers bool         // the last one is carried out
+	calls   atomic.Int64 // calls that are left
+	answers bool         // Redis carries out the last call
 }
 
 func (*death) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -64,7 +64,7 @@ func (b *testBundle) process(t *testing.T, dies *death) convert.Options {
 	return options
 }
 
-// expire ends the lease of a process that died, as time would.
+// expire deletes the lease of a dead process, as its TTL would.
 func (b *testBundle) expire(t *testing.T) {
 	t.Helper()
 	require.NoError(t, b.redis.Del(t.Context(), "{aw:meta}:convert").Err())
@@ -86,7 +86,7 @@ func (b *testBundle) convertDying(t *testing.T, calls int64) (deaths int) {
 	}
 }
 
-func TestAConversionThatDiesGoesOnWhereItEnded(t *testing.T) {
+func TestAnInterruptedConversionContinues(t *testing.T) {
 	t.Parallel()
 	whole := setup(t)
 	whole.convert(t, 16)
@@ -102,7 +102,7 @@ func TestAConversionThatDiesGoesOnWhereItEnded(t *testing.T) {
 	}
 }
 
-func TestOfTwoConvertersOneWaits(t *testing.T) {
+func TestOnlyOneOfSeveralConvertersConverts(t *testing.T) {
 	t.Parallel()
 	whole := setup(t)
 	whole.convert(t, 16)
@@ -139,7 +139,7 @@ func TestAnotherConverterTakesOverWhenTheFirstDies(t *testing.T) {
 	require.Contains(t, b.log.String(), "has layout 3 now")
 }
 
-// stall is a process that stops before a call of convert.lua, until it is released.
+// stall makes a process wait before a call of convert.lua until it is released.
 type stall struct {
 	arrived, release chan struct{}
 	once             sync.Once
@@ -170,7 +170,7 @@ func newStall(what string) *stall {
 	return &stall{arrived: make(chan struct{}), release: make(chan struct{}), what: what}
 }
 
-// runStalled runs a converter that stalls and loses its lease. Its error comes when it is released.
+// runStalled runs a converter that stalls and loses its lease. After its release the channel gets its error.
 func (b *testBundle) runStalled(t *testing.T, s *stall) <-chan error {
 	t.Helper()
 	options := b.process(t, nil)
@@ -185,7 +185,7 @@ func (b *testBundle) runStalled(t *testing.T, s *stall) <-chan error {
 	return ended
 }
 
-func TestAConverterThatWakesUpAfterTheEndChangesNothing(t *testing.T) {
+func TestAStalledConverterChangesNothingAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	s := newStall("move")
@@ -197,7 +197,7 @@ func TestAConverterThatWakesUpAfterTheEndChangesNothing(t *testing.T) {
 	require.Equal(t, before, b.dump(t))
 }
 
-func TestProcessesOfTheOldVersionAreNamedAndLeftAlone(t *testing.T) {
+func TestRunFailsAndNamesRunningProcessesOfTheOldVersion(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -220,7 +220,7 @@ func TestProcessesOfTheOldVersionAreNamedAndLeftAlone(t *testing.T) {
 	b.convert(t, 16)
 }
 
-func TestAProcessOfTheOldVersionThatWasKilledIsWaitedFor(t *testing.T) {
+func TestRunWaitsForTheHeartbeatOfAKilledProcessToExpire(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	at := time.Now().Add(-3 * time.Second).UnixMilli()
@@ -229,8 +229,8 @@ func TestAProcessOfTheOldVersionThatWasKilledIsWaitedFor(t *testing.T) {
 	require.Contains(t, b.log.String(), "waiting for processes of the old version to end")
 }
 
-// An api of the previous version had read the layout when it was changed, and begins to beat.
-func TestAProcessThatStartsAtTheSameMomentEndsTheConversion(t *testing.T) {
+// An api of the previous version read the layout just before it changed, and sends its first heartbeat.
+func TestAProcessThatStartsMeanwhileStopsTheConversion(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	ended := make(chan error, 1)
@@ -246,7 +246,7 @@ func TestAProcessThatStartsAtTheSameMomentEndsTheConversion(t *testing.T) {
 	require.Equal(t, "2", b.redis.HGet(t.Context(), "aw:meta", "layout").Val())
 }
 
-func TestOthersWaitUntilSomebodyHasConverted(t *testing.T) {
+func TestAwaitWaitsForTheConversion(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	needed, err := convert.Needed(t.Context(), b.redis)
@@ -263,7 +263,7 @@ func TestOthersWaitUntilSomebodyHasConverted(t *testing.T) {
 	require.NoError(t, convert.Await(t.Context(), b.redis, b.options().Logger))
 }
 
-func TestARedisOfAnotherLayoutIsLeftAlone(t *testing.T) {
+func TestRunDoesNotChangeARedisOfAnotherLayout(t *testing.T) {
 	t.Parallel()
 	for _, layout := range []string{"", "1", "3", "4"} {
 		b := setup(t)

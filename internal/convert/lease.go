@@ -23,24 +23,24 @@ const (
 	// leaseKey is in the slot of cache.SettingsKey, whose name is its hash tag.
 	leaseKey = "{" + cache.SettingsKey + "}:convert"
 
-	// leaseTime is how long a converter that died keeps others waiting. It is far longer than a call to Redis may take.
+	// leaseTime is how long others wait after a converter died. It is far longer than a call to Redis.
 	leaseTime = 15 * time.Second
-	// renewAfter is how old a lease may get.
+	// renewAfter is the age at which a lease is renewed.
 	renewAfter = leaseTime / 3
 )
 
 // ErrLeaseLost is returned by Run when another process has taken over the conversion.
 var ErrLeaseLost = errors.New("another process has taken over the conversion of this Redis")
 
-// status is how far the conversion of a Redis is.
+// status is the state of a Redis and of its conversion.
 type status struct {
-	layout   string // "": it is new
-	holder   string // who converts it; "": nobody
-	from, to int    // numbers of shards; 0: not known yet
+	layout   string // "": a new Redis
+	holder   string // the process that has the lease; "": none
+	from, to int    // numbers of shards; 0: unknown
 	token    string // of the conversion
 }
 
-// lease does a step of lease.lua.
+// lease runs a step of lease.lua.
 func (c *converter) lease(ctx context.Context, what string, args ...any) (status, error) {
 	args = append([]any{what, c.owner, leaseTime.Milliseconds()}, args...)
 	reply, err := leaseScript.Run(ctx, c.Redis, []string{cache.SettingsKey, leaseKey}, args...).StringSlice()
@@ -57,7 +57,7 @@ func (c *converter) lease(ctx context.Context, what string, args ...any) (status
 	return s, nil
 }
 
-// hold does a step that takes the lease, which must still be ours.
+// hold runs a step for which this process must have the lease.
 func (c *converter) hold(ctx context.Context, what string, args ...any) (status, error) {
 	s, err := c.lease(ctx, what, args...)
 	if err == nil && s.holder != c.owner {
@@ -66,7 +66,7 @@ func (c *converter) hold(ctx context.Context, what string, args ...any) (status,
 	return s, err
 }
 
-// renew keeps the lease, if it is time to.
+// renew renews the lease if it is older than renewAfter.
 func (c *converter) renew(ctx context.Context) error {
 	if time.Since(c.renewed) < renewAfter {
 		return nil
@@ -75,22 +75,22 @@ func (c *converter) renew(ctx context.Context) error {
 	return err
 }
 
-// release gives the lease back, also when ctx is done.
+// release releases the lease, also if ctx is done.
 func (c *converter) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if _, err := c.lease(ctx, "release"); err != nil {
-		c.Logger.Warn("the lease of the conversion stays for a while", "for", leaseTime, "error", err)
+		c.Logger.Warn("cannot release the lease of the conversion: it expires later", "after", leaseTime, "error", err)
 	}
 }
 
-// read returns the status without taking part.
+// read returns the layout and the holder of the lease.
 func read(ctx context.Context, client redis.UniversalClient) (status, error) {
 	pipe := client.Pipeline()
 	noted := pipe.HMGet(ctx, cache.SettingsKey, "layout")
 	holder := pipe.Get(ctx, leaseKey)
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return status{}, fmt.Errorf("ask redis for its layout: %w", err)
+		return status{}, fmt.Errorf("read the layout of redis: %w", err)
 	}
 	layout, _ := noted.Val()[0].(string)
 	return status{layout: layout, holder: holder.Val()}, nil

@@ -1,29 +1,29 @@
--- lease.lua keeps who converts a Redis, and how far that is, in aw:meta and beside it.
+-- lease.lua keeps the lease and the state of a conversion.
 --
 -- KEYS[1]  aw:meta
--- KEYS[2]  {aw:meta}:convert, the lease: who converts now, with a TTL; it is in the same slot
--- ARGV[1]  what to do:
---          take     takes the lease if nobody has it, and layout is 2 or 2>3
---          mark     changes layout 2 to 2>3, with the conversion's token and its number of shards; processes of the old version do
---                   not start any more
---          unmark   changes it back: nothing has been converted yet
---          renew    gives the lease its full time
---          finish   changes layout 2>3 to 3, and gives the lease back
---          release  gives it back
--- ARGV[2]  who asks
+-- KEYS[2]  {aw:meta}:convert, the lease: its holder, with a TTL; it is in the same slot
+-- ARGV[1]  the step:
+--          take     take the lease if it is free and the layout is 2 or 2>3
+--          mark     change layout 2 to 2>3, with the conversion's token and its number of shards; processes of the old version no
+--                   longer start
+--          unmark   change the layout back to 2, before anything was converted
+--          renew    extend the lease to its full time
+--          finish   change layout 2>3 to 3, and release the lease
+--          release  release the lease
+-- ARGV[2]  the caller
 -- ARGV[3]  TTL of the lease, ms
 -- ARGV[4]  with mark: the new number of shards
 -- ARGV[5]  with mark: the token
 --
--- Reply: layout ("" if none), who has the lease ("" if nobody), the old number of shards, the new one, and the token, as they
--- are afterwards. Everything but take does nothing if the lease is somebody else's.
+-- Reply: the resulting layout ("" if none), holder of the lease ("" if none), old number of shards, new number of shards, and token.
+-- Every step but take does nothing if the caller does not have the lease.
 
 local meta, lease = KEYS[1], KEYS[2]
 local what, owner, ttl = ARGV[1], ARGV[2], ARGV[3]
 local layout, holder = call('HGET', meta, 'layout') or '', call('GET', lease) or ''
 
 local function hold()
-  call('HDEL', meta, '') -- a write that a full Redis does not refuse, nor what follows it
+  call('HDEL', meta, '') -- a full Redis allows this write, and then all others of this script
   call('SET', lease, owner, 'PX', ttl)
   holder = owner
 end

@@ -28,14 +28,14 @@ func TestMain(m *testing.M) {
 
 const patience = 30 * time.Second
 
-var testContext = context.Background() // of what outlives a test's own
+var testContext = context.Background() // for functions that have no test
 
 func sorted(texts []string) []string {
 	slices.Sort(texts)
 	return texts
 }
 
-// fixture is testdata/layout2.json: what the previous version left, and what it answered. See testdata/layout2.go.
+// fixture is testdata/layout2.json: the data and the answers of the previous version. See testdata/layout2.go.
 type fixture struct {
 	Redis []struct {
 		Key   string          `json:"key"`
@@ -86,7 +86,7 @@ func readFixture(t *testing.T) *fixture {
 	return &f
 }
 
-// row returns what Postgres had of a key.
+// row returns the row of a key before the conversion.
 func (f *fixture) row(key counter.Key) (row, bool) {
 	for _, r := range f.Rows {
 		if r.Key == key {
@@ -171,7 +171,7 @@ func (b *testBundle) options() convert.Options {
 	return convert.Options{Redis: b.redis, Logger: slog.New(slog.NewTextHandler(b.log, nil))}
 }
 
-// convert converts to the given number of shards, and returns a cache of them.
+// convert converts to this number of shards, and returns a cache.
 func (b *testBundle) convert(t *testing.T, shards int) *cache.Cache {
 	t.Helper()
 	options := b.options()
@@ -189,7 +189,7 @@ func (b *testBundle) cache(t *testing.T, shards int) *cache.Cache {
 	return c
 }
 
-// dump returns all keys but those that differ from run to run, with times and epochs left out where they do.
+// dump returns all keys and their values, without those that differ from run to run, such as times and epochs.
 func (b *testBundle) dump(t *testing.T) map[string]string {
 	t.Helper()
 	all := make(map[string]string)

@@ -20,31 +20,31 @@ var (
 	convertScript = cache.NewScript(convertSource)
 )
 
-// pair is where keys are in layout 2 and where they go.
+// pair is the old and the new shard of keys.
 type pair struct{ from, to counter.Shard }
 
-// found is what Redis has of a key in layout 2.
+// found is the state of a key in layout 2.
 type found struct {
 	key   counter.Key
-	text  string // "": no string is there
-	alien bool   // something else than a string is
+	text  string // "": there is no string
+	alien bool   // the entry's Redis key has another type
 	ttl   time.Duration
 	score *float64
 	note  string // of a dead letter
 }
 
-// placed is what becomes of it.
+// placed is the state of a key in layout 3.
 type placed struct {
-	entry  string // see BECOMES in convert.lua
-	ttl    int64  // ms
-	mark   string // likewise MARK
-	since  int64  // ms, of an open one
-	life   int64  // the greatest
-	note   string
-	change bool // there is something to do
+	entry   string // see BECOMES in convert.lua
+	ttl     int64  // ms
+	mark    string // see MARK in convert.lua
+	since   int64  // when a key of the open epoch became dirty, ms
+	lineage int64  // the highest lineage of the entry
+	note    string
+	change  bool // the key must be converted
 }
 
-// asItIs is the entry of a key that holds something else.
+// asItIs is the entry of a key that is moved without translation.
 const asItIs = "!"
 
 // The marks that are not the time of a retry.
@@ -54,7 +54,7 @@ const (
 	markDead  = "dead"
 )
 
-// move converts keys of one pair of shards, pageSize of them at most, and returns how many it changed.
+// move converts up to pageSize keys of one pair of shards, and returns how many it changed.
 func (c *converter) move(ctx context.Context, p pair, keys []counter.Key) (changed int, err error) {
 	if err := c.renew(ctx); err != nil {
 		return 0, err
@@ -79,7 +79,7 @@ func (c *converter) move(ctx context.Context, p pair, keys []counter.Key) (chang
 	return done, nil
 }
 
-// read reads what layout 2 has of keys, in one round trip, and Redis's clock in ms.
+// read reads the states of keys in layout 2, and Redis's clock in ms, in one round trip.
 func (c *converter) read(ctx context.Context, p pair, keys []counter.Key) ([]found, int64, error) {
 	pipe := c.Redis.Pipeline()
 	names, members := make([]string, len(keys)), make([]string, len(keys))
@@ -104,7 +104,7 @@ func (c *converter) read(ctx context.Context, p pair, keys []counter.Key) ([]fou
 		f := found{key: key, ttl: ttls[i].Val()}
 		f.text, _ = texts.Val()[i].(string)
 		f.note, _ = notes.Val()[i].(string)
-		const absent = -2 // PTTL's answer
+		const absent = -2 // PTTL's reply for a missing key
 		f.alien = texts.Val()[i] == nil && f.ttl != absent
 		if f.score, err = parseScore(marks[i]); err != nil {
 			return nil, 0, err
@@ -129,7 +129,7 @@ func parseScore(reply any) (*float64, error) {
 	}
 }
 
-// place says what becomes of a key in a shard whose open epoch is given.
+// place returns the state of a key in layout 3, for the open epoch of its new shard.
 func place(f *found, p pair, open string, now int64) placed {
 	s := readScore(f.score, now)
 	if f.text != "" && p.from == p.to && isLayout3(f.text) { // an earlier run has converted it
@@ -137,14 +137,14 @@ func place(f *found, p pair, open string, now int64) placed {
 	}
 	e, ok := parseEntry2(f.text)
 	to := f.mark(s, ok && e.dirty(), now)
-	inPlace := p.from == p.to && !s.dirty // where there is no entry to translate
+	inPlace := p.from == p.to && !s.dirty // if there is no entry to translate, nothing changes
 	switch {
 	case !ok && f.exists():
 		to.entry, to.change = asItIs, !inPlace
 	case !ok:
 		to.change = to.mark != markClean && !inPlace
 	case to.mark != markClean:
-		to.entry, to.life, to.change = e.unsynced(open, to.mark != markOpen), e.lastLife(), true
+		to.entry, to.lineage, to.change = e.unsynced(open, to.mark != markOpen), e.lastLineage(), true
 	default:
 		to.entry, to.change = e.clean(), true
 		if f.ttl >= 0 {
@@ -154,10 +154,10 @@ func place(f *found, p pair, open string, now int64) placed {
 	return to
 }
 
-// exists reports that there is something under the name of the entry.
+// exists reports whether the entry's Redis key exists.
 func (f *found) exists() bool { return f.text != "" || f.alien }
 
-// mark says where the key goes: into the open epoch, or to those that are set aside. unsynced: the entry says that it is dirty.
+// mark returns whether the key is clean, in the open epoch, or set aside. unsynced reports whether its entry has unsynced writes.
 func (f *found) mark(s score2, unsynced bool, now int64) placed {
 	dead := s.dead || (!s.dirty && f.note != "")
 	switch {
@@ -167,24 +167,24 @@ func (f *found) mark(s score2, unsynced bool, now int64) placed {
 		return placed{mark: markDead, note: f.note}
 	case s.waits && f.exists():
 		return placed{mark: strconv.FormatInt(s.ms, 10)}
-	case s.waits: // the flush deals with an entry that is missing
+	case s.waits: // the entry is missing; a flush handles that
 		return placed{mark: markOpen, since: now}
 	case s.dirty:
 		return placed{mark: markOpen, since: s.ms}
-	case unsynced: // somebody has removed its mark
+	case unsynced: // its mark was removed by hand
 		return placed{mark: markOpen, since: now}
 	default:
 		return placed{mark: markClean}
 	}
 }
 
-// lostNote is the note of a dead key that has none, in the form of cache.Dead.
+// lostNote returns a note for a dead key without one, in the format of cache.Dead.
 func lostNote(now int64) string {
 	return fmt.Sprintf(`{"reason":"(its note was lost before the conversion to layout 3)","since":%q,"attempts":0}`,
 		time.UnixMilli(now).UTC().Format(time.RFC3339))
 }
 
-// moving is one page on its way.
+// moving is a page of keys to be written.
 type moving struct {
 	shards pair
 
@@ -192,7 +192,7 @@ type moving struct {
 	to       []placed
 	old, new []string
 	since    int64 // of the oldest; 0: none is open
-	life     int64
+	lineage  int64
 	args     []any
 }
 
@@ -203,7 +203,7 @@ func (m *moving) add(f found, to placed) {
 	if to.mark == markOpen && (m.since == 0 || to.since < m.since) {
 		m.since = to.since
 	}
-	m.life = max(m.life, to.life)
+	m.lineage = max(m.lineage, to.lineage)
 	score := ""
 	if f.score != nil {
 		score = strconv.FormatFloat(*f.score, 'f', -1, 64)
@@ -231,10 +231,10 @@ func (m *moving) run(ctx context.Context, client redis.UniversalClient, what str
 	if m.since != 0 {
 		since = strconv.FormatInt(m.since, 10)
 	}
-	return convertScript.Run(ctx, client, keys, append([]any{what, m.token, since, m.life}, m.args...)...).Text()
+	return convertScript.Run(ctx, client, keys, append([]any{what, m.token, since, m.lineage}, m.args...)...).Text()
 }
 
-// send carries out a page, and returns how many keys it has converted.
+// send writes a page, and returns how many keys it converted.
 func (c *converter) send(ctx context.Context, m *moving) (int, error) {
 	if !c.cluster || m.shards.from == m.shards.to {
 		return count(m.run(ctx, c.Redis, "move"))
@@ -252,7 +252,7 @@ func (c *converter) send(ctx context.Context, m *moving) (int, error) {
 	return count(m.run(ctx, c.Redis, "drop"))
 }
 
-// count counts the keys that convert.lua has dealt with.
+// count counts the keys that convert.lua converted.
 func count(letters string, err error) (int, error) {
 	n := 0
 	for _, letter := range letters {
@@ -263,7 +263,7 @@ func count(letters string, err error) (int, error) {
 	return n, err
 }
 
-// copyAsItIs copies what is no entry to another server.
+// copyAsItIs copies a key without translation to another server.
 func (c *converter) copyAsItIs(ctx context.Context, old, name string) error {
 	value, err := c.Redis.Dump(ctx, old).Result()
 	if errors.Is(err, redis.Nil) {

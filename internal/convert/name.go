@@ -7,8 +7,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// The names of a shard's keys, in both layouts. They are written down here, and not taken from package cache, because what this
-// package reads and writes does not change with it.
+// The names of a shard's keys in both layouts. They do not come from package cache: if that changes its names, this package must still
+// read and write these.
 
 func tag(s counter.Shard) string      { return "{aw:" + s.String() + "}" }
 func metaKey(s counter.Shard) string  { return tag(s) + ":meta" }
@@ -19,7 +19,7 @@ func dirtyKey(s counter.Shard) string { return tag(s) + ":dirty" } // layout 2
 func genKey(s counter.Shard) string   { return tag(s) + ":gen" }   // layout 2
 func drainKey(s counter.Shard) string { return tag(s) + ":drain" } // in both
 
-// conversionKey holds the token of the conversion in a new shard, while it lasts.
+// conversionKey has the token of the conversion in a new shard, until the conversion ends.
 func conversionKey(s counter.Shard) string { return tag(s) + ":conversion" }
 
 const (
@@ -29,7 +29,7 @@ const (
 
 func entryKey(s counter.Shard, key counter.Key) string { return tag(s) + entryPart + string(key) }
 
-// name is the name of an entry or a record, taken apart.
+// name is the parsed name of an entry or an idempotency record.
 type name struct {
 	shard  counter.Shard
 	record bool
@@ -37,7 +37,7 @@ type name struct {
 	key    counter.Key
 }
 
-// String puts it together again.
+// String returns the Redis key.
 func (n name) String() string {
 	if n.record {
 		return tag(n.shard) + recordPart + n.id + "\x00" + string(n.key)
@@ -45,7 +45,7 @@ func (n name) String() string {
 	return entryKey(n.shard, n.key)
 }
 
-// parseName reports false if text is the name of neither.
+// parseName parses a Redis key. It returns false if text is not the name of an entry or a record.
 func parseName(text string) (n name, ok bool) {
 	number, rest, ok := strings.Cut(strings.TrimPrefix(text, "{aw:"), "}")
 	if !ok {

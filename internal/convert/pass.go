@@ -10,8 +10,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// pass goes over all keys once, and returns how many it has converted. It begins with those that are dirty or dead: their
-// entries may be gone.
+// pass converts all keys once, and returns how many it converted. It begins with dirty and dead keys, whose entries may be missing.
 func (c *converter) pass(ctx context.Context) (changed int, err error) {
 	dirty, dead, err := c.unsynced(ctx)
 	if err != nil {
@@ -60,7 +59,7 @@ func (c *converter) unsynced(ctx context.Context) (dirty, dead []counter.Shard, 
 	return dirty, dead, nil
 }
 
-// dirtyKeys converts the keys that are dirty in an old shard. Each page takes its keys out of the set.
+// dirtyKeys converts the dirty keys of an old shard. Each page removes its keys from the set.
 func (c *converter) dirtyKeys(ctx context.Context, from counter.Shard) (changed int, err error) {
 	for {
 		members, err := c.Redis.ZRange(ctx, dirtyKey(from), 0, pageSize-1).Result()
@@ -81,8 +80,7 @@ func (c *converter) dirtyKeys(ctx context.Context, from counter.Shard) (changed 
 	}
 }
 
-// deadKeys converts the keys that have a note of a dead letter in an old shard. Those that belong to the new shard of that
-// number stay.
+// deadKeys converts the dead keys of an old shard, except keys that are in the new shard of the same number.
 func (c *converter) deadKeys(ctx context.Context, from counter.Shard) (changed int, err error) {
 	for cursor := uint64(0); ; {
 		fields, next, err := c.Redis.HScan(ctx, deadKey(from), cursor, "", pageSize).Result()
@@ -127,7 +125,7 @@ func (c *converter) scan(ctx context.Context, node redis.Cmdable) (changed int, 
 			return b.changed, fmt.Errorf("scan the keys: %w", err)
 		}
 		for _, text := range found {
-			// What is elsewhere than layout 2 puts it has been converted, or is not ours.
+			// A key that is not in its shard of layout 2 is converted already, or not afterwrite's.
 			n, ok := parseName(text)
 			if !ok || n.key.Shard(c.from) != n.shard {
 				continue
@@ -142,7 +140,7 @@ func (c *converter) scan(ctx context.Context, node redis.Cmdable) (changed int, 
 	}
 }
 
-// batches gathers names until a pair of shards has a page of them.
+// batches collects names, and converts those of a pair of shards when they fill a page.
 type batches struct {
 	*converter
 
@@ -150,7 +148,7 @@ type batches struct {
 	changed int
 }
 
-// batch is names of one pair of shards, each once: SCAN may return one again.
+// batch has the names of one pair of shards. They are sets, because SCAN may return a key twice.
 type batch struct {
 	entries map[counter.Key]bool
 	records map[name]bool
@@ -174,7 +172,7 @@ func (b *batches) add(ctx context.Context, n name) error {
 	return b.convert(ctx, p)
 }
 
-// flush converts what is left.
+// flush converts the names that are left.
 func (b *batches) flush(ctx context.Context) error {
 	for p := range b.batches {
 		if err := b.convert(ctx, p); err != nil {
@@ -213,7 +211,7 @@ func (b *batches) convert(ctx context.Context, p pair) error {
 	return nil
 }
 
-// eachNode calls do with each server that has a part of the keys, one after the other.
+// eachNode calls do for each master, one after the other.
 func (c *converter) eachNode(ctx context.Context, do func(redis.Cmdable) error) error {
 	cluster, ok := c.Redis.(*redis.ClusterClient)
 	if !ok {
@@ -226,7 +224,7 @@ func (c *converter) eachNode(ctx context.Context, do func(redis.Cmdable) error) 
 		return do(node)
 	})
 	if err != nil {
-		return fmt.Errorf("ask each master of the cluster: %w", err)
+		return fmt.Errorf("on a master of the cluster: %w", err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ var (
 	recordScript = cache.NewScript(recordSource)
 )
 
-// moveRecords converts records of one pair of shards, pageSize of them at most, and returns how many it changed.
+// moveRecords converts up to pageSize records of one pair of shards, and returns how many it changed.
 func (c *converter) moveRecords(ctx context.Context, p pair, records []name) (changed int, err error) {
 	if err := c.renew(ctx); err != nil {
 		return 0, err
@@ -35,7 +35,7 @@ func (c *converter) moveRecords(ctx context.Context, p pair, records []name) (ch
 	for i, r := range records {
 		text, err := texts[i].Result()
 		if err != nil {
-			continue // it has expired, or is no record
+			continue // it has expired, or is not a string
 		}
 		becomes, ttl := record3(text), int64(0)
 		if becomes == text && p.from == p.to {

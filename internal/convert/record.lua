@@ -1,9 +1,9 @@
 -- record.lua moves idempotency records of layout 2 from their old shard to their new one, which may be the same. The caller has
 -- read and translated them.
 --
--- ARGV[1]  "move": in one atomic step; "put": the caller removes the old ones afterwards, and what is in its place is kept
+-- ARGV[1]  "move": in one atomic step; "put": the caller removes the old records afterwards, and existing new records are kept
 -- ARGV[2]  the token of the conversion
--- then for each record three: as it was read; as it becomes; its TTL, ms (0: none)
+-- then three for each record: its old text; its new text; its TTL, ms (0: none)
 -- KEYS     conversion, dead of the new shard; then for each record its new name; then, to move, for each its old name
 --
 -- Reply: how many were written. An error "CONVERTED" if the conversion is over.

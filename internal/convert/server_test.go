@@ -43,7 +43,7 @@ func cluster(t *testing.T) (clusterURL string) {
 	return strings.Replace(first.URL(), "redis://", "redis-cluster://", 1)
 }
 
-// all returns what a dump of each node has.
+// all returns the dumps of all nodes together.
 func (b *testBundle) all(t *testing.T) map[string]string {
 	t.Helper()
 	clusterClient, ok := b.redis.(*redis.ClusterClient)
@@ -95,7 +95,7 @@ func TestAClusterIsConvertedToo(t *testing.T) {
 	})
 }
 
-// full makes a Redis that has no room for a single key.
+// full returns a Redis at maxmemory, which accepts no further key.
 func full(t *testing.T) *testBundle {
 	t.Helper()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
@@ -109,7 +109,7 @@ func full(t *testing.T) *testBundle {
 	return b
 }
 
-func TestARedisThatIsFullIsConverted(t *testing.T) {
+func TestAFullRedisIsConverted(t *testing.T) {
 	t.Parallel()
 	b := full(t)
 	_, err := convert.Run(t.Context(), b.options())
@@ -128,8 +128,7 @@ func TestARedisThatIsFullIsConverted(t *testing.T) {
 	require.Equal(t, want.dump(t), got)
 }
 
-// Redis does nothing else while a call runs.
-func TestNoCallKeepsRedisBusyForLong(t *testing.T) {
+func TestNoCallBlocksRedisForLong(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	b := &testBundle{redis: connect(t, server.URL()), log: new(localtest.Buffer)}
@@ -145,10 +144,10 @@ func TestNoCallKeepsRedisBusyForLong(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d calls took more than 2 ms", slow, calls)
-	require.Less(t, slow, calls/20, "but for what other processes of this machine take")
+	require.Less(t, slow, calls/20, "other processes of this machine may delay a few calls")
 }
 
-// fill writes counters as the previous version does, with 64 shards: half of them dirty.
+// fill writes n counters of layout 2 to 64 shards. Half of them are dirty.
 func fill(t testing.TB, client redis.UniversalClient, n int) {
 	t.Helper()
 	require.NoError(t, client.HSet(t.Context(), cache.SettingsKey, "layout", "2", "AFTERWRITE_SHARDS", "64", "birth", "X").Err())
@@ -160,8 +159,8 @@ func fill(t testing.TB, client redis.UniversalClient, n int) {
 		if i%2 == 0 {
 			pipe.Set(t.Context(), tag+":c:"+string(key), strconv.Itoa(i)+" 7", time.Hour)
 		} else {
-			life := "e57b17e41" + strconv.FormatInt(now.UnixMicro()-int64(n-i), 10)
-			pipe.Set(t.Context(), tag+":c:"+string(key), strconv.Itoa(i+5)+" 9 "+life+" b7 w"+strconv.Itoa(i), 0)
+			lineage := "e57b17e41" + strconv.FormatInt(now.UnixMicro()-int64(n-i), 10)
+			pipe.Set(t.Context(), tag+":c:"+string(key), strconv.Itoa(i+5)+" 9 "+lineage+" b7 w"+strconv.Itoa(i), 0)
 			pipe.ZAdd(t.Context(), tag+":dirty", redis.Z{Score: float64(now.UnixMilli()), Member: string(key)})
 		}
 		if pipe.Len() >= 1000 || i == n-1 {

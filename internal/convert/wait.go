@@ -14,20 +14,20 @@ import (
 )
 
 const (
-	// lookEvery is the time between two looks at what is waited for.
-	lookEvery = 250 * time.Millisecond
-	// sayEvery is the time between two lines about it.
-	sayEvery = 30 * time.Second
-	// startPatience is how long Await waits for a conversion to begin, or to go on.
+	// pollEvery is the time between two checks during a wait.
+	pollEvery = 250 * time.Millisecond
+	// logEvery is the time between two log lines about a wait.
+	logEvery = 30 * time.Second
+	// startPatience is how long Await waits for a conversion to begin, or to continue.
 	startPatience = 2 * time.Minute
-	// endPatience is how long Run waits for processes of the old version: that one was killed is seen after 5 s.
+	// endPatience is how long Run waits for processes of the old version to end. A killed process counts as running for 5 s.
 	endPatience = 10 * time.Second
-	// maxNamed bounds how many processes an error names.
+	// maxNamed bounds the processes that an error names.
 	maxNamed = 10
 )
 
-// Await returns when this Redis has layout 3, or is new, or has a layout that cannot be converted. It waits as long as somebody
-// converts it, and 2 minutes for somebody to begin.
+// Await waits until this Redis needs no conversion: it has layout 3, is new, or has a layout that cannot be converted. While a process
+// converts, it waits without a limit; for a process to begin, 2 minutes.
 func Await(ctx context.Context, client redis.UniversalClient, log *slog.Logger) error {
 	w := waiting{log: log, patience: startPatience}
 	for {
@@ -45,15 +45,15 @@ func Await(ctx context.Context, client redis.UniversalClient, log *slog.Logger) 
 	}
 }
 
-// waiting is a wait for somebody else's conversion.
+// waiting is a wait for the conversion by another process.
 type waiting struct {
 	log      *slog.Logger
-	patience time.Duration // while nobody converts; 0: any time
+	patience time.Duration // the limit while no process converts; 0: none
 
-	began, idle, said time.Time // idle: since when nobody converts
+	began, idle, said time.Time // idle: since when no process converts
 }
 
-// pause says what is waited for, and returns after a moment. The error is that it has taken too long, or that of ctx.
+// pause logs the wait from time to time, and returns after pollEvery. It returns an error after patience, or if ctx is done.
 func (w *waiting) pause(ctx context.Context, s status) error {
 	now := time.Now()
 	if w.began.IsZero() {
@@ -63,9 +63,9 @@ func (w *waiting) pause(ctx context.Context, s status) error {
 		w.idle = now
 	}
 	if w.patience > 0 && now.Sub(w.idle) > w.patience {
-		return fmt.Errorf("waited %s in vain: %w", w.patience, cache.NewLayoutError(s.layout))
+		return fmt.Errorf("no conversion began within %s: %w", w.patience, cache.NewLayoutError(s.layout))
 	}
-	if now.Sub(w.said) > sayEvery {
+	if now.Sub(w.said) > logEvery {
 		w.said = now
 		if s.holder != "" {
 			w.log.WarnContext(ctx, "waiting: another process converts this Redis to layout "+cache.Layout, "who", s.holder,
@@ -75,10 +75,10 @@ func (w *waiting) pause(ctx context.Context, s status) error {
 				"for_at_most", w.patience, "waited", now.Sub(w.began).Round(time.Second))
 		}
 	}
-	return pause(ctx, lookEvery)
+	return pause(ctx, pollEvery)
 }
 
-// over says that the wait is over, if it was said that there is one.
+// over logs the end of a wait, if pause has logged the wait.
 func (w *waiting) over() {
 	if !w.said.IsZero() {
 		w.log.Info("this Redis has layout "+cache.Layout+" now", "waited", time.Since(w.began).Round(time.Second))
@@ -96,10 +96,10 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// RunningError says that processes of the old version run. Processes of this one give no sign of life before the layout is 3.
+// RunningError reports running processes of the old version. Processes of this version send no heartbeats before the layout is 3.
 type RunningError struct{ Processes []health.Heartbeat }
 
-// Error names them, and says what to do.
+// Error names the processes, and tells the user what to do.
 func (e *RunningError) Error() string {
 	names := make([]string, 0, maxNamed+1)
 	for i, p := range e.Processes {
@@ -117,7 +117,7 @@ func (e *RunningError) Error() string {
 func (c *converter) running(ctx context.Context) ([]health.Heartbeat, error) {
 	now, err := c.Redis.Time(ctx).Result()
 	if err != nil {
-		return nil, fmt.Errorf("ask redis for the time: %w", err)
+		return nil, fmt.Errorf("read the clock of redis: %w", err)
 	}
 	all, err := health.ReadHeartbeats(ctx, c.Redis, "", now.UnixMilli())
 	if err != nil {
@@ -132,7 +132,7 @@ func (c *converter) running(ctx context.Context) ([]health.Heartbeat, error) {
 	return alive, nil
 }
 
-// awaitEnd returns when no process of the old version runs, or with a *RunningError.
+// awaitEnd waits until no process of the old version runs, or returns a *RunningError.
 func (c *converter) awaitEnd(ctx context.Context) error {
 	for began, said := time.Now(), false; ; {
 		alive, err := c.running(ctx)
@@ -150,16 +150,16 @@ func (c *converter) awaitEnd(ctx context.Context) error {
 		if err := c.renew(ctx); err != nil {
 			return err
 		}
-		if err := pause(ctx, lookEvery); err != nil {
+		if err := pause(ctx, pollEvery); err != nil {
 			return err
 		}
 	}
 }
 
-// checkAgain looks for processes that had read the old layout just before it was changed: their first heartbeat comes within a
-// second. Nothing has been converted, so it is changed back if there are any.
+// checkAgain checks for processes of the old version that read the layout just before it changed. They send a heartbeat within a
+// second. If there are any, it restores the layout, since nothing was converted yet.
 func (c *converter) checkAgain(ctx context.Context) error {
-	if err := pause(ctx, health.HeartbeatEvery+lookEvery); err != nil {
+	if err := pause(ctx, health.HeartbeatEvery+pollEvery); err != nil {
 		return err
 	}
 	alive, err := c.running(ctx)
