@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds releases that anybody can build again: the same commit, version, Go and gzip give the same bytes, on any machine and in any folder.
+# Builds reproducible releases: the same commit, version, Go and gzip give the same bytes, on any machine and in any folder.
 #   release.sh build VERSION DIR   builds archives for each platform, with checksums and release notes, into DIR
 #   release.sh tag VERSION         checks that VERSION can be released, builds it into dist/, and tags the commit
-#   release.sh check DIR           builds twice, in two clones below DIR and with two build caches, and compares
+#   release.sh check DIR           builds twice, in two clones below DIR and with two build caches, and compares the results
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,12 +13,12 @@ fail() {
     exit 1
 }
 
-# The section of CHANGELOG.md about a version, without its heading.
+# Prints the section of CHANGELOG.md about a version, without its heading.
 notes() {
     awk -v heading="## [${1#v}]" 'index($0, "## [") == 1 { inside = index($0, heading) == 1; next } inside' CHANGELOG.md
 }
 
-# Times and owners come from the commit and from here, not from this machine.
+# Packs a folder. Times and owners do not depend on this machine.
 archive() {
     folder=$1
     name=$2
@@ -45,16 +45,16 @@ build() {
 }
 
 tag() {
-    echo "$1" | grep -Eq '^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9a-z.]+)?$' || fail "VERSION is v1.2.3 or v1.2.3-rc.1, not $1"
+    echo "$1" | grep -Eq '^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9a-z.]+)?$' || fail "VERSION must be such as v1.2.3 or v1.2.3-rc.1; it is $1"
     [ -z "$(git status --porcelain)" ] || fail "the work tree has changes: commit them"
-    [ -n "$(notes "$1" | tr -d '[:space:]')" ] || fail "CHANGELOG.md says nothing of [${1#v}]"
+    [ -n "$(notes "$1" | tr -d '[:space:]')" ] || fail "CHANGELOG.md must have a section [${1#v}]"
     ! git rev-parse -q --verify "refs/tags/$1" >/dev/null || fail "the tag $1 exists"
     build "$1" dist
     git tag -a "$1" -m "afterwrite $1"
     echo "release: tagged $1; git push origin $1 publishes it"
 }
 
-# One build begins with an empty cache, so it compiles everything itself. The other uses the cache of this machine.
+# One build starts with an empty build cache. The other uses the cache of this machine.
 check() {
     build_clone "$1/one" "$1/cache"
     build_clone "$1/another/folder" "$(go env GOCACHE)"
@@ -72,5 +72,5 @@ case "${1:-}" in
 build) build "$2" "$3" ;;
 tag) tag "$2" ;;
 check) check "$2" ;;
-*) fail "it takes build, tag or check" ;;
+*) fail "the first argument must be build, tag or check" ;;
 esac

@@ -1,14 +1,13 @@
 -- +goose Up
 
--- A Redis that comes back without its last moments goes on counting from an older version, and may reach, or pass, the version
--- that is here already. So the version alone does not say whether a row's history is a part of the state that is to replace
--- it. These two do: lineage names the run of writes in Redis that the state is made of, base is the version which that run
--- began from. A row of another lineage is replaced only where its version is not past the base; where it is, Redis has lost
--- something that is here, and is mended first (see internal/cache/reconcile.lua).
+-- A Redis that restarts without its last writes continues from an older version, and may reach or pass the version of the row. So the
+-- version alone does not show whether the new state includes the row's writes. lineage identifies the unsynced writes of which the state
+-- consists, and base is the version before them. A row of another lineage is replaced only if its version is at most base. If it is
+-- higher, Redis has lost writes that the row has, and the entry is repaired first (see internal/cache/reconcile.lua).
 --
--- They cost 16 bytes a row. Adding columns with a constant default does not rewrite the table (Postgres 11).
+-- The columns need 16 bytes per row. Adding columns with a constant default does not rewrite the table (since Postgres 11).
 ALTER TABLE counters
-    ADD COLUMN lineage bigint NOT NULL DEFAULT 0, -- 0: not known, as for every row from before
+    ADD COLUMN lineage bigint NOT NULL DEFAULT 0, -- 0: unknown, as in all older rows
     ADD COLUMN base    bigint NOT NULL DEFAULT 0;
 
 -- +goose Down

@@ -1,15 +1,15 @@
 -- +goose Up
 
--- What operators did in the dashboard: one row for each, written before it is done, so that nothing is done without one. It is
--- kept small by whoever writes to it (see internal/store/actions.go).
+-- The audit log of the dashboard: one row per action of an operator. The row is written before the action, so no action lacks a row.
+-- Each insert deletes old rows (see internal/store/actions.go).
 CREATE TABLE counters_actions (
     id      bigint      GENERATED ALWAYS AS IDENTITY,
     at      timestamptz NOT NULL DEFAULT now(),
     who     text        NOT NULL,
     what    text        NOT NULL,
-    -- What it was done to: keys, or a path of Asynqmon's. As much of it as is worth reading.
+    -- The keys, or a path of Asynqmon; cut if it is long.
     target  text        NOT NULL,
-    -- NULL until it has ended: a process that died in between leaves it so.
+    -- NULL until the action has ended, and if its process died meanwhile.
     outcome text,
     failed  boolean     NOT NULL DEFAULT false,
 
