@@ -75,12 +75,12 @@ func (b *bench) text(lines []report.Line, m machine, took time.Duration) (string
 		"%sMedians of %d rounds of %d s; the longest runs have at most %d rounds. "+
 		"The load ran on the same machine. `make bench` repeats all of it in %.0f minutes.\n",
 		time.Now().UTC().Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGB, m.Kernel, m.Redis, m.Postgres, m.Go, m.WRK, m.Commit,
-		b.sayPrevious(), b.rounds, b.seconds, some, took.Minutes())
+		b.previousNote(), b.rounds, b.seconds, some, took.Minutes())
 	return t.String(), nil
 }
 
-// sayPrevious names the previous version if it was measured.
-func (b *bench) sayPrevious() string {
+// previousNote names the previous version if it was measured.
+func (b *bench) previousNote() string {
 	commit := b.previousOf(b.chosen())
 	if commit == "" {
 		return ""

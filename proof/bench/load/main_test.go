@@ -44,8 +44,8 @@ func newTarget(t *testing.T, handle http.HandlerFunc) *target {
 	return s
 }
 
-// seen counts the requests whose method and path begin with prefix. It returns their sum, and the counts by path, the highest first.
-func (s *target) seen(prefix string) (sum int, counts []int) {
+// requests counts the requests whose method and path begin with prefix. It returns their sum, and the counts by path, the highest first.
+func (s *target) requests(prefix string) (sum int, counts []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for path, n := range s.paths {

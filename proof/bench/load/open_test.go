@@ -33,7 +33,7 @@ func TestOpenKeepsItsRate(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, r.Failed)
 	require.InDelta(t, 1000, r.Sent, 150, "the standard deviation of the Poisson process is 32")
-	sum, counts := s.seen(incrementPath)
+	sum, counts := s.requests(incrementPath)
 	require.EqualValues(t, r.Sent, sum)
 	require.Len(t, counts, 50, "every key is drawn")
 	require.Equal(t, r.Sent, r.Histogram.TotalCount())

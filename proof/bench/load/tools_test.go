@@ -31,12 +31,12 @@ func TestWRKCountsTheRequestsOfTheServer(t *testing.T) {
 	s := newTarget(t, nil)
 	r := wrk(t, load.HTTPSpec{URL: s.URL, Keys: load.Uniform, Space: 10})
 	require.Zero(t, r.Failed)
-	sum, counts := s.seen(incrementPath)
+	sum, counts := s.requests(incrementPath)
 	require.InDelta(t, r.Requests, sum, 20, "at most one request in flight for each connection")
 	require.InDelta(t, float64(r.Requests)/r.Seconds, r.PerSecond, 0.01)
 	require.Len(t, counts, 10)
 	require.Less(t, counts[0], 2*counts[9])
-	all, _ := s.seen("")
+	all, _ := s.requests("")
 	require.InDelta(t, all, sum, 1, "wrk sends one more request to check the connection")
 }
 
@@ -51,7 +51,7 @@ func TestWRKHasOneHotKey(t *testing.T) {
 	t.Parallel()
 	s := newTarget(t, nil)
 	r := wrk(t, load.HTTPSpec{URL: s.URL, Keys: load.Hot})
-	sum, counts := s.seen("POST /v1/counters/counter:000000000000/increment")
+	sum, counts := s.requests("POST /v1/counters/counter:000000000000/increment")
 	require.Len(t, counts, 1)
 	require.InDelta(t, r.Requests, sum, 20)
 }
@@ -61,7 +61,7 @@ func TestWRKSendsBatches(t *testing.T) {
 	s := newTarget(t, nil)
 	r := wrk(t, load.HTTPSpec{URL: s.URL, Keys: load.Uniform, Space: 100, Batch: 100})
 	require.Zero(t, r.Failed)
-	sum, _ := s.seen("POST /v1/batch")
+	sum, _ := s.requests("POST /v1/batch")
 	require.InDelta(t, r.Requests, sum, 20)
 }
 
@@ -70,7 +70,7 @@ func TestWRKSendsReads(t *testing.T) {
 	s := newTarget(t, nil)
 	r := wrk(t, load.HTTPSpec{URL: s.URL, Keys: load.Uniform, Space: 10, Form: load.FormGet})
 	require.Zero(t, r.Failed)
-	sum, counts := s.seen("GET /v1/counters/counter:000000")
+	sum, counts := s.requests("GET /v1/counters/counter:000000")
 	require.InDelta(t, r.Requests, sum, 20)
 	require.Len(t, counts, 10)
 }
@@ -115,7 +115,7 @@ func TestWebdisCountsInRedis(t *testing.T) {
 // requireZipf checks the distribution of 1,000 keys: the first gets 1/5.57 of all requests, the second 1/2^1.1 as many as the first.
 func requireZipf(t *testing.T, s *target, sent int) {
 	t.Helper()
-	sum, counts := s.seen(incrementPath)
+	sum, counts := s.requests(incrementPath)
 	require.InDelta(t, sent, sum, 50)
 	require.InDelta(t, 1/5.57, float64(counts[0])/float64(sum), 0.03)
 	require.InDelta(t, 1/5.57/2.14, float64(counts[1])/float64(sum), 0.02)
