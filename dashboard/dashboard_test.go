@@ -31,7 +31,7 @@ func TestOverviewReportsThatNoWorkerRuns(t *testing.T) {
 	require.Equal(t, "text/html; charset=utf-8", answer.Header().Get("Content-Type"))
 	require.Contains(t, page, "Workers are not running; 1,234 keys are waiting.")
 	require.Contains(t, page, "1 min 3")
-	require.Contains(t, page, "1 dead letter needs somebody.")
+	require.Contains(t, page, "1 dead letter needs attention.")
 	require.Contains(t, page, `href="/asynq"`)
 	require.Contains(t, page, `href="/metrics"`)
 	require.Contains(t, page, "v1.2.3")

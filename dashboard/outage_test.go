@@ -125,7 +125,7 @@ func TestRedisWithoutPermissionIsNotReportedAsDown(t *testing.T) {
 	b.run(t)
 	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "-exists").Err())
 	b.eventually(t, "/", func(page string) bool {
-		return strings.Contains(page, "Redis does not permit us what we need, and has not served us for") && strings.Contains(page, "does not serve")
+		return strings.Contains(page, "Redis denies commands or keys, and has not served us for") && strings.Contains(page, "does not serve")
 	})
 	require.NoError(t, b.redis.Do(t.Context(), "ACL", "SETUSER", "default", "+exists").Err())
 	b.eventually(t, "/", func(page string) bool { return !strings.Contains(page, "does not permit") })

@@ -10,18 +10,18 @@ import (
 // Counts are totals since the process started. They never decrease.
 type Counts struct {
 	Writes   int64            `json:"writes,omitempty"`   // accepted operations
-	Rejected map[string]int64 `json:"rejected,omitempty"` // requests that got a problem as their answer, by its code
+	Rejected map[string]int64 `json:"rejected,omitempty"` // requests answered with a problem, by its code
 	Rows     int64            `json:"rows,omitempty"`     // rows that Postgres committed
 	Deferred int64            `json:"hindered,omitempty"` // rows deferred because they were locked or slow; each time counts
 	Sweeps   int64            `json:"sweeps,omitempty"`   // sweeps that a scheduler sent
 
-	// Lag is a cumulative histogram of the sync lag of flushed keys: Lag[i] counts those of at most LagBounds[i] seconds.
-	// Its last element has no bound and counts all.
+	// Lag is a cumulative histogram of the sync lag of flushed keys: Lag[i] counts the keys with at most LagBounds[i] seconds. Its last
+	// element has no bound and counts all keys.
 	LagBounds []float64 `json:"lag_bounds,omitempty"`
 	Lag       []int64   `json:"lag,omitempty"`
 }
 
-// count reads the counts from the process's own Prometheus metrics.
+// count reads the counts from the process's Prometheus metrics.
 func count(gatherer prometheus.Gatherer) (Counts, error) {
 	families, err := gatherer.Gather()
 	if err != nil {
@@ -73,7 +73,7 @@ func buckets(family *dto.MetricFamily) (bounds []float64, counts []int64) {
 	histogram := family.GetMetric()[0].GetHistogram()
 	for _, bucket := range histogram.GetBucket() {
 		bounds = append(bounds, bucket.GetUpperBound())
-		counts = append(counts, int64(bucket.GetCumulativeCount())) //nolint:gosec // a count of what happened fits
+		counts = append(counts, int64(bucket.GetCumulativeCount())) //nolint:gosec // a count fits into 63 bits
 	}
-	return bounds, append(counts, int64(histogram.GetSampleCount())) //nolint:gosec // likewise
+	return bounds, append(counts, int64(histogram.GetSampleCount())) //nolint:gosec // as above
 }

@@ -9,44 +9,44 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// Level is how serious a finding is. Pages use it as the name of a style.
+// Level is the severity of a finding. Pages use it as a CSS class.
 type Level string
 
 // The levels.
 const (
 	Good Level = "good"
-	Warn Level = "warn" // look after it soon
+	Warn Level = "warn" // needs attention soon
 	Bad  Level = "bad"  // writes do not reach Postgres, are refused, or may be lost
 )
 
 // Verdict answers whether Postgres keeps up.
 type Verdict string
 
-// The verdicts. From one to the next they weigh more.
+// The verdicts, in ascending precedence.
 const (
 	KeepsUp Verdict = "yes"
-	Unknown Verdict = "unknown" // Redis, or who runs, could not be asked
+	Unknown Verdict = "unknown" // Redis does not answer, or the heartbeats cannot be read
 	Behind  Verdict = "no"
 )
 
-// Finding is one thing that holds, and what to do about it.
+// Finding is one observation, with advice.
 type Finding struct {
 	Code     string // stable: postgres_down
 	Level    Level
 	Sentence string
-	Advice   string // "" if there is nothing to do; commands are between backquotes
+	Advice   string // "" if there is nothing to do; commands are in backquotes
 
-	verdict Verdict // "": says nothing about keeping up
+	verdict Verdict // "": does not concern keeping up
 }
 
-// Report is the judgement of a Snapshot: the most important finding, and the others in order of importance.
+// Report is the judgement of a Snapshot: the most important finding, and the others by importance.
 type Report struct {
 	Finding
 
 	Also []Finding
 }
 
-// Findings returns all findings, the most important first.
+// Findings returns all findings, most important first.
 func (r Report) Findings() []Finding { return append([]Finding{r.Finding}, r.Also...) }
 
 // Verdict answers whether Postgres keeps up.
@@ -60,8 +60,8 @@ func (r Report) Verdict() Verdict {
 	return verdict
 }
 
-// News is the sentence for the title of a tab and for screen readers: the first one, or if that only says that Postgres keeps up
-// while there are warnings, the first warning.
+// News returns the sentence for the tab's title and for screen readers: that of the first finding or, if Postgres keeps up but there are
+// warnings, that of the first warning.
 func (r Report) News() string {
 	if r.Code == codeKeepsUp && r.Level == Warn && len(r.Also) > 0 {
 		return r.Also[0].Sentence
@@ -69,7 +69,7 @@ func (r Report) News() string {
 	return r.Sentence
 }
 
-// Judge applies the rules. The first finding is an outage of Redis, else whatever is bad, else how Postgres keeps up.
+// Judge applies the rules. The first finding is an outage of Redis, else a bad finding, else whether Postgres keeps up.
 func (s Snapshot) Judge() Report {
 	x := &facts{Snapshot: s, Fleet: s.Fleet()}
 	texts := x.texts()
@@ -93,7 +93,8 @@ func (s Snapshot) Judge() Report {
 	return conclude(found[flow][0], found[other])
 }
 
-// conclude puts how Postgres keeps up first, unless another finding is worse. It is not good while there are others.
+// conclude puts first (whether Postgres keeps up) before the others, unless one of those is worse. If there are others, a good first
+// becomes a warning.
 func conclude(first Finding, others []Finding) Report {
 	if first.Level != Bad {
 		bad := slices.IndexFunc(others, func(f Finding) bool { return f.Level == Bad })
@@ -108,21 +109,21 @@ func conclude(first Finding, others []Finding) Report {
 	return Report{Finding: first, Also: others}
 }
 
-// facts are what rules look at.
+// facts are the input of rules.
 type facts struct {
 	Snapshot
 	Fleet
 }
 
-// partial reports whether an outage of Redis is one of a part of a cluster only.
+// partial reports whether an outage of Redis may concern only a part of a cluster.
 func (x *facts) partial() bool { return x.Away > 0 || x.Redis.Nodes > 1 }
 
 func (x *facts) late() bool { return Milliseconds(x.Oldest) > x.Late() }
 
 func (x *facts) paused(queue string) bool { return slices.Contains(x.Paused, queue) }
 
-// refused is how many keys wait for a retry because Postgres refused them. Redis does not know the reason, but workers count each
-// deferral, and in the window each deferred key was counted at least once.
+// refused returns the number of keys that wait for a retry because Postgres refused them. Redis does not store the reason, but workers
+// counted each deferred key at least once in DeferredWindow.
 func (x *facts) refused() int64 { return x.Retrying - x.Deferred }
 
 // texts replaces the {names} in the sentences and advice of rules.
@@ -136,7 +137,7 @@ func (x *facts) texts() *strings.Replacer {
 	}
 	unheard := ""
 	if len(x.Alive) == 0 {
-		unheard = " Which processes run is not known: they say so by writing."
+		unheard = " Which processes run is not known: they report by writing to Redis."
 	}
 	return strings.NewReplacer(
 		"{redis}", redis, "{answer}", writes, "{unheard}", unheard,
@@ -156,14 +157,14 @@ func (x *facts) texts() *strings.Replacer {
 	)
 }
 
-// resume says how to resume a queue. Asynq marks a paused queue with a key, and with nothing else.
+// resume explains how to resume a queue. The only mark of a paused queue in Asynq is a key.
 func resume(queue string) string {
 	return "Resume it in Asynqmon (page Queues, with AFTERWRITE_DASHBOARD_WRITE=true), or with `redis-cli DEL '" +
 		tasks.PausedKey(queue) + "'`."
 }
 
-// outage says for how long Postgres has been down, and what waits. Workers know only what they have seen since they started. If
-// none can have seen the beginning, or if keys waited before it, it is at least that long.
+// outage describes how long Postgres has been down, and the waiting keys. Workers report only what they have observed since they started.
+// If all of them started later than the outage, or if keys waited before it, the duration is a lower bound.
 func (x *facts) outage() string {
 	since, oldest := Age(x.PostgresFor), ""
 	older := Milliseconds(x.Oldest) > x.PostgresFor+x.Late()
@@ -176,7 +177,7 @@ func (x *facts) outage() string {
 	return since + "; " + Count(x.Dirty, "key is waiting", "keys are waiting") + oldest
 }
 
-// room says how many more keys can become dirty before writes are refused.
+// room describes how many more keys can become dirty before writes are refused.
 func (x *facts) room() string {
 	if x.MaxDirty == 0 {
 		return ""

@@ -9,7 +9,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-func TestWhyKeysWaitIsNotSaidWhereItIsNotKnown(t *testing.T) {
+func TestUnknownReasonOfRetriesIsNotGuessed(t *testing.T) {
 	t.Parallel()
 	advice := func(change func(c *Snapshot)) string {
 		c := well()
@@ -26,13 +26,13 @@ func TestWhyKeysWaitIsNotSaidWhereItIsNotKnown(t *testing.T) {
 	}
 	require.Contains(t, advice(func(*Snapshot) {}), "become dead letters")
 	unknown := advice(func(c *Snapshot) { c.Unread = true })
-	require.Contains(t, unknown, "not known now")
+	require.Contains(t, unknown, "unknown at the moment")
 	require.NotContains(t, unknown, "dead letters")
 	require.Contains(t, advice(func(c *Snapshot) { c.Deferred = 5 }), "pg_stat_activity")
 }
 
-// Without this, what Redis refuses still would be explained as something of the past.
-func TestWorkersThatAreUnknownWhileRedisRefusesWritesNeedNoOtherReason(t *testing.T) {
+// The advice of workers_unknown would describe the current refusal as past.
+func TestUnknownWorkersHaveNoAdviceWhileRedisRefusesWrites(t *testing.T) {
 	t.Parallel()
 	c := well()
 	c.Refusal, c.Redis.Nodes = "MISCONF", 3
@@ -42,7 +42,7 @@ func TestWorkersThatAreUnknownWhileRedisRefusesWritesNeedNoOtherReason(t *testin
 	require.Empty(t, found[1].Advice)
 }
 
-func TestTheVerdictSaysWhetherPostgresKeepsUp(t *testing.T) {
+func TestVerdictTellsWhetherPostgresKeepsUp(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*Snapshot)
@@ -65,7 +65,7 @@ func TestTheVerdictSaysWhetherPostgresKeepsUp(t *testing.T) {
 	}
 }
 
-func TestTheNewsOfAWarningIsWhatItWarnsOf(t *testing.T) {
+func TestNewsOfAWarningIsTheWarning(t *testing.T) {
 	t.Parallel()
 	news := func(change func(c *Snapshot)) string {
 		c := well()
@@ -73,8 +73,8 @@ func TestTheNewsOfAWarningIsWhatItWarnsOf(t *testing.T) {
 		return c.Judge().News()
 	}
 	require.Equal(t, "Keeping up: 1.2 s behind.", news(func(*Snapshot) {}))
-	require.Equal(t, "1 dead letter needs somebody.", news(func(c *Snapshot) { c.Dead = 1 }))
-	require.Equal(t, "1 dead letter needs somebody.", news(func(c *Snapshot) { c.Dead, c.Dirty, c.Oldest = 1, 0, 0 }))
+	require.Equal(t, "1 dead letter needs attention.", news(func(c *Snapshot) { c.Dead = 1 }))
+	require.Equal(t, "1 dead letter needs attention.", news(func(c *Snapshot) { c.Dead, c.Dirty, c.Oldest = 1, 0, 0 }))
 	require.Equal(t, "No scheduler is running.", news(func(c *Snapshot) { c.Processes[2].Age = time.Minute }))
 	require.Equal(t, "1 of 2 workers cannot reach Postgres.", news(func(c *Snapshot) {
 		down := process(RoleWorker)
@@ -84,7 +84,7 @@ func TestTheNewsOfAWarningIsWhatItWarnsOf(t *testing.T) {
 	require.Equal(t, "Redis has not answered for 5.0 s.", news(func(c *Snapshot) { c.Failed = 5 * time.Second }))
 }
 
-func TestNoTextHasAPlaceholderLeft(t *testing.T) {
+func TestTextsHaveNoPlaceholdersLeft(t *testing.T) {
 	t.Parallel()
 	c := well()
 	texts := (&facts{Snapshot: c, Fleet: c.Fleet()}).texts()

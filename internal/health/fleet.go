@@ -6,35 +6,35 @@ import (
 	"time"
 )
 
-// lateAfter is how far Postgres may be behind, beyond the flush interval, before it counts as late.
+// lateAfter is the age above the flush interval at which an unsynced write counts as late.
 const lateAfter = 10 * time.Second
 
-// Fleet is what the processes report together. Only those that are alive count, but for LastUp and LastDown.
+// Fleet summarizes the heartbeats. All fields but LastUp and LastDown cover only processes that are alive.
 type Fleet struct {
-	Alive map[string]int // processes by role
+	Alive map[string]int // number of processes by role
 
-	Up, Down         int // workers that reach Postgres, and that do not
-	LastUp, LastDown int // likewise, of workers that are silent now, by their last heartbeat
+	Up, Down         int // workers that reach Postgres, and workers that do not
+	LastUp, LastDown int // the same for workers that are silent now, by their last heartbeat
 
-	PostgresFor time.Duration // for how long all workers have agreed on the state of Postgres; 0: they do not
-	Turned      bool          // a worker saw the beginning of PostgresFor; else the state may be older than the workers
-	Flushing    time.Duration // for how long at least one worker has reached Postgres
+	PostgresFor time.Duration // how long all workers have agreed on the state of Postgres; 0: they disagree
+	Turned      bool          // a worker observed the beginning of PostgresFor; else it is a lower bound
+	Flushing    time.Duration // how long at least one worker has reached Postgres
 
-	Swept                        time.Duration // since the last sweep; -1: none was sent
+	Swept                        time.Duration // time since the last sweep; -1: none was sent
 	Scheduled                    time.Duration // uptime of the oldest scheduler
 	FlushInterval, SweepInterval time.Duration
-	MaxDirty                     int64 // the least of all api processes; 0: not known
+	MaxDirty                     int64 // the lowest of all api processes; 0: unknown
 }
 
-// firstContact is the time within which a new worker has asked Postgres for the first time, if there is anything to flush and
-// Postgres hangs. Until then it assumes that Postgres is up.
+// firstContact is the time in which a new worker notices that Postgres hangs, if there is anything to flush. Until then the worker
+// assumes that Postgres is up.
 const firstContact = 30 * time.Second
 
-// Fleet sums up the heartbeats.
+// Fleet summarizes the heartbeats.
 func (s Snapshot) Fleet() Fleet {
 	f := Fleet{Alive: make(map[string]int), Swept: -1}
 	var states []time.Duration
-	var seen time.Duration // the longest outage whose beginning a worker saw
+	var observed time.Duration // the longest state whose beginning a worker observed
 	for _, p := range s.Processes {
 		if !p.Alive() {
 			f.addSilent(p)
@@ -49,7 +49,7 @@ func (s Snapshot) Fleet() Fleet {
 				f.Flushing = max(f.Flushing, since)
 			}
 			if p.Uptime-p.PostgresFor > firstContact.Milliseconds() {
-				seen = max(seen, since)
+				observed = max(observed, since)
 			}
 		}
 	}
@@ -57,7 +57,7 @@ func (s Snapshot) Fleet() Fleet {
 	case len(states) == 0:
 	case f.Up == 0: // down since the first worker noticed
 		f.PostgresFor = slices.Max(states)
-		f.Turned = seen == f.PostgresFor
+		f.Turned = observed == f.PostgresFor
 	case f.Down == 0: // up for all since the last worker noticed
 		f.PostgresFor = slices.Min(states)
 	}
@@ -97,7 +97,7 @@ func (f *Fleet) addSilent(p Heartbeat) {
 	}
 }
 
-// Unswept reports whether a sweep is overdue: since the last one, or since the start of the scheduler that should have sent one.
+// Unswept reports whether a sweep is overdue, counted from the last one, or from the start of the oldest scheduler.
 func (f *Fleet) Unswept() bool {
 	since := f.Swept
 	if since < 0 {
@@ -106,5 +106,5 @@ func (f *Fleet) Unswept() bool {
 	return since > 3*f.SweepInterval+lateAfter
 }
 
-// Late is the age above which an unsynced write is late, more than a flush explains.
+// Late returns the age above which an unsynced write is late.
 func (f *Fleet) Late() time.Duration { return f.FlushInterval + lateAfter }

@@ -28,7 +28,7 @@ func Count(n int64, one, many string) string {
 	return Number(n) + " " + many
 }
 
-// Age writes a duration in the precision that matters: 0.4 s, 12 s, 5 min 10 s, 34 min, 3 h 5 min, 2 d 3 h.
+// Age writes a duration with two or three significant digits: 0.4 s, 12 s, 5 min 10 s, 34 min, 3 h 5 min, 2 d 3 h.
 func Age(d time.Duration) string {
 	switch {
 	case d < 50*time.Millisecond:

@@ -16,7 +16,7 @@ func TestNumberGroupsDigits(t *testing.T) {
 	}
 }
 
-func TestAgeShowsThePrecisionThatMatters(t *testing.T) {
+func TestAgeHasTwoOrThreeSignificantDigits(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
 		-time.Second: "0 s", 0: "0 s", 40 * time.Millisecond: "0 s", 440 * time.Millisecond: "0.4 s",
@@ -27,13 +27,13 @@ func TestAgeShowsThePrecisionThatMatters(t *testing.T) {
 	}
 }
 
-func TestCountKnowsOne(t *testing.T) {
+func TestCountUsesTheSingularForOne(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "1 key", Count(1, "key", "keys"))
 	require.Equal(t, "1,000 keys", Count(1000, "key", "keys"))
 }
 
-func TestRateRoundsWhatIsLarge(t *testing.T) {
+func TestRateRoundsLargeNumbers(t *testing.T) {
 	t.Parallel()
 	for perSecond, want := range map[float64]string{0: "0", -1: "0", 0.01: "<0.1", 0.44: "0.4", 7.04: "7", 7.5: "7.5", 1203.6: "1,204"} {
 		require.Equal(t, want, Rate(perSecond))

@@ -13,16 +13,17 @@ import (
 )
 
 const (
-	// HeartbeatKey is the hash of all heartbeats: process ID -> ms by Redis's clock, a space, and a Heartbeat as JSON.
+	// HeartbeatKey is the hash of all heartbeats. A field is a process ID; its value is the time in ms by Redis's clock, a space, and a
+	// Heartbeat as JSON.
 	HeartbeatKey = "aw:pulse"
 
-	// HeartbeatEvery is the time between two heartbeats. A process with nothing new to report leaves out every other one.
+	// HeartbeatEvery is the time between two heartbeats. A process without changes skips every other one.
 	HeartbeatEvery = time.Second
 
-	// aliveFor is the largest age of the last heartbeat of a process that counts as running: a few may be late or lost.
+	// aliveFor is the age of the last heartbeat above which a process counts as gone. A few heartbeats may be late or lost.
 	aliveFor = 5 * time.Second
 
-	// keepFor is how long a process that was killed is shown.
+	// keepFor is how long a killed process is shown.
 	keepFor = 10 * time.Minute
 
 	// maxProcesses bounds the hash. Further processes are not shown.
@@ -37,15 +38,15 @@ const (
 	RoleDashboard = "dashboard"
 )
 
-// The states of Postgres, as a process sees it.
+// The states of Postgres, as observed by a process.
 const (
 	PostgresUp   = "up"
 	PostgresDown = "down"
 )
 
-// Heartbeat is what a process reports about itself. Durations are in ms, by its own monotonic clock, so that no two clocks are compared.
+// Heartbeat is the report of a process about itself. Durations are in ms by its own monotonic clock, so that clocks are never compared.
 type Heartbeat struct {
-	ID      string `json:"-"` // of one run of a process; never used again
+	ID      string `json:"-"` // unique for each start of a process
 	Role    string `json:"role"`
 	Host    string `json:"host"`
 	PID     int    `json:"pid"`
@@ -53,21 +54,21 @@ type Heartbeat struct {
 	Address string `json:"address"`
 	Uptime  int64  `json:"uptime"`
 
-	// Postgres is the state that the process sees, "" if it does not use Postgres. PostgresFor is for how long it has been so.
+	// Postgres is the state that the process observes, "" if it does not use Postgres. PostgresFor is the duration of that state.
 	Postgres    string `json:"postgres,omitempty"`
 	PostgresFor int64  `json:"postgres_for,omitempty"`
 
-	// SweptAgo is how long ago a scheduler sent its last sweep; -1: never, or the process is no scheduler.
+	// SweptAgo is the time since a scheduler sent its last sweep; -1: it has sent none, or the process is not a scheduler.
 	SweptAgo int64 `json:"swept_ago"`
 
 	Settings Settings `json:"settings"`
 	Counts   Counts   `json:"counts"`
 
 	At  int64         `json:"-"` // ms by Redis's clock
-	Age time.Duration `json:"-"` // when it was read
+	Age time.Duration `json:"-"` // at the time of reading
 }
 
-// Settings are those that decide what is normal.
+// Settings are the settings that judgements depend on.
 type Settings struct {
 	FlushInterval int64 `json:"flush_interval"` // ms
 	SweepInterval int64 `json:"sweep_interval"` // ms
@@ -78,7 +79,7 @@ type Settings struct {
 func (h Heartbeat) Alive() bool { return h.Age <= aliveFor }
 
 // ReadHeartbeats returns the last heartbeat of each process, sorted by role, host and ID. now is the time by Redis's clock, in ms.
-// It leaves out heartbeats that it cannot decode, which may be those of a later version. prefix is that of cache.Options.
+// It skips heartbeats that it cannot decode, which may be from a later version. prefix is cache.Options.Prefix.
 func ReadHeartbeats(ctx context.Context, client redis.Cmdable, prefix string, now int64) ([]Heartbeat, error) {
 	fields, err := client.HGetAll(ctx, prefix+HeartbeatKey).Result()
 	if err != nil {
@@ -109,8 +110,8 @@ func decodeHeartbeat(id, text string) (Heartbeat, bool) {
 	return h, err == nil
 }
 
-// prune removes the heartbeats of processes that have been gone for ten minutes. If no process is alive, it writes even if there
-// is nothing to remove: the error tells why no heartbeat arrives, where Redis refuses writes.
+// prune removes heartbeats older than keepFor. If no process is alive, it writes even if there is nothing to remove: if Redis refuses
+// writes, the error explains the missing heartbeats.
 func prune(ctx context.Context, client redis.Cmdable, prefix string, all []Heartbeat) error {
 	var old []string
 	for _, h := range all {

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// historyKey is the list of the last samples, the newest first.
+	// historyKey is the list of the last samples, newest first.
 	historyKey = "aw:history"
 
-	// Kept is how many samples the history has: 15 minutes. At about 110 bytes each they take 100 kB.
+	// Kept is the number of samples in the history: 15 minutes, and 100 kB at about 110 bytes each.
 	Kept = 900
 )
 
@@ -26,7 +26,7 @@ var (
 	recordScript = redis.NewScript(recordSource)
 )
 
-// record adds s to the history, unless that has a sample of the same second. It reports whether it did.
+// record adds s to the history, unless the history has a sample of the same second. It reports whether s was added.
 func record(ctx context.Context, client redis.UniversalClient, prefix string, s Sample) (bool, error) {
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -39,8 +39,8 @@ func record(ctx context.Context, client redis.UniversalClient, prefix string, s 
 	return added == 1, nil
 }
 
-// readHistory returns the samples of the last 15 minutes before now (ms by Redis's clock), the oldest first. It leaves out those
-// that it cannot decode.
+// readHistory returns the samples of the last 15 minutes before now (ms by Redis's clock), oldest first. It skips samples that it cannot
+// decode.
 func readHistory(ctx context.Context, client redis.UniversalClient, prefix string, now int64) ([]Sample, error) {
 	lines, err := client.LRange(ctx, prefix+historyKey, 0, Kept-1).Result()
 	if err != nil {
@@ -58,8 +58,8 @@ func readHistory(ctx context.Context, client redis.UniversalClient, prefix strin
 	return samples, nil
 }
 
-// remember appends s, and drops samples that are older than 15 minutes, or later than s because the clock was set back. Snapshots
-// share the samples up to their own end, which are never overwritten.
+// remember appends s. It drops samples that are older than 15 minutes, and samples later than s, which exist if the clock was set back.
+// It never overwrites samples, since earlier Snapshots share them.
 func remember(history []Sample, s Sample) []Sample {
 	for len(history) > 0 && history[len(history)-1].At >= s.At {
 		history = history[: len(history)-1 : len(history)-1] // so that the next append copies

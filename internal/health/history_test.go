@@ -21,7 +21,7 @@ func recorded(t *testing.T, client redis.UniversalClient, s Sample) bool {
 	return added
 }
 
-func TestTheHistoryIsBounded(t *testing.T) {
+func TestHistoryIsBounded(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
 	for i := range int64(Kept + 50) {
@@ -50,7 +50,7 @@ func TestTwoDashboardsRecordASecondOnce(t *testing.T) {
 	require.True(t, recorded(t, client, Sample{At: 1_000_000}), "but a clock that was set back does not stop it")
 }
 
-func TestTheHistoryGoesOnInARedisThatIsFull(t *testing.T) {
+func TestHistoryIsRecordedInAFullRedis(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	client, err := cache.Connect(server.URL(), 4)
@@ -60,7 +60,7 @@ func TestTheHistoryGoesOnInARedisThatIsFull(t *testing.T) {
 	require.True(t, recorded(t, client, Sample{At: 1000}))
 }
 
-func TestASnapshotIsOfAllShardsAndProcesses(t *testing.T) {
+func TestSnapshotCoversAllShardsAndProcesses(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
 	c := cache.New(client, cache.Options{Shards: 64, CleanTTL: time.Hour})
@@ -84,7 +84,7 @@ func TestASnapshotIsOfAllShardsAndProcesses(t *testing.T) {
 	require.Empty(t, snapshot.Processes)
 }
 
-func TestASnapshotNamesTheQueuesThatArePaused(t *testing.T) {
+func TestSnapshotListsPausedQueues(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
 	sampler := newSampler(cache.New(client, cache.Options{Shards: 2, CleanTTL: time.Hour}), client)
@@ -104,7 +104,7 @@ func TestASnapshotNamesTheQueuesThatArePaused(t *testing.T) {
 	require.Empty(t, pausedNow())
 }
 
-func TestASampleIsTakenOfARedisThatRefusesToForgetWhoIsGone(t *testing.T) {
+func TestSampleIsTakenAlthoughPruneFails(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	client, err := cache.Connect(server.URL(), 4)
@@ -122,7 +122,7 @@ func TestASampleIsTakenOfARedisThatRefusesToForgetWhoIsGone(t *testing.T) {
 	require.Equal(t, "READONLY", cache.Refusal(err), "a script says so too")
 }
 
-func TestCoalescingIsOfTheLastMinute(t *testing.T) {
+func TestCoalescingCoversTheLastMinute(t *testing.T) {
 	t.Parallel()
 	c := Snapshot{Sample: Sample{At: 100_000}, History: []Sample{
 		{At: 30_000, Writes: 1e9, Rows: 1}, {At: 50_000, Writes: 30, Rows: 2}, {At: 100_000, Writes: 20, Rows: 3},
@@ -131,11 +131,11 @@ func TestCoalescingIsOfTheLastMinute(t *testing.T) {
 	require.Zero(t, Snapshot{}.Coalescing())
 }
 
-func TestRememberIsBoundAndFollowsTheClock(t *testing.T) {
+func TestRememberIsBoundedAndFollowsTheClock(t *testing.T) {
 	t.Parallel()
 	var history []Sample
 	for i := range int64(2 * Kept) {
-		history = remember(history, Sample{At: i * 500}) // twice as many as there should be
+		history = remember(history, Sample{At: i * 500}) // two samples a second
 	}
 	require.Len(t, history, Kept)
 	older := history[:10]

@@ -13,23 +13,24 @@ import (
 )
 
 const (
-	// SampleEvery is the time between two calls of Monitor.Next that samples and trends are made for.
+	// SampleEvery is the interval at which Monitor.Next should be called.
 	SampleEvery = time.Second
 
-	// sampleTimeout bounds one sample. A Redis that takes longer counts as one that does not answer.
+	// sampleTimeout bounds one sample. If Redis takes longer, it counts as down.
 	sampleTimeout = 2 * time.Second
 
-	// lossAllowed is for how long heartbeats may be lost before processes that run may seem to be gone.
+	// lossAllowed is how long heartbeats may be lost before running processes may seem to be gone.
 	lossAllowed = time.Second
 
-	// clockJump is a difference between the progress of Redis's clock and ours that means that a clock was set.
+	// clockJump is the difference between the progress of Redis's clock and the local one above which a clock was set.
 	clockJump = 3 * time.Second
 
-	// heardWithin is the time within which each process has sent a heartbeat after Redis accepts them again.
+	// heardWithin is the time in which every process sends a heartbeat once Redis accepts them again.
 	heardWithin = 6 * time.Second
 )
 
-// Monitor takes samples, and remembers what a judgement needs: earlier samples, and when Redis failed. Only one goroutine may use it.
+// Monitor takes samples, and keeps the state that judgements need: earlier samples, and outages of Redis. It is not safe for concurrent
+// use.
 type Monitor struct {
 	sampler *sampler
 	redis   redis.UniversalClient
@@ -37,24 +38,24 @@ type Monitor struct {
 
 	last       Snapshot
 	history    []Sample
-	shards     []ShardsAt // of the trend's window, the oldest first
+	shards     []ShardsAt // samples of the trend's window, oldest first
 	loaded     bool       // history has the samples of earlier processes
-	failing    time.Time  // since when; zero: the last sample succeeded
+	failing    time.Time  // start of the outage; zero: the last sample succeeded
 	unrecorded bool       // the last sample could not be recorded
 	taken      time.Time  // when the last sample was taken
-	losing     time.Time  // since when heartbeats have been lost; zero: they are not
-	lost       time.Time  // when they were lost last, for long enough that processes may seem to be gone
-	short      time.Time  // when Redis last did not answer, refused writes, or lacked shards
-	partOnce   bool       // the last sample was the first with a part missing
+	losing     time.Time  // since when heartbeats have been lost; zero: none are lost
+	lost       time.Time  // last time at which they had been lost for lossAllowed
+	short      time.Time  // last time at which Redis did not answer, refused writes or lacked shards
+	partOnce   bool       // the last sample was the first incomplete one
 }
 
-// NewMonitor returns a Monitor. The client is the one of the cache, and stays the caller's to close.
+// NewMonitor returns a Monitor. client is that of the cache; the caller closes it.
 func NewMonitor(c *cache.Cache, client redis.UniversalClient, log *slog.Logger) *Monitor {
 	return &Monitor{sampler: newSampler(c, client), redis: client, log: log, last: Snapshot{Starting: true}}
 }
 
-// Next takes a sample, records it in Redis, and returns what is known now. It blocks for at most 2 s. ok is false if there is nothing
-// new: ctx is done, or a node of a cluster was late once. A Redis that does not answer is not an error, but a Snapshot that says so.
+// Next takes a sample, records it in Redis, and returns a Snapshot. It blocks for at most 2 s. ok is false if there is no new one, because
+// ctx is done or a cluster node was late once. If Redis does not answer, the Snapshot reports it.
 func (m *Monitor) Next(ctx context.Context) (s Snapshot, ok bool) {
 	bounded, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
@@ -76,12 +77,12 @@ func (m *Monitor) Next(ctx context.Context) (s Snapshot, ok bool) {
 	now := time.Now()
 	taken.Missed = m.missed(taken, now)
 	taken.Back = m.back(taken, now)
-	m.keep(&taken)
+	m.store(&taken)
 	m.last = taken
 	return taken, true
 }
 
-// fail notes that Redis does not serve. All else stays as it was.
+// fail records that Redis does not serve. The rest of the last Snapshot stays.
 func (m *Monitor) fail(err error, now time.Time) {
 	if m.failing.IsZero() {
 		m.failing = now
@@ -92,8 +93,7 @@ func (m *Monitor) fail(err error, now time.Time) {
 	m.lose(now)
 }
 
-// record stores the sample in Redis, after it has loaded the history from before this process. It also finds out whether Redis
-// refuses writes.
+// record stores the sample in Redis. Before the first one, it loads the history. Its error shows whether Redis refuses writes.
 func (m *Monitor) record(ctx context.Context, taken *Snapshot) {
 	if !m.loaded {
 		m.load(ctx, taken.Prefix, taken.At)
@@ -106,7 +106,7 @@ func (m *Monitor) record(ctx context.Context, taken *Snapshot) {
 	taken.Refusal = cmp.Or(taken.Refusal, cache.Refusal(err))
 }
 
-// load reads the history from before this process. If the node of a cluster that has it does not answer, the next sample tries again.
+// load reads the samples of earlier processes. If it fails, the next sample tries again.
 func (m *Monitor) load(ctx context.Context, prefix string, now int64) {
 	before, err := readHistory(ctx, m.redis, prefix, now)
 	if err != nil {
@@ -119,7 +119,7 @@ func (m *Monitor) load(ctx context.Context, prefix string, now int64) {
 	m.history = append(before, m.history...)
 }
 
-// lose notes that heartbeats are lost now.
+// lose records that heartbeats are lost now.
 func (m *Monitor) lose(now time.Time) {
 	if m.losing.IsZero() {
 		m.losing = now
@@ -129,8 +129,8 @@ func (m *Monitor) lose(now time.Time) {
 	}
 }
 
-// missed reports whether so many heartbeats were lost lately that running processes may seem to be gone. They may as well if Redis's
-// clock, which tells the age of heartbeats, has jumped since the last sample: another node with another clock may be the master now.
+// missed reports whether heartbeats were lost recently, so that running processes may seem to be gone. They may also seem to be gone if
+// Redis's clock has jumped since the last sample, for example because another node has become the master.
 func (m *Monitor) missed(taken Snapshot, now time.Time) bool {
 	if taken.Refusal != "" || taken.Unread {
 		m.lose(now)
@@ -145,8 +145,7 @@ func (m *Monitor) missed(taken Snapshot, now time.Time) bool {
 	return !m.lost.IsZero() && now.Sub(m.lost) < heardWithin
 }
 
-// back reports whether Redis does everything, and did not until a short while ago. That may be why keys are late, and there is no
-// trend yet.
+// back reports whether Redis works again after an outage within trendWindow. The outage may explain late keys, and there is no trend yet.
 func (m *Monitor) back(taken Snapshot, now time.Time) bool {
 	whole := taken.Away == 0 && !taken.Unread && taken.Refusal == ""
 	if taken.Away > 0 {
@@ -155,8 +154,8 @@ func (m *Monitor) back(taken Snapshot, now time.Time) bool {
 	return whole && !m.short.IsZero() && now.Sub(m.short) < trendWindow
 }
 
-// lateOnce reports whether this is the first sample of which a part is missing. A node of a cluster that forks or writes to its disk may
-// be late once; if it is away, the next sample shows that a second later.
+// lateOnce reports whether this is the first incomplete sample. A cluster node that forks or writes to its disk may be late once. If it is
+// down, the next sample shows it.
 func (m *Monitor) lateOnce(taken Snapshot) bool {
 	missing := taken.Away > 0 || taken.Unread
 	known := m.last.Away > 0 || m.last.Unread || !m.failing.IsZero() || m.partOnce
@@ -164,8 +163,8 @@ func (m *Monitor) lateOnce(taken Snapshot) bool {
 	return m.partOnce
 }
 
-// keep adds the sample to the earlier ones, and those to it.
-func (m *Monitor) keep(taken *Snapshot) {
+// store adds the sample to the history, and the history to the sample.
+func (m *Monitor) store(taken *Snapshot) {
 	m.history = remember(m.history, taken.Sample)
 	m.shards = append(m.shards, ShardsAt{taken.At, taken.Shards})
 	m.shards = slices.DeleteFunc(m.shards, func(s ShardsAt) bool {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hearing is a monitor that has taken a sample each second, all of them whole, until second 0.
+// hearing is a Monitor that has taken a complete sample each second until second 0.
 type hearing struct {
 	monitor Monitor
 	start   time.Time
@@ -20,14 +20,14 @@ func newHearing(t *testing.T) *hearing {
 	return h
 }
 
-// hears takes a sample in the given second, at a time by Redis's clock.
+// hears takes a sample in the given second, at the given time of Redis's clock.
 func (h *hearing) hears(second int, at int64, refusal string) bool {
 	missed := h.monitor.missed(Snapshot{Sample: Sample{At: at}, Refusal: refusal}, h.start.Add(time.Duration(second)*time.Second))
 	h.monitor.last.At = at
 	return missed
 }
 
-func TestNobodyIsTakenForGoneUntilItCouldSayThatItRuns(t *testing.T) {
+func TestProcessesAreNotGoneUntilHeartbeatsArriveAgain(t *testing.T) {
 	t.Parallel()
 	h := newHearing(t)
 	require.False(t, h.hears(1, 1_001_000, "MISCONF"), "one beat that is lost makes nobody seem gone")
@@ -44,7 +44,7 @@ func TestNobodyIsTakenForGoneUntilItCouldSayThatItRuns(t *testing.T) {
 	require.True(t, h.hears(25, 1_025_000, ""), "Redis did not answer")
 }
 
-func TestRedisIsBackForAWhile(t *testing.T) {
+func TestBackLastsForTheTrendWindow(t *testing.T) {
 	t.Parallel()
 	whole, start := Snapshot{}, time.Now()
 	at := func(second int) time.Time { return start.Add(time.Duration(second) * time.Second) }
@@ -63,7 +63,7 @@ func TestRedisIsBackForAWhile(t *testing.T) {
 	require.False(t, part.back(whole, at(16)))
 }
 
-func TestANodeThatIsLateOnceIsNotAway(t *testing.T) {
+func TestNodeThatIsLateOnceIsNotDown(t *testing.T) {
 	t.Parallel()
 	whole, part, silent := Snapshot{}, Snapshot{Sample: Sample{Away: 21}}, Snapshot{Unread: true}
 	m := NewMonitor(nil, nil, nil)
@@ -81,7 +81,7 @@ func TestANodeThatIsLateOnceIsNotAway(t *testing.T) {
 	require.False(t, m.lateOnce(part), "it is not the first that is wrong")
 }
 
-func TestNobodyIsTakenForGoneSinceTheClockJumped(t *testing.T) {
+func TestProcessesAreNotGoneAfterAClockJump(t *testing.T) {
 	t.Parallel()
 	for _, at := range []int64{1_061_000, 941_000} {
 		h := newHearing(t)

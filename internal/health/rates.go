@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// lagWindow is the number of samples for the percentiles of the sync lag. It spans several flush intervals.
+	// lagWindow is the number of samples for the percentiles of the sync lag: several flush intervals.
 	lagWindow = 10
 
-	// DeferredWindow is the number of samples over which deferred rows are counted. A row that stays locked is tried every few
-	// seconds, and a slow one takes 10 s each time, so each is counted at least once in the window.
+	// DeferredWindow is the number of samples over which deferred rows are counted. A locked row is tried every few seconds, and a slow
+	// one takes 10 s, so each is counted at least once in the window.
 	DeferredWindow = 30
 )
 
-// serverErrors are the problems that are not the client's fault: all that package api answers with 503, 504 or 500.
+// serverErrors are all problems that package api answers with 503, 504 or 500.
 var serverErrors = []counter.Code{
 	counter.CodeBackpressure, counter.CodeOverloaded, counter.CodeCacheFull, counter.CodeCacheUnavailable, // not applied
 	counter.CodeDatabaseUnavailable,                  // a read
@@ -24,12 +24,11 @@ var serverErrors = []counter.Code{
 	counter.CodeOutcomeUnknown, counter.CodeInternal, // may have been applied
 }
 
-// rates computes rates from the counts in two heartbeats of a process. A process that restarts gets a new ID, so its counts begin
-// with its first heartbeat that is seen.
+// rates computes rates from the counts of two heartbeats of a process. A restarted process has a new ID, so its counts begin anew.
 type rates struct {
 	processes map[string]*track
-	window    []flushed // one for each of the last samples, the newest last
-	deferred  []int64   // likewise
+	window    []flushed // one for each of the last lagWindow samples, newest last
+	deferred  []int64   // one for each of the last DeferredWindow samples
 }
 
 // track is the state of one process.
@@ -46,7 +45,7 @@ type flushed struct {
 
 func newRates() *rates { return &rates{processes: make(map[string]*track)} }
 
-// add takes the last heartbeats of all processes, and sets the rates in s.
+// add processes the last heartbeats of all processes, and sets the rates in s.
 func (r *rates) add(s *Snapshot, all []Heartbeat) {
 	var lag flushed
 	var deferred int64
@@ -98,7 +97,7 @@ func (t *track) advance(p Heartbeat) {
 	t.last = p
 }
 
-// grown is the growth of a count, 0 if it decreased.
+// grown returns the growth of a count, or 0 if it decreased.
 func grown(before, now int64) int64 { return max(0, now-before) }
 
 func rejections(c Counts) int64 {
@@ -109,8 +108,8 @@ func rejections(c Counts) int64 {
 	return n
 }
 
-// add adds what was flushed between two heartbeats of one process. Processes of other versions may have other buckets: the
-// buckets of the first process count, and others are left out.
+// add adds the keys that one process flushed between two heartbeats. Processes of another version may have other buckets. The buckets of
+// the first process are used, and processes with others are skipped.
 func (f *flushed) add(before, now Counts) {
 	if len(now.Lag) != len(now.LagBounds)+1 {
 		return
@@ -148,8 +147,8 @@ func (r *rates) flushed() flushed {
 	return sum
 }
 
-// percentile returns the sync lag in ms that a share q of the keys did not exceed; -1 if nothing was flushed. It interpolates
-// linearly within a bucket, as Prometheus's histogram_quantile does.
+// percentile returns the q-quantile of the sync lag in ms, or -1 if nothing was flushed. Like Prometheus's histogram_quantile, it
+// interpolates linearly within a bucket.
 func (f *flushed) percentile(q float64) int64 {
 	var total int64
 	for _, n := range f.keys {

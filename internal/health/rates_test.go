@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// beat is one of a process that has written and flushed so much, at a time by Redis's clock and its own.
+// beat returns a heartbeat with these counts. at is both the time by Redis's clock and the uptime.
 func beat(id string, at, writes, rows int64, lag ...int64) Heartbeat {
 	p := Heartbeat{ID: id, At: at, Uptime: at, Counts: Counts{Writes: writes, Rows: rows}}
 	if lag != nil {
@@ -22,7 +22,7 @@ func add(r *rates, all ...Heartbeat) Snapshot {
 	return s
 }
 
-func TestRatesAreOfTheTimeBetweenTwoBeats(t *testing.T) {
+func TestRatesCoverTheTimeBetweenTwoHeartbeats(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	require.Zero(t, add(r, beat("a", 1000, 500, 50)).Writes, "what was counted before nobody looked has no rate")
@@ -40,7 +40,7 @@ func TestRatesOfProcessesAddUp(t *testing.T) {
 	require.InDelta(t, 30, add(r, beat("a", 2000, 10, 0), beat("b", 2100, 20, 0)).Writes, 0)
 }
 
-func TestARestartMakesNoNegativeRate(t *testing.T) {
+func TestRestartMakesNoNegativeRate(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	add(r, beat("a", 1000, 1_000_000, 9))
@@ -50,7 +50,7 @@ func TestARestartMakesNoNegativeRate(t *testing.T) {
 	require.Len(t, r.processes, 1, "who is gone is forgotten")
 }
 
-func TestAProcessThatIsGoneHasNoRate(t *testing.T) {
+func TestGoneProcessHasNoRate(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	add(r, beat("a", 1000, 0, 0))
@@ -60,7 +60,7 @@ func TestAProcessThatIsGoneHasNoRate(t *testing.T) {
 	require.Zero(t, add(r, last).Writes)
 }
 
-func TestOnlyRejectionsOfOursCount(t *testing.T) {
+func TestOnlyServerErrorsCountAsRejected(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	before, now := beat("a", 1000, 0, 0), beat("a", 2000, 0, 0)
@@ -69,7 +69,7 @@ func TestOnlyRejectionsOfOursCount(t *testing.T) {
 	require.InDelta(t, 5, add(r, now).Rejected, 0)
 }
 
-func TestWhatIsAnsweredWith503InAnOutageCounts(t *testing.T) {
+func Test503InAnOutageCountsAsRejected(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	before, now := beat("a", 1000, 0, 0), beat("a", 2000, 0, 0)
@@ -78,7 +78,7 @@ func TestWhatIsAnsweredWith503InAnOutageCounts(t *testing.T) {
 	require.InDelta(t, 6, add(r, now).Rejected, 0)
 }
 
-func TestAClockThatIsSetBackDoesNotFreezeRates(t *testing.T) {
+func TestClockSetBackDoesNotFreezeRates(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	add(r, beat("a", 100_000, 0, 0))
@@ -91,7 +91,7 @@ func TestAClockThatIsSetBackDoesNotFreezeRates(t *testing.T) {
 	require.InDelta(t, 5, add(r, later).Writes, 0)
 }
 
-func TestRowsThatWerePutAsideAreThoseOfTheLastSamples(t *testing.T) {
+func TestDeferredRowsCoverTheWindow(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	put := func(id string, at, hindered int64) Heartbeat {
@@ -111,7 +111,7 @@ func TestRowsThatWerePutAsideAreThoseOfTheLastSamples(t *testing.T) {
 	require.Len(t, r.deferred, DeferredWindow)
 }
 
-func TestPercentilesAreOfWhatWasFlushedLately(t *testing.T) {
+func TestPercentilesCoverTheWindow(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	require.EqualValues(t, -1, add(r, beat("a", 1000, 0, 0, 9, 9, 9, 9)).LagP50)
@@ -120,7 +120,7 @@ func TestPercentilesAreOfWhatWasFlushedLately(t *testing.T) {
 	require.EqualValues(t, 1000, s.LagP50)
 	require.EqualValues(t, 1980, s.LagP99)
 	require.EqualValues(t, 4000, s.LagBound)
-	// One that took longer than the last bound says no more than that.
+	// A key above the last bound is reported with the last bound.
 	s = add(r, beat("a", 3000, 0, 0, 59, 109, 109, 1109))
 	require.EqualValues(t, 4000, s.LagP99)
 	require.EqualValues(t, 4000, s.LagBound)
@@ -132,7 +132,7 @@ func TestPercentilesAreOfWhatWasFlushedLately(t *testing.T) {
 	require.Len(t, r.window, lagWindow)
 }
 
-func TestProcessesWithOtherBucketsAreNotMixed(t *testing.T) {
+func TestProcessesWithOtherBucketsAreSkipped(t *testing.T) {
 	t.Parallel()
 	r := newRates()
 	other := beat("b", 1000, 0, 0, 0, 0, 0, 0)

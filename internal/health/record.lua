@@ -1,13 +1,13 @@
--- Adds a sample to the history, unless another process has added one of the same second.
+-- Adds a sample to the history, unless another process has added one for the same second.
 --
--- KEYS[1]  aw:history, the newest first
--- ARGV     1 second by Redis's clock; 2 sample as JSON; 3 most samples
+-- KEYS[1]  aw:history, newest first
+-- ARGV     1 second by Redis's clock; 2 sample as JSON; 3 maximum number of samples
 -- Reply    1 if it was added, else 0
 
 local second = tonumber(ARGV[1])
 local newest = redis.call('LINDEX', KEYS[1], 0)
 local last = newest and tonumber(string.match(newest, '^%d+'))
--- A history that is more than a minute ahead is from before the clock was set back. It must not block new samples.
+-- A history that is more than a minute ahead was written before the clock was set back. It must not block new samples.
 if last and last >= second and last - second < 60 then
   return 0
 end

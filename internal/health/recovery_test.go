@@ -9,15 +9,15 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// recovery is a Redis with 64 shards, second by second, whose workers empty four at once.
+// recovery simulates a Redis with 64 shards second by second. Its workers empty four shards at once.
 type recovery struct {
 	monitor Monitor
 	at      int64 // ms
 	dirty   [64]int64
-	since   [64]int64 // the time of the oldest key, ms
+	since   [64]int64 // time of the oldest key, ms
 }
 
-// next is the snapshot a second later, in which the keys of drained shards were written just now.
+// next returns the snapshot of the next second. The keys of drained shards were written just before it.
 func (r *recovery) next() Snapshot {
 	r.at += 1000
 	c := well()
@@ -31,11 +31,11 @@ func (r *recovery) next() Snapshot {
 		c.Dirty += n
 		c.Oldest = max(c.Oldest, oldest.Milliseconds())
 	}
-	r.monitor.keep(&c)
+	r.monitor.store(&c)
 	return c
 }
 
-// drain takes so many keys off the first four shards that have some from before the time.
+// drain removes keys from the first four shards that have keys from before the time.
 func (r *recovery) drain(before, keys int64) (more bool) {
 	drained := 0
 	for i := range r.dirty {
@@ -44,7 +44,7 @@ func (r *recovery) drain(before, keys int64) (more bool) {
 		}
 		drained++
 		r.dirty[i] -= keys / 4
-		r.since[i] += 100 // its oldest keys went first
+		r.since[i] += 100 // the oldest keys are flushed first
 		if r.dirty[i] <= 0 {
 			r.dirty[i], r.since[i] = 0, r.at
 		}
@@ -52,7 +52,7 @@ func (r *recovery) drain(before, keys int64) (more bool) {
 	return drained > 0
 }
 
-func TestTheEndOfALongOutageIsNotFallingBehindUntilSomethingIsStuck(t *testing.T) {
+func TestRecoveryIsCatchingUpUntilKeysAreStuck(t *testing.T) {
 	t.Parallel()
 	r := &recovery{at: 10_000_000}
 	outage := r.at - time.Hour.Milliseconds()
@@ -72,7 +72,7 @@ func TestTheEndOfALongOutageIsNotFallingBehindUntilSomethingIsStuck(t *testing.T
 	}
 	require.Equal(t, Good, r.next().Judge().Level)
 
-	// Five keys of one shard are never flushed, and not put aside either, and the backlog of the others wavers.
+	// Five keys of one shard are never flushed nor set aside, and the backlog of the other shards fluctuates.
 	r.since[9] = outage
 	for second := range int64(300) {
 		for i := range r.dirty {

@@ -17,14 +17,13 @@ import (
 )
 
 const (
-	// heartbeatTimeout bounds the wait for Redis. The next heartbeat is late by as much.
+	// heartbeatTimeout bounds the wait for Redis, which delays the next heartbeat.
 	heartbeatTimeout = 2 * time.Second
 
 	// probeTimeout bounds a ping of Postgres.
 	probeTimeout = time.Second
 
-	// probeAfter is the time without a call to Postgres after which the process pings it. Otherwise an outage in which nothing is
-	// written would go unnoticed.
+	// probeAfter is the time without a call to Postgres after which the process pings it, so that an idle process notices an outage.
 	probeAfter = 5 * time.Second
 
 	// hashTTL is how long the hash outlives the last heartbeat.
@@ -38,41 +37,41 @@ var (
 	heartbeatScript = redis.NewScript(heartbeatSource)
 )
 
-// Postgres is what a Reporter asks about Postgres; *store.Store implements it.
+// Postgres reports the state of Postgres; *store.Store implements it.
 type Postgres interface {
 	Up() bool
-	Quiet() time.Duration // since the last call that told whether Postgres is up
+	Quiet() time.Duration // time since the last call that showed whether Postgres is up
 	Ping(ctx context.Context) error
 }
 
-// ReporterOptions are what a Reporter reports, and where. All but Postgres are required.
+// ReporterOptions configure a Reporter. All but Postgres are required.
 type ReporterOptions struct {
 	Redis   redis.UniversalClient
-	Prefix  string // begins the names of its keys: see cache.Options
+	Prefix  string // prefix of the Redis keys: see cache.Options
 	Role    string
 	Version string
 	Address string
-	// Counted holds the process's own metrics. It is gathered each second, so its collectors must not call other servers.
+	// Counted gathers the process's metrics. It is called each second, so its collectors must not call other servers.
 	Counted  prometheus.Gatherer
 	Postgres Postgres // nil: the process does not use Postgres
 	Settings Settings
 	Logger   *slog.Logger
 }
 
-// Reporter sends heartbeats of its process: one a second, or one every other second while nothing changes.
+// Reporter sends a heartbeat of its process every second, or every other second while nothing changes.
 type Reporter struct {
 	options  ReporterOptions
 	last     Heartbeat
 	started  time.Time
 	failing  bool
 	repeated bool // the last heartbeat had the same counts and state of Postgres as the one before
-	skipped  bool // the last heartbeat was left out
+	skipped  bool // the last heartbeat was skipped
 
 	postgresSince time.Time
 	swept         time.Time // zero: never
 }
 
-// NewReporter returns a Reporter, which reports once Run is called.
+// NewReporter returns a Reporter. It sends nothing before Run.
 func NewReporter(options ReporterOptions) *Reporter {
 	host, err := os.Hostname()
 	if err != nil {
@@ -88,8 +87,8 @@ func NewReporter(options ReporterOptions) *Reporter {
 	}
 }
 
-// Run sends heartbeats until ctx is done, and then removes the process's entry. If Redis does not answer, heartbeats are lost, which
-// is logged once.
+// Run sends heartbeats until ctx is done, then removes the process's heartbeat. If Redis does not answer, heartbeats are lost, and Run
+// logs it once.
 func (r *Reporter) Run(ctx context.Context) {
 	ticker := time.NewTicker(HeartbeatEvery)
 	defer ticker.Stop()
@@ -104,7 +103,7 @@ func (r *Reporter) Run(ctx context.Context) {
 	}
 }
 
-// beat sends a heartbeat, unless it may be left out.
+// beat sends a heartbeat, unless it may be skipped.
 func (r *Reporter) beat(ctx context.Context) error {
 	postgres := r.last.Postgres
 	r.checkPostgres(ctx)
@@ -118,9 +117,9 @@ func (r *Reporter) beat(ctx context.Context) error {
 	return r.send(ctx, counts)
 }
 
-// skip reports whether a heartbeat may be left out. same says that it would repeat the last one. The first repetition is sent: readers
-// compute rates between two heartbeats, and need it to see that the rates are 0. Of the further ones every other is sent, since
-// a process without a heartbeat for aliveFor counts as gone.
+// skip reports whether a heartbeat may be skipped. same means that it would repeat the last one. The first repetition is sent, because
+// readers compute rates between two heartbeats, and it brings them to 0. After that, every other repetition is sent, because a process
+// without a heartbeat for aliveFor counts as gone.
 func (r *Reporter) skip(same bool) bool {
 	r.skipped = same && r.repeated && !r.skipped && !r.failing
 	r.repeated = same
@@ -150,13 +149,12 @@ func (r *Reporter) send(ctx context.Context, counts Counts) error {
 		return fmt.Errorf("send a heartbeat: %w", err)
 	}
 	if stored == 0 {
-		return errors.New("there are too many processes for the dashboard to show this one")
+		return errors.New("the dashboard cannot show this process: there are too many")
 	}
 	return nil
 }
 
-// checkPostgres updates the state of Postgres. It pings Postgres if that was down, or was not called for a while: a process that has
-// nothing to flush would not notice a change.
+// checkPostgres updates the state of Postgres. It pings Postgres if it was down, or was not called for probeAfter.
 func (r *Reporter) checkPostgres(ctx context.Context) {
 	if r.options.Postgres == nil {
 		return
@@ -183,9 +181,9 @@ func (r *Reporter) log(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && !r.failing:
-		r.options.Logger.Warn("the dashboard is not told about this process; trying again each second", "error", err)
+		r.options.Logger.Warn("heartbeats cannot be sent, so the dashboard does not show this process; trying again each second", "error", err)
 	case err == nil && r.failing:
-		r.options.Logger.Info("the dashboard is told about this process again")
+		r.options.Logger.Info("heartbeats are sent again")
 	}
 	r.failing = err != nil
 }

@@ -57,7 +57,7 @@ func (b *testBundle) run(t *testing.T) (stop func()) {
 	return stop
 }
 
-// read returns the heartbeats that Redis has.
+// read returns the heartbeats in Redis.
 func (b *testBundle) read(t *testing.T) []Heartbeat {
 	t.Helper()
 	now, err := b.redis.Time(t.Context()).Result()
@@ -84,7 +84,7 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
-func TestAProcessSaysWhatItHasCountedUntilItEnds(t *testing.T) {
+func TestHeartbeatHasTheCountsUntilTheProcessEnds(t *testing.T) {
 	t.Parallel()
 	b := setup(t, localtest.Redis(t))
 	b.writes.WithLabelValues("increment").Add(3)
@@ -114,7 +114,7 @@ func TestAProcessSaysWhatItHasCountedUntilItEnds(t *testing.T) {
 	require.Empty(t, b.read(t), "it takes its entry along")
 }
 
-func TestBeatsGoOnInARedisThatIsFull(t *testing.T) {
+func TestHeartbeatsAreSentToAFullRedis(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	client, err := cache.Connect(server.URL(), 4)
@@ -137,7 +137,7 @@ func TestBeatsGoOnInARedisThatIsFull(t *testing.T) {
 	})
 }
 
-func TestARedisThatIsAwayIsLoggedOnceAndBeatsComeBack(t *testing.T) {
+func TestRedisOutageIsLoggedOnceAndHeartbeatsResume(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	client, err := cache.Connect(server.URL(), 4)
@@ -147,18 +147,18 @@ func TestARedisThatIsAwayIsLoggedOnceAndBeatsComeBack(t *testing.T) {
 	server.Kill()
 	b.run(t)
 	localtest.Eventually(t, patience, func() (bool, string) {
-		return strings.Contains(b.log.String(), "the dashboard is not told"), b.log.String()
+		return strings.Contains(b.log.String(), "heartbeats cannot be sent"), b.log.String()
 	})
 
 	require.NoError(t, server.Start(t.Context()))
 	localtest.Eventually(t, patience, func() (bool, string) {
-		return strings.Contains(b.log.String(), "is told about this process again"), b.log.String()
+		return strings.Contains(b.log.String(), "heartbeats are sent again"), b.log.String()
 	})
-	require.Equal(t, 1, strings.Count(b.log.String(), "the dashboard is not told"))
+	require.Equal(t, 1, strings.Count(b.log.String(), "heartbeats cannot be sent"))
 	require.Len(t, b.read(t), 1)
 }
 
-func TestThereIsNoRoomForEndlessProcesses(t *testing.T) {
+func TestProcessesAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, localtest.Redis(t))
 	for i := range 512 {
@@ -166,7 +166,7 @@ func TestThereIsNoRoomForEndlessProcesses(t *testing.T) {
 	}
 	b.run(t)
 	localtest.Eventually(t, patience, func() (bool, string) {
-		return strings.Contains(b.log.String(), "too many processes"), b.log.String()
+		return strings.Contains(b.log.String(), "cannot show this process: there are too many"), b.log.String()
 	})
 
 	heartbeats := b.read(t)
@@ -174,11 +174,11 @@ func TestThereIsNoRoomForEndlessProcesses(t *testing.T) {
 	require.False(t, heartbeats[0].Alive())
 	require.NoError(t, prune(t.Context(), b.redis, "", heartbeats))
 	localtest.Eventually(t, patience, func() (bool, string) {
-		return len(b.read(t)) == 1, b.log.String() // those that are long gone have made room
+		return len(b.read(t)) == 1, b.log.String() // old heartbeats were pruned
 	})
 }
 
-// awayPostgres is a Postgres that is away until it is asked.
+// awayPostgres is down until it is pinged.
 type awayPostgres struct{ up, asked atomic.Bool }
 
 func (d *awayPostgres) Up() bool { return d.up.Load() }
@@ -192,7 +192,7 @@ func (d *awayPostgres) Ping(context.Context) error {
 	return nil
 }
 
-func TestAPostgresThatWasAwayIsAskedUntilItIsBack(t *testing.T) {
+func TestPostgresIsPingedUntilItIsUpAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, localtest.Redis(t))
 	b.options.Postgres = new(awayPostgres)
@@ -205,7 +205,7 @@ func TestAPostgresThatWasAwayIsAskedUntilItIsBack(t *testing.T) {
 	}
 }
 
-// idlePostgres is a Postgres that has gone away since it was last used, a while ago.
+// idlePostgres has been unused for a minute, and went down in that time.
 type idlePostgres struct{ up atomic.Bool }
 
 func (d *idlePostgres) Up() bool { return d.up.Load() }
@@ -217,7 +217,7 @@ func (d *idlePostgres) Ping(context.Context) error {
 	return errors.New("it is away")
 }
 
-func TestAPostgresThatNobodyUsesIsAskedWhetherItIsThere(t *testing.T) {
+func TestIdlePostgresIsPinged(t *testing.T) {
 	t.Parallel()
 	b := setup(t, localtest.Redis(t))
 	postgres := new(idlePostgres)
@@ -230,7 +230,7 @@ func TestAPostgresThatNobodyUsesIsAskedWhetherItIsThere(t *testing.T) {
 	})
 }
 
-func TestWhatCannotBeReadIsLeftOut(t *testing.T) {
+func TestUndecodableHeartbeatsAreSkipped(t *testing.T) {
 	t.Parallel()
 	b := setup(t, localtest.Redis(t))
 	require.NoError(t, b.redis.HSet(t.Context(), HeartbeatKey, "a", "nonsense", "b", "1 {", "c", `5 {"role":"api"}`).Err())
@@ -240,7 +240,7 @@ func TestWhatCannotBeReadIsLeftOut(t *testing.T) {
 	require.EqualValues(t, 5, heartbeats[0].At)
 }
 
-func TestPruneFindsOutWhyNobodyBeats(t *testing.T) {
+func TestPruneReportsThatRedisRefusesWrites(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	client, err := cache.Connect(server.URL(), 4)
@@ -258,7 +258,7 @@ func TestPruneFindsOutWhyNobodyBeats(t *testing.T) {
 	require.Len(t, b.read(t), 1)
 }
 
-// beats counts the beats of which Redis hears.
+// beats counts the heartbeats that are sent to Redis.
 type beats struct{ n atomic.Int64 }
 
 func (*beats) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -276,7 +276,7 @@ func (*beats) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 	return next
 }
 
-func TestAProcessWithNothingNewToSayBeatsHalfAsOften(t *testing.T) {
+func TestUnchangedHeartbeatsAreSentHalfAsOften(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
 	b := setup(t, client)
@@ -284,7 +284,7 @@ func TestAProcessWithNothingNewToSayBeatsHalfAsOften(t *testing.T) {
 	client.AddHook(heard)
 	began := time.Now()
 	b.run(t)
-	// The first two say what is new and that it stays so. Of the others every second one is left out: 5 beats take 7 s, not 4.
+	// The first two are sent: the change and its first repetition. Then every other one is skipped, so 5 heartbeats take 7 s, not 4.
 	localtest.Eventually(t, patience, func() (bool, string) {
 		n := heard.n.Load()
 		return n >= 5, fmt.Sprintf("%d beats", n)

@@ -6,17 +6,17 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// group is how a rule is used.
+// group determines how Judge uses a rule.
 type group int
 
 const (
 	alone  group = iota // if it holds, it is the only finding
-	outage              // Redis does not do everything: comes first
-	flow                // how Postgres keeps up: the first rule that holds, and one always does
+	outage              // Redis is impaired: comes first
+	flow                // whether Postgres keeps up: only the first rule that holds is used, and one always holds
 	other               // everything else
 )
 
-// rule is one line of the table: when it holds, and what it says. The texts have {names}, which facts.texts replaces.
+// rule is one row of the table: a condition, and the finding if it holds. facts.texts replaces the {names} in its texts.
 type rule struct {
 	code     string
 	group    group
@@ -30,25 +30,25 @@ type rule struct {
 const (
 	codeKeepsUp = "keeping_up"
 
-	// restarts is how many workers may have been killed in the last ten minutes for "workers have just begun" to be a sufficient
-	// explanation of a late backlog.
+	// restarts is the number of workers gone within the last ten minutes up to which new workers explain a late backlog. With more, workers
+	// crash repeatedly.
 	restarts = 2
 
 	stale = " The numbers below are from before."
 	safe  = "Writes are safe in Redis.{room} "
 )
 
-// denied holds if Redis refuses to serve with that word.
+// denied holds if Redis refuses to serve with the error code.
 func denied(word string) func(*facts) bool {
 	return func(x *facts) bool { return x.Failed > 0 && x.Denial == word }
 }
 
-// refuses holds if Redis refuses writes with that word.
+// refuses holds if Redis refuses writes with the error code.
 func refuses(word string) func(*facts) bool {
 	return func(x *facts) bool { return x.Refusal == word }
 }
 
-// silent holds if no process of that role is alive, and it could have said so.
+// silent holds if no process of the role is alive, although heartbeats arrive.
 func silent(role string) func(*facts) bool {
 	return func(x *facts) bool { return x.Alive[role] == 0 && !x.Unheard() }
 }
@@ -87,13 +87,13 @@ var rules = []rule{
 	},
 	{
 		"redis_no_permission", alone, Bad, Unknown, denied("NOPERM"),
-		"Redis does not permit us what we need, and has not served us for {failed}.",
+		"Redis denies commands or keys, and has not served us for {failed}.",
 		"Its ACL lacks commands or keys for the user in REDIS_URL (NOPERM): `redis-cli acl log` shows which." + stale,
 	},
 	{
 		"redis_down", alone, Bad, Unknown, func(x *facts) bool { return x.Failed > 0 },
 		"Redis has not answered for {failed}.",
-		"Writes are refused until it answers. Check that it runs and that the network reaches it; `afterwrite doctor` says more." + stale,
+		"Writes are refused until it answers. Check that it runs and that the network reaches it; `afterwrite doctor` shows more." + stale,
 	},
 	{
 		"starting", alone, Warn, Unknown, func(x *facts) bool { return x.Starting },
@@ -110,14 +110,14 @@ var rules = []rule{
 	{
 		"redis_cannot_save", outage, Bad, Behind, refuses("MISCONF"),
 		"{redis} refuses writes, since it cannot save its data; {waiting}.",
-		"{answer} Its disk is full or fails, or it lacks the memory to fork: its own log says which (MISCONF). After the next save " +
-			"that succeeds it accepts writes again. Do not restart it before that: what it has not saved would be lost.{unheard}",
+		"{answer} Its disk is full or fails, or it lacks the memory to fork: its own log has the reason (MISCONF). After the next save " +
+			"that succeeds it accepts writes again. Do not restart it before that: unsaved writes would be lost.{unheard}",
 	},
 	{
 		"redis_is_replica", outage, Bad, Behind, refuses("READONLY"),
 		"{redis} refuses writes, since it is a replica; {waiting}.",
 		"{answer} Find out which node is the master, and set REDIS_URL to it (READONLY). With Sentinel, or on a cluster, that happens " +
-			"automatically within seconds. What only this node has is lost when it syncs with another: keep it until you know.{unheard}",
+			"automatically within seconds. Writes that only this node has are lost when it syncs with another: keep it until you know.{unheard}",
 	},
 	{
 		"redis_lacks_replicas", outage, Bad, Behind, refuses("NOREPLICAS"),
@@ -127,7 +127,7 @@ var rules = []rule{
 
 	{
 		"workers_unknown", flow, Warn, Unknown, func(x *facts) bool { return workersUnknown(x) && x.Unread },
-		"Which workers run is not known; {waiting}.", "They say so in Redis, on a node that does not answer.",
+		"Which workers run is not known; {waiting}.", "Their heartbeats are on a node of Redis that does not answer.",
 	},
 	{
 		"workers_unknown", flow, Warn, Unknown, func(x *facts) bool { return workersUnknown(x) && x.Refusal != "" },
@@ -135,7 +135,7 @@ var rules = []rule{
 	},
 	{
 		"workers_unknown", flow, Warn, Unknown, workersUnknown,
-		"Which workers run is not known; {waiting}.", "They say so by writing to Redis, which did not accept that until just now.",
+		"Which workers run is not known; {waiting}.", "Their heartbeats are writes to Redis, which refused writes until just now.",
 	},
 	{
 		"no_workers", flow, Bad, Behind, silent(RoleWorker),
@@ -146,23 +146,23 @@ var rules = []rule{
 		"postgres_down", flow, Bad, Behind, func(x *facts) bool { return x.Up == 0 },
 		"Postgres has been down for {outage}.",
 		"Writes are safe in Redis, and go to Postgres by themselves when it is back.{room} " +
-			"Start Postgres, or see in the log of a worker why it refuses.",
+			"Start Postgres, or read the reason in the log of a worker.",
 	},
 	{
 		"flushes_paused", flow, Bad, Behind, func(x *facts) bool { return x.paused(tasks.QueueFlush) },
 		"The queue " + tasks.QueueFlush + " is paused: {waiting}.",
-		safe + "Until it is resumed, workers bring keys to Postgres only when they are long overdue. {resume flush}",
+		safe + "Until it is resumed, workers flush keys only when they are long overdue. {resume flush}",
 	},
 	{
 		"redis_back", flow, Warn, Behind, func(x *facts) bool { return x.late() && x.Back },
 		"Redis is back; {waiting}.",
-		"It was away or refused writes, so they are late. Whether workers catch up shows in some seconds.",
+		"It was away or refused writes, so they are late. In a few seconds it is clear whether workers catch up.",
 	},
 	{
 		"workers_started", flow, Warn, Behind,
 		func(x *facts) bool { return x.late() && x.Flushing < trendWindow && x.LastUp+x.LastDown <= restarts },
 		"Workers have just begun to flush; {waiting}.",
-		"They were started, or reach Postgres again. Whether they catch up shows in some seconds.",
+		"They were started, or reach Postgres again. In a few seconds it is clear whether they catch up.",
 	},
 	{
 		"catching_up", flow, Warn, Behind, func(x *facts) bool { return x.late() && x.catchingUp(x.Late()) },
@@ -192,7 +192,7 @@ var rules = []rule{
 		"postgres_was_down", other, Warn, "", func(x *facts) bool {
 			return x.Refusal != "" && !x.partial() && x.Up+x.LastUp == 0 && x.Down+x.LastDown > 0
 		},
-		"Postgres was down too when workers said so last.", "Look after it as well: keys wait for it next.",
+		"Postgres was down too, by the last heartbeats of the workers.", "Repair it as well: the keys wait for it next.",
 	},
 	{
 		"redis_nearly_full", other, Bad, "", func(x *facts) bool { return x.Redis.Full() >= 0.9 && x.Redis.Policy == "noeviction" },
@@ -202,40 +202,40 @@ var rules = []rule{
 	{
 		"redis_aof_fails", other, Bad, "", func(x *facts) bool { return x.Redis.AOFFailing },
 		"{redis} cannot write its append-only file.",
-		"If Redis ends, what is not in the file is lost. Look for a full disk, and into Redis's own log.",
+		"If Redis stops, writes that are not in the file are lost. Check for a full disk, and read Redis's log.",
 	},
 	{
 		"redis_writable_replica", other, Bad, "", func(x *facts) bool { return x.Redis.Role == "slave" && !x.Unheard() },
-		"Redis is a replica that takes writes.",
-		"What is written to it is lost when it syncs with its master again. Set REDIS_URL to the master.",
+		"Redis is a replica that accepts writes.",
+		"Writes to it are lost when it syncs with its master again. Set REDIS_URL to the master.",
 	},
 	requestsFail(Bad, func(x *facts) bool { return x.Failing() >= 1 }),
 	requestsFail(Warn, func(x *facts) bool { return x.Failing() > 0 && x.Failing() < 1 }),
 	{
 		"redis_evicts_anything", other, Bad, "", func(x *facts) bool { return strings.HasPrefix(x.Redis.Policy, "allkeys-") },
-		"{redis} may throw away counters that Postgres does not have yet.",
+		"{redis} may evict counters that Postgres does not have yet.",
 		"Its maxmemory-policy is {policy}, which evicts any entry when memory runs out. Set maxmemory-policy noeviction.",
 	},
 	{
 		"redis_without_aof", other, Warn, "", func(x *facts) bool { return x.Redis.Known && !x.Redis.AOF },
 		"{redis} keeps no append-only file.",
-		"If Redis ends, writes that Postgres does not have yet are lost. Set appendonly yes.",
+		"If Redis stops, writes that Postgres does not have yet are lost. Set appendonly yes.",
 	},
 	{
 		"no_api", other, Bad, "", silent(RoleAPI),
-		"No api is running.", "Nobody can write. Start `afterwrite api`.",
+		"No api is running.", "No client can write. Start `afterwrite api`.",
 	},
 
 	{
 		"flushes_paused", other, Bad, Behind,
 		func(x *facts) bool { return x.paused(tasks.QueueFlush) && (x.Alive[RoleWorker] == 0 || x.Up == 0) }, // else in flow
 		"The queue " + tasks.QueueFlush + " is paused: flushes wait.",
-		"Writes are safe in Redis. Until it is resumed, workers bring keys to Postgres only when they are long overdue. {resume flush}",
+		"Writes are safe in Redis. Until it is resumed, workers flush keys only when they are long overdue. {resume flush}",
 	},
 	{
 		"retries_paused", other, Warn, "", func(x *facts) bool { return x.paused(tasks.QueueRetry) },
 		"The queue " + tasks.QueueRetry + " is paused.",
-		"Rows that Postgres refused are tried again by sweeps only, and do not become dead letters. {resume retry}",
+		"Rows that Postgres refused are retried by sweeps only, and do not become dead letters. {resume retry}",
 	},
 	{
 		"sweeps_paused", other, Warn, "", func(x *facts) bool { return x.paused(tasks.QueueSweep) },
@@ -246,20 +246,20 @@ var rules = []rule{
 	someWorkersCutOff(other, func(x *facts) bool { return x.Up > 0 && x.Down > 0 && x.late() }), // else in flow
 	{
 		"dead_letters", other, Warn, "", func(x *facts) bool { return x.Dead > 0 },
-		"{letters need} somebody.",
-		"Postgres refuses their rows for good; all other counters go on. See `afterwrite dead list`, or the page Dead letters. " +
+		"{letters need} attention.",
+		"Postgres refuses their rows; all other counters are flushed. See `afterwrite dead list`, or the page Dead letters. " +
 			"Remove the cause, then redrive or discard them.",
 	},
 	{
 		"rows_locked", other, Warn, "", func(x *facts) bool { return x.Deferred > 0 },
-		"Rows in Postgres are locked by somebody else, or slow: {deferred} put aside in the last {window} s.",
-		"Their counters accept writes, and all others are flushed. They are tried again every few seconds, as long as it takes, " +
-			"and never become dead letters. Look in pg_stat_activity for an old transaction, and end it; a worker's log names a key.",
+		"Rows in Postgres are locked by another transaction, or slow: {deferred} deferred in the last {window} s.",
+		"Their counters accept writes, and all others are flushed. They are retried every few seconds, " +
+			"and never become dead letters. Find the old transaction in pg_stat_activity, and end it; a worker's log names a key.",
 	},
 	{
 		"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && x.Unheard() },
 		"{refused} for a retry.",
-		"Postgres refused their rows, or another transaction has locked them: which of the two is not known now. They are tried again.",
+		"Postgres refused their rows, or another transaction has locked them: the reason is unknown at the moment. They are retried.",
 	},
 	rowsRefused("{refused} for a retry.", func(x *facts) bool { return x.Deferred == 0 }),
 	rowsRefused("At least {refused} for a retry.", func(x *facts) bool { return x.Deferred > 0 }),
@@ -276,7 +276,7 @@ func someWorkersCutOff(g group, when func(*facts) bool) rule {
 	return rule{
 		"workers_without_postgres", g, Warn, "", when,
 		"{down} of {workers} workers cannot reach Postgres.",
-		"The others do the work. Look at the network of those that are marked below, and at Postgres's max_connections.",
+		"The others do the work. Check the network of the workers marked below, and Postgres's max_connections.",
 	}
 }
 
@@ -284,8 +284,8 @@ func requestsFail(level Level, when func(*facts) bool) rule {
 	return rule{
 		"requests_fail", other, level, "", when,
 		"Requests fail: {failing} a second.",
-		"They are answered 503, 504 or 500. None with 503 was applied, unless it says not_durable; " +
-			"of those with 504 or 500 some may have been. The reasons are in afterwrite_rejected_total of each api.",
+		"They are answered 503, 504 or 500. Requests answered 503 were not applied, except not_durable ones; " +
+			"those answered 504 or 500 may have been applied. The reasons are in afterwrite_rejected_total of each api.",
 	}
 }
 
@@ -293,7 +293,7 @@ func rowsRefused(sentence string, when func(*facts) bool) rule {
 	return rule{
 		"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && !x.Unheard() && when(x) },
 		sentence,
-		"Postgres refused their rows. They are tried again, with growing pauses, and become dead letters in the end.",
+		"Postgres refused their rows. They are retried with growing pauses, and become dead letters in the end.",
 	}
 }
 
@@ -301,6 +301,6 @@ func sweepOverdue(sentence string, when func(*facts) bool) rule {
 	return rule{
 		"sweep_overdue", other, Warn, "", func(x *facts) bool { return x.Alive[RoleScheduler] > 0 && x.Unswept() && when(x) },
 		sentence,
-		"There should be one every {sweep interval}. The log of the scheduler says why there is none.",
+		"There should be one every {sweep interval}. The log of the scheduler has the reason.",
 	}
 }

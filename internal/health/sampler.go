@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	// infoEvery is how often INFO is read, in samples: its answer is 5 kB and changes slowly.
+	// infoEvery is the number of samples between two reads of INFO, whose answer has 5 kB and changes slowly.
 	infoEvery = 5
 
-	// clusterPatience bounds each step on a cluster: if a node hangs, there is time left for the others in the 2 s of a sample.
-	clusterPatience = 350 * time.Millisecond
+	// clusterStepTimeout bounds each step on a cluster. If a node hangs, sampleTimeout leaves enough time for the others.
+	clusterStepTimeout = 350 * time.Millisecond
 
-	// clockTries is how many nodes of a cluster are asked for the time, one after the other.
+	// clockTries is the number of attempts to read the time of a cluster.
 	clockTries = 3
 )
 
@@ -29,7 +29,7 @@ const (
 type sampler struct {
 	cache   *cache.Cache
 	redis   redis.UniversalClient
-	cluster *redis.ClusterClient // the same client; nil if it is no cluster
+	cluster *redis.ClusterClient // the same client; nil without a cluster
 	rates   *rates
 	info    cache.Info
 	taken   int
@@ -40,8 +40,8 @@ func newSampler(c *cache.Cache, client redis.UniversalClient) *sampler {
 	return &sampler{cache: c, redis: client, cluster: cluster, rates: newRates()}
 }
 
-// take takes one sample, in four to seven round trips. Rates are between heartbeats that this sampler has seen, so they are 0 at the
-// first call. On a cluster, one node that answers is enough.
+// take takes one sample, in four to seven round trips. Rates need the heartbeats of the call before, so the first call returns rates of 0.
+// On a cluster, one answering node is enough.
 func (s *sampler) take(ctx context.Context) (Snapshot, error) {
 	now, err := s.now(ctx)
 	if err != nil {
@@ -79,17 +79,17 @@ func (s *sampler) take(ctx context.Context) (Snapshot, error) {
 	return snapshot, nil
 }
 
-// step runs a part of take. On a cluster it bounds the time.
+// step runs a part of take, on a cluster with a timeout.
 func (s *sampler) step(ctx context.Context, do func(context.Context) error) error {
 	if s.cluster == nil {
 		return do(ctx)
 	}
-	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
+	ctx, cancel := context.WithTimeout(ctx, clusterStepTimeout)
 	defer cancel()
 	return do(ctx)
 }
 
-// now returns the time by Redis's clock, in ms. On a cluster the client asks another node at each try.
+// now returns the time by Redis's clock, in ms. On a cluster, each attempt goes to another node.
 func (s *sampler) now(ctx context.Context) (now int64, err error) {
 	tries := 1
 	if s.cluster != nil {
@@ -127,8 +127,8 @@ func (s *sampler) readProcesses(ctx context.Context, snapshot *Snapshot) (err er
 	return nil
 }
 
-// pausedQueues returns which of our queues are paused, sorted by name, without prefix, in one round trip. It needs a command for
-// each, because on a cluster each queue has a slot of its own.
+// pausedQueues returns the paused queues, sorted by name and without the prefix, in one round trip. It sends one command for each, because
+// queues have different slots on a cluster.
 func pausedQueues(ctx context.Context, client redis.UniversalClient, prefix string) ([]string, error) {
 	queues := slices.Sorted(maps.Keys(tasks.Queues("")))
 	marks := make([]*redis.IntCmd, len(queues))
@@ -137,7 +137,7 @@ func pausedQueues(ctx context.Context, client redis.UniversalClient, prefix stri
 		marks[i] = pipe.Exists(ctx, tasks.PausedKey(prefix+queue))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, fmt.Errorf("ask which queues are paused: %w", err)
+		return nil, fmt.Errorf("read which queues are paused: %w", err)
 	}
 	var found []string
 	for i, queue := range queues {
@@ -146,4 +146,14 @@ func pausedQueues(ctx context.Context, client redis.UniversalClient, prefix stri
 		}
 	}
 	return found, nil
+}
+
+// readInfo reads INFO. If an ACL forbids it, or no master of a cluster answers, the facts are unknown, but that is not an error.
+func (s *sampler) readInfo(ctx context.Context) error {
+	info, err := cache.ReadInfo(ctx, s.redis)
+	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused && s.cluster == nil {
+		return err
+	}
+	s.info = info
+	return nil
 }

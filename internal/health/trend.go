@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	// trendWindow is the time over which a trend is computed: several flush intervals, but recent.
+	// trendWindow is the time over which a trend is computed: several flush intervals.
 	trendWindow = 15 * time.Second
 
-	// soon is the longest time to the end of a backlog that counts as catching up.
+	// soon is the remaining time below which a shrinking backlog counts as catching up.
 	soon = time.Hour
 )
 
-// window returns the first and the last sample of the last 15 s, or of as much as there is. It is not ok below 3 s.
+// window returns the first and the last sample of the last 15 s, or of a shorter history. ok is false below 3 s.
 func (s Snapshot) window() (then, now Sample, ok bool) {
 	if len(s.History) == 0 {
 		return then, now, false
@@ -31,7 +31,7 @@ func (s Snapshot) window() (then, now Sample, ok bool) {
 	return then, now, now.At-then.At >= 3000
 }
 
-// trend is the growth of the backlog in keys per second, over the window; 0 if it is not known.
+// trend returns the growth of the backlog over the window in keys per second, or 0 if it is unknown.
 func (s Snapshot) trend() float64 {
 	then, now, ok := s.window()
 	if !ok {
@@ -40,13 +40,13 @@ func (s Snapshot) trend() float64 {
 	return float64(now.Dirty-then.Dirty) / (float64(now.At-then.At) / 1000)
 }
 
-// catchingUp reports whether the backlog shrinks steadily and fast enough, and late keys are among those that are flushed: a
-// backlog also shrinks while most keys are flushed and some are stuck.
+// catchingUp reports whether the backlog shrinks steadily and fast enough, and includes late keys: it also shrinks if most keys are
+// flushed while some are stuck.
 func (s Snapshot) catchingUp(late time.Duration) bool {
 	return s.trend() < 0 && s.left() < soon && s.shrinks() && s.moves(late)
 }
 
-// left is the time to the end of the backlog, if it shrinks.
+// left returns the time to the end of the backlog, or 0 if it does not shrink.
 func (s Snapshot) left() time.Duration {
 	trend := s.trend()
 	if trend >= 0 {
@@ -55,8 +55,8 @@ func (s Snapshot) left() time.Duration {
 	return time.Duration(min(float64(s.Dirty)/-trend, 1e9) * float64(time.Second))
 }
 
-// shrinks reports whether the backlog decreased throughout the window: each third of it has fewer keys than the one before. Over the
-// whole window, a backlog that fluctuates also decreases at times.
+// shrinks reports whether the backlog decreased throughout the window: each third has fewer keys than the one before. A fluctuating
+// backlog may decrease over the whole window too.
 func (s Snapshot) shrinks() bool {
 	then, now, ok := s.window()
 	if !ok {
@@ -75,10 +75,10 @@ func (s Snapshot) shrinks() bool {
 	return mean(0) > mean(1) && mean(1) > mean(2)
 }
 
-// moves reports whether at least one shard got rid of its oldest late key within the window. The oldest key of all shards does not
-// tell that: workers empty one shard after the other, so it gets older until they come to its shard.
+// moves reports whether at least one shard flushed its oldest late key within the window. The oldest key of all shards does not show this:
+// workers empty one shard after the other, so it gets older until they reach its shard.
 func (s Snapshot) moves(late time.Duration) bool {
-	const stuck = time.Second // a smaller difference is the same key, by the clocks of a cluster
+	const stuck = time.Second // a smaller difference may be clock skew in a cluster
 	passed := Milliseconds(s.At - s.Then.At)
 	for i, then := range s.Then.Shards {
 		if then.Oldest > late && i < len(s.Shards) && !s.Shards[i].Unknown && s.Shards[i].Oldest < then.Oldest+passed-stuck {
@@ -88,7 +88,7 @@ func (s Snapshot) moves(late time.Duration) bool {
 	return false
 }
 
-// Coalescing is the number of writes for each row over the last minute; 0 if no row was flushed.
+// Coalescing returns the number of writes per row over the last minute, or 0 if no row was flushed.
 func (s Snapshot) Coalescing() float64 {
 	var writes, rows float64
 	for h := range s.since(time.Minute) {
@@ -101,7 +101,7 @@ func (s Snapshot) Coalescing() float64 {
 	return writes / rows
 }
 
-// Failing is the number of requests that failed each second, over the last ten seconds.
+// Failing returns the rate of failed requests over the last ten seconds, in 1/s.
 func (s Snapshot) Failing() float64 {
 	var sum float64
 	var n int
@@ -112,7 +112,7 @@ func (s Snapshot) Failing() float64 {
 	return sum / float64(max(n, 1))
 }
 
-// since iterates over the samples that are at most that old, the newest first.
+// since iterates over the samples up to the given age, newest first.
 func (s Snapshot) since(age time.Duration) func(yield func(Sample) bool) {
 	return func(yield func(Sample) bool) {
 		for _, h := range slices.Backward(s.History) {
@@ -129,5 +129,5 @@ func (s Snapshot) Flushes() bool {
 	return f.Up > 0 && f.Flushing >= trendWindow && !slices.Contains(s.Paused, tasks.QueueFlush)
 }
 
-// Milliseconds converts a number from a Sample or a Heartbeat.
+// Milliseconds converts a number of a Sample or a Heartbeat to a duration.
 func Milliseconds(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }

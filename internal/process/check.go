@@ -14,24 +14,24 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
-// Status is how bad a finding is.
+// Status is the severity of a finding.
 type Status string
 
 // The statuses.
 const (
 	OK      Status = "ok"
 	Warning Status = "warning"
-	Refused Status = "refused" // afterwrite must not, or cannot, run on this
+	Refused Status = "refused" // afterwrite must not, or cannot, run like this
 )
 
 // Finding is the result of one check.
 type Finding struct {
-	// Name of the check; it begins with the server that it is about: "redis memory policy".
+	// Name of the check, which begins with the server: "redis memory policy".
 	Name   string `json:"name"`
 	Status Status `json:"status"`
-	// Detail is what was found. It holds no passwords.
+	// Detail describes the result. It contains no passwords.
 	Detail string `json:"detail"`
-	// Fix is what to do about it; empty when there is nothing to do.
+	// Fix tells the operator what to do; empty if there is nothing to do.
 	Fix string `json:"fix,omitempty"`
 }
 
@@ -44,33 +44,32 @@ func (f Finding) String() string {
 	return s
 }
 
-// unchecked is the finding of a check that the server does not answer: managed services forbid some commands.
+// unchecked returns the finding for a check that the server does not answer. Managed services forbid some commands.
 func unchecked(name string, err error) Finding {
 	return Finding{Name: name, Status: Warning, Detail: "could not check (" + oneLine(err) + ")"}
 }
 
-// oneLine makes the text of an error fit for a table.
+// oneLine returns the text of an error in one line, for a table.
 func oneLine(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
-// Checks find out whether Redis and Postgres are fit for afterwrite: what would lose counters is refused, what could is a
-// warning. Each finding says what to do about it.
+// Checks examine whether Redis and Postgres are fit for afterwrite. A setting that would lose counters is refused. One that may lose
+// counters is a warning.
 type Checks struct {
 	// Redis is required.
 	Redis redis.UniversalClient
-	// Cache tells whether Redis serves counters (a cluster that is down answers PING), and whether they were stored with the
-	// settings of this process. Nil: neither is checked.
+	// Cache checks whether Redis serves counters (a cluster that is down answers PING), and whether they were stored with the settings of
+	// this process. Nil: neither is checked.
 	Cache *cache.Cache
-	// Postgres is nil where the process does not use it.
+	// Postgres is nil if the process does not use it.
 	Postgres Postgres
 }
 
-// checkTimeout bounds all checks of one server. It is longer than a client's own time-out for one connection.
+// checkTimeout bounds all checks of one server. It is longer than a client's connection timeout.
 const checkTimeout = 5 * time.Second
 
-// Run checks both servers at once and returns the findings, those of Redis first. It changes nothing, and blocks for at most
-// about 5 s.
+// Run checks both servers concurrently, and returns the findings, Redis first. It changes nothing, and blocks for at most 5 s.
 func (c Checks) Run(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -81,16 +80,15 @@ func (c Checks) Run(ctx context.Context) []Finding {
 	return append(findings, <-postgres...)
 }
 
-// atStart runs the checks for a process that is about to serve, and notes its settings in a Redis that is new. It logs
-// warnings. It returns an error, in one line that says what to do, when Redis is unfit, since that would lose counters. An
-// unfit or absent Postgres is logged only: writes do not wait for it, and it may come back. It blocks for about 10 s at most.
+// atStart runs the checks for a process that is about to serve, and stores its settings in a new Redis. It logs warnings. If Redis is
+// unfit, it returns an error of one line, because counters would be lost. An unfit Postgres is only logged, because writes do not wait for
+// it, and it may recover. It blocks for at most 10 s.
 func (c Checks) atStart(ctx context.Context, log *slog.Logger) error {
-	// Of two processes with different settings that start at the same moment on a new Redis, only one may go on. Run finds
-	// what is wrong with the settings.
-	noting, cancel := context.WithTimeout(ctx, checkTimeout)
+	// If two processes with different settings start at the same moment on a new Redis, only one may continue. Run reports the mismatch.
+	meta, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	if err := c.Cache.CheckMeta(noting); err != nil {
-		log.Debug("settings not noted", "error", err)
+	if err := c.Cache.CheckMeta(meta); err != nil {
+		log.Debug("the settings were not stored in redis", "error", err)
 	}
 
 	var refusals []string
@@ -110,7 +108,7 @@ func (c Checks) atStart(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// Worst returns the worst status among the findings.
+// Worst returns the worst status of the findings.
 func Worst(findings []Finding) Status {
 	worst := OK
 	for _, f := range findings {
@@ -121,9 +119,9 @@ func Worst(findings []Finding) Status {
 	return worst
 }
 
-// Print writes the findings as a table for people: one line each, what to do about it below.
+// Print writes the findings as a table for people: one line for each, with its fix below.
 func Print(w io.Writer, findings []Finding) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) // it keeps its error for Flush
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) // Flush returns its errors
 	fmt.Fprintln(table, "STATUS\tCHECK\tFOUND")
 	for _, f := range findings {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Status, f.Name, f.Detail)
@@ -134,14 +132,13 @@ func Print(w io.Writer, findings []Finding) error {
 	return table.Flush()
 }
 
-// maxSkew is how far clocks may be apart. Waiting times and epochs follow Redis's clock, the times of tasks that of the
-// processes, so a difference shows as sync lag and delays tasks. Below a second nobody notices.
+// maxSkew is the largest clock difference without a warning. Epochs use Redis's clock, and tasks use the clocks of the processes, so a
+// difference delays tasks and appears as sync lag. A second is not noticeable.
 const maxSkew = time.Second
 
-// checkClock judges the time that a server told between before and after of our own clock.
+// checkClock judges the time there, which a server returned between before and after by the local clock.
 func checkClock(name string, before, there, after time.Time) Finding {
-	// The server answered at some moment in between, most likely in the middle. A difference of less than half the round
-	// trip may be none.
+	// The server read its clock at some moment of the round trip, so a difference of up to half of it is uncertain.
 	half := after.Sub(before) / 2
 	skew := there.Sub(before.Add(half)).Round(time.Millisecond)
 	f := Finding{Name: name, Status: OK, Detail: fmt.Sprintf("%s ahead of this machine's (±%s)", skew, half.Round(time.Millisecond))}

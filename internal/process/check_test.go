@@ -32,7 +32,7 @@ func TestPrintIsAnAlignedTable(t *testing.T) {
 	}, "\n"), out.String())
 }
 
-func TestTheWorstFindingDecides(t *testing.T) {
+func TestWorstReturnsTheWorstStatus(t *testing.T) {
 	t.Parallel()
 	of := func(all ...Status) Status {
 		var findings []Finding
@@ -47,7 +47,7 @@ func TestTheWorstFindingDecides(t *testing.T) {
 	require.Equal(t, Refused, of(Warning, Refused, OK, Warning))
 }
 
-func TestClocksMoreThanASecondApartAreAWarning(t *testing.T) {
+func TestClockSkewAboveASecondIsAWarning(t *testing.T) {
 	t.Parallel()
 	before := time.Unix(1000, 0)
 	for _, test := range []struct {
@@ -59,7 +59,7 @@ func TestClocksMoreThanASecondApartAreAWarning(t *testing.T) {
 		{900 * time.Millisecond, 10 * time.Millisecond, OK, "900ms ahead"},
 		{2 * time.Second, 10 * time.Millisecond, Warning, "2s ahead"},
 		{-2 * time.Second, 10 * time.Millisecond, Warning, "2s behind"},
-		// The answer took so long that it tells nothing.
+		// The answer took too long for a comparison.
 		{1500 * time.Millisecond, 2 * time.Second, OK, "±1s"},
 		{-time.Hour, 2 * time.Second, Warning, "1h0m0s behind"},
 	} {
@@ -73,7 +73,7 @@ func TestClocksMoreThanASecondApartAreAWarning(t *testing.T) {
 	}
 }
 
-func TestAProcessStartsWithWarningsAndLogsThem(t *testing.T) {
+func TestProcessStartsWithWarningsAndLogsThem(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	options := withShards(localtest.Redis(t), 64) // AOF is off in the tests' Redis
@@ -85,7 +85,7 @@ func TestAProcessStartsWithWarningsAndLogsThem(t *testing.T) {
 	require.Contains(t, log.String(), "start it, or correct DATABASE_URL")
 }
 
-func TestAProcessDoesNotStartOnARedisThatMayEvictItsCounters(t *testing.T) {
+func TestProcessDoesNotStartIfRedisMayEvictCounters(t *testing.T) {
 	t.Parallel()
 	options := withShards(ownRedis(t, "--maxmemory-policy", "allkeys-lru"), 64)
 
@@ -96,7 +96,7 @@ func TestAProcessDoesNotStartOnARedisThatMayEvictItsCounters(t *testing.T) {
 	require.NotContains(t, err.Error(), "\n")
 }
 
-func TestTheFirstProcessSettlesTheSettingsOfANewRedis(t *testing.T) {
+func TestFirstProcessStoresTheSettingsInANewRedis(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
 	quiet := slog.New(slog.DiscardHandler)

@@ -12,7 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// Postgres is what the checks ask; *store.Store is one.
+// Postgres is the database to check; *store.Store implements it.
 type Postgres interface {
 	Info(ctx context.Context) (store.Info, error)
 	PendingMigrations(ctx context.Context) (int, error)
@@ -21,8 +21,8 @@ type Postgres interface {
 }
 
 const (
-	// oldestPostgres is the server_version_num of 12.0, the oldest version that afterwrite supports. Older ones get no
-	// fixes any more (https://www.postgresql.org/support/versioning/).
+	// oldestPostgres is the server_version_num of 12.0, the oldest supported version. Older ones no longer get fixes
+	// (https://www.postgresql.org/support/versioning/).
 	oldestPostgres = 120000
 
 	undefinedTable = "42P01" // SQLSTATE undefined_table
@@ -44,7 +44,7 @@ func checkPostgres(ctx context.Context, postgres Postgres) []Finding {
 		}}
 	}
 	findings := []Finding{checkServer(info)}
-	// The time of the first answer includes connecting, which would count as uncertainty of the clock.
+	// The first call includes connecting, which would make the clock comparison less precise.
 	if again, err := postgres.Info(ctx); err == nil {
 		info, before, after = again, after, time.Now()
 	}
@@ -52,23 +52,23 @@ func checkPostgres(ctx context.Context, postgres Postgres) []Finding {
 	return append(findings, checkSchema(ctx, postgres))
 }
 
-// checkServer judges the version, and whether the server takes writes.
+// checkServer checks the version, and whether the server accepts writes.
 func checkServer(info store.Info) Finding {
 	f := Finding{Name: "postgres", Status: OK, Detail: "version " + info.Version}
 	switch {
 	case info.VersionNumber < oldestPostgres:
 		f.Status, f.Fix = Refused, "afterwrite needs PostgreSQL 12 or newer: upgrade it"
 	case info.InRecovery:
-		f.Status, f.Detail = Refused, f.Detail+", a standby, which takes no writes"
+		f.Status, f.Detail = Refused, f.Detail+", a standby, which accepts no writes"
 		f.Fix = "set DATABASE_URL to the primary"
 	case info.ReadOnly:
 		f.Status, f.Detail = Refused, f.Detail+", read-only"
-		f.Fix = "find out why (default_transaction_read_only, or a disk that is full)"
+		f.Fix = "find out why (default_transaction_read_only, or a full disk)"
 	}
 	return f
 }
 
-// checkSchema asks what the role may do, reads the table as the flush does, and then counts the pending migrations.
+// checkSchema checks the grants of the role, reads the table as a flush does, then counts the pending migrations.
 func checkSchema(ctx context.Context, postgres Postgres) Finding {
 	const name = "postgres schema"
 	grants, err := postgres.MissingGrants(ctx)

@@ -36,13 +36,13 @@ func execute(ctx context.Context, t *testing.T, url string, statements ...string
 	}
 }
 
-// findingsOf are those of Postgres.
+// findingsOf returns the findings about Postgres.
 func findingsOf(t *testing.T, postgres Postgres) []Finding {
 	t.Helper()
 	return checkPostgres(t.Context(), postgres)
 }
 
-func TestAPostgresAsItShouldBeIsFine(t *testing.T) {
+func TestFitPostgresIsOK(t *testing.T) {
 	t.Parallel()
 	findings := findingsOf(t, openStore(t, localtest.PostgresURL(t, migrated)))
 
@@ -50,7 +50,7 @@ func TestAPostgresAsItShouldBeIsFine(t *testing.T) {
 	require.Equal(t, OK, Worst(findings), "%v", findings)
 }
 
-func TestAMissingTableIsRefusedWithTheCommandToRun(t *testing.T) {
+func TestMissingTableIsRefusedWithTheCommandToRun(t *testing.T) {
 	t.Parallel()
 	f := find(t, findingsOf(t, openStore(t, localtest.PostgresURL(t, nil))), "postgres schema")
 
@@ -69,7 +69,7 @@ func TestPendingMigrationsAreAWarning(t *testing.T) {
 	require.Equal(t, "run `afterwrite migrate`", f.Fix)
 }
 
-func TestATableThatTheRoleMayNotReadIsRefused(t *testing.T) {
+func TestMissingGrantsAreRefused(t *testing.T) {
 	t.Parallel()
 	admin := localtest.PostgresURL(t, migrated)
 	execute(t.Context(), t, admin, "CREATE ROLE doctor_stranger LOGIN PASSWORD 'x'")
@@ -84,7 +84,7 @@ func TestATableThatTheRoleMayNotReadIsRefused(t *testing.T) {
 	require.Contains(t, f.Fix, "GRANT SELECT, INSERT, UPDATE, DELETE ON afterwrite.counters TO doctor_stranger;")
 }
 
-func TestAReadOnlyPostgresIsRefused(t *testing.T) {
+func TestReadOnlyPostgresIsRefused(t *testing.T) {
 	t.Parallel()
 	address := localtest.PostgresURL(t, migrated)
 	parsed, err := url.Parse(address)
@@ -97,7 +97,7 @@ func TestAReadOnlyPostgresIsRefused(t *testing.T) {
 	require.Contains(t, f.Detail, "read-only")
 }
 
-func TestAPostgresThatDoesNotAnswerIsRefusedWithoutItsPassword(t *testing.T) {
+func TestPostgresThatDoesNotAnswerIsRefusedWithoutThePassword(t *testing.T) {
 	t.Parallel()
 	findings := findingsOf(t, openStore(t, "postgres://me:hunter2@127.0.0.1:1/x"))
 
@@ -124,7 +124,7 @@ func healthy() store.Info {
 	return store.Info{Version: "15.8", VersionNumber: 150008, Now: time.Now()}
 }
 
-// fakePostgres is a Postgres in a state that is hard to bring a real one into.
+// fakePostgres simulates states that are hard to produce with a real Postgres.
 type fakePostgres struct {
 	info    store.Info
 	pending int

@@ -41,7 +41,7 @@ func checkRedisClock(ctx context.Context, client redis.UniversalClient) Finding 
 	return checkClock("redis clock", before, there, time.Now())
 }
 
-// checkNodes checks each server that holds data: every master of a cluster, or the only one.
+// checkNodes checks every master of a cluster, or the only server.
 func checkNodes(ctx context.Context, client redis.UniversalClient) []Finding {
 	cluster, ok := client.(*redis.ClusterClient)
 	if !ok {
@@ -50,10 +50,10 @@ func checkNodes(ctx context.Context, client redis.UniversalClient) []Finding {
 	var mu sync.Mutex
 	var findings []Finding
 	err := cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
-		of := checkNode(ctx, node, "redis "+node.Options().Addr)
+		found := checkNode(ctx, node, "redis "+node.Options().Addr)
 		mu.Lock()
 		defer mu.Unlock()
-		findings = append(findings, of...)
+		findings = append(findings, found...)
 		return nil
 	})
 	if err != nil {
@@ -75,21 +75,21 @@ func checkNode(ctx context.Context, node redis.Cmdable, name string) []Finding {
 	}
 }
 
-// checkVersion also refuses a server that takes no writes.
+// checkVersion also refuses a replica, which accepts no writes.
 func checkVersion(info *cache.Info, name string) Finding {
 	f := Finding{Name: name, Status: OK, Detail: "version " + info.Version}
 	switch {
 	case !info.AtLeast(6, 2):
 		f.Status, f.Fix = Refused, "afterwrite needs Redis 6.2 or newer: upgrade it"
 	case info.Role == "slave":
-		f.Status, f.Detail = Refused, f.Detail+", a replica, which takes no writes"
+		f.Status, f.Detail = Refused, f.Detail+", a replica, which accepts no writes"
 		f.Fix = "set REDIS_URL to the primary, or to redis-sentinel://"
 	}
 	return f
 }
 
-// checkPolicy refuses the policies under which Redis evicts entries that Postgres does not have yet. volatile-* evicts only
-// entries with a TTL, which are clean. It warns where there is no memory limit.
+// checkPolicy refuses policies under which Redis may evict dirty entries. volatile-* evicts only entries with a TTL, which are clean. A
+// missing memory limit is a warning.
 func checkPolicy(info *cache.Info, name string) Finding {
 	name += " memory policy"
 	policy := info.Policy
@@ -103,7 +103,7 @@ func checkPolicy(info *cache.Info, name string) Finding {
 		f.Fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
 	case info.LimitKnown && info.Limit == 0:
 		f.Status = Warning
-		f.Detail = policy + ", no memory limit: out of memory, the system kills Redis, while with a limit Redis refuses writes"
+		f.Detail = policy + ", no memory limit: when memory runs out, the system kills Redis; with a limit, Redis refuses writes instead"
 		f.Fix = "redis-cli CONFIG SET maxmemory " + spareMemory(info) + ", and the same in redis.conf (or what the machine can spare)"
 	}
 	return f
@@ -111,8 +111,8 @@ func checkPolicy(info *cache.Info, name string) Finding {
 
 const mib = 1 << 20
 
-// spareMemory suggests a limit in the form that Redis takes: half of the machine's memory, since a rewrite of the AOF may need as
-// much again for a moment; 1gb if INFO does not report it.
+// spareMemory suggests a limit in Redis's notation: half of the machine's memory, because a rewrite of the AOF may need as much again, or
+// 1gb if INFO does not report it.
 func spareMemory(info *cache.Info) string {
 	if info.SystemMemory < 2*mib {
 		return "1gb"
@@ -127,9 +127,9 @@ func memoryLimit(info *cache.Info) string {
 	return "no memory limit"
 }
 
-const whatIsLost = "every write that Postgres does not have yet (the last seconds; in an outage of Postgres, all since it began)"
+const unsynced = "every write that Postgres does not have yet (the last seconds; in an outage of Postgres, all since it began)"
 
-// checkPersistence warns when a restart of Redis loses writes.
+// checkPersistence warns if a restart of Redis loses writes.
 func checkPersistence(ctx context.Context, node redis.Cmdable, info *cache.Info, name string) Finding {
 	name += " persistence"
 	switch {
@@ -137,7 +137,7 @@ func checkPersistence(ctx context.Context, node redis.Cmdable, info *cache.Info,
 		return unchecked(name, errors.New("INFO does not have aof_enabled"))
 	case !info.AOF:
 		return Finding{
-			Name: name, Status: Warning, Detail: "AOF is OFF: when Redis restarts or crashes, it loses " + whatIsLost,
+			Name: name, Status: Warning, Detail: "AOF is OFF: when Redis restarts or crashes, it loses " + unsynced,
 			Fix: "redis-cli CONFIG SET appendonly yes, and the same in redis.conf",
 		}
 	}
@@ -167,7 +167,7 @@ func checkPersistence(ctx context.Context, node redis.Cmdable, info *cache.Info,
 
 func (c Checks) checkLayout(ctx context.Context) Finding {
 	const name = "redis layout"
-	// Only test whether the settings exist, so that `afterwrite doctor` does not fix those of a new Redis.
+	// CheckMeta would store the settings in a new Redis, but `afterwrite doctor` must not.
 	known, err := c.Redis.Exists(ctx, c.Cache.Prefix()+cache.SettingsKey).Result()
 	if err != nil {
 		return unchecked(name, err)

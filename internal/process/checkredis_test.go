@@ -14,7 +14,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// connect returns a client as the program's own are.
+// connect returns a client like those of the program.
 func connect(t *testing.T, url string) redis.UniversalClient {
 	t.Helper()
 	client, err := cache.Connect(url, 4)
@@ -23,7 +23,7 @@ func connect(t *testing.T, url string) redis.UniversalClient {
 	return client
 }
 
-// ownRedis starts a Redis with the given arguments, AOF on and memory limited, and connects to it.
+// ownRedis starts a Redis with these arguments, with AOF and a memory limit, and connects to it.
 func ownRedis(t *testing.T, args ...string) redis.UniversalClient {
 	t.Helper()
 	args = append([]string{"--maxmemory", "64mb"}, args...)
@@ -35,7 +35,7 @@ func withShards(client redis.UniversalClient, shards int) Checks {
 	return Checks{Redis: client, Cache: c}
 }
 
-// find returns the finding of that name.
+// find returns the finding with the name.
 func find(t *testing.T, findings []Finding, name string) Finding {
 	t.Helper()
 	for _, f := range findings {
@@ -47,7 +47,7 @@ func find(t *testing.T, findings []Finding, name string) Finding {
 	return Finding{}
 }
 
-func TestARedisAsItShouldBeIsFine(t *testing.T) {
+func TestFitRedisIsOK(t *testing.T) {
 	t.Parallel()
 	findings := withShards(ownRedis(t), 64).Run(t.Context())
 
@@ -60,7 +60,7 @@ func TestARedisAsItShouldBeIsFine(t *testing.T) {
 	require.Equal(t, OK, Worst(findings))
 }
 
-func TestPoliciesThatEvictDirtyEntriesAreRefusedWithTheLineToChange(t *testing.T) {
+func TestPoliciesThatEvictDirtyEntriesAreRefusedWithTheFix(t *testing.T) {
 	t.Parallel()
 	client := ownRedis(t)
 	for policy, want := range map[string]Status{
@@ -79,7 +79,7 @@ func TestPoliciesThatEvictDirtyEntriesAreRefusedWithTheLineToChange(t *testing.T
 	}
 }
 
-func TestNoMemoryLimitIsAWarningWithTheLineToChange(t *testing.T) {
+func TestNoMemoryLimitIsAWarningWithTheFix(t *testing.T) {
 	t.Parallel()
 	client := ownRedis(t, "--maxmemory", "0")
 	for _, policy := range []string{"noeviction", "volatile-lru"} {
@@ -91,11 +91,11 @@ func TestNoMemoryLimitIsAWarningWithTheLineToChange(t *testing.T) {
 		require.Contains(t, f.Detail, policy+", no memory limit")
 		require.Regexp(t, `^redis-cli CONFIG SET maxmemory \d+mb, `, f.Fix)
 		require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", strings.TrimSuffix(strings.Fields(f.Fix)[4], ",")).Err())
-		require.Equal(t, OK, find(t, Checks{Redis: client}.Run(t.Context()), "redis memory policy").Status, "what it says helps")
+		require.Equal(t, OK, find(t, Checks{Redis: client}.Run(t.Context()), "redis memory policy").Status, "the fix helps")
 		require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "0").Err())
 	}
 	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err())
-	require.Equal(t, Refused, find(t, Checks{Redis: client}.Run(t.Context()), "redis memory policy").Status, "the worse of both")
+	require.Equal(t, Refused, find(t, Checks{Redis: client}.Run(t.Context()), "redis memory policy").Status, "the worse finding counts")
 
 	for total, limit := range map[string]string{"8589934592": "4096mb", "": "1gb", "0": "1gb", "x": "1gb", "1048576": "1gb"} {
 		info := cache.ParseInfo("total_system_memory:" + total)
@@ -104,7 +104,7 @@ func TestNoMemoryLimitIsAWarningWithTheLineToChange(t *testing.T) {
 	require.Equal(t, OK, checkPolicy(&cache.Info{Policy: "noeviction"}, "redis").Status, "the limit is not reported")
 }
 
-func TestAOFOffIsAWarningThatSaysWhatIsLost(t *testing.T) {
+func TestAOFOffIsAWarning(t *testing.T) {
 	t.Parallel()
 	client := connect(t, localtest.OwnRedis(t, local.RedisOptions{}).URL())
 
@@ -116,7 +116,7 @@ func TestAOFOffIsAWarningThatSaysWhatIsLost(t *testing.T) {
 	require.Contains(t, f.Fix, "CONFIG SET appendonly yes")
 }
 
-func TestAppendfsyncIsNoted(t *testing.T) {
+func TestAppendfsyncIsReported(t *testing.T) {
 	t.Parallel()
 	client := ownRedis(t)
 	for fsync, want := range map[string]Status{"always": OK, "everysec": OK, "no": Warning} {
@@ -127,7 +127,7 @@ func TestAppendfsyncIsNoted(t *testing.T) {
 	}
 }
 
-func TestWhatAManagedRedisForbidsIsNotChecked(t *testing.T) {
+func TestForbiddenCommandsLeaveChecksOpen(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true})
 	admin := connect(t, server.URL())
@@ -151,7 +151,7 @@ func TestWhatAManagedRedisForbidsIsNotChecked(t *testing.T) {
 	require.Contains(t, noInfo.Detail, "could not check")
 }
 
-func TestAReplicaIsRefused(t *testing.T) {
+func TestReplicaIsRefused(t *testing.T) {
 	t.Parallel()
 	client := ownRedis(t, "--replicaof", "127.0.0.1 1")
 
@@ -161,7 +161,7 @@ func TestAReplicaIsRefused(t *testing.T) {
 	require.Contains(t, f.Detail, "replica")
 }
 
-func TestARedisThatDoesNotAnswerIsRefused(t *testing.T) {
+func TestRedisThatDoesNotAnswerIsRefused(t *testing.T) {
 	t.Parallel()
 	findings := Checks{Redis: connect(t, "redis://user:hunter2@127.0.0.1:1/0")}.Run(t.Context())
 
@@ -171,10 +171,10 @@ func TestARedisThatDoesNotAnswerIsRefused(t *testing.T) {
 	require.NotContains(t, findings[0].String(), "hunter2")
 }
 
-func TestAClusterThatIsDownIsRefused(t *testing.T) {
+func TestClusterThatIsDownIsRefused(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
-	// One slot is missing, and with it all of them.
+	// One slot has no node, so the cluster serves none.
 	require.NoError(t, connect(t, server.URL()).Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 1, 16383).Err())
 	client := connect(t, strings.Replace(server.URL(), "redis://", "redis-cluster://", 1))
 	require.NoError(t, client.Ping(t.Context()).Err())
@@ -185,7 +185,7 @@ func TestAClusterThatIsDownIsRefused(t *testing.T) {
 	require.Contains(t, f.Detail, "CLUSTERDOWN")
 }
 
-func TestAnOldRedisIsRefused(t *testing.T) {
+func TestOldRedisIsRefused(t *testing.T) {
 	t.Parallel()
 	for version, want := range map[string]Status{
 		"6.2.0": OK, "6.2": OK, "7.0.15": OK, "8.2.1": OK, "10.0.0": OK,
@@ -196,7 +196,7 @@ func TestAnOldRedisIsRefused(t *testing.T) {
 	}
 }
 
-func TestOtherSettingsThanThoseOfTheCountersAreRefused(t *testing.T) {
+func TestOtherSettingsThanThoseInRedisAreRefused(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
 	require.NoError(t, withShards(client, 64).Cache.CheckMeta(t.Context()))
@@ -208,7 +208,7 @@ func TestOtherSettingsThanThoseOfTheCountersAreRefused(t *testing.T) {
 	require.Equal(t, "set AFTERWRITE_SHARDS to 64", f.Fix)
 }
 
-func TestAskingTheDoctorDoesNotSettleTheSettingsOfANewRedis(t *testing.T) {
+func TestDoctorDoesNotStoreSettings(t *testing.T) {
 	t.Parallel()
 	client := localtest.Redis(t)
 
@@ -242,7 +242,7 @@ func TestEveryMasterOfAClusterIsChecked(t *testing.T) {
 	require.Equal(t, OK, find(t, findings, "redis "+options.Addr+" persistence").Status)
 }
 
-func TestTheChecksAreBoundedInTime(t *testing.T) {
+func TestChecksAreBoundedInTime(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

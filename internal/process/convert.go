@@ -11,8 +11,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/convert"
 )
 
-// settle returns when Redis answers, has the layout of this version, and passes the checks. It converts a Redis of the previous
-// version, or waits until a worker has.
+// settle returns when Redis answers, has the layout of this version, and passes the checks. It converts a Redis of the previous version,
+// or waits until a worker has converted it.
 func (p *Process) settle(ctx context.Context) error {
 	for {
 		if err := p.AwaitRedis(ctx, Patience); err != nil {
@@ -28,7 +28,7 @@ func (p *Process) settle(ctx context.Context) error {
 		if err == nil || p.Cache.Ping(ctx) == nil || ctx.Err() != nil {
 			return err
 		}
-		p.Log.Warn("redis went away", "error", err)
+		p.Log.Warn("redis does not answer any more", "error", err)
 	}
 }
 
@@ -53,7 +53,7 @@ func (p *Process) upgrade(ctx context.Context) error {
 	return err
 }
 
-// Convert converts a Redis that the previous version has written. That version had no namespaces, so with one there is nothing to do.
+// Convert converts a Redis of the previous version. That version had no namespaces, so with one there is nothing to do.
 func (s *Servers) Convert(ctx context.Context, report func(convert.Progress)) (convert.Progress, error) {
 	if s.Config.Namespace != "" {
 		return convert.Progress{}, nil
@@ -72,7 +72,7 @@ func LogProgress(log *slog.Logger) func(convert.Progress) {
 	}
 }
 
-// serveNotReady answers on the process's address that it is not ready, until the returned function is called.
+// serveNotReady serves /readyz on the process's address as not ready, until the returned function is called.
 func (p *Process) serveNotReady(ctx context.Context) (stop func(), err error) {
 	listener, err := p.Listen(p.Config)
 	if err != nil {

@@ -1,13 +1,12 @@
-// Package process is what every long-running process of afterwrite is: configuration and log, traces, checks of Redis and
-// Postgres at the start, an address with /healthz, /readyz and /metrics, a heartbeat, and an orderly end.
+// Package process has the parts that all long-running processes of afterwrite share: configuration and log, traces, checks of Redis and
+// Postgres at the start, an address with /healthz, /readyz and /metrics, a heartbeat, and a graceful shutdown.
 //
-//	p, err := process.Start(ctx, process.Environment{...}, plan) // returns when Redis answers and is fit to be used
+//	p, err := process.Start(ctx, process.Environment{...}, plan) // returns when Redis answers and is fit
 //	defer p.Close()
-//	err = p.Run(ctx, handler, worker.Run)                        // until ctx is done or one of them fails
+//	err = p.Run(ctx, handler, worker.Run)                        // until ctx is done or a part fails
 //
-// Start works in this order: read the environment, check that the address is free, wait for Redis, convert it or wait until it
-// is converted, run the checks that `afterwrite doctor` prints. The end comes in this order: stop taking requests, end the
-// work in the background, close the connections.
+// Start reads the environment, checks that the address is free, waits for Redis, converts it or waits for the conversion, and runs the
+// checks of `afterwrite doctor`. At shutdown the process stops accepting requests, ends its background work and closes its connections.
 //
-// Commands that do one thing and end use a part of it: Environment.Settings and Connect.
+// Short commands use only Environment.Settings and Connect.
 package process

@@ -13,43 +13,43 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// pingTimeout bounds one ping, and so the answer of /readyz, since all run at once. Load balancers usually wait longer.
+// pingTimeout bounds one ping and, since pings run concurrently, the answer of /readyz. Load balancers usually wait longer.
 const pingTimeout = 2 * time.Second
 
-// What /healthz and /readyz say. The reason of a failure goes to the log only: it may hold hosts and user names.
+// The states in /healthz and /readyz. The reason of a failure is only logged, because it may contain hosts and user names.
 const (
 	stateOK          = "ok"
-	stateUnreachable = "unreachable" // a dependency
-	stateUnavailable = "unavailable" // the process, without a dependency that it requires
+	stateUnreachable = "unreachable" // a dependency that does not answer
+	stateUnavailable = "unavailable" // the process, if a required dependency does not answer
 	stateStopping    = "stopping"    // the process, during its shutdown delay
 )
 
 // Dependency is a server that the process uses.
 type Dependency struct {
-	// Name is its key in the answer of /readyz.
+	// Name is the key in the answer of /readyz.
 	Name string
-	// Required makes the process not ready when Ping fails. Other dependencies are reported only.
+	// Required makes the process not ready when Ping fails. Other dependencies are only reported.
 	Required bool
-	// Ping returns nil when the server answers. It gets 2 s. One that outlasts its context is not waited for, and not
-	// started again before it has returned.
+	// Ping returns nil if the server answers. Its context ends after 2 s. Then /readyz does not wait for it, and does not call it again
+	// before it has returned.
 	Ping func(ctx context.Context) error
 }
 
-// Health is what a process shows of itself at /healthz, /readyz and /metrics.
+// Health serves /healthz, /readyz and /metrics of a process.
 type Health struct {
-	// Registry is what /metrics shows. Required.
+	// Registry has the metrics for /metrics. Required.
 	Registry *prometheus.Registry
 	// Dependencies are pinged by /readyz; none means always ready.
 	Dependencies []Dependency
-	// Logger gets the reasons of failing pings. Required.
+	// Logger logs the reasons of failing pings. Required.
 	Logger *slog.Logger
-	// Version is shown by /healthz; empty: left out.
+	// Version is shown at /healthz. Empty: omitted.
 	Version string
-	// Stopping reports that the process is about to stop, so that /readyz fails. Nil: never.
+	// Stopping reports whether the process is about to stop, so that /readyz fails. Nil: never.
 	Stopping func() bool
 }
 
-// Handlers returns the handlers of /healthz, /readyz and /metrics by path. They are for GET and HEAD.
+// Handlers returns the handlers of /healthz, /readyz and /metrics, for GET and HEAD, by path.
 func (h Health) Handlers() map[string]http.Handler {
 	if h.Stopping == nil {
 		h.Stopping = func() bool { return false }
@@ -61,9 +61,9 @@ func (h Health) Handlers() map[string]http.Handler {
 	}
 }
 
-// Handler serves Handlers, and gives every other path to next, untouched. Nil: 404.
+// Handler serves Handlers, and passes all other requests to next unchanged. Nil: 404.
 //
-// It is no http.ServeMux, because that redirects paths with "//" or "/../" to their clean form. A counter's key may hold both.
+// It is not an http.ServeMux, which redirects paths with "//" or "/../" to their clean form: a counter's key may contain both.
 func (h Health) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		next = http.NotFoundHandler()
@@ -76,15 +76,14 @@ func (h Health) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "method not allowed: it takes GET", http.StatusMethodNotAllowed)
+			http.Error(w, "method not allowed: use GET or HEAD", http.StatusMethodNotAllowed)
 		default:
 			route.ServeHTTP(w, r)
 		}
 	})
 }
 
-// healthz says that the process runs and serves HTTP, even without Redis and Postgres: restarting the process would not
-// bring them back.
+// healthz answers 200 if the process serves HTTP, even without Redis and Postgres, because a restart of the process would not help.
 func (h Health) healthz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, struct {
 		Status  string `json:"status"`
@@ -92,18 +91,18 @@ func (h Health) healthz(w http.ResponseWriter, _ *http.Request) {
 	}{stateOK, h.Version})
 }
 
-// readyHandler answers 200 when every required dependency answers and the process is not stopping, and 503 otherwise.
+// readyHandler answers 200 if every required dependency answers and the process is not stopping, else 503.
 type readyHandler struct {
 	Health
 
-	flight singleflight.Group // one ping of a dependency at a time, however many clients ask
+	flight singleflight.Group // one ping of a dependency at a time, for all requests
 
 	mu     sync.Mutex
-	failed map[string]bool // by name; what was logged last
+	failed map[string]bool // last logged state by name
 }
 
 func (h *readyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// A client that hangs up is not a dependency that fails, so it does not end the pings.
+	// A client that disconnects must not fail the pings.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), pingTimeout)
 	defer cancel()
 
@@ -136,12 +135,11 @@ func (h *readyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}{state, checks})
 }
 
-// ping waits for the result until ctx is done. The ping itself has a context of its own, because other requests may be waiting
-// for the same one.
+// ping waits for the result until ctx is done. The ping has a context of its own, because other requests may wait for it too.
 func (h *readyHandler) ping(ctx context.Context, d Dependency) error {
 	result := h.flight.DoChan(d.Name, func() (_ any, err error) {
 		defer func() {
-			// singleflight would end the process.
+			// singleflight would crash the process.
 			if p := recover(); p != nil {
 				err = fmt.Errorf("panic: %v", p)
 			}
@@ -158,7 +156,7 @@ func (h *readyHandler) ping(ctx context.Context, d Dependency) error {
 	}
 }
 
-// report logs a change of state, once: /readyz is asked every few seconds.
+// report logs changes of state only, because /readyz is requested every few seconds.
 func (h *readyHandler) report(d Dependency, err error) {
 	h.mu.Lock()
 	changed := h.failed[d.Name] != (err != nil)
@@ -183,5 +181,5 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n')) // an error means that the client has gone
+	_, _ = w.Write(append(text, '\n')) // fails only if the client has disconnected
 }

@@ -54,7 +54,7 @@ func passes(context.Context) error { return nil }
 
 func fails(context.Context) error { return errSecret }
 
-func TestHealthzSaysThatTheProcessIsUpWhateverItDependsOn(t *testing.T) {
+func TestHealthzIsOKWithoutDependencies(t *testing.T) {
 	t.Parallel()
 	b := setupHandler(t, nil, Dependency{Name: "redis", Required: true, Ping: fails})
 
@@ -64,7 +64,7 @@ func TestHealthzSaysThatTheProcessIsUpWhateverItDependsOn(t *testing.T) {
 	require.JSONEq(t, `{"status":"ok"}`, answer.Body.String())
 }
 
-func TestHealthzSaysWhichVersionRuns(t *testing.T) {
+func TestHealthzHasTheVersion(t *testing.T) {
 	t.Parallel()
 	answer := httptest.NewRecorder()
 
@@ -86,7 +86,7 @@ func TestReadyzIsOKWhenEveryCheckPasses(t *testing.T) {
 	require.Equal(t, readyBody{Status: "ok", Checks: map[string]string{"redis": "ok", "postgres": "ok"}}, body)
 }
 
-func TestReadyzOnlyReportsWhatIsNotRequired(t *testing.T) {
+func TestReadyzOnlyReportsOptionalDependencies(t *testing.T) {
 	t.Parallel()
 	b := setupHandler(t, nil,
 		Dependency{Name: "redis", Required: true, Ping: passes},
@@ -98,7 +98,7 @@ func TestReadyzOnlyReportsWhatIsNotRequired(t *testing.T) {
 	require.Equal(t, readyBody{Status: "ok", Checks: map[string]string{"redis": "ok", "postgres": "unreachable"}}, body)
 }
 
-func TestReadyzReportsTheOthersWhenWhatIsRequiredFails(t *testing.T) {
+func TestReadyzReportsAllChecksWhenARequiredOneFails(t *testing.T) {
 	t.Parallel()
 	for state, ping := range map[string]func(context.Context) error{"ok": passes, "unreachable": fails} {
 		b := setupHandler(t, nil,
@@ -112,7 +112,7 @@ func TestReadyzReportsTheOthersWhenWhatIsRequiredFails(t *testing.T) {
 	}
 }
 
-func TestReadyzFailsForWhatIsRequiredAndKeepsTheReasonForTheLog(t *testing.T) {
+func TestReadyzKeepsTheReasonForTheLog(t *testing.T) {
 	t.Parallel()
 	b := setupHandler(t, nil, Dependency{Name: "redis", Required: true, Ping: fails})
 
@@ -143,7 +143,7 @@ func TestReadyzLogsAChangeOfStateOnce(t *testing.T) {
 	require.Equal(t, 1, strings.Count(b.log.String(), "passes again"))
 }
 
-func TestReadyzDoesNotWaitForAProbeThatHangsNorStartItTwice(t *testing.T) {
+func TestReadyzDoesNotWaitForAHangingPingNorRepeatIt(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	var started atomic.Int32
@@ -163,7 +163,7 @@ func TestReadyzDoesNotWaitForAProbeThatHangsNorStartItTwice(t *testing.T) {
 	require.EqualValues(t, 1, started.Load())
 }
 
-func TestReadyzTakesAPanickingProbeForAFailure(t *testing.T) {
+func TestReadyzCountsAPanicAsAFailure(t *testing.T) {
 	t.Parallel()
 	b := setupHandler(t, nil, Dependency{Name: "redis", Required: true, Ping: func(context.Context) error { panic("oops") }})
 
@@ -183,7 +183,7 @@ func TestMetricsShowTheRuntimeAndTheProcess(t *testing.T) {
 	require.Contains(t, answer.Body.String(), "go_goroutines")
 }
 
-func TestOtherPathsGoToNextUntouched(t *testing.T) {
+func TestOtherPathsGoToNextUnchanged(t *testing.T) {
 	t.Parallel()
 	var got []string
 	b := setupHandler(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -203,7 +203,7 @@ func TestOtherPathsAreNotFoundWithoutNext(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, setupHandler(t, nil).do(t, http.MethodGet, "/v1").Code)
 }
 
-func TestOnlyReadingIsAllowed(t *testing.T) {
+func TestOnlyGetAndHeadAreAllowed(t *testing.T) {
 	t.Parallel()
 	b := setupHandler(t, nil)
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {

@@ -14,7 +14,7 @@ import (
 func NewLogger(w io.Writer, format, level, process string, secrets ...string) (*slog.Logger, error) {
 	var threshold slog.Level
 	if err := threshold.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: it takes debug, info, warn or error", level)
+		return nil, fmt.Errorf("log level %q: it must be debug, info, warn or error", level)
 	}
 	options := &slog.HandlerOptions{Level: threshold}
 	if redactor := NewRedactor(secrets...); redactor.replacer != nil {
@@ -28,7 +28,7 @@ func NewLogger(w io.Writer, format, level, process string, secrets ...string) (*
 	case "json":
 		handler = slog.NewJSONHandler(w, options)
 	default:
-		return nil, fmt.Errorf("log format %q: it takes text or json", format)
+		return nil, fmt.Errorf("log format %q: it must be text or json", format)
 	}
 	return slog.New(handler).With("process", process), nil
 }
@@ -36,19 +36,19 @@ func NewLogger(w io.Writer, format, level, process string, secrets ...string) (*
 // redacted replaces a secret.
 const redacted = "***"
 
-// minSecretBytes is the shortest secret that is looked for. Replacing every "a" in every line would hide more than the secret.
+// minSecretBytes is the length of the shortest secret that is replaced. Replacing every "a" would make the log unreadable.
 const minSecretBytes = 3
 
-// Redactor replaces secrets in text. The zero value knows none. It is safe for concurrent use.
+// Redactor replaces secrets in text. The zero value replaces nothing. It is safe for concurrent use.
 type Redactor struct{ replacer *strings.Replacer }
 
-// NewRedactor returns a Redactor of secrets. It ignores those shorter than three bytes.
+// NewRedactor returns a Redactor of secrets. It ignores secrets of less than three bytes.
 func NewRedactor(secrets ...string) Redactor {
 	secrets = slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return len(s) < minSecretBytes })
 	if len(secrets) == 0 {
 		return Redactor{}
 	}
-	// The longest first: one may be a part of another.
+	// Longest first, since a secret may contain another.
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	pairs := make([]string, 0, 2*len(secrets))
 	for _, s := range slices.Compact(secrets) {
@@ -65,7 +65,7 @@ func (r Redactor) Redact(text string) string {
 	return r.replacer.Replace(text)
 }
 
-// attr is for slog.HandlerOptions.ReplaceAttr, which calls it for the message and every attribute, also those in groups.
+// attr is a slog.HandlerOptions.ReplaceAttr: slog calls it for the message and every attribute, including those in groups.
 func (r Redactor) attr(_ []string, a slog.Attr) slog.Attr {
 	switch a.Value.Kind() {
 	case slog.KindString:
@@ -76,7 +76,7 @@ func (r Redactor) attr(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.SourceKey || a.Value.Any() == nil {
 			return a
 		}
-		// Errors and structs. They lose their form in JSON only if they hold a secret.
+		// Errors and structs. They become strings only if they contain a secret.
 		if text := fmt.Sprintf("%+v", a.Value.Any()); r.Redact(text) != text {
 			return slog.String(a.Key, r.Redact(text))
 		}

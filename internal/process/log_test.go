@@ -37,7 +37,7 @@ func TestLoggerWritesJSON(t *testing.T) {
 	require.Equal(t, "ready", record["msg"])
 }
 
-func TestLoggerLeavesOutWhatIsBelowItsLevel(t *testing.T) {
+func TestLoggerOmitsLinesBelowItsLevel(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 
@@ -50,7 +50,7 @@ func TestLoggerLeavesOutWhatIsBelowItsLevel(t *testing.T) {
 	require.Contains(t, out.String(), "shown")
 }
 
-func TestLoggerRefusesWhatItDoesNotKnow(t *testing.T) {
+func TestUnknownFormatsAndLevelsAreErrors(t *testing.T) {
 	t.Parallel()
 
 	_, err := NewLogger(&bytes.Buffer{}, "xml", "info", "api")
@@ -59,7 +59,7 @@ func TestLoggerRefusesWhatItDoesNotKnow(t *testing.T) {
 	require.ErrorContains(t, err, "debug, info, warn or error")
 }
 
-func TestLoggerTakesSecretsOutOfEverything(t *testing.T) {
+func TestLoggerRedactsSecretsEverywhere(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		var out bytes.Buffer
@@ -78,9 +78,9 @@ func TestLoggerTakesSecretsOutOfEverything(t *testing.T) {
 	}
 }
 
-func TestRedactorTakesTheLongestSecretFirst(t *testing.T) {
+func TestRedactorReplacesTheLongestSecretFirst(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "x *** y ***", NewRedactor("abc", "abcdef", "abc", "").Redact("x abcdef y abc"))
 	require.Equal(t, "abc", Redactor{}.Redact("abc"))
-	require.Equal(t, "ab", NewRedactor("ab").Redact("ab"), "too short to be looked for")
+	require.Equal(t, "ab", NewRedactor("ab").Redact("ab"), "too short to be replaced")
 }

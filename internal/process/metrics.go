@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// maxScrapes bounds how many scrapes one process answers at once; further ones get 503.
+// maxScrapes bounds the concurrent scrapes. Further ones are answered 503.
 const maxScrapes = 4
 
 // NewRegistry returns a registry with metrics of the Go runtime and of the process (memory, file descriptors; Linux only).
@@ -22,7 +22,7 @@ func NewRegistry() *prometheus.Registry {
 	return registry
 }
 
-// metricsHandler serves the other metrics when one collector fails: an operator needs them most then.
+// metricsHandler serves the remaining metrics if a collector fails, because operators need them most then.
 func metricsHandler(registry *prometheus.Registry) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		Registry:            registry,

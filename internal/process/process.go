@@ -21,17 +21,17 @@ import (
 	"github.com/afterwrite/afterwrite/internal/health"
 )
 
-// traceTimeout bounds the sending of the last traces, after everything else has ended.
+// traceTimeout bounds the sending of the last traces at the end.
 const traceTimeout = 2 * time.Second
 
-// Environment is what a process or a command is started with.
+// Environment has the inputs of a process or a command.
 type Environment struct {
 	Variables map[string]string
-	Stderr    io.Writer // gets the log
-	Version   string    // of the program
+	Stderr    io.Writer // receives the log
+	Version   string    // the program's version
 }
 
-// Settings reads the configuration and makes the logger of the process called name. Messages of libraries go to the same log.
+// Settings reads the configuration, and makes the logger of the named process. Libraries log to it too.
 func (e Environment) Settings(name string) (config.Config, *slog.Logger, error) {
 	c, err := config.FromMap(e.Variables)
 	if err != nil {
@@ -44,32 +44,31 @@ func (e Environment) Settings(name string) (config.Config, *slog.Logger, error) 
 	slog.SetDefault(log)
 	redis.SetLogger(redisLog{log})
 	for _, v := range config.Unknown(e.Variables) {
-		log.Warn("this variable has no effect: no such name is known", "variable", v.Name, "nearest", v.Nearest)
+		log.Warn("unknown variable: it has no effect", "variable", v.Name, "nearest", v.Nearest)
 	}
 	return c, log, nil
 }
 
-// Plan says what a long-running process is made of.
+// Plan describes a long-running process.
 type Plan struct {
 	Name string
-	// Variable is the environment variable that sets the address, which Addr returns.
+	// Variable is the environment variable of the address, and Addr returns its value.
 	Variable string
 	Addr     func(config.Config) string
-	// Refuse returns why the process must not listen at an address. Nil: it may listen anywhere.
+	// Refuse returns an error if the process must not listen at the address. Nil: every address is permitted.
 	Refuse func(c config.Config, at net.Addr) error
-	// Pools bound the connections to Redis, which every process uses, and to Postgres.
+	// Pools bounds the connections to Redis and Postgres.
 	Pools func(config.Config) Pools
-	// Converts says that the process converts a Redis of the previous version, instead of waiting for one that does.
+	// Converts makes the process convert a Redis of the previous version. Others wait for the conversion.
 	Converts bool
-	// Public says that the address serves the program's users: it has a shutdown delay, and it is an error when requests are cut
-	// off at the end.
+	// Public means that clients use the address: it has a shutdown delay, and aborted requests at the end are an error.
 	Public bool
 }
 
-// address is where the process listens.
+// address returns the address at which the process listens.
 func (p Plan) address(c config.Config) string { return c.Addr(p.Addr(c)) }
 
-// Listen opens the process's address, if it may listen there.
+// Listen opens the process's address, unless Refuse returns an error.
 func (p Plan) Listen(c config.Config) (net.Listener, error) {
 	variable := p.Variable
 	if c.Port != 0 {
@@ -86,21 +85,21 @@ func (p Plan) Listen(c config.Config) (net.Listener, error) {
 	return listener, nil
 }
 
-// Process is what every long-running process has.
+// Process is a running process with its servers and metrics.
 type Process struct {
 	Plan
 	Servers
 
-	Registry *prometheus.Registry // what /metrics shows
-	Counted  *prometheus.Registry // the part of Registry that asks no server; heartbeats carry it
+	Registry *prometheus.Registry // all metrics, for /metrics
+	Counted  *prometheus.Registry // the metrics that need no call to a server, for heartbeats
 
 	version string
 	delay   shutdownDelay
-	silence func() bool // ends the wait to log that the process stops; nil: it has not begun
+	silence func() bool // prevents the log line about stopping; nil before it is set up
 }
 
-// Start returns a process when Redis answers and is fit to be used. It waits up to 30 s for Redis to answer, and for a
-// conversion as long as that takes. Close ends what it has opened.
+// Start returns a process when Redis answers and is fit. It waits up to 30 s for Redis, and without a limit for a conversion. The caller
+// closes the process.
 func Start(ctx context.Context, env Environment, plan Plan) (*Process, error) {
 	c, log, err := env.Settings(plan.Name)
 	if err != nil {
@@ -126,18 +125,18 @@ func Start(ctx context.Context, env Environment, plan Plan) (*Process, error) {
 	return p, nil
 }
 
-// gcPercent is how much garbage may accumulate before a collection, relative to the live memory. These processes hold some
-// 10 MB, so with Go's 100 % the api would collect all the time: 5 % of its processor time to save 30 MB.
+// gcPercent is the garbage before a collection relative to the live memory. These processes use about 10 MB, so with Go's default of 100 %
+// the api would collect constantly, and spend 5 % of its CPU time to save 30 MB.
 const gcPercent = 400
 
-// collectLess sets gcPercent, unless GOGC says otherwise. Where memory is scarce, GOMEMLIMIT bounds it.
+// collectLess sets gcPercent, unless GOGC is set. GOMEMLIMIT can bound the memory.
 func collectLess(environment map[string]string) {
 	if environment["GOGC"] == "" {
 		debug.SetGCPercent(gcPercent)
 	}
 }
 
-// open checks the cheap things first: a mistake in the environment must not show only after the wait for Redis.
+// open makes the cheap checks first, so that a wrong setting is reported before the wait for Redis.
 func (p *Process) open(ctx context.Context) (err error) {
 	p.tracing, err = startTracing(ctx, p.Config.OTLPEndpoint, p.Name, p.version, p.Log)
 	if err != nil {
@@ -151,7 +150,7 @@ func (p *Process) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// A client must not wait on a port that is not served yet. The process listens again when it is ready.
+	// The process listens again when it is ready, so that clients do not wait on a port that is not served yet.
 	if err := listener.Close(); err != nil {
 		return fmt.Errorf("close %s: %w", p.address(p.Config), err)
 	}
@@ -162,13 +161,13 @@ func (p *Process) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// Provider makes the spans of the process; nil when tracing is off.
-func (p *Process) Provider() trace.TracerProvider { return p.tracing.provide() } //nolint:ireturn // a nil one is no provider
+// Provider returns the tracer provider of the process, or nil if tracing is off.
+func (p *Process) Provider() trace.TracerProvider { return p.tracing.provide() } //nolint:ireturn // nil means no provider
 
-// Stopping reports that the process was told to stop, and goes on answering for its shutdown delay.
+// Stopping reports whether the process is in its shutdown delay: it was told to stop, but still answers.
 func (p *Process) Stopping() bool { return p.delay.begun.Load() }
 
-// Health returns what the process shows of itself. Redis is required; Postgres is reported where it is used.
+// Health returns the Health of the process. Redis is required. Postgres is reported if it is used.
 func (p *Process) Health() Health {
 	h := Health{
 		Registry: p.Registry, Logger: p.Log, Version: p.version, Stopping: p.Stopping,
@@ -180,9 +179,8 @@ func (p *Process) Health() Health {
 	return h
 }
 
-// Run serves handler on the process's address, sends heartbeats and runs parts, until ctx is done or one of them fails. It returns
-// the first error, when all have ended. /healthz, /readyz and /metrics are served beside handler, which may be nil; the handler of
-// a public process serves them itself.
+// Run serves handler on the process's address, sends heartbeats and runs parts, until ctx is done or one of them fails. Then it returns the
+// first error. Run adds /healthz, /readyz and /metrics to handler, which may be nil; the handler of a public process serves them itself.
 func (p *Process) Run(ctx context.Context, handler http.Handler, parts ...func(context.Context) error) error {
 	defer p.beat(ctx)()
 	group, ctx := errgroup.WithContext(ctx)
@@ -205,13 +203,13 @@ func (p *Process) serve(ctx context.Context, handler http.Handler) error {
 	}
 	err = DefaultLimits().Serve(ctx, listener, p.Health().Handler(handler), p.Log)
 	if errors.Is(err, context.DeadlineExceeded) {
-		p.Log.Warn("requests were cut off at shutdown", "error", err)
+		p.Log.Warn("requests were aborted at shutdown", "error", err)
 		return nil
 	}
 	return err
 }
 
-// beat sends a heartbeat to the dashboard each second, until the returned function is called.
+// beat sends heartbeats until the returned function is called.
 func (p *Process) beat(ctx context.Context) (stop func()) {
 	options := health.ReporterOptions{
 		Redis: p.Redis, Prefix: p.Config.Prefix(), Role: p.Name, Version: p.version, Address: p.address(p.Config),
@@ -233,7 +231,7 @@ func (p *Process) beat(ctx context.Context) (stop func()) {
 	}
 }
 
-// Close ends the connections, and sends the last traces for up to 2 s.
+// Close closes the connections, and sends the last traces for up to 2 s.
 func (p *Process) Close() {
 	if p.silence != nil {
 		p.silence()

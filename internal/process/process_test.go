@@ -11,7 +11,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/config"
 )
 
-func TestAProcessDoesNotListenWhereItsPlanRefusesTo(t *testing.T) {
+func TestProcessDoesNotListenAtARefusedAddress(t *testing.T) {
 	t.Parallel()
 	errRefused := errors.New("open to everybody")
 	p := Process{

@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// Listen opens addr (host:port). On failure the error says why in one line, and names variable, the environment variable that
-// sets the address.
+// Listen opens addr (host:port). Its error has one line, and names variable, the environment variable of the address.
 func Listen(addr, variable string) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	switch {
 	case err == nil:
 		return listener, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("cannot listen on %s: the port is taken: stop what uses it, or set %s to another address", addr, variable)
+		return nil, fmt.Errorf("cannot listen on %s: the port is in use: stop the program that uses it, or set %s to another address",
+			addr, variable)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("cannot listen on %s: not allowed: set %s to a port above 1023", addr, variable)
 	default:
@@ -30,13 +30,13 @@ func Listen(addr, variable string) (net.Listener, error) {
 	}
 }
 
-// Limits bound what one connection can take of a server.
+// Limits bound the resources of one connection.
 type Limits struct {
 	Header      time.Duration // to the end of the headers
 	Read        time.Duration // to the end of the body
 	Write       time.Duration // from the end of the headers to the end of the answer
 	Idle        time.Duration // between two requests
-	Grace       time.Duration // for requests in progress when the process is told to stop
+	Grace       time.Duration // for requests in progress at shutdown
 	HeaderBytes int
 }
 
@@ -44,19 +44,18 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Header:      5 * time.Second,  // headers fit in one packet
-		Read:        30 * time.Second, // 8 MiB, the largest body, within it takes 2.2 Mbit/s
+		Read:        30 * time.Second, // 8 MiB, the largest body, needs 2.2 Mbit/s
 		Write:       75 * time.Second, // reading the body, carrying it out, waiting for Postgres (30 s), sending the answer
 		Idle:        2 * time.Minute,  // longer than the usual 60 s of load balancers, so that they close first
-		Grace:       7 * time.Second,  // process managers often kill 10 s after asking, and the background work ends after this
-		HeaderBytes: 16 << 10,         // a key of 255 bytes percent-encoded is under 1 KiB; cookies of other services 8
+		Grace:       7 * time.Second,  // process managers often kill after 10 s, and the background work ends after the grace
+		HeaderBytes: 16 << 10,         // a percent-encoded key of 255 bytes has under 1 KiB, cookies of other services up to 8 KiB
 	}
 }
 
-// Serve answers requests on listener until ctx is done. Then it takes no more, and gives those in progress Limits.Grace. It
-// returns nil, or an error that is context.DeadlineExceeded if it had to cut some off; any other error means that the server
-// could not go on. It closes the listener in any case.
+// Serve answers requests on listener until ctx is done. Then it accepts no more, and waits up to Limits.Grace for requests in progress. The
+// error is context.DeadlineExceeded if it aborted requests; any other error means that the server failed. Serve closes the listener.
 func (l Limits) Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
-	// The contexts of requests do not come from ctx: they are to be answered after it is done.
+	// Request contexts are not derived from ctx, because requests in progress are answered after it is done.
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: l.Header,
@@ -79,15 +78,15 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, handler http.H
 	defer cancel()
 	err := server.Shutdown(grace)
 	if err != nil {
-		_ = server.Close() // its error is that of the listener, which Shutdown has closed
-		err = fmt.Errorf("cut off HTTP requests that took longer than %s to end: %w", l.Grace, err)
+		_ = server.Close() // fails because Shutdown has closed the listener
+		err = fmt.Errorf("aborted HTTP requests that did not end within %s: %w", l.Grace, err)
 	}
 	<-ended //nolint:errcheck // http.ErrServerClosed
 	return err
 }
 
-// shutdownDelay is the time between being told to stop and stopping. Requests are answered as before, but /readyz says 503, so
-// that a load balancer stops sending requests before the port closes. The zero value is ready to use.
+// shutdownDelay is the time between the signal to stop and the end. Requests are still answered, but /readyz answers 503, so that a load
+// balancer stops sending requests before the port closes. The zero value is ready to use.
 type shutdownDelay struct{ begun atomic.Bool }
 
 // after returns a context that ends delay after ctx does. stop releases it.
@@ -109,20 +108,20 @@ func (s *shutdownDelay) after(ctx context.Context, delay time.Duration) (later c
 	}
 }
 
-// serveProfiles serves Go's profiles (net/http/pprof) under /debug/pprof/ on a free port of 127.0.0.1 until ctx is done, and
-// logs where. It does not block. Profiles reveal much about a process and slow it down, so only users of the machine reach them.
+// serveProfiles serves Go's profiles (net/http/pprof) under /debug/pprof/ on a free port of 127.0.0.1 until ctx is done, and logs the URL.
+// It does not block. Profiles reveal much about a process and slow it down, so they are reachable from this machine only.
 func serveProfiles(ctx context.Context, log *slog.Logger) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen for profiles: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index) // and those that it lists
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index) // and the profiles that it lists
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	limits := DefaultLimits()
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: limits.Header, IdleTimeout: limits.Idle}
-	context.AfterFunc(ctx, func() { _ = server.Close() }) // it also ends a profile in progress, which nobody needs any more
+	context.AfterFunc(ctx, func() { _ = server.Close() }) // also aborts a profile in progress
 	log.Info("serving profiles", "url", "http://"+listener.Addr().String()+"/debug/pprof/")
 	go func() { _ = server.Serve(listener) }() // ends with Close
 	return nil

@@ -58,7 +58,7 @@ func (b *serveBundle) get(ctx context.Context, header http.Header) (*http.Respon
 	return b.client.Do(request)
 }
 
-func TestListenNamesTheVariableToChangeWhenThePortIsTaken(t *testing.T) {
+func TestListenNamesTheVariableIfThePortIsInUse(t *testing.T) {
 	t.Parallel()
 	taken, err := Listen("127.0.0.1:0", "AFTERWRITE_API_ADDR")
 	require.NoError(t, err)
@@ -67,16 +67,16 @@ func TestListenNamesTheVariableToChangeWhenThePortIsTaken(t *testing.T) {
 	_, err = Listen(taken.Addr().String(), "AFTERWRITE_API_ADDR")
 
 	require.EqualError(t, err, "cannot listen on "+taken.Addr().String()+
-		": the port is taken: stop what uses it, or set AFTERWRITE_API_ADDR to another address")
+		": the port is in use: stop the program that uses it, or set AFTERWRITE_API_ADDR to another address")
 }
 
-func TestListenNamesTheVariableToChangeWhenTheAddressIsOfAnotherMachine(t *testing.T) {
+func TestListenNamesTheVariableIfTheAddressIsNotLocal(t *testing.T) {
 	t.Parallel()
 	_, err := Listen("192.0.2.1:8080", "AFTERWRITE_API_ADDR") // TEST-NET-1 (RFC 5737)
 	require.ErrorContains(t, err, "set AFTERWRITE_API_ADDR to an address of this machine")
 }
 
-func TestServeFinishesRequestsThatAreUnderWay(t *testing.T) {
+func TestServeFinishesRequestsInProgress(t *testing.T) {
 	t.Parallel()
 	entered, release := make(chan struct{}), make(chan struct{})
 	b := setupServer(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -105,7 +105,7 @@ func TestServeFinishesRequestsThatAreUnderWay(t *testing.T) {
 	require.NoError(t, <-b.result)
 }
 
-// waitUntilRefused returns when nobody listens on addr any more.
+// waitUntilRefused returns when addr refuses connections.
 func waitUntilRefused(t *testing.T, addr string) {
 	t.Helper()
 	var dialer net.Dialer
@@ -131,7 +131,7 @@ func TestServeRefusesHugeHeaders(t *testing.T) {
 	require.NoError(t, <-b.result)
 }
 
-func TestServeSaysWhenItCannotGoOn(t *testing.T) {
+func TestServeReportsAFailedListener(t *testing.T) {
 	t.Parallel()
 	listener, err := Listen("127.0.0.1:0", "AFTERWRITE_API_ADDR")
 	require.NoError(t, err)
@@ -142,7 +142,7 @@ func TestServeSaysWhenItCannotGoOn(t *testing.T) {
 	require.ErrorContains(t, err, "serve HTTP on "+listener.Addr().String())
 }
 
-func TestServeCutsOffRequestsThatOutlastItsGrace(t *testing.T) {
+func TestServeAbortsRequestsAfterTheGrace(t *testing.T) {
 	t.Parallel()
 	entered, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
@@ -160,7 +160,7 @@ func TestServeCutsOffRequestsThatOutlastItsGrace(t *testing.T) {
 	require.ErrorIs(t, <-b.result, context.DeadlineExceeded)
 }
 
-func TestServeCutsOffSlowHeaders(t *testing.T) {
+func TestServeAbortsSlowHeaders(t *testing.T) {
 	t.Parallel()
 	limits := DefaultLimits()
 	limits.Header = 100 * time.Millisecond
@@ -176,7 +176,7 @@ func TestServeCutsOffSlowHeaders(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-func TestServeEndsAtOnceWhenItIsToldToBeforeItBegins(t *testing.T) {
+func TestServeEndsAtOnceWithADoneContext(t *testing.T) {
 	t.Parallel()
 	listener, err := Listen("127.0.0.1:0", "AFTERWRITE_API_ADDR")
 	require.NoError(t, err)
@@ -185,7 +185,7 @@ func TestServeEndsAtOnceWhenItIsToldToBeforeItBegins(t *testing.T) {
 	require.NoError(t, DefaultLimits().Serve(ctx, listener, http.NotFoundHandler(), slog.New(slog.DiscardHandler)))
 }
 
-func TestProcessThatIsToStopSaysSoBeforeItDoes(t *testing.T) {
+func TestReadyzFailsDuringTheShutdownDelay(t *testing.T) {
 	t.Parallel()
 	var delay shutdownDelay
 	ready := Health{Registry: NewRegistry(), Logger: slog.New(slog.DiscardHandler), Stopping: delay.begun.Load}.Handler(nil)
@@ -213,7 +213,7 @@ func TestProcessThatIsToStopSaysSoBeforeItDoes(t *testing.T) {
 	require.NoError(t, later.Err())
 }
 
-func TestWithoutADelayTheEndComesAtOnce(t *testing.T) {
+func TestNoShutdownDelayEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	told, tell := context.WithCancel(t.Context())
 	later, stop := new(shutdownDelay).after(told, 0)

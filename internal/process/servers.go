@@ -16,30 +16,30 @@ import (
 )
 
 const (
-	// Patience is how long to wait for Redis at the start: longer than a Redis of some GB takes to load.
+	// Patience bounds the wait for Redis at the start: longer than a Redis with some GB needs to load.
 	Patience   = 30 * time.Second
 	redisEvery = 500 * time.Millisecond
 )
 
-// Pools bound the connections to each server. 0: that server is not used.
+// Pools bounds the connections to each server. 0: the server is not used.
 type Pools struct {
 	Redis, Postgres int
-	// Writes says that rows are written to Postgres.
+	// Writes means that rows are written to Postgres.
 	Writes bool
 }
 
-// Servers are the Redis and the Postgres that the configuration names.
+// Servers are the configured Redis and Postgres.
 type Servers struct {
 	Config config.Config
 	Log    *slog.Logger
 	Redis  redis.UniversalClient // nil: not used
-	Cache  *cache.Cache          // of Redis
+	Cache  *cache.Cache          // nil: Redis is not used
 	Store  *store.Store          // nil: not used
 
 	tracing *tracing
 }
 
-// Connect makes the clients. It asks the servers nothing: they may be away. Close them.
+// Connect makes the clients without contacting the servers. The caller closes the result.
 func Connect(c config.Config, log *slog.Logger, pools Pools) (*Servers, error) {
 	s := &Servers{Config: c, Log: log}
 	if err := s.connect(pools); err != nil {
@@ -83,7 +83,7 @@ func (s *Servers) newCache() {
 	})
 }
 
-// Close ends the connections. Nothing is sent on them any more, so their errors have no effect.
+// Close closes the connections. It ignores errors, because the connections are no longer used.
 func (s *Servers) Close() {
 	if s.Store != nil {
 		_ = s.Store.Close()
@@ -93,9 +93,8 @@ func (s *Servers) Close() {
 	}
 }
 
-// Settle takes over the number of shards of a Redis that holds counters, where none is configured. It does not wait for a Redis
-// that does not answer, and refuses one whose counters were stored with other settings: the command would look for them in the
-// wrong places.
+// Settle prepares a command: it calls ChooseShards, and returns an error if Redis does not answer or its counters were stored with other
+// settings, under which their keys would not be found.
 func (s *Servers) Settle(ctx context.Context) error {
 	if err := s.AwaitRedis(ctx, 0); err != nil {
 		return err
@@ -106,7 +105,7 @@ func (s *Servers) Settle(ctx context.Context) error {
 	return s.Cache.CheckMeta(ctx)
 }
 
-// ChooseShards sets Config.Shards to the number of a Redis that holds counters, where none is configured.
+// ChooseShards sets Config.Shards to the number that Redis was used with, unless a number is configured.
 func (s *Servers) ChooseShards(ctx context.Context) error {
 	shards, err := cache.ChooseShards(ctx, s.Redis, s.Config.Prefix(), s.Config.Shards, s.Config.ShardsSet)
 	if err == nil {
@@ -116,7 +115,7 @@ func (s *Servers) ChooseShards(ctx context.Context) error {
 	return err
 }
 
-// Checks examine these servers.
+// Checks returns the checks of these servers.
 func (s *Servers) Checks() Checks {
 	c := Checks{Redis: s.Redis, Cache: s.Cache}
 	if s.Store != nil {
@@ -125,15 +124,15 @@ func (s *Servers) Checks() Checks {
 	return c
 }
 
-// AwaitRedis returns when Redis serves counters. It logs once that it waits. It gives up after patience, or at once when Redis
-// answers with an error that waiting does not change.
+// AwaitRedis returns when Redis serves counters. It logs once that it waits. It returns an error after patience, or at once if Redis
+// answers with a permanent error.
 func (s *Servers) AwaitRedis(ctx context.Context, patience time.Duration) error {
 	deadline, name := time.Now().Add(patience), config.Redact(s.Config.RedisURL)
-	for said := false; ; {
+	for logged := false; ; {
 		err := s.Cache.Ping(ctx)
 		switch {
 		case err == nil:
-			if said {
+			if logged {
 				s.Log.Info("redis answers")
 			}
 			return nil
@@ -143,8 +142,8 @@ func (s *Servers) AwaitRedis(ctx context.Context, patience time.Duration) error 
 			return fmt.Errorf("redis at %s rejects the connection (%w): correct REDIS_URL", name, err)
 		case time.Now().After(deadline):
 			return fmt.Errorf("redis at %s does not answer (%w): start it, or correct REDIS_URL", name, err)
-		case !said:
-			said = true
+		case !logged:
+			logged = true
 			s.Log.Warn("waiting for redis", "for_at_most", patience, "error", err)
 		}
 		select {
@@ -155,11 +154,10 @@ func (s *Servers) AwaitRedis(ctx context.Context, patience time.Duration) error 
 	}
 }
 
-// temporary are the errors of a Redis that is not ready yet.
+// temporary are the error prefixes of a Redis that is not ready yet.
 var temporary = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "ERR max number of clients"}
 
-// rejects reports that Redis answered with an error that waiting does not change: a wrong password, or a database that
-// does not exist.
+// rejects reports whether Redis answered with a permanent error, such as a wrong password or an unknown database.
 func rejects(err error) bool {
 	var answer redis.Error
 	if !errors.As(err, &answer) {
@@ -173,7 +171,7 @@ func rejects(err error) bool {
 	return true
 }
 
-// redisLog takes the messages of the Redis client's pool. They repeat, for each attempt, the errors of the commands.
+// redisLog logs the messages of the Redis client's pool at debug level, since they repeat the errors of commands.
 type redisLog struct{ log *slog.Logger }
 
 // Printf implements the client's logger.

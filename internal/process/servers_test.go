@@ -17,7 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// serversAt has a Redis only.
+// serversAt returns Servers without Postgres.
 func serversAt(t *testing.T, url string, log io.Writer) *Servers {
 	t.Helper()
 	s, err := Connect(config.Config{RedisURL: url, Shards: cache.DefaultShards, CleanTTL: time.Hour},
@@ -27,7 +27,7 @@ func serversAt(t *testing.T, url string, log io.Writer) *Servers {
 	return s
 }
 
-func TestAwaitRedisWaitsForARedisThatComesUp(t *testing.T) {
+func TestAwaitRedisWaitsForRedisToStart(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	require.NoError(t, server.Stop(t.Context()))
@@ -45,12 +45,12 @@ func TestAwaitRedisWaitsForARedisThatComesUp(t *testing.T) {
 	require.Equal(t, 1, strings.Count(log.String(), "waiting for redis"))
 }
 
-// A cluster that is down answers PING: a process that took that for Redis would begin to serve, and refuse every write.
+// A cluster that is down answers PING. A process that relied on it would start, and refuse every write.
 func TestAwaitRedisWaitsForAClusterThatIsDown(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
 	node := connect(t, server.URL())
-	// One slot is missing, and with it all of them.
+	// One slot has no node, so the cluster serves none.
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 1, 16383).Err())
 	log := new(localtest.Buffer)
 	s := serversAt(t, strings.Replace(server.URL(), "redis://", "redis-cluster://", 1), log)
@@ -64,7 +64,7 @@ func TestAwaitRedisWaitsForAClusterThatIsDown(t *testing.T) {
 	require.NoError(t, <-result)
 }
 
-func TestAwaitRedisGivesUpWithOneLineThatHidesThePassword(t *testing.T) {
+func TestAwaitRedisErrorHidesThePassword(t *testing.T) {
 	t.Parallel()
 	err := serversAt(t, "redis://me:hunter2@127.0.0.1:1/0", io.Discard).AwaitRedis(t.Context(), 0)
 
@@ -73,7 +73,7 @@ func TestAwaitRedisGivesUpWithOneLineThatHidesThePassword(t *testing.T) {
 	require.NotContains(t, err.Error(), "hunter2")
 }
 
-func TestAwaitRedisDoesNotWaitForAPasswordToBecomeRight(t *testing.T) {
+func TestAwaitRedisDoesNotWaitAfterAWrongPassword(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 
@@ -97,7 +97,7 @@ type redisError string
 func (e redisError) Error() string { return string(e) }
 func (redisError) RedisError()     {}
 
-func TestOnlyAnswersThatStayTheSameEndTheWait(t *testing.T) {
+func TestOnlyPermanentErrorsEndTheWait(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]bool{
 		"WRONGPASS invalid username-password pair": true, "NOAUTH Authentication required.": true,

@@ -22,19 +22,18 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// complainEvery is the time between two log lines about a collector that does not answer. Batches fail every five seconds.
-const complainEvery = time.Minute
+// traceErrorEvery is the time between two log lines about failed exports, which may fail every five seconds.
+const traceErrorEvery = time.Minute
 
-// tracing makes OpenTelemetry spans and sends them over OTLP/HTTP in the background. It drops what the collector does not take:
-// at most 2,048 spans wait (OTEL_BSP_MAX_QUEUE_SIZE). A nil *tracing is off: its methods do nothing.
+// tracing makes OpenTelemetry spans, and sends them over OTLP/HTTP in the background. If the collector is too slow, it drops spans: at most
+// 2,048 wait (OTEL_BSP_MAX_QUEUE_SIZE). On a nil *tracing, methods do nothing.
 type tracing struct{ provider *sdk.TracerProvider }
 
-// startTracing returns a tracing, nil unless OTEL_EXPORTER_OTLP_ENDPOINT is set. The exporter reads the variables of OpenTelemetry
-// itself; endpoint only decides whether there is one. The service is called afterwrite-<process> unless OTEL_SERVICE_NAME says
-// otherwise. It does not wait for the collector.
+// startTracing returns a tracing, or nil if endpoint is empty. The exporter itself reads OpenTelemetry's variables. The service name is
+// afterwrite-<process>, unless OTEL_SERVICE_NAME is set. It does not contact the collector.
 func startTracing(ctx context.Context, endpoint, process, version string, log *slog.Logger) (*tracing, error) {
 	if endpoint == "" {
-		return nil, nil //nolint:nilnil // a nil *tracing is one that is off
+		return nil, nil //nolint:nilnil // a nil *tracing is off
 	}
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
@@ -48,12 +47,12 @@ func startTracing(ctx context.Context, endpoint, process, version string, log *s
 	if err != nil {
 		return nil, fmt.Errorf("read OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
-	otel.SetErrorHandler(newComplaints(log))
+	otel.SetErrorHandler(newErrorLog(log))
 	log.Info("sending traces")
 	return &tracing{provider: sdk.NewTracerProvider(sdk.WithBatcher(exporter), sdk.WithResource(about))}, nil
 }
 
-// provide returns what makes spans; nil when tracing is off.
+// provide returns the tracer provider, or nil if tracing is off.
 func (t *tracing) provide() trace.TracerProvider { //nolint:ireturn // a nil pointer in an interface would not be nil
 	if t == nil {
 		return nil
@@ -61,7 +60,7 @@ func (t *tracing) provide() trace.TracerProvider { //nolint:ireturn // a nil poi
 	return t.provider
 }
 
-// instrument makes a span of each command that is part of a trace, without the command's keys and values.
+// instrument makes a span for each command within a trace, without the command's keys and values.
 func (t *tracing) instrument(client redis.UniversalClient) error {
 	if t == nil {
 		return nil
@@ -74,7 +73,7 @@ func (t *tracing) instrument(client redis.UniversalClient) error {
 	return nil
 }
 
-// openDB returns sql.OpenDB with a span for each statement that is part of a trace, without its arguments; nil when tracing is off.
+// openDB returns sql.OpenDB with a span for each statement within a trace, without its arguments, or nil if tracing is off.
 func (t *tracing) openDB() func(driver.Connector) *sql.DB {
 	if t == nil {
 		return nil
@@ -88,7 +87,7 @@ func (t *tracing) openDB() func(driver.Connector) *sql.DB {
 	}
 }
 
-// close sends the spans that wait, for as long as ctx allows.
+// close sends the waiting spans, until ctx is done.
 func (t *tracing) close(ctx context.Context) error {
 	if t == nil {
 		return nil
@@ -96,25 +95,25 @@ func (t *tracing) close(ctx context.Context) error {
 	return t.provider.Shutdown(ctx)
 }
 
-// complaints logs the errors of tracing, at most one each minute.
-type complaints struct {
+// errorLog logs the errors of tracing, at most one a minute.
+type errorLog struct {
 	log   *slog.Logger
 	limit *rate.Limiter
 }
 
-func newComplaints(log *slog.Logger) complaints {
-	return complaints{log: log, limit: rate.NewLimiter(rate.Every(complainEvery), 1)}
+func newErrorLog(log *slog.Logger) errorLog {
+	return errorLog{log: log, limit: rate.NewLimiter(rate.Every(traceErrorEvery), 1)}
 }
 
 // Handle implements otel.ErrorHandler.
-func (c complaints) Handle(err error) {
+func (c errorLog) Handle(err error) {
 	if !errors.Is(err, context.Canceled) && c.limit.Allow() {
 		c.log.Warn("traces are not sent", "error", err)
 	}
 }
 
-// logger returns log with the attribute trace_id in lines that belong to a trace: the name that OpenTelemetry gives it in logs that
-// are not sent as OTLP. It returns log itself when tracing is off.
+// logger returns log with the attribute trace_id (OpenTelemetry's name in logs outside OTLP) in lines within a trace. If tracing is off, it
+// returns log itself.
 func (t *tracing) logger(log *slog.Logger) *slog.Logger {
 	if t == nil {
 		return log
@@ -148,12 +147,11 @@ func (h identified) WithGroup(name string) slog.Handler {
 	return identified{h.Handler.WithGroup(name)}
 }
 
-// inside makes spans only within traces. Otherwise each command that Asynq polls with, that sweeps count with, or that /readyz pings
-// with would be a trace of its own.
+// inside makes spans only within traces. Otherwise each polling command of Asynq, each sweep and each ping of /readyz would begin a trace.
 type inside struct{ trace.TracerProvider }
 
 // Tracer implements trace.TracerProvider.
-func (p inside) Tracer(name string, options ...trace.TracerOption) trace.Tracer { //nolint:ireturn // the interface has it so
+func (p inside) Tracer(name string, options ...trace.TracerOption) trace.Tracer { //nolint:ireturn // required by the interface
 	return insideTracer{p.TracerProvider.Tracer(name, options...)}
 }
 
@@ -161,7 +159,7 @@ type insideTracer struct{ trace.Tracer }
 
 // Start implements trace.Tracer.
 //
-//nolint:ireturn,spancheck // the interface has it so; the caller ends the span
+//nolint:ireturn,spancheck // required by the interface; the caller ends the span
 func (t insideTracer) Start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
 	if !trace.SpanContextFromContext(ctx).IsSampled() {
 		return ctx, noop.Span{}

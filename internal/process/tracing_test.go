@@ -11,20 +11,20 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-func TestWithoutAnEndpointNothingIsInstalled(t *testing.T) {
+func TestTracingIsOffWithoutAnEndpoint(t *testing.T) {
 	t.Parallel()
 	traces, err := startTracing(t.Context(), "", "api", "v1", slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.Nil(t, traces)
-	if traces.provide() != nil || traces.openDB() != nil { // require.Nil also takes an interface with a nil pointer in it
+	if traces.provide() != nil || traces.openDB() != nil { // require.Nil would accept an interface with a nil pointer
 		require.Fail(t, "something would be installed")
 	}
-	var client redis.UniversalClient // would panic if it were touched
+	var client redis.UniversalClient // would panic if it were used
 	require.NoError(t, traces.instrument(client))
 	require.NoError(t, traces.close(t.Context()))
 }
 
-func TestALineOfATraceNamesIt(t *testing.T) {
+func TestLogLinesHaveTheTraceID(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	plain := slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -44,7 +44,7 @@ func TestALineOfATraceNamesIt(t *testing.T) {
 		"level=INFO msg=\"in none\" process=api\n", out.String())
 }
 
-func TestALoggerIsLeftAloneWithoutTraces(t *testing.T) {
+func TestLoggerIsUnchangedWithoutTracing(t *testing.T) {
 	t.Parallel()
 	var off *tracing
 	log := slog.New(slog.DiscardHandler)

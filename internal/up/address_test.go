@@ -26,7 +26,7 @@ func TestErrorForATakenPortNamesItsVariable(t *testing.T) {
 	all[2].addr = taken.Addr().String()
 
 	require.EqualError(t, checkFree(all), "cannot listen on "+taken.Addr().String()+
-		": the port is taken: stop what uses it, or set AFTERWRITE_SCHEDULER_ADDR to another address")
+		": the port is in use: stop the program that uses it, or set AFTERWRITE_SCHEDULER_ADDR to another address")
 }
 
 func TestErrorForTheSameAddressNamesBothVariables(t *testing.T) {
