@@ -7,35 +7,35 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lineage is the number of a lineage in layout 2, and lineageID the same number in base 36.
+// id is the number of a lineage in layout 2, and id36 the same number in base 36.
 const (
-	lineage, lineageID = "1795878419831572", "hol35mylg4"
-	run                = "e9e876d3d"
-	open               = "hokklyzn7k"
+	id, id36 = "1795878419831572", "hol35mylg4"
+	run      = "e9e876d3d"
+	open     = "hokklyzn7k"
 )
 
 func TestEntriesAreTranslated(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, lineageID, base36(lineage))
+	require.Equal(t, id36, base36(id))
 	for text, want := range map[string]struct{ clean, open, aside string }{
-		"5 7":                                    {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
-		"0 0":                                    {"0 0 0", "0 0 " + open + " b0", "0 0 " + open + ":a b0"},
-		"0 2 x":                                  {"0 2 0:x", "0 2 " + open + ":x b1", "0 2 " + open + ":xa b1"},
-		"-5 7 " + run + lineage + " b6 w-3":      {"-5 7 0", "-5 7 " + open + " l" + lineageID + " b6 w-3", "-5 7 " + open + ":a l" + lineageID + " b6 w-3"},
-		"5 7 " + run + lineage + " b6":           {"5 7 0", "5 7 " + open + " l" + lineageID + " b6", "5 7 " + open + ":a l" + lineageID + " b6"},
-		"5 7 " + run + lineage + " b6 w3 c6,1x2": {"5 7 0", "5 7 " + open + " l" + lineageID + " b6 w3", "5 7 " + open + ":a l" + lineageID + " b6 w3"},
-		"1 2 u1 " + run + lineage + " b0 w0":     {"1 2 0", "1 2 " + open + ":u l" + lineageID + " b0 w0", "1 2 " + open + ":ua l" + lineageID + " b0 w0"},
-		"0 2 x u2 " + run + lineage + " b0":      {"0 2 0:x", "0 2 " + open + ":xs l" + lineageID + " b0", "0 2 " + open + ":xsa l" + lineageID + " b0"},
-		"5 7 " + run + lineage + " b6 p;" + lineage + ",set,6;" + lineage + ",-4,5": {
+		"5 7":                               {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
+		"0 0":                               {"0 0 0", "0 0 " + open + " b0", "0 0 " + open + ":a b0"},
+		"0 2 x":                             {"0 2 0:x", "0 2 " + open + ":x b1", "0 2 " + open + ":xa b1"},
+		"-5 7 " + run + id + " b6 w-3":      {"-5 7 0", "-5 7 " + open + " l" + id36 + " b6 w-3", "-5 7 " + open + ":a l" + id36 + " b6 w-3"},
+		"5 7 " + run + id + " b6":           {"5 7 0", "5 7 " + open + " l" + id36 + " b6", "5 7 " + open + ":a l" + id36 + " b6"},
+		"5 7 " + run + id + " b6 w3 c6,1x2": {"5 7 0", "5 7 " + open + " l" + id36 + " b6 w3", "5 7 " + open + ":a l" + id36 + " b6 w3"},
+		"1 2 u1 " + run + id + " b0 w0":     {"1 2 0", "1 2 " + open + ":u l" + id36 + " b0 w0", "1 2 " + open + ":ua l" + id36 + " b0 w0"},
+		"0 2 x u2 " + run + id + " b0":      {"0 2 0:x", "0 2 " + open + ":xs l" + id36 + " b0", "0 2 " + open + ":xsa l" + id36 + " b0"},
+		"5 7 " + run + id + " b6 p;" + id + ",set,6;" + id + ",-4,5": {
 			"5 7 0",
-			"5 7 " + open + " l" + lineageID + " b6 p;" + lineageID + ",set,6;" + lineageID + ",-4,5",
-			"5 7 " + open + ":a l" + lineageID + " b6 p;" + lineageID + ",set,6;" + lineageID + ",-4,5",
+			"5 7 " + open + " l" + id36 + " b6 p;" + id36 + ",set,6;" + id36 + ",-4,5",
+			"5 7 " + open + ":a l" + id36 + " b6 p;" + id36 + ",set,6;" + id36 + ",-4,5",
 		},
-		"5 7 u1":                     {"5 7 0", "5 7 " + open + ":u b0 w0", "5 7 " + open + ":ua b0 w0"}, // somebody's own
-		"5 7 " + run + lineage:       {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
-		"5 7 e12345678 b6":           {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
-		"5 7 " + run + "9" + lineage: {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
-		"9223372036854775807 1":      {"9223372036854775807 1 0", "9223372036854775807 1 " + open + " b0", "9223372036854775807 1 " + open + ":a b0"},
+		"5 7 u1":                {"5 7 0", "5 7 " + open + ":u b0 w0", "5 7 " + open + ":ua b0 w0"}, // somebody's own
+		"5 7 " + run + id:       {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
+		"5 7 e12345678 b6":      {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
+		"5 7 " + run + "9" + id: {"5 7 0", "5 7 " + open + " b6", "5 7 " + open + ":a b6"},
+		"9223372036854775807 1": {"9223372036854775807 1 0", "9223372036854775807 1 " + open + " b0", "9223372036854775807 1 " + open + ":a b0"},
 	} {
 		e, ok := parseEntry2(text)
 		require.True(t, ok, text)
@@ -81,7 +81,7 @@ func TestReadScore(t *testing.T) {
 
 // FuzzEntry checks that translated entries are entries of layout 3.
 func FuzzEntry(f *testing.F) {
-	for _, text := range []string{"5 7", "0 2 x u2 " + run + lineage + " b0 p;" + lineage + ",set,6", "5 7 x"} {
+	for _, text := range []string{"5 7", "0 2 x u2 " + run + id + " b0 p;" + id + ",set,6", "5 7 x"} {
 		f.Add(text)
 	}
 	layout3 := regexp.MustCompile(`^-?\d+ \d+ \w+(:[a-z]+)?( [lbwp]\S*)*$`)
