@@ -18,12 +18,12 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// queuesTimeout bounds how long a scrape waits for a Redis that does not answer, like that of the other collectors.
+// queuesTimeout bounds how long a scrape waits for a Redis that does not answer. The other collectors have the same bound.
 const queuesTimeout = 2 * time.Second
 
-// Queues exports Asynq's queues by Asynq's own collector. That one logs a line at each scrape that fails, and waits as long as
-// the client does, so it is asked only while Redis answers for the queues. Two of its gauges end in _total, which Prometheus
-// reserves for counters; here they do not.
+// Queues exports the metrics of Asynq's collector. Asynq's collector logs every failed scrape and waits for the client's timeout, so
+// Queues calls it only if Redis answers a probe. It also removes the suffix _total from two gauges, because Prometheus reserves
+// it for counters.
 type Queues struct {
 	redis  redis.UniversalClient
 	prefix string
@@ -31,18 +31,18 @@ type Queues struct {
 	log    *slog.Logger
 
 	mu      sync.Mutex
-	failing bool // what was logged last
+	failing bool // the last logged state
 }
 
-// NewQueues returns a collector of the queues whose names begin with prefix. They look the same from every process, so only one
-// should export them.
+// NewQueues returns a collector of the queues whose names begin with prefix. Only one process should export them, because every
+// process would export the same values.
 func NewQueues(client redis.UniversalClient, prefix string, log *slog.Logger) *Queues {
 	inner := prometheus.NewRegistry()
 	inner.MustRegister(undescribed{asynqmetrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(client))})
 	return &Queues{redis: client, prefix: prefix, inner: inner, log: log}
 }
 
-// undescribed is a collector that is registered without a description. Asynq's would ask Redis for it.
+// undescribed is a collector without a description. To describe itself, Asynq's collector would read from Redis.
 type undescribed struct{ prometheus.Collector }
 
 // Describe implements prometheus.Collector.
@@ -60,7 +60,7 @@ func (q *Queues) Collect(ch chan<- prometheus.Metric) {
 	q.report(err)
 }
 
-// collect passes on what Asynq's collector has, which is counters and gauges only.
+// collect sends the metrics of Asynq's collector, which are only counters and gauges.
 func (q *Queues) collect(ch chan<- prometheus.Metric) error {
 	families, err := q.inner.Gather()
 	for _, family := range families {
@@ -75,7 +75,7 @@ func (q *Queues) collect(ch chan<- prometheus.Metric) error {
 				names, values = append(names, label.GetName()), append(values, label.GetValue())
 			}
 			if i := slices.Index(names, "queue"); i >= 0 && !strings.HasPrefix(values[i], q.prefix) {
-				continue // of another installation
+				continue // a queue of another installation
 			}
 			desc := prometheus.NewDesc(name, family.GetHelp(), names, nil)
 			ch <- prometheus.MustNewConstMetric(desc, kind, m.GetCounter().GetValue()+m.GetGauge().GetValue(), values...)
@@ -84,7 +84,7 @@ func (q *Queues) collect(ch chan<- prometheus.Metric) error {
 	return err
 }
 
-// probe asks for one key in each slot that Asynq uses on a cluster, in one round trip.
+// probe reads one key in each cluster slot that Asynq uses, in one round trip.
 func (q *Queues) probe() error {
 	ctx, cancel := context.WithTimeout(context.Background(), queuesTimeout)
 	defer cancel()
@@ -94,12 +94,12 @@ func (q *Queues) probe() error {
 		pipe.Exists(ctx, "asynq:{"+name+"}:pending") // base.PendingKey
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("ask redis for the queues: %w", err)
+		return fmt.Errorf("probe the queues in redis: %w", err)
 	}
 	return nil
 }
 
-// report logs a change, once.
+// report logs when the queues become unavailable and when they are available again.
 func (q *Queues) report(err error) {
 	q.mu.Lock()
 	changed := q.failing != (err != nil)

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// purgeInterval is short against the days that a tombstone is kept, and long against what a purge costs.
+	// purgeInterval is much shorter than the days that a tombstone is kept, and much longer than a purge takes.
 	purgeInterval = time.Hour
 
 	// An eviction runs evictionsInTTL times in CLEAN_TTL, at most once in shortestEviction and at least once in longestEviction.
@@ -28,20 +28,20 @@ const (
 	// sendTimeout bounds one call to Redis. A tick makes at most five.
 	sendTimeout = 2 * time.Second
 
-	// queuesKey is where Asynq keeps the names of all queues (base.AllQueues in its source).
+	// queuesKey is Asynq's Redis set of all queue names (base.AllQueues in its source).
 	queuesKey = "asynq:queues"
 
-	// maxPending bounds the tasks that wait for a worker. Workers that keep up leave none, and more tasks would only repeat the same work.
+	// maxPending bounds the tasks that wait for a worker. If workers keep up, no task waits, and more tasks would only repeat the work.
 	maxPending = 10
 )
 
-// Options are the parts of a scheduler. All are required.
+// Options are the options of a scheduler. All are required.
 type Options struct {
-	// Client enqueues. Its time-outs must not exceed 2 s, which is the bound of a call.
+	// Client enqueues tasks. Its timeouts must not exceed 2 s, which is the bound of a call.
 	Client tasks.Sender
-	// Redis is the same Redis, for other commands.
+	// Redis is a client of the same Redis, for other commands.
 	Redis redis.Cmdable
-	// Prefix begins the names of the queues, as for Client.
+	// Prefix begins the names of the queues. It must be the prefix of Client.
 	Prefix string
 	// SweepInterval is the time between two sweeps, in whole milliseconds and at least 1 s: Asynq keeps completed tasks, and so their
 	// IDs, for whole seconds.
@@ -49,7 +49,7 @@ type Options struct {
 	// CleanTTL is how long clean entries stay in Redis.
 	CleanTTL time.Duration
 	Logger   *slog.Logger
-	// Registerer takes the metrics.
+	// Registerer gets the metrics.
 	Registerer prometheus.Registerer
 }
 
@@ -68,8 +68,8 @@ func Run(ctx context.Context, options Options) error {
 	}
 }
 
-// untilBoundary is the time until the next interval begins. It follows the wall clock: even if that is set back, the next boundary is at
-// most one interval away.
+// untilBoundary returns the time until the next interval begins. It uses the wall clock: even if the clock is set back, the next boundary
+// is at most one interval away.
 func untilBoundary(now time.Time, interval time.Duration) time.Duration {
 	next := time.UnixMilli((tasks.Bucket(now, interval) + 1) * interval.Milliseconds())
 	return next.Sub(now)
@@ -110,13 +110,13 @@ func newMetrics(r prometheus.Registerer) metrics {
 		sweeps: count("afterwrite_sweeps_enqueued_total", "Sweeps that this scheduler enqueued, or found enqueued by another one."),
 		skipped: count("afterwrite_sweeps_skipped_total",
 			"Sweeps that this scheduler did not enqueue because no worker took the earlier ones."),
-		errors: count("afterwrite_scheduler_errors_total", "Calls to Redis with which this scheduler failed."),
+		errors: count("afterwrite_scheduler_errors_total", "Calls of this scheduler to Redis that failed."),
 	}
 }
 
 func newScheduler(options Options) (*scheduler, error) {
 	if options.SweepInterval < time.Second {
-		return nil, fmt.Errorf("sweep interval %s: it must be a second at least", options.SweepInterval)
+		return nil, fmt.Errorf("sweep interval %s: it must be at least one second", options.SweepInterval)
 	}
 	s := &scheduler{Options: options, metrics: newMetrics(options.Registerer), purged: -1, evicted: -1}
 	for _, queue := range slices.Sorted(maps.Keys(tasks.Queues(options.Prefix))) {
@@ -125,8 +125,7 @@ func newScheduler(options Options) (*scheduler, error) {
 	return s, nil
 }
 
-// tick sends the tasks that are due at now, but none while too many wait for a worker. Its parts are independent: if one fails, it still
-// tries the others.
+// tick sends the tasks that are due at now, but none while too many wait for a worker. If one step fails, it still tries the others.
 func (s *scheduler) tick(ctx context.Context, now time.Time) {
 	errs := []error{s.countPending(ctx), s.publishQueues(ctx)}
 	if s.skipping {
@@ -135,7 +134,7 @@ func (s *scheduler) tick(ctx context.Context, now time.Time) {
 		errs = append(errs, s.sweep(ctx, now), s.purge(ctx, now), s.evict(ctx, now))
 	}
 	if ctx.Err() != nil {
-		return // the process is stopping: not worth a log line
+		return // errors of a process that is stopping are not logged
 	}
 	s.report(errors.Join(errs...))
 }
@@ -144,8 +143,8 @@ func (s *scheduler) tick(ctx context.Context, now time.Time) {
 func (s *scheduler) countPending(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	// The length of Asynq's list of tasks that no worker has taken (base.PendingKey in its source) is one command of constant time;
-	// Asynq's Inspector runs a script of a dozen commands and samples memory.
+	// LLEN of Asynq's list of pending tasks (base.PendingKey in its source) takes constant time. Asynq's Inspector would run a script of a
+	// dozen commands and sample memory.
 	pending, err := s.Redis.LLen(ctx, "asynq:{"+s.Prefix+tasks.QueueSweep+"}:pending").Result()
 	if err != nil {
 		s.metrics.errors.Inc()
@@ -207,10 +206,9 @@ func (s *scheduler) send(ctx context.Context, task *asynq.Task) error {
 	return nil
 }
 
-// publishQueues adds the names of our queues to Asynq's set of queues. A client of Asynq adds the name of a queue at its first task for
-// it and never again, so a Redis that was emptied (FLUSHALL, a failover to a new machine) has no names until those processes restart.
-// Workers do not need them, but to Asynq's Inspector, and so to Asynqmon, the queue metrics and the redrive of dead letters, a queue that
-// is not in the set does not exist.
+// publishQueues adds the names of our queues to Asynq's set of queues. An Asynq client adds a queue's name only with its first task. So
+// after Redis was emptied (FLUSHALL, a failover to a new machine), the names are missing until all clients restart. Workers do not need
+// the names, but Asynq's Inspector does. Asynqmon, the queue metrics and the redrive of dead letters use the Inspector.
 func (s *scheduler) publishQueues(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()

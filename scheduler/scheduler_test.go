@@ -22,6 +22,8 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
+func TestMain(m *testing.M) { localtest.Main(m) }
+
 const patience = 20 * time.Second
 
 // aTime is in the middle of a sweep's and of a purge's interval.
@@ -123,7 +125,7 @@ func TestTwoSchedulersMakeOneTask(t *testing.T) {
 	require.Zero(t, testutil.ToFloat64(second.metrics.errors))
 }
 
-func TestASchedulerThatIsLateDoesNotRepeatACompletedTask(t *testing.T) {
+func TestLateSchedulerDoesNotRepeatACompletedTask(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	first, late := b.scheduler(t), b.scheduler(t)
@@ -189,7 +191,7 @@ func TestErrorsAreCountedAndLoggedOncePerChangeOfState(t *testing.T) {
 	require.InDelta(t, 3, testutil.ToFloat64(s.metrics.sweeps), 0)
 }
 
-func TestSweepsDoNotPileUpWhileNoWorkerTakesThem(t *testing.T) {
+func TestSweepsDoNotPileUpWithoutAWorker(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var log bytes.Buffer
@@ -221,7 +223,7 @@ func TestSweepsDoNotPileUpWhileNoWorkerTakesThem(t *testing.T) {
 	require.Equal(t, 1, strings.Count(log.String(), "takes the sweeps again"))
 }
 
-func TestAPurgeThatCouldNotBeSentIsSentAtTheNextTick(t *testing.T) {
+func TestFailedPurgeIsSentAtTheNextTick(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	options := b.options()
@@ -247,11 +249,11 @@ func TestTheNextBoundaryIsNeverMoreThanAnIntervalAway(t *testing.T) {
 	require.Equal(t, interval, untilBoundary(start.Add(interval), interval))
 }
 
-func TestRunRefusesAnIntervalForWhichAsynqWouldKeepNoID(t *testing.T) {
+func TestRunRefusesAnIntervalUnderASecond(t *testing.T) {
 	t.Parallel()
 	options := setup(t).options()
 	options.SweepInterval = 500 * time.Millisecond
-	require.ErrorContains(t, Run(t.Context(), options), "a second at least")
+	require.ErrorContains(t, Run(t.Context(), options), "at least one second")
 }
 
 // running is a scheduler in a goroutine.
@@ -312,7 +314,7 @@ func TestRunSendsAtOnceAndAtEachBoundary(t *testing.T) {
 	require.Contains(t, sweeps, fmt.Sprintf("sweep:%d", before+1))
 }
 
-func TestRunSurvivesARedisThatGoesAwayAndComesBack(t *testing.T) {
+func TestRunSurvivesAnOutageOfRedis(t *testing.T) {
 	t.Parallel()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	parsed, err := redis.ParseURL(server.URL())

@@ -1,8 +1,8 @@
 // Package tasks is the contract between the api, the scheduler and the workers: the tasks, their payloads, the IDs that merge duplicates,
 // and their queues and groups.
 //
-// A task is a hint that there is something to do, never the only record of it: that is in the epochs in Redis. So any task may be lost,
-// delayed, doubled or run late without harm.
+// A task is a hint that there is work to do. The record of the work is in the epochs in Redis, so any task may be lost, delayed or run
+// twice without harm.
 //
 //	type    TaskID                    sent by               what the worker does
 //	flush   flush:<key>               api, worker           in group <shard>; aggregated into one drain of the shard

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// hintRate is the number of keys a second that get a task of their own, and hintBurst at once. A task costs the api and Redis as much
-	// CPU as about ten writes, so past this rate, and for a flush interval after it, whole shards get a drain instead.
+	// hintRate bounds the keys per second that get their own task, and hintBurst the keys at once. A task costs the api and Redis as much
+	// CPU as about ten writes. So above this rate, and for a flush interval afterwards, the shards get drains instead.
 	hintRate, hintBurst = 100, 100
 
 	// hintSenders is the number of hints that are sent at once.
@@ -77,7 +77,7 @@ type hint struct {
 	key   counter.Key
 	shard counter.Shard
 
-	headers map[string]string // of its trace; nil: none
+	headers map[string]string // of the trace; nil: no trace
 }
 
 // NewEnqueuer returns a running Enqueuer; Close ends it.
@@ -108,9 +108,9 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 	return e
 }
 
-// Offer takes a key that has just become dirty, as one of backlog dirty keys of its shard. While there are few, each gets a task of its
-// own, which shows in the queue and carries the trace in ctx, if that is sampled. Past hintRate, or a batch in one shard, the shard gets
-// a drain instead.
+// Offer accepts a key that has just become dirty. backlog is the number of dirty keys in its shard. While there are few, each key gets its
+// own task, which shows in the queue and carries the trace in ctx if the trace is sampled. Above hintRate, or if the shard has more than
+// a batch, the shard gets a drain instead.
 func (e *Enqueuer) Offer(ctx context.Context, key counter.Key, shard counter.Shard, backlog int64) {
 	if backlog > int64(e.o.FlushBatch) {
 		e.drains[shard].Store(drainNow)
@@ -134,8 +134,8 @@ func (e *Enqueuer) Offer(ctx context.Context, key counter.Key, shard counter.Sha
 	}
 }
 
-// Close sends queued hints until ctx ends, and stops the Enqueuer. When ctx ends it cancels sends in progress, so a Redis that does not
-// answer delays it no longer. Later offers are dropped.
+// Close sends queued hints until ctx ends, and stops the Enqueuer. When ctx ends, it cancels sends in progress, so that a Redis that does
+// not answer cannot delay it. Later offers are dropped.
 func (e *Enqueuer) Close(ctx context.Context) {
 	e.once.Do(func() {
 		defer e.abort()
@@ -187,7 +187,7 @@ func (e *Enqueuer) sendDrains(ctx context.Context) {
 					continue
 				}
 				if _, sent := e.sendDrain(ctx, i); !sent {
-					return // Redis is away, or the time is up: the sweep finds the keys
+					return // Redis does not answer, or ctx has ended: the sweep finds the keys
 				}
 			}
 			return
@@ -195,7 +195,7 @@ func (e *Enqueuer) sendDrains(ctx context.Context) {
 	}
 }
 
-// drainState is what sendDrains knows about a shard.
+// drainState is the state of a shard in sendDrains.
 type drainState struct {
 	sent  time.Time // when the last drain was sent
 	tries int       // how often it has been sent again
@@ -224,8 +224,8 @@ func (e *Enqueuer) sendDrain(ctx context.Context, shard int) (conflict, sent boo
 	return e.send(ctx, Drain(counter.Shard(shard), 0))
 }
 
-// send enqueues task within sendTimeout. It reports whether a task with its ID was already there, and whether Redis has either of them.
-// It logs the first of a series of failures.
+// send enqueues task within sendTimeout. conflict reports whether a task with the same ID was already there, and sent whether Redis has
+// one of the two. It logs only the first of a series of failures.
 func (e *Enqueuer) send(ctx context.Context, task *asynq.Task) (conflict, sent bool) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()

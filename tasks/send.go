@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Sender enqueues tasks: an *asynq.Client.
+// Sender enqueues tasks. *asynq.Client implements it.
 type Sender interface {
 	EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error)
 }
@@ -34,11 +34,11 @@ type prefixed struct {
 
 // EnqueueContext implements Sender.
 func (p prefixed) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error) {
-	own := asynq.Queue(p.prefix + queueOf(task.Type())) // Asynq takes it rather than the task's
+	own := asynq.Queue(p.prefix + queueOf(task.Type())) // it overrides the task's queue
 	return p.inner.EnqueueContext(ctx, task, slices.Insert(opts, 0, own)...)
 }
 
-// Send enqueues task, in one round trip to Redis. It succeeds if a task with the same ID is already there, which will do the same.
+// Send enqueues task, in one round trip to Redis. It succeeds if a task with the same ID, which does the same work, is already there.
 func Send(ctx context.Context, to Sender, task *asynq.Task) error {
 	_, err := send(ctx, to, task)
 	return err

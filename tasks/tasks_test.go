@@ -1,18 +1,11 @@
 package tasks_test
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"log/slog"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hibiken/asynq"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -37,7 +30,7 @@ func setup(t *testing.T) *testBundle {
 	}
 }
 
-// grouped is how many flush tasks wait for their aggregation.
+// grouped returns the number of flush tasks that wait for their aggregation.
 func (b *testBundle) grouped(t *testing.T) int {
 	t.Helper()
 	groups, err := b.inspector.Groups(tasks.QueueFlush)
@@ -79,7 +72,7 @@ func TestDuplicatesCollapse(t *testing.T) {
 	require.Equal(t, "03", groups[0].Group)
 }
 
-func TestTheTwoDrainsOfAShardTakeTurns(t *testing.T) {
+func TestDrainsOfAShardAlternateBetweenTwoIDs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := func(task *asynq.Task) string {
@@ -95,8 +88,8 @@ func TestTheTwoDrainsOfAShardTakeTurns(t *testing.T) {
 	require.Equal(t, "drain:08:due", id(tasks.DrainDue(8, "drain:08", 0)))
 }
 
-// Who waits for a drain is not to wait until the epoch has gathered more. A drain that only follows others leaves it time.
-func TestDrainsSayWhetherSomebodyWaits(t *testing.T) {
+// A drain that a caller waits for flushes the open epoch at any age.
+func TestDrainsTellWhetherACallerWaits(t *testing.T) {
 	t.Parallel()
 	for task, want := range map[*asynq.Task]tasks.Shard{
 		tasks.Drain(7, time.Minute):                           {Shard: 7},
@@ -104,7 +97,7 @@ func TestDrainsSayWhetherSomebodyWaits(t *testing.T) {
 		tasks.DrainNow(7):                                     {Shard: 7, Now: true},
 		tasks.DrainDue(7, "drain:07", time.Minute):            {Shard: 7, Now: true},
 		tasks.SweptDrain(7, 1):                                {Shard: 7, Swept: true},
-		asynq.NewTask(tasks.TypeDrain, []byte(`{"shard":7}`)): {Shard: 7}, // from a process of before
+		asynq.NewTask(tasks.TypeDrain, []byte(`{"shard":7}`)): {Shard: 7}, // from an older version
 	} {
 		got, err := tasks.DecodeShard(task.Payload(), 64)
 		require.NoError(t, err)
@@ -113,7 +106,7 @@ func TestDrainsSayWhetherSomebodyWaits(t *testing.T) {
 }
 
 // A pass over tens of millions of entries takes longer than a drain may.
-func TestAnEvictionHasMoreTimeThanOtherTasks(t *testing.T) {
+func TestEvictionHasMoreTimeThanOtherTasks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	now := time.Now()
@@ -132,7 +125,7 @@ func TestAnEvictionHasMoreTimeThanOtherTasks(t *testing.T) {
 	require.Equal(t, tasks.Tick{Bucket: tasks.Bucket(now, time.Minute), IntervalMS: 60_000}, tick)
 }
 
-// A worker that dies at once at each start takes a sweep or two each time, and runs none of the drains that they send.
+// A worker that crashes after each start runs a sweep or two each time, and none of the drains that they send.
 func TestSweptDrainsOfAShardDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -212,191 +205,4 @@ func FuzzDecodePayloads(f *testing.F) {
 		}
 		_, _ = tasks.DecodeTick(payload)
 	})
-}
-
-func options(t *testing.T) (tasks.EnqueuerOptions, *prometheus.Registry) {
-	t.Helper()
-	r := prometheus.NewRegistry()
-	return tasks.EnqueuerOptions{
-		Shards: 4, FlushBatch: 10, FlushInterval: time.Second, Logger: slog.New(slog.DiscardHandler), Registerer: r,
-	}, r
-}
-
-func TestSmallBacklogIsEnqueuedKeyByKeyAndLargeAsDrain(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	o, _ := options(t)
-	e := tasks.NewEnqueuer(b.client, o)
-	for i := range 30 {
-		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), 2, int64(i+1)) // a batch is 10
-	}
-	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
-		info, err := b.inspector.GetQueueInfo(tasks.QueueFlush)
-		if err != nil {
-			return false, err.Error()
-		}
-		state, err := json.Marshal(info)
-		return err == nil && b.grouped(t) == 10 && info.Pending == 1, string(state)
-	})
-	e.Close(t.Context())
-}
-
-func TestBurstOfKeysOnManyShardsIsDrainedShardByShard(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	o, _ := options(t)
-	o.Shards, o.FlushInterval = 4, 400*time.Millisecond
-	e := tasks.NewEnqueuer(b.client, o)
-	sent := make(map[string]time.Time)
-	for i := range 2000 {
-		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), counter.Shard(i%4), 1)
-	}
-	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
-		pending, err := b.inspector.ListPendingTasks(tasks.QueueFlush)
-		if err != nil {
-			return false, err.Error()
-		}
-		for _, p := range pending {
-			if _, seen := sent[p.ID]; !seen {
-				sent[p.ID] = time.Now()
-			}
-		}
-		return len(sent) == 4, strconv.Itoa(len(sent))
-	})
-	require.InDelta(t, 100, b.grouped(t), 30, "the first got tasks of their own")
-	var first, last time.Time
-	for _, at := range sent {
-		if first.IsZero() || at.Before(first) {
-			first = at
-		}
-		if at.After(last) {
-			last = at
-		}
-	}
-	require.Greater(t, last.Sub(first), 200*time.Millisecond, "not all at once")
-
-	// While there are too many, none gets one.
-	for i := range 1000 {
-		e.Offer(t.Context(), counter.Key("more"+strconv.Itoa(i)), counter.Shard(i%4), 1)
-	}
-	before := b.grouped(t)
-	e.Offer(t.Context(), "late", 1, 1)
-	e.Close(t.Context())
-	require.LessOrEqual(t, before, 300)
-	_, err := b.inspector.GetTaskInfo(tasks.QueueFlush, "flush:late")
-	require.ErrorIs(t, err, asynq.ErrTaskNotFound)
-}
-
-// held is a sender that waits, as one does whose Redis does not answer.
-type held struct{ until chan struct{} }
-
-func (h held) EnqueueContext(context.Context, *asynq.Task, ...asynq.Option) (*asynq.TaskInfo, error) {
-	<-h.until
-	return nil, errors.New("redis is away")
-}
-
-func TestEnqueuerNeverBlocksAndCountsWhatItSheds(t *testing.T) {
-	t.Parallel()
-	o, registry := options(t)
-	h := held{until: make(chan struct{})}
-	e := tasks.NewEnqueuer(h, o)
-	const offered = 2000
-	for i := range offered {
-		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), 1, 1)
-	}
-	families, err := registry.Gather()
-	require.NoError(t, err)
-	require.NotEmpty(t, families)
-	shed, err := testutil.GatherAndCount(registry, "afterwrite_enqueue_shed_total")
-	require.NoError(t, err)
-	require.Equal(t, 1, shed)
-	for _, f := range families {
-		if f.GetName() == "afterwrite_enqueue_shed_total" {
-			require.GreaterOrEqual(t, f.GetMetric()[0].GetCounter().GetValue(), float64(offered-1000))
-		}
-	}
-	close(h.until)
-	e.Close(t.Context())
-}
-
-// noisy tells of each task whose ID is taken.
-type noisy struct {
-	*asynq.Client
-
-	conflicts chan struct{}
-}
-
-func (n noisy) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error) {
-	info, err := n.Client.EnqueueContext(ctx, task, opts...)
-	if errors.Is(err, asynq.ErrTaskIDConflict) {
-		n.conflicts <- struct{}{}
-	}
-	return info, err
-}
-
-// A drain that has committed its epoch has its ID still, and does not see what is written from then on.
-func TestADrainWhoseIDWasTakenIsSentAgain(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	o, _ := options(t)
-	o.FlushInterval = 100 * time.Millisecond
-	n := noisy{b.client, make(chan struct{}, 100)}
-	require.NoError(t, tasks.Send(t.Context(), b.client, tasks.Drain(3, 0))) // the one that is nearly done
-	e := tasks.NewEnqueuer(n, o)
-	t.Cleanup(func() { e.Close(context.Background()) })
-
-	e.Offer(t.Context(), "a", 3, int64(o.FlushBatch)+1)
-	<-n.conflicts
-	require.NoError(t, b.inspector.DeleteTask(tasks.QueueFlush, "drain:03"))
-	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
-		_, err := b.inspector.GetTaskInfo(tasks.QueueFlush, "drain:03")
-		return err == nil, "nothing would flush the key but a sweep"
-	})
-
-	for len(n.conflicts) > 0 {
-		<-n.conflicts
-	}
-	e.Offer(t.Context(), "a", 3, int64(o.FlushBatch)+1)
-	for range 4 { // the first, and three more
-		<-n.conflicts
-	}
-}
-
-func TestCloseHandsOverWhatIsQueued(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	o, _ := options(t)
-	e := tasks.NewEnqueuer(b.client, o)
-	for i := range 50 {
-		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), 2, 1)
-	}
-	e.Close(t.Context())
-	require.Equal(t, 50, b.grouped(t))
-}
-
-// hung is a sender whose Redis takes the call and never answers. begun has room for every call.
-type hung struct{ begun chan struct{} }
-
-func (h hung) EnqueueContext(ctx context.Context, _ *asynq.Task, _ ...asynq.Option) (*asynq.TaskInfo, error) {
-	h.begun <- struct{}{}
-	<-ctx.Done()
-	return nil, ctx.Err()
-}
-
-func TestCloseEndsWithItsContextWhateverIsStillToBeSent(t *testing.T) {
-	t.Parallel()
-	o, _ := options(t)
-	h := hung{begun: make(chan struct{}, 100)}
-	e := tasks.NewEnqueuer(h, o)
-	e.Offer(t.Context(), "a", 0, 1)
-	<-h.begun
-	for shard := range counter.Shard(4) {
-		e.Offer(t.Context(), "b", shard, 11) // more than a batch: a drain
-	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-
-	began := time.Now()
-	e.Close(ended)
-	require.Less(t, time.Since(began), time.Second, "one call alone is given two seconds")
 }

@@ -9,8 +9,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Headers of a task with the spans that have caused it, as in https://www.w3.org/TR/trace-context: that of the first, and, separated by
-// spaces, those of the tasks merged with it.
+// Headers with the spans that caused a task, as in https://www.w3.org/TR/trace-context. headerTrace has the first span. headerLinks has
+// the spans of the tasks merged with it, separated by spaces.
 const (
 	headerTrace = "traceparent"
 	headerLinks = "aw-traceparents"
@@ -48,7 +48,7 @@ func mergeTraces(members []*asynq.Task) map[string]string {
 	return map[string]string{headerTrace: traces[0], headerLinks: strings.Join(traces[1:], " ")}
 }
 
-// Traces returns the spans that have caused task, 32 at most.
+// Traces returns the spans that caused task, at most 32.
 func Traces(task *asynq.Task) []trace.SpanContext {
 	headers := task.Headers()
 	if headers[headerTrace] == "" {

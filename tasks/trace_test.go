@@ -14,7 +14,7 @@ import (
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
-// of is a flush that the n-th request caused; none did where n is 0.
+// of returns a flush with the trace of the n-th request. If n is 0, it has no trace.
 func of(n int) *asynq.Task {
 	headers := map[string]string{}
 	if n > 0 {
@@ -23,7 +23,7 @@ func of(n int) *asynq.Task {
 	return asynq.NewTaskWithHeaders(tasks.TypeFlush, tasks.Flush("a", 0).Payload(), headers)
 }
 
-func TestAnAggregateBelongsToTheTracesOfItsMembers(t *testing.T) {
+func TestAggregateHasTheTracesOfItsMembers(t *testing.T) {
 	t.Parallel()
 	causes := tasks.Traces(tasks.Aggregate("0", []*asynq.Task{of(0), of(1), of(0), of(2), of(3)}))
 	require.Len(t, causes, 3)
@@ -34,7 +34,7 @@ func TestAnAggregateBelongsToTheTracesOfItsMembers(t *testing.T) {
 	require.Len(t, tasks.Traces(tasks.Aggregate("0", []*asynq.Task{of(7)})), 1)
 }
 
-func TestAnAggregateBelongsToABoundedNumberOfTraces(t *testing.T) {
+func TestAggregateHasABoundedNumberOfTraces(t *testing.T) {
 	t.Parallel()
 	var members []*asynq.Task
 	for i := range 1000 {
@@ -43,7 +43,7 @@ func TestAnAggregateBelongsToABoundedNumberOfTraces(t *testing.T) {
 	require.Len(t, tasks.Traces(tasks.Aggregate("0", members)), 32)
 }
 
-func TestATaskWithoutATraceHasNoHeaders(t *testing.T) {
+func TestTaskWithoutATraceHasNoHeaders(t *testing.T) {
 	t.Parallel()
 	merged := tasks.Aggregate("0", []*asynq.Task{of(0), tasks.Flush("b", 0)})
 	require.Empty(t, merged.Headers())
@@ -65,7 +65,7 @@ func (b *testBundle) headers(t *testing.T, id string) map[string]string {
 	return info.Headers
 }
 
-func TestOnlyASampledTraceGoesOn(t *testing.T) {
+func TestOnlyASampledTraceIsPassedOn(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	o, _ := options(t)

@@ -1,9 +1,0 @@
-package scheduler
-
-import (
-	"testing"
-
-	"github.com/afterwrite/afterwrite/internal/local/localtest"
-)
-
-func TestMain(m *testing.M) { localtest.Main(m) }
