@@ -18,8 +18,8 @@ var apiPlan = process.Plan{
 	Variable: "AFTERWRITE_API_ADDR",
 	Addr:     func(c config.Config) string { return c.APIAddr },
 	Pools: func(config.Config) process.Pools {
-		// Writes share one call to Redis, so the connections are for hints, hydration and counting. Reads of cold keys share
-		// those to Postgres.
+		// Writes are batched into few calls to Redis, so most connections serve hints, hydration and counting. Reads of cold keys share
+		// the connections to Postgres.
 		return process.Pools{Redis: 64, Postgres: 4}
 	},
 	Public: true,
@@ -37,7 +37,7 @@ func (apiCommand) Run(w *world) error {
 
 	p.Counted.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_postgres_up",
-		Help: "1 while this process's last contact with Postgres was good, else 0.",
+		Help: "1 if this process's last call to Postgres succeeded, else 0.",
 	}, func() float64 {
 		if p.Store.Up() {
 			return 1
@@ -45,7 +45,7 @@ func (apiCommand) Run(w *world) error {
 		return 0
 	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_dirty_keys_limit",
-		Help: "AFTERWRITE_MAX_DIRTY of this process: so many dirty and dead keys together, and clean ones get no writes.",
+		Help: "AFTERWRITE_MAX_DIRTY of this process: with as many dirty and dead keys, clean keys accept no writes.",
 	}, func() float64 { return float64(p.Config.MaxDirty) }))
 	service := writepath.Open(writepath.Parts{
 		Cache: p.Cache, Store: p.Store, MaxDirty: p.Config.MaxDirty, WaitReplicas: p.Config.WaitReplicas, Tracing: p.Provider(),
@@ -56,7 +56,7 @@ func (apiCommand) Run(w *world) error {
 		},
 	})
 	defer service.Close()
-	// Clients that wait for Postgres are answered as soon as the process is told to stop, and not cut off after its grace.
+	// At shutdown, clients that wait for Postgres are answered at once, instead of being aborted after the grace.
 	defer context.AfterFunc(w.ctx, service.StopWaiting)()
 	operator := operate.New(operate.Options{Cache: p.Cache, Store: p.Store, Redis: p.Redis, Logger: p.Log})
 	return p.Run(w.ctx, api.New(service, api.Options{

@@ -1,5 +1,5 @@
-// Package command is the command line: it parses it, and wires every subcommand together from the other packages. A newcomer
-// finds here what each process is made of; package process has what all of them share.
+// Package command parses the command line, and wires every subcommand together from the other packages. Package process has the parts that
+// all processes share.
 package command
 
 import (
@@ -29,8 +29,8 @@ const (
 const description = `Write-behind counters: a write over HTTP is acknowledged as soon as Redis has it, and Postgres gets it
 afterwards, coalesced and in batches.
 
-To try it out, run "afterwrite up": it needs nothing but redis-server and postgres on this machine. To run it for real, run
-"afterwrite migrate" once, and then the processes api, worker, scheduler and dashboard, each as often as you like. All are
+To try it out, run "afterwrite up": it needs only redis-server and postgres on this machine. To run it for real, run
+"afterwrite migrate" once, and then the processes api, worker, scheduler and dashboard, with any number of each. All are
 configured by environment variables; the help of each command lists those that it reads.`
 
 // cli is the command line. The methods Help of the commands are in help.go.
@@ -38,17 +38,17 @@ type cli struct {
 	Up upCommand `cmd:"" group:"try" help:"Run everything on this machine, Redis and Postgres included."`
 
 	API       apiCommand       `cmd:"" group:"run" help:"Serve the HTTP API."`
-	Worker    workerCommand    `cmd:"" group:"run" help:"Bring written counters from Redis to Postgres."`
+	Worker    workerCommand    `cmd:"" group:"run" help:"Write dirty counters from Redis to Postgres."`
 	Scheduler schedulerCommand `cmd:"" group:"run" help:"Send the periodic tasks: sweeps and purges."`
 	Dashboard dashboardCommand `cmd:"" group:"run" help:"Serve the web pages for operators."`
 
 	Migrate     migrateCommand     `cmd:"" group:"operate" help:"Bring Postgres's schema and Redis's layout up to date."`
 	Doctor      doctorCommand      `cmd:"" group:"operate" help:"Check whether Redis and Postgres are fit for afterwrite."`
-	Status      statusCommand      `cmd:"" group:"operate" help:"Say whether Postgres keeps up, and what to do if it does not."`
-	Flush       flushCommand       `cmd:"" group:"operate" help:"Flush now, and say what is left; for deploy scripts."`
+	Status      statusCommand      `cmd:"" group:"operate" help:"Show whether Postgres keeps up, and what to do if it does not."`
+	Flush       flushCommand       `cmd:"" group:"operate" help:"Flush now, and report what is left; for deploy scripts."`
 	Dead        deadCommand        `cmd:"" group:"operate" help:"List, redrive and discard dead letters: counters that Postgres refused."`
 	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare counters in Redis with Postgres; --repair repairs them."`
-	Healthcheck healthcheckCommand `cmd:"" group:"operate" help:"Ask a process whether it is well, for containers without a shell."`
+	Healthcheck healthcheckCommand `cmd:"" group:"operate" help:"Check the health of a process, for containers without a shell."`
 	Version     versionCommand     `cmd:"" group:"operate" help:"Print the version, its commit and date."`
 }
 
@@ -58,7 +58,7 @@ var groups = []kong.Group{
 	{Key: "operate", Title: "Operations:"},
 }
 
-// world is what a command gets from outside: all that tests replace.
+// world has the inputs and outputs of a command, which tests replace.
 type world struct {
 	ctx     context.Context //nolint:containedctx // a command's Run has no other parameter
 	stdout  io.Writer
@@ -70,7 +70,7 @@ func (w *world) environment() process.Environment {
 	return process.Environment{Variables: environMap(w.environ), Stderr: w.stderr, Version: programVersion()}
 }
 
-// connect makes the clients of a command that does one thing and ends. It asks the servers nothing.
+// connect makes the clients of a short command. It does not contact the servers.
 func (w *world) connect(name string, pools process.Pools) (*process.Servers, error) {
 	c, log, err := w.environment().Settings(name)
 	if err != nil {
@@ -79,7 +79,7 @@ func (w *world) connect(name string, pools process.Pools) (*process.Servers, err
 	return process.Connect(c, log, pools)
 }
 
-// open is connect for a command that works on the counters of a Redis: see process.Servers.Settle.
+// open is connect for a command that uses the counters in Redis: see process.Servers.Settle.
 func (w *world) open(name string, pools process.Pools) (*process.Servers, error) {
 	s, err := w.connect(name, pools)
 	if err != nil {
@@ -92,10 +92,10 @@ func (w *world) open(name string, pools process.Pools) (*process.Servers, error)
 	return s, nil
 }
 
-// oneByOne are the connections of a command that does one thing at a time.
+// oneByOne bounds the connections of a command without concurrency.
 var oneByOne = process.Pools{Redis: 2, Postgres: 2}
 
-// environMap turns the form of os.Environ into a map. The first value of a name counts, as for getenv.
+// environMap converts the format of os.Environ into a map. The first value of a name counts, as in getenv.
 func environMap(environ []string) map[string]string {
 	variables := make(map[string]string, len(environ))
 	for _, entry := range environ {
@@ -107,17 +107,16 @@ func environMap(environ []string) map[string]string {
 	return variables
 }
 
-// Main runs the program with the arguments after its name, and returns its exit status: 0, 1 after an error, which it has
-// written to stderr in one line, or 2 when the arguments are invalid. The first SIGINT or SIGTERM ends the command in an
-// orderly way; the second ends the process at once.
+// Main runs the program with args, which exclude its name, and returns the exit status: 0, 1 after an error, which it writes to stderr in
+// one line, or 2 if the arguments are invalid. The first SIGINT or SIGTERM stops the command gracefully; the second ends it at once.
 func Main(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // gives the next signal its default effect
+	context.AfterFunc(ctx, stop) // the next signal has its default effect
 	return run(world{ctx: ctx, stdout: stdout, stderr: stderr, environ: os.Environ()}, args)
 }
 
-// exited is the panic of kong's exit function, after kong has printed the help.
+// exited is the panic value of kong's exit function, which kong calls after printing the help.
 type exited int
 
 func run(w world, args []string) (status int) {
@@ -148,7 +147,7 @@ func run(w world, args []string) (status int) {
 	case isSpecial:
 		return fail(w, err, special.status)
 	case errors.Is(err, context.Canceled) && w.ctx.Err() != nil:
-		// It was told to stop during its start.
+		// The process was stopped while it started.
 	default:
 		return fail(w, err, exitFailure)
 	}
@@ -176,12 +175,12 @@ func newParser(w world) (*kong.Kong, error) {
 	)
 }
 
-// fail writes err in one line, but keeps the lines of the log of a server that has exited.
+// fail writes err in one line. Only the log of a server that has exited keeps its lines.
 func fail(w world, err error, status int) int {
 	text := process.NewRedactor(config.Secrets(environMap(w.environ))...).Redact(err.Error())
 	if !errors.Is(err, local.ErrExited) {
 		text = strings.ReplaceAll(text, "\n", "; ")
 	}
-	_, _ = fmt.Fprintf(w.stderr, "afterwrite: %s\n", text) // an error of stderr cannot be shown anywhere
+	_, _ = fmt.Fprintf(w.stderr, "afterwrite: %s\n", text) // there is no other place for an error
 	return status
 }

@@ -21,7 +21,7 @@ var dashboardPlan = process.Plan{
 	Refuse:   refuseOpen,
 }
 
-// dashboardCommand is the process, and what prepares it.
+// dashboardCommand is the process, and the command that makes users for it.
 type dashboardCommand struct {
 	Serve        serveDashboardCommand `cmd:"" default:"1"                          help:"Serve the web pages for operators."`
 	HashPassword hashPasswordCommand   `cmd:"" help:"Make a user of the dashboard." name:"hash-password"`
@@ -54,7 +54,7 @@ func (serveDashboardCommand) Run(w *world) error {
 	})
 }
 
-// access reads who may look and act.
+// access parses the settings for sign-in and roles.
 func access(c config.Config) (auth.Options, error) {
 	o := auth.Options{Address: c.Addr(c.DashboardAddr), Header: c.DashboardUserHeader, Hosts: words(c.DashboardHosts)}
 	var users, proxies, operators error
@@ -68,9 +68,8 @@ func access(c config.Config) (auth.Options, error) {
 	)
 }
 
-// refuseOpen returns why the dashboard must not listen at an address: others could reach it there, and nobody has to sign in. It
-// checks the configured address and the one that the system has resolved it to, since a hosts file may lead a name like
-// localhost anywhere.
+// refuseOpen returns an error if other machines could reach the dashboard at the address without a sign-in. It checks the configured address
+// and the resolved one, since a hosts file may resolve a name like localhost to any address.
 func refuseOpen(c config.Config, at net.Addr) error {
 	allowed, err := access(c)
 	if err == nil {
@@ -90,7 +89,7 @@ func about(variable string, err error) error {
 	return fmt.Errorf("%s: %w", variable, err)
 }
 
-// explainOpen adds to an error about an open dashboard what to do about it.
+// explainOpen adds the fix to auth.ErrOpen.
 func explainOpen(err error) error {
 	if errors.Is(err, auth.ErrOpen) {
 		return fmt.Errorf("refusing to start: %w: set AFTERWRITE_DASHBOARD_USERS (make one with `afterwrite dashboard hash-password`), "+

@@ -11,28 +11,28 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// deadCommand is what operators do about dead letters.
+// deadCommand has the commands for dead letters.
 type deadCommand struct {
 	List    deadListCommand    `cmd:"" help:"List the dead letters."`
 	Show    deadShowCommand    `cmd:"" help:"Show everything about one."`
-	Redrive deadRedriveCommand `cmd:"" help:"Try them again, after the cause was repaired."`
-	Discard deadDiscardCommand `cmd:"" help:"Drop what Postgres refused, and return the counter to Postgres's value."`
+	Redrive deadRedriveCommand `cmd:"" help:"Try them again, after you have removed the cause."`
+	Discard deadDiscardCommand `cmd:"" help:"Drop the refused writes, and return the counter to Postgres's value."`
 }
 
 type deadListCommand struct {
 	JSON  bool `help:"Print a JSON array."           name:"json"`
-	Limit int  `help:"Show so many at most; 0: all." placeholder:"N"`
+	Limit int  `help:"Maximum number to show; 0: all." placeholder:"N"`
 }
 
 // Validate implements kong's check of a command line.
 func (d deadListCommand) Validate() error {
 	if d.Limit < 0 {
-		return fmt.Errorf("--limit is %d: it takes a number from 0", d.Limit)
+		return fmt.Errorf("--limit must be 0 or more; it is %d", d.Limit)
 	}
 	return nil
 }
 
-// errEnough ends a list at its limit.
+// errEnough stops the iteration at the limit.
 var errEnough = errors.New("enough")
 
 // Run implements the command.
@@ -76,14 +76,14 @@ func (d deadListCommand) Run(w *world) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w.stderr, "%d of %d dead letters\n", shown, max(all, int64(shown))) // not a part of the list
+	fmt.Fprintf(w.stderr, "%d of %d dead letters\n", shown, max(all, int64(shown))) // on stderr, since it is not part of the list
 	return nil
 }
 
-// warnPostgres says on stderr why what Postgres has is not shown.
+// warnPostgres reports on stderr why the values in Postgres are not shown.
 func warnPostgres(w *world, err error) {
 	if err != nil {
-		fmt.Fprintf(w.stderr, "afterwrite: postgres did not answer, so what it has is shown as \"?\": %s\n", oneLine(err.Error()))
+		fmt.Fprintf(w.stderr, "afterwrite: postgres did not answer, so its values are shown as \"?\": %s\n", oneLine(err.Error()))
 	}
 }
 
@@ -93,7 +93,7 @@ type deadWriter interface {
 	end() error
 }
 
-// tablePart is how many lines of a table are aligned together, so that a long list needs no memory.
+// tablePart is the number of rows that are aligned together, which bounds the memory of a long list.
 const tablePart = 500
 
 // deadTable writes a table for people.
@@ -113,7 +113,7 @@ func (t *deadTable) write(dead []operate.DeadLetter) error {
 func (t *deadTable) end() error {
 	table := tabwriter.NewWriter(t.to, 0, 0, 2, ' ', 0)
 	if !t.headed && len(t.kept) > 0 {
-		fmt.Fprintln(table, "KEY\tATTEMPTS\tSINCE\tREDIS\tPOSTGRES\tREASON") // a tabwriter keeps its error for Flush
+		fmt.Fprintln(table, "KEY\tATTEMPTS\tSINCE\tREDIS\tPOSTGRES\tREASON") // Flush returns its errors
 		t.headed = true
 	}
 	for _, d := range t.kept {
@@ -124,7 +124,7 @@ func (t *deadTable) end() error {
 	return table.Flush()
 }
 
-// deadArray writes a JSON array, one dead letter on a line.
+// deadArray writes a JSON array with one dead letter a line.
 type deadArray struct {
 	to   io.Writer
 	some bool
@@ -187,9 +187,9 @@ func (d deadShowCommand) Run(w *world) error {
 	return sayShown(w, shown)
 }
 
-// sayShown writes everything about a dead letter.
+// sayShown prints everything about a dead letter.
 func sayShown(w *world, d operate.Shown) error {
-	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // it keeps its error for Flush
+	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // Flush returns its errors
 	fmt.Fprintf(table, "key\t%s\n", oneLine(string(d.Key)))
 	fmt.Fprintf(table, "shard\t%s\n", d.Shard)
 	fmt.Fprintf(table, "reason\t%s\n", oneLine(d.Reason))

@@ -146,7 +146,7 @@ func TestDeadRedriveSaysHowManyAndThatAWorkerMustRun(t *testing.T) {
 	p := start(t, b.env, "dead", "redrive", "a", "x")
 	require.Equal(t, exitFailure, p.end(t))
 	require.Contains(t, p.text.String(), "redriven: 1, but no worker is running")
-	require.Contains(t, p.errs.String(), "not dead, so left alone: x")
+	require.Contains(t, p.errs.String(), "not dead, so unchanged: x")
 
 	require.Contains(t, b.succeeds(t, "dead", "redrive", "--all"), "redriven: 2,")
 	require.Equal(t, "redriven: none\n", b.succeeds(t, "dead", "redrive", "--all"))
@@ -177,7 +177,7 @@ func TestDeadDiscardShowsWhatIsDroppedAndAsks(t *testing.T) {
 	require.Contains(t, p.errs.String(), "add --yes")
 	require.Contains(t, b.succeeds(t, "dead", "list"), "10 (version 4)", "it is still there")
 
-	require.Contains(t, b.succeeds(t, "dead", "discard", "a", "--yes"), "discarded: the counter is what postgres has: 7 (version 5)")
+	require.Contains(t, b.succeeds(t, "dead", "discard", "a", "--yes"), "discarded: the counter has postgres's state: 7 (version 5)")
 	require.Empty(t, b.succeeds(t, "dead", "list"))
 }
 

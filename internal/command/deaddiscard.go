@@ -51,7 +51,7 @@ func (d deadDiscardCommand) Run(w *world) error {
 	return sayDiscarded(w, dead.Key, done)
 }
 
-// confirm returns nil when the operator agrees: by --yes, or in the terminal that in is.
+// confirm returns nil if the operator agrees, by --yes or in the terminal in.
 func (d deadDiscardCommand) confirm(w *world, in *os.File) error {
 	if d.Yes {
 		return nil
@@ -61,7 +61,7 @@ func (d deadDiscardCommand) confirm(w *world, in *os.File) error {
 	}
 	fmt.Fprintf(w.stderr, "Discard %s? Type yes: ", oneLine(d.Key))
 	answer := make(chan error, 1)
-	go func() { answer <- agreed(in) }() // a terminal cannot be told to stop reading: it ends with the process
+	go func() { answer <- agreed(in) }() // a read from a terminal cannot be canceled, so it ends with the process
 	select {
 	case err := <-answer:
 		return err
@@ -70,9 +70,9 @@ func (d deadDiscardCommand) confirm(w *world, in *os.File) error {
 	}
 }
 
-// agreed returns nil when the next line of in is yes.
+// agreed returns nil if the next line of in is yes.
 func agreed(in io.Reader) error {
-	const longest = 1024 // bounds what is read of somebody else's file
+	const longest = 1024 // bounds the input if in is a file
 	line, err := bufio.NewReader(io.LimitReader(in, longest)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read the answer: %w", err)
@@ -84,7 +84,7 @@ func agreed(in io.Reader) error {
 }
 
 func sayDiscarded(w *world, key counter.Key, done operate.Discarded) error {
-	err := say(w, "discarded: the counter is what postgres has: %s", done.Now)
+	err := say(w, "discarded: the counter has postgres's state: %s", done.Now)
 	if err == nil && done.Refused != nil {
 		err = say(w, "postgres refuses any new version of it (%s): writes to %s become dead letters again until that is repaired",
 			oneLine(done.Refused.Error()), oneLine(string(key)))

@@ -10,7 +10,7 @@ import (
 
 type deadRedriveCommand struct {
 	All     bool          `help:"Redrive every dead letter."`
-	Wait    bool          `help:"Wait until each is in Postgres or dead again; say which."`
+	Wait    bool          `help:"Wait until each is in Postgres or dead again, and report which."`
 	Timeout time.Duration `default:"30s"                                                   help:"How long --wait waits at most."`
 
 	Keys []string `arg:"" help:"The counters' keys." name:"key" optional:""`
@@ -27,7 +27,7 @@ func (d deadRedriveCommand) Validate() error {
 	case !d.All && len(d.Keys) == 0:
 		return errors.New("name the keys to redrive, or use --all")
 	case d.Timeout <= 0 || d.Timeout > maxWait:
-		return fmt.Errorf("--timeout is %s: it takes up to %s", d.Timeout, maxWait)
+		return fmt.Errorf("--timeout must be above 0 and at most %[2]s; it is %[1]s", d.Timeout, maxWait)
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func (d deadRedriveCommand) redrive(w *world, o *operator, named []counter.Key) 
 	return done.Keys, done.NotDead, err
 }
 
-// sayRedriven says how many were redriven, and that a worker must be running, or that none is.
+// sayRedriven reports how many were redriven, and whether a worker is running.
 func sayRedriven(w *world, o *operator, redriven []counter.Key) error {
 	if len(redriven) == 0 {
 		return say(w, "redriven: none")
@@ -83,7 +83,7 @@ func sayRedriven(w *world, o *operator, redriven []counter.Key) error {
 	return say(w, "redriven: %d; a worker that is running flushes them now", len(redriven))
 }
 
-// awaitRedriven waits for keys and says what became of them. The error says that not all are in Postgres.
+// awaitRedriven waits for keys, and reports their outcomes. It returns an error unless all are in Postgres.
 func awaitRedriven(w *world, o *operator, keys []counter.Key, bound time.Duration) error {
 	if len(keys) == 0 {
 		return nil
@@ -113,10 +113,10 @@ func awaitRedriven(w *world, o *operator, keys []counter.Key, bound time.Duratio
 	return nil
 }
 
-// notDeadError says which of the keys that were named are not dead; nil when all are.
+// notDeadError names the given keys that are not dead; nil without any.
 func notDeadError(keys []counter.Key) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	return fmt.Errorf("not dead, so left alone: %s: `afterwrite dead list` shows those that are", named(keys))
+	return fmt.Errorf("not dead, so unchanged: %s: `afterwrite dead list` shows the dead ones", named(keys))
 }

@@ -21,7 +21,7 @@ func (d doctorCommand) Run(w *world) error {
 		return err
 	}
 	defer s.Close()
-	_ = s.ChooseShards(w.ctx) // the checks say what is wrong with a Redis that does not answer
+	_ = s.ChooseShards(w.ctx) // if Redis does not answer, the checks report it
 	findings := s.Checks().Run(w.ctx)
 	if d.JSON {
 		err = printJSON(w.stdout, findings)
@@ -37,11 +37,11 @@ func (d doctorCommand) Run(w *world) error {
 	return nil
 }
 
-// healthcheckTimeout is shorter than the usual time-out of container health checks, so that the reason is printed.
+// healthcheckTimeout is shorter than the usual timeout of container health checks, so that the reason is printed.
 const healthcheckTimeout = 3 * time.Second
 
 type healthcheckCommand struct {
-	URL string `arg:"" help:"What to ask, for example http://127.0.0.1:8080/readyz."`
+	URL string `arg:"" help:"The URL to request, for example http://127.0.0.1:8080/readyz."`
 }
 
 // Run implements the command.
@@ -50,7 +50,7 @@ func (h healthcheckCommand) Run(w *world) error {
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL, http.NoBody)
 	if err != nil {
-		return fmt.Errorf("the URL cannot be used: %w", err)
+		return fmt.Errorf("invalid URL: %w", err)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)

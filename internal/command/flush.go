@@ -9,7 +9,7 @@ import (
 )
 
 type flushCommand struct {
-	Wait    bool          `help:"Wait until Postgres has what was written before."`
+	Wait    bool          `help:"Wait until Postgres has all writes from before the command."`
 	Timeout time.Duration `default:"30s"                                           help:"How long --wait waits at most."`
 
 	Keys []string `arg:"" help:"The counters' keys; all of them without any." name:"key" optional:""`
@@ -18,10 +18,10 @@ type flushCommand struct {
 // Validate implements kong's check of a command line.
 func (f flushCommand) Validate() error {
 	if f.Timeout <= 0 || f.Timeout > maxWait {
-		return fmt.Errorf("--timeout is %s: it takes up to %s", f.Timeout, maxWait)
+		return fmt.Errorf("--timeout must be above 0 and at most %[2]s; it is %[1]s", f.Timeout, maxWait)
 	}
 	if len(f.Keys) > operate.MaxFlushKeys {
-		return fmt.Errorf("there are %d keys: it takes up to %d", len(f.Keys), operate.MaxFlushKeys)
+		return fmt.Errorf("there are %d keys, but the limit is %d", len(f.Keys), operate.MaxFlushKeys)
 	}
 	return nil
 }
@@ -46,7 +46,7 @@ func (f flushCommand) Run(w *world) error {
 	}
 	ask := o.Flush
 	if keys != nil {
-		ask = o.FlushAside // whoever names them may have repaired the cause
+		ask = o.FlushAside // the operator may have removed the cause
 	}
 	left, err := ask(w.ctx, keys, bound)
 	if err != nil {
@@ -55,10 +55,10 @@ func (f flushCommand) Run(w *world) error {
 	return f.say(w, left)
 }
 
-// say says what is left. The error, with --wait, that something is.
+// say reports what is left. With --wait, it returns an error if something is.
 func (f flushCommand) say(w *world, left operate.Left) error {
 	if left.Dead > 0 {
-		err := say(w, "dead letters: %d: Postgres refused them, no flush brings them there; see `afterwrite dead list`", left.Dead)
+		err := say(w, "dead letters: %d: Postgres refused them, a flush does not write them; see `afterwrite dead list`", left.Dead)
 		if err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func (f flushCommand) say(w *world, left operate.Left) error {
 	if left.Dirty == 0 {
 		return say(w, "dirty: 0: Postgres has everything else that was written before")
 	}
-	if err := say(w, "dirty: %d, of which %d wait for another try", left.Dirty, left.Retrying); err != nil {
+	if err := say(w, "dirty: %d, %d of them waiting for a retry", left.Dirty, left.Retrying); err != nil {
 		return err
 	}
 	if f.Wait {

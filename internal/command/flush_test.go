@@ -61,7 +61,7 @@ func TestFlushWaitsUntilPostgresHasEverything(t *testing.T) {
 	b.env = append(b.env, "AFTERWRITE_FLUSH_INTERVAL=1h")
 	b.bury(t, "dead")
 	b.write(t, "a", "b")
-	require.Contains(t, b.succeeds(t, "flush"), "dirty: 2, of which 0 wait for another try", "without --wait it only asks")
+	require.Contains(t, b.succeeds(t, "flush"), "dirty: 2, 0 of them waiting for a retry", "without --wait it only asks")
 	require.Contains(t, b.fails(t, "flush", "--wait", "--timeout", "200ms", "a"), "not in postgres after 200ms: 1: is a worker running")
 
 	w := start(t, b.env, "worker")

@@ -14,7 +14,7 @@ import (
 )
 
 type hashPasswordCommand struct {
-	Role string `default:"viewer" enum:"viewer,operator" help:"viewer looks; operator also acts."`
+	Role string `default:"viewer" enum:"viewer,operator" help:"viewer reads; operator also acts."`
 
 	Name string `arg:"" help:"The user's name."`
 }
@@ -35,7 +35,7 @@ func (h hashPasswordCommand) Run(w *world) error {
 	return say(w, "%s:%s:%s", h.Name, h.Role, hash)
 }
 
-// readPassword asks twice in a terminal, where it cannot be seen; else it takes the first line.
+// readPassword asks twice in a terminal, without echo. Otherwise it reads the first line.
 func readPassword(w *world, in *os.File) (string, error) {
 	if !term.IsTerminal(int(in.Fd())) {
 		return firstLine(in)
@@ -57,7 +57,7 @@ func readPassword(w *world, in *os.File) (string, error) {
 }
 
 func firstLine(in io.Reader) (string, error) {
-	const longest = 1024 // far beyond what a password may have
+	const longest = 1024 // far above the longest password
 	line, err := bufio.NewReader(io.LimitReader(in, longest)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("read the password: %w", err)

@@ -8,7 +8,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/config"
 )
 
-// environment formats the section of a command's help that lists the variables it reads; AFTERWRITE_ may be left out.
+// environment formats the help section about a command's variables. Names may omit AFTERWRITE_.
 func environment(names ...string) string {
 	names = append(names, "LOG_LEVEL", "LOG_FORMAT")
 	var b strings.Builder
@@ -26,10 +26,10 @@ func environment(names ...string) string {
 	return b.String()
 }
 
-// helpWidth is how many characters a line of help has at most, after its indentation.
+// helpWidth bounds a line of help after its indentation, in characters.
 const helpWidth = 90
 
-// wrapped breaks text into lines, each after the text indent.
+// wrapped breaks text into lines, each of which begins with indent.
 func wrapped(text, indent string) string {
 	var b strings.Builder
 	width := helpWidth
@@ -50,14 +50,14 @@ func example(lines ...string) string {
 	return "\nExample:\n\n    " + strings.Join(lines, "\n    ") + "\n"
 }
 
-// otlpEndpoint turns on traces.
+// otlpEndpoint is the variable that turns on tracing.
 const otlpEndpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 // Help implements kong.HelpProvider.
 func (upCommand) Help() string {
-	return `Starts a private Redis and a private Postgres (unless REDIS_URL and DATABASE_URL say where others are), brings
-the schema up to date, and runs api, worker, scheduler and dashboard. Ctrl-C stops everything, after a last flush; the
-data stays and is found again by the next run.
+	return `Starts a private Redis and a private Postgres (unless REDIS_URL and DATABASE_URL are set), brings
+the schema up to date, and runs api, worker, scheduler and dashboard. Ctrl-C stops everything, after a last flush. The
+next run uses the same data.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "DATA_DIR", "API_ADDR", "DASHBOARD_ADDR", "WORKER_ADDR",
 		"SCHEDULER_ADDR", otlpEndpoint) +
@@ -66,8 +66,8 @@ data stays and is found again by the next run.
 
 // Help implements kong.HelpProvider.
 func (apiCommand) Help() string {
-	return `Takes writes and answers as soon as Redis has them. It starts, and takes writes, while Postgres is away. Run as
-many as you like behind a load balancer.
+	return `Accepts writes, and answers as soon as Redis has them. It starts and accepts writes while Postgres is down. Run any
+number of them behind a load balancer.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "API_ADDR", "PPROF",
 		"FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
@@ -78,11 +78,11 @@ many as you like behind a load balancer.
 
 // Help implements kong.HelpProvider.
 func (workerCommand) Help() string {
-	return `Flushes what was written to Postgres, in batches. While Postgres is away it waits; nothing is lost by that. Run
-as many as you like: rows never go back to an older state.
+	return `Writes dirty counters to Postgres in batches. While Postgres is down it waits, and nothing is lost. Run any number
+of them: rows never go back to an older state.
 
 With --drain it ends, with status 0, as soon as nothing is dirty: for cron, jobs and machines that sleep. Rows that Postgres
-refuses are tried as often as usual, and then are dead letters, which it does not wait for. An outage of Postgres is waited out.
+refuses are retried as usual, and then are dead letters, which it does not wait for. It does wait for a Postgres that is down.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "WORKER_ADDR", "PPROF",
 		"WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
@@ -93,7 +93,7 @@ refuses are tried as often as usual, and then are dead letters, which it does no
 // Help implements kong.HelpProvider.
 func (schedulerCommand) Help() string {
 	return `Sends the sweeps, which find counters whose task was lost, and the purges of old tombstones. Several schedulers
-do the work of one, so run two: one may then die.
+send each task once, so run two for redundancy.
 
 ` + environment("REDIS_URL", "NAMESPACE", "PORT", "SCHEDULER_ADDR", "PPROF", "SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
 		example("AFTERWRITE_SWEEP_INTERVAL=10s afterwrite scheduler")
@@ -101,9 +101,9 @@ do the work of one, so run two: one may then die.
 
 // Help implements kong.HelpProvider.
 func (dashboardCommand) Help() string {
-	return `Shows how far Postgres is behind, the dead letters, and under /asynq the queues. On its default address it is for this
-machine's own user, who may do everything. On an address that others can reach it refuses to start unless somebody has to
-sign in there: make users with the command hash-password, or name a proxy that knows who it is.
+	return `Shows how far Postgres is behind, the dead letters, and under /asynq the queues. On its default address, only this
+machine can reach it, and every visitor is an operator. On an address that others can reach, it refuses to start without a
+sign-in: make users with the command hash-password, or configure a proxy that names the user.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "DASHBOARD_ADDR", "PPROF",
 		"DASHBOARD_USERS", "DASHBOARD_WRITE", "DASHBOARD_HOSTS",
@@ -114,19 +114,19 @@ sign in there: make users with the command hash-password, or name a proxy that k
 
 // Help implements kong.HelpProvider.
 func (hashPasswordCommand) Help() string {
-	return `Asks for a password in the terminal, or reads it from the first line of stdin, and prints what
-AFTERWRITE_DASHBOARD_USERS takes. A password has 15 characters at least, and 72 bytes at most.
+	return `Asks for a password in the terminal, or reads it from the first line of stdin, and prints an
+entry for AFTERWRITE_DASHBOARD_USERS. A password must have at least 15 characters and at most 72 bytes.
 ` + example("afterwrite dashboard hash-password --role operator ann",
 		"openssl rand -base64 18 | tee password | afterwrite dashboard hash-password bob")
 }
 
 // Help implements kong.HelpProvider.
 func (migrateCommand) Help() string {
-	return `Applies the migrations that the database does not have yet, and then converts a Redis that the previous version has
-written; everything in it is kept. Stop the processes of that version before: while one runs, Redis is not converted, and the
-exit status is 1. It is safe to run from several machines at once, and to run again after it was interrupted.
+	return `Applies the pending migrations, then converts a Redis of the previous version, without losing data. Stop the
+processes of that version before: while one runs, Redis is not converted, and the exit status is 1. It is safe to run it
+from several machines at once, and again after an interruption.
 
-Without REDIS_URL it leaves Redis alone: the first worker that starts converts it. A Redis that does not answer is an error.
+Without REDIS_URL it does not touch Redis: the first worker converts it. If Redis does not answer, that is an error.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS") +
 		example("afterwrite migrate --status", "afterwrite migrate")
@@ -134,8 +134,8 @@ Without REDIS_URL it leaves Redis alone: the first worker that starts converts i
 
 // Help implements kong.HelpProvider.
 func (doctorCommand) Help() string {
-	return `Looks for what would lose counters, or keep afterwrite from running, and says what to do about it. It changes
-nothing. The exit status is 1 when something is refused. Whether Postgres keeps up is another question: afterwrite status.
+	return `Finds settings that would lose counters or keep afterwrite from running, and prints the fix for each. It changes
+nothing. The exit status is 1 if something is refused. Whether Postgres keeps up is shown by afterwrite status.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS") +
 		example("afterwrite doctor --json")
@@ -145,7 +145,7 @@ nothing. The exit status is 1 when something is refused. Whether Postgres keeps 
 func (statusCommand) Help() string {
 	return `Prints the same judgement as the overview of the dashboard: whether Postgres keeps up, the backlog, rates, dead letters,
 processes, and what to do. It takes samples for some seconds, since rates and trends need time. It changes no counter. The
-exit status is 0 if Postgres keeps up, 1 if it does not, and 2 if that cannot be determined, as when Redis does not answer.
+exit status is 0 if Postgres keeps up, 1 if it does not, and 2 if that is unknown, for example because Redis does not answer.
 
 ` + environment("REDIS_URL", "NAMESPACE", "SHARDS") +
 		example("afterwrite status", "afterwrite status --json --for 0s")
@@ -153,9 +153,9 @@ exit status is 0 if Postgres keeps up, 1 if it does not, and 2 if that cannot be
 
 // Help implements kong.HelpProvider.
 func (flushCommand) Help() string {
-	return `Has the workers flush everything, or the counters that are named, at once. With --wait the exit status is 0 when Postgres
-has all that was written before, and 1 when it does not have it in time; what is written meanwhile does not keep it. Dead
-letters are reported apart, and not waited for. A worker has to run.
+	return `Makes the workers flush everything, or the given counters, at once. With --wait the exit status is 0 if Postgres has all
+writes from before the command, and 1 after the timeout; it does not wait for later writes, nor for dead letters, which
+are reported separately. A worker must be running.
 
 ` + environment("REDIS_URL", "NAMESPACE", "SHARDS") +
 		example("afterwrite flush --wait --timeout 1m", "afterwrite flush --wait page:home page:about")
@@ -169,23 +169,23 @@ func (healthcheckCommand) Help() string {
 
 // Help implements kong.HelpProvider.
 func (verifyCommand) Help() string {
-	return `Says whether Postgres has what Redis has: after a restore of either, or to be sure. Counters that only Postgres has are
-normal. It changes nothing without --repair, and may run beside everything else. What it makes dirty is flushed by the next
-sweep. The exit status is 1 when differences are left.
+	return `Compares Redis with Postgres, for example after a restore of either. Counters that only Postgres has are normal. Without
+--repair it changes nothing. It may run beside all processes. Keys that it makes dirty are flushed by the next sweep. The
+exit status is 1 if differences are left.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS", "MAX_DIRTY") +
 		example("afterwrite verify --json", "afterwrite verify --repair")
 }
 
-// deadVariables are what every dead command reads.
+// deadVariables are the variables of every dead command.
 func deadVariables() string {
 	return environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS")
 }
 
 // Help implements kong.HelpProvider.
 func (deadCommand) Help() string {
-	return `A dead letter is a counter whose row Postgres has refused as often as it may be tried. It goes on taking writes,
-but Postgres does not get them until somebody repairs the cause and redrives it, or discards it.
+	return `A dead letter is a counter whose row Postgres has refused in all attempts. It still accepts writes, but Postgres does
+not get them until an operator removes the cause and redrives it, or discards it.
 
 ` + deadVariables() +
 		example("afterwrite dead list", "afterwrite dead redrive --all --wait")
@@ -193,8 +193,8 @@ but Postgres does not get them until somebody repairs the cause and redrives it,
 
 // Help implements kong.HelpProvider.
 func (deadListCommand) Help() string {
-	return `Shows every dead letter, with what Redis and what Postgres have of the counter. It changes nothing. While Postgres
-is away its column is "?".
+	return `Shows every dead letter, with the counter's states in Redis and Postgres. It changes nothing. While Postgres is down,
+its column is "?".
 
 ` + deadVariables() +
 		example("afterwrite dead list --limit 20", "afterwrite dead list --json")
@@ -210,10 +210,9 @@ func (deadShowCommand) Help() string {
 
 // Help implements kong.HelpProvider.
 func (deadRedriveCommand) Help() string {
-	return `Repair the cause first, a constraint or a trigger. What lands in Postgres is what the counter is now, with the writes
-it took while it was dead. A worker has to run. Redriving twice, or something that is still refused, does no harm: that
-becomes a dead letter again. The exit status is 1 when a key that was named is not dead, or, with --wait, when one is not
-in Postgres.
+	return `Remove the cause first, a constraint or a trigger. Postgres gets the counter's present value, including the writes while
+it was dead. A worker must be running. Redriving twice does no harm; a counter that is still refused becomes a dead letter
+again. The exit status is 1 if a given key is not dead or, with --wait, not in Postgres.
 
 ` + deadVariables() +
 		example("afterwrite dead redrive page:home page:about", "afterwrite dead redrive --all --wait --timeout 2m")
@@ -221,9 +220,9 @@ in Postgres.
 
 // Help implements kong.HelpProvider.
 func (deadDiscardCommand) Help() string {
-	return `Gives up every write that Postgres does not have, and returns the counter to Postgres's value; where Postgres has
-none, the counter is deleted. It shows what is dropped and asks first. Nothing is dropped when the counter is written in
-between. No worker is needed.
+	return `Drops every write that Postgres does not have, and returns the counter to Postgres's value; if Postgres has none, the
+counter is deleted. It shows the values and asks first. If the counter is written in between, nothing is dropped. It needs
+no worker.
 
 ` + deadVariables() +
 		example("afterwrite dead discard page:home", "afterwrite dead discard --yes page:home")

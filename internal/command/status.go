@@ -24,7 +24,7 @@ type statusCommand struct {
 // Validate implements kong's check of a command line.
 func (c statusCommand) Validate() error {
 	if c.For < 0 || c.For > maxStatusWatch {
-		return fmt.Errorf("--for is %s: it takes up to %s", c.For, maxStatusWatch)
+		return fmt.Errorf("--for must be 0 to %[2]s; it is %[1]s", c.For, maxStatusWatch)
 	}
 	return nil
 }

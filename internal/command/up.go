@@ -43,7 +43,7 @@ func (upCommand) Run(w *world) error {
 	})
 }
 
-// migrateAll brings Postgres and Redis up to date, and takes over the number of shards that Redis has.
+// migrateAll brings Postgres and Redis up to date, and sets c.Shards to the number of shards of Redis.
 func migrateAll(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if _, err := store.Migrate(ctx, c.DatabaseURL, c.Schema); err != nil {
 		return err
@@ -61,8 +61,8 @@ func migrateAll(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	return err
 }
 
-// untilHangup also ends ctx when the terminal is closed, unless nohup prevents that. It makes writes to a closed pipe fail instead
-// of ending the process. Either signal would otherwise leave the other processes running, or stop them out of order.
+// untilHangup also ends ctx when the terminal is closed, except under nohup. It makes writes to a closed pipe fail instead of ending the
+// process. Otherwise either signal would leave the other processes running, or stop them out of order.
 func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if signal.Ignored(syscall.SIGHUP) {
@@ -71,7 +71,7 @@ func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, syscall.SIGHUP)
 }
 
-// drain flushes what is dirty now with a worker of its own, which runs no tasks.
+// drain flushes all dirty counters with a temporary worker, which runs no tasks.
 func drain(ctx context.Context, c config.Config, log *slog.Logger) (rows, left int64, err error) {
 	s, err := process.Connect(c, log, workerPlan.Pools(c))
 	if err != nil {

@@ -15,20 +15,20 @@ import (
 type verifyCommand struct {
 	Repair bool `help:"Repair what the rules allow."`
 	JSON   bool `help:"Print a JSON object."         name:"json"`
-	Rate   int  `default:"20000"                     help:"At most so many a second; 0: no bound." placeholder:"N"`
-	Show   int  `default:"20"                        help:"Show so many differences at most."      placeholder:"N"`
+	Rate   int  `default:"20000"                     help:"Maximum counters a second; 0: no limit." placeholder:"N"`
+	Show   int  `default:"20"                        help:"Maximum number of differences to show." placeholder:"N"`
 }
 
-// maxShown bounds --show: the differences that are shown are kept in memory.
+// maxShown bounds --show, since these differences are held in memory.
 const maxShown = 100_000
 
 // Validate implements kong's check of a command line.
 func (v verifyCommand) Validate() error {
 	switch {
 	case v.Rate < 0:
-		return fmt.Errorf("--rate is %d: it takes a number from 0", v.Rate)
+		return fmt.Errorf("--rate must be 0 or more; it is %d", v.Rate)
 	case v.Show < 0 || v.Show > maxShown:
-		return fmt.Errorf("--show is %d: it takes 0 to %d", v.Show, maxShown)
+		return fmt.Errorf("--show must be 0 to %[2]d; it is %[1]d", v.Show, maxShown)
 	}
 	return nil
 }
@@ -50,7 +50,7 @@ func (v verifyCommand) Run(w *world) error {
 	return v.conclude(w, report, failed)
 }
 
-// conclude prints the report; the error says what is wrong.
+// conclude prints the report, and returns an error unless all differences were repaired.
 func (v verifyCommand) conclude(w *world, report operate.Report, failed error) error {
 	if err := v.print(w, report); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (v verifyCommand) print(w *world, report operate.Report) error {
 	if v.JSON {
 		return printJSON(w.stdout, report)
 	}
-	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // it keeps its error for Flush
+	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0) // Flush returns its errors
 	fmt.Fprintln(table, "CLASS\tCOUNTERS\tREPAIRED\tMEANS")
 	for _, e := range operate.Explanations() {
 		fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", e.Class, report.Counts[e.Class], report.Repaired[e.Class], e.Text)
@@ -88,8 +88,8 @@ func (v verifyCommand) print(w *world, report operate.Report) error {
 	return table.Flush()
 }
 
-// progressLine returns what draws the progress on stderr; nil where that is no terminal. all is about how many there are: Redis
-// holds more than entries.
+// progressLine returns a function that draws the progress on stderr, or nil if stderr is not a terminal. all is an approximate total, since
+// Redis has other keys than entries.
 func progressLine(w *world, all int64) func(operate.Report) {
 	const width, every = 30, 200 * time.Millisecond
 	terminal, ok := w.stderr.(*os.File)

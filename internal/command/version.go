@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// These are set by -ldflags "-X github.com/afterwrite/afterwrite/internal/command.version=v1.2.3" and so on where the program is
-// built without version control stamps, as by the Makefile and in a container. Otherwise the Go tool has recorded them.
+// These are set by -ldflags "-X github.com/afterwrite/afterwrite/internal/command.version=v1.2.3" etc. in builds without version control
+// stamps, such as those of the Makefile and in a container. Otherwise the Go tool records them.
 var version, commit, date string
 
 type versionCommand struct{}
@@ -21,7 +21,7 @@ func (versionCommand) Run(w *world) error {
 	return err
 }
 
-// versionLine is the version, commit and date of commit of the program, as far as they are known, and the version of Go.
+// versionLine returns the program's version, its commit and date if they are known, and the version of Go.
 func versionLine(info *debug.BuildInfo, ok bool) string {
 	recorded := make(map[string]string)
 	if ok {
@@ -39,7 +39,7 @@ func versionLine(info *debug.BuildInfo, ok bool) string {
 	return strings.Join(append(parts, runtime.Version()), ", ")
 }
 
-// utc is an RFC 3339 time in UTC, or the text as it is.
+// utc converts an RFC 3339 time to UTC. It returns any other text unchanged.
 func utc(date string) string {
 	at, err := time.Parse(time.RFC3339, date)
 	if err != nil {

@@ -17,7 +17,7 @@ var workerPlan = process.Plan{
 	Variable: "AFTERWRITE_WORKER_ADDR",
 	Addr:     func(c config.Config) string { return c.WorkerAddr },
 	Pools: func(c config.Config) process.Pools {
-		// Each task uses one or two connections to Redis, and Asynq's own loops the rest.
+		// Each task uses one or two connections to Redis, and Asynq's loops use the rest.
 		return process.Pools{Redis: 2*c.WorkerConcurrency + 16, Postgres: c.WorkerConcurrency + 2, Writes: true}
 	},
 	Converts: true,
@@ -25,13 +25,13 @@ var workerPlan = process.Plan{
 
 type workerCommand struct {
 	Drain   bool          `help:"Work until nothing is dirty, then end."`
-	Timeout time.Duration `default:"0s"                                  help:"How long --drain may take; 0: any time."`
+	Timeout time.Duration `default:"0s"                                  help:"How long --drain may take; 0: no limit."`
 }
 
 // Validate implements kong's check of a command line.
 func (o workerCommand) Validate() error {
 	if o.Timeout < 0 || (o.Timeout > 0 && !o.Drain) {
-		return errors.New("--timeout is for --drain, and not negative")
+		return errors.New("--timeout needs --drain, and must not be negative")
 	}
 	return nil
 }
@@ -62,8 +62,8 @@ func (o workerCommand) Run(w *world) error {
 // drainEvery is the pause between two rounds of a worker that ends when nothing is dirty.
 const drainEvery = 200 * time.Millisecond
 
-// drainUntilClean drains until nothing is dirty but dead letters, or bound has passed; 0: no bound. It waits for keys that wait for
-// another attempt, since this process also runs the tasks of those, and for a Postgres that is away.
+// drainUntilClean drains until only dead letters are dirty, or bound has passed; 0: no bound. It also waits for keys whose retry is due
+// later, since this process runs their tasks, and for a Postgres that is down.
 func drainUntilClean(ctx context.Context, work *worker.Worker, owner string, bound time.Duration) error {
 	if bound > 0 {
 		var cancel context.CancelFunc
@@ -87,7 +87,7 @@ func drainUntilClean(ctx context.Context, work *worker.Worker, owner string, bou
 	}
 }
 
-// notDrained says why a drain ended early. left counts the counters that are dirty; below 0: unknown.
+// notDrained returns the reason why a drain ended early. left is the number of dirty counters; below 0: unknown.
 func notDrained(ctx context.Context, bound time.Duration, left int64) error {
 	why := "told to stop"
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
