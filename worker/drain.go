@@ -23,8 +23,8 @@ const (
 	// maxDrain bounds one drain: half of a task's time-out. Another drain does the rest.
 	maxDrain = 30 * time.Second
 
-	// maxRounds bounds the epochs of one drain: one that was sealed before, the one that it seals, and those of set-aside keys that became
-	// due meanwhile.
+	// maxRounds bounds the epochs of one drain: one that was sealed before, the one that it seals, and the epochs of set-aside keys that
+	// became due meanwhile.
 	maxRounds = 4
 
 	// releaseTimeout bounds the release of a shard, which runs even after the drain's context has ended.

@@ -279,7 +279,7 @@ func (m *machine) adoptLater(t rapid.TB) {
 	require.EqualValues(t, 2, a.version, "what the row has")
 }
 
-// A write after a restart does not belong to the ended lineage, of which Postgres has a later state.
+// A write after a restart does not belong to the ended lineage. Postgres has a later state of that lineage.
 func (m *machine) requeueAfterRestart(t rapid.TB) {
 	m.add(t, false)
 	m.setAside(t)

@@ -100,7 +100,7 @@ func (b *testBundle) run(t *testing.T) {
 	})
 }
 
-// do carries out operations, all of which must succeed.
+// do carries out operations, and requires that all succeed.
 func (b *testBundle) do(t *testing.T, ops ...counter.Operation) []counter.Result {
 	t.Helper()
 	results := b.service.Do(t.Context(), ops, writepath.Options{})

@@ -17,7 +17,7 @@ import (
 )
 
 // selfDrainsAtOnce bounds the shards that the worker drains on its own at once. The worker has this many connections to Postgres besides
-// those of its tasks. They are enough for half of its best throughput.
+// its tasks' connections. They are enough for half of its best throughput.
 const selfDrainsAtOnce = 2
 
 // selfDrain drains shards that tasks should have drained long ago: when Asynq cannot run tasks because Redis is full, when Asynq's keys are

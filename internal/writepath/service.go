@@ -207,7 +207,7 @@ func (p *part) coldKeys() map[counter.Key]coldKey {
 	return cold
 }
 
-// hydrateBases hydrates bases, and settles the operations of keys for which that fails.
+// hydrateBases hydrates bases, and settles the operations of keys that cannot be hydrated.
 func (p *part) hydrateBases(ctx context.Context, bases []cache.Base, cold map[counter.Key]coldKey) {
 	if len(bases) == 0 {
 		return
