@@ -53,8 +53,8 @@ const (
 	shortestDeferral = 250 * time.Millisecond
 	longestDeferral  = 5 * time.Second
 
-	// deferralMemory is how long a worker remembers that it has deferred an entry, and maxDeferrals bounds the remembered entries. A forgotten
-	// entry starts again with the shortest deferral.
+	// deferralMemory is how long a worker remembers that it has deferred an entry, and maxDeferrals bounds the remembered entries. A
+	// forgotten entry starts again with the shortest deferral.
 	deferralMemory = 2 * longestDeferral
 	maxDeferrals   = 10_000
 )

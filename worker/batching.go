@@ -18,8 +18,8 @@ const (
 	// smallestShare is the largest batch divided by the smallest, which is used while Postgres is fast.
 	smallestShare = 5
 
-	// shortestPause is the shortest time between two epochs of a shard. Pauses are so long that flushing a shard takes at most 1/pauseShare of
-	// the time.
+	// shortestPause is the shortest time between two epochs of a shard. Pauses are so long that flushing a shard takes at most 1/pauseShare
+	// of the time.
 	shortestPause = 100 * time.Millisecond
 	pauseShare    = 20
 

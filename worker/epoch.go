@@ -15,8 +15,8 @@ import (
 
 const (
 	// sortedKeys bounds the keys of an epoch that are sorted before the first are flushed; they need a few MB. The rows of a statement are
-	// then close together, so Postgres touches fewer pages: a million keys take half as long. Fewer keys are sorted if Redis needs longer for
-	// them than the time between two renewals of the lease.
+	// then close together, so Postgres touches fewer pages: a million keys take half as long. Fewer keys are sorted if Redis needs longer
+	// for them than the time between two renewals of the lease.
 	sortedKeys = 1 << 16
 
 	// scannedKeys is the number of keys that one call reads, which blocks Redis for about 0.2 ms.

@@ -22,8 +22,8 @@ const (
 	// memoryCheck is how often a worker checks Redis's memory.
 	memoryCheck = time.Second
 
-	// Redis is short of memory if it uses more than shortOfMemory of its maxmemory. Above fullMemory it refuses calls, because their buffers
-	// count, too.
+	// Redis is short of memory if it uses more than shortOfMemory of its maxmemory. Above fullMemory it refuses calls, because their
+	// buffers count, too.
 	shortOfMemory = 0.85
 	fullMemory    = 0.97
 

@@ -17,8 +17,8 @@ const (
 	// failurePause is how long pollClient delays the error of a failed script.
 	failurePause = taskCheckInterval
 
-	// idleShare makes the time between two polls a twentieth of the time since the last work. A worker that had a task within the last second
-	// polls like Asynq; after a minute without work it may start a task later.
+	// idleShare makes the time between two polls a twentieth of the time since the last work. A worker that had a task within the last
+	// second polls like Asynq; after a minute without work it may start a task later.
 	idleShare = 20
 
 	// maxDequeuePause bounds the time between two polls for pending tasks. A client may wait for one (POST /v1/flush).

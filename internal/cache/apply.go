@@ -188,7 +188,7 @@ func (a *application) appendKey(ops []byte, k keyWrites, shard int32) []byte {
 	return ops
 }
 
-// adds adds the increment next to s, whose first write is first, and reports whether they can be combined.
+// adds combines the increment next with s, whose first write is first, and reports whether they can be combined.
 func (a *application) adds(s *step, first, next *Write) bool {
 	if a.apart || !first.plain() || !next.plain() || first.Blind != next.Blind {
 		return false

@@ -10,8 +10,8 @@ import (
 
 // Entry is the entry of a counter in Redis, as it was read.
 type Entry struct {
-	// Row is its state. Lineage is the epoch in which its unsynced writes began, and Base the version before them. Both are meaningless in a
-	// clean entry.
+	// Row is its state. Lineage is the epoch in which its unsynced writes began, and Base the version before them. Both are meaningless in
+	// a clean entry.
 	counter.Row
 
 	Epoch int64 // of the last write; 0: none since it was hydrated

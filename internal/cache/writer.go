@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	// MaxWrites bounds the operations of one Do. A script call holds fewer than twice as many, because it blocks Redis: 500 operations take up
-	// to 2 ms.
+	// MaxWrites bounds the operations of one Do. A script call holds fewer than twice as many, because it blocks Redis: 500 operations take
+	// up to 2 ms.
 	MaxWrites = 250
 
-	// maxQueued bounds the operations that wait for Redis; beyond it, a caller gets an error at once. At 50,000 operations a second this is 2
-	// s of work; clients do not wait longer.
+	// maxQueued bounds the operations that wait for Redis; beyond it, a caller gets an error at once. At 50,000 operations a second this is
+	// 2 s of work; clients do not wait longer.
 	maxQueued = 100_000
 
-	// A call costs Redis and this process as much as about twenty operations, so callers that arrive close together should share one. After a
-	// call with n callers the Writer pauses for n times perCaller, maxPause at most, or until n callers are queued. Below about 10,000
+	// A call costs Redis and this process as much as about twenty operations, so callers that arrive close together should share one. After
+	// a call with n callers the Writer pauses for n times perCaller, maxPause at most, or until n callers are queued. Below about 10,000
 	// requests a second no caller waits.
 	perCaller = 100 * time.Microsecond
 	maxPause  = 2 * time.Millisecond
@@ -48,8 +48,8 @@ type Outcome struct {
 	// Replayed is true if an operation with the same ID was carried out before: the rest is its answer.
 	Replayed bool
 
-	// Cold is true if the operation was not applied because the base of its key is unknown. Then Token is for Hydrate, and BlindWrites is true
-	// if the entry has writes that wait for the base.
+	// Cold is true if the operation was not applied because the base of its key is unknown. Then Token is for Hydrate, and BlindWrites is
+	// true if the entry has writes that wait for the base.
 	Cold        bool
 	BlindWrites bool
 	Token       string

@@ -53,8 +53,8 @@ func (l *Limit) run(ctx context.Context) {
 	for known := false; ; {
 		// It keeps counting near the limit, so that it does not refuse the first write after a backlog.
 		if l.asked.Swap(false) || !known || l.dirty.Load() >= l.most/2 {
-			// A shard that does not answer counts as 0, so that the rest of a cluster still works. If none answers, no write succeeds either, and
-			// the last count will do.
+			// A shard that does not answer counts as 0, so that the rest of a cluster still works. If none answers, no write succeeds
+			// either, and the last count will do.
 			shards, err := l.cache.Backlogs(ctx)
 			if known = err == nil; known {
 				sum := shards.Sum()

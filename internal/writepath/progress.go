@@ -81,8 +81,8 @@ func (w *waiters) judge(t *target, p cache.Progress) bool {
 	case t.mark.epoch == 0:
 		return false
 	case t.mark.epoch > p.Watermark:
-		// The open epoch also gets a new ID when a key leaves its retry or is repaired. If it was this key, the epoch in which it was written
-		// while set aside may never be flushed.
+		// The open epoch also gets a new ID when a key leaves its retry or is repaired. If it was this key, the epoch in which it was
+		// written while set aside may never be flushed.
 		return t.mark.epoch == p.Open || t.mark.epoch == p.Sealed
 	case t.version == 0, p.Aside, p.Requeued > t.mark.epoch:
 		return false // only the entry shows the version, and whether its key was set aside meanwhile

@@ -49,8 +49,8 @@ type Options struct {
 	// Version is the version that a Get waits for instead.
 	Version int64
 
-	// Durability is where writes must be before Do returns. A write that does not get there within Wait is applied, but gets CodeNotDurable.
-	// It does not affect a Get.
+	// Durability is where writes must be before Do returns. A write that does not get there within Wait is applied, but gets
+	// CodeNotDurable. It does not affect a Get.
 	Durability Durability
 }
 
