@@ -69,7 +69,7 @@ func TestOutcomeOfACallIsAsynqmonsAnswer(t *testing.T) {
 		"refused": {
 			func(w http.ResponseWriter) { http.Error(w, "task not found", http.StatusNotFound) }, "answered 404: task not found", true,
 		},
-		"a redirect": {func(w http.ResponseWriter) { w.WriteHeader(http.StatusMovedPermanently) }, "answered 301", true},
+		"a redirect":     {func(w http.ResponseWriter) { w.WriteHeader(http.StatusMovedPermanently) }, "answered 301", true},
 		"something else": {body("<!doctype html>"), "answered 200, but the answer cannot be parsed: <!doctype html>", true},
 		"an answer beyond the limit": {
 			func(w http.ResponseWriter) {

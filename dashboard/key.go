@@ -135,7 +135,8 @@ func stateOf(entry cache.Inspected, row counter.Row, found, unread bool) keyStat
 	case entry.Aside, entry.RetryAt > 0:
 		return keyState{
 			Class: "warn", Word: "waits for a retry", Flushable: true,
-			Text: "Postgres refused it, and it is retried with growing pauses; or its row was locked or slow, and it is retried within seconds.",
+			Text: "Postgres refused it, and it is retried with growing pauses; or its row was locked or slow, and it is retried " +
+				"within seconds.",
 		}
 	case entry.Dirty && entry.Missing:
 		return keyState{

@@ -50,7 +50,8 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"outcome"}),
 		syncLag: with.NewHistogram(prometheus.HistogramOpts{
-			Name: "afterwrite_sync_lag_seconds", Help: "Time from the first write of an epoch to the commit of its rows in Postgres, by row.",
+			Name:    "afterwrite_sync_lag_seconds",
+			Help:    "Time from the first write of an epoch to the commit of its rows in Postgres, by row.",
 			Buckets: []float64{.1, .25, .5, .75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1800},
 		}),
 		lastSweep: with.NewGauge(prometheus.GaugeOpts{

@@ -97,7 +97,8 @@ func (o *Options) Check() error {
 	open := o.Header == "" && len(o.Users) == 0
 	switch {
 	case o.Header != "" && len(o.Proxies) == 0:
-		return errors.New("AFTERWRITE_DASHBOARD_USER_HEADER is accepted from trusted proxies only: set AFTERWRITE_DASHBOARD_TRUSTED_PROXIES")
+		return errors.New("AFTERWRITE_DASHBOARD_USER_HEADER is accepted from trusted proxies only: " +
+			"set AFTERWRITE_DASHBOARD_TRUSTED_PROXIES")
 	case o.Header == "" && len(o.Operators) > 0:
 		return errors.New("AFTERWRITE_DASHBOARD_OPERATORS needs AFTERWRITE_DASHBOARD_USER_HEADER: " +
 			"users with a password get their role in AFTERWRITE_DASHBOARD_USERS")

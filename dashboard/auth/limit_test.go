@@ -1,12 +1,12 @@
 package auth
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -64,7 +64,7 @@ func TestConcurrentSignInsAreBounded(t *testing.T) {
 		signIn := func() {
 			for i := range signIns {
 				go func() {
-					form := url.Values{"name": {fmt.Sprint(i)}, "password": {"wrong"}}
+					form := url.Values{"name": {strconv.Itoa(i)}, "password": {"wrong"}}
 					r := httptest.NewRequest(http.MethodPost, SignInPath, strings.NewReader(form.Encode()))
 					r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 					r.RemoteAddr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), 1).String()

@@ -68,7 +68,7 @@ func access(c config.Config) (auth.Options, error) {
 	)
 }
 
-// refuseOpen returns an error if other machines could reach the dashboard at the address without a sign-in. It checks the configured address
+// refuseOpen returns an error if other machines could reach the dashboard without a sign-in. It checks the configured address
 // and the resolved one, since a hosts file may resolve a name like localhost to any address.
 func refuseOpen(c config.Config, at net.Addr) error {
 	allowed, err := access(c)

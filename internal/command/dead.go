@@ -20,7 +20,7 @@ type deadCommand struct {
 }
 
 type deadListCommand struct {
-	JSON  bool `help:"Print a JSON array."           name:"json"`
+	JSON  bool `help:"Print a JSON array."             name:"json"`
 	Limit int  `help:"Maximum number to show; 0: all." placeholder:"N"`
 }
 

@@ -11,7 +11,7 @@ import (
 type deadRedriveCommand struct {
 	All     bool          `help:"Redrive every dead letter."`
 	Wait    bool          `help:"Wait until each is in Postgres or dead again, and report which."`
-	Timeout time.Duration `default:"30s"                                                   help:"How long --wait waits at most."`
+	Timeout time.Duration `default:"30s"                                                          help:"How long --wait waits at most."`
 
 	Keys []string `arg:"" help:"The counters' keys." name:"key" optional:""`
 }

@@ -10,7 +10,7 @@ import (
 
 type flushCommand struct {
 	Wait    bool          `help:"Wait until Postgres has all writes from before the command."`
-	Timeout time.Duration `default:"30s"                                           help:"How long --wait waits at most."`
+	Timeout time.Duration `default:"30s"                                                      help:"How long --wait waits at most."`
 
 	Keys []string `arg:"" help:"The counters' keys; all of them without any." name:"key" optional:""`
 }

@@ -16,7 +16,7 @@ type verifyCommand struct {
 	Repair bool `help:"Repair what the rules allow."`
 	JSON   bool `help:"Print a JSON object."         name:"json"`
 	Rate   int  `default:"20000"                     help:"Maximum counters a second; 0: no limit." placeholder:"N"`
-	Show   int  `default:"20"                        help:"Maximum number of differences to show." placeholder:"N"`
+	Show   int  `default:"20"                        help:"Maximum number of differences to show."  placeholder:"N"`
 }
 
 // maxShown bounds --show, since these differences are held in memory.

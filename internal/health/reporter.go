@@ -181,7 +181,8 @@ func (r *Reporter) log(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && !r.failing:
-		r.options.Logger.Warn("heartbeats cannot be sent, so the dashboard does not show this process; trying again each second", "error", err)
+		r.options.Logger.Warn("heartbeats cannot be sent, so the dashboard does not show this process; trying again each second",
+			"error", err)
 	case err == nil && r.failing:
 		r.options.Logger.Info("heartbeats are sent again")
 	}

@@ -117,7 +117,8 @@ var rules = []rule{
 		"redis_is_replica", outage, Bad, Behind, refuses("READONLY"),
 		"{redis} refuses writes, since it is a replica; {waiting}.",
 		"{answer} Find out which node is the master, and set REDIS_URL to it (READONLY). With Sentinel, or on a cluster, that happens " +
-			"automatically within seconds. Writes that only this node has are lost when it syncs with another: keep it until you know.{unheard}",
+			"automatically within seconds. Writes that only this node has are lost when it syncs with another: keep it until you " +
+			"know.{unheard}",
 	},
 	{
 		"redis_lacks_replicas", outage, Bad, Behind, refuses("NOREPLICAS"),

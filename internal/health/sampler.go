@@ -69,7 +69,7 @@ func (s *sampler) take(ctx context.Context) (Snapshot, error) {
 	if err != nil && s.cluster == nil {
 		return Snapshot{}, err
 	}
-	if s.taken%infoEvery == 0 {
+	if s.taken%infoEvery == 0 || !s.info.Known { // on a cluster, the next attempt may begin at a node that answers
 		if err := s.step(ctx, s.readInfo); err != nil {
 			return Snapshot{}, err
 		}

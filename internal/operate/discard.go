@@ -96,7 +96,8 @@ func (s *Service) fence(ctx context.Context, row counter.Row) (Discarded, error)
 	case store.Classify(err) == store.Refused:
 		done.Refused = err
 	case err != nil:
-		return done, stillDead(row.Key, err, "Postgres failed to write its value at the new version, so the counter is still dead; discard it again")
+		return done, stillDead(row.Key, err,
+			"Postgres failed to write its value at the new version, so the counter is still dead; discard it again")
 	case len(ahead) > 0 && ahead[0] != row:
 		return done, stillDead(row.Key, nil,
 			fmt.Sprintf("Postgres now has %s, so the counter is still dead; read it again", storedRow(ahead[0])))
