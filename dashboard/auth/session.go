@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	// sessionLife is a working day. Then the user must sign in again, even after activity.
+	// sessionLife is about a working day. After that the user must sign in again, even if active.
 	sessionLife = 12 * time.Hour
 	// maxKept bounds the sessions in memory. Those in Redis are bounded by their TTL and the sign-in limits.
 	maxKept = 1024
-	// endEvery is the time between two attempts to delete the signed-out sessions that Redis may still have.
-	endEvery = 2 * time.Second
-	// storeTimeout bounds each call to Redis. Then the process uses its own memory.
+	// retryDeleteEvery is how often to retry the deletion of signed-out sessions from Redis.
+	retryDeleteEvery = 2 * time.Second
+	// storeTimeout bounds each call to Redis. After it, the process uses the sessions in its memory.
 	storeTimeout = 500 * time.Millisecond
 
 	sessionPrefix = "aw:session:"
@@ -35,8 +35,8 @@ type session struct {
 	Credential string    `json:"credential"`
 	Ends       time.Time `json:"ends"`
 
-	shared bool // stored in Redis, so the session ends when Redis no longer has it
-	over   bool // signed out, but Redis may still have it
+	shared    bool // stored in Redis, so the session ends when Redis no longer has it
+	signedOut bool // signed out, but Redis may still have it
 
 	ended <-chan struct{} // closed when the session ends; set for sessions in memory only
 	end   func()          // closes ended
@@ -86,8 +86,8 @@ func (s *sessions) find(ctx context.Context, token string) (session, bool) {
 	s.mu.Lock()
 	kept, known := s.kept[name]
 	s.mu.Unlock()
-	if known && (kept.over || !kept.shared) {
-		return kept, !kept.over && s.now().Before(kept.Ends)
+	if known && (kept.signedOut || !kept.shared) {
+		return kept, !kept.signedOut && s.now().Before(kept.Ends)
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -105,23 +105,31 @@ func (s *sessions) find(ctx context.Context, token string) (session, bool) {
 	}
 	found.shared = true
 	found = s.keep(name, found)
-	return found, !found.over && s.now().Before(found.Ends)
+	return found, !found.signedOut && s.now().Before(found.Ends)
 }
 
 // end ends the session of a token. After an error it has ended in this process only, and run deletes it from Redis later.
 func (s *sessions) end(ctx context.Context, token string) error {
 	name := s.name(token)
-	if err := s.remove(ctx, name); err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if one, known := s.kept[name]; known {
-			one.over = true
-			one.end()
-			s.kept[name] = one
-		}
-		return err
+	err := s.remove(ctx, name)
+	if err != nil && len(token) == tokenLength { // find accepts no other token
+		s.signOut(name)
 	}
-	return nil
+	return err
+}
+
+// signOut marks a session as signed out. It does so for unknown sessions, too: Redis may have them.
+func (s *sessions) signOut(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, known := s.kept[name]
+	if !known {
+		one = session{Ends: s.now().Add(sessionLife), end: func() {}}
+	}
+	one.signedOut = true
+	one.end()
+	s.kept[name] = one
+	s.makeRoom(name)
 }
 
 // remove deletes a session from Redis, then from memory.
@@ -135,9 +143,9 @@ func (s *sessions) remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// run deletes the sessions from Redis that end could not, until ctx is done.
+// Until ctx is done, run deletes from Redis the sessions that end could not delete.
 func (s *sessions) run(ctx context.Context) {
-	ticker := time.NewTicker(endEvery)
+	ticker := time.NewTicker(retryDeleteEvery)
 	defer ticker.Stop()
 	for {
 		select {
@@ -160,7 +168,7 @@ func (s *sessions) undeleted() []string {
 	defer s.mu.Unlock()
 	var names []string
 	for name, one := range s.kept {
-		if one.over {
+		if one.signedOut {
 			names = append(names, name)
 		}
 	}
@@ -186,7 +194,7 @@ func (s *sessions) keep(name string, one session) session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	already, known := s.kept[name]
-	if known && already.over {
+	if known && already.signedOut {
 		return already
 	}
 	if known {
@@ -204,7 +212,7 @@ func (s *sessions) keep(name string, one session) session {
 func (s *sessions) makeRoom(except string) {
 	for _, may := range []func(session) bool{
 		func(one session) bool { return !s.now().Before(one.Ends) },
-		func(one session) bool { return !one.over },
+		func(one session) bool { return !one.signedOut },
 		func(session) bool { return true },
 	} {
 		for name, one := range s.kept {
