@@ -188,7 +188,7 @@ func (g *Gate) identify(r *http.Request) (Identity, error) {
 	if g.open() {
 		return Identity{Name: Local, Role: Operator}, nil
 	}
-	name, err := g.proxies.userNamed(r, g.header)
+	name, err := g.proxies.userFromHeader(r, g.header)
 	if err != nil {
 		return Identity{}, err
 	}

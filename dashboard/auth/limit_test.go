@@ -17,7 +17,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-func TestRefusedAttemptsDoNotUseUpTheLimit(t *testing.T) {
+func TestRejectedAttemptsDoNotUseUpTheLimit(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_000_000, 0)
 	l := newLimits(func() time.Time { return now })

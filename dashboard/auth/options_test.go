@@ -28,7 +28,7 @@ func TestUsersAreViewersByDefault(t *testing.T) {
 		"vic:" + password:                      "must be a bcrypt hash",
 		"vic:admin:" + strong:                  "must be viewer or operator",
 		"vic:" + hash():                        "a cost of 4",
-		"v ic:" + strong:                       "a name must have",
+		"v ic:" + strong:                       "a name must be",
 		"vic:" + strong + ",vic:" + strong:     "listed twice",
 		"vic:" + strings.TrimLeft(strong, "$"): "did a shell",
 	} {
@@ -44,7 +44,7 @@ func TestErrorsDoNotRepeatPasswordHashes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"ann", "bob@example.com"}, names)
 	_, err = auth.ParseNames("ann,bob:operator:" + hash())
-	require.EqualError(t, err, "name 2: a name must have 1 to 64 letters, digits and . _ @ + -")
+	require.EqualError(t, err, "name 2: a name must be 1 to 64 characters long, from letters, digits and . _ @ + -")
 	_, err = auth.ParseProxies("10.0.0.1,bob:operator:" + hash())
 	require.EqualError(t, err, "entry 2 must be a network, such as 10.0.0.0/8, or an address")
 }

@@ -12,7 +12,7 @@ import (
 // Proxies are the addresses of trusted proxies.
 type Proxies []netip.Prefix
 
-// ParseProxies reads networks (10.0.0.0/8) and addresses, comma separated. Its error does not quote an invalid entry: see ParseNames.
+// ParseProxies reads networks (10.0.0.0/8) and addresses, comma separated. The error does not quote an invalid entry: see ParseNames.
 func ParseProxies(list string) (Proxies, error) {
 	var proxies Proxies
 	for i, entry := range strings.Split(list, ",") {
@@ -28,7 +28,7 @@ func ParseProxies(list string) (Proxies, error) {
 			prefix = netip.PrefixFrom(address, address.BitLen())
 		}
 		if prefix.Bits() == 0 {
-			return nil, fmt.Errorf("%q contains every address: name the proxy's own", entry)
+			return nil, fmt.Errorf("%q contains every address; use the address of the proxy", entry)
 		}
 		proxies = append(proxies, prefix.Masked())
 	}
@@ -54,8 +54,8 @@ func (p Proxies) onThisMachine() bool {
 var loopback4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
 
 // Client returns the address of the request's sender: the peer or, if that is a trusted proxy, the last address in X-Forwarded-For that
-// is not trusted. The addresses before it may be forged. If the header is missing or invalid, Client returns the proxy's address, and
-// false.
+// is not trusted. The addresses before it may be forged. If all are trusted, Client returns the first. If the header is missing or an
+// entry is invalid, it returns the last proxy before it, and false.
 func (p Proxies) Client(r *http.Request) (client netip.Addr, known bool) {
 	client = peer(r)
 	if !p.contain(client) {
@@ -92,11 +92,11 @@ func (p Proxies) secure(r *http.Request) bool {
 	return r.TLS != nil || p.Trusts(r) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// errTwoNames is returned if the visitor sent the header too, and the proxy did not remove it.
+// errTwoNames: the header is there twice, because the visitor sent one and the proxy did not remove it.
 var errTwoNames = errors.New("the request has more than one user header")
 
-// userNamed returns the name in the header, or "" if a trusted proxy sent none.
-func (p Proxies) userNamed(r *http.Request, header string) (string, error) {
+// userFromHeader returns the name in the header, or "" if a trusted proxy sent none.
+func (p Proxies) userFromHeader(r *http.Request, header string) (string, error) {
 	if header == "" || !p.Trusts(r) {
 		return "", nil
 	}

@@ -29,7 +29,7 @@ const (
 	// maxUsers bounds the users. An installation with more should use a proxy that authenticates.
 	maxUsers = 1000
 
-	// minCost and maxCost bound bcrypt's cost: 60 ms and 2 s for a password on a core of 2026.
+	// minCost and maxCost bound bcrypt's cost: about 60 ms and 2 s to check a password on a CPU of 2026.
 	minCost = 10
 	maxCost = 15
 )
@@ -37,7 +37,7 @@ const (
 // userName matches names, which appear in logs, in the environment and in headers.
 var userName = regexp.MustCompile(`^[A-Za-z0-9._@+-]{1,64}$`)
 
-// ParseUsers parses a comma-separated list of name:hash or name:role:hash. The default role is Viewer. Its error never contains a hash.
+// ParseUsers parses a comma-separated list of name:hash or name:role:hash. The default role is Viewer. The error never contains a hash.
 func ParseUsers(list string) ([]User, error) {
 	var users []User
 	known := make(map[string]bool)
@@ -92,12 +92,12 @@ func parseUser(entry string) (User, error) {
 // CheckName returns an error if name cannot be a user's name.
 func CheckName(name string) error {
 	if !userName.MatchString(name) {
-		return errors.New("a name must have 1 to 64 letters, digits and . _ @ + -")
+		return errors.New("a name must be 1 to 64 characters long, from letters, digits and . _ @ + -")
 	}
 	return nil
 }
 
-// ParseNames parses a comma-separated list of names. Its error never quotes an entry, which may contain a hash by mistake.
+// ParseNames parses a comma-separated list of names. The error never quotes an entry, which may contain a hash by mistake.
 func ParseNames(list string) ([]string, error) {
 	var names []string
 	for i, name := range strings.Split(list, ",") {
