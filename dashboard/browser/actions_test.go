@@ -102,14 +102,14 @@ func TestOperatorsActAndViewersDoNot(t *testing.T) {
 	require.NoError(t, err)
 	b.visit(t, s.dashboard.url("/dead"))
 	b.do(t, chromedp.Click(`input[value="page:/pricing"]`), chromedp.Click(".bulk button.primary"))
-	b.shows(t, ".notice.good", "1 due again; 1 in Postgres now")
+	b.waitForText(t, ".notice.good", "1 redriven; 1 in Postgres now")
 	require.Equal(t, int64(10_412), value(t, db, "page:/pricing"))
 
 	b.withoutScripts(t)
 	b.do(t, chromedp.Click(`button[aria-label="Discard video:big-buck-bunny:plays"]`), chromedp.WaitVisible(".danger.solid"))
 	b.readable(t, "the question before a discard")
 	b.do(t, chromedp.Click(".danger.solid"))
-	b.shows(t, ".notice.good", "dropped 2,147,483,901")
+	b.waitForText(t, ".notice.good", "discarded 2,147,483,901")
 	require.Equal(t, int64(2_147_483_640), value(t, db, "video:big-buck-bunny:plays"))
 	b.visit(t, s.dashboard.url("/actions"))
 	require.Contains(t, b.text(t, ".stack"), "olga")
@@ -128,7 +128,7 @@ func TestOperatorsActAndViewersDoNot(t *testing.T) {
 	require.Equal(t, 403, status)
 	b.forgive(t, 1) // the console has the refusal of our own fetch
 	b.letters(t, s, 2)
-	b.clean(t, s.dashboard)
+	b.requireNoProblems(t, s.dashboard)
 }
 
 // Enter in a form presses its first button: that must not be the one of a row that nobody has chosen.
@@ -144,14 +144,14 @@ func TestEnterRedrivesTheChosenOne(t *testing.T) {
 	b.visit(t, s.dashboard.url("/dead"))
 	last := evaluate[string](t, b, `[...document.querySelectorAll('.letters input')].at(-1).value`)
 	b.do(t, chromedp.Focus(`input[value="`+last+`"]`), chromedp.KeyEvent(" "), chromedp.KeyEvent(kb.Enter))
-	b.shows(t, ".notice.good", "redrive "+last)
-	b.shows(t, ".notice.good", "1 due again; 1 in Postgres now")
+	b.waitForText(t, ".notice.good", "redrive "+last)
+	b.waitForText(t, ".notice.good", "1 redriven; 1 in Postgres now")
 	require.Equal(t, 3, evaluate[int](t, b, "document.querySelectorAll('.letters tbody').length"), "the others are left alone")
 
 	b.do(t, chromedp.Focus(".letters input"), chromedp.KeyEvent(kb.Enter))
-	b.shows(t, "main", "No counter was chosen: nothing was changed.")
+	b.waitForText(t, "main", "No counter was chosen: nothing was changed.")
 	b.forgive(t, 1) // the console has the refusal
-	b.clean(t, s.dashboard)
+	b.requireNoProblems(t, s.dashboard)
 }
 
 func TestAPageLeadsToTheSignInWhenItsSessionIsOver(t *testing.T) {
@@ -160,10 +160,10 @@ func TestAPageLeadsToTheSignInWhenItsSessionIsOver(t *testing.T) {
 	b := open(t)
 	b.signIn(t, s, "vic")
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, connection, "live")
+	b.waitForText(t, connection, "live")
 
 	s.dashboard.stop()
-	b.shows(t, connection, "no connection")
+	b.waitForText(t, connection, "no connection")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s.endSessions(ctx, t)

@@ -18,24 +18,24 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// tab is one page of a browser, and what went wrong in it.
+// tab is a browser page, with the problems and the requests that it had.
 type tab struct {
 	ctx context.Context //nolint:containedctx // it is how chromedp names a page
 
 	mu       sync.Mutex
 	problems []string
-	asked    []string // URLs
+	requests []string // URLs
 }
 
-// life bounds what a test does in a browser; a variable, because the images need a quarter of an hour.
-var life = 2 * time.Minute
+// timeout limits the time of a test in the browser. TestImages sets it higher.
+var timeout = 2 * time.Minute
 
-// open starts a browser of the test's own.
+// open starts a separate browser for the test.
 func open(t *testing.T) *tab {
 	t.Helper()
 	program, err := exec.LookPath("chromium")
 	require.NoError(t, err, "deploy/setup.sh installs it")
-	ctx, cancel := context.WithTimeout(context.Background(), life)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	t.Cleanup(cancel)
 	ctx, endBrowser := chromedp.NewExecAllocator(ctx,
 		chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
@@ -79,7 +79,7 @@ func (b *tab) note(event any) {
 	if e, ok := event.(*network.EventRequestWillBeSent); ok {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.asked = append(b.asked, e.Request.URL)
+		b.requests = append(b.requests, e.Request.URL)
 	}
 }
 
@@ -88,7 +88,7 @@ func (b *tab) visit(t *testing.T, url string) {
 	require.NoError(t, chromedp.Do(b.ctx, chromedp.Navigate(url)))
 }
 
-// evaluate returns what a JavaScript expression is.
+// evaluate returns the value of a JavaScript expression.
 func evaluate[T any](t *testing.T, b *tab, expression string) T {
 	t.Helper()
 	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
@@ -96,14 +96,14 @@ func evaluate[T any](t *testing.T, b *tab, expression string) T {
 	return value
 }
 
-// text is what an element shows, "" where there is none.
+// text returns the text of an element, or "" if there is no such element.
 func (b *tab) text(t *testing.T, selector string) string {
 	t.Helper()
 	return evaluate[string](t, b, "document.querySelector('"+selector+"')?.textContent ?? ''")
 }
 
-// shows waits until an element shows text.
-func (b *tab) shows(t *testing.T, selector, text string) string {
+// waitForText waits until an element contains text, and returns all its text.
+func (b *tab) waitForText(t *testing.T, selector, text string) string {
 	t.Helper()
 	var last string
 	localtest.Eventually(t, patience, func() (bool, string) {
@@ -118,8 +118,8 @@ func (b *tab) title(t *testing.T) string {
 	return evaluate[string](t, b, "document.title")
 }
 
-// titled waits until the page's title begins like that.
-func (b *tab) titled(t *testing.T, start string) {
+// waitForTitle waits until the page's title begins with start.
+func (b *tab) waitForTitle(t *testing.T, start string) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
 		title := b.title(t)
@@ -127,12 +127,12 @@ func (b *tab) titled(t *testing.T, start string) {
 	})
 }
 
-// looks is how many streams the page has opened.
-func (b *tab) looks() int {
+// streamCount returns how many live streams the page has opened.
+func (b *tab) streamCount() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := 0
-	for _, url := range b.asked {
+	for _, url := range b.requests {
 		if strings.Contains(url, "/live?") {
 			n++
 		}
@@ -140,7 +140,7 @@ func (b *tab) looks() int {
 	return n
 }
 
-// listen notes what is said aloud from now on.
+// listen starts to record the announcements for screen readers.
 func (b *tab) listen(t *testing.T) {
 	t.Helper()
 	evaluate[bool](t, b, `(window.spoken = []) && new MutationObserver(() => {
@@ -149,14 +149,14 @@ func (b *tab) listen(t *testing.T) {
 	}).observe(document.querySelector('[data-said]'), {childList: true}) === undefined`)
 }
 
-// heard is what has been said aloud since listen.
+// heard returns the announcements since listen.
 func (b *tab) heard(t *testing.T) []string {
 	t.Helper()
 	return evaluate[[]string](t, b, "window.spoken")
 }
 
-// keepsNoStream waits until each of window.streams is closed for good. One that the browser itself opens again is not.
-func (b *tab) keepsNoStream(t *testing.T) {
+// waitUntilStreamsClosed waits until all of window.streams are closed. A stream that the browser is reconnecting does not count as closed.
+func (b *tab) waitUntilStreamsClosed(t *testing.T) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
 		states := evaluate[[]int](t, b, "window.streams.map((stream) => stream.readyState)")
@@ -164,14 +164,14 @@ func (b *tab) keepsNoStream(t *testing.T) {
 	})
 }
 
-// do is what a person does.
+// do performs actions of a user, such as clicks.
 func (b *tab) do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	require.NoError(t, chromedp.Do(b.ctx, steps...))
 }
 
-// size makes the page so large, in CSS pixels.
-func (b *tab) size(t *testing.T, width, height int64) {
+// resize sets the size of the page in CSS pixels.
+func (b *tab) resize(t *testing.T, width, height int64) {
 	t.Helper()
 	b.do(t, chromedp.EmulateViewport(width, height))
 }
@@ -185,28 +185,28 @@ func (b *tab) prefer(t *testing.T, scheme string) {
 	require.NoError(t, err)
 }
 
-// forgive takes back the problems so far, which are as many as the test has made itself.
-func (b *tab) forgive(t *testing.T, made int) {
+// forgive waits for the expected problems that the test caused on purpose, and clears them.
+func (b *tab) forgive(t *testing.T, expected int) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return len(b.problems) >= made, "the browser has not complained"
+		return len(b.problems) >= expected, "the browser has not complained"
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	require.Len(t, b.problems, made)
+	require.Len(t, b.problems, expected)
 	b.problems = nil
 }
 
-// clean checks that nothing went wrong, and that nobody but the dashboard was asked for anything.
-func (b *tab) clean(t *testing.T, p *process) {
+// requireNoProblems checks that nothing went wrong, and that the page sent requests to the dashboard only.
+func (b *tab) requireNoProblems(t *testing.T, p *process) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	require.Empty(t, b.problems)
-	require.NotEmpty(t, b.asked)
-	for _, url := range b.asked {
+	require.NotEmpty(t, b.requests)
+	for _, url := range b.requests {
 		require.True(t, strings.HasPrefix(url, p.url("/")) || strings.HasPrefix(url, "data:"), url)
 	}
 }

@@ -26,7 +26,7 @@ const (
 // TestImages lives through a quarter of an hour, and takes the images of the documentation: `make images`.
 func TestImages(t *testing.T) {
 	t.Parallel()
-	life = 30 * time.Minute
+	timeout = 30 * time.Minute
 	s := start(t, append(impatient(), people(t))...)
 	s.keys = 5000
 	for range 4 {
@@ -40,7 +40,7 @@ func TestImages(t *testing.T) {
 	require.NoError(t, s.postgres.Stop(ctx))
 	pass(t, outage)
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, sentence, "Postgres has been down for")
+	b.waitForText(t, sentence, "Postgres has been down for")
 	b.shoot(t, "dashboard-overview-outage", "light", screen)
 	b.shoot(t, "dashboard-overview-outage-dark", "dark", screen)
 	b.shoot(t, "dashboard-overview-outage-phone", "light", phone)
@@ -48,12 +48,12 @@ func TestImages(t *testing.T) {
 	require.NoError(t, s.postgres.Start(ctx))
 	pass(t, recovered)
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, sentence, "Keeping up:")
+	b.waitForText(t, sentence, "Keeping up:")
 	b.shoot(t, "dashboard-overview", "light", screen)
 	b.shoot(t, "dashboard-overview-dark", "dark", screen)
 	b.shoot(t, "dashboard-overview-phone", "dark", phone)
 	b.visit(t, s.dashboard.url("/shards"))
-	b.shows(t, connection, "live")
+	b.waitForText(t, connection, "live")
 	b.shoot(t, "dashboard-shards", "light", screen)
 
 	s.bury(t)

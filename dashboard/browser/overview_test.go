@@ -24,8 +24,8 @@ func TestOverviewFollowsAnOutageOfPostgres(t *testing.T) {
 	b := open(t)
 
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, sentence, "Keeping up:")
-	b.shows(t, connection, "live")
+	b.waitForText(t, sentence, "Keeping up:")
+	b.waitForText(t, connection, "live")
 	line := `document.querySelector('[data-line="w"]').getAttribute('d')`
 	before := evaluate[string](t, b, line)
 	localtest.Eventually(t, patience, func() (bool, string) {
@@ -36,13 +36,13 @@ func TestOverviewFollowsAnOutageOfPostgres(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.postgres.Stop(ctx))
-	b.shows(t, sentence, "Postgres has been down for")
+	b.waitForText(t, sentence, "Postgres has been down for")
 	require.Contains(t, b.text(t, ".state"), "Writes are safe in Redis")
 	require.Contains(t, b.title(t), "Postgres has been down")
 
 	require.NoError(t, s.postgres.Start(ctx))
-	b.shows(t, sentence, "Keeping up:")
-	b.clean(t, s.dashboard)
+	b.waitForText(t, sentence, "Keeping up:")
+	b.requireNoProblems(t, s.dashboard)
 }
 
 func TestAPageSaysThatItHasLostItsConnectionUntilItHasOneAgain(t *testing.T) {
@@ -50,22 +50,22 @@ func TestAPageSaysThatItHasLostItsConnectionUntilItHasOneAgain(t *testing.T) {
 	s := start(t)
 	b := open(t)
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, connection, "live")
-	b.shows(t, sentence, "Keeping up:")
+	b.waitForText(t, connection, "live")
+	b.waitForText(t, sentence, "Keeping up:")
 
 	s.dashboard.stop()
-	b.shows(t, connection, "connecting") // which is all that is to be said of the end of a stream
-	b.shows(t, connection, "no connection")
-	b.shows(t, sentence, "No connection since")
-	b.shows(t, spoken, "No connection since")
+	b.waitForText(t, connection, "connecting") // which is all that is to be said of the end of a stream
+	b.waitForText(t, connection, "no connection")
+	b.waitForText(t, sentence, "No connection since")
+	b.waitForText(t, spoken, "No connection since")
 	require.Contains(t, b.text(t, ".state"), "The numbers below are from then")
 	require.Contains(t, b.title(t), "No connection since")
 
 	s.run(t, s.dashboard)
-	b.shows(t, sentence, "Keeping up:")
-	b.shows(t, connection, "live")
+	b.waitForText(t, sentence, "Keeping up:")
+	b.waitForText(t, connection, "live")
 	require.NotContains(t, b.title(t), "No connection")
-	b.shows(t, spoken, "Keeping up:")
+	b.waitForText(t, spoken, "Keeping up:")
 }
 
 // What is as bad as what was before it is said aloud all the same; the same again, with other numbers, is not.
@@ -74,21 +74,21 @@ func TestAnotherTroubleIsSaidAloudAndTheSameOnlyOnce(t *testing.T) {
 	s := start(t)
 	b := open(t)
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, ".state.good .sentence", "Keeping up:")
+	b.waitForText(t, ".state.good .sentence", "Keeping up:")
 	b.listen(t)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	require.NoError(t, s.postgres.Stop(ctx))
 	s.set(t, "a", 1) // a worker notices when it has something to flush
-	b.shows(t, spoken, "Postgres has been down")
+	b.waitForText(t, spoken, "Postgres has been down")
 	first := b.text(t, sentence)
 	localtest.Eventually(t, patience, func() (bool, string) {
 		now := b.text(t, sentence)
 		return now != first, "the numbers stay: " + now
 	})
 	require.NoError(t, s.redis.Stop(ctx))
-	b.shows(t, spoken, "Redis has not answered")
+	b.waitForText(t, spoken, "Redis has not answered")
 
 	all := b.heard(t)
 	require.Len(t, all, 2, "%q", all)
@@ -101,24 +101,24 @@ func TestATroubleThatIsAWarningIsSaidAloud(t *testing.T) {
 	redis := s.client(t)
 	b := open(t)
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, ".state.good .sentence", "Keeping up:")
+	b.waitForText(t, ".state.good .sentence", "Keeping up:")
 	b.listen(t)
 
 	require.NoError(t, redis.Set(t.Context(), tasks.PausedKey(tasks.QueueRetry), 1, 0).Err())
-	b.shows(t, ".state.warn .sentence", "Keeping up:")
-	b.titled(t, "! The queue aw-retry is paused.")
+	b.waitForText(t, ".state.warn .sentence", "Keeping up:")
+	b.waitForTitle(t, "! The queue aw-retry is paused.")
 	require.NoError(t, redis.Set(t.Context(), tasks.PausedKey(tasks.QueueSweep), 1, 0).Err())
-	b.shows(t, ".state.warn li:nth-child(2)", "The queue aw-sweep is paused.")
+	b.waitForText(t, ".state.warn li:nth-child(2)", "The queue aw-sweep is paused.")
 	require.NoError(t, redis.Del(t.Context(), tasks.PausedKey(tasks.QueueSweep)).Err())
 	localtest.Eventually(t, patience, func() (bool, string) {
 		second := b.text(t, ".state.warn li:nth-child(2)")
 		return second == "", second
 	})
 	require.NoError(t, redis.Del(t.Context(), tasks.PausedKey(tasks.QueueRetry)).Err())
-	b.shows(t, ".state.good .sentence", "Keeping up:")
+	b.waitForText(t, ".state.good .sentence", "Keeping up:")
 
-	b.shows(t, spoken, "Keeping up:")
-	b.titled(t, "Overview")
+	b.waitForText(t, spoken, "Keeping up:")
+	b.waitForTitle(t, "Overview")
 	all := b.heard(t)
 	require.Len(t, all, 3, "%q", all)
 	require.Equal(t, []string{"The queue aw-retry is paused.", "The queue aw-sweep is paused."}, all[:2])
@@ -131,8 +131,8 @@ func TestAPageWithoutASeatLoadsItsNumbersAnew(t *testing.T) {
 	leave := s.fillSeats(t)
 	b := open(t)
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, connection, "no live updates")
-	b.shows(t, sentence, "Keeping up:")
+	b.waitForText(t, connection, "no live updates")
+	b.waitForText(t, sentence, "Keeping up:")
 	b.listen(t)
 	line := `document.querySelector('[data-line="w"]').getAttribute('d')`
 	before := evaluate[string](t, b, line)
@@ -140,9 +140,9 @@ func TestAPageWithoutASeatLoadsItsNumbersAnew(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.postgres.Stop(ctx))
-	b.titled(t, "! Postgres has been down")
-	b.shows(t, connection, "no live updates")
-	b.shows(t, sentence, "Postgres has been down")
+	b.waitForTitle(t, "! Postgres has been down")
+	b.waitForText(t, connection, "no live updates")
+	b.waitForText(t, sentence, "Postgres has been down")
 	require.NotEqual(t, before, evaluate[string](t, b, line), "the chart stands still")
 
 	leave()
@@ -161,8 +161,8 @@ func TestTheTitleOfATabInTheBackgroundStaysTrue(t *testing.T) {
 	s := start(t)
 	b := open(t)
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, connection, "live")
-	b.shows(t, sentence, "Keeping up:")
+	b.waitForText(t, connection, "live")
+	b.waitForText(t, sentence, "Keeping up:")
 	evaluate[bool](t, b, `(window.streams = []) && (window.EventSource = class extends EventSource {
 		constructor(url) {
 			super(url);
@@ -170,28 +170,28 @@ func TestTheTitleOfATabInTheBackgroundStaysTrue(t *testing.T) {
 		}
 	}) && Object.defineProperty(document, 'hidden', {value: true, configurable: true}) === document
 		&& document.dispatchEvent(new Event('visibilitychange'))`)
-	b.keepsNoStream(t)
+	b.waitUntilStreamsClosed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.postgres.Stop(ctx))
 	s.set(t, "a", 1)
-	b.titled(t, "! Postgres has been down")
-	b.keepsNoStream(t)
+	b.waitForTitle(t, "! Postgres has been down")
+	b.waitUntilStreamsClosed(t)
 	s.dashboard.stop()
-	b.titled(t, "! No connection since")
+	b.waitForTitle(t, "! No connection since")
 	s.run(t, s.dashboard)
-	b.titled(t, "! Postgres has been down")
-	b.keepsNoStream(t)
+	b.waitForTitle(t, "! Postgres has been down")
+	b.waitUntilStreamsClosed(t)
 
 	evaluate[bool](t, b, `delete document.hidden && document.dispatchEvent(new Event('visibilitychange'))`)
-	b.shows(t, connection, "live")
-	looks := b.looks()
+	b.waitForText(t, connection, "live")
+	streams := b.streamCount()
 	at := b.text(t, "[data-part=at]")
 	localtest.Eventually(t, patience, func() (bool, string) {
 		now := b.text(t, "[data-part=at]")
 		return now != at, "no event"
 	})
-	require.Equal(t, looks, b.looks(), "one stream brings all events")
+	require.Equal(t, streams, b.streamCount(), "one stream brings all events")
 }
 
 func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
@@ -201,35 +201,35 @@ func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
 	b := open(t)
 
 	b.visit(t, s.dashboard.url("/"))
-	b.shows(t, connection, "live")
+	b.waitForText(t, connection, "live")
 	b.do(t, chromedp.Click("[data-pause]"))
-	b.shows(t, connection, "paused")
+	b.waitForText(t, connection, "paused")
 	require.Equal(t, "Paused: Overview · afterwrite", b.title(t))
 	require.Equal(t, "Go on", b.text(t, "[data-pause]"))
 	require.False(t, evaluate[bool](t, b, `document.querySelector('[data-pause]').hasAttribute('aria-pressed')`), "its name says it")
 	b.do(t, chromedp.Click("[data-pause]"))
-	b.titled(t, "Overview")
+	b.waitForTitle(t, "Overview")
 	b.do(t, chromedp.Click(`[data-every="5"]`))
-	b.shows(t, connection, "live")
+	b.waitForText(t, connection, "live")
 	require.Equal(t, "true", evaluate[string](t, b, `document.querySelector('[data-every="5"]').getAttribute('aria-pressed')`))
 
 	// Reading a chart with the arrow keys.
 	evaluate[bool](t, b, "document.querySelector('.plot').focus() ?? true")
 	evaluate[bool](t, b, `document.querySelector('.plot').dispatchEvent(new KeyboardEvent('keydown', {key: 'End', bubbles: true}))`)
-	require.Regexp(t, `^\d\d:\d\d:\d\d UTC · writes`, b.shows(t, ".plot .readout", "writes"))
+	require.Regexp(t, `^\d\d:\d\d:\d\d UTC · writes`, b.waitForText(t, ".plot .readout", "writes"))
 
 	for _, path := range []string{"/", "/shards"} {
 		b.visit(t, s.dashboard.url(path))
-		b.shows(t, connection, "live")
+		b.waitForText(t, connection, "live")
 		b.readable(t, path)
 	}
 	require.Equal(t, 16, evaluate[int](t, b, "document.querySelectorAll('.heat .cell').length"))
 
 	b.visit(t, s.dashboard.url("/asynq"))
-	b.shows(t, "#root", "aw-flush")
+	b.waitForText(t, "#root", "aw-flush")
 	b.do(t, chromedp.Click(".aw-bar a[href='/']"))
-	b.shows(t, sentence, "Keeping up:")
-	b.clean(t, s.dashboard)
+	b.waitForText(t, sentence, "Keeping up:")
+	b.requireNoProblems(t, s.dashboard)
 }
 
 func TestThePagesWorkWithoutScripts(t *testing.T) {
@@ -244,10 +244,10 @@ func TestThePagesWorkWithoutScripts(t *testing.T) {
 		line := evaluate[string](t, b, `document.querySelector('[data-line="w"]').getAttribute('d')`)
 		return len(line) > len("M899.0 100.0"), "the server draws no chart: " + line
 	})
-	b.shows(t, sentence, "Keeping up:")
-	b.shows(t, "noscript", "Load the page again for new numbers.")
+	b.waitForText(t, sentence, "Keeping up:")
+	b.waitForText(t, "noscript", "Load the page again for new numbers.")
 	require.True(t, evaluate[bool](t, b, "document.querySelector('[data-controls]').hidden"), "controls that do nothing")
 	b.visit(t, s.dashboard.url("/shards"))
 	require.Equal(t, 16, evaluate[int](t, b, "document.querySelectorAll('.heat .cell').length"))
-	b.clean(t, s.dashboard)
+	b.requireNoProblems(t, s.dashboard)
 }

@@ -23,7 +23,7 @@ const (
 func (b *tab) readable(t *testing.T, what string) {
 	t.Helper()
 	for _, width := range []int64{phone, screen} {
-		b.size(t, width, 800)
+		b.resize(t, width, 800)
 		require.LessOrEqual(t, evaluate[int64](t, b, "document.documentElement.scrollWidth"), width, "%s has to be scrolled sideways", what)
 	}
 	for _, scheme := range []string{"light", "dark"} {
