@@ -34,9 +34,9 @@ func TestRedriveWritesTheRow(t *testing.T) {
 	require.Contains(t, list.body, "<strong>&#43;10</strong>", "17 in Redis, 7 in Postgres")
 
 	after := olga.follow(t, olga.post(t, "/dead/redrive", url.Values{"key": {"page:home", "page:about"}, "only": {"page:home"}}))
-	require.Contains(t, after.body, "1 due again; 1 in Postgres now")
+	require.Contains(t, after.body, "1 redriven; 1 in Postgres now")
 	require.NotContains(t, after.body, `href="/keys?key=page%3ahome"`)
-	require.Contains(t, after.body, `href="/keys?key=page%3aabout"`, "only the other one's button was pressed")
+	require.Contains(t, after.body, `href="/keys?key=page%3aabout"`, "the button of page:about was not pressed")
 	rows, err := d.store.Read(t.Context(), []counter.Key{"page:home"})
 	require.NoError(t, err)
 	require.Equal(t, int64(17), rows["page:home"].Value)
@@ -77,11 +77,11 @@ func TestDiscardDropsExactlyTheShownValues(t *testing.T) {
 
 	shown = between(t, changed.body, `name="shown" value="`, `"`)
 	after := olga.follow(t, olga.post(t, "/dead/discard", url.Values{"key": {"a"}, "shown": {shown}, "confirm": {"yes"}}))
-	require.Contains(t, after.body, "dropped 18 (version 3); it is 7 (version 4)")
+	require.Contains(t, after.body, "discarded 18 (version 3); the counter is now 7 (version 4)")
 	require.Contains(t, after.body, "There are none.")
 }
 
-func TestLargeNumbersOfDeadLettersAreGrouped(t *testing.T) {
+func TestDeadLetterNumbersHaveThousandsSeparators(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	_, err := d.store.Upsert(t.Context(), []counter.Row{{Key: "a", Value: 1_000_000, Version: 12_345}})
@@ -96,10 +96,10 @@ func TestLargeNumbersOfDeadLettersAreGrouped(t *testing.T) {
 	require.Contains(t, asked.body, "(&#43;1,234,567 pending)")
 	shown := between(t, asked.body, `name="shown" value="`, `"`)
 	after := olga.follow(t, olga.post(t, "/dead/discard", url.Values{"key": {"a"}, "shown": {shown}, "confirm": {"yes"}}))
-	require.Contains(t, after.body, "dropped 2,234,567 (version 12,346); it is 1,000,000 (version 12,347)")
+	require.Contains(t, after.body, "discarded 2,234,567 (version 12,346); the counter is now 1,000,000 (version 12,347)")
 }
 
-// The audit log is the only record of the dropped values.
+// The audit log is the only record of the discarded values.
 func TestEachOfSeveralDiscardsIsRecorded(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
@@ -122,17 +122,17 @@ func TestEachOfSeveralDiscardsIsRecorded(t *testing.T) {
 	require.Len(t, form["shown"], 3)
 
 	after := olga.follow(t, olga.post(t, "/dead/discard", form))
-	require.Contains(t, after.body, "dropped 3, left 0")
+	require.Contains(t, after.body, "discarded 3, kept 0")
 
 	actions, err := d.store.Actions(t.Context(), 0, 10)
 	require.NoError(t, err)
-	dropped := make(map[string]string)
+	discarded := make(map[string]string)
 	for _, a := range actions {
 		require.NotNil(t, a.Outcome)
-		dropped[a.Target] = *a.Outcome
+		discarded[a.Target] = *a.Outcome
 	}
 	for i, key := range keys {
-		require.Contains(t, dropped[key], "dropped "+strconv.Itoa(17+i)+" (version")
+		require.Contains(t, discarded[key], "discarded "+strconv.Itoa(17+i)+" (version")
 	}
 }
 
@@ -142,7 +142,7 @@ func TestPagesReportThatPostgresHangs(t *testing.T) {
 	for page, want := range map[string][]string{
 		"/dead?did=1":           {"Postgres does not answer", "17"},
 		"/keys?key=a&did=1":     {"Postgres does not answer", "17"},
-		"/dead?q=nothing&did=1": {"No key or reason contains “nothing”."}, // needs nothing else from Postgres
+		"/dead?q=nothing&did=1": {"No key or reason contains “nothing”."}, // this page does not read Postgres
 	} {
 		d := setup(t)
 		d.bury(t, "a", 17, "no")
@@ -238,7 +238,7 @@ func TestCounterRefusedAgainWaitsForARetry(t *testing.T) {
 	olga := d.serve(t, false, auth.Options{})
 	after := olga.follow(t, olga.post(t, "/keys/flush", url.Values{"key": {"a"}}))
 	require.Contains(t, after.body, "Postgres refused it, or its row is locked: it waits for a retry")
-	require.Contains(t, after.body, "retry:a", "the worker has tried it, and sent its retry")
+	require.Contains(t, after.body, "retry:a", "the worker tried the row and sent a retry task")
 }
 
 func TestUnrecordableActionsAreNotRun(t *testing.T) {
@@ -250,12 +250,12 @@ func TestUnrecordableActionsAreNotRun(t *testing.T) {
 	_, err := d.db.Exec(`DROP TABLE counters_actions`)
 	require.NoError(t, err)
 
-	for _, refused := range []answer{
+	for _, rejected := range []answer{
 		olga.post(t, "/dead/redrive", url.Values{"key": {"a"}}),
 		olga.send(t, http.MethodDelete, path, "", "Sec-Fetch-Site: same-origin"),
 	} {
-		require.Equal(t, http.StatusServiceUnavailable, refused.status)
-		require.Contains(t, refused.body, "the audit log cannot record it")
+		require.Equal(t, http.StatusServiceUnavailable, rejected.status)
+		require.Contains(t, rejected.body, "the audit log cannot record it")
 	}
 	_, err = d.operator.Get(t.Context(), "a")
 	require.NoError(t, err, "still dead")
@@ -295,7 +295,7 @@ func TestMissingAuditTableSaysToMigrate(t *testing.T) {
 	olga := d.serve(t, true, auth.Options{Users: people()}).as(t, "olga")
 	_, err := d.db.ExecContext(t.Context(), "DROP TABLE counters_actions")
 	require.NoError(t, err)
-	for range 5 { // several times: no page may open the breaker, since the counters' table exists
+	for range 5 { // several times, because a missing audit table must not open the breaker
 		page := olga.get(t, "/actions")
 		require.Equal(t, http.StatusServiceUnavailable, page.status)
 		require.Contains(t, page.body, "Run afterwrite migrate")

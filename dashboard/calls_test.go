@@ -112,7 +112,7 @@ func TestSeveralDiscardsEndAtTheTimeout(t *testing.T) {
 	over, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
 	said, err := p.drop(over, r, discardData{Letters: make([]letterView, 3)})
-	require.Equal(t, "dropped 0, left 3", said)
+	require.Equal(t, "discarded 0, kept 3", said)
 	require.Equal(t, "the action took too long; it may be done in part, and it may be repeated", operate.Explain(err).Detail)
 	noted, err := p.entries.Actions(t.Context(), 0, 10)
 	require.NoError(t, err)

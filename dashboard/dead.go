@@ -139,7 +139,7 @@ func (p *deadPage) redrive(w http.ResponseWriter, r *http.Request) {
 
 func (p *deadPage) redriveKeys(ctx context.Context, keys []counter.Key) (string, error) {
 	done, err := p.operator.Redrive(ctx, keys)
-	text := health.Number(int64(len(done.Keys))) + " due again"
+	text := health.Number(int64(len(done.Keys))) + " redriven"
 	if len(done.NotDead) > 0 {
 		text += fmt.Sprintf(", %d not dead, so unchanged", len(done.NotDead))
 	}
@@ -181,7 +181,7 @@ func (p *deadPage) redriveEvery(w http.ResponseWriter, r *http.Request) {
 	}
 	id, ok := p.do(w, r, "redrive", "all dead letters", func(ctx context.Context) (string, error) {
 		done, err := p.operator.RedriveAll(ctx)
-		return health.Number(int64(len(done))) + " due again", err
+		return health.Number(int64(len(done))) + " redriven", err
 	})
 	if ok {
 		p.home(w, r, id)

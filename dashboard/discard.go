@@ -93,7 +93,7 @@ func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) 
 	if len(data.Letters) == 1 {
 		return p.dropOne(ctx, data.Letters[0])
 	}
-	dropped := 0
+	discarded := 0
 	for _, l := range data.Letters {
 		if ctx.Err() != nil { // begin and end ignore ctx, so each further entry would delay the answer
 			err = ctx.Err()
@@ -110,10 +110,10 @@ func (p *deadPage) drop(ctx context.Context, r *http.Request, data discardData) 
 		if failed != nil {
 			err = failed
 		} else {
-			dropped++
+			discarded++
 		}
 	}
-	return fmt.Sprintf("dropped %d, left %d", dropped, len(data.Letters)-dropped), err
+	return fmt.Sprintf("discarded %d, kept %d", discarded, len(data.Letters)-discarded), err
 }
 
 func (p *deadPage) dropOne(ctx context.Context, l letterView) (outcome string, err error) {
@@ -123,5 +123,5 @@ func (p *deadPage) dropOne(ctx context.Context, l letterView) (outcome string, e
 		return "", err
 	}
 	p.log.Info("dead letter discarded", "key", l.Key, "dropped", l.Redis.String(), "now", done.Now.String())
-	return "dropped " + storedText(l.Redis) + "; it is " + storedText(done.Now), nil
+	return "discarded " + storedText(l.Redis) + "; the counter is now " + storedText(done.Now), nil
 }

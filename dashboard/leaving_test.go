@@ -62,9 +62,9 @@ func TestSeveralDiscardsContinueWithoutTheVisitor(t *testing.T) {
 		noted[a.Target] = *a.Outcome
 	}
 	require.Len(t, noted, 4)
-	require.Equal(t, "dropped 3, left 0", noted["3: a, b, c"])
+	require.Equal(t, "discarded 3, kept 0", noted["3: a, b, c"])
 	for _, key := range []string{"a", "b", "c"} {
-		require.Contains(t, noted[key], "dropped 17 (version")
+		require.Contains(t, noted[key], "discarded 17 (version")
 	}
 }
 
