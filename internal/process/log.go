@@ -14,7 +14,7 @@ import (
 func NewLogger(w io.Writer, format, level, process string, secrets ...string) (*slog.Logger, error) {
 	var threshold slog.Level
 	if err := threshold.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: it must be debug, info, warn or error", level)
+		return nil, fmt.Errorf("the log level must be debug, info, warn or error; it is %q", level)
 	}
 	options := &slog.HandlerOptions{Level: threshold}
 	if redactor := NewRedactor(secrets...); redactor.replacer != nil {
@@ -28,7 +28,7 @@ func NewLogger(w io.Writer, format, level, process string, secrets ...string) (*
 	case "json":
 		handler = slog.NewJSONHandler(w, options)
 	default:
-		return nil, fmt.Errorf("log format %q: it must be text or json", format)
+		return nil, fmt.Errorf("the log format must be text or json; it is %q", format)
 	}
 	return slog.New(handler).With("process", process), nil
 }

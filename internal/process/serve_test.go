@@ -118,7 +118,7 @@ func waitUntilRefused(t *testing.T, addr string) {
 	}
 }
 
-func TestServeRefusesHugeHeaders(t *testing.T) {
+func TestServeRejectsHugeHeaders(t *testing.T) {
 	t.Parallel()
 	b := setupServer(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 
@@ -142,7 +142,7 @@ func TestServeReportsAFailedListener(t *testing.T) {
 	require.ErrorContains(t, err, "serve HTTP on "+listener.Addr().String())
 }
 
-func TestServeAbortsRequestsAfterTheGrace(t *testing.T) {
+func TestServeAbortsRequestsAfterTheGracePeriod(t *testing.T) {
 	t.Parallel()
 	entered, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
@@ -176,7 +176,7 @@ func TestServeAbortsSlowHeaders(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-func TestServeEndsAtOnceWithADoneContext(t *testing.T) {
+func TestServeReturnsAtOnceIfTheContextIsDone(t *testing.T) {
 	t.Parallel()
 	listener, err := Listen("127.0.0.1:0", "AFTERWRITE_API_ADDR")
 	require.NoError(t, err)
@@ -194,13 +194,13 @@ func TestReadyzFailsDuringTheShutdownDelay(t *testing.T) {
 		ready.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
 		return answer.Code, answer.Body.String()
 	}
-	told, tell := context.WithCancel(t.Context())
-	later, stop := delay.after(told, time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	later, stop := delay.after(ctx, time.Hour)
 	defer stop()
 	status, _ := ask("/readyz")
 	require.Equal(t, http.StatusOK, status)
 
-	tell()
+	cancel()
 
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		status, body := ask("/readyz")
@@ -213,16 +213,16 @@ func TestReadyzFailsDuringTheShutdownDelay(t *testing.T) {
 	require.NoError(t, later.Err())
 }
 
-func TestNoShutdownDelayEndsAtOnce(t *testing.T) {
+func TestZeroShutdownDelayStopsAtOnce(t *testing.T) {
 	t.Parallel()
-	told, tell := context.WithCancel(t.Context())
-	later, stop := new(shutdownDelay).after(told, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	later, stop := new(shutdownDelay).after(ctx, 0)
 	defer stop()
-	tell()
+	cancel()
 	<-later.Done()
 }
 
-func TestProfilesAreServedOnLoopbackUntilTheEnd(t *testing.T) {
+func TestProfilesAreServedOnLoopbackUntilShutdown(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	ctx, stop := context.WithCancel(t.Context())
