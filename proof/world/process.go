@@ -108,7 +108,11 @@ func (p *Process) Start() error {
 func (p *Process) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
-	return p.current.Load().Await(ctx, local.Answers(p.URL+"/readyz"))
+	running := p.current.Load()
+	if running == nil {
+		return fmt.Errorf("%s is not running: it was not started, or was stopped or killed", p.Name)
+	}
+	return running.Await(ctx, local.Answers(p.URL+"/readyz"))
 }
 
 // Pid returns the process ID; 0 if the process was stopped or killed.

@@ -37,6 +37,11 @@ func TestStages(t *testing.T) {
 	}
 }
 
+func TestReadyFailsIfTheProcessWasStopped(t *testing.T) {
+	t.Parallel()
+	require.ErrorContains(t, (&Process{Name: "api-0"}).Ready(t.Context()), "api-0 is not running")
+}
+
 func startAll(t *testing.T, stage *Stage) (api *Process) {
 	t.Helper()
 	for _, name := range []string{"scheduler", "worker", "api"} {
