@@ -31,7 +31,7 @@ func (s *server) batch(c echo.Context) error {
 
 	outcome := summarize(results)
 	setReplayed(c, outcome.replayed)
-	late := prefers.forPostgres() && outcome.late
+	late := prefers.waitsForPostgres() && outcome.late
 	switch {
 	case outcome.failed == len(results) && outcome.common != nil:
 		writeProblem(c, outcome.common) // counted and logged by countFailures

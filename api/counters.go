@@ -24,7 +24,7 @@ func (s *server) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	query, err := readAwaited(c)
+	query, err := parseReadWait(c)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (s *server) change(c echo.Context, kind counter.Kind) error {
 		return r.Err
 	}
 	setReplayed(c, r.Replayed)
-	late := prefers.forPostgres() && !r.Counter.Synced
+	late := prefers.waitsForPostgres() && !r.Counter.Synced
 	prefers.applied(c, prefers.minimal && !late)
 	switch {
 	case !late && (prefers.minimal || kind == counter.Delete):
@@ -78,7 +78,7 @@ func (s *server) change(c echo.Context, kind counter.Kind) error {
 		answerDeleted(c, r.Counter)
 	default:
 		r.Counter.SyncedVersion = 0 // omit it: after a write it equals version
-		answerCounter(c, r.Counter, prefers.forPostgres())
+		answerCounter(c, r.Counter, prefers.waitsForPostgres())
 	}
 	return nil
 }
@@ -143,12 +143,12 @@ func setReplayed(c echo.Context, replayed bool) {
 // do carries out operations and counts those that succeed. It measures the duration of writes that do not wait for Postgres.
 func (s *server) do(c echo.Context, options writepath.Options, ops ...counter.Operation) []counter.Result {
 	if ops[0].Kind != counter.Get && options.Wait == 0 {
-		defer s.metrics.wrote(time.Now())
+		defer s.metrics.observeWrite(time.Now())
 	}
 	results := s.counters.Do(c.Request().Context(), ops, options)
 	for i, op := range ops {
 		if r := results[i]; r.Err == nil {
-			s.metrics.succeeded(op.Kind, r.Replayed)
+			s.metrics.countSuccess(op.Kind, r.Replayed)
 		}
 	}
 	return results

@@ -8,7 +8,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// durationBuckets range from 100 µs, the shortest call to Redis, to 10 s, the Redis client's timeout.
+// durationBuckets range from 100 µs, the shortest call to Redis, to 10 s, longer than any call to Redis may take.
 var durationBuckets = []float64{
 	100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10,
 }
@@ -28,7 +28,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}, []string{"op"})
 	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "afterwrite_rejected_total",
-		Help: "Requests and batch operations that were answered with a problem, by code.",
+		Help: "Requests and batch operations that were answered with a problem, by reason (the problem's code).",
 	}, []string{"reason"})
 	m := &metrics{
 		rejected: make(map[counter.Code]prometheus.Counter),
@@ -38,7 +38,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "afterwrite_write_duration_seconds",
-			Help:    "Duration of a write request after decoding, without requests that wait for Postgres. A batch counts once.",
+			Help:    "Duration of a write request after decoding. Requests that wait for Postgres are not counted. A batch counts once.",
 			Buckets: durationBuckets,
 		}),
 	}
@@ -46,14 +46,14 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	for _, kind := range []counter.Kind{counter.Increment, counter.Set, counter.Delete} {
 		m.writes[kind] = writes.WithLabelValues(kind.String())
 	}
-	for code := range problems { // all codes from the start, because alerts need a series that is 0
+	for code := range problems { // create all series now: an alert needs the series to start at 0
 		m.rejected[code] = rejected.WithLabelValues(string(code))
 	}
 	return m
 }
 
-// succeeded counts a write or a replayed operation. It does not count reads.
-func (m *metrics) succeeded(kind counter.Kind, replayed bool) {
+// countSuccess counts a write or a replayed operation. It does not count reads.
+func (m *metrics) countSuccess(kind counter.Kind, replayed bool) {
 	if replayed {
 		m.replayed.Inc()
 	} else if writes := m.writes[kind]; writes != nil {
@@ -69,6 +69,6 @@ func (m *metrics) reject(code counter.Code) {
 	rejected.Inc()
 }
 
-func (m *metrics) wrote(since time.Time) {
-	m.duration.Observe(time.Since(since).Seconds())
+func (m *metrics) observeWrite(start time.Time) {
+	m.duration.Observe(time.Since(start).Seconds())
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -18,10 +19,12 @@ const maxWait = 30 * time.Second
 
 // preferences holds the known preferences of the header Prefer (RFC 7240).
 type preferences struct {
-	minimal    bool          // return=minimal: the client wants no value
-	wait       time.Duration // wait=5: for up to 5 s, until Postgres has the write; 0: no wait
-	waitGiven  bool          // the request has a valid wait, which may be 0
-	durability string        // durability=replica: where a write must be before it is answered; "": in the primary's memory
+	minimal   bool          // return=minimal: the client wants no value
+	wait      time.Duration // wait=5: wait up to 5 s for Postgres to have the write; 0: no wait
+	waitGiven bool          // the request has a valid wait, which may be 0
+	// durability=replica: where a write must be stored before it is answered. Without it, that is the memory of the Redis primary.
+	durability      string
+	durabilityGiven bool // the request has a durability, which may be invalid or empty
 }
 
 // readPreferences reads the preferences of a request. Case does not matter, and a value may be quoted. If several preferences
@@ -29,7 +32,7 @@ type preferences struct {
 // ignored, as RFC 7240 requires.
 func readPreferences(h http.Header) preferences {
 	var p preferences
-	var seenReturn, seenWait, seenDurability bool
+	var seenReturn, seenWait bool
 	for _, line := range h["Prefer"] {
 		for line != "" {
 			var preference string
@@ -44,28 +47,24 @@ func readPreferences(h http.Header) preferences {
 			case strings.EqualFold(name, "wait") && !seenWait:
 				seenWait = true
 				p.wait, p.waitGiven = seconds(value)
-			case strings.EqualFold(name, "durability") && !seenDurability:
-				seenDurability = true
-				p.durability = strings.ToLower(value)
-				if p.durability == "" {
-					p.durability = "nothing" // not a level, so options refuses it
-				}
+			case strings.EqualFold(name, "durability") && !p.durabilityGiven:
+				p.durability, p.durabilityGiven = strings.ToLower(value), true
 			}
 		}
 	}
 	return p
 }
 
-// seconds parses the value of wait: whole seconds, of which it returns up to maxWait. ok is false if value is not a number.
+// seconds parses the value of wait, a number of whole seconds, and limits it to maxWait. ok is false if value is not such a number.
 func seconds(value string) (wait time.Duration, ok bool) {
-	n, err := strconv.ParseUint(value, 10, 16)
-	if err != nil {
+	n, err := strconv.ParseUint(value, 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // for a number that is too large, n is the largest uint64
 		return 0, false
 	}
-	return min(time.Duration(n)*time.Second, maxWait), true
+	return time.Duration(min(n, uint64(maxWait/time.Second))) * time.Second, true
 }
 
-// levels are the values of durability. timeout applies if the request has no wait.
+// levels are the values of durability. timeout applies if the request has no wait, or a wait of 0.
 var levels = map[string]struct {
 	level   writepath.Durability
 	timeout time.Duration
@@ -75,11 +74,11 @@ var levels = map[string]struct {
 	"database": {writepath.InPostgres, defaultWait},
 }
 
-// options returns the options of a write. It refuses an unknown durability, although RFC 7240 ignores unknown values: a client
+// options returns the options of a write. It rejects an unknown durability, although RFC 7240 ignores unknown values: a client
 // that requests a durability relies on it.
 func (p preferences) options() (writepath.Options, error) {
 	o := writepath.Options{Minimal: p.minimal, Wait: p.wait}
-	if p.durability == "" {
+	if !p.durabilityGiven {
 		return o, nil
 	}
 	l, known := levels[p.durability]
@@ -96,10 +95,10 @@ func (p preferences) options() (writepath.Options, error) {
 	return o, nil
 }
 
-// forPostgres reports whether the request waits for Postgres without requiring it: 202 then means that Postgres lacks the write.
-func (p preferences) forPostgres() bool { return p.wait > 0 && p.durability == "" }
+// waitsForPostgres reports whether the request has a wait but no durability. If the wait ends early, the answer is 202.
+func (p preferences) waitsForPostgres() bool { return p.wait > 0 && !p.durabilityGiven }
 
-// applied sets the header that names the honoured preferences: all of them, but return=minimal only if minimal is true.
+// applied sets the header that lists the preferences that were applied. return=minimal is listed only if minimal is true.
 func (p preferences) applied(c echo.Context, minimal bool) {
 	var honoured []string
 	if minimal {
@@ -116,25 +115,25 @@ func (p preferences) applied(c echo.Context, minimal bool) {
 	}
 }
 
-// awaited holds the wait parameters of a read.
-type awaited struct {
+// readWait holds the wait parameters of a read.
+type readWait struct {
 	wait    time.Duration // 0: the read does not wait
 	version int64         // 0: wait for the version that the read finds
 }
 
-// defaultWait is the timeout of a read or a flush that waits, if the request has none.
+// defaultWait is how long a read, a flush or a write with durability=database waits if the request does not say.
 const defaultWait = 5 * time.Second
 
-// readAwaited reads wait=synced, version and timeout of a query. Without wait it ignores version and timeout.
-func readAwaited(c echo.Context) (awaited, error) {
+// parseReadWait parses wait=synced, version and timeout of a query. Without wait it ignores version and timeout.
+func parseReadWait(c echo.Context) (readWait, error) {
 	if c.Request().URL.RawQuery == "" {
-		return awaited{}, nil
+		return readWait{}, nil
 	}
 	query := c.QueryParams()
 	if !query.Has("wait") {
-		return awaited{}, nil
+		return readWait{}, nil
 	}
-	a := awaited{wait: defaultWait}
+	a := readWait{wait: defaultWait}
 	for _, name := range [...]string{"wait", "version", "timeout"} {
 		if len(query[name]) > 1 {
 			return a, invalidQuery("%s is given more than once", name)
@@ -143,11 +142,11 @@ func readAwaited(c echo.Context) (awaited, error) {
 	if query.Get("wait") != "synced" {
 		return a, invalidQuery("wait must be synced")
 	}
-	return a, a.read(query)
+	return a, a.parse(query)
 }
 
-// read reads version and timeout.
-func (a *awaited) read(query url.Values) (err error) {
+// parse parses version and timeout.
+func (a *readWait) parse(query url.Values) (err error) {
 	if query.Has("version") {
 		if a.version, err = strconv.ParseInt(query.Get("version"), 10, 64); err != nil || a.version < 1 {
 			return invalidQuery("version must be an integer of 1 or more")

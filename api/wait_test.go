@@ -143,7 +143,8 @@ func TestPreferredWaits(t *testing.T) {
 	t.Parallel()
 	for prefer, want := range map[string]time.Duration{
 		"": 0, "wait=5": 5 * time.Second, `Wait = "7"; x=1`: 7 * time.Second, "wait=0": 0, "wait=31": 30 * time.Second,
-		"wait=-1": 0, "wait=5s": 0, "wait": 0, "wait=99999999999999999999": 0, "return=minimal, wait=3": 3 * time.Second,
+		"wait=-1": 0, "wait=5s": 0, "wait": 0, "wait=65536": 30 * time.Second,
+		"wait=99999999999": 30 * time.Second, "wait=99999999999999999999": 30 * time.Second, "wait=x": 0, "return=minimal, wait=3": 3 * time.Second,
 		"wait=1, wait=2": time.Second,
 	} {
 		require.Equal(t, want, api.PreferredWait(http.Header{"Prefer": {prefer}}), prefer)
@@ -188,5 +189,8 @@ func TestNotDurableSaysThatTheWriteWasApplied(t *testing.T) {
 		a := b.send(t, http.MethodPost, "/v1/batch", operations(good), "Prefer: durability="+level)
 		require.Equal(t, http.StatusBadRequest, a.StatusCode, level)
 		require.Equal(t, "unsupported_durability", a.problem(t).Code, level)
+		if level == "tape" || level == "" {
+			require.Contains(t, a.problem(t).Detail, `not "`+level+`"`)
+		}
 	}
 }
