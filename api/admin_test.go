@@ -218,7 +218,7 @@ func TestRedriveThatRunsOutOfTimeIsAnswered(t *testing.T) {
 	require.Contains(t, a.problem(t).Detail, "it may be repeated")
 }
 
-func TestTooManyAdminRequestsAtOnceAreRefused(t *testing.T) {
+func TestTooManyAdminRequestsAtOnceAreRejected(t *testing.T) {
 	t.Parallel()
 	b := setupAdmin(t)
 	const body = `{"all":true}`

@@ -195,7 +195,7 @@ func TestLargeBatchExpelsOnlyLargeBatches(t *testing.T) {
 	require.Equal(t, http.StatusOK, waiting.answer(t).StatusCode, "small batches are not expelled for a large slot")
 }
 
-func TestTooManyBatchesAtOnceAreRefused(t *testing.T) {
+func TestTooManyBatchesAtOnceAreRejected(t *testing.T) {
 	t.Parallel()
 	b, held := serveSlots(t, always(counter.Result{}), 2, 1, time.Hour) // no batch is slow
 	first := b.startBatch(t, large)
@@ -203,9 +203,9 @@ func TestTooManyBatchesAtOnceAreRefused(t *testing.T) {
 	localtest.Eventually(t, patience, func() (bool, string) {
 		return held().Large == 1, "the first batch does not hold the large slot yet"
 	})
-	refused := b.startBatch(t, large)
-	require.NoError(t, refused.send(len(large)))
-	a := refused.answer(t)
+	rejected := b.startBatch(t, large)
+	require.NoError(t, rejected.send(len(large)))
+	a := rejected.answer(t)
 	require.Equal(t, "overloaded", a.problem(t).Code)
 	require.Contains(t, a.problem(t).Detail, "too many large batches")
 	require.Equal(t, "1", a.Header.Get("Retry-After"))
@@ -254,7 +254,7 @@ func TestFlushBodiesNeedAdmission(t *testing.T) {
 // Many clients compete for few slots. Exactly the batches that get 200 are applied.
 func TestExpelledBatchesAreNotApplied(t *testing.T) {
 	t.Parallel()
-	var applied, accepted, refused atomic.Int64
+	var applied, accepted, rejected atomic.Int64
 	b, held := serveSlots(t, counters(func(ctx context.Context, ops []counter.Operation, _ writepath.Options) []counter.Result {
 		require.NoError(t, ctx.Err(), "an admitted request must not be canceled")
 		applied.Add(1)
@@ -276,7 +276,7 @@ func TestExpelledBatchesAreNotApplied(t *testing.T) {
 				r, err := client.Post("http://"+b.addr+batch, "application/json", read)
 				_ = read.Close()
 				if err != nil {
-					refused.Add(1) // the server closed the connection before it had the whole body
+					rejected.Add(1) // the server closed the connection before it had the whole body
 					continue
 				}
 				_, _ = io.Copy(io.Discard, r.Body)
@@ -284,7 +284,7 @@ func TestExpelledBatchesAreNotApplied(t *testing.T) {
 				if r.StatusCode == http.StatusOK {
 					accepted.Add(1)
 				} else {
-					refused.Add(1)
+					rejected.Add(1)
 				}
 			}
 		})
@@ -293,7 +293,7 @@ func TestExpelledBatchesAreNotApplied(t *testing.T) {
 
 	require.Equal(t, accepted.Load(), applied.Load())
 	require.Positive(t, accepted.Load())
-	require.Positive(t, refused.Load(), "without a refusal the test shows nothing")
+	require.Positive(t, rejected.Load(), "without a rejection the test shows nothing")
 	require.Zero(t, held())
-	t.Logf("%d accepted, %d refused", accepted.Load(), refused.Load())
+	t.Logf("%d accepted, %d rejected", accepted.Load(), rejected.Load())
 }

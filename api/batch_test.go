@@ -152,7 +152,7 @@ func TestBatchShowsUnknownValuesAsNull(t *testing.T) {
 // good is a valid operation.
 const good = `{"op":"set","key":"warm","value":5}`
 
-// badBatches returns batches that are refused as a whole, although most have a valid operation.
+// badBatches returns batches that are rejected as a whole, although most have a valid operation.
 func badBatches() []badRequest {
 	all := []badRequest{
 		{name: "empty body", body: ""},

@@ -16,7 +16,7 @@ import (
 )
 
 // body decodes a request's body as it arrives, so that a batch of 8 MiB is never in memory as text. Unlike encoding/json,
-// jsontext refuses duplicate names and invalid UTF-8.
+// jsontext rejects duplicate names and invalid UTF-8.
 type body struct {
 	json   jsontext.Decoder
 	source source
@@ -36,8 +36,8 @@ func (s *source) Read(p []byte) (int, error) {
 	n, err := s.reader.Read(p)
 	s.read += int64(n)
 	if s.arriving != nil {
-		if refused := s.arriving.receive(n); refused != nil {
-			err = refused
+		if rejected := s.arriving.receive(n); rejected != nil {
+			err = rejected
 		}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -145,8 +145,8 @@ func (b *body) wrap(err error) error {
 	if tooMany, ok := errors.AsType[*http.MaxBytesError](b.source.err); ok {
 		return tooLarge(tooMany.Limit)
 	}
-	if refused, ok := errors.AsType[*counter.Error](b.source.err); ok {
-		return refused
+	if rejected, ok := errors.AsType[*counter.Error](b.source.err); ok {
+		return rejected
 	}
 	switch {
 	case b.source.err != nil:
@@ -179,7 +179,7 @@ func parseKey(value jsontext.Value) (counter.Key, error) {
 	return counter.ParseKey(text(value))
 }
 
-// integer parses value as an integer. It refuses 1.0 and 1e2, which are more often mistakes than intended.
+// integer parses value as an integer. It rejects 1.0 and 1e2, which are more often mistakes than intended.
 func integer(value jsontext.Value, field string) (int64, error) {
 	if value.Kind() != jsontext.KindNumber {
 		return 0, invalidBody("%s must be an integer, not %s", field, kindName(value.Kind()))

@@ -30,7 +30,7 @@ func TestDecodeIntegerAcceptsTheWholeRange(t *testing.T) {
 	require.False(t, found)
 }
 
-// FuzzDecodeInteger compares the decoder with encoding/json: an accepted body must be valid JSON with only that field.
+// FuzzDecodeInteger compares the decoder with encoding/json: an accepted body must be valid JSON with that field or none.
 func FuzzDecodeInteger(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"by":5}`, `{"by":-9223372036854775808}`, `{"by":9223372036854775808}`, `{"by":1.0}`, `{"by":1e2}`, `{"by":null}`,

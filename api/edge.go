@@ -87,7 +87,7 @@ func pathKey(c echo.Context) (counter.Key, error) {
 
 func decodeKey(encoded string) (counter.Key, error) {
 	key, err := url.PathUnescape(encoded)
-	if err != nil { // net/http already refuses such a path
+	if err != nil { // net/http already rejects such a path
 		return "", &counter.Error{Code: counter.CodeInvalidKey, Detail: "the key's percent-encoding is invalid"}
 	}
 	return counter.ParseKey(key)

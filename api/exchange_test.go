@@ -142,13 +142,13 @@ var contract = sync.OnceValues(func() (routers.Router, error) {
 
 var keyInPath = regexp.MustCompile(`^/v1/(counters|admin/dead)/[^/?]+`)
 
-// checkContract fails the test if the document does not allow the answer or, unless the server refused it, the request. It
+// checkContract fails the test if the document does not allow the answer or, unless the server rejected it, the request. It
 // ignores requests that match no route of the document.
 func checkContract(t testingT, raw string, a *answer) {
 	t.Helper()
 	request, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
 	if err != nil || a.Header.Get("X-Request-ID") == "" {
-		return // net/http refused it before it reached the api
+		return // net/http rejected it before it reached the api
 	}
 	router, err := contract()
 	require.NoError(t, err)

@@ -64,7 +64,7 @@ func TestReplayGivesTheFirstAnswerDespiteLaterWrites(t *testing.T) {
 	require.Equal(t, "true", minimal.Header.Get(replayedHeader))
 }
 
-func TestIdempotencyKeyOfAnotherOperationIsRefused(t *testing.T) {
+func TestIdempotencyKeyOfAnotherOperationIsRejected(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "other", "1")
@@ -102,7 +102,7 @@ func TestDeleteIsReplayed(t *testing.T) {
 	require.Equal(t, unsynced("a", 5, 4), b.get(t, "a"))
 }
 
-func TestRefusedOperationMayBeRepeatedWithItsKey(t *testing.T) {
+func TestRejectedOperationMayBeRepeatedWithItsKey(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "a", "9223372036854775807")
@@ -143,7 +143,7 @@ func TestRepeatedBatchIsReplayed(t *testing.T) {
 	require.Equal(t, unsynced("a", 107, 4), b.get(t, "a"))
 	require.Equal(t, unsynced("d", 1, 1), b.get(t, "d"))
 
-	// One operation has another amount: only this one is refused.
+	// One operation has another amount: only this one is rejected.
 	got := b.results(t, operations(`{"op":"increment","key":"a","by":2}`, ops[2]), key)
 	require.Contains(t, got[0], `"code":"idempotency_key_reused"`)
 	require.Contains(t, got[1], `"replayed":true`)

@@ -12,7 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestMetricsCountWritesAndRefusals(t *testing.T) {
+func TestMetricsCountWritesAndRejections(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "a", "1")

@@ -126,7 +126,7 @@ func newFailureLog(logger *slog.Logger) *failureLog {
 	return &failureLog{logger: logger, limit: rate.NewLimiter(failuresPerSecond, failuresBurst)}
 }
 
-// log logs e if it has an Err and a 5xx status: a refusal such as backpressure has no Err and is only counted in a metric.
+// log logs e if it has an Err and a 5xx status: a rejection such as backpressure has no Err and is only counted in a metric.
 // Unless e is internal, it is dropped after the client has disconnected and beyond the rate limit. operations is the number of
 // operations that failed with e's code.
 func (l *failureLog) log(c echo.Context, e *counter.Error, operations int) {

@@ -119,7 +119,7 @@ func TestRequestIDLeadsToTheTraceAndBack(t *testing.T) {
 	}{
 		"answered":         {always(known), http.MethodGet, "id-1", 1, http.StatusOK},
 		"without an ID":    {always(known), http.MethodGet, "", 1, http.StatusOK},
-		"refused":          {always(known), http.MethodPut, "id-1", 1, http.StatusBadRequest},
+		"rejected":         {always(known), http.MethodPut, "id-1", 1, http.StatusBadRequest},
 		"failed in a call": {always(counter.Result{Err: unknown}), http.MethodGet, "id-1", 2, http.StatusGatewayTimeout},
 		"panicked":         {panics, http.MethodGet, "id-1", 1, http.StatusInternalServerError},
 	} {

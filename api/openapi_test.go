@@ -62,7 +62,7 @@ func TestOpenAPIDocumentHasEveryCode(t *testing.T) {
 	require.ElementsMatch(t, served, loadDocument(t).Components.Schemas["Problem"].Value.Properties["code"].Value.Enum)
 }
 
-// Each route gets each error of the write path, and send checks the answers against the document.
+// Each route gets each server error that it can return, and increment and batch get overflow. send checks the answers against the document.
 func TestOpenAPIDocumentHasEveryStatus(t *testing.T) {
 	t.Parallel()
 	for code, status := range api.Statuses() {

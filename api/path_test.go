@@ -138,7 +138,7 @@ func escapeSome(r *rapid.T, key string) string {
 	return s.String()
 }
 
-// FuzzPathKey sends any bytes as the key of a path. The write path gets the decoded key, or no request.
+// FuzzPathKey sends arbitrary bytes as the key in a path. The write path must get the decoded key or nothing.
 func FuzzPathKey(f *testing.F) {
 	for _, seed := range []string{
 		"a", "a%2Fb", "%2541", "%25", "%", "%zz", "%2", "+", "..", "%2E%2E", "a/b", "%00", "%FF", "\xff", "🎉", "%F0%9F%8E%89", `"`, "é%2F",
@@ -155,7 +155,7 @@ func FuzzPathKey(f *testing.F) {
 		got = ""
 		request, err := http.ReadRequest(bufio.NewReader(strings.NewReader(requestText("GET", "/v1/counters/"+encoded, ""))))
 		if err != nil || request.Method != http.MethodGet {
-			return // net/http refuses it
+			return // net/http rejects it
 		}
 		recorder := httptest.NewRecorder()
 		handler.ServeHTTP(recorder, request)

@@ -16,7 +16,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
-func TestSlowBodyIsRefused(t *testing.T) {
+func TestSlowBodyIsRejected(t *testing.T) {
 	t.Parallel()
 	limits := process.DefaultLimits()
 	limits.Read = 100 * time.Millisecond
@@ -25,7 +25,8 @@ func TestSlowBodyIsRefused(t *testing.T) {
 		connection := b.dial(t)
 		defer connection.Close()
 		request := requestText(http.MethodPost, target, `{"op`, "Content-Type: application/json", "Transfer-Encoding: none")
-		request = strings.Replace(request, "Transfer-Encoding: none", "Content-Length: 100", 1) // more than the client sends
+		// requestText adds no Content-Length of its own if there is a Transfer-Encoding; 100 is more than the client sends.
+		request = strings.Replace(request, "Transfer-Encoding: none", "Content-Length: 100", 1)
 		_, err := io.WriteString(connection, request)
 		require.NoError(t, err)
 
@@ -39,7 +40,7 @@ func TestSlowBodyIsRefused(t *testing.T) {
 	}
 }
 
-func TestIncompleteBodyIsRefused(t *testing.T) {
+func TestIncompleteBodyIsRejected(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.put(t, "warm", "41")
