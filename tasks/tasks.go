@@ -73,7 +73,7 @@ type Shard struct {
 	Shard counter.Shard `json:"shard"`
 	// Swept: a sweep sent it. It is not retried, since the next sweep sends another.
 	Swept bool `json:"swept,omitempty"`
-	// Now: a caller waits for it, so the open epoch is flushed at any age.
+	// Now: flush the open epoch at any age: a caller waits, or deferred keys are due.
 	Now bool `json:"now,omitempty"`
 }
 
@@ -201,11 +201,11 @@ type Tick struct {
 	IntervalMS int64 `json:"interval_ms,omitempty"`
 }
 
-// maxTickAge is how many intervals late a periodic task is still worth running.
+// maxTickAge is how many intervals after its own a periodic task is still worth running.
 const maxTickAge = 2
 
-// Stale reports whether the task is more than two intervals late, by the clocks of the scheduler and the caller. Then a later one exists
-// or is due.
+// Stale reports whether at least three intervals have begun since the task's own, by the clocks of the scheduler and the caller. Then a
+// later task exists or is due.
 func (t Tick) Stale(now time.Time) bool {
 	if t.IntervalMS <= 0 {
 		return false // from an older scheduler, which does not send the interval

@@ -88,8 +88,8 @@ func TestDrainsOfAShardAlternateBetweenTwoIDs(t *testing.T) {
 	require.Equal(t, "drain:08:due", id(tasks.DrainDue(8, "drain:08", 0)))
 }
 
-// A drain that a caller waits for flushes the open epoch at any age.
-func TestDrainsTellWhetherACallerWaits(t *testing.T) {
+// Now: flush the open epoch at any age: a caller waits, or deferred keys are due.
+func TestDrainPayloads(t *testing.T) {
 	t.Parallel()
 	for task, want := range map[*asynq.Task]tasks.Shard{
 		tasks.Drain(7, time.Minute):                           {Shard: 7},
@@ -105,7 +105,7 @@ func TestDrainsTellWhetherACallerWaits(t *testing.T) {
 	}
 }
 
-// A pass over tens of millions of entries takes longer than a drain may.
+// An eviction may scan tens of millions of entries, which takes longer than the time limit of other tasks.
 func TestEvictionHasMoreTimeThanOtherTasks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -114,7 +114,7 @@ func TestEvictionHasMoreTimeThanOtherTasks(t *testing.T) {
 		info, err := b.client.EnqueueContext(t.Context(), task)
 		require.NoError(t, err)
 		require.Equal(t, tasks.QueueSweep, info.Queue)
-		require.Equal(t, 2*time.Minute, info.Retention, "for schedulers whose clock is late")
+		require.Equal(t, 2*time.Minute, info.Retention, "for schedulers whose clock is slow")
 		return info.Timeout
 	}
 	require.Equal(t, time.Minute, timeout(tasks.Sweep(now, time.Minute)))
@@ -125,7 +125,7 @@ func TestEvictionHasMoreTimeThanOtherTasks(t *testing.T) {
 	require.Equal(t, tasks.Tick{Bucket: tasks.Bucket(now, time.Minute), IntervalMS: 60_000}, tick)
 }
 
-// A worker that crashes after each start runs a sweep or two each time, and none of the drains that they send.
+// A worker that crashes soon after each start may run a sweep or two, but none of the drains that the sweeps send.
 func TestSweptDrainsOfAShardDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -140,10 +140,10 @@ func TestSweptDrainsOfAShardDoNotPileUp(t *testing.T) {
 	require.NoError(t, tasks.Send(t.Context(), b.client, tasks.Drain(7, 0)))
 	info, err = b.inspector.GetQueueInfo(tasks.QueueFlush)
 	require.NoError(t, err)
-	require.Equal(t, 3, info.Size, "a swept drain must not hold the ID of the others, nor they its")
+	require.Equal(t, 3, info.Size, "swept drains and other drains must not use the same IDs")
 }
 
-func TestTickIsStaleWhenItIsMoreThanTwoIntervalsLate(t *testing.T) {
+func TestTickIsStaleThreeIntervalsAfterItsBucketBegan(t *testing.T) {
 	t.Parallel()
 	const interval = 10 * time.Second
 	start := time.UnixMilli(1_700_000_000_000)
@@ -153,7 +153,7 @@ func TestTickIsStaleWhenItIsMoreThanTwoIntervalsLate(t *testing.T) {
 	require.False(t, tick.Stale(start.Add(-time.Hour)), "a scheduler whose clock is fast")
 	require.False(t, tick.Stale(start.Add(3*interval-time.Millisecond)))
 	require.True(t, tick.Stale(start.Add(3*interval)))
-	require.False(t, tasks.Tick{Bucket: 1}.Stale(start), "it does not say how long its interval is")
+	require.False(t, tasks.Tick{Bucket: 1}.Stale(start), "a tick without an interval is never stale")
 }
 
 func TestSchedulersAgreeOnABucket(t *testing.T) {
