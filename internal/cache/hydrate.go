@@ -9,12 +9,12 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Base is the row of a key, for Hydrate.
+// Base is what Postgres has for a key: a row, or nothing. Hydrate takes it.
 type Base struct {
 	Key   counter.Key
 	Row   counter.Row // meaningless without Found
 	Found bool
-	Token string // of the shard, read before the row: Outcome.Token or Snapshot.Token
+	Token string // the shard's token from before the row was read, from Outcome.Token or Snapshot.Token
 }
 
 // Hydration is the result of Hydrate for one Base.
@@ -23,7 +23,7 @@ type Hydration byte
 // The results of Hydrate.
 const (
 	Hydrated     Hydration = 'y' // the entry is complete
-	Stale        Hydration = 's' // a flush was completed meanwhile: read Postgres again
+	Stale        Hydration = 's' // the token has changed since: read Postgres again
 	BaseOverflow Hydration = 'o' // the sum of base and unsynced increments does not fit into 64 bits
 	CorruptEntry Hydration = 'e' // the key holds something that is not an entry
 )
@@ -31,55 +31,55 @@ const (
 // maxHydrate bounds the keys of one round trip, which blocks Redis for 2 to 8 µs a key.
 const maxHydrate = 200
 
-// Hydrate puts bases into their entries and returns one result for each. It leaves complete entries alone, so it may be repeated. One round
-// trip for each 200 keys.
+// Hydrate puts bases into their entries and returns one result for each. It leaves complete entries alone, so it may be repeated. It makes
+// one round trip per 200 keys or fewer.
 func (c *Cache) Hydrate(ctx context.Context, bases []Base) ([]Hydration, error) {
-	done, _, err := c.Rebase(ctx, bases)
-	return done, err
+	results, _, err := c.Rebase(ctx, bases)
+	return results, err
 }
 
 // hydration is one call of hydrate.lua: bases of one shard with the same token.
 type hydration struct {
 	call
 
-	places []int
+	indexes []int
 }
 
 // Rebase is like Hydrate, and also returns the entries that got their base.
-func (c *Cache) Rebase(ctx context.Context, bases []Base) (done []Hydration, rebased []Entry, err error) {
+func (c *Cache) Rebase(ctx context.Context, bases []Base) (results []Hydration, rebased []Entry, err error) {
 	calls := c.hydrations(bases)
 	for rest := calls; len(rest) > 0; {
 		n, keys := 0, 0
 		pipe := c.client.Pipeline()
-		for n < len(rest) && (n == 0 || keys+len(rest[n].places) <= maxHydrate) {
+		for n < len(rest) && (n == 0 || keys+len(rest[n].indexes) <= maxHydrate) {
 			rest[n].queue(ctx, pipe)
-			keys += len(rest[n].places)
+			keys += len(rest[n].indexes)
 			n++
 		}
-		if err := send(ctx, pipe); err != nil && !isReply(err) { // the other calls would time out, too
+		if err := send(ctx, pipe); err != nil && !isReply(err) { // not a reply of Redis, so the remaining calls would fail as well
 			return nil, nil, fmt.Errorf("hydrate %d keys: %w", len(bases), err)
 		}
-		rest = rest[n:] // each call has its own error
+		rest = rest[n:] // errors in replies are handled for each call below
 	}
-	done = make([]Hydration, len(bases))
+	results = make([]Hydration, len(bases))
 	for _, h := range calls {
 		reply, err := h.reply(ctx, c.client).StringSlice()
-		if err == nil && len(reply) != len(h.places) {
-			err = fmt.Errorf("redis answered for %d", len(reply))
+		if err == nil && len(reply) != len(h.indexes) {
+			err = fmt.Errorf("redis returned %d results", len(reply))
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("hydrate %d keys: %w", len(h.places), err)
+			return nil, nil, fmt.Errorf("hydrate %d keys: %w", len(h.indexes), err)
 		}
-		for i, place := range h.places {
+		for i, index := range h.indexes {
 			if len(reply[i]) == 1 {
-				done[place] = Hydration(reply[i][0])
+				results[index] = Hydration(reply[i][0])
 				continue
 			}
-			done[place] = Hydrated
-			rebased = append(rebased, decodeEntry(bases[place].Key, reply[i]))
+			results[index] = Hydrated
+			rebased = append(rebased, decodeEntry(bases[index].Key, reply[i]))
 		}
 	}
-	return done, rebased, nil
+	return results, rebased, nil
 }
 
 // hydrations groups bases into calls.
@@ -88,20 +88,20 @@ func (c *Cache) hydrations(bases []Base) []*hydration {
 		shard counter.Shard
 		token string
 	}
-	places := make(map[group][]int)
+	indexes := make(map[group][]int)
 	for i, b := range bases {
 		g := group{c.Shard(b.Key), b.Token}
-		places[g] = append(places[g], i)
+		indexes[g] = append(indexes[g], i)
 	}
 	var calls []*hydration
-	for g, all := range places {
+	for g, all := range indexes {
 		for part := range slices.Chunk(all, maxHydrate) {
-			h := &hydration{places: part, call: call{script: hydrateScript}}
+			h := &hydration{indexes: part, call: call{script: hydrateScript}}
 			h.keys = append(make([]string, 0, 2+len(part)), c.metaKey(g.shard), c.deadKey(g.shard))
 			h.args = append(make([]any, 0, 3+len(part)), g.token, ms(c.cleanTTL), ms(absentTTL))
-			for _, place := range part {
-				h.keys = append(h.keys, c.entryKey(bases[place].Key))
-				h.args = append(h.args, bases[place].row())
+			for _, index := range part {
+				h.keys = append(h.keys, c.entryKey(bases[index].Key))
+				h.args = append(h.args, bases[index].row())
 			}
 			calls = append(calls, h)
 		}
