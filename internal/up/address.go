@@ -8,20 +8,20 @@ import (
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
-// place is the address of one process.
-type place struct {
+// address is the address of one process.
+type address struct {
 	process  string // the subcommand
 	variable string // the variable that sets the address
 	addr     string
 }
 
-// places returns the addresses of the four processes. PORT applies to the api only.
-func places(c config.Config) []place {
-	api := place{process: "api", variable: "AFTERWRITE_API_ADDR", addr: c.Addr(c.APIAddr)}
+// addresses returns the addresses of the four processes. PORT applies to the api only.
+func addresses(c config.Config) []address {
+	api := address{process: "api", variable: "AFTERWRITE_API_ADDR", addr: c.Addr(c.APIAddr)}
 	if c.Port != 0 {
 		api.variable = "PORT"
 	}
-	return []place{
+	return []address{
 		api,
 		{process: "worker", variable: "AFTERWRITE_WORKER_ADDR", addr: c.WorkerAddr},
 		{process: "scheduler", variable: "AFTERWRITE_SCHEDULER_ADDR", addr: c.SchedulerAddr},
@@ -29,9 +29,9 @@ func places(c config.Config) []place {
 	}
 }
 
-// checkFree returns an error unless all places can be listened on at the same time. It replaces port 0 by a free port. Another
+// checkFree returns an error unless all addresses can be listened on at the same time. It replaces port 0 by a free port. Another
 // program may still take a port before the process listens; then that process reports it.
-func checkFree(all []place) error {
+func checkFree(all []address) error {
 	listeners := make([]net.Listener, 0, len(all))
 	defer func() {
 		for _, l := range listeners {
@@ -64,8 +64,8 @@ func anyPort(addr string) bool {
 	return err == nil && (port == "0" || port == "")
 }
 
-// url returns the URL of the place on this machine.
-func (p place) url() string {
+// url returns the URL of the address on this machine.
+func (p address) url() string {
 	host, port, err := net.SplitHostPort(p.addr)
 	if err != nil {
 		return "http://" + p.addr

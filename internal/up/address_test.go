@@ -17,12 +17,12 @@ func load(t *testing.T, environment map[string]string) config.Config {
 	return c
 }
 
-func TestErrorForATakenPortNamesItsVariable(t *testing.T) {
+func TestErrorForAPortInUseNamesTheVariable(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
-	all := places(anywhere(t))
+	all := addresses(freePorts(t))
 	all[2].addr = taken.Addr().String()
 
 	require.EqualError(t, checkFree(all), "cannot listen on "+taken.Addr().String()+
@@ -34,7 +34,7 @@ func TestErrorForTheSameAddressNamesBothVariables(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0") // the port is also taken, but the error is about the variables
 	require.NoError(t, err)
 	defer taken.Close()
-	all := places(anywhere(t))
+	all := addresses(freePorts(t))
 	all[0].addr, all[3].addr = taken.Addr().String(), taken.Addr().String()
 
 	err = checkFree(all)
@@ -44,7 +44,7 @@ func TestErrorForTheSameAddressNamesBothVariables(t *testing.T) {
 
 func TestPort0IsReplacedByAFreePort(t *testing.T) {
 	t.Parallel()
-	all := places(anywhere(t))
+	all := addresses(freePorts(t))
 
 	require.NoError(t, checkFree(all))
 
@@ -57,9 +57,9 @@ func TestPort0IsReplacedByAFreePort(t *testing.T) {
 
 func TestPORTAppliesToTheAPIOnly(t *testing.T) {
 	t.Parallel()
-	all := places(load(t, map[string]string{"PORT": "9999"}))
+	all := addresses(load(t, map[string]string{"PORT": "9999"}))
 
-	require.Equal(t, place{process: "api", variable: "PORT", addr: "0.0.0.0:9999"}, all[0])
+	require.Equal(t, address{process: "api", variable: "PORT", addr: "0.0.0.0:9999"}, all[0])
 	require.Equal(t, "http://127.0.0.1:9999", all[0].url())
 	require.Equal(t, "127.0.0.1:8082", all[1].addr)
 }
@@ -69,7 +69,7 @@ func TestChildrenGetTheChosenAddressesInsteadOfPORT(t *testing.T) {
 	c := load(t, map[string]string{"PORT": "9999", "REDIS_URL": "redis://here", "DATABASE_URL": "postgres://here"})
 
 	env := childEnv([]string{"PATH=/bin", "PORT=9999", "AFTERWRITE_API_ADDR=other:1", "REDIS_URL=", "ODD", "AFTERWRITE_TYPO=1"},
-		c, places(c))
+		c, addresses(c))
 	slices.Sort(env)
 
 	require.Equal(t, []string{
@@ -79,8 +79,8 @@ func TestChildrenGetTheChosenAddressesInsteadOfPORT(t *testing.T) {
 	}, env)
 }
 
-// anywhere returns a configuration with ports that the system chooses.
-func anywhere(t *testing.T) config.Config {
+// freePorts returns a configuration with ports that the system chooses.
+func freePorts(t *testing.T) config.Config {
 	t.Helper()
 	return load(t, map[string]string{
 		"AFTERWRITE_API_ADDR": "127.0.0.1:0", "AFTERWRITE_WORKER_ADDR": "127.0.0.1:0",

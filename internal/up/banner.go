@@ -18,7 +18,7 @@ func (u *up) banner() []byte {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, "\nafterwrite is up. Ctrl-C stops it; counters are kept.")
 	fmt.Fprintln(&b)
-	for _, p := range u.places {
+	for _, p := range u.addresses {
 		what := ""
 		switch p.process {
 		case "dashboard":
@@ -29,7 +29,8 @@ func (u *up) banner() []byte {
 		fmt.Fprintf(&b, "  %-*s  %s%s\n", nameWidth, p.process, p.url(), what)
 	}
 	fmt.Fprintln(&b, "\nTry it:")
-	fmt.Fprintf(&b, "  curl -X POST %s/v1/counters/%s/increment\n", u.places[0].url(), strings.ReplaceAll(string(exampleKey), ":", "%3A"))
+	fmt.Fprintf(&b, "  curl -X POST %s/v1/counters/%s/increment\n",
+		u.addresses[0].url(), strings.ReplaceAll(string(exampleKey), ":", "%3A"))
 	fmt.Fprintf(&b, "  %s -c 'TABLE %s.counters LIMIT 10'\n", u.psql(), u.Config.Schema)
 	fmt.Fprintf(&b, "  %s GET '{%saw:%s}:c:%s'\n\n", u.redisCLI(), u.Config.Prefix(), exampleKey.Shard(u.Config.Shards), exampleKey)
 	return b.Bytes()

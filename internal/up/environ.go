@@ -7,9 +7,9 @@ import (
 )
 
 // childEnv returns environ with the addresses of this run. It leaves out PORT, which would give all four processes the same port, and
-// variables that nothing reads: `up` has warned about them, and each child would do so again.
-func childEnv(environ []string, c config.Config, all []place) []string {
-	decided := map[string]string{"REDIS_URL": c.RedisURL, "DATABASE_URL": c.DatabaseURL}
+// unknown variables, because `up` has already warned about them and each child would warn again.
+func childEnv(environ []string, c config.Config, all []address) []string {
+	set := map[string]string{"REDIS_URL": c.RedisURL, "DATABASE_URL": c.DatabaseURL}
 	given := make(map[string]string, len(environ))
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
@@ -24,17 +24,17 @@ func childEnv(environ []string, c config.Config, all []place) []string {
 		if variable == "PORT" {
 			variable = "AFTERWRITE_API_ADDR"
 		}
-		decided[variable] = p.addr
+		set[variable] = p.addr
 	}
 
-	env := make([]string, 0, len(environ)+len(decided))
+	env := make([]string, 0, len(environ)+len(set))
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if _, ours := decided[name]; !ours && !dropped[name] {
+		if _, ours := set[name]; !ours && !dropped[name] {
 			env = append(env, entry)
 		}
 	}
-	for name, value := range decided {
+	for name, value := range set {
 		env = append(env, name+"="+value)
 	}
 	return env

@@ -42,14 +42,14 @@ func (c *child) unexpected() error {
 func (u *up) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
-	for _, place := range u.places {
-		p := u.processes[place.process]
-		err := p.Await(ctx, local.Answers(place.url()+"/readyz"))
+	for _, a := range u.addresses {
+		p := u.processes[a.process]
+		err := p.Await(ctx, local.Answers(a.url()+"/readyz"))
 		switch {
 		case errors.Is(err, local.ErrExited):
 			return p.unexpected()
 		case err != nil:
-			return fmt.Errorf("the %s is not ready after %s: its last lines are above", place.process, readyPatience)
+			return fmt.Errorf("the %s is not ready after %s: its last lines are above", a.process, readyPatience)
 		}
 	}
 	return nil

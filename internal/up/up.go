@@ -50,7 +50,7 @@ type up struct {
 	console   *console
 	say       func(format string, args ...any)
 	servers   *servers
-	places    []place
+	addresses []address
 	processes map[string]*child // by subcommand
 	started   bool              // servers may be running
 	migrated  bool              // counters may be dirty
@@ -62,8 +62,8 @@ func (u *up) start(ctx context.Context) error {
 	if u.servers, err = newServers(u.Config); err != nil {
 		return err
 	}
-	u.places = places(u.Config)
-	if err := checkFree(u.places); err != nil {
+	u.addresses = addresses(u.Config)
+	if err := checkFree(u.addresses); err != nil {
 		return err
 	}
 	u.started = true
@@ -75,9 +75,9 @@ func (u *up) start(ctx context.Context) error {
 	}
 	u.migrated = true
 
-	env := childEnv(u.Environ, u.Config, u.places)
-	u.processes = make(map[string]*child, len(u.places))
-	for _, p := range u.places {
+	env := childEnv(u.Environ, u.Config, u.addresses)
+	u.processes = make(map[string]*child, len(u.addresses))
+	for _, p := range u.addresses {
 		started, err := startProcess(u.Executable, p.process, env, u.console.stream(p.process))
 		if err != nil {
 			return err

@@ -81,7 +81,7 @@ func setup(t *testing.T, behaviour string) *testBundle {
 		out:    out,
 		result: make(chan error, 1),
 		options: Options{
-			Config: anywhere(t), Executable: executable, Out: out,
+			Config: freePorts(t), Executable: executable, Out: out,
 			Environ: append(os.Environ(), childVariable+"="+behaviour),
 			Migrate: func(context.Context, *config.Config) error { return nil },
 			Drain:   func(context.Context, config.Config) (int64, int64, error) { return 0, 0, nil },
