@@ -13,9 +13,6 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// A flight is a drain or a request that the machine advances by one call to a server at a time. It runs the real code, which blocks before
-// each call until the machine decides the fate of the call.
-
 // fate is what happens to a call.
 type fate int
 
@@ -30,6 +27,8 @@ const (
 
 var errInjected = errors.New("the machine made this call fail")
 
+// flight is an operation that the machine runs one call at a time, such as a drain or a request. It runs the real code, which blocks before
+// each call to a server until the machine decides the fate of the call.
 type flight struct {
 	name    string
 	arrived chan *arrival

@@ -16,32 +16,32 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// Sequences of steps that random runs rarely reach, or that they have found. The machine checks them like random ones.
+// Sequences of steps that random runs rarely reach, or in which they have found bugs. The machine checks them like random ones.
 //
 //nolint:paralleltest,tparallel // they share a machine, one after the other
 func TestMachineSequences(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	claims := map[string]func(t rapid.TB){
-		"a lost delete is not undone":                                   m.loseDelete,
-		"an epoch whose last key was dropped ends":                      m.dropLastKey,
-		"an entry that is gone leaves no row":                           m.loseEntryWhileRebased,
-		"a slow reader hydrates nothing after a commit":                 m.hydrateAfterCommit,
-		"a slow reader hydrates nothing after a retry":                  m.hydrateAfterRetry,
-		"a slow reader hydrates nothing after a discard":                m.hydrateAfterDiscard,
-		"a key that left its retry begins a run of its own number":      m.writeAfterRetry,
-		"a key that was adopted begins a run of its own number":         m.writeAfterAdoption,
-		"a merge keeps the ended runs that its row does not have":       m.lateRowAfterMerge,
-		"a rebase keeps the ended runs that its row does not have":      m.lateRowAfterRebase,
-		"a repair leaves an entry alone that was written meanwhile":     m.repairWritten,
-		"a reconciliation leaves an entry alone that has moved on":      m.reconcileMoved,
-		"an entry becomes the row that is a later state of its lineage": m.adoptLater,
-		"a discard leaves an entry alone that was written meanwhile":    m.discardWritten,
-		"a key that is requeued after a restart begins a run":           m.requeueAfterRestart,
-		"a key that leaves its retry after a restart begins a run":      m.settleAfterRestart,
-		"an epoch is not committed by a flush of one before":            m.commitNext,
-		"an epoch is not committed by a flush from before a restart":    m.commitAfterRestart,
-		"an eviction leaves an entry alone that was written meanwhile":  m.evictWritten,
+		"a lost delete is not undone":                                         m.loseDelete,
+		"an epoch is committed after its last key was dropped":                m.dropLastKey,
+		"an entry that is lost during its rebase is not written to Postgres":  m.loseEntryWhileRebased,
+		"a slow reader hydrates nothing after a commit":                       m.hydrateAfterCommit,
+		"a slow reader hydrates nothing after a retry":                        m.hydrateAfterRetry,
+		"a slow reader hydrates nothing after a discard":                      m.hydrateAfterDiscard,
+		"a key that left its retry starts a new lineage":                      m.writeAfterRetry,
+		"an adopted key starts a new lineage":                                 m.adoptionOpensEpoch,
+		"a merge keeps the ended lineages that its row does not have":         m.lateRowAfterMerge,
+		"a rebase keeps the ended lineages that its row does not have":        m.lateRowAfterRebase,
+		"a repair does not touch an entry that was written meanwhile":         m.repairWritten,
+		"a reconciliation does not touch an entry that was written meanwhile": m.reconcileMoved,
+		"an entry becomes the row that is a later state of its lineage":       m.adoptLater,
+		"a discard does not touch an entry that was written meanwhile":        m.discardWritten,
+		"a key requeued after a restart starts a new lineage":                 m.requeueAfterRestart,
+		"a key that leaves its retry after a restart starts a new lineage":    m.settleAfterRestart,
+		"a late flush of an earlier epoch does not commit a later one":        m.commitNext,
+		"a flush from before a restart commits nothing":                       m.commitAfterRestart,
+		"an eviction does not touch an entry that was written meanwhile":      m.evictWritten,
 	}
 	for _, claim := range slices.Sorted(maps.Keys(claims)) {
 		t.Run(claim, func(t *testing.T) {
@@ -68,19 +68,19 @@ func (m *machine) ops(key counter.Key, kinds ...counter.Kind) []counter.Operatio
 // add increments a counter once; blindly means without reading Postgres.
 func (m *machine) add(t rapid.TB, blindly bool) { m.do(t, m.ops("a", counter.Increment), blindly) }
 
-// carryTo advances a flight up to a call with this name.
-func (m *machine) carryTo(t rapid.TB, f *flight, call string) {
+// runUntil runs f until it is about to make the named call.
+func (m *machine) runUntil(t rapid.TB, f *flight, call string) {
 	for f.at != nil && f.at.name != call {
 		m.step(f, proceed)
 		m.landed(t, f)
 	}
-	require.NotNil(t, f.at, "it is over without a call of "+call)
+	require.NotNil(t, f.at, "the flight ended without the call "+call)
 }
 
 func (m *machine) drainTo(t rapid.TB, call string) *flight {
 	f := m.launchDrain(t, m.cache.Shard("a"))
 	m.landed(t, f)
-	m.carryTo(t, f, call)
+	m.runUntil(t, f, call)
 	return f
 }
 
@@ -90,12 +90,12 @@ func (m *machine) readTo(t rapid.TB) *flight {
 		f.ops = m.ops("a", counter.Get)
 		f.results = m.service.Do(ctx, f.ops, writepath.Options{})
 	})
-	m.carryTo(t, f, "hydrate")
+	m.runUntil(t, f, "hydrate")
 	return f
 }
 
-// back restarts Redis from the last snapshot.
-func (m *machine) back(t rapid.TB) {
+// restoreSnapshot restarts Redis from the last snapshot.
+func (m *machine) restoreSnapshot(t rapid.TB) {
 	m.rollback(t, len(m.snapshots)-1)
 	m.restart(t)
 }
@@ -123,14 +123,14 @@ func (m *machine) loseDelete(t rapid.TB) {
 	m.do(t, m.ops("a", counter.Set), false)
 	m.do(t, m.ops("b", counter.Delete), false)
 	m.drain(t)
-	m.back(t)
+	m.restoreSnapshot(t)
 	m.drain(t)
 }
 
 func (m *machine) dropLastKey(t rapid.TB) {
 	m.add(t, false)
 	f := m.launchByKey(t, m.cache.Shard("a"))
-	m.carryTo(t, f, "commit") // which drops the key
+	m.runUntil(t, f, "commit") // the first commit drops the key; the second commits the epoch
 	m.step(f, proceed)
 	require.Equal(t, "commit", f.at.name)
 	m.step(f, crash)
@@ -177,13 +177,13 @@ func (m *machine) writeAfterRetry(t rapid.TB) {
 	m.add(t, true)
 }
 
-// It checks the number itself, because no other effect shows it.
-func (m *machine) writeAfterAdoption(t rapid.TB) {
+// adoptionOpensEpoch compares the IDs of the open epochs, because nothing else shows that a new one began.
+func (m *machine) adoptionOpensEpoch(t rapid.TB) {
 	m.add(t, false)
 	m.save(t)
 	m.add(t, false)
 	m.drain(t)
-	m.back(t)
+	m.restoreSnapshot(t)
 	f := m.drainTo(t, "reconcile")
 	before := m.openEpoch(t)
 	m.step(f, proceed)
@@ -197,17 +197,18 @@ func (m *machine) openEpoch(t rapid.TB) int64 {
 	return decodeID(t, strings.Fields(text)[0])
 }
 
-// Two futures of one lineage: the row of the first lands after the second was merged with the earlier row.
+// Redis is restored, so one lineage continues twice. The first continuation reaches Postgres after the second was merged with the row
+// before it.
 func (m *machine) lateRowAfterMerge(t rapid.TB) {
 	m.add(t, false)
 	m.drain(t)
 	m.save(t)
 	m.add(t, false)
 	m.drain(t)
-	m.back(t)
+	m.restoreSnapshot(t)
 	m.add(t, false)
 	m.save(t)
-	m.twoFutures(t, "reconcile")
+	m.continueTwice(t, "reconcile")
 }
 
 func (m *machine) lateRowAfterRebase(t rapid.TB) {
@@ -216,10 +217,10 @@ func (m *machine) lateRowAfterRebase(t rapid.TB) {
 	m.evictAll(t)
 	m.add(t, true)
 	m.save(t)
-	m.twoFutures(t, "hydrate")
+	m.continueTwice(t, "hydrate")
 }
 
-func (m *machine) twoFutures(t rapid.TB, call string) {
+func (m *machine) continueTwice(t rapid.TB, call string) {
 	lost := m.drainTo(t, call)
 	m.step(lost, proceed)
 	m.landed(t, lost)
@@ -227,10 +228,10 @@ func (m *machine) twoFutures(t rapid.TB, call string) {
 		m.finish(t, lost)
 		lost = m.drainTo(t, "upsert")
 	}
-	m.carryTo(t, lost, "upsert")
+	m.runUntil(t, lost, "upsert")
 	m.step(lost, delay)
 	m.finish(t, lost)
-	m.back(t)
+	m.restoreSnapshot(t)
 	m.add(t, true)
 	f := m.drainTo(t, call)
 	m.step(f, proceed)
@@ -239,16 +240,16 @@ func (m *machine) twoFutures(t rapid.TB, call string) {
 	m.makeLate(t, 0)
 }
 
-// A clean entry that is older than its row is dropped, but not one that was written since.
+// A repair drops a clean entry that is older than its row, unless the entry was written meanwhile.
 func (m *machine) repairWritten(t rapid.TB) {
 	m.add(t, false)
 	m.drain(t)
 	m.save(t)
 	m.add(t, false)
 	m.drain(t)
-	m.back(t)
+	m.restoreSnapshot(t)
 	f := m.launchRepair(t, "a")
-	m.carryTo(t, f, "repair")
+	m.runUntil(t, f, "repair")
 	m.add(t, false)
 	m.drain(t)
 	m.finish(t, f)
@@ -259,7 +260,7 @@ func (m *machine) reconcileMoved(t rapid.TB) {
 	m.save(t)
 	m.add(t, false)
 	m.drain(t)
-	m.back(t)
+	m.restoreSnapshot(t)
 	m.add(t, false)
 	f := m.drainTo(t, "reconcile")
 	m.drain(t)
@@ -272,7 +273,7 @@ func (m *machine) adoptLater(t rapid.TB) {
 	m.save(t)
 	m.add(t, false)
 	m.drain(t)
-	m.back(t)
+	m.restoreSnapshot(t)
 	m.drain(t)
 	a := m.look(t)["a"]
 	require.False(t, a.dirty())
@@ -285,10 +286,10 @@ func (m *machine) requeueAfterRestart(t rapid.TB) {
 	m.setAside(t)
 	m.save(t)
 	m.add(t, false)
-	m.takeUp(t, "a")
+	m.requeueKeys(t, "a")
 	m.drain(t)
-	m.back(t)
-	m.takeUp(t, "a")
+	m.restoreSnapshot(t)
+	m.requeueKeys(t, "a")
 	m.add(t, false)
 }
 
@@ -296,14 +297,14 @@ func (m *machine) settleAfterRestart(t rapid.TB) {
 	m.add(t, false)
 	m.setAside(t)
 	f := m.launchRetry(t, "a", 1)
-	m.carryTo(t, f, "settle")
+	m.runUntil(t, f, "settle")
 	m.step(f, delay)
 	m.add(t, false)
 	m.save(t)
 	m.add(t, false)
-	m.takeUp(t, "a")
+	m.requeueKeys(t, "a")
 	m.drain(t)
-	m.back(t)
+	m.restoreSnapshot(t)
 	m.makeLate(t, 0)
 	m.add(t, false)
 }
@@ -332,8 +333,8 @@ func (m *machine) commitAfterRestart(t rapid.TB) {
 	m.refuse(t, "a", true)
 	m.drainTo(t, "mget")
 	m.save(t)
-	f := m.drainTo(t, "commit") // the key is set aside, which Redis forgets
-	m.back(t)
+	f := m.drainTo(t, "commit") // the key is set aside, but the snapshot does not have that
+	m.restoreSnapshot(t)
 	m.finish(t, f)
 	m.refuse(t, "a", false)
 }
@@ -342,7 +343,7 @@ func (m *machine) evictWritten(t rapid.TB) {
 	m.add(t, false)
 	m.drain(t)
 	f := m.launchEviction(t)
-	m.carryTo(t, f, "evict")
+	m.runUntil(t, f, "evict")
 	m.add(t, false)
 	m.finish(t, f)
 }

@@ -24,11 +24,11 @@ func (m *machine) requeue(t *rapid.T) {
 		require.NoError(t, m.server.ZAddXX(ctx, machineTag(m, key)+":retry", aged).Err())
 		return
 	}
-	m.takeUp(t, key)
+	m.requeueKeys(t, key)
 }
 
-// takeUp requeues keys that wait for a retry or are dead.
-func (m *machine) takeUp(t rapid.TB, keys ...counter.Key) {
+// requeueKeys requeues keys that wait for a retry or are dead.
+func (m *machine) requeueKeys(t rapid.TB, keys ...counter.Key) {
 	ctx := context.Background()
 	require.NoError(t, m.cache.Requeue(ctx, keys))
 	for _, key := range keys {

@@ -374,7 +374,7 @@ func (m *machine) settleDown(t rapid.TB) {
 func (m *machine) flushAll(t rapid.TB) {
 	const rounds = 6
 	for range rounds {
-		m.takeUp(t, machineKeys...)
+		m.requeueKeys(t, machineKeys...)
 		m.drain(t)
 		if m.clean(t) {
 			return

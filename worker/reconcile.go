@@ -13,11 +13,12 @@ import (
 // maxReconcileLogs bounds the log lines of one batch: a failover may leave thousands of conflicts.
 const maxReconcileLogs = 10
 
-var errTwoStates = errors.New("postgres has another state of the same version: another program writes to its row")
+var errTwoStates = errors.New("postgres has a different value for the same version: another program has written to the row")
 
-// reconcile compares entries of b with the rows that kept them out of Postgres. Usually a flush ran twice or late. But if a row has writes
-// that the entry lacks, Redis has lost its latest writes, and reconcile repairs the entry: it stays dirty, and its next flush succeeds.
-// reconcile returns the keys of entries that Postgres lacks, and adds rows that cannot be reconciled to done.refused.
+// reconcile compares entries of b with the rows that kept them out of Postgres. Usually the cause is a flush that ran twice or late, and
+// nothing has to be done. But if a row has writes that the entry lacks, Redis has lost its latest writes, and reconcile repairs the entry:
+// it stays dirty, and its next flush succeeds. reconcile returns the keys whose state Postgres does not have yet, and adds rows that cannot
+// be reconciled to done.refused.
 func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, done *flushed) (map[counter.Key]bool, error) {
 	unsettled := make(map[counter.Key]bool)
 	if len(ahead) == 0 { // step: reconcile
@@ -47,13 +48,14 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 				reason := fmt.Errorf("%w (postgres has %d)", errBaseOverflow, c.Row.Value)
 				done.refused = append(done.refused, refusal{c.Entry.Row, reason})
 			case cache.Superseded:
-				// It was written since and is in the open epoch; or a later flush of the same lineage was faster.
+				// Without Adopt: the entry was written since and is in the open epoch.
+				// With Adopt: a later flush of the same lineage was faster, and Postgres has the entry.
 				unsettled[c.Entry.Key] = !c.Adopt
 			}
 		}
 	}
 	if repaired > maxReconcileLogs {
-		f.logger.WarnContext(ctx, "redis has lost writes that postgres has: more counters were repaired than logged",
+		f.logger.WarnContext(ctx, "redis has lost writes that postgres has: counters were repaired, and only the first 10 were logged",
 			"shard", b.shard, "counters", repaired)
 	}
 	f.metrics.reconciled.Add(float64(repaired))

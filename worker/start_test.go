@@ -17,7 +17,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// goroutines counts the goroutines with a label, which they inherit from the goroutine that started them.
+// goroutines counts the distinct stacks of goroutines with a label; it is 0 if there are no such goroutines. A goroutine inherits its
+// labels from the goroutine that started it.
 func goroutines(t *testing.T, label string) int {
 	t.Helper()
 	var profile bytes.Buffer
@@ -38,11 +39,11 @@ func TestWorkerThatCannotStartLeavesNothingRunning(t *testing.T) {
 		Config: c, Redis: client, Cache: cache.New(client, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL}),
 		Store: postgres, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	})
-	require.NoError(t, w.server.Start(w.handlers.mux())) // so that Run cannot
+	require.NoError(t, w.server.Start(w.handlers.mux())) // so that Run fails
 	defer w.server.Shutdown()
 
 	pprof.Do(t.Context(), pprof.Labels("test", label), func(ctx context.Context) {
-		require.Positive(t, goroutines(t, label), "the profile shows labels: this goroutine has it")
+		require.Positive(t, goroutines(t, label), "the profile must show the label of this goroutine")
 		require.ErrorContains(t, w.Run(ctx), "already running")
 	})
 
