@@ -21,7 +21,7 @@ const (
 // coalesce sends a million increments on 100 keys evenly over 10 s. It reads the number of rows written for them from Postgres's
 // statistics.
 func coalesce(ctx context.Context, b *bench) error {
-	stage, err := b.prepared(ctx, world.Present, "coalesce", coalesceKeys)
+	stage, err := b.prepared(ctx, world.Current, "coalesce", coalesceKeys)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ const (
 // idle measures the rate of Redis commands without requests, with one process of each kind and warm counters. It includes commands in
 // scripts, which Redis counts too, as do services that bill by the command.
 func idle(ctx context.Context, b *bench) error {
-	sys, err := b.running(ctx, world.Present)
+	sys, err := b.running(ctx, world.Current)
 	if err != nil {
 		return err
 	}

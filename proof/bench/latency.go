@@ -27,7 +27,7 @@ func latency(percent int) func(context.Context, *bench) error {
 		if err != nil {
 			return err
 		}
-		sys, err := b.running(ctx, world.Present)
+		sys, err := b.running(ctx, world.Current)
 		if err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (b *bench) noteLatency(name string, rate float64, result load.OpenResult, l
 // maximum returns the median rate of uniform increments. If there is no such run yet, maximum executes one.
 func (b *bench) maximum(ctx context.Context) (float64, error) {
 	if len(b.notes.figures[uniformRate]) == 0 {
-		if err := singleAfterwrite(world.Present, load.Uniform)(ctx, b); err != nil {
+		if err := singleAfterwrite(world.Current, load.Uniform)(ctx, b); err != nil {
 			return 0, fmt.Errorf("measure the maximum rate: %w", err)
 		}
 		if err := b.stopAll(); err != nil {

@@ -15,12 +15,12 @@ const previousCommit = "8517fb405c3f3e06630a1ced3f5e579363f9bb66"
 // run is one measurement. The names of its figures begin with its name and a slash.
 type run struct {
 	name   string
-	rounds int // number of rounds that include the run, from the first on; 0 for all
+	rounds int // the run is part of the first rounds rounds only; 0 means all
 	do     func(ctx context.Context, b *bench) error
 }
 
 const (
-	once = 1 // for counts and sizes, which do not vary, and for figures without a goal
+	once = 1 // for counts and sizes, which do not vary, for figures without a goal, and for the largest run
 	some = 3 // for the longest runs
 )
 
@@ -37,11 +37,11 @@ type comparison struct {
 func atLeast(bound float64) report.Goal { return report.Goal{AtLeast: bound} }
 func atMost(bound float64) report.Goal  { return report.Goal{AtMost: bound} }
 
-// within is a goal for afterwrite's figure instead of the ratio.
+// within is an upper bound for afterwrite's own figure, not for the ratio.
 func within(bound float64) report.Goal { return report.Goal{AtMost: bound, Absolute: true} }
 
-// printed is no goal.
-func printed() report.Goal { return report.Goal{} }
+// noGoal is for rows that are only printed.
+func noGoal() report.Goal { return report.Goal{} }
 
 const (
 	// flushInterval is the default of AFTERWRITE_FLUSH_INTERVAL in seconds.
@@ -70,13 +70,13 @@ func comparisons(full bool) []comparison {
 	return list
 }
 
-// keysWords are the names of the distributions in the table.
-var keysWords = map[load.Keys]string{load.Uniform: "uniform", load.Zipf: "zipf", load.Hot: "one hot key"}
+// keysLabel are the names of the distributions in the table.
+var keysLabel = map[load.Keys]string{load.Uniform: "uniform", load.Zipf: "zipf", load.Hot: "one hot key"}
 
 func singleComparisons() []comparison {
-	single := func(peer, peerName, peerWords string, keys load.Keys, goal report.Goal) comparison {
+	single := func(peer, peerName, peerLabel string, keys load.Keys, goal report.Goal) comparison {
 		return comparison{
-			fmt.Sprintf("single-%s-%s", keys, peer), fmt.Sprintf("increments, %s: %s", keysWords[keys], peerWords),
+			fmt.Sprintf("single-%s-%s", keys, peer), fmt.Sprintf("increments, %s: %s", keysLabel[keys], peerLabel),
 			fmt.Sprintf("%s/afterwrite/rate", keys), fmt.Sprintf("%s/%s/rate", keys, peer), peerName, report.PerSecond, goal,
 		}
 	}
@@ -87,12 +87,12 @@ func singleComparisons() []comparison {
 		single("direct", "direct", "direct Postgres", load.Uniform, atLeast(2.8)),
 		single("direct", "direct", "direct Postgres", load.Zipf, atLeast(4)),
 		single("direct", "direct", "direct Postgres", load.Hot, atLeast(20)),
-		single("through", "through", "write-through", load.Uniform, printed()),
+		single("through", "through", "write-through", load.Uniform, noGoal()),
 		{
 			"single-uniform-naive", "increments, uniform, until drained: naive write-behind",
 			"uniform/afterwrite/sustained", "uniform/naive/sustained", "naive", report.PerSecond, atLeast(4),
 		},
-		single("webdis", "webdis", "webdis, which keeps nothing", load.Uniform, printed()),
+		single("webdis", "webdis", "webdis, which does not write to Postgres", load.Uniform, noGoal()),
 		{
 			"get-uniform-noop", "reads of warm counters, uniform: no-op handler",
 			"get/afterwrite/rate", "get/noop/rate", "no-op", report.PerSecond, atLeast(0.75),
@@ -111,8 +111,8 @@ func batchComparisons() []comparison {
 			batchRate, "batch/previous/rate", previousName, report.PerSecond, atLeast(1.5),
 		},
 		{
-			"batch-sustained", "the same until drained",
-			"batch/afterwrite/sustained", "batch/previous/sustained", previousName, report.PerSecond, printed(),
+			"batch-sustained", "operations in batches of 1,000, until drained: the previous version",
+			"batch/afterwrite/sustained", "batch/previous/sustained", previousName, report.PerSecond, noGoal(),
 		},
 	}
 }
@@ -121,7 +121,7 @@ func redisComparisons() []comparison {
 	redis := func(keys load.Keys, goal report.Goal) comparison {
 		return comparison{
 			fmt.Sprintf("redis-cpu-%s", keys),
-			fmt.Sprintf("CPU of Redis per 1,000,000 increments, flushed, %s: the previous version", keysWords[keys]),
+			fmt.Sprintf("CPU of Redis per 1,000,000 increments, flushed, %s: the previous version", keysLabel[keys]),
 			fmt.Sprintf("%s/afterwrite/redis", keys), fmt.Sprintf("%s/previous/redis", keys), previousName, report.CPUSeconds, goal,
 		}
 	}
@@ -135,19 +135,19 @@ func drainComparisons() []comparison {
 			drainRate, "pgbench/rate", "pgbench", report.PerSecond, atLeast(0.55),
 		},
 		{
-			"drain-steady", "the same between 10 % and 90 % of the rows",
-			"million/afterwrite/steady", "pgbench/rate", "pgbench", report.PerSecond, printed(),
+			"drain-steady", "drain of 1,000,000 dirty keys, between 10 % and 90 % of the rows: pgbench's upsert",
+			"million/afterwrite/steady", "pgbench/rate", "pgbench", report.PerSecond, noGoal(),
 		},
 		{
 			"drain-previous", "drain of 1,000,000 dirty keys: the previous version",
-			drainRate, "million/previous/drain", previousName, report.PerSecond, printed(),
+			drainRate, "million/previous/drain", previousName, report.PerSecond, noGoal(),
 		},
 		{
-			"drain-new", "drain of 2,000,000 new keys of unknown base, 2 workers, rows: pgbench's insert",
+			"drain-new", "drain of 2,000,000 new keys that were written blind, 2 workers, rows: pgbench's insert",
 			"new/afterwrite/drain", "new/pgbench/rate", "pgbench", report.PerSecond, atLeast(0.3),
 		},
 		{
-			"drain-new-write", "the slowest single write to another key meanwhile",
+			"drain-new-write", "slowest write to another key during that drain of new keys",
 			"new/afterwrite/slowest", "", "", report.Millis, atMost(30),
 		},
 	}
@@ -157,19 +157,34 @@ func otherComparisons() []comparison {
 	return []comparison{
 		{"coalesce", "rows written per 1,000,000 increments, 100 keys, 10 s", "coalesce/rows", "", "", report.Rows, atMost(1100)},
 		{"latency-half", "p99 of a write at half of the maximum rate", "latency-50/p99", "", "", report.Millis, atMost(5)},
-		{"lag-half", "p99 of the sync lag at that rate", "latency-50/lag", "", "", report.Seconds, atMost(2.5 * flushInterval)},
-		{"memory-clean", "Redis, each clean key: a plain string", "memory/clean", "memory/string", "string", report.Bytes, within(130)},
-		{"memory-dirty", "Redis, each dirty key: a plain string", "memory/dirty", "memory/string", "string", report.Bytes, within(200)},
 		{
-			"memory-hinted", "the same with what is in Asynq's queues",
-			"memory/hinted", "memory/string", "string", report.Bytes, printed(),
+			"lag-half", "p99 of the sync lag at half of the maximum rate",
+			"latency-50/lag", "", "", report.Seconds, atMost(2.5 * flushInterval),
+		},
+		{
+			"memory-clean", "Redis memory per clean key: a plain string",
+			"memory/clean", "memory/string", "string", report.Bytes, within(130),
+		},
+		{
+			"memory-dirty", "Redis memory per dirty key: a plain string",
+			"memory/dirty", "memory/string", "string", report.Bytes, within(200),
+		},
+		{
+			"memory-hinted", "Redis memory per dirty key with Asynq's tasks: a plain string",
+			"memory/hinted", "memory/string", "string", report.Bytes, noGoal(),
 		},
 		{
 			"cost-row", "CPU of a flushed row, 1,000,000 keys: 10,000 keys",
 			"million/afterwrite/row", "ten-thousand/afterwrite/row", "10,000", report.Micros, atMost(1.25),
 		},
-		{"idle", "Redis commands while nothing happens, one of each process", "idle/commands", "", "", report.PerSecond, atMost(150)},
-		{"allocations", "allocations of an increment in the api above Echo's own", "allocations/above", "", "", report.Allocs, atMost(15)},
+		{
+			"idle", "Redis commands per second when idle, with one process of each kind",
+			"idle/commands", "", "", report.PerSecond, atMost(150),
+		},
+		{
+			"allocations", "allocations per increment in the api, not counting Echo's",
+			"allocations/above", "", "", report.Allocs, atMost(15),
+		},
 	}
 }
 
@@ -197,7 +212,7 @@ func groups() [][]run {
 	single := make([]run, 0, 4*len(allKeys)+3)
 	for _, keys := range allKeys {
 		single = append(single,
-			run{name: string(keys) + "/afterwrite", do: singleAfterwrite(world.Present, keys)},
+			run{name: string(keys) + "/afterwrite", do: singleAfterwrite(world.Current, keys)},
 			run{name: string(keys) + "/previous", do: singleAfterwrite(world.Previous, keys)},
 			run{name: string(keys) + "/noop", do: singlePeer("noop", keys, load.FormIncrement)},
 			run{name: string(keys) + "/direct", do: singlePeer("direct", keys, load.FormIncrement)},
@@ -218,15 +233,15 @@ func laterGroups() [][]run {
 			{name: "get/noop", do: singlePeer("noop", load.Uniform, load.FormGet)},
 		},
 		{
-			{name: "batch/afterwrite", do: batchAfterwrite(world.Present)},
+			{name: "batch/afterwrite", do: batchAfterwrite(world.Current)},
 			{name: "batch/previous", do: batchAfterwrite(world.Previous)},
 			{name: "batch/incrby", do: batchIncrBy},
 		},
 		{
-			{name: "million/afterwrite", do: keysOf("million", world.Present, million)},
+			{name: "million/afterwrite", do: keysOf("million", world.Current, million)},
 			{name: "million/previous", rounds: some, do: keysOf("million", world.Previous, million)},
 			{name: "pgbench", do: pgbenchUpsert},
-			{name: "ten-thousand/afterwrite", do: keysOf("ten-thousand", world.Present, 10_000)},
+			{name: "ten-thousand/afterwrite", do: keysOf("ten-thousand", world.Current, 10_000)},
 		},
 		{
 			{name: "new/afterwrite", rounds: some, do: newAfterwrite},
@@ -242,12 +257,12 @@ func laterGroups() [][]run {
 		{{name: "memory", rounds: once, do: memory}},
 		{{name: "idle", rounds: once, do: idle}},
 		{{name: "allocations", rounds: once, do: allocations}},
-		{{name: "ten-million/afterwrite", rounds: once, do: keysOf("ten-million", world.Present, 10*million)}},
+		{{name: "ten-million/afterwrite", rounds: once, do: keysOf("ten-million", world.Current, 10*million)}},
 	}
 }
 
-// rotated returns the runs in the order of a round. Each round begins with another run, and every other round is backwards. So each
-// of two neighbours is first in some rounds.
+// rotated returns the runs in the order of a round. Each round begins with a different run, and every second round goes backwards, so
+// of two neighbours each comes first in some rounds.
 func rotated(runs []run, round int) []run {
 	step := 1
 	if round%2 == 1 {

@@ -18,7 +18,7 @@ import (
 // takeProfiles takes CPU profiles of api and worker under uniform increments. It writes the profiles and the ten most expensive
 // functions to the folder of the results, and prints the functions.
 func (b *bench) takeProfiles(ctx context.Context) error {
-	stage, err := b.prepared(ctx, world.Present, singleStage, space)
+	stage, err := b.prepared(ctx, world.Current, singleStage, space)
 	if err != nil {
 		return err
 	}

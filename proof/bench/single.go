@@ -83,7 +83,7 @@ func singleAfterwrite(v world.Version, keys load.Keys) func(context.Context, *be
 		}
 		used = after.since(used)
 		b.note(name+"/redis", perMillion(used["redis"], result.Requests))
-		if v == world.Present {
+		if v == world.Current {
 			b.noteCPU(string(keys), used, result.Requests)
 		}
 		return b.noteSingle(ctx, sys.stage, name, result, ended)
@@ -167,7 +167,7 @@ func idlePeer(ctx context.Context, flusher *load.Process) error {
 
 // getAfterwrite measures reads of warm counters while worker and scheduler are idle.
 func getAfterwrite(ctx context.Context, b *bench) error {
-	sys, err := b.running(ctx, world.Present)
+	sys, err := b.running(ctx, world.Current)
 	if err != nil {
 		return err
 	}

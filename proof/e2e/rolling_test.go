@@ -80,8 +80,8 @@ func (b *balancer) pass(ctx context.Context, in net.Conn, backends [2]*world.Pro
 	_, _ = io.Copy(in, out)
 }
 
-// All processes are restarted one after the other, as in a deployment, under writes to two api processes behind a load balancer.
-func TestRollingRestartFailsNoRequest(t *testing.T) {
+// All processes are restarted one after the other, as in a deployment, while a load balancer sends writes to two api processes.
+func TestNoRequestFailsInARollingRestart(t *testing.T) {
 	t.Parallel()
 	s := start(t, "AFTERWRITE_SHUTDOWN_DELAY=500ms")
 	apis := [2]*world.Process{s.api, s.run(t, "api")}

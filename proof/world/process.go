@@ -18,7 +18,7 @@ import (
 
 const (
 	readyPatience = 20 * time.Second
-	// stopPatience is the time limit for a process to end after SIGTERM. afterwrite promises ten seconds.
+	// stopPatience is how long Stop waits after SIGTERM: the ten seconds that afterwrite promises, and two more.
 	stopPatience = 12 * time.Second
 )
 
@@ -66,7 +66,7 @@ func (s *Stage) Launch(sub string, settings ...string) (*Process, error) {
 	return p, p.Start()
 }
 
-// freeAddress returns a free port on 127.0.0.1.
+// freeAddress returns 127.0.0.1 with a free port.
 func freeAddress() (string, error) {
 	port, err := local.FreePort()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
@@ -77,7 +77,7 @@ func addressOf(sub, addr string) string {
 	return "AFTERWRITE_" + strings.ToUpper(sub) + "_ADDR=" + addr
 }
 
-// environment returns this process's environment with the stage's URLs and settings. It drops inherited AFTERWRITE_* and PORT, so
+// environment returns os.Environ with the stage's URLs and settings. It drops inherited AFTERWRITE_* and PORT, so
 // that every run has the same settings.
 func (s *Stage) environment(settings ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
@@ -87,7 +87,7 @@ func (s *Stage) environment(settings ...string) []string {
 	return slices.Concat(env, s.world.options.Settings, settings)
 }
 
-// Start restarts the process after it has ended. It does not wait until the process is ready.
+// Start starts the process, for the first time or after it has ended. It does not wait until the process is ready.
 func (p *Process) Start() error {
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -104,7 +104,8 @@ func (p *Process) Start() error {
 	return nil
 }
 
-// Ready blocks for at most 20 s until /readyz succeeds. It returns an error as soon as the process ends.
+// Ready blocks for at most 20 s until /readyz succeeds. It returns an error as soon as the process ends, and
+// if it was stopped or killed before.
 func (p *Process) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
@@ -135,7 +136,8 @@ func (p *Process) Signal(signal os.Signal) bool {
 	return running != nil && running.Signal(signal)
 }
 
-// Ended blocks until the process has ended or ctx is done. It returns the exit state, or nil if Kill or Stop ended the process.
+// Ended blocks until the process has ended or ctx is done. It returns the exit state, or nil if the process is
+// still running, or was ended by Kill or Stop.
 func (p *Process) Ended(ctx context.Context) *os.ProcessState {
 	running := p.current.Load()
 	if running == nil {

@@ -23,7 +23,7 @@ const checkEvery = 10 * time.Millisecond
 // StageOptions describe a stage.
 type StageOptions struct {
 	Name    string
-	Version Version // the zero Version is Present
+	Version Version // the zero Version is Current
 	// Large puts a stage of a million keys or more into a second Redis. In the first one, rewriting the append-only file before
 	// each run would take seconds.
 	Large bool
@@ -48,7 +48,7 @@ type Stage struct {
 
 // Stage creates a Postgres database with the version's tables, and takes an unused Redis database.
 func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
-	o.Version = cmp.Or(o.Version, Present)
+	o.Version = cmp.Or(o.Version, Current)
 	server, err := w.redis(ctx, o.Large)
 	if err != nil {
 		return nil, err

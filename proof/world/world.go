@@ -32,7 +32,7 @@ type Version string
 
 // The versions.
 const (
-	Present  Version = "afterwrite" // built from this working tree
+	Current  Version = "afterwrite" // built from this working tree
 	Previous Version = "previous"   // built from the commit Options.Previous
 )
 
@@ -101,7 +101,7 @@ func New(ctx context.Context, o Options) (*World, error) {
 
 // build builds the programs. The previous version is first, because its commit may be missing.
 func (w *World) build(ctx context.Context) error {
-	w.programs = map[Version]string{Present: w.options.Program, Previous: filepath.Join(w.Dir, string(Previous))}
+	w.programs = map[Version]string{Current: w.options.Program, Previous: filepath.Join(w.Dir, string(Previous))}
 	if commit := w.options.Previous; commit != "" {
 		if err := buildCommit(ctx, commit, w.programs[Previous]); err != nil {
 			return err
@@ -110,8 +110,8 @@ func (w *World) build(ctx context.Context) error {
 	if w.options.Program != "" {
 		return nil
 	}
-	w.programs[Present] = filepath.Join(w.Dir, string(Present))
-	return Build(ctx, "", w.programs[Present], module)
+	w.programs[Current] = filepath.Join(w.Dir, string(Current))
+	return Build(ctx, "", w.programs[Current], module)
 }
 
 func (w *World) startRedis(ctx context.Context, name string) (*redisServer, error) {

@@ -25,14 +25,14 @@ type Goal struct {
 	AtLeast float64 `json:"at_least,omitempty"`
 	AtMost  float64 `json:"at_most,omitempty"`
 	// Absolute applies the goal to the subject's figure instead of the ratio.
-	Absolute bool `json:"of_this,omitempty"`
+	Absolute bool `json:"absolute,omitempty"`
 }
 
 // Line compares afterwrite, the subject, with a peer.
 type Line struct {
 	ID      string `json:"id"` // the flag -only matches it
 	What    string `json:"what"`
-	Subject Side   `json:"this"`
+	Subject Side   `json:"subject"`
 	Peer    Side   `json:"peer"` // without a Name there is no peer
 	Goal    Goal   `json:"goal"`
 	// Problem is the error of a run that this Line needs. A Line with a Problem has no figures.
@@ -47,14 +47,14 @@ const (
 	Meets   Verdict = "meets"
 	Misses  Verdict = "misses"
 	Printed Verdict = "printed" // no goal
-	Broken  Verdict = "does not add up"
+	Broken  Verdict = "failed"
 )
 
 // Figure is the result of a Line.
 type Figure struct {
-	Subject float64 `json:"this"` // median of the rounds
+	Subject float64 `json:"subject"` // median of the rounds
 	Peer    float64 `json:"peer,omitempty"`
-	Ratio   float64 `json:"ratio,omitempty"` // median of the rounds' ratios, subject to peer
+	Ratio   float64 `json:"ratio,omitempty"` // median over the rounds of subject / peer
 	Min     float64 `json:"min"`             // of the ratios; without a peer, of the subject's figures
 	Max     float64 `json:"max"`
 	Verdict Verdict `json:"verdict"`
@@ -65,7 +65,7 @@ var errRounds = errors.New("rounds do not match")
 
 // Figure calculates the result. Both systems run under the same conditions in a round, so each round gives a ratio, and the result is
 // the median of the ratios. A Line with a Problem is Broken. It is an error if there are no rounds, if the two sides have different
-// numbers of rounds, or if a figure of the peer is 0.
+// numbers of rounds, or if a figure of the peer is not positive.
 func (l Line) Figure() (Figure, error) {
 	if l.Problem != "" {
 		return Figure{Verdict: Broken}, nil
@@ -76,7 +76,7 @@ func (l Line) Figure() (Figure, error) {
 	f := Figure{Subject: Median(l.Subject.Rounds), Min: slices.Min(l.Subject.Rounds), Max: slices.Max(l.Subject.Rounds)}
 	if l.Peer.Name != "" {
 		if len(l.Peer.Rounds) != len(l.Subject.Rounds) {
-			return Figure{}, fmt.Errorf("%s: %w: %d of the subject, %d of the peer",
+			return Figure{}, fmt.Errorf("%s: %w: the subject has %d, the peer has %d",
 				l.ID, errRounds, len(l.Subject.Rounds), len(l.Peer.Rounds))
 		}
 		ratios := make([]float64, len(l.Subject.Rounds))
@@ -128,23 +128,24 @@ func Median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// Count is the number of writes in a run, from three sources.
+// Count holds the numbers of writes in a run: the counters' sum, the server's own count, and the load generator's.
 type Count struct {
 	// Stored is the increase of the sum of all counters, after the drain.
 	Stored int64 `json:"stored"`
 	// Acknowledged is the server's own count of accepted writes; -1 if the server does not count.
 	Acknowledged int64 `json:"acknowledged"`
-	// Unknown is the number of further writes with outcome_unknown, which may have been applied. The load generator causes them when
-	// it closes its connections.
+	// Unknown is the number of other writes whose answer was outcome_unknown: they may or may not have been applied. The load generator
+	// causes them when it closes its connections.
 	Unknown int64 `json:"unknown"`
-	// Load is the number of answers that the load generator received.
+	// Load is the number of writes that were answered, as the load generator counted them.
 	Load int64 `json:"load"`
 	// Cut is the maximum number of writes whose answer the load generator did not read, because it closed the connection. Each
 	// connection can miss one answer, with all operations of the request.
 	Cut int64 `json:"cut"`
 }
 
-// Check returns an error unless Stored exceeds Acknowledged by at most Unknown, and Load by at most Cut.
+// Check returns an error if no write was answered, or if the counts contradict each other: Stored may exceed Acknowledged by at most
+// Unknown and Load by at most Cut, and Unknown may not exceed Cut. An Acknowledged of -1 is not compared.
 func (c Count) Check() error {
 	switch missed := c.Stored - c.Load; {
 	case c.Load <= 0:

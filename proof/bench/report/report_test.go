@@ -97,7 +97,7 @@ func TestTableHidesFiguresOfABrokenRun(t *testing.T) {
 
 	require.NoError(t, err)
 	require.NotContains(t, table, "51,234")
-	require.Contains(t, table, "does not add up**: 100 acknowledged, but 99 stored")
+	require.Contains(t, table, "failed**: 100 acknowledged, but 99 stored")
 }
 
 func TestCheckRefusesWrongSums(t *testing.T) {
