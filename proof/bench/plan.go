@@ -15,7 +15,7 @@ const previousCommit = "8517fb405c3f3e06630a1ced3f5e579363f9bb66"
 // run is one measurement. The names of its figures begin with its name and a slash.
 type run struct {
 	name   string
-	rounds int // the run is part of the first rounds rounds only; 0 means all
+	rounds int // how many of the first rounds have the run; 0 means all
 	do     func(ctx context.Context, b *bench) error
 }
 
