@@ -266,7 +266,7 @@ func TestExpelledBatchesAreNotApplied(t *testing.T) {
 			client := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 1}}
 			defer client.CloseIdleConnections()
 			body := []string{tiny, large}[i%2]
-			for range 30 {
+			for n := 0; n < 30 || (rejected.Load() == 0 && n < 300); n++ { // chance decides which are rejected
 				read, write := io.Pipe()
 				go func() {
 					_, _ = io.WriteString(write, body[:len(body)/2])

@@ -335,7 +335,10 @@ func TestRunSurvivesAnOutageOfRedis(t *testing.T) {
 	require.NoError(t, server.Start(t.Context()))
 
 	b.waitForSweeps(t, r, r.count(t, "afterwrite_sweeps_enqueued_total")+1)
-	require.NotEmpty(t, b.pending(t, tasks.TypeSweep))
+	localtest.Eventually(t, patience, func() (bool, string) { // the queue itself is registered again by one of the next sweeps
+		infos, err := b.inspector.ListPendingTasks(tasks.QueueSweep)
+		return err == nil && len(infos) > 0, fmt.Sprint(err)
+	})
 	queues, err := b.inspector.Queues()
 	require.NoError(t, err)
 	require.Contains(t, queues, tasks.QueueSweep)
