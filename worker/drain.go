@@ -30,6 +30,9 @@ const (
 	// releaseTimeout bounds the release of a shard, which runs even after the drain's context has ended.
 	releaseTimeout = time.Second
 
+	// busyDelay is how long a drain waits before it asks again for a shard that another drain has.
+	busyDelay = 500 * time.Millisecond
+
 	// patience is how long a drain waits for its turn.
 	patience = 50 * time.Millisecond
 )
@@ -37,14 +40,13 @@ const (
 // Drained is the result of a drain, even of one that failed.
 type Drained struct {
 	Rows     int64         // rows written to Postgres
-	Busy     bool          // another drain had the shard: nothing was done
-	Again    time.Duration // wait before the shard must be drained again, because keys were written meanwhile; 0: no need
+	Again    time.Duration // wait before the shard must be drained again, because keys were written meanwhile or another drain had it; 0: no need
 	More     bool          // drain again at once: one drain may not do all of it
 	Deferred time.Duration // time until the first deferred key of the shard is due; 0: there is none
 }
 
 // Drain flushes the sealed epoch of the shard, if there is one, and then the open epoch, unless it is younger than minAge and has fewer
-// keys than a batch. owner is the name of this drain: while another owner drains the shard, it does nothing. It blocks for about 30 s at
+// keys than a batch. owner is the name of this drain: while another owner drains the shard, it only requests another drain. It blocks for about 30 s at
 // most.
 func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, minAge time.Duration) (Drained, error) {
 	d := drain{Flusher: f, shard: shard, taking: cache.Taking{
@@ -94,7 +96,10 @@ func (d *drain) round(ctx context.Context) (over bool, err error) {
 	}
 	switch epoch.State {
 	case cache.Busy:
-		d.done.Busy = !d.taken
+		// The other drain may have sealed its epoch before the keys of this one's hint were written, and nobody else drains them.
+		if !d.taken {
+			d.again(busyDelay)
+		}
 		return true, nil
 	case cache.Nothing:
 	case cache.Early:

@@ -71,6 +71,27 @@ func TestEpochThatTakesLongerThanADrainIsFlushedByMore(t *testing.T) {
 	require.Len(t, rows, 3)
 }
 
+// The other drain has sealed its epoch before the key was written, so it will not flush it.
+func TestDrainOfABusyShardIsSentAgain(t *testing.T) {
+	t.Parallel()
+	f, _ := newDrainable(t, 1)
+	other := cache.Taking{Owner: "other", Lease: time.Minute}
+	e, err := f.cache.Seal(t.Context(), 0, other)
+	require.NoError(t, err)
+	require.Equal(t, cache.Sealed, e.State)
+
+	d, err := f.Drain(t.Context(), 0, "test", 0)
+	require.NoError(t, err)
+	require.Zero(t, d.Rows)
+	require.Equal(t, busyDelay, d.Again)
+
+	require.NoError(t, f.cache.Release(t.Context(), 0, "other"))
+	d, err = f.Drain(t.Context(), 0, "test", 0)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, d.Rows)
+	require.Zero(t, d.Again)
+}
+
 // Asynq runs it up to a second too early: then it must not be the last.
 func TestDrainThatComesBeforeKeysAreDueIsSentAgain(t *testing.T) {
 	t.Parallel()
