@@ -43,7 +43,7 @@ type testBundle struct {
 	operator *operate.Service
 	db       *sql.DB
 	log      *slog.Logger
-	lines    *lockedBuffer // the log
+	lines    *localtest.Buffer // the log
 
 	handler *dashboard.Dashboard
 }
@@ -62,7 +62,7 @@ func setupOwn(t *testing.T, options local.RedisOptions) (*testBundle, *local.Red
 
 func setupOn(t *testing.T, redisURL string) *testBundle {
 	t.Helper()
-	b := &testBundle{lines: new(lockedBuffer)}
+	b := &testBundle{lines: new(localtest.Buffer)}
 	b.log = slog.New(slog.NewTextHandler(b.lines, nil))
 	b.configure(t, map[string]string{"AFTERWRITE_SHARDS": "64", "AFTERWRITE_MAX_ATTEMPTS": "2", "AFTERWRITE_RETRY_BACKOFF": "10ms"})
 	var err error
@@ -226,22 +226,4 @@ func (b *testBundle) taskIsThere(t *testing.T) bool {
 	found, err := asynq.NewInspectorFromRedisClient(b.redis).ListPendingTasks(tasks.QueueFlush)
 	require.NoError(t, err)
 	return len(found) == 1
-}
-
-// lockedBuffer is a buffer that is safe for concurrent use.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

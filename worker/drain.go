@@ -40,14 +40,14 @@ const (
 // Drained is the result of a drain, even of one that failed.
 type Drained struct {
 	Rows     int64         // rows written to Postgres
-	Again    time.Duration // wait before the shard must be drained again, because keys were written meanwhile or another drain had it; 0: no need
+	Again    time.Duration // wait before the next drain: keys were written meanwhile, or another drain had the shard; 0: no need
 	More     bool          // drain again at once: one drain may not do all of it
 	Deferred time.Duration // time until the first deferred key of the shard is due; 0: there is none
 }
 
 // Drain flushes the sealed epoch of the shard, if there is one, and then the open epoch, unless it is younger than minAge and has fewer
-// keys than a batch. owner is the name of this drain: while another owner drains the shard, it only requests another drain. It blocks for about 30 s at
-// most.
+// keys than a batch. owner is the name of this drain: while another owner drains the shard, it only requests another drain. It blocks for
+// about 30 s at most.
 func (f *Flusher) Drain(ctx context.Context, shard counter.Shard, owner string, minAge time.Duration) (Drained, error) {
 	d := drain{Flusher: f, shard: shard, taking: cache.Taking{
 		Owner: owner, Lease: drainLease, MinAge: minAge, Keys: f.batching.rows(shard),

@@ -25,7 +25,7 @@ const patience = 15 * time.Second
 // testBundle is a process that sends heartbeats.
 type testBundle struct {
 	redis   redis.UniversalClient
-	log     *lockedBuffer
+	log     *localtest.Buffer
 	options ReporterOptions
 	writes  *prometheus.CounterVec
 }
@@ -33,7 +33,7 @@ type testBundle struct {
 func setup(t *testing.T, client redis.UniversalClient) *testBundle {
 	t.Helper()
 	registry := prometheus.NewRegistry()
-	b := &testBundle{redis: client, log: new(lockedBuffer), writes: prometheus.NewCounterVec(
+	b := &testBundle{redis: client, log: new(localtest.Buffer), writes: prometheus.NewCounterVec(
 		prometheus.CounterOpts{Name: "afterwrite_writes_total", Help: "Operations."}, []string{"op"})}
 	registry.MustRegister(b.writes)
 	b.options = ReporterOptions{
@@ -65,23 +65,6 @@ func (b *testBundle) read(t *testing.T) []Heartbeat {
 	heartbeats, err := ReadHeartbeats(t.Context(), b.redis, "", now.UnixMilli())
 	require.NoError(t, err)
 	return heartbeats
-}
-
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 func TestHeartbeatHasTheCountsUntilTheProcessEnds(t *testing.T) {
