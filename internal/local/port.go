@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 )
 
 // Ports are chosen from this range, not by listening on port 0. For port 0 the system chooses from the range of outgoing connections
@@ -20,13 +21,32 @@ const (
 
 const loopback = "127.0.0.1"
 
-// FreePort returns a free port of 127.0.0.1 that the system does not assign by itself. Another process may still take it.
+// reserved holds the UDP sockets of the ports that FreePort has returned, until the process ends.
+var reserved struct {
+	sync.Mutex
+
+	sockets []net.PacketConn
+}
+
+// FreePort returns a free port of 127.0.0.1 that the system does not assign by itself, and reserves it for as long as this process
+// lives: no other call of FreePort, in any process, returns it, also while the server on it is down. A program that does not use
+// FreePort may still take it.
 func FreePort() (int, error) {
 	for range portTries {
 		port := portMin + rand.IntN(portMax-portMin+1)
-		if checkPort(port) == nil {
-			return port, nil
+		// The servers use TCP only. So a UDP socket of the same number can stand for the reservation: the system ends it with the process.
+		socket, err := net.ListenPacket("udp", address(port)) //nolint:noctx // on the loopback it does not block
+		if err != nil {
+			continue
 		}
+		if checkPort(port) != nil {
+			_ = socket.Close()
+			continue
+		}
+		reserved.Lock()
+		reserved.sockets = append(reserved.sockets, socket)
+		reserved.Unlock()
+		return port, nil
 	}
 	return 0, problemf(ErrPortTaken, "no free port was found on %s between %d and %d", loopback, portMin, portMax)
 }

@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"database/sql"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -53,17 +55,7 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 		n := len(s.rows(t))
 		return n == 300, fmt.Sprintf("%d of 300 keys have a row", n)
 	})
-	lock, err := s.DB.Begin()
-	require.NoError(t, err)
-	_, err = lock.Exec(`LOCK TABLE counters IN ACCESS EXCLUSIVE MODE`)
-	require.NoError(t, err)
-	// A worker has at most 6 connections (workerPlan). So more than 6 waiting upserts mean that both workers are flushing.
-	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		var n int
-		require.NoError(t, s.DB.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
-			WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO "afterwrite".counters%'`).Scan(&n))
-		return n > 6, fmt.Sprintf("%d upserts wait for the lock", n)
-	})
+	lock := s.lockWhileBothFlush(t)
 	require.True(t, s.workers[0].Kill())
 	require.NoError(t, lock.Rollback())
 	close(stop)
@@ -73,6 +65,39 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 	t.Logf("no key was dirty %v after the kill: %s", took, l)
 	s.requireExact(t, c, l)
 	require.Zero(t, s.archived(t))
+}
+
+// lockWhileBothFlush locks the table of counters, and returns while an upsert of each worker waits for that lock. The upserts wait for
+// lock_timeout, 1 s; after that the breakers open. If one worker had nothing to flush in that second, it locks again.
+func (s *system) lockWhileBothFlush(t *testing.T) *sql.Tx {
+	t.Helper()
+	for range 10 {
+		lock, err := s.DB.Begin()
+		require.NoError(t, err)
+		_, err = lock.Exec(`LOCK TABLE counters IN ACCESS EXCLUSIVE MODE`)
+		require.NoError(t, err)
+		for until := time.Now().Add(2 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+			var waiting int
+			require.NoError(t, s.DB.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
+				WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO "afterwrite".counters%'`).Scan(&waiting))
+			if waiting > 6 { // a worker has at most 6 connections (workerPlan)
+				return lock
+			}
+		}
+		require.NoError(t, lock.Rollback())
+		s.awaitRows(t)
+	}
+	t.Fatal("the upserts of both workers never waited for the lock at the same time")
+	return nil
+}
+
+// awaitRows waits until Postgres is written again: until a value in it has changed.
+func (s *system) awaitRows(t *testing.T) {
+	t.Helper()
+	before := s.rows(t)
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		return !maps.Equal(before, s.rows(t)), "no row has changed"
+	})
 }
 
 func TestPostgresOutageUnderLoadFailsNoWrite(t *testing.T) {
