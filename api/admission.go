@@ -13,7 +13,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Bounds on the bodies of batches and flushes that are being received. A body of which little has arrived holds little memory,
+// Bounds on the bodies of batches, reads and flushes that are being received. A body of which little has arrived holds little memory,
 // so there may be many. Beyond largeBodyBytes a body needs one of a few slots. So clients that send nothing cannot use up the
 // few slots, and memory is bounded: about 0.1 MB for a small body, 4 MB for a large one, and up to about four times the size
 // of a body that is one long string.
@@ -26,7 +26,7 @@ const (
 	expulsionTimeout = time.Second            // the expelled request needs only to wake up
 )
 
-// admission admits the bodies of batches and flushes. A slow body is accepted while there are free slots. When there is none,
+// admission admits the bodies of batches, reads and flushes. A slow body is accepted while there are free slots. When there is none,
 // the slowest body is expelled: its read fails, and its request is answered 503.
 type admission struct {
 	small, large *limiter
@@ -54,7 +54,7 @@ func (a *admission) admit(c echo.Context) (*arrival, error) {
 		cutOff: func() { _ = w.SetReadDeadline(time.Unix(1, 0)) }, // net/http's own connections support it
 	}
 	if !a.small.acquire(body) {
-		return nil, overloaded("too many batches or flushes are being received; nothing was applied")
+		return nil, overloaded("too many batches, reads or flushes are being received; nothing was applied")
 	}
 	return body, nil
 }
@@ -65,7 +65,7 @@ func (b *arrival) receive(n int) error {
 		return nil
 	}
 	if !b.admission.large.acquire(b) {
-		return overloaded("too many large batches or flushes are being received; nothing was applied")
+		return overloaded("too many large batches, reads or flushes are being received; nothing was applied")
 	}
 	b.limiter.release(b)
 	b.limiter = b.admission.large

@@ -240,7 +240,7 @@ func TestFlushBodiesNeedAdmission(t *testing.T) {
 	a := b.send(t, http.MethodPost, "/v1/flush", `{"keys":["a"]}`)
 	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
 	require.Equal(t, "overloaded", a.problem(t).Code)
-	require.Contains(t, a.problem(t).Detail, "too many batches or flushes")
+	require.Contains(t, a.problem(t).Detail, "too many batches, reads or flushes")
 	require.Equal(t, http.StatusServiceUnavailable, b.send(t, http.MethodPost, batch, tiny).StatusCode, "they share the slots")
 	require.Equal(t, http.StatusOK, b.send(t, http.MethodPost, "/v1/flush", "").StatusCode, "no body needs no slot")
 

@@ -12,7 +12,7 @@
 //   - prefer: reads the Prefer header, which says how long and for what the client waits.
 //   - admission: bounds the large bodies that are being received.
 //   - body, decode: check media type and size, then read strict JSON as tokens.
-//   - counters, batch: pass the operations to Counters, which is package writepath.
+//   - counters, batch, read: pass the operations to Counters, which is package writepath.
 //   - flush, admin, dead: pass the requests of operators to package operate. admin requires a token.
 //   - encode: appends the answer to a pooled buffer.
 //   - problem: turns every error into a problem document. One table maps codes to statuses.
@@ -68,9 +68,10 @@ type Options struct {
 const (
 	// MaxOperations is the limit for one batch. A batch is one call to Redis and keeps it busy for some milliseconds.
 	MaxOperations = 10_000
-	// MaxBodyBytes is the limit for every body but that of a batch or a flush.
+	// MaxBodyBytes is the limit for every body but that of a batch, a read or a flush.
 	MaxBodyBytes = 1 << 20
-	// MaxBatchBodyBytes is the limit for the body of a batch or a flush. It is enough for MaxOperations with the longest keys.
+	// MaxBatchBodyBytes is the limit for the body of a batch, a read or a flush. It is enough for MaxOperations with the longest
+	// keys.
 	MaxBatchBodyBytes = 8 << 20
 )
 
@@ -138,6 +139,7 @@ func (s *server) router() *echo.Echo {
 	e.DELETE("/v1/counters/:key", s.remove)
 	e.POST("/v1/counters/:key/increment", s.increment)
 	e.POST("/v1/batch", s.batch)
+	e.POST("/v1/read", s.readMany)
 	if s.Flusher != nil {
 		e.POST("/v1/flush", s.flush)
 	}

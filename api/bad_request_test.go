@@ -73,7 +73,7 @@ func badRequests() []badRequest {
 	var all []badRequest
 	for _, group := range [][]badRequest{
 		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(),
-		badIDs(), badWaits(),
+		badIDs(), badWaits(), badReads(),
 	} {
 		all = append(all, group...)
 	}

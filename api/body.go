@@ -46,7 +46,7 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // jsontext compares it with io.EOF
 }
 
-// admitBody calls read with the body of a batch or a flush, or with nil if the request has none. It returns an error without
+// admitBody calls read with the body of a batch, a read or a flush, or with nil if the request has none. It returns an error without
 // calling read if admission has no slot. If the body is expelled, it returns an error after the call.
 func (s *server) admitBody(c echo.Context, read func(b *body) error) (err error) {
 	arriving, err := s.admission.admit(c)

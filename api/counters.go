@@ -37,9 +37,13 @@ func (s *server) get(c echo.Context) error {
 	case query.wait > 0 && !r.Counter.Synced && r.Counter.Version > 0:
 		answerDeleted(c, r.Counter)
 	default:
-		return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter with this key"}
+		return noCounter()
 	}
 	return nil
+}
+
+func noCounter() error {
+	return &counter.Error{Code: counter.CodeNotFound, Detail: "there is no counter with this key"}
 }
 
 // increment adds to the counter: 1 if the body is missing or has no by.

@@ -63,7 +63,7 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeBodyTooLarge: {
 		http.StatusRequestEntityTooLarge, "Body too large",
-		"Not applied. The body of a batch or a flush may have 8 MiB, any other body 1 MiB.",
+		"Not applied. The body of a batch, a read or a flush may have 8 MiB, any other body 1 MiB.",
 	},
 	counter.CodeUnsupportedMediaType: {
 		http.StatusUnsupportedMediaType, "Unsupported media type",
