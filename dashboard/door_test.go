@@ -114,8 +114,8 @@ func refusals() []attempt {
 		{viewer, "`POST /dead/redrive`", signed("vic", atUsers, http.MethodPost, "/dead/redrive", deadly, ours), 403, "you are a viewer", "refused"},
 		{viewer, "`POST /dead/discard`, confirmed", signed("vic", atUsers, http.MethodPost, "/dead/discard", deadly+"&confirm=yes", ours), 403, "you are a viewer", "refused"},
 		{viewer, "`POST /keys/flush`", signed("vic", atUsers, http.MethodPost, "/keys/flush", deadly, ours), 403, "you are a viewer", "refused"},
-		{viewer, "`DELETE` of a task in Asynqmon, which may write", signed("vic", atUsers, http.MethodDelete, "TASK", "", ours), 403, "you are a viewer", "refused"},
-		{operator, "`DELETE` of a task in Asynqmon, which may not write", signed("olga", atReadOnly, http.MethodDelete, "TASK", "", ours), 405, "", "refused"},
+		{viewer, "`DELETE` of a task in Asynqmon, with `AFTERWRITE_DASHBOARD_WRITE`", signed("vic", atUsers, http.MethodDelete, "TASK", "", ours), 403, "you are a viewer", "refused"},
+		{operator, "`DELETE` of a task in Asynqmon, without `AFTERWRITE_DASHBOARD_WRITE`", signed("olga", atReadOnly, http.MethodDelete, "TASK", "", ours), 405, "", "refused"},
 		{operator, "`GET /dead/redrive?key=a`", signed("olga", atUsers, http.MethodGet, "/dead/redrive?key=a", "", html), 405, "", "only POST acts"},
 		{operator, "`GET` with `X-HTTP-Method-Override: POST`", signed("olga", atUsers, http.MethodGet, "/dead/redrive?key=a", "", "X-HTTP-Method-Override: POST"), 405, "", "the header is ignored"},
 		{operator, "`GET` of a task with `X-HTTP-Method-Override: DELETE` and `_method=DELETE`", signed("olga", atUsers, http.MethodGet, "TASK?_method=DELETE", "", "X-HTTP-Method-Override: DELETE"), 200, "<!doctype html>", "ignored too: a page, and the task is not deleted"},
@@ -132,14 +132,14 @@ func refusals() []attempt {
 		{"a trusted proxy", "names `petra, root`", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: petra, root"), 400, "header is invalid", "refused: not a name"},
 		{"a trusted proxy", "names a user who is not an operator, who posts", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "X-Forwarded-User: paul"), 403, "you are a viewer", "refused"},
 		{"a trusted proxy", "names nobody", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User:"), 401, "Sign in first", "refused"},
-		{"a page in a browser on the proxy's machine", "`Host: evil.example` (DNS rebinding) and `X-Forwarded-User: petra`, posting", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "Host: evil.example", "X-Forwarded-User: petra"), 421, "does not answer to that name", "refused: with such a proxy it does not start without `AFTERWRITE_DASHBOARD_HOSTS`"},
+		{"a page in a browser on the proxy's machine", "`Host: evil.example` (DNS rebinding) and `X-Forwarded-User: petra`, posting", request(atProxied, http.MethodPost, "/dead/redrive", deadly, ours, "Host: evil.example", "X-Forwarded-User: petra"), 421, "does not answer to that name", "refused: with a proxy on its machine, the dashboard does not start without `AFTERWRITE_DASHBOARD_HOSTS`"},
 		{"nobody", "a cookie that was made up", request(atUsers, http.MethodGet, "/dead", "", "Cookie: afterwrite=AAAAAAAAAAAAAAAAAAAAAAAAAA"), 401, "Sign in first", "refused"},
 		{"nobody", "a cookie of 10,000 characters", request(atUsers, http.MethodGet, "/dead", "", "Cookie: afterwrite="+strings.Repeat("A", 10_000)), 401, "Sign in first", "refused"},
 		{"this machine's user", "`Host: evil.example` (DNS rebinding)", request(atLocal, http.MethodGet, "/dead", "", "Host: evil.example"), 421, "does not answer to that name", "without a sign-in, only localhost, 127.0.0.0/8 and ::1 are accepted"},
 		{"this machine's user", "`Host: 127.0.0.1.evil.example`", request(atLocal, http.MethodGet, "/dead", "", "Host: 127.0.0.1.evil.example"), 421, "does not answer to that name", "refused"},
 		{"this machine's user", "`Host: localhost.evil.example:80`, posting", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Host: localhost.evil.example:80"), 421, "does not answer to that name", "refused"},
 		{"somebody elsewhere", "through a proxy on this machine (`X-Forwarded-For`)", request(atLocal, http.MethodGet, "/dead", "", "X-Forwarded-For: 198.51.100.7"), 403, "came through a proxy", "refused: the visitor may be on another machine"},
-		{"somebody elsewhere", "the same with a browser through a proxy that adds nothing, posting (`Origin: http://aw.example`)", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Origin: http://aw.example"), 403, "not on this machine", "refused; but pages are shown, so configure users behind a proxy"},
+		{"somebody elsewhere", "the same with a browser through a proxy that adds nothing, posting (`Origin: http://aw.example`)", request(atLocal, http.MethodPost, "/dead/redrive", deadly, ours, "Origin: http://aw.example"), 403, "not on this machine", "refused; but `GET` shows pages, so set users behind a proxy"},
 		{"an operator", "at a name that is not in `AFTERWRITE_DASHBOARD_HOSTS`", request(atNamed, http.MethodGet, "/signin", "", "Host: other.example"), 421, "does not answer to that name", "refused"},
 	}
 	return append(list, tricks()...)
@@ -228,7 +228,7 @@ func stories() []attempt {
 				require.Less(t, events, 5, "the updates do not end")
 			}
 			return olga.send(t, http.MethodGet, "/live?page=overview&every=1", "")
-		}, 401, "Sign in first", "they end in that process; in others within ten minutes"},
+		}, 401, "Sign in first", "the updates end in that process; in others within ten minutes"},
 		{"an operator", "a session with one character changed", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			olga := d.users.as(t, "olga")
@@ -254,7 +254,7 @@ func stories() []attempt {
 			olga := vic.post(t, "/signin", url.Values{"name": {"olga"}, "password": {password}})
 			require.NotEqual(t, vic.cookie, cookieOf(olga))
 			return vic.send(t, http.MethodGet, "/dead", "")
-		}, 401, "Sign in first", "each sign-in begins a new session, and ends the old one"},
+		}, 401, "Sign in first", "a sign-in begins a new session, and ends that of the cookie"},
 		{"an operator", "`POST /signin` with `next=//evil.example`", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			return d.users.post(t, "/signin", url.Values{"name": {"vic"}, "password": {password}, "next": {"//evil.example"}})
@@ -286,7 +286,7 @@ func openings() []attempt {
 		{"a trusted proxy", "names `paul`, who is not an operator", request(atProxied, http.MethodGet, "/dead", "", "X-Forwarded-User: paul"), 200, "paul", "shown to a viewer"},
 		{"an operator", "at the name in `AFTERWRITE_DASHBOARD_HOSTS`, in upper case and with a port", request(atNamed, http.MethodGet, "/signin", "", "Host: AW.Example:443"), 200, "", "answered"},
 		{"this machine's user", "`Host: localhost:8081`, `[::1]:8081`", request(atLocal, http.MethodGet, "/dead", "", "Host: localhost:8081"), 200, "local", "an operator"},
-		{"an operator", "`DELETE` of a task in Asynqmon, which may write", signed("olga", atUsers, http.MethodDelete, "TASK", "", ours), 204, "", "done, and recorded"},
+		{"an operator", "`DELETE` of a task in Asynqmon, with `AFTERWRITE_DASHBOARD_WRITE`", signed("olga", atUsers, http.MethodDelete, "TASK", "", ours), 204, "", "done, and recorded"},
 		{"a client", "names a counter `x/../../scheduled_tasks:delete_all`, and an operator deletes its task in Asynqmon", func(t *testing.T, d *doors) answer {
 			t.Helper()
 			for _, key := range []counter.Key{"x/../../scheduled_tasks:delete_all", "other"} {
