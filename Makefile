@@ -60,7 +60,7 @@ bench-test: ## Test what `make bench` does with wrk and webdis, which it install
 	go test $(RACE) -count=1 -timeout 2m -tags bench ./proof/bench/... ./proof/world
 
 .PHONY: images
-images: ## Take the images of docs/images again, in a browser: a quarter of an hour
+images: ## Take the images of docs/images again, in a browser: 15 minutes
 	@deploy/setup.sh test
 	go test -count=1 -timeout 40m -ldflags '$(LDFLAGS)' -tags images -run '^TestImages$$' ./dashboard/browser
 
