@@ -13,15 +13,15 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Bounds on the bodies of batches, reads and flushes that are being received. A body of which little has arrived holds little memory,
-// so there may be many. Beyond largeBodyBytes a body needs one of a few slots. So clients that send nothing cannot use up the
-// few slots, and memory is bounded: about 0.1 MB for a small body, 4 MB for a large one, and up to about four times the size
+// Bounds on the bodies of batches, reads and flushes that are being received. A body that has received little data holds little
+// memory, so many are allowed. A body larger than largeBodyBytes needs one of a few slots, which clients that send nothing
+// cannot use up. So memory is bounded: about 0.1 MB for a small body, 4 MB for a large one, and up to about four times the size
 // of a body that is one long string.
 const (
 	maxSmallBodies   = 1024
 	maxLargeBodies   = 64
 	largeBodyBytes   = 16 << 10
-	bodyGrace        = 500 * time.Millisecond // the time that every body has
+	bodyGrace        = 500 * time.Millisecond // every body may take this long
 	bodyBytesPerSec  = 1 << 20                // adds to the grace: a body of 8 MiB is slow after 8.5 s
 	expulsionTimeout = time.Second            // the expelled request needs only to wake up
 )
@@ -82,7 +82,8 @@ func (b *arrival) end() error {
 	return nil
 }
 
-// behind returns how long the body is past the time allowed for what has arrived.
+// behind returns by how much the body has exceeded the time for the bytes that have arrived. It is negative if the body is in
+// time.
 func (b *arrival) behind(now time.Time, grace time.Duration) time.Duration {
 	return now.Sub(b.began) - grace - time.Duration(b.received.Load())*time.Second/bodyBytesPerSec
 }
@@ -138,7 +139,7 @@ func (l *limiter) expelSlowest(now time.Time) bool {
 		return false
 	}
 	slowest.expelled.Store(true)
-	slowest.cutOff() // under the lock: after its release the connection may carry another request
+	slowest.cutOff() // under the lock: after release(slowest) the connection may carry another request
 	return true
 }
 

@@ -96,7 +96,7 @@ func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error
 
 // isEmpty reads the first bytes, because a chunked body does not announce its length.
 func (b *body) isEmpty() bool {
-	b.json.PeekKind() // the first read returns its error again
+	b.json.PeekKind() // if it fails, the next read returns the error
 	return b.source.read == 0 && b.source.err == nil
 }
 

@@ -17,7 +17,7 @@ import (
 // Bodies are read as tokens, not into structs: decoding an unknown field name of 8 MiB allocates 125 MB with json/v2 and a
 // struct, and 34 MB with tokens.
 
-// integerField reads the body, an object whose only field, if any, is the integer field.
+// integerField reads a body that is an object with one integer field or none. found reports whether it has the field.
 func (b *body) integerField(field string) (n int64, found bool, err error) {
 	err = b.whole(func(name jsontext.Value) (bool, error) {
 		if !isString(name, field) {
@@ -33,7 +33,7 @@ func (b *body) integerField(field string) (n int64, found bool, err error) {
 	return n, found, err
 }
 
-// whole reads the body, which must be one object and nothing after it. read is as in object.
+// whole reads a body that is one object with nothing after it. It calls read as object does.
 func (b *body) whole(read func(name jsontext.Value) (known bool, err error)) error {
 	if err := b.object(wholeBody, read); err != nil {
 		return err
@@ -41,7 +41,7 @@ func (b *body) whole(read func(name jsontext.Value) (known bool, err error)) err
 	return b.end()
 }
 
-// wholeBody is the index of the body's own object.
+// wholeBody is the index that stands for the body itself in object and objectName.
 const wholeBody = -1
 
 // objectName returns the name of an object in errors: the body, or operations[index].
@@ -136,8 +136,8 @@ func (b *body) end() error {
 	}
 }
 
-// wrap turns a read error into the error for the client. An error of the connection takes precedence, because it causes the
-// decoder's.
+// wrap turns a read error into the error for the client. An error of the source takes precedence over err, because it is the
+// cause.
 func (b *body) wrap(err error) error {
 	if err == nil {
 		return nil
@@ -214,7 +214,7 @@ func text(value jsontext.Value) string {
 	return string(unquoted)
 }
 
-// kindName returns the name of a kind of JSON value for a sentence.
+// kindName returns the name of a kind of JSON value for error messages.
 func kindName(kind jsontext.Kind) string {
 	switch kind {
 	case jsontext.KindNull:

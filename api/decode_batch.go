@@ -75,7 +75,8 @@ type field[T any] struct {
 	given bool
 }
 
-// readField reads the value of a field. An invalid value is f.err; the returned error means that the body cannot be read.
+// readField reads the value of a field. It stores the error of an invalid value in f.err. It returns an error if the body cannot
+// be read.
 func readField[T any](b *body, f *field[T], parse func(jsontext.Value) (T, error)) error {
 	value, err := b.value()
 	if err == nil {
@@ -91,7 +92,7 @@ const (
 	fieldValue = "value"
 )
 
-// plan makes an operation of the fields. Its err is the first error in them.
+// plan returns the operation that the fields describe. Its err is the first error in the fields.
 func (o *operationBody) plan() planned {
 	p := planned{Operation: counter.Operation{Key: o.key.value, Kind: o.op.value, ID: o.id.value}}
 	switch {

@@ -13,8 +13,8 @@ const (
 	// maxWaited bounds the operations that wait for Postgres. Each takes some 300 bytes.
 	maxWaited = 100_000
 
-	// waitPoll is the time between two checks without a message: a subscription may lose some. A check costs two commands for each awaited
-	// shard.
+	// waitPoll is the time between two checks without a message: a subscription may lose some. A check costs three commands for each
+	// awaited shard.
 	waitPoll = time.Second
 )
 
