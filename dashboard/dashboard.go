@@ -91,7 +91,7 @@ func (d *Dashboard) routeWatch(mux *http.ServeMux, s *shared) {
 	mux.Handle("GET /shards", shards)
 	mux.Handle("GET /live", &live{
 		watch: d.watch, pages: map[string]livePage{"overview": overview, "shards": shards},
-		seats: make(chan struct{}, maxViewers), ended: d.ended,
+		slots: make(chan struct{}, maxViewers), ended: d.ended,
 	})
 	mux.Handle("GET /static/{file}", http.FileServerFS(staticFiles))
 }

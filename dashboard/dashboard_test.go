@@ -95,7 +95,7 @@ func TestShardWithAFewStuckKeysStandsOut(t *testing.T) {
 		b.dirty(t, shard, 9, time.Now())
 	}
 	b.run(t)
-	require.Contains(t, b.get(t, "/shards").Body.String(), "holds what is stuck: shard 07 has waited longest, for 3 h 1 min.")
+	require.Contains(t, b.get(t, "/shards").Body.String(), "What stands out: shard 07 has waited longest, for 3 h 1 min.")
 }
 
 func TestNoShardStandsOutIfAllWaitEqually(t *testing.T) {

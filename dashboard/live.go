@@ -45,7 +45,7 @@ type livePage interface {
 type live struct {
 	watch *watch
 	pages map[string]livePage
-	seats chan struct{}
+	slots chan struct{}   // one for each open stream
 	ended <-chan struct{} // closed when the process ends
 }
 
@@ -69,8 +69,8 @@ func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	select {
-	case l.seats <- struct{}{}:
-		defer func() { <-l.seats }()
+	case l.slots <- struct{}{}:
+		defer func() { <-l.slots }()
 	default:
 		w.Header().Set("Retry-After", retryAfter)
 		http.Error(w, fmt.Sprintf("all %d live streams are in use: load the page again for new numbers", maxViewers),

@@ -16,20 +16,20 @@ import (
 
 const password = "correct horse battery"
 
-// people are variables that let olga, an operator, and vic, a viewer, sign in.
+// people returns the variable that lets olga, an operator, and vic, a viewer, sign in.
 func people(t *testing.T) string {
 	t.Helper()
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), 10) // the least that is taken
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), 10) // the lowest cost that is accepted
 	require.NoError(t, err)
 	return "AFTERWRITE_DASHBOARD_USERS=olga:operator:" + string(hash) + ",vic:" + string(hash)
 }
 
-// impatient are variables that make dead letters soon.
+// impatient returns variables with which a refused row is soon a dead letter.
 func impatient() []string {
 	return []string{"AFTERWRITE_MAX_ATTEMPTS=2", "AFTERWRITE_RETRY_BACKOFF=10ms"}
 }
 
-// signIn is what somebody types.
+// signIn opens a page and types the name and the password into the sign-in.
 func (b *tab) signIn(t *testing.T, s *system, name string) {
 	t.Helper()
 	b.visit(t, s.dashboard.url("/dead"))
@@ -41,8 +41,8 @@ func (b *tab) signIn(t *testing.T, s *system, name string) {
 	)
 }
 
-// bury makes dead letters as they come about in life: rows that were taken, and then constraints that the next values break.
-// It returns the database, to mend one of them.
+// bury makes four dead letters, as they arise in practice: it adds constraints that the next values violate. It returns the database, so
+// that the test can drop the constraints.
 func (s *system) bury(t *testing.T) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("postgres", s.postgres.URL())
@@ -69,7 +69,7 @@ func (s *system) bury(t *testing.T) *sql.DB {
 	return db
 }
 
-// letters waits until the page lists so many dead letters.
+// letters waits until the page lists n dead letters.
 func (b *tab) letters(t *testing.T, s *system, n int) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {
@@ -78,7 +78,7 @@ func (b *tab) letters(t *testing.T, s *system, n int) {
 	})
 }
 
-// value is what Postgres has of a counter.
+// value returns a counter's value in Postgres.
 func value(t *testing.T, db *sql.DB, key string) int64 {
 	t.Helper()
 	var v int64
@@ -126,12 +126,12 @@ func TestOperatorsActAndViewersDoNot(t *testing.T) {
 		chromedp.EvalAwaitPromise))
 	require.NoError(t, err)
 	require.Equal(t, 403, status)
-	b.forgive(t, 1) // the console has the refusal of our own fetch
+	b.forgive(t, 1) // the console shows the rejected fetch
 	b.letters(t, s, 2)
 	b.requireNoProblems(t, s.dashboard)
 }
 
-// Enter in a form presses its first button: that must not be the one of a row that nobody has chosen.
+// Enter presses the first button of a form. That must be the button for the chosen rows, not the button of a single row.
 func TestEnterRedrivesTheChosenOne(t *testing.T) {
 	t.Parallel()
 	s := start(t, impatient()...)
@@ -150,7 +150,7 @@ func TestEnterRedrivesTheChosenOne(t *testing.T) {
 
 	b.do(t, chromedp.Focus(".letters input"), chromedp.KeyEvent(kb.Enter))
 	b.waitForText(t, "main", "No counter was chosen: nothing was changed.")
-	b.forgive(t, 1) // the console has the refusal
+	b.forgive(t, 1) // the console shows the rejected request
 	b.requireNoProblems(t, s.dashboard)
 }
 

@@ -18,9 +18,9 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// tab is a browser page, with the problems and the requests that it had.
+// tab is a browser page. It records the problems and the requests of the page.
 type tab struct {
-	ctx context.Context //nolint:containedctx // it is how chromedp names a page
+	ctx context.Context //nolint:containedctx // chromedp identifies a page by its context
 
 	mu       sync.Mutex
 	problems []string
@@ -185,7 +185,7 @@ func (b *tab) prefer(t *testing.T, scheme string) {
 	require.NoError(t, err)
 }
 
-// forgive waits for the expected problems that the test caused on purpose, and clears them.
+// forgive waits for the problems that the test caused on purpose, checks their number, and clears them.
 func (b *tab) forgive(t *testing.T, expected int) {
 	t.Helper()
 	localtest.Eventually(t, patience, func() (bool, string) {

@@ -1,11 +1,11 @@
 'use strict';
 
-// Returns what on the page has less contrast to what is behind it than WCAG 2.2's level AA asks for (1.4.3, 1.4.11): 4.5 to 1,
-// or 3 to 1 for large text and the lines of charts.
+// Returns the elements of the page that have less contrast with their background than WCAG 2.2's level AA requires (1.4.3, 1.4.11):
+// 4.5 to 1, or 3 to 1 for large text and the lines of charts.
 (() => {
   const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
 
-  // rgba returns a colour in whatever notation as [red, green, blue, alpha], alpha from 0 to 1.
+  // rgba converts any CSS colour to [red, green, blue, alpha]. alpha is from 0 to 1, the others from 0 to 255.
   function rgba(color) {
     canvas.clearRect(0, 0, 1, 1);
     canvas.fillStyle = color;

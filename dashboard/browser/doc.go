@@ -1,3 +1,3 @@
-// Package browser tests the dashboard as an operator sees it: real processes, a real Postgres that goes away, and a
-// Chromium without a window. It holds nothing but tests.
+// Package browser tests the dashboard in a headless Chromium, as an operator sees it, with real processes and servers. It contains only
+// tests.
 package browser

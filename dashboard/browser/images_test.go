@@ -16,14 +16,14 @@ import (
 // imageDir is where the documentation has its images.
 const imageDir = "../../docs/images"
 
-// The history that the images show: the charts have 15 minutes.
+// The phases of the history in the images. The charts show 15 minutes.
 const (
 	calm      = 11 * time.Minute
 	outage    = 150 * time.Second
 	recovered = 75 * time.Second
 )
 
-// TestImages lives through a quarter of an hour, and takes the images of the documentation: `make images`.
+// TestImages takes the images of the documentation, after 15 minutes with an outage. `make images` runs it.
 func TestImages(t *testing.T) {
 	t.Parallel()
 	timeout = 30 * time.Minute

@@ -14,7 +14,7 @@ import (
 const (
 	sentence   = ".state .sentence"
 	connection = "[data-connection]"
-	spoken     = "[data-said]" // by a screen reader
+	spoken     = "[data-said]" // the announcements for screen readers
 )
 
 func TestOverviewFollowsAnOutageOfPostgres(t *testing.T) {
@@ -54,7 +54,7 @@ func TestAPageSaysThatItHasLostItsConnectionUntilItHasOneAgain(t *testing.T) {
 	b.waitForText(t, sentence, "Keeping up:")
 
 	s.dashboard.stop()
-	b.waitForText(t, connection, "connecting") // which is all that is to be said of the end of a stream
+	b.waitForText(t, connection, "connecting") // a stream has ended: the browser reconnects
 	b.waitForText(t, connection, "no connection")
 	b.waitForText(t, sentence, "No connection since")
 	b.waitForText(t, spoken, "No connection since")
@@ -68,8 +68,8 @@ func TestAPageSaysThatItHasLostItsConnectionUntilItHasOneAgain(t *testing.T) {
 	b.waitForText(t, spoken, "Keeping up:")
 }
 
-// What is as bad as what was before it is said aloud all the same; the same again, with other numbers, is not.
-func TestAnotherTroubleIsSaidAloudAndTheSameOnlyOnce(t *testing.T) {
+// A new problem is announced even if it is no worse than the last one. The same problem with other numbers is not announced again.
+func TestANewProblemIsAnnouncedOnce(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	b := open(t)
@@ -80,7 +80,7 @@ func TestAnotherTroubleIsSaidAloudAndTheSameOnlyOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	require.NoError(t, s.postgres.Stop(ctx))
-	s.set(t, "a", 1) // a worker notices when it has something to flush
+	s.set(t, "a", 1) // a worker notices the outage when it has something to flush
 	b.waitForText(t, spoken, "Postgres has been down")
 	first := b.text(t, sentence)
 	localtest.Eventually(t, patience, func() (bool, string) {
@@ -94,8 +94,8 @@ func TestAnotherTroubleIsSaidAloudAndTheSameOnlyOnce(t *testing.T) {
 	require.Len(t, all, 2, "%q", all)
 }
 
-// What is to be looked after while Postgres keeps up is said aloud, and in the title, as what it is; a second one too.
-func TestATroubleThatIsAWarningIsSaidAloud(t *testing.T) {
+// While Postgres keeps up, a warning is announced and shown in the title. So is a second one.
+func TestAWarningIsAnnounced(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	redis := s.client(t)
@@ -124,11 +124,11 @@ func TestATroubleThatIsAWarningIsSaidAloud(t *testing.T) {
 	require.Equal(t, []string{"The queue aw-retry is paused.", "The queue aw-sweep is paused."}, all[:2])
 }
 
-func TestAPageWithoutASeatLoadsItsNumbersAnew(t *testing.T) {
+func TestAPageWithoutAStreamReloadsItsNumbers(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.write(t)
-	leave := s.fillSeats(t)
+	leave := s.fillStreams(t)
 	b := open(t)
 	b.visit(t, s.dashboard.url("/"))
 	b.waitForText(t, connection, "no live updates")
@@ -155,7 +155,7 @@ func TestAPageWithoutASeatLoadsItsNumbersAnew(t *testing.T) {
 	require.Contains(t, all[0], "Postgres has been down")
 }
 
-// Nobody sees the page, but its title, in the bar of tabs.
+// Of a tab in the background, only the title is visible.
 func TestTheTitleOfATabInTheBackgroundStaysTrue(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -206,7 +206,7 @@ func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
 	b.waitForText(t, connection, "paused")
 	require.Equal(t, "Paused: Overview · afterwrite", b.title(t))
 	require.Equal(t, "Go on", b.text(t, "[data-pause]"))
-	require.False(t, evaluate[bool](t, b, `document.querySelector('[data-pause]').hasAttribute('aria-pressed')`), "its name says it")
+	require.False(t, evaluate[bool](t, b, `document.querySelector('[data-pause]').hasAttribute('aria-pressed')`), "its label shows the state")
 	b.do(t, chromedp.Click("[data-pause]"))
 	b.waitForTitle(t, "Overview")
 	b.do(t, chromedp.Click(`[data-every="5"]`))
@@ -239,14 +239,14 @@ func TestThePagesWorkWithoutScripts(t *testing.T) {
 	b := open(t)
 	b.withoutScripts(t)
 
-	localtest.Eventually(t, patience, func() (bool, string) { // the line has two samples
+	localtest.Eventually(t, patience, func() (bool, string) { // until the line has two samples
 		b.visit(t, s.dashboard.url("/"))
 		line := evaluate[string](t, b, `document.querySelector('[data-line="w"]').getAttribute('d')`)
 		return len(line) > len("M899.0 100.0"), "the server draws no chart: " + line
 	})
 	b.waitForText(t, sentence, "Keeping up:")
 	b.waitForText(t, "noscript", "Load the page again for new numbers.")
-	require.True(t, evaluate[bool](t, b, "document.querySelector('[data-controls]').hidden"), "controls that do nothing")
+	require.True(t, evaluate[bool](t, b, "document.querySelector('[data-controls]').hidden"), "the controls would do nothing")
 	b.visit(t, s.dashboard.url("/shards"))
 	require.Equal(t, 16, evaluate[int](t, b, "document.querySelectorAll('.heat .cell').length"))
 	b.requireNoProblems(t, s.dashboard)

@@ -19,7 +19,7 @@ const (
 	screen = 1280
 )
 
-// readable checks what holds for every page: it fits a phone, has contrast in light and in dark, and is reached by keyboard.
+// readable checks that a page fits a phone, has enough contrast in light and in dark, and can be used by keyboard.
 func (b *tab) readable(t *testing.T, what string) {
 	t.Helper()
 	for _, width := range []int64{phone, screen} {
@@ -38,7 +38,7 @@ func (b *tab) readable(t *testing.T, what string) {
 	b.tabThrough(t, what)
 }
 
-// reachable marks what a person can act on, and returns how many there are.
+// reachable marks the interactive elements, and returns their number.
 const reachable = `(() => {
 	const all = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), [tabindex="0"]')]
 		.filter((e) => e.checkVisibility({visibilityProperty: true}) && !e.disabled);
@@ -48,26 +48,26 @@ const reachable = `(() => {
 	return all.length;
 })()`
 
-// reached unmarks what has the focus, and says whether one can see that it has.
+// reached removes the mark of the focused element. It returns the element's HTML if the focus is not visible, else "".
 const reached = `(() => {
 	const e = document.activeElement;
 	delete e.dataset.awaited;
 	return e === document.body || getComputedStyle(e).outlineStyle !== 'none' ? '' : e.outerHTML.slice(0, 100);
 })()`
 
-// tabThrough presses Tab until it has been everywhere.
+// tabThrough checks that Tab reaches every interactive element, and that the focus is always visible.
 func (b *tab) tabThrough(t *testing.T, what string) {
 	t.Helper()
 	n := evaluate[int](t, b, reachable)
-	for range n + 2 { // it may begin in the middle, and passes the browser's own bar
+	for range n + 2 { // the focus may start in the middle, and passes through the browser's own controls
 		b.do(t, chromedp.KeyEvent(kb.Tab))
-		require.Empty(t, evaluate[string](t, b, reached), "%s: no sign of the focus", what)
+		require.Empty(t, evaluate[string](t, b, reached), "%s: the focus is not visible", what)
 	}
 	require.Empty(t, evaluate[[]string](t, b, `[...document.querySelectorAll('[data-awaited]')].map((e) => e.outerHTML.slice(0, 100))`),
-		"%s: Tab does not come here", what)
+		"%s: Tab does not reach these", what)
 }
 
-// withoutScripts makes the pages that are visited from now on run none.
+// withoutScripts disables JavaScript in the pages that are visited from now on.
 func (b *tab) withoutScripts(t *testing.T) {
 	t.Helper()
 	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})

@@ -21,7 +21,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
-// programVariable makes the test binary the program itself: nothing has to be built, and -race watches the processes too.
+// programVariable makes the test binary run as the program. So nothing has to be built, and -race covers the processes too.
 const programVariable = "BROWSER_TEST_PROGRAM"
 
 // patience bounds each wait: the machine may be busy.
@@ -34,17 +34,17 @@ func TestMain(m *testing.M) {
 	localtest.Main(m)
 }
 
-// system is all of afterwrite's processes, with servers of their own.
+// system is one process of each kind, with private servers.
 type system struct {
 	postgres *local.Postgres
 	redis    *local.Redis
 	env      []string
-	keys     int // that write writes
+	keys     int // the number of keys that write increments
 
 	api, dashboard *process
 }
 
-// start runs all of it, with further variables NAME=value for each process.
+// start starts the servers and the processes. env adds variables NAME=value to each process.
 func start(t *testing.T, env ...string) *system {
 	t.Helper()
 	s := &system{
@@ -80,7 +80,7 @@ func (s *system) command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// process is one of afterwrite's. It may be stopped and run again, on the same address.
+// process is one process of afterwrite. It may be stopped, and run again on the same address.
 type process struct {
 	name, address string
 
@@ -88,7 +88,7 @@ type process struct {
 	out bytes.Buffer
 }
 
-// run starts a process, and ends it with the test.
+// run starts a process. It is stopped at the end of the test.
 func (s *system) run(t *testing.T, p *process) {
 	t.Helper()
 	p.cmd = s.command(t, p.name)
@@ -128,7 +128,7 @@ func (p *process) awaitHealth(t *testing.T) {
 	})
 }
 
-// write sends small batches of increments until the test ends. No write may fail, whatever becomes of Postgres.
+// write sends small batches of increments until the test ends. No write may fail, even while Postgres is down.
 func (s *system) write(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -162,7 +162,7 @@ func (s *system) write(t *testing.T) {
 	})
 }
 
-// increments are the operations of the n-th batch.
+// increments returns the operations of the n-th batch.
 func (s *system) increments(n int) string {
 	var list strings.Builder
 	for i := range 20 {
@@ -180,7 +180,7 @@ func (s *system) set(t *testing.T, key string, value int64) {
 	require.Equal(t, "200 OK", s.send(t.Context(), fmt.Sprintf(`{"op":"set","key":%q,"value":%d}`, key, value)))
 }
 
-// send writes a batch, and returns the answer's status or why there is none.
+// send sends a batch. It returns the status of the response, or the error.
 func (s *system) send(ctx context.Context, operations string) string {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.api.url("/v1/batch"),
 		strings.NewReader(`{"operations":[`+operations+`]}`))
@@ -196,7 +196,7 @@ func (s *system) send(ctx context.Context, operations string) string {
 	return response.Status
 }
 
-// client is one of the system's Redis, which is closed with the test.
+// client returns a client of the system's Redis. It is closed at the end of the test.
 func (s *system) client(t *testing.T) *redis.Client {
 	t.Helper()
 	options, err := redis.ParseURL(s.redis.URL())
@@ -206,14 +206,14 @@ func (s *system) client(t *testing.T) *redis.Client {
 	return client
 }
 
-// fillSeats takes every seat of the dashboard for streams, until the returned function is called or the test ends.
-func (s *system) fillSeats(t *testing.T) (leave func()) {
+// fillStreams opens all live streams that the dashboard allows. They end when the returned function is called or the test ends.
+func (s *system) fillStreams(t *testing.T) (leave func()) {
 	t.Helper()
 	ctx, leave := context.WithCancel(context.Background())
 	t.Cleanup(leave)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.dashboard.url("/live?page=shards&every=15"), http.NoBody)
 	require.NoError(t, err)
-	for range 1000 { // which is more than there are
+	for range 1000 { // more than the dashboard allows
 		response, err := http.DefaultClient.Do(request)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = response.Body.Close() })
@@ -221,11 +221,11 @@ func (s *system) fillSeats(t *testing.T) (leave func()) {
 			return leave
 		}
 	}
-	require.Fail(t, "there is always another seat")
+	require.Fail(t, "the dashboard allows more than 1,000 streams")
 	return leave
 }
 
-// endSessions signs everybody out, as when their time is over.
+// endSessions deletes all sessions, as if they had expired.
 func (s *system) endSessions(ctx context.Context, t *testing.T) {
 	t.Helper()
 	client := s.client(t)

@@ -1,17 +1,17 @@
 'use strict';
 
-// Live updates of a page that has data-live: the server renders the parts that change, and sends them with the samples
-// that the charts lack, as server-sent events. Without this script the page shows what was so when it was loaded.
+// Live updates of a page that has data-live. The server renders the parts that change, and sends them as server-sent events with
+// the new samples of the charts. Without this script, the page shows the state at which it was loaded.
 (() => {
   const root = document.querySelector('[data-live]');
   if (!root || !window.EventSource) return;
 
-  const WIDTH = 900; // as in chart.go: a second is one unit
+  const WIDTH = 900; // as in chart.go: one unit is a second
   const HEIGHT = 200;
   const GAP = 3500;
-  const AGAIN = 15000; // ms until the next try, when the server refused
-  const GLANCE = 15000; // ms between two looks while nobody sees the page, but its title perhaps
-  const SILENCE = 10000; // ms without an event that is due, after which the page no longer says how things are
+  const AGAIN = 15000; // ms until the next attempt, after the server has rejected a stream
+  const GLANCE = 15000; // ms between two updates of a hidden page, whose title may still be visible
+  const SILENCE = 10000; // ms by which an event may be late; then the page says that it has no connection
 
   const find = (selector, within = root) => within.querySelector(selector);
   const all = (selector, within = root) => [...within.querySelectorAll(selector)];
@@ -24,17 +24,17 @@
   let source = null;
   let timer = 0;
   let silence = 0;
-  let heard = new Date(); // when the last event came
-  let lost = false; // the page says that nobody knows how things are
+  let heard = new Date(); // when the last event arrived
+  let lost = false; // the page says that it has no connection
   let points = [];
-  let said = gists(claims()); // what is not said again
+  let said = gists(claims()); // the claims of the last event, which are not announced again
 
   function stored(name) {
-    try { return localStorage.getItem(name); } catch { return null; } // it may be forbidden
+    try { return localStorage.getItem(name); } catch { return null; } // the browser may forbid it
   }
 
   function store(name, value) {
-    try { localStorage.setItem(name, value); } catch { /* likewise */ }
+    try { localStorage.setItem(name, value); } catch { /* the choice is not kept */ }
   }
 
   // The connection.
@@ -51,7 +51,7 @@
       expectNothing();
       return;
     }
-    if (!silence) expect(); // a try after a failure does not begin the wait anew
+    if (!silence) expect(); // an attempt after a failure does not restart the timeout
     const since = points.length ? points[points.length - 1].t : 0;
     source = new EventSource(`/live?page=${root.dataset.live}&every=${every}&since=${since}`);
     sayTrying();
@@ -64,7 +64,7 @@
       show(JSON.parse(event.data));
     });
     source.onerror = () => {
-      if (!source || source.readyState !== EventSource.CLOSED) { // the browser tries again by itself, as after each stream's end
+      if (!source || source.readyState !== EventSource.CLOSED) { // the browser reconnects by itself, as after each stream's end
         sayTrying();
         return;
       }
@@ -73,16 +73,17 @@
     };
   }
 
-  // A page that nobody sees takes no seat, and none of the few connections that a browser opens to one server. But whoever is on
-  // call sees its title: it looks from time to time, with one event for each. Browsers may make a minute of that time.
+  // Closes the stream of a hidden page, and opens it again later for one event, so that the title in the tab stays true. In between,
+  // the page holds none of the server's streams, and none of the few connections that a browser opens to one server. Browsers may
+  // delay the timer to once a minute.
   function glanceAgain() {
     close();
     expectNothing();
     timer = setTimeout(open, GLANCE);
   }
 
-  // Asks for the page itself, where the given stream was refused. If the session is over, it leads to the one that asks who it
-  // is; if only the stream has no seat, it shows how things are until the next try.
+  // Loads the page itself after the server has rejected the given stream. If the session is over, the server redirects to the
+  // sign-in. If only the streams are all in use, the page shows the loaded state until the next attempt.
   async function ask(refused) {
     try {
       const answer = await fetch(location.href, {
@@ -92,11 +93,11 @@
       const text = await answer.text();
       if (source !== refused) return; // paused meanwhile, or trying again
       if (take(new DOMParser().parseFromString(text, 'text/html'))) return;
-    } catch { /* nobody answers */ }
+    } catch { /* the server does not answer */ }
     if (source === refused) say('no connection', 'bad');
   }
 
-  // Takes what changes from a page that was loaded, and returns false where that is another one, of a proxy perhaps.
+  // Copies the changing elements from a loaded page. It returns false if that is another page, such as a proxy's.
   function take(page) {
     const changing = '[data-part], [data-line], [data-now], [data-top], [data-half]';
     const ours = all(changing);
@@ -109,13 +110,13 @@
     ours.forEach((element, i) => {
       if (element.hasAttribute('d')) element.setAttribute('d', theirs[i].getAttribute('d'));
       else element.innerHTML = theirs[i].innerHTML;
-      element.shown = undefined; // the next event may bring what was there before
+      element.shown = undefined; // the next event may have the HTML of the last one, and must be shown
     });
     announce();
     return true;
   }
 
-  // The wait for the next event, which also ends where a connection is lost without an error.
+  // The timeout for the next event. It also detects a connection that is lost without an error.
 
   function expect() {
     clearTimeout(silence);
@@ -127,7 +128,7 @@
     silence = 0;
   }
 
-  // Says, in the place of what was so, that nobody knows how things are now.
+  // Replaces the state with a sentence that says since when there is no connection.
   function lose() {
     const sentence = `No connection since ${heard.toISOString().slice(11, 19)} UTC.`;
     say('no connection', 'bad');
@@ -144,7 +145,7 @@
     text.textContent = sentence;
     box.append(text, 'The numbers below are from then.');
     part.replaceChildren(box);
-    part.shown = undefined; // the next event brings back what the server says
+    part.shown = undefined; // the next event restores the server's state
   }
 
   function sayTrying() {
@@ -157,25 +158,25 @@
     connection.className = `pill ${kind}`;
   }
 
-  // What an event brings.
+  // Showing an event.
 
   function show(message) {
     for (const [name, html] of Object.entries(message.parts)) {
       const part = find(`[data-part="${name}"]`);
       if (part && part.shown !== html) {
-        part.innerHTML = html; // the server has escaped what is in it
+        part.innerHTML = html; // the server has escaped it
         part.shown = html;
       }
     }
     announce();
-    points = points.filter((point) => !message.now || point.t <= message.now); // the clock may be set back
+    points = points.filter((point) => !message.now || point.t <= message.now); // the server's clock may be set back
     const last = points.length ? points[points.length - 1].t : 0;
     for (const point of message.points || []) if (point.t > last) points.push(point);
     points = points.filter((point) => point.t > message.now - WIDTH * 1000);
     for (const figure of all('[data-chart]')) draw(figure, message.now);
   }
 
-  // Says aloud, and in the tab's title, when the state changes or has one trouble more, and not each time that a number does.
+  // Announces, to screen readers and in the tab's title, a change of the state or a new problem, but not a change of a number.
   function announce() {
     const [headline, ...beside] = claims();
     if (!headline) {
@@ -190,7 +191,7 @@
     if (news.length) find('[data-said]').textContent = [...new Set(news.map((claim) => claim.text))].join(' ');
   }
 
-  // What the state claims: its news first, which may be of one of the troubles that follow.
+  // Returns the claims of the state: its news first, then the problems that it lists. The news may repeat one of these.
   function claims() {
     const state = find('[data-level]');
     if (!state) return [];
@@ -202,7 +203,8 @@
     return list.map(gist);
   }
 
-  // What a claim says apart from its numbers: its level, and its sentence up to what counts and measures, of one or of many.
+  // Returns the part of a claim that makes it new if it changes: its level, and its sentence up to ":" or ";" without numbers, units
+  // and plurals.
   function gist(claim) {
     const [words] = claim.text.split(/[:;]/);
     const plain = words.replace(/[\d.,]+( (s|min|h|d)\b)?/g, '').replace(/s\b/g, '').replace(/\s+/g, ' ');
@@ -257,7 +259,7 @@
     return Math.round(value).toLocaleString('en-US');
   }
 
-  function age(seconds) { // as in format.go
+  function age(seconds) { // as Age in internal/health/format.go
     if (seconds <= 0) return '0 s';
     if (seconds < 10) return `${seconds.toFixed(1)} s`;
     if (seconds < 60) return `${Math.floor(seconds)} s`;
@@ -272,7 +274,7 @@
     return `${Math.floor(seconds / large)} ${largeName}${rest ? ` ${rest} ${smallName}` : ''}`;
   }
 
-  // Reading a chart at one moment.
+  // The values of a chart at one time.
 
   function read(figure, at) {
     if (!points.length || !figure.now) return;
@@ -300,7 +302,7 @@
     let at = WIDTH;
     plot.tabIndex = 0;
     plot.setAttribute('role', 'group');
-    plot.setAttribute('aria-label', `${drawing.getAttribute('aria-label')}: the arrow keys read it`);
+    plot.setAttribute('aria-label', `${drawing.getAttribute('aria-label')}; the arrow keys show its values`);
     plot.addEventListener('pointermove', (event) => {
       const box = drawing.getBoundingClientRect();
       at = Math.min(WIDTH, Math.max(0, ((event.clientX - box.left) / box.width) * WIDTH));
@@ -338,7 +340,7 @@
     open();
     if (!paused) return;
     say('paused', 'warn');
-    document.title = `Paused: ${title}`; // what it said would soon be false
+    document.title = `Paused: ${title}`; // the state in the title would soon be out of date
   });
   document.addEventListener('visibilitychange', () => {
     if (!paused) open();
