@@ -73,7 +73,7 @@ func badRequests() []badRequest {
 	var all []badRequest
 	for _, group := range [][]badRequest{
 		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(),
-		badIDs(), badWaits(), badReads(),
+		badIDs(), badWaits(), badReads(), badConditions(),
 	} {
 		all = append(all, group...)
 	}
@@ -156,6 +156,8 @@ func badJSON() []badRequest {
 		badRequest{name: "by for value", method: "PUT", target: set, body: `{"by":5}`, status: 400, code: "unknown_field", detail: `"by"`},
 		badRequest{name: "empty name", method: "POST", target: increment, body: `{"":5}`, status: 400, code: "unknown_field", detail: `""`},
 		badRequest{name: "long name", method: "POST", target: increment, body: `{"` + long + `":5}`, status: 400, code: "unknown_field", detail: `x"...`},
+		badRequest{name: "bound of a set", method: "PUT", target: set, body: `{"value":5,"min":0}`, status: 400, code: "unknown_field", detail: `"min"`},
+		badRequest{name: "bounds that exclude all", method: "POST", target: increment, body: `{"min":2,"max":1}`, status: 400, code: "invalid_body", detail: "greater"},
 		badRequest{name: "set without a body", method: "PUT", target: set, status: 400, code: "invalid_body", detail: "value is missing"},
 		badRequest{name: "set without a value", method: "PUT", target: set, body: `{}`, status: 400, code: "invalid_body", detail: "value is missing"},
 	)

@@ -16,8 +16,8 @@ import (
 func BenchmarkDecodeIncrement(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		if n, _, err := api.DecodeInteger(`{"by": 5}`, "by"); n != 5 || err != nil {
-			b.Fatal(n, err)
+		if op, err := api.DecodeIncrement(`{"by": 5}`); op.Amount != 5 || err != nil {
+			b.Fatal(op, err)
 		}
 	}
 }

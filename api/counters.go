@@ -32,8 +32,10 @@ func (s *server) get(c echo.Context) error {
 	switch {
 	case r.Err != nil:
 		return r.Err
+	case r.Counter.Exists && (query.wait == 0 || r.Counter.Synced):
+		answerRead(c, r.Counter)
 	case r.Counter.Exists:
-		answerCounter(c, r.Counter, query.wait > 0)
+		answerCounter(c, r.Counter, true)
 	case query.wait > 0 && !r.Counter.Synced && r.Counter.Version > 0:
 		answerDeleted(c, r.Counter)
 	default:
@@ -87,7 +89,7 @@ func (s *server) change(c echo.Context, kind counter.Kind) error {
 	return nil
 }
 
-// readOperation reads the key, the Idempotency-Key and the amount of a write.
+// readOperation reads the key, the Idempotency-Key, the amount and the condition of a write.
 func readOperation(c echo.Context, kind counter.Kind) (op counter.Operation, err error) {
 	op.Kind = kind
 	if op.Key, err = pathKey(c); err != nil {
@@ -96,29 +98,27 @@ func readOperation(c echo.Context, kind counter.Kind) (op counter.Operation, err
 	if op.ID, err = requestIdempotencyKey(c.Request().Header); err != nil {
 		return op, err
 	}
-	var found bool
-	switch kind {
-	case counter.Increment:
-		if op.Amount, found, err = readInteger(c, fieldBy); !found {
-			op.Amount = 1
-		}
-	case counter.Set:
-		if op.Amount, found, err = readInteger(c, fieldValue); !found && err == nil {
-			err = invalidBody(`value is missing: send a body such as {"value": 42}`)
-		}
-	default: // a delete has no body
+	if err := readAmount(c, &op); err != nil {
+		return op, err
 	}
+	op.Condition, err = ifMatch(c.Request().Header, op.Condition)
 	return op, err
 }
 
-// readInteger reads an optional body with one optional integer field.
-func readInteger(c echo.Context, field string) (n int64, found bool, err error) {
+// readAmount reads the amount and the bounds of a write from its body. A delete has no body.
+func readAmount(c echo.Context, op *counter.Operation) error {
+	if op.Kind == counter.Delete {
+		return nil
+	}
 	b, err := openBody(c, MaxBodyBytes, nil)
-	if b == nil || err != nil {
-		return 0, false, err
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		return new(operationBody).amount(op)
 	}
 	defer b.close()
-	return b.integerField(field)
+	return b.amount(op)
 }
 
 // requestIdempotencyKey returns the request's Idempotency-Key, or "" if it has none. Quotes are part of the key.

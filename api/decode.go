@@ -17,22 +17,6 @@ import (
 // Bodies are read as tokens, not into structs: decoding an unknown field name of 8 MiB allocates 125 MB with json/v2 and a
 // struct, and 34 MB with tokens.
 
-// integerField reads a body that is an object with one integer field or none. found reports whether it has the field.
-func (b *body) integerField(field string) (n int64, found bool, err error) {
-	err = b.whole(func(name jsontext.Value) (bool, error) {
-		if !isString(name, field) {
-			return false, nil
-		}
-		value, err := b.value()
-		if err == nil {
-			found = true
-			n, err = integer(value, field)
-		}
-		return true, err
-	})
-	return n, found, err
-}
-
 // whole reads a body that is one object with nothing after it. It calls read as object does.
 func (b *body) whole(read func(name jsontext.Value) (known bool, err error)) error {
 	if err := b.object(wholeBody, read); err != nil {

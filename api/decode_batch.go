@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cmp"
+
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -45,14 +47,14 @@ func (b *body) operation(index int) (planned, error) {
 			return true, readField(b, &o.op, parseKind)
 		case isString(name, "key"):
 			return true, readField(b, &o.key, parseKey)
-		case isString(name, fieldBy):
-			return true, readField(b, &o.by, func(v jsontext.Value) (int64, error) { return integer(v, fieldBy) })
-		case isString(name, fieldValue):
-			return true, readField(b, &o.value, func(v jsontext.Value) (int64, error) { return integer(v, fieldValue) })
 		case isString(name, "id"):
 			return true, readField(b, &o.id, parseID)
 		}
-		return false, nil
+		known, err := o.readIncrement(b, name)
+		if known || err != nil {
+			return known, err
+		}
+		return o.readSet(b, name)
 	})
 	if err != nil {
 		return planned{}, err
@@ -66,6 +68,43 @@ type operationBody struct {
 	key       field[counter.Key]
 	id        field[string]
 	by, value field[int64]
+	min, max  field[int64]
+}
+
+// amount reads the body of an increment or a set, and sets the amount and the bounds of op.
+func (b *body) amount(op *counter.Operation) error {
+	var o operationBody
+	err := b.whole(func(name jsontext.Value) (bool, error) {
+		if op.Kind == counter.Set {
+			return o.readSet(b, name)
+		}
+		return o.readIncrement(b, name)
+	})
+	if err != nil {
+		return err
+	}
+	return o.amount(op)
+}
+
+// readIncrement reads a field of an increment. It returns false if name is another field.
+func (o *operationBody) readIncrement(b *body, name jsontext.Value) (known bool, err error) {
+	switch {
+	case isString(name, fieldBy):
+		return true, readInteger(b, &o.by, fieldBy)
+	case isString(name, fieldMin):
+		return true, readInteger(b, &o.min, fieldMin)
+	case isString(name, fieldMax):
+		return true, readInteger(b, &o.max, fieldMax)
+	}
+	return false, nil
+}
+
+// readSet reads a field of a set. It returns false if name is another field.
+func (o *operationBody) readSet(b *body, name jsontext.Value) (known bool, err error) {
+	if !isString(name, fieldValue) {
+		return false, nil
+	}
+	return true, readInteger(b, &o.value, fieldValue)
 }
 
 // field is a field of an operation. If it is invalid, only its operation fails: the rest of the batch is carried out.
@@ -86,10 +125,22 @@ func readField[T any](b *body, f *field[T], parse func(jsontext.Value) (T, error
 	return err
 }
 
-// The fields that hold an amount.
+// readInteger is readField for an integer.
+func readInteger(b *body, f *field[int64], name string) error {
+	value, err := b.value()
+	if err == nil {
+		f.given = true
+		f.value, f.err = integer(value, name)
+	}
+	return err
+}
+
+// The fields that hold integers.
 const (
 	fieldBy    = "by"
 	fieldValue = "value"
+	fieldMin   = "min"
+	fieldMax   = "max"
 )
 
 // plan returns the operation that the fields describe. Its err is the first error in the fields.
@@ -107,29 +158,53 @@ func (o *operationBody) plan() planned {
 	case o.id.err != nil:
 		p.err = o.id.err
 	default:
-		p.Amount, p.err = o.amount()
+		p.err = o.amount(&p.Operation)
 	}
 	return p
 }
 
-func (o *operationBody) amount() (int64, error) {
-	kind := o.op.value
+// amount sets the amount and the bounds of op.
+func (o *operationBody) amount(op *counter.Operation) error {
+	bounded := o.min.given || o.max.given
 	switch {
-	case kind == counter.Delete && (o.by.given || o.value.given):
-		return 0, invalidBody("delete has no amount: remove by and value")
-	case kind == counter.Increment && o.value.given:
-		return 0, invalidBody("increment needs by, not value")
-	case kind == counter.Set && o.by.given:
-		return 0, invalidBody("set needs value, not by")
-	case kind == counter.Set && !o.value.given:
-		return 0, invalidBody("value is missing: set needs it")
-	case kind == counter.Increment && !o.by.given:
-		return 1, nil
-	case kind == counter.Increment:
-		return o.by.value, o.by.err
-	default:
-		return o.value.value, o.value.err
+	case op.Kind == counter.Delete && (o.by.given || o.value.given):
+		return invalidBody("delete has no amount: remove by and value")
+	case op.Kind != counter.Increment && bounded:
+		return invalidBody("only increment has bounds: remove min and max")
+	case op.Kind == counter.Increment && o.value.given:
+		return invalidBody("increment needs by, not value")
+	case op.Kind == counter.Set && o.by.given:
+		return invalidBody("set needs value, not by")
+	case op.Kind == counter.Set && !o.value.given:
+		return invalidBody(`value is missing: a set needs it, as in {"value": 42}`)
+	case op.Kind == counter.Increment:
+		return o.increment(op)
 	}
+	op.Amount = o.value.value
+	return o.value.err
+}
+
+// increment sets the amount and the bounds of an increment.
+func (o *operationBody) increment(op *counter.Operation) error {
+	op.Amount = 1
+	if o.by.given {
+		op.Amount = o.by.value
+	}
+	if err := cmp.Or(o.by.err, o.min.err, o.max.err); err != nil || !(o.min.given || o.max.given) {
+		return err
+	}
+	c := counter.Unconditional()
+	if o.min.given {
+		c.Min = o.min.value
+	}
+	if o.max.given {
+		c.Max = o.max.value
+	}
+	if c.Min > c.Max {
+		return invalidBody("min must not be greater than max")
+	}
+	op.Condition = &c
+	return nil
 }
 
 func parseKind(value jsontext.Value) (counter.Kind, error) {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -14,46 +13,46 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-func TestDecodeIntegerAcceptsTheWholeRange(t *testing.T) {
+func TestDecodeIncrementAcceptsTheWholeRange(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int64{
 		`{"by":0}`: 0, `{"by":-0}`: 0, `{"by":9223372036854775807}`: math.MaxInt64, `{"by":-9223372036854775808}`: math.MinInt64,
 		"{\t\"by\" :\r\n 1 }": 1, `{"\u0062\u0079":7}`: 7,
 	} {
-		n, found, err := api.DecodeInteger(text, "by")
+		op, err := api.DecodeIncrement(text)
 		require.NoError(t, err, text)
-		require.True(t, found)
-		require.Equal(t, want, n)
+		require.Equal(t, want, op.Amount)
+		require.Nil(t, op.Condition)
 	}
-	_, found, err := api.DecodeInteger(`{}`, "by")
+	op, err := api.DecodeIncrement(`{}`)
 	require.NoError(t, err)
-	require.False(t, found)
+	require.Equal(t, int64(1), op.Amount)
+	op, err = api.DecodeIncrement(`{"max":5}`)
+	require.NoError(t, err)
+	require.Equal(t, &counter.Condition{Min: math.MinInt64, Max: 5}, op.Condition)
 }
 
-// FuzzDecodeInteger compares the decoder with encoding/json: an accepted body must be valid JSON with that field or none.
-func FuzzDecodeInteger(f *testing.F) {
+// FuzzDecodeIncrement compares the decoder with encoding/json: an accepted body must be valid JSON with the same fields.
+func FuzzDecodeIncrement(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"by":5}`, `{"by":-9223372036854775808}`, `{"by":9223372036854775808}`, `{"by":1.0}`, `{"by":1e2}`, `{"by":null}`,
 		`{"by":5,"by":5}`, `{"by":5}1`, `{"\u0062y":5}`, "{\"b\xff\":5}", `{"BY":5}`, ``, ` `, `null`, `{"by":"5"}`, `{"by":05}`,
+		`{"by":-1,"min":0}`, `{"max":7,"min":-7}`, `{"max":1,"min":2}`, `{"min":null}`,
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		n, found, err := api.DecodeInteger(text, "by")
+		op, err := api.DecodeIncrement(text)
 		if err != nil {
 			requireClientError(t, err)
 			return
 		}
-		var fields map[string]json.Number
-		require.NoError(t, json.Unmarshal([]byte(text), &fields))
-		if !found {
-			require.Empty(t, fields)
-			return
-		}
-		want, err := strconv.ParseInt(fields["by"].String(), 10, 64)
-		require.NoError(t, err)
-		require.Equal(t, want, n)
-		require.Len(t, fields, 1)
+		fields := map[string]any{"key": "a", "op": "increment"}
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.UseNumber()
+		require.NoError(t, decoder.Decode(&fields))
+		op.Key = "a"
+		requireSame(t, fields, op)
 	})
 }
 
@@ -62,6 +61,7 @@ func FuzzDecodeBatch(f *testing.F) {
 	for _, seed := range append(batchSeeds(),
 		operations(`{"op":"increment","key":"a","by":1}`, `{"op":"set","key":"b","value":7}`, `{"op":"delete","key":"c"}`),
 		operations(`{"key":"a","op":"increment"}`, `{"op":"get","key":"a"}`, `{"op":"set","key":"","value":1}`, `{}`),
+		operations(`{"op":"increment","key":"a","min":0,"max":5}`, `{"op":"set","key":"a","value":1,"min":0}`),
 		operations(`{"op":"increment","key":"a","id":"one"}`, `{"id":"\u0020","op":"delete","key":"c"}`),
 	) {
 		f.Add(seed)
@@ -123,6 +123,32 @@ func requireSame(t *testing.T, fields map[string]any, op counter.Operation) {
 		require.Equal(t, counter.Delete, op.Kind)
 		require.Zero(t, op.Amount)
 	}
+	requireSameBounds(t, fields, op.Condition)
+}
+
+func requireSameBounds(t *testing.T, fields map[string]any, c *counter.Condition) {
+	t.Helper()
+	bounds := make(map[string]int64)
+	for _, name := range []string{"min", "max"} {
+		if given, ok := fields[name].(json.Number); ok {
+			n, err := given.Int64()
+			require.NoError(t, err)
+			bounds[name] = n
+		}
+	}
+	if len(bounds) == 0 {
+		require.Nil(t, c)
+		return
+	}
+	want := counter.Unconditional()
+	if least, given := bounds["min"]; given {
+		want.Min = least
+	}
+	if most, given := bounds["max"]; given {
+		want.Max = most
+	}
+	require.Equal(t, &want, c)
+	require.LessOrEqual(t, c.Min, c.Max)
 }
 
 func requireClientError(t *testing.T, err error) {

@@ -132,7 +132,12 @@ func appendProblem(b []byte, e *counter.Error) []byte {
 	}
 	b = append(b, `,"code":"`...)
 	b = append(b, e.Code...)
-	return append(b, `"}`...)
+	b = append(b, '"')
+	if e.Current != nil && e.Current.Exists {
+		b = strconv.AppendInt(append(b, `,"value":`...), e.Current.Value, 10)
+		b = strconv.AppendInt(append(b, `,"version":`...), e.Current.Version, 10)
+	}
+	return append(b, '}')
 }
 
 // appendString appends s as a JSON string, with U+FFFD for invalid UTF-8.

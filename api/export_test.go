@@ -33,11 +33,12 @@ func DecodeBatch(text string) ([]Planned, error) {
 	return planned, err
 }
 
-// DecodeInteger decodes a body that holds one integer.
-func DecodeInteger(text, field string) (n int64, found bool, err error) {
+// DecodeIncrement decodes the body of an increment.
+func DecodeIncrement(text string) (op counter.Operation, err error) {
 	b := bodyOf(text)
 	defer b.close()
-	return b.integerField(field)
+	op.Kind = counter.Increment
+	return op, b.amount(&op)
 }
 
 func bodyOf(text string) *body {

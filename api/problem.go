@@ -53,6 +53,19 @@ var problems = map[counter.Code]problem{
 		http.StatusConflict, "Overflow",
 		"Not applied. The value would leave the range of a signed 64-bit integer.",
 	},
+	counter.CodeOutOfBounds: {
+		http.StatusConflict, "Out of bounds",
+		"Not applied. The value would be less than min or greater than max. The problem has the present value and version.",
+	},
+	counter.CodeVersionMismatch: {
+		http.StatusPreconditionFailed, "Version mismatch",
+		"Not applied. The counter does not have the version in If-Match. The problem has the present value and version, unless the " +
+			"counter does not exist. Read the counter again and decide.",
+	},
+	codeInvalidPrecondition: {
+		http.StatusBadRequest, "Invalid precondition",
+		"Not applied. If-Match must be one version in quotes, such as \"7\", or *.",
+	},
 	counter.CodeInvalidIdempotencyKey: {
 		http.StatusBadRequest, "Invalid idempotency key",
 		"Not applied. An Idempotency-Key, or the id of an operation in a batch, has 1 to 128 bytes of printable ASCII.",

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -217,6 +218,13 @@ func (k *modelKey) bases() []cell {
 func (k *modelKey) after(base cell, attempts []attempt) (cell, string) {
 	c := base
 	for _, a := range attempts {
+		if unmet, ok := a.unmet(); ok {
+			var problem string
+			if c, problem = k.refuse(c, a, unmet); problem != "" {
+				return c, problem
+			}
+			continue
+		}
 		if a.result.Err != nil || a.missed() {
 			continue // nothing may have changed
 		}
@@ -234,6 +242,51 @@ func (k *modelKey) after(base cell, attempts []attempt) (cell, string) {
 	return c, ""
 }
 
+// unmet returns the error of an attempt whose condition the counter did not meet.
+func (a attempt) unmet() (*counter.Error, bool) {
+	e, ok := errors.AsType[*counter.Error](a.result.Err)
+	return e, ok && (e.Code == counter.CodeOutOfBounds || e.Code == counter.CodeVersionMismatch)
+}
+
+// refuse returns the entry after an attempt whose condition was not met, or why that is wrong.
+func (k *modelKey) refuse(c cell, a attempt, e *counter.Error) (cell, string) {
+	if c.present && c.blind {
+		c = cell{present: true, ops: c.ops.union(k.row)} // it hydrated the key
+	}
+	value, deleted := c.ops.state()
+	if a.op.Condition == nil || !c.present {
+		return c, fmt.Sprintf("%v was refused: %v", a.op, e)
+	}
+	if deleted {
+		value = 0
+	}
+	now, want := *e.Current, *a.op.Condition
+	if now.Value != value || now.Exists == deleted || !c.ops.may(now.Version) {
+		return c, fmt.Sprintf("%v was refused for %+v; want value %d, version %d", a.op, now, value, len(c.ops))
+	}
+	if e.Code == counter.CodeOutOfBounds && value+a.op.Amount >= want.Min && value+a.op.Amount <= want.Max {
+		return c, fmt.Sprintf("%v is within its bounds, and was refused: %+v", a.op, now)
+	}
+	if e.Code == counter.CodeVersionMismatch && now.Exists && (want.Version == 0 || want.Version == now.Version) {
+		return c, fmt.Sprintf("%v has its version, and was refused: %+v", a.op, now)
+	}
+	return c, ""
+}
+
+// ignored returns why an attempt that was applied did not meet its condition. before is the history of the counter.
+func (a attempt) ignored(before history) string {
+	if a.op.Condition == nil {
+		return ""
+	}
+	want, got := *a.op.Condition, a.result.Counter
+	_, deleted := before.state()
+	outside := a.op.Kind == counter.Increment && (got.Value < want.Min || got.Value > want.Max)
+	if !got.Known || outside || (want.Exists && deleted) || (want.Version != 0 && got.Version != want.Version+1) {
+		return fmt.Sprintf("%v does not meet its condition %+v, and was applied: %+v", a.op, want, got)
+	}
+	return ""
+}
+
 // carryOut returns the entry after one attempt, or why its result is wrong.
 func (k *modelKey) carryOut(c cell, a attempt) (cell, string) {
 	got := a.result.Counter
@@ -243,6 +296,9 @@ func (k *modelKey) carryOut(c cell, a attempt) (cell, string) {
 	known := c.ops
 	if !c.present {
 		known = k.row // only a get leaves it so
+	}
+	if problem := a.ignored(known); problem != "" {
+		return c, problem
 	}
 	_, deleted := known.state()
 	blindStart := c.blind && len(c.ops) == 0

@@ -126,11 +126,31 @@ func (m *machine) operation(t *rapid.T) counter.Operation {
 			op.Kind = counter.Get
 		}
 	}
+	if op.Kind != counter.Get && rapid.IntRange(0, 5).Draw(t, "condition") == 0 {
+		op.Condition = m.condition(t, op)
+	}
 	if id == withID && op.Kind != counter.Get {
 		op.ID = fmt.Sprint("id", len(m.ids))
 		m.ids = append(m.ids, op)
 	}
 	return op
+}
+
+// condition draws a condition that is met or not, as far as the machine knows the counter.
+func (m *machine) condition(t *rapid.T, op counter.Operation) *counter.Condition {
+	c, now := counter.Unconditional(), m.keys[op.Key].shown
+	switch kind := rapid.IntRange(0, 2).Draw(t, "kind of condition"); {
+	case kind == 0 && op.Kind == counter.Increment && op.Amount < 0:
+		c.Min = now.value + op.Amount + rapid.Int64Range(0, 1).Draw(t, "too high")
+	case kind == 0 && op.Kind == counter.Increment:
+		c.Max = now.value + op.Amount - rapid.Int64Range(0, 1).Draw(t, "too low")
+	case kind == 1 && now.version > 0:
+		c.Version = now.version + rapid.Int64Range(0, 1).Draw(t, "too new")
+		c.Exists = true
+	default:
+		c.Exists = true
+	}
+	return &c
 }
 
 func (m *machine) amount(key counter.Key) int64 {
@@ -186,7 +206,9 @@ func (m *machine) do(t rapid.TB, ops []counter.Operation, minimal bool) {
 	attempts := m.attempts(ops, results)
 	t.Logf("%v", attempts)
 	for _, a := range attempts {
-		if a.result.Err != nil && (a.op.Kind != counter.Get || !m.outage) {
+		_, unmet := a.unmet()
+		needsBase := a.op.Kind == counter.Get || a.op.Condition != nil
+		if a.result.Err != nil && !unmet && (!needsBase || !m.outage) {
 			t.Fatalf("%v: %v", a.op, a.result.Err)
 		}
 	}

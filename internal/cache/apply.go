@@ -202,7 +202,7 @@ func (a *application) adds(s *step, first, next *Write) bool {
 }
 
 // plain reports whether the operation may be combined with others.
-func (w *Write) plain() bool { return w.Kind == counter.Increment && w.ID == "" }
+func (w *Write) plain() bool { return w.Kind == counter.Increment && w.ID == "" && w.Condition == nil }
 
 func within(n, bound int64) bool { return -bound <= n && n <= bound }
 
@@ -229,6 +229,25 @@ func (a *application) appendStep(ops []byte, s *step) []byte {
 	if s.writes > 1 {
 		ops = append(ops, '*')
 		ops = strconv.AppendInt(ops, int64(s.writes), 10)
+	}
+	if w.Condition != nil {
+		ops = appendCondition(ops, w.Condition)
+	}
+	return ops
+}
+
+// appendCondition appends a condition in the form of apply.lua.
+func appendCondition(ops []byte, c *counter.Condition) []byte {
+	ops = append(ops, '?')
+	if !c.Unbounded() {
+		ops = strconv.AppendInt(append(ops, 'm'), c.Min, 10)
+		ops = strconv.AppendInt(append(ops, 'M'), c.Max, 10)
+	}
+	switch {
+	case c.Version != 0:
+		ops = strconv.AppendInt(append(ops, 'v'), c.Version, 10)
+	case c.Exists:
+		ops = append(ops, 'e')
 	}
 	return ops
 }

@@ -18,11 +18,34 @@ local function enter_lineage(s, e, dirty, kind)
   end
 end
 
+-- a < b, both 64-bit integers in decimal.
+local function less(a, b)
+  local high, low = halves(a)
+  local h, l = halves(b)
+  return high < h or (high == h and low < l)
+end
+
+-- Reports whether a counter has the version that a condition names, or exists if that is asked.
+local function is_version(e, condition)
+  local version = match(condition, 'v(%d+)')
+  if version then return not e.x and e.n == version end
+  return not e.x or not find(condition, 'e', 1, true)
+end
+
+-- Reports whether a value is within the bounds of a condition. A value that overflows is nil.
+local function is_within(value, condition)
+  local min, max = match(condition, 'm(%-?%d+)'), match(condition, 'M(%-?%d+)')
+  return not (min or max) or (value and not (min and less(value, min)) and not (max and less(max, value)))
+end
+
+-- Returns the line for a condition that is not met.
+local function unmet(letter, e) return fmt('%s %s %s %d', letter, e.x and '0' or e.v, e.n, e.x and 0 or 1) end
+
 -- Applies one operation of any kind to an entry in any state. Returns the line of the reply, and whether it has been applied.
 local function operate(s, e, op)
   if e.corrupt then return 'e' end
   if e.split then return 'd' end -- an earlier operation is resent, so this one must be, too
-  local letter, by, count = match(op, '^(%a?)(%-?%d*)%*?(%d*)$')
+  local letter, by, count, condition = match(op, '^(%a?)(%-?%d*)%*?(%d*)%??(.*)$')
   local kind = letter == '' and 'i' or string.lower(letter)
   local dirty = e.v and is_dirty(s, e)
   if not may_dirty and kind ~= 'g' and not dirty then
@@ -30,6 +53,7 @@ local function operate(s, e, op)
   end
   local unknown = not e.v or e.u
   if unknown and letter ~= string.upper(kind) then return e.v and 'w' or 'c' end
+  if condition ~= '' and not is_version(e, condition) then return unmet('v', e) end -- step: version
   if kind == 'g' or (kind == 'd' and e.x) then
     if e.u then return 'u', true end
     local synced = dirty and 0 or 1
@@ -45,6 +69,7 @@ local function operate(s, e, op)
   if not n then return 'e' end -- the version would overflow
   if kind == 'i' then
     value = sum(e.v or '0', by)
+    if condition ~= '' and not is_within(value, condition) then return unmet('x', e) end -- step: bounds
     if not value then return 'o' end
   elseif kind == 'd' then
     value = '0'

@@ -52,6 +52,8 @@ func decodeOutcome(line string, writes int32, h *head) Outcome {
 		o.Cold, o.Token, o.BlindWrites = true, h.token, letter == "w"
 	case "d":
 		return Outcome{split: true, Err: unreadable(line, errors.New("not sent one by one"))}
+	case "x", "v":
+		return unmet(letter, line, &f)
 	default:
 		return Outcome{Err: notApplied(letter, line)}
 	}
@@ -115,6 +117,26 @@ func notApplied(letter, line string) *counter.Error {
 		}
 	}
 	return unreadable(line, errors.New("unknown letter"))
+}
+
+// unmet returns the outcome of an operation whose condition the counter does not meet.
+func unmet(letter, line string, f *fields) Outcome {
+	current := counter.Counter{Value: f.int(), Version: f.int(), Exists: f.int() == 1, Known: true}
+	if f.err != nil {
+		return Outcome{Err: unreadable(line, f.err)}
+	}
+	e := &counter.Error{Code: counter.CodeOutOfBounds, Current: &current}
+	switch {
+	case letter == "x":
+		e.Detail = fmt.Sprintf("the value would leave the bounds; it is %d, and the operation was not applied", current.Value)
+	case current.Exists:
+		e.Code = counter.CodeVersionMismatch
+		e.Detail = fmt.Sprintf("the counter has version %d; the operation was not applied", current.Version)
+	default:
+		e.Code = counter.CodeVersionMismatch
+		e.Detail = "there is no counter with this key; the operation was not applied"
+	}
+	return Outcome{Err: e}
 }
 
 // unreadable returns the error for an operation whose line cannot be read.

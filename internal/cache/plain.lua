@@ -12,8 +12,9 @@
 -- ARGV[3]    the number of entries of each shard, separated by spaces
 -- ARGV[4]    for each entry, separated by spaces, its operations, separated by commas: 5 or i5 increments by 5; 5*3 increments by 5 in
 --            total, for three callers; s7 sets to 7, d deletes, g gets. A capital letter (I5) applies the operation even if the base is
---            unknown, instead of answering c or w. A prefix "#9:" means that KEYS[9] is its record. Amounts without a letter have
---            at most 13 digits.
+--            unknown, instead of answering c or w. A prefix "#9:" means that KEYS[9] is its record. A suffix is a condition (apply.lua
+--            reads it): i-1?m0M100v7: the new value must be at least m0 and at most M100, and the version 7; s5?e: the
+--            counter must exist. Amounts without a letter have at most 13 digits.
 --
 -- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>: its epochs in base 36 (see entry.lua) and the
 -- number of keys in the open epoch, 0 if none was added. Then a line for each operation:
@@ -27,6 +28,8 @@
 --   w                         not applied: the same, but there are blind writes that wait for the base
 --   d                         not applied: combined increments that might overflow unnoticed, or an operation after them; send each alone
 --   o                         not applied: the sum would overflow
+--   x <value> <version> <exists>   not applied: the sum would leave the bounds; the current state. exists is 1 or 0
+--   v <value> <version> <exists>   not applied: the counter does not have the version, or does not exist; the current state
 --   b                         not applied: too many dirty keys
 --   e                         not applied: the entry is corrupt
 --   r <line>                  not applied again: an operation with this ID was applied before, with this answer

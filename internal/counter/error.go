@@ -21,6 +21,8 @@ const (
 	CodeNotFound              Code = "not_found"
 	CodeConflict              Code = "conflict" // the counter was written meanwhile, or Postgres does not accept it
 	CodeOverflow              Code = "overflow"
+	CodeOutOfBounds           Code = "out_of_bounds"           // not applied: the value would leave the operation's bounds
+	CodeVersionMismatch       Code = "version_mismatch"        // not applied: the counter does not have the version asked for
 	CodeInvalidIdempotencyKey Code = "invalid_idempotency_key" // not applied
 	CodeIdempotencyKeyReused  Code = "idempotency_key_reused"  // another operation had the key; not applied
 	CodeBackpressure          Code = "backpressure"            // too many dirty keys; not applied
@@ -40,6 +42,9 @@ type Error struct {
 	Code       Code
 	Detail     string
 	RetryAfter time.Duration // 0: unknown
+
+	// Current is the counter's present state, if the error depends on it. Only Value, Version and Exists are set.
+	Current *Counter
 }
 
 // Error returns all parts, for logs.

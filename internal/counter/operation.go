@@ -1,5 +1,7 @@
 package counter
 
+import "math"
+
 // Kind says what an Operation does.
 type Kind uint8
 
@@ -35,7 +37,27 @@ type Operation struct {
 	// ID makes the operation idempotent: only the first operation on Key with this ID is carried out, and later ones get its answer. It
 	// contains no NUL (see ParseID). "" means no ID. A Get has no ID.
 	ID string
+
+	// Condition says when the operation is carried out; nil: always. A Get has none.
+	Condition *Condition
 }
+
+// Condition restricts an operation. If the counter does not meet it, the operation is not applied, and its error has the counter's
+// present state. A counter that does not exist has the value 0. Make one with Unconditional.
+type Condition struct {
+	// Min and Max bound the value after an Increment; Unbounded reports whether they do.
+	Min, Max int64
+	// Version is the version that the counter must have; 0: any. A deleted counter has none.
+	Version int64
+	// Exists says that the counter must exist. It follows from a Version.
+	Exists bool
+}
+
+// Unconditional returns a Condition that every counter meets.
+func Unconditional() Condition { return Condition{Min: math.MinInt64, Max: math.MaxInt64} }
+
+// Unbounded reports whether c allows every value.
+func (c Condition) Unbounded() bool { return c.Min == math.MinInt64 && c.Max == math.MaxInt64 }
 
 // Result is the result of one Operation: Counter, or Err, which is an *Error.
 type Result struct {

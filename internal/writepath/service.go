@@ -2,6 +2,7 @@ package writepath
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
@@ -90,8 +91,10 @@ func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options O
 		Service: s, results: results, marks: marks,
 		writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops)),
 	}
+	// Conditional operations wait for the base. So must the others, or they would overtake conditional ones on the same key.
+	blind := options.Minimal && !slices.ContainsFunc(ops, func(op counter.Operation) bool { return op.Condition != nil })
 	for i, op := range ops {
-		p.writes[i] = cache.Write{Operation: op, Blind: options.Minimal && op.Kind != counter.Get}
+		p.writes[i] = cache.Write{Operation: op, Blind: blind && mayBeBlind(&op)}
 		p.waiting[i] = i
 	}
 	p.run(ctx)
@@ -106,6 +109,9 @@ func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options O
 	}
 	p.runBlind(ctx)
 }
+
+// mayBeBlind reports whether an operation can be applied to an unknown base: it needs no present value.
+func mayBeBlind(op *counter.Operation) bool { return op.Kind != counter.Get && op.Condition == nil }
 
 // part holds the operations of one doPart.
 type part struct {
@@ -225,16 +231,16 @@ func (p *part) hydrateBases(ctx context.Context, bases []cache.Base, cold map[co
 	}
 }
 
-// settleOverflow handles a counter whose row and blind increments do not add up to a 64-bit integer. A Set or Delete repairs it, since it
-// does not need the sum; operations before one fail.
+// settleOverflow handles a counter whose row and blind increments do not add up to a 64-bit integer. A Set or Delete without
+// a condition repairs it, since it does not need the sum; operations before one fail.
 func (p *part) settleOverflow(key counter.Key) {
 	repaired := false
 	p.settleIf(func(w *cache.Write) bool {
 		if w.Key != key {
 			return false
 		}
-		repaired = repaired || w.Kind == counter.Set || w.Kind == counter.Delete
-		w.Blind = repaired && w.Kind != counter.Get
+		repaired = repaired || (mayBeBlind(&w.Operation) && w.Kind != counter.Increment)
+		w.Blind = repaired && mayBeBlind(&w.Operation)
 		return !repaired
 	}, cache.Outcome{Err: cache.Overflow()})
 }
@@ -257,10 +263,11 @@ func (p *part) settleIf(match func(*cache.Write) bool, o cache.Outcome) {
 	p.waiting, p.cold = still, cold
 }
 
-// runBlind carries out the writes that are still cold, because Postgres does not answer, on an unknown base. Reads fail.
+// runBlind carries out the writes that are still cold, because Postgres does not answer, on an unknown base. Reads and operations with a
+// condition fail.
 func (p *part) runBlind(ctx context.Context) {
 	for _, at := range p.waiting {
-		p.writes[at].Blind = p.writes[at].Kind != counter.Get
+		p.writes[at].Blind = mayBeBlind(&p.writes[at].Operation)
 	}
 	p.run(ctx)
 	for _, at := range p.waiting {

@@ -72,6 +72,8 @@ func writing() []mutant {
 			becomes(`e\.l, .*`, `e.l, e.b, e.w = s.open, e.b or '0', e.w or '0'`)),
 		part("apply: a lineage forgets that the value was set", apply, "set", never),
 		part("apply: an operation with an ID is applied twice", apply, "replay", removed),
+		rule("bounds are not checked", apply, "bounds", never),
+		rule("a version is not compared", apply, "version", never),
 		part("apply.go: the versions of combined increments are off by one", combine, "split",
 			becomes(`int64\(s\.writes\)`, `int64(s.writes-1)`)),
 		part("apply.go: the values of combined increments are wrong", combine, "split", becomes(`o\.Value-s\.sum`, `o.Value`)),
