@@ -144,6 +144,8 @@ func (s *server) router() *echo.Echo {
 		e.POST("/v1/flush", s.flush)
 	}
 	e.Match(read, "/v1/openapi.yaml", openAPI)
+	e.Match(read, "/docs", docsPage)
+	e.Match(read, "/docs/:file", docsFile)
 	e.Match(read, "/problems/:code", explainProblem)
 	for path, handler := range s.Health {
 		e.Match(read, path, echo.WrapHandler(handler))

@@ -42,7 +42,7 @@ func TestOpenAPIDocumentHasExactlyTheServedRoutes(t *testing.T) {
 	var served, documented []string
 	for _, r := range api.Routes() {
 		if r.Method != http.MethodHead {
-			served = append(served, r.Method+" "+strings.NewReplacer(":key", "{key}", ":code", "{code}").Replace(r.Path))
+			served = append(served, r.Method+" "+strings.NewReplacer(":key", "{key}", ":code", "{code}", ":file", "{file}").Replace(r.Path))
 		}
 	}
 	for path, item := range loadDocument(t).Paths.Map() {
