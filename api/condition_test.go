@@ -115,9 +115,9 @@ func TestBoundsInABatchFailAlone(t *testing.T) {
 	take := `{"op":"increment","key":"units","by":-2,"min":0}`
 	results := b.results(t, operations(take, take, `{"op":"increment","key":"units","by":-1,"min":0}`), "Prefer: return=minimal")
 	require.Len(t, results, 3)
-	require.JSONEq(t, `{"key":"units","value":1,"version":2,"synced":false}`, string(results[0]))
-	require.Contains(t, string(results[1]), `"code":"out_of_bounds","value":1,"version":2`)
-	require.JSONEq(t, `{"key":"units","value":0,"version":3,"synced":false}`, string(results[2]))
+	require.JSONEq(t, `{"key":"units","value":1,"version":2,"synced":false}`, results[0])
+	require.Contains(t, results[1], `"code":"out_of_bounds","value":1,"version":2`)
+	require.JSONEq(t, `{"key":"units","value":0,"version":3,"synced":false}`, results[2])
 }
 
 // Every client reads the version and tries to set the next value: exactly one wins each version.

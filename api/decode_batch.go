@@ -190,7 +190,7 @@ func (o *operationBody) increment(op *counter.Operation) error {
 	if o.by.given {
 		op.Amount = o.by.value
 	}
-	if err := cmp.Or(o.by.err, o.min.err, o.max.err); err != nil || !(o.min.given || o.max.given) {
+	if err := cmp.Or(o.by.err, o.min.err, o.max.err); err != nil || (!o.min.given && !o.max.given) {
 		return err
 	}
 	c := counter.Unconditional()

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -137,8 +140,51 @@ var contract = sync.OnceValues(func() (routers.Router, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, kind := range []string{"text/html", "text/css", "text/javascript", "image/png"} {
+		openapi3filter.RegisterBodyDecoder(kind, openapi3filter.FileBodyDecoder)
+	}
 	return gorillamux.NewRouter(document)
 })
+
+// answered is an operation of the document, and a status that a test has met.
+type answered struct {
+	method, path string
+	status       int
+}
+
+// answers holds every answered that checkContract has seen.
+var answers sync.Map
+
+// missingAnswers returns an error if the document has a status of an operation that no test has met. It runs after all tests, and does
+// nothing if only some were run.
+func missingAnswers() error {
+	if flag.Lookup("test.run").Value.String() != "" || flag.Lookup("test.list").Value.String() != "" {
+		return nil
+	}
+	document, err := openapi3.NewLoader().LoadFromFile("openapi.yaml")
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for path, item := range document.Paths.Map() {
+		for method, operation := range item.Operations() {
+			for status := range operation.Responses.Map() {
+				code, err := strconv.Atoi(status)
+				if err != nil {
+					return err
+				}
+				if _, met := answers.Load(answered{method, path, code}); !met {
+					missing = append(missing, method+" "+path+" "+status)
+				}
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	return fmt.Errorf("no test meets these documented answers:\n%s", strings.Join(missing, "\n"))
+}
 
 var keyInPath = regexp.MustCompile(`^/v1/(counters|admin/dead)/[^/?]+`)
 
@@ -166,6 +212,7 @@ func checkContract(t testingT, raw string, a *answer) {
 	if err != nil {
 		return
 	}
+	answers.Store(answered{route.Method, route.Path, a.StatusCode}, true)
 	input := &openapi3filter.RequestValidationInput{
 		Request: request, PathParams: parameters, Route: route,
 		Options: &openapi3filter.Options{

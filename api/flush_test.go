@@ -88,6 +88,20 @@ func TestConcurrentFlushesAreLimitedAndAnsweredAtShutdown(t *testing.T) {
 	}
 }
 
+func TestBadFlushesAreNotStarted(t *testing.T) {
+	t.Parallel()
+	b := serve(t, always(counter.Result{}), api.Options{
+		Flusher: flusher(func(context.Context, []counter.Key, time.Duration) (operate.Left, error) {
+			panic("it was started")
+		}),
+	})
+	a := b.send(t, http.MethodPost, "/v1/flush", `{"keys":["warm"]}`, "Content-Type: text/plain")
+	require.Equal(t, http.StatusUnsupportedMediaType, a.StatusCode)
+	a = b.sendRaw(t, "POST /v1/flush HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 8388609\r\n\r\n")
+	require.Equal(t, http.StatusRequestEntityTooLarge, a.StatusCode)
+	require.Equal(t, "body_too_large", a.problem(t).Code)
+}
+
 func TestFlushWithoutRedisIsUnavailable(t *testing.T) {
 	t.Parallel()
 	client := unreachable(t)

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -28,6 +29,20 @@ func TestHealthIsServedWithTheAPI(t *testing.T) {
 	a = b.send(t, http.MethodPost, "/healthz", "")
 	require.Equal(t, http.StatusMethodNotAllowed, a.StatusCode)
 	require.Equal(t, "method_not_allowed", a.problem(t).Code)
+}
+
+func TestReadinessOfAStoppingProcessIsDocumented(t *testing.T) {
+	t.Parallel()
+	stopping := func() bool { return true }
+	up := func(context.Context) error { return nil }
+	health := process.Health{
+		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Stopping: stopping,
+		Dependencies: []process.Dependency{{Name: "redis", Required: true, Ping: up}, {Name: "postgres", Ping: up}},
+	}
+	b := &bundle{addr: start(t, api.New(always(counter.Result{}), api.Options{Health: health.Handlers(), Stopping: stopping}))}
+	a := b.send(t, http.MethodGet, "/readyz", "")
+	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
+	require.Contains(t, a.text, `"stopping"`)
 }
 
 func TestAnswersCloseTheirConnectionsBeforeShutdown(t *testing.T) {

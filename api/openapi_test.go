@@ -1,16 +1,19 @@
 package api_test
 
 import (
+	"context"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
 func loadDocument(t *testing.T) *openapi3.T {
@@ -60,6 +63,27 @@ func TestOpenAPIDocumentHasEveryCode(t *testing.T) {
 		served = append(served, string(code))
 	}
 	require.ElementsMatch(t, served, loadDocument(t).Components.Schemas["Problem"].Value.Properties["code"].Value.Enum)
+}
+
+// The routes of operators answer a bug with 500, as all others do.
+func TestBugsOnOperatorsRoutesAreInternalErrors(t *testing.T) {
+	t.Parallel()
+	b := serve(t, always(counter.Result{}), api.Options{
+		Admin: api.Admin{Token: token}, // without an Operator each request panics
+		Flusher: flusher(func(context.Context, []counter.Key, time.Duration) (operate.Left, error) {
+			panic("a bug")
+		}),
+	})
+	for request, body := range map[string]string{
+		"GET /v1/admin/dead": "", "GET /v1/admin/dead/a": "", "DELETE /v1/admin/dead/a": "", "POST /v1/admin/dead/redrive": `{"all":true}`,
+		"POST /v1/flush": "",
+	} {
+		method, target, _ := strings.Cut(request, " ")
+		a := b.send(t, method, target, body, "Authorization: Bearer "+token)
+		require.Equal(t, http.StatusInternalServerError, a.StatusCode, request)
+		require.Equal(t, "internal", a.problem(t).Code)
+		require.NotContains(t, a.text, "a bug")
+	}
 }
 
 // Each route gets each server error that it can return, and increment and batch get overflow. send checks the answers against the document.

@@ -28,7 +28,10 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-func TestMain(m *testing.M) { localtest.Main(m) }
+func TestMain(m *testing.M) {
+	localtest.Cleanup(missingAnswers)
+	localtest.Main(m)
+}
 
 // patience bounds every wait of a test.
 const patience = 20 * time.Second

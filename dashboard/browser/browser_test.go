@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -168,6 +169,28 @@ func (b *tab) waitUntilStreamsClosed(t *testing.T) {
 func (b *tab) do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	require.NoError(t, chromedp.Do(b.ctx, steps...))
+}
+
+// click waits until an element is visible and not covered by another, and clicks it, in one step.
+func (b *tab) click(t *testing.T, selector string) {
+	t.Helper()
+	localtest.Eventually(t, patience, func() (bool, string) {
+		return evaluate[bool](t, b, `(e => {
+			if (!e) return false
+			e.scrollIntoView({block: "center"})
+			const r = e.getBoundingClientRect()
+			const top = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2)
+			if (r.width === 0 || !(e.contains(top) || top?.contains(e))) return false
+			e.click()
+			return true
+		})(document.querySelector(`+strconv.Quote(selector)+`))`), selector + " cannot be clicked"
+	})
+}
+
+// focus gives the focus to an element, in one step: a live page may replace the element between two.
+func (b *tab) focus(t *testing.T, selector string) {
+	t.Helper()
+	require.True(t, evaluate[bool](t, b, `(e => { e.focus(); return document.activeElement === e })(document.querySelector(`+strconv.Quote(selector)+`))`))
 }
 
 // resize sets the size of the page in CSS pixels.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
@@ -202,14 +201,14 @@ func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
 
 	b.visit(t, s.dashboard.url("/"))
 	b.waitForText(t, connection, "live")
-	b.do(t, chromedp.Click("[data-pause]"))
+	b.click(t, "[data-pause]")
 	b.waitForText(t, connection, "paused")
 	require.Equal(t, "Paused: Overview · afterwrite", b.title(t))
 	require.Equal(t, "Go on", b.text(t, "[data-pause]"))
 	require.False(t, evaluate[bool](t, b, `document.querySelector('[data-pause]').hasAttribute('aria-pressed')`), "its label shows the state")
-	b.do(t, chromedp.Click("[data-pause]"))
+	b.click(t, "[data-pause]")
 	b.waitForTitle(t, "Overview")
-	b.do(t, chromedp.Click(`[data-every="5"]`))
+	b.click(t, `[data-every="5"]`)
 	b.waitForText(t, connection, "live")
 	require.Equal(t, "true", evaluate[string](t, b, `document.querySelector('[data-every="5"]').getAttribute('aria-pressed')`))
 
@@ -227,7 +226,7 @@ func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
 
 	b.visit(t, s.dashboard.url("/asynq"))
 	b.waitForText(t, "#root", "aw-flush")
-	b.do(t, chromedp.Click(".aw-bar a[href='/']"))
+	b.click(t, ".aw-bar a[href='/']")
 	b.waitForText(t, sentence, "Keeping up:")
 	b.requireNoProblems(t, s.dashboard)
 }

@@ -53,7 +53,10 @@ local function operate(s, e, op)
   end
   local unknown = not e.v or e.u
   if unknown and letter ~= string.upper(kind) then return e.v and 'w' or 'c' end
-  if condition ~= '' and not is_version(e, condition) then return unmet('v', e) end -- step: version
+  -- step: version
+  if condition ~= '' and not is_version(e, condition) then
+    return unmet('v', e)
+  end
   if kind == 'g' or (kind == 'd' and e.x) then
     if e.u then return 'u', true end
     local synced = dirty and 0 or 1
@@ -69,7 +72,10 @@ local function operate(s, e, op)
   if not n then return 'e' end -- the version would overflow
   if kind == 'i' then
     value = sum(e.v or '0', by)
-    if condition ~= '' and not is_within(value, condition) then return unmet('x', e) end -- step: bounds
+    -- step: bounds
+    if condition ~= '' and not is_within(value, condition) then
+      return unmet('x', e)
+    end
     if not value then return 'o' end
   elseif kind == 'd' then
     value = '0'

@@ -123,11 +123,13 @@ func (h *readyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		checks[d.Name] = stateUnreachable
 		if d.Required {
 			status, state = http.StatusServiceUnavailable, stateUnavailable
-			w.Header().Set("Retry-After", "1")
 		}
 	}
 	if h.Stopping() {
 		status, state = http.StatusServiceUnavailable, stateStopping
+	}
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
 	}
 	writeJSON(w, status, struct {
 		Status string            `json:"status"`
