@@ -16,7 +16,8 @@ import (
 // Bounds on the bodies of batches, reads and flushes that are being received. A body that has received little data holds little
 // memory, so many are allowed. A body larger than largeBodyBytes needs one of a few slots, which clients that send nothing
 // cannot use up. So memory is bounded: about 0.1 MB for a small body, 4 MB for a large one, and up to about four times the size
-// of a body that is one long string.
+// of a body that is one long string. A zstd body needs a large slot at once, because its decoder may hold 9 MiB. Sizes are
+// those of decompressed bodies.
 const (
 	maxSmallBodies   = 1024
 	maxLargeBodies   = 64
@@ -61,7 +62,15 @@ func (a *admission) admit(c echo.Context) (*arrival, error) {
 
 // receive counts n more bytes. It blocks for up to a second while another body is expelled.
 func (b *arrival) receive(n int) error {
-	if b.received.Add(int64(n)) <= largeBodyBytes || b.limiter == b.admission.large {
+	if b.received.Add(int64(n)) <= largeBodyBytes {
+		return nil
+	}
+	return b.becomeLarge()
+}
+
+// becomeLarge takes a large slot instead of the small one, unless the body has one. It blocks like receive.
+func (b *arrival) becomeLarge() error {
+	if b.limiter == b.admission.large {
 		return nil
 	}
 	if !b.admission.large.acquire(b) {

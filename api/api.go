@@ -11,7 +11,7 @@
 //   - observe: writes the log and the spans, if they are enabled.
 //   - prefer: reads the Prefer header, which says how long and for what the client waits.
 //   - admission: bounds the large bodies that are being received.
-//   - body, decode: check media type and size, then read strict JSON as tokens.
+//   - body, coding, decode: check media type and size, decompress, then read strict JSON as tokens.
 //   - counters, batch, read: pass the operations to Counters, which is package writepath.
 //   - flush, admin, dead: pass the requests of operators to package operate. admin requires a token.
 //   - encode: appends the answer to a pooled buffer.

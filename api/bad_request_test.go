@@ -52,7 +52,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 	before := b.state(t)
 	require.Greater(t, len(before), 5, "there are three entries, the epochs of their shards, and a row")
 
-	cases := badRequests()
+	cases := badRequests(t)
 	require.Greater(t, len(cases), 100)
 	for _, c := range cases {
 		a := b.sendRaw(t, c.request())
@@ -69,11 +69,12 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 	}
 }
 
-func badRequests() []badRequest {
+func badRequests(t *testing.T) []badRequest {
+	t.Helper()
 	var all []badRequest
 	for _, group := range [][]badRequest{
 		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(),
-		badIDs(), badWaits(), badReads(), badConditions(),
+		badIDs(), badWaits(), badReads(), badConditions(), badCodings(t),
 	} {
 		all = append(all, group...)
 	}

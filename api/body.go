@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -27,9 +28,10 @@ var bodies = sync.Pool{New: func() any { return new(body) }}
 // source reads from the connection. It keeps the read error, which the JSON decoder would hide.
 type source struct {
 	reader   io.Reader
-	arriving *arrival // nil: the body needs no admission
-	read     int64    // bytes
-	err      error    // other than io.EOF
+	expander *expander // nil: the body is not compressed
+	arriving *arrival  // nil: the body needs no admission
+	read     int64     // bytes, decompressed
+	err      error     // other than io.EOF
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -70,16 +72,29 @@ func (s *server) admitBody(c echo.Context, read func(b *body) error) (err error)
 }
 
 // openBody checks the headers of a body. It returns nil if the request has no body. Otherwise the caller must close the body.
-// arriving, unless nil, counts the bytes that arrive.
+// arriving, unless nil, counts the bytes that arrive. A body that needs no admission must not be compressed, because a decoder
+// needs more memory than a small body.
 func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error) {
 	r := c.Request()
 	if r.ContentLength > limitBytes {
 		return nil, tooLarge(limitBytes)
 	}
+	coding, codingErr := contentCoding(r.Header)
+	if arriving == nil && coding != codingNone {
+		coding, codingErr = codingNone, unsupported("Content-Encoding is %s: only batches, reads and flushes may be compressed", coding)
+	}
+	if coding == codingZstd {
+		if err := arriving.becomeLarge(); err != nil {
+			return nil, err
+		}
+	}
 	b := bodies.Get().(*body) //nolint:forcetypeassert // nothing else is put in
 	b.source = source{reader: r.Body, arriving: arriving}
 	if r.ContentLength < 0 { // chunked: past the limit, reads fail and the connection is closed
 		b.source.reader = http.MaxBytesReader(c.Response().Writer, r.Body, limitBytes)
+	}
+	if coding != codingNone {
+		b.expand(c, coding, limitBytes)
 	}
 	b.json.Reset(&b.source)
 
@@ -87,11 +102,27 @@ func openBody(c echo.Context, limitBytes int64, arriving *arrival) (*body, error
 		b.close()
 		return nil, nil //nolint:nilnil // a request without a body is valid
 	}
-	if err := checkMediaType(r.Header); err != nil {
+	if codingErr != nil {
+		accept := acceptedCodings
+		if arriving == nil {
+			accept = "identity"
+		}
+		c.Response().Header().Set(echo.HeaderAcceptEncoding, accept)
+		b.close()
+		return nil, codingErr
+	}
+	if err := checkMediaType(r.Header, echo.MIMEApplicationJSON); err != nil {
 		b.close()
 		return nil, err
 	}
 	return b, nil
+}
+
+// expand decompresses the body, up to limitBytes. Admission counts the decompressed bytes, because these need memory.
+func (b *body) expand(c echo.Context, coding string, limitBytes int64) {
+	e := newExpander(coding, b.source.reader)
+	b.source.expander = e
+	b.source.reader = http.MaxBytesReader(c.Response().Writer, io.NopCloser(e), limitBytes)
 }
 
 // isEmpty reads the first bytes, because a chunked body does not announce its length.
@@ -103,31 +134,29 @@ func (b *body) isEmpty() bool {
 // close returns the body to the pool, unless its buffer may have grown.
 func (b *body) close() {
 	large := b.source.read > maxPooledBytes
+	if b.source.expander != nil {
+		b.source.expander.close()
+	}
 	b.source = source{}
 	if !large {
 		bodies.Put(b)
 	}
 }
 
-// checkMediaType accepts uncompressed application/json in UTF-8.
-func checkMediaType(h http.Header) error {
-	for _, coding := range h["Content-Encoding"] {
-		if !strings.EqualFold(strings.TrimSpace(coding), "identity") {
-			return unsupported("Content-Encoding is %s: send the body without an encoding", excerpt(coding))
-		}
-	}
+// checkMediaType accepts the media types in UTF-8. The first is the one that errors name.
+func checkMediaType(h http.Header, accepted ...string) error {
 	given := h["Content-Type"]
 	switch {
 	case len(given) == 0:
-		return unsupported("Content-Type is missing: it must be application/json")
+		return unsupported("Content-Type is missing: it must be %s", accepted[0])
 	case len(given) > 1:
 		return unsupported("the request has %d Content-Type headers: send one", len(given))
-	case given[0] == echo.MIMEApplicationJSON:
+	case slices.Contains(accepted, given[0]):
 		return nil // ParseMediaType would allocate a map
 	}
 	mediaType, parameters, err := mime.ParseMediaType(given[0])
-	if err != nil || mediaType != echo.MIMEApplicationJSON {
-		return unsupported("Content-Type must be application/json, not %s", excerpt(given[0]))
+	if err != nil || !slices.Contains(accepted, mediaType) {
+		return unsupported("Content-Type must be %s, not %s", accepted[0], excerpt(given[0]))
 	}
 	if charset, ok := parameters["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
 		return unsupported("the charset must be utf-8, not %s", excerpt(charset))

@@ -132,6 +132,9 @@ func (b *body) wrap(err error) error {
 	if rejected, ok := errors.AsType[*counter.Error](b.source.err); ok {
 		return rejected
 	}
+	if undecodable, ok := errors.AsType[*codingError](b.source.err); ok {
+		return invalidBody("%s", undecodable.detail())
+	}
 	switch {
 	case b.source.err != nil:
 		return invalidBody("the body was incomplete or arrived too slowly")

@@ -217,6 +217,7 @@ func checkContract(t testingT, raw string, a *answer) {
 		Request: request, PathParams: parameters, Route: route,
 		Options: &openapi3filter.Options{
 			IncludeResponseStatus: true, ExcludeResponseBody: a.text == "",
+			ExcludeRequestBody: request.Header.Get("Content-Encoding") != "", // the document is about what the body holds
 			AuthenticationFunc: openapi3filter.NoopAuthenticationFunc,
 		},
 	}

@@ -80,7 +80,8 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeUnsupportedMediaType: {
 		http.StatusUnsupportedMediaType, "Unsupported media type",
-		"Not applied. A body must be application/json in UTF-8, without a Content-Encoding.",
+		"Not applied. A body must be application/json in UTF-8. " +
+			"A batch, a read or a flush may have Content-Encoding gzip or zstd.",
 	},
 	counter.CodeInternal: {
 		http.StatusInternalServerError, "Internal error",
