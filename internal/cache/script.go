@@ -85,9 +85,6 @@ func NewScript(source string) *redis.Script {
 	return redis.NewScript(string(entry) + source)
 }
 
-// ApplyScript returns the text of apply.lua with its preludes, for the benchmark that measures it alone.
-func ApplyScript() string { return scripts["apply"] }
-
 // call is a script call that is sent in a pipeline.
 type call struct {
 	script *redis.Script
