@@ -1,13 +1,11 @@
 package worker_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -108,28 +106,10 @@ func TestFullRedisIsDrained(t *testing.T) {
 	})
 }
 
-// syncBuffer is a buffer that is safe for concurrent use.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.buf.Write(p)
-}
-
-func (s *syncBuffer) count(text string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Count(s.buf.String(), text)
-}
-
 func TestDirtyKeysAreFlushedWithoutASchedulerAndWithoutAsynqsKeys(t *testing.T) {
 	t.Parallel()
 	b := setup(t, brisk())
-	var log syncBuffer
+	var log localtest.Buffer
 	registry := prometheus.NewRegistry()
 	b.worker = worker.New(worker.Options{
 		Config: b.config, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: registry,
@@ -153,7 +133,7 @@ func TestDirtyKeysAreFlushedWithoutASchedulerAndWithoutAsynqsKeys(t *testing.T) 
 	drains := count(t, registry, "afterwrite_self_drains_total")
 	require.Greater(t, drains, 10.)
 	require.LessOrEqual(t, drains, float64(b.config.Shards))
-	require.Equal(t, 1, log.count("tasks do not arrive"), "once, not for each shard")
+	require.Equal(t, 1, strings.Count(log.String(), "tasks do not arrive"), "once, not for each shard")
 }
 
 func TestWorkerLeavesKeysToWorkingSweeps(t *testing.T) {

@@ -1,7 +1,6 @@
 package auth_test
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -72,25 +71,7 @@ type testBundle struct {
 	last    auth.Identity // of the last visitor
 	clock   *clock
 	address string // of the next visitor
-	log     *syncBuffer
-}
-
-// syncBuffer is a buffer that is safe for concurrent use.
-type syncBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
+	log     *localtest.Buffer
 }
 
 func setup(t *testing.T, client redis.Cmdable) *testBundle {
@@ -100,7 +81,7 @@ func setup(t *testing.T, client redis.Cmdable) *testBundle {
 
 func setupPrefix(t *testing.T, client redis.Cmdable, prefix string) *testBundle {
 	t.Helper()
-	b := &testBundle{clock: &clock{now: time.Now()}, address: "198.51.100.7:1", log: new(syncBuffer)}
+	b := &testBundle{clock: &clock{now: time.Now()}, address: "198.51.100.7:1", log: new(localtest.Buffer)}
 	gate, err := auth.New(auth.Options{
 		Address: "0.0.0.0:1", Users: []auth.User{{Name: "olga", Role: auth.Operator, Hash: hash()}},
 		Proxies: auth.Proxies{netip.MustParsePrefix("10.0.0.0/8")},
