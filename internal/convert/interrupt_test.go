@@ -17,6 +17,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/convert"
 	"github.com/afterwrite/afterwrite/internal/health"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
 var errDied = errors.New("the process has died")
@@ -238,7 +239,10 @@ func TestAProcessThatStartsMeanwhileStopsTheConversion(t *testing.T) {
 		_, err := convert.Run(t.Context(), b.options())
 		ended <- err
 	}()
-	require.Eventually(t, func() bool { return b.redis.HGet(t.Context(), "aw:meta", "layout").Val() == "2>3" }, patience, time.Millisecond)
+	localtest.Eventually(t, patience, func() (bool, string) {
+		layout := b.redis.HGet(t.Context(), "aw:meta", "layout").Val()
+		return layout == "2>3", "the layout is " + layout
+	})
 	at := strconv.FormatInt(time.Now().UnixMilli(), 10)
 	require.NoError(t, b.redis.HSet(t.Context(), health.HeartbeatKey, "new", at+` {"role":"api"}`).Err())
 	var refused *convert.RunningError
@@ -254,7 +258,9 @@ func TestAwaitWaitsForTheConversion(t *testing.T) {
 	require.True(t, needed)
 	ended := make(chan error, 1)
 	go func() { ended <- convert.Await(t.Context(), b.redis, b.options().Logger) }()
-	require.Eventually(t, func() bool { return strings.Contains(b.log.String(), "waiting for a worker") }, patience, time.Millisecond)
+	localtest.Eventually(t, patience, func() (bool, string) {
+		return strings.Contains(b.log.String(), "waiting for a worker"), "it does not say that it waits"
+	})
 	b.convert(t, 16)
 	require.NoError(t, <-ended)
 	needed, err = convert.Needed(t.Context(), b.redis)

@@ -250,8 +250,8 @@ func TestProfilesAreServedOnLoopbackUntilShutdown(t *testing.T) {
 	require.Contains(t, string(body), "goroutine profile")
 
 	stop()
-	require.Eventually(t, func() bool {
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		_, _, err := get("goroutine?debug=1")
-		return err != nil
-	}, 10*time.Second, 10*time.Millisecond)
+		return err != nil, "the profiles are still served"
+	})
 }
