@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
@@ -17,6 +18,16 @@ type deadCommand struct {
 	Show    deadShowCommand    `cmd:"" help:"Show everything about one."`
 	Redrive deadRedriveCommand `cmd:"" help:"Try them again, after you have removed the cause."`
 	Discard deadDiscardCommand `cmd:"" help:"Drop the refused writes, and return the counter to Postgres's value."`
+}
+
+// openDead checks keys that were given as arguments, and opens the servers. The caller closes them.
+func openDead(w *world, args ...string) (*operator, []counter.Key, error) {
+	keys, err := parseKeys(args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := openOperator(w, "dead", oneByOne)
+	return o, keys, err
 }
 
 type deadListCommand struct {
@@ -37,7 +48,7 @@ var errEnough = errors.New("enough")
 
 // Run implements the command.
 func (d deadListCommand) Run(w *world) error {
-	o, err := openOperator(w, "dead", oneByOne)
+	o, _, err := openDead(w)
 	if err != nil {
 		return err
 	}
@@ -167,11 +178,7 @@ type deadShowCommand struct {
 
 // Run implements the command.
 func (d deadShowCommand) Run(w *world) error {
-	keys, err := parseKeys(d.Key)
-	if err != nil {
-		return err
-	}
-	o, err := openOperator(w, "dead", oneByOne)
+	o, keys, err := openDead(w, d.Key)
 	if err != nil {
 		return err
 	}

@@ -22,11 +22,7 @@ type deadDiscardCommand struct {
 
 // Run implements the command.
 func (d deadDiscardCommand) Run(w *world) error {
-	keys, err := parseKeys(d.Key)
-	if err != nil {
-		return err
-	}
-	o, err := openOperator(w, "dead", oneByOne)
+	o, keys, err := openDead(w, d.Key)
 	if err != nil {
 		return err
 	}

@@ -34,11 +34,7 @@ func (d deadRedriveCommand) Validate() error {
 
 // Run implements the command.
 func (d deadRedriveCommand) Run(w *world) error {
-	named, err := parseKeys(d.Keys...)
-	if err != nil {
-		return err
-	}
-	o, err := openOperator(w, "dead", oneByOne)
+	o, named, err := openDead(w, d.Keys...)
 	if err != nil {
 		return err
 	}
