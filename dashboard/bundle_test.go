@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -103,22 +102,11 @@ func (b *testBundle) pages(t *testing.T, write bool, access auth.Options) *dashb
 // run takes samples until the test ends, or the returned function is called. It waits for the first.
 func (b *testBundle) run(t *testing.T) (stop func()) {
 	t.Helper()
-	stop = background(t, b.handler.Run)
+	stop = localtest.Run(t, func(ctx context.Context) error {
+		b.handler.Run(ctx)
+		return nil
+	})
 	b.eventually(t, "/", func(page string) bool { return !strings.Contains(page, "Starting") })
-	return stop
-}
-
-// background runs f until the test ends, or the returned function is called.
-func background(t *testing.T, f func(context.Context)) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { f(ctx) })
-	stop = func() {
-		cancel()
-		running.Wait()
-	}
-	t.Cleanup(stop)
 	return stop
 }
 
@@ -188,11 +176,7 @@ func (b *testBundle) work(t *testing.T) {
 		Config: b.config, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: prometheus.NewRegistry(),
 		Logger: slog.New(slog.DiscardHandler),
 	})
-	background(t, func(ctx context.Context) {
-		if err := w.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	localtest.Run(t, w.Run)
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		n, err := b.operator.Workers()
 		return err == nil && n > 0, "no worker"
@@ -207,7 +191,10 @@ func (b *testBundle) beat(t *testing.T) {
 		if role == health.RoleWorker {
 			options.Postgres = b.store
 		}
-		background(t, health.NewReporter(options).Run)
+		localtest.Run(t, func(ctx context.Context) error {
+			health.NewReporter(options).Run(ctx)
+			return nil
+		})
 	}
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		return b.redis.HLen(t.Context(), health.HeartbeatKey).Val() == 4, "not all send heartbeats"

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/afterwrite/afterwrite/dashboard/auth"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/process"
 )
 
@@ -54,13 +55,11 @@ func (b *testBundle) serve(t *testing.T, write bool, o auth.Options) *door {
 	}
 	pages := b.pages(t, write, o)
 	handler := process.Health{Registry: prometheus.NewRegistry(), Logger: b.log}.Handler(pages)
-	background(t, func(ctx context.Context) {
+	localtest.Run(t, func(ctx context.Context) error {
 		var running sync.WaitGroup
+		defer running.Wait()
 		running.Go(func() { pages.Run(ctx) })
-		if err := process.DefaultLimits().Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)); err != nil {
-			t.Error(err)
-		}
-		running.Wait()
+		return process.DefaultLimits().Serve(ctx, listener, handler, slog.New(slog.DiscardHandler))
 	})
 	return &door{address: listener.Addr().String()}
 }

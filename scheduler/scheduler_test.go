@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -268,15 +267,7 @@ func start(t *testing.T, options Options) *running {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	options.Registerer = registry
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, options) }()
-
-	stop := sync.OnceFunc(func() {
-		cancel()
-		require.NoError(t, <-ended)
-	})
-	t.Cleanup(stop)
+	stop := localtest.Run(t, func(ctx context.Context) error { return Run(ctx, options) })
 	return &running{metrics: registry, stop: stop}
 }
 

@@ -88,16 +88,10 @@ func (b *testBundle) open(t *testing.T, parts writepath.Parts) {
 	t.Cleanup(b.service.Close)
 }
 
-// run runs the worker until the test ends.
-func (b *testBundle) run(t *testing.T) {
+// run runs the worker until the test ends, or the returned function is called.
+func (b *testBundle) run(t *testing.T) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- b.worker.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-done)
-	})
+	return localtest.Run(t, b.worker.Run)
 }
 
 // do carries out operations, and requires that all succeed.

@@ -22,17 +22,11 @@ import (
 // schedule runs a scheduler until the test ends.
 func (b *testBundle) schedule(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- scheduler.Run(ctx, scheduler.Options{
+	localtest.Run(t, func(ctx context.Context) error {
+		return scheduler.Run(ctx, scheduler.Options{
 			Client: b.sender, Redis: b.redis, SweepInterval: b.config.SweepInterval, CleanTTL: b.config.CleanTTL,
 			Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-done)
 	})
 }
 

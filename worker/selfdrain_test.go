@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -157,14 +156,11 @@ func TestWorkerStopsDuringItsOwnDrain(t *testing.T) {
 	b.age(t, "a", time.Minute)
 	release := b.holdUpserts(t)
 	defer release()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- b.worker.Run(ctx) }()
+	stop := b.run(t)
 	b.eventuallyWaiting(t)
 
-	cancel()
 	ended := time.Now()
-	require.NoError(t, <-done)
+	stop()
 	require.Less(t, time.Since(ended), 5*time.Second)
 	require.Equal(t, int64(1), b.backlog(t).Dirty)
 }

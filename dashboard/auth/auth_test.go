@@ -172,11 +172,10 @@ func TestSignOutDuringARedisOutageIsRepeated(t *testing.T) {
 	client := redis.NewClient(options)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	one, other := setup(t, client), setup(t, client)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { one.gate.Run(ctx) })
-	t.Cleanup(running.Wait)
-	t.Cleanup(cancel)
+	localtest.Run(t, func(ctx context.Context) error {
+		one.gate.Run(ctx)
+		return nil
+	})
 
 	cookie := one.session(t)
 	require.NoError(t, server.Stop(t.Context()))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,15 +45,10 @@ func setup(t *testing.T, client redis.UniversalClient) *testBundle {
 // run sends heartbeats until the test ends, or the returned function is called.
 func (b *testBundle) run(t *testing.T) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { NewReporter(b.options).Run(ctx) })
-	stop = func() {
-		cancel()
-		running.Wait()
-	}
-	t.Cleanup(stop)
-	return stop
+	return localtest.Run(t, func(ctx context.Context) error {
+		NewReporter(b.options).Run(ctx)
+		return nil
+	})
 }
 
 // read returns the heartbeats in Redis.

@@ -79,13 +79,7 @@ func setup(t *testing.T) *testBundle {
 // run starts the worker, and stops it when the test ends.
 func (b *testBundle) run(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- b.worker.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-done)
-	})
+	localtest.Run(t, b.worker.Run)
 }
 
 // do carries out operations, which must all succeed.
