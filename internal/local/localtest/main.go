@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,8 +15,16 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
-// serverPatience bounds the start and the stop of a server.
-const serverPatience = 60 * time.Second
+const (
+	// serverPatience bounds the start and the stop of a server.
+	serverPatience = 60 * time.Second
+
+	dirPattern = "afterwrite-test-*"
+	// dataName is the server's folder in a temporary folder. It is short because the path of a socket must be short.
+	dataName = "d"
+	// staleAfter is far longer than a test binary runs; its default timeout is 10 minutes.
+	staleAfter = time.Hour
+)
 
 // mainRuns is true if Main will stop the shared servers.
 var mainRuns atomic.Bool
@@ -38,6 +47,23 @@ func Main(m *testing.M, opts ...goleak.Option) {
 		}
 	}
 	os.Exit(code)
+}
+
+// removeStale removes the data of killed test binaries: old folders that are not locked.
+func removeStale() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPattern))
+	for _, dir := range dirs {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < staleAfter {
+			continue
+		}
+		unlock, err := local.Lock(filepath.Join(dir, dataName))
+		if err != nil {
+			continue // in use, or not ours
+		}
+		_ = os.RemoveAll(dir)
+		_ = unlock()
+	}
 }
 
 // cleanups run after the tests of the package.
