@@ -90,6 +90,20 @@ func TestOnlyIdleEntriesAreEvictedAfterCleanTTL(t *testing.T) {
 	require.Equal(t, counter.Counter{Key: "idle", Value: 1, Version: 1, Exists: true, Known: true, Synced: true}, b.do(t, get("idle"))[0].Counter)
 }
 
+// With more entries than a pass can go through in an interval, each place that a worker has for tasks would be taken by one.
+func TestAWorkerMakesOnePassOverAllEntriesAtATime(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]string{"AFTERWRITE_CLEAN_TTL": "1h"})
+	b.do(t, set("a", 1))
+	b.drainAll(t)
+	b.backdate(t, "a", 2*time.Hour)
+
+	require.NoError(t, b.worker.EvictIdle(t.Context(), true))
+	require.True(t, b.hasEntry(t, "a"), "another pass is under way")
+	require.NoError(t, b.worker.EvictIdle(t.Context(), false))
+	require.False(t, b.hasEntry(t, "a"))
+}
+
 // A Redis with noeviction is full of clean entries.
 func TestRedisFullOfCleanKeysAcceptsWritesWithinSeconds(t *testing.T) {
 	t.Parallel()

@@ -11,8 +11,6 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
-	"github.com/afterwrite/afterwrite/internal/local"
-	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
 // endLease ends the lease of the key's shard, as if its worker had been suspended for longer.
@@ -108,7 +106,7 @@ func TestSecondCommitOfAnEpochDoesNothing(t *testing.T) {
 // Redis restarts from before the flush set a key of the sealed epoch aside: a commit would lose that key.
 func TestLateCommitAfterARestartOfRedisDoesNothing(t *testing.T) {
 	t.Parallel()
-	b, restart := oneShard(t)
+	b, restart := restartable(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.do(t, set("a", 1), set("locked", 1))
 	epoch := b.seal(t, 0, "late")
 	require.NoError(t, b.redis.Save(context.Background()).Err())
@@ -129,7 +127,7 @@ func TestLateCommitAfterARestartOfRedisDoesNothing(t *testing.T) {
 // The same, but Redis restarts from before the epoch was sealed, and accepts other writes.
 func TestLateFlushOfAnEpochThatRedisLostChangesNothing(t *testing.T) {
 	t.Parallel()
-	b, restart := oneShard(t)
+	b, restart := restartable(t, map[string]string{"AFTERWRITE_SHARDS": "1"})
 	b.do(t, set("a", 100), set("b", 100))
 	b.drainAll(t)
 	require.NoError(t, b.redis.Save(context.Background()).Err())
@@ -155,18 +153,5 @@ func TestLateFlushOfAnEpochThatRedisLostChangesNothing(t *testing.T) {
 		got := b.do(t, get(key))[0].Counter
 		require.Equal(t, value, got.Value)
 		require.True(t, got.Synced)
-	}
-}
-
-// oneShard returns a restartable bundle with one shard.
-func oneShard(t *testing.T) (b *testBundle, restart func() *testBundle) {
-	t.Helper()
-	server := localtest.OwnRedis(t, local.RedisOptions{})
-	postgres := localtest.PostgresURL(t, migrate)
-	environment := map[string]string{"AFTERWRITE_SHARDS": "1"}
-	return setupOn(t, server.URL(), postgres, environment), func() *testBundle {
-		server.Kill()
-		require.NoError(t, server.Start(t.Context()))
-		return setupOn(t, server.URL(), postgres, environment)
 	}
 }

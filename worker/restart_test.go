@@ -13,14 +13,14 @@ import (
 )
 
 // restartable returns a bundle whose Redis can be restarted.
-func restartable(t *testing.T) (b *testBundle, restart func() *testBundle) {
+func restartable(t *testing.T, environment map[string]string) (b *testBundle, restart func() *testBundle) {
 	t.Helper()
 	server := localtest.OwnRedis(t, local.RedisOptions{})
 	postgres := localtest.PostgresURL(t, migrate)
-	return setupOn(t, server.URL(), postgres, nil), func() *testBundle {
+	return setupOn(t, server.URL(), postgres, environment), func() *testBundle {
 		server.Kill()
 		require.NoError(t, server.Start(t.Context()))
-		return setupOn(t, server.URL(), postgres, nil)
+		return setupOn(t, server.URL(), postgres, environment)
 	}
 }
 
@@ -36,7 +36,7 @@ func (b *testBundle) clean(t *testing.T) {
 // Postgres has a part of a lineage, the commit is late, and Redis restarts without loss.
 func TestRestartAfterAPartOfALineageWasFlushed(t *testing.T) {
 	t.Parallel()
-	b, restart := restartable(t)
+	b, restart := restartable(t, nil)
 	b.do(t, increment("a", 1), increment("a", 1))
 	b.upsert(t, b.read(t, "a"))
 	b.do(t, increment("a", 1))
@@ -52,7 +52,7 @@ func TestRestartAfterAPartOfALineageWasFlushed(t *testing.T) {
 // A flush of a blind lineage from before a restart lands between the rebase of the next lineage and its upsert.
 func TestLateFlushOfABlindLineageBetweenRebaseAndUpsert(t *testing.T) {
 	t.Parallel()
-	b, restart := restartable(t)
+	b, restart := restartable(t, nil)
 	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) VALUES ('a', 100, 1, now())`)
 	shard := b.cache.Shard("a")
 	blind := []counter.Operation{increment("a", 1)}
@@ -84,7 +84,7 @@ func TestLateFlushOfABlindLineageBetweenRebaseAndUpsert(t *testing.T) {
 // except for counters that were written since: their newer history stays.
 func TestRestoredDataIsFlushedExceptOverNewerWrites(t *testing.T) {
 	t.Parallel()
-	b, restart := restartable(t)
+	b, restart := restartable(t, nil)
 	b.do(t, set("idle", 100), set("busy", 100))
 	b.drainAll(t)
 	b.do(t, increment("idle", 5), increment("busy", 5)) // not flushed before the loss

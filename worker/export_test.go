@@ -1,0 +1,29 @@
+package worker
+
+import (
+	"context"
+	"time"
+)
+
+// Delays of drains.
+const (
+	BusyDelay       = busyDelay
+	LongestDeferral = longestDeferral
+)
+
+// Flusher returns the worker's Flusher. longest bounds each of its drains; 0: as usual.
+func (w *Worker) Flusher(longest time.Duration) *Flusher {
+	w.handlers.flusher.longest = longest
+	return w.handlers.flusher
+}
+
+// StartTasks starts the task server without the rest of Run, which then fails.
+func (w *Worker) StartTasks() (stop func(), err error) {
+	return w.server.Shutdown, w.server.Start(w.handlers.mux())
+}
+
+// EvictIdle removes idle entries as a task does. passing is true if another pass is under way.
+func (w *Worker) EvictIdle(ctx context.Context, passing bool) error {
+	w.handlers.evictor.passing.Store(passing)
+	return w.handlers.evictor.idle(ctx)
+}
