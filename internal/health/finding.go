@@ -123,7 +123,7 @@ func (x *facts) late() bool { return Milliseconds(x.Oldest) > x.Late() }
 func (x *facts) paused(queue string) bool { return slices.Contains(x.Paused, queue) }
 
 // refused returns the number of keys that wait for a retry because Postgres refused them. Redis does not store the reason, but workers
-// counted each deferred key at least once in DeferredWindow.
+// counted each deferred key at least once in deferredWindow.
 func (x *facts) refused() int64 { return x.Retrying - x.Deferred }
 
 // texts replaces the {names} in the sentences and advice of rules.
@@ -149,7 +149,7 @@ func (x *facts) texts() *strings.Replacer {
 		"{down}", Number(int64(x.Down)), "{workers}", Number(int64(x.Up+x.Down)),
 		"{letters}", Count(x.Dead, "dead letter", "dead letters"),
 		"{letters need}", Count(x.Dead, "dead letter needs", "dead letters need"),
-		"{deferred}", Count(x.Deferred, "was", "were"), "{window}", Number(DeferredWindow),
+		"{deferred}", Count(x.Deferred, "was", "were"), "{window}", Number(deferredWindow),
 		"{refused}", Count(x.refused(), "key waits", "keys wait"),
 		"{swept}", Age(x.Swept), "{scheduled}", Age(x.Scheduled), "{sweep interval}", Age(x.SweepInterval),
 		"{resume flush}", resume(x.Prefix+tasks.QueueFlush), "{resume retry}", resume(x.Prefix+tasks.QueueRetry),

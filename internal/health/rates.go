@@ -11,9 +11,9 @@ const (
 	// lagWindow is the number of samples for the percentiles of the sync lag: several flush intervals.
 	lagWindow = 10
 
-	// DeferredWindow is the number of samples over which deferred rows are counted. A locked row is tried every few seconds, and a slow
+	// deferredWindow is the number of samples over which deferred rows are counted. A locked row is tried every few seconds, and a slow
 	// one takes 10 s, so each is counted at least once in the window.
-	DeferredWindow = 30
+	deferredWindow = 30
 )
 
 // serverErrors are all problems that package api answers with 503, 504 or 500.
@@ -28,7 +28,7 @@ var serverErrors = []counter.Code{
 type rates struct {
 	processes map[string]*track
 	window    []flushed // one for each of the last lagWindow samples, newest last
-	deferred  []int64   // one for each of the last DeferredWindow samples
+	deferred  []int64   // one for each of the last deferredWindow samples
 }
 
 // track is the state of one process.
@@ -77,7 +77,7 @@ func (r *rates) add(s *Snapshot, all []Heartbeat) {
 	r.window = append(r.window, lag)
 	r.window = slices.Delete(r.window, 0, max(0, len(r.window)-lagWindow))
 	r.deferred = append(r.deferred, deferred)
-	r.deferred = slices.Delete(r.deferred, 0, max(0, len(r.deferred)-DeferredWindow))
+	r.deferred = slices.Delete(r.deferred, 0, max(0, len(r.deferred)-deferredWindow))
 	for _, n := range r.deferred {
 		s.Deferred += n
 	}

@@ -103,12 +103,12 @@ func TestDeferredRowsCoverTheWindow(t *testing.T) {
 	require.EqualValues(t, 7, add(r, put("a", 2000, 505), put("b", 2000, 2)).Deferred)
 	require.EqualValues(t, 10, add(r, put("a", 3000, 508), put("b", 3000, 2)).Deferred)
 	var last Snapshot
-	for i := range int64(DeferredWindow - 1) {
+	for i := range int64(deferredWindow - 1) {
 		last = add(r, put("a", 4000+1000*i, 508), put("b", 4000+1000*i, 2))
 	}
 	require.EqualValues(t, 3, last.Deferred)
 	require.Zero(t, add(r, put("a", 90_000, 508), put("b", 90_000, 2)).Deferred)
-	require.Len(t, r.deferred, DeferredWindow)
+	require.Len(t, r.deferred, deferredWindow)
 }
 
 func TestPercentilesCoverTheWindow(t *testing.T) {

@@ -36,7 +36,7 @@ type Snapshot struct {
 	Unread bool
 	// Refusal is the error code with which Redis refuses writes (see cache.Refusal), or "".
 	Refusal string
-	// Deferred counts the deferrals of locked or slow rows in the last DeferredWindow samples. It is 0 if Unread.
+	// Deferred counts the deferrals of locked or slow rows in the last deferredWindow samples. It is 0 if Unread.
 	Deferred int64
 	// LagBound is the highest bound of the sync lag's histogram, in ms. A percentile with this value may be larger. 0: nothing was flushed.
 	LagBound int64

@@ -24,7 +24,7 @@ type handlerBundle struct {
 func setupHandler(t *testing.T, next http.Handler, dependencies ...Dependency) *handlerBundle {
 	t.Helper()
 	b := &handlerBundle{log: new(bytes.Buffer)}
-	log, err := NewLogger(b.log, "text", "info", "test")
+	log, err := newLogger(b.log, "text", "info", "test")
 	require.NoError(t, err)
 	b.handler = Health{Registry: NewRegistry(), Logger: log, Dependencies: dependencies}.Handler(next)
 	return b

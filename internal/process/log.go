@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// NewLogger returns a logger that writes to w, one line per record, each with the attribute process. format is text or
+// newLogger returns a logger that writes to w, one line per record, each with the attribute process. format is text or
 // json; level is debug, info, warn or error. It replaces secrets (see config.Secrets) in every line, including those in the
 // errors of libraries. It is safe for concurrent use.
-func NewLogger(w io.Writer, format, level, process string, secrets ...string) (*slog.Logger, error) {
+func newLogger(w io.Writer, format, level, process string, secrets ...string) (*slog.Logger, error) {
 	var threshold slog.Level
 	if err := threshold.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("the log level must be debug, info, warn or error; it is %q", level)

@@ -15,7 +15,7 @@ func TestLoggerWritesTheProcessOnEveryLine(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 
-	log, err := NewLogger(&out, "text", "info", "worker")
+	log, err := newLogger(&out, "text", "info", "worker")
 	require.NoError(t, err)
 	log.Info("flushed", "keys", 3)
 
@@ -27,7 +27,7 @@ func TestLoggerWritesJSON(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 
-	log, err := NewLogger(&out, "json", "info", "api")
+	log, err := newLogger(&out, "json", "info", "api")
 	require.NoError(t, err)
 	log.Info("ready")
 
@@ -41,7 +41,7 @@ func TestLoggerOmitsLinesBelowItsLevel(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 
-	log, err := NewLogger(&out, "text", "warn", "api")
+	log, err := newLogger(&out, "text", "warn", "api")
 	require.NoError(t, err)
 	log.Info("not shown")
 	log.Warn("shown")
@@ -53,9 +53,9 @@ func TestLoggerOmitsLinesBelowItsLevel(t *testing.T) {
 func TestUnknownFormatsAndLevelsAreErrors(t *testing.T) {
 	t.Parallel()
 
-	_, err := NewLogger(&bytes.Buffer{}, "xml", "info", "api")
+	_, err := newLogger(&bytes.Buffer{}, "xml", "info", "api")
 	require.ErrorContains(t, err, "text or json")
-	_, err = NewLogger(&bytes.Buffer{}, "text", "loud", "api")
+	_, err = newLogger(&bytes.Buffer{}, "text", "loud", "api")
 	require.ErrorContains(t, err, "debug, info, warn or error")
 }
 
@@ -63,7 +63,7 @@ func TestLoggerRedactsSecretsEverywhere(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		var out bytes.Buffer
-		log, err := NewLogger(&out, format, "debug", "api", "hunter2", "a long secret", "a")
+		log, err := newLogger(&out, format, "debug", "api", "hunter2", "a long secret", "a")
 		require.NoError(t, err)
 
 		log.With("with", "hunter2").WithGroup("g").Warn("dial hunter2", "url", "redis://:hunter2@h",

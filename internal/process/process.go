@@ -37,7 +37,7 @@ func (e Environment) Settings(name string) (config.Config, *slog.Logger, error) 
 	if err != nil {
 		return config.Config{}, nil, err
 	}
-	log, err := NewLogger(e.Stderr, c.LogFormat, c.LogLevel, name, config.Secrets(e.Variables)...)
+	log, err := newLogger(e.Stderr, c.LogFormat, c.LogLevel, name, config.Secrets(e.Variables)...)
 	if err != nil {
 		return config.Config{}, nil, err
 	}
