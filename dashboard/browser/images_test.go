@@ -65,7 +65,7 @@ func TestImages(t *testing.T) {
 	b.shoot(t, "counter", "light", screen)
 }
 
-// pass lets time pass.
+// pass lets real time pass: the charts show what happened in it.
 func pass(t *testing.T, d time.Duration) {
 	t.Helper()
 	select {
