@@ -51,7 +51,7 @@ test: promtool ## Run every test, against real servers and in a real browser
 # Go caches the results of packages that have not changed; the race detector, the browser and the rigs are for `make test`.
 .PHONY: test-fast
 test-fast: promtool ## Run the tests of the product alone, for daily work: no browser, no end-to-end tests, no race detector
-	@deploy/setup.sh
+	@deploy/setup.sh clients
 	$(IN_MEMORY) go test -parallel 8 -timeout 3m $$(go list ./... | grep -vE '/(proof|dashboard/browser)(/|$$)')
 
 .PHONY: bench-test

@@ -1,15 +1,16 @@
 #!/bin/sh
 # Installs what `make up` and `make test` need besides Go: redis-server and postgres (only the programs; each run starts private
-# servers). `setup.sh test` adds the browser for the tests of the dashboard, `setup.sh promtool` adds promtool, which checks metrics
+# servers). `setup.sh clients` adds curl, python3 and node for the programs of docs/clients.md, `setup.sh test` adds these and the
+# browser for the tests of the dashboard, `setup.sh promtool` adds promtool, which checks metrics
 # and alerts, and `setup.sh bench` adds wrk, webdis, redis-benchmark and pgbench for `make bench`. If everything is installed, it
 # does nothing and prints nothing.
 set -eu
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
-'' | test | promtool | bench) ;;
+'' | test | clients | promtool | bench) ;;
 *)
-    echo "setup: unknown argument $1: use test, promtool, bench, or none" >&2
+    echo "setup: unknown argument $1: use test, clients, promtool, bench, or none" >&2
     exit 2
     ;;
 esac
@@ -96,6 +97,13 @@ if [ "${1:-}" = bench ]; then
     # pgbench comes with the server's package. Reinstall it if the server was installed without pgbench.
     ! has_postgres || has_pgbench || missing="$missing postgresql"
 fi
+case "${1:-}" in
+test | clients)
+    command -v curl >/dev/null 2>&1 || missing="$missing curl"
+    command -v python3 >/dev/null 2>&1 || missing="$missing python3"
+    command -v node >/dev/null 2>&1 || missing="$missing nodejs"
+    ;;
+esac
 [ "${1:-}" != test ] || command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 [ -n "$missing" ] || exit 0
 
@@ -111,7 +119,7 @@ if command -v apt-get >/dev/null 2>&1; then
     apt install -y --no-install-recommends $missing
 elif command -v brew >/dev/null 2>&1; then
     # shellcheck disable=SC2046
-    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/redis-tools/redis/; s/postgresql/postgresql@17/')
+    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/redis-tools/redis/; s/postgresql/postgresql@17/; s/nodejs/node/')
 else
     echo "setup: neither apt-get nor brew is here; install these with your system's packages:$missing" >&2
     exit 1
