@@ -97,6 +97,14 @@ func singleComparisons() []comparison {
 			"get-uniform-noop", "reads of warm counters, uniform: no-op handler",
 			"get/afterwrite/rate", "get/noop/rate", "no-op", report.PerSecond, atLeast(0.75),
 		},
+		{
+			"single-uniform-keyed", "increments, uniform, with an API key: without",
+			"keyed/afterwrite/rate", uniformRate, "without", report.PerSecond, atLeast(0.95),
+		},
+		{
+			"get-uniform-keyed", "reads of warm counters, uniform, with an API key: without",
+			"get/keyed/rate", "get/afterwrite/rate", "without", report.PerSecond, atLeast(0.95),
+		},
 	}
 }
 
@@ -209,7 +217,8 @@ func fullComparisons() []comparison {
 // other. The order of the groups is fixed, because some groups need figures of others. Runs of the two versions are neighbours.
 func groups() [][]run {
 	allKeys := []load.Keys{load.Uniform, load.Zipf, load.Hot}
-	single := make([]run, 0, 4*len(allKeys)+3)
+	single := make([]run, 0, 4*len(allKeys)+4)
+	single = append(single, run{name: "keyed/afterwrite", do: singleKeyed})
 	for _, keys := range allKeys {
 		single = append(single,
 			run{name: string(keys) + "/afterwrite", do: singleAfterwrite(world.Current, keys)},
@@ -229,6 +238,7 @@ func groups() [][]run {
 func laterGroups() [][]run {
 	return [][]run{
 		{
+			{name: "get/keyed", do: getKeyed},
 			{name: "get/afterwrite", do: getAfterwrite},
 			{name: "get/noop", do: singlePeer("noop", load.Uniform, load.FormGet)},
 		},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -165,13 +166,51 @@ func idlePeer(ctx context.Context, flusher *load.Process) error {
 	})
 }
 
-// getAfterwrite measures reads of warm counters while worker and scheduler are idle.
-func getAfterwrite(ctx context.Context, b *bench) error {
-	sys, err := b.running(ctx, world.Current)
+// apiKey is the key of the runs with API keys.
+const apiKey = "aw_benchmark"
+
+// apiKeys is the setting for apiKey.
+func apiKeys() string {
+	return fmt.Sprintf("AFTERWRITE_API_KEYS=bench:%x:read+write", sha256.Sum256([]byte(apiKey)))
+}
+
+// singleKeyed measures single increments that send an API key.
+func singleKeyed(ctx context.Context, b *bench) error {
+	sys, err := b.running(ctx, world.Current, apiKeys())
 	if err != nil {
 		return err
 	}
-	_, result, err := b.loadTwice(ctx, singles(sys.api.URL, load.Uniform, load.FormGet), nothing)
+	spec := singles(sys.api.URL, load.Uniform, load.FormIncrement)
+	spec.APIKey = apiKey
+	warm, result, err := b.loadTwice(ctx, spec, nothing)
+	if err != nil {
+		return err
+	}
+	if err := sys.stage.Drained(ctx, drainPatience); err != nil {
+		return err
+	}
+	b.note("keyed/afterwrite/rate", result.PerSecond)
+	return b.settle(ctx, "keyed/afterwrite", sys, cutOff(warm, result), 0)
+}
+
+// getAfterwrite measures reads of warm counters while worker and scheduler are idle.
+func getAfterwrite(ctx context.Context, b *bench) error {
+	return b.get(ctx, "get/afterwrite", "")
+}
+
+// getKeyed is the same with an API key.
+func getKeyed(ctx context.Context, b *bench) error {
+	return b.get(ctx, "get/keyed", apiKey, apiKeys())
+}
+
+func (b *bench) get(ctx context.Context, name, key string, settings ...string) error {
+	sys, err := b.running(ctx, world.Current, settings...)
+	if err != nil {
+		return err
+	}
+	spec := singles(sys.api.URL, load.Uniform, load.FormGet)
+	spec.APIKey = key
+	_, result, err := b.loadTwice(ctx, spec, nothing)
 	if err != nil {
 		return err
 	}
@@ -186,8 +225,8 @@ func getAfterwrite(ctx context.Context, b *bench) error {
 	if sum != sys.sum || rows != sys.rows || written != 0 {
 		return fmt.Errorf("%w: reads changed the sum from %d to %d", errSum, sys.sum, sum)
 	}
-	b.note("get/afterwrite/rate", result.PerSecond)
-	b.note("get/afterwrite/p99", result.P99.Seconds()*1000)
+	b.note(name+"/rate", result.PerSecond)
+	b.note(name+"/p99", result.P99.Seconds()*1000)
 	return nil
 }
 

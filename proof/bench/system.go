@@ -36,13 +36,13 @@ func on(ctx context.Context, stage *world.Stage, workers int) (*system, error) {
 	return sys, err
 }
 
-// start starts an api, a scheduler and one worker, and returns when they are ready.
-func start(ctx context.Context, stage *world.Stage) (*system, error) {
+// start starts an api, a scheduler and one worker, and returns when they are ready. settings are for the api.
+func start(ctx context.Context, stage *world.Stage, settings ...string) (*system, error) {
 	sys, err := on(ctx, stage, 1)
 	if err != nil {
 		return nil, err
 	}
-	if err := sys.startAPI(ctx); err != nil {
+	if err := sys.startAPI(ctx, settings...); err != nil {
 		return nil, err
 	}
 	return sys, sys.startFlushing(ctx)
@@ -113,13 +113,13 @@ func writeAndFlush(ctx context.Context, stage *world.Stage, rows int) error {
 	return stage.StopAll()
 }
 
-// running starts afterwrite on singleStage.
-func (b *bench) running(ctx context.Context, v world.Version) (*system, error) {
+// running starts afterwrite on singleStage. settings are for the api.
+func (b *bench) running(ctx context.Context, v world.Version, settings ...string) (*system, error) {
 	stage, err := b.prepared(ctx, v, singleStage, space)
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, stage)
+	return start(ctx, stage, settings...)
 }
 
 // counted returns the api's counts since its start: acknowledged writes, and writes with an unknown outcome because the client closed

@@ -44,5 +44,6 @@ type HTTPSpec struct {
 	Duration    time.Duration
 	Batch       int    // number of increments in each POST /v1/batch; 0 for single requests
 	Form        Form   // of single requests
+	APIKey      string // sent with each request as Authorization: Bearer; "" for none
 	Seed        uint64 // seed of the random keys
 }

@@ -75,6 +75,20 @@ func TestWRKSendsReads(t *testing.T) {
 	require.Len(t, counts, 10)
 }
 
+func TestWRKSendsTheAPIKey(t *testing.T) {
+	t.Parallel()
+	for _, form := range []load.Form{load.FormIncrement, load.FormGet} {
+		s := newTarget(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "Bearer aw_key" || r.Host == "" {
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		})
+		r := wrk(t, load.HTTPSpec{URL: s.URL, Keys: load.Hot, Form: form, APIKey: "aw_key"})
+		require.Zero(t, r.Failed)
+		require.NotZero(t, wrk(t, load.HTTPSpec{URL: s.URL, Keys: load.Hot, Form: form}).Failed)
+	}
+}
+
 func TestWRKCountsFailedRequests(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int64

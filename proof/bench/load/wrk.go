@@ -74,6 +74,7 @@ func WRK(ctx context.Context, spec HTTPSpec) (result HTTPResult, err error) {
 		"--timeout", "10s", "-s", script.Name(), spec.URL, "--",
 		fmt.Sprintf("keys=%s", spec.Keys), fmt.Sprintf("space=%d", spec.Space), fmt.Sprintf("batch=%d", spec.Batch),
 		fmt.Sprintf("form=%s", spec.Form), fmt.Sprintf("seed=%d", spec.Seed%(1<<31)),
+		"apikey=" + spec.APIKey,
 	}}.Output(ctx)
 	if err != nil {
 		return HTTPResult{}, err

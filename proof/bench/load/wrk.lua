@@ -1,5 +1,6 @@
 -- wrk.lua generates increments or reads of counters. Arguments, as name=value: keys (hot, zipf, uniform), space (number of keys),
--- batch (increments in a batch, or 0 for single requests), form (of single requests: empty for increments, get, webdis), seed.
+-- batch (increments in a batch, or 0 for single requests), form (of single requests: empty for increments, get, webdis), seed, apikey (empty for
+-- none).
 --
 -- wrk calls request for each request, so request only takes a string from a table that is filled before the load begins. There is
 -- no function response: with one, wrk would pass every header and body to Lua.
@@ -25,16 +26,22 @@ local zipf_samples = 2 ^ 17 -- drawn before the load and used in turn; a thread 
 local batch_bodies = 64
 local prefix = 'counter:'
 
+-- Returns the headers of a request. Without any, wrk.format uses its own.
+local function headers(a, json)
+  if not json and a.apikey == '' then return nil end
+  return { ['Content-Type'] = json and 'application/json' or nil, Authorization = a.apikey ~= '' and 'Bearer ' .. a.apikey or nil }
+end
+
 -- Returns the parts of a request before and after the digits of the key, so that wrk.format is called once, not for each key.
 local function around(a)
   local marker = '000000000000'
   local text
   if a.form == 'get' then
-    text = wrk.format('GET', '/v1/counters/' .. prefix .. marker)
+    text = wrk.format('GET', '/v1/counters/' .. prefix .. marker, headers(a))
   elseif a.form == 'webdis' then
     text = wrk.format('GET', '/INCRBY/' .. prefix .. marker .. '/1')
   else
-    text = wrk.format('POST', '/v1/counters/' .. prefix .. marker .. '/increment', { ['Content-Type'] = 'application/json' }, '{"by":1}')
+    text = wrk.format('POST', '/v1/counters/' .. prefix .. marker .. '/increment', headers(a, true), '{"by":1}')
   end
   local first, last = string.find(text, prefix .. marker, 1, true)
   return string.sub(text, 1, first - 1 + #prefix), string.sub(text, last + 1)
@@ -66,7 +73,7 @@ local function batch(a, draw)
     operations[i] = string.format('{"op":"increment","key":"%s%012d","by":1}', prefix, draw())
   end
   local body = '{"operations":[' .. table.concat(operations, ',') .. ']}'
-  return wrk.format('POST', '/v1/batch', { ['Content-Type'] = 'application/json' }, body)
+  return wrk.format('POST', '/v1/batch', headers(a, true), body)
 end
 
 local function prepare(args)
