@@ -13,6 +13,7 @@
 //   - admission: bounds the large bodies that are being received.
 //   - body, coding, decode: check media type and size, decompress, then read strict JSON as tokens.
 //   - counters, batch, read: pass the operations to Counters, which is package writepath.
+//   - list: pass lists to a Lister, which is package catalog.
 //   - flush, admin, dead: pass the requests of operators to package operate. admin requires a token.
 //   - encode: appends the answer to a pooled buffer.
 //   - problem: turns every error into a problem document. One table maps codes to statuses.
@@ -56,6 +57,8 @@ type Options struct {
 	Stopping func() bool
 	// Flusher carries out POST /v1/flush. Nil: the path answers 404.
 	Flusher Flusher
+	// Lister lists counters for GET /v1/counters. Nil: the path answers 404.
+	Lister Lister
 	// Shutdown is canceled when the process is told to stop. Clients that wait for a flush are then answered. Nil: never.
 	Shutdown context.Context //nolint:containedctx // it is the process's, not a request's
 	// Admin configures the paths for operators. The zero value: these paths answer 404.
@@ -140,6 +143,9 @@ func (s *server) router() *echo.Echo {
 	e.POST("/v1/counters/:key/increment", s.increment)
 	e.POST("/v1/batch", s.batch)
 	e.POST("/v1/read", s.readMany)
+	if s.Lister != nil {
+		e.Match(read, "/v1/counters", s.list)
+	}
 	if s.Flusher != nil {
 		e.POST("/v1/flush", s.flush)
 	}

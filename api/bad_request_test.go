@@ -74,7 +74,7 @@ func badRequests(t *testing.T) []badRequest {
 	var all []badRequest
 	for _, group := range [][]badRequest{
 		badIntegers(), badJSON(), badKeys(), badPaths(), badMedia(), tooLargeBodies(), badBatches(), badSingleBatches(), overflows(),
-		badIDs(), badWaits(), badReads(), badConditions(), badCodings(t),
+		badIDs(), badWaits(), badReads(), badLists(), badConditions(), badCodings(t),
 	} {
 		all = append(all, group...)
 	}
@@ -202,7 +202,8 @@ func badPaths() []badRequest {
 		{name: "dots", method: "PUT", target: "/v1/x/../counters/warm", body: `{"value":5}`, status: 404, code: "not_found"},
 		{name: "encoded prefix", method: "PUT", target: "/v1%2Fcounters/warm", body: `{"value":5}`, status: 404, code: "not_found"},
 		{name: "encoded letter", method: "POST", target: "/v1/counters/warm/%69ncrement", status: 404, code: "not_found"},
-		{name: "no key", method: "PUT", target: "/v1/counters", body: `{"value":5}`, status: 404, code: "not_found", detail: "openapi"},
+		{name: "no key", method: "PUT", target: "/v1/counters", body: `{"value":5}`, status: 405, code: "method_not_allowed", detail: "GET"},
+		{name: "no route", method: "PUT", target: "/v1/counter", body: `{"value":5}`, status: 404, code: "not_found", detail: "openapi"},
 		{name: "root", method: "GET", target: "/", status: 404, code: "not_found"},
 		{name: "other version", method: "POST", target: "/v2/counters/warm/increment", status: 404, code: "not_found"},
 		{name: "upper case", method: "POST", target: "/V1/counters/warm/increment", status: 404, code: "not_found"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
@@ -60,7 +61,7 @@ func PreferredWait(h http.Header) time.Duration { return readPreferences(h).wait
 // Routes returns every route, including the admin routes.
 func Routes() []*echo.Route {
 	health := map[string]http.Handler{"/healthz": nil, "/readyz": nil, "/metrics": nil}
-	return newServer(nil, Options{Admin: Admin{Token: "token"}, Flusher: new(operate.Service), Health: health}).router().Routes()
+	return newServer(nil, Options{Admin: Admin{Token: "token"}, Flusher: new(operate.Service), Lister: new(catalog.Catalog), Health: health}).router().Routes()
 }
 
 // Statuses returns the status of every code.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -28,27 +29,40 @@ func (s *server) flush(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case s.flushes <- struct{}{}:
-		defer func() { <-s.flushes }()
-	default:
-		return overloaded("too many flushes are in progress; this one was not started")
-	}
 	prefers := readPreferences(c.Request().Header)
 	timeout := prefers.wait
 	if !prefers.waitGiven {
 		timeout = defaultWait
 	}
-	ctx, cancel := context.WithCancel(c.Request().Context())
-	defer cancel()
-	defer context.AfterFunc(s.Shutdown, cancel)()
-	left, err := s.Flusher.Flush(ctx, keys, timeout)
-	if err != nil && ctx.Err() == nil {
-		return operate.Explain(err)
+	left, err := s.flushWithin(c, keys, timeout)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return err
 	}
 	prefers.applied(c, false)
 	answerLeft(c, left)
 	return nil
+}
+
+// flushWithin has the workers flush keys, or everything if keys is nil, and waits for up to timeout. Its error is a *counter.Error, or
+// context.Canceled if the client has left or the process shuts down.
+func (s *server) flushWithin(c echo.Context, keys []counter.Key, timeout time.Duration) (operate.Left, error) {
+	select {
+	case s.flushes <- struct{}{}:
+		defer func() { <-s.flushes }()
+	default:
+		return operate.Left{}, overloaded("too many flushes are in progress; this one was not started")
+	}
+	ctx, cancel := context.WithCancel(c.Request().Context())
+	defer cancel()
+	defer context.AfterFunc(s.Shutdown, cancel)()
+	left, err := s.Flusher.Flush(ctx, keys, timeout)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return left, context.Canceled
+	case err != nil:
+		return left, operate.Explain(err)
+	}
+	return left, nil
 }
 
 // answerLeft answers 200 if left.Dirty is 0, which does not count dead letters, and 202 otherwise.

@@ -18,6 +18,7 @@ func (s *server) readMany(c echo.Context) error {
 	}
 	results := s.carryOut(c, plan, writepath.Options{})
 	for i, r := range results {
+		results[i].Counter.Key = plan[i].Key
 		if r.Err == nil && !r.Counter.Exists {
 			results[i].Err = noCounter()
 		}
@@ -29,7 +30,7 @@ func (s *server) readMany(c echo.Context) error {
 		writeProblem(c, outcome.common) // counted and logged by countFailures
 		return nil
 	}
-	answerCounters(c, plan, results)
+	answerCounters(c, results)
 	return nil
 }
 
@@ -48,7 +49,7 @@ func (s *server) readKeys(c echo.Context) (plan []planned, err error) {
 	return plan, nil
 }
 
-// reads reads a list of keys into a read of each. A key that is invalid fails alone, as in a batch.
+// reads decodes a list of keys, and plans a Get of each. A key that is invalid fails alone, as in a batch.
 func (b *body) reads() ([]planned, error) {
 	var plan []planned
 	err := b.whole(func(name jsontext.Value) (bool, error) {
@@ -75,23 +76,11 @@ func (b *body) reads() ([]planned, error) {
 }
 
 // answerCounters answers with the counter of each key, or the error in its place.
-func answerCounters(c echo.Context, plan []planned, results []counter.Result) {
+func answerCounters(c echo.Context, results []counter.Result) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 
-	b := append(buffer.bytes, `{"counters":[`...)
-	for i, r := range results {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		if r.Err != nil {
-			b = appendFailed(b, plan[i].Key, asProblem(r.Err))
-			continue
-		}
-		r.Counter.Key = plan[i].Key
-		b = appendCounter(b, r.Counter)
-	}
-	b = append(b, `]}`...)
+	b := append(appendCounters(buffer.bytes, results), '}')
 	buffer.bytes = b
 	write(c, http.StatusOK, jsonType, b)
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
@@ -38,7 +39,7 @@ const patience = 20 * time.Second
 
 // bundle is a server of the api.
 type bundle struct {
-	// Only setup sets Servers, postgres and service. They use a Redis database and a Postgres database of this test.
+	// Only setup sets Servers, postgres, service and catalog. They use a Redis database and a Postgres database of this test.
 	*process.Servers
 
 	addr     string
@@ -47,6 +48,7 @@ type bundle struct {
 
 	postgres *sql.DB
 	service  *writepath.Service
+	catalog  *catalog.Catalog
 }
 
 // setup starts a server with the real write path.
@@ -66,8 +68,9 @@ func setup(t *testing.T) *bundle {
 
 	service := writepath.Open(writepath.Parts{Cache: s.Cache, Store: s.Store, BaseTimeout: patience, MaxDirty: 1_000_000})
 	t.Cleanup(service.Close)
-	b := &bundle{Servers: s, postgres: db, service: service}
-	b.serve(t, service, api.Options{})
+	lists := catalog.New(catalog.Options{Cache: s.Cache, Store: s.Store, Counters: service})
+	b := &bundle{Servers: s, postgres: db, service: service, catalog: lists}
+	b.serve(t, service, api.Options{Lister: lists})
 	return b
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/process"
@@ -59,8 +60,10 @@ func (apiCommand) Run(w *world) error {
 	// At shutdown, clients that wait for Postgres are answered at once, instead of being aborted after the grace.
 	defer context.AfterFunc(w.ctx, service.StopWaiting)()
 	operator := operate.New(operate.Options{Cache: p.Cache, Store: p.Store, Redis: p.Redis, Logger: p.Log})
+	lists := catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service})
 	return p.Run(w.ctx, api.New(service, api.Options{
 		Logger: p.Log, Metrics: p.Counted, Health: p.Health().Handlers(), Stopping: p.Stopping,
-		Admin: api.Admin{Token: p.Config.AdminToken, Operator: operator}, Flusher: operator, Shutdown: w.ctx, Tracing: p.Provider(),
+		Admin: api.Admin{Token: p.Config.AdminToken, Operator: operator}, Flusher: operator, Lister: lists, Shutdown: w.ctx,
+		Tracing: p.Provider(),
 	}))
 }

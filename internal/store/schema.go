@@ -21,7 +21,7 @@ const (
 // statements are the SQL statements with {schema} replaced. They do not rely on search_path, which a PgBouncer in transaction mode does
 // not keep.
 type statements struct {
-	read                                string
+	read, page                          string
 	upsert, upsertBriefly, upsertFree   string
 	purge                               string
 	beginAction, endAction, listActions string
@@ -31,7 +31,7 @@ type statements struct {
 func newStatements(schema string) statements {
 	in := func(sql string) string { return strings.ReplaceAll(sql, "{schema}", pq.QuoteIdentifier(schema)) }
 	return statements{
-		read:   in(readSQL),
+		read: in(readSQL), page: in(pageSQL),
 		upsert: in(upsertSQL), upsertBriefly: in(upsertBrieflySQL), upsertFree: in(upsertFreeSQL),
 		purge:       in(purgeSQL),
 		beginAction: in(beginSQL), endAction: in(endSQL), listActions: in(listSQL),
