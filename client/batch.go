@@ -126,7 +126,7 @@ func checkCount(n int) error {
 	return nil
 }
 
-// results decodes a list of want counters and errors from a member of the answer.
+// results decodes a list of counters and errors from a member of the answer. want is their number, or -1 for any.
 func (r *request) results(a *answer, member string, want int) ([]Result, error) {
 	var lists map[string]json.RawMessage
 	if err := a.decode(&lists); err != nil {
@@ -136,7 +136,7 @@ func (r *request) results(a *answer, member string, want int) ([]Result, error) 
 	if err := json.Unmarshal(lists[member], &list); err != nil {
 		return nil, r.unreadable(fmt.Errorf("%s of the answer: %w", member, err))
 	}
-	if len(list) != want {
+	if want >= 0 && len(list) != want {
 		return nil, r.unreadable(fmt.Errorf("the answer has %d results instead of %d", len(list), want))
 	}
 	results := make([]Result, len(list))

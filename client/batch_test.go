@@ -1,8 +1,11 @@
 package client_test
 
 import (
+	"fmt"
+	"math"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -129,4 +132,19 @@ func TestReadReturnsACounterOrAnErrorForEachKey(t *testing.T) {
 	require.True(t, client.IsCode(err, client.CodeTooManyOperations))
 	_, err = c.Read(t.Context(), "a", "\xff")
 	require.True(t, client.IsCode(err, client.CodeInvalidKey))
+}
+
+func TestLargestBatchFitsIntoABody(t *testing.T) {
+	t.Parallel()
+	c := setup(t, localapi.Options{}, client.Options{})
+	operations := make([]client.Operation, client.MaxOperations)
+	for i := range operations {
+		operations[i] = client.Add(fmt.Sprintf("%s%05d", strings.Repeat("<", 250), i), math.MinInt64).AtLeast(math.MinInt64).AtMost(-1)
+	}
+	results, err := c.Batch(t.Context(), operations)
+	require.NoError(t, err)
+	for i, result := range results {
+		require.NoError(t, result.Err)
+		require.Equal(t, operations[i].Key, result.Key)
+	}
 }

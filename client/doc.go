@@ -7,6 +7,7 @@
 //	_, err = c.Increment(ctx, "seats", -1, client.Min(0))       // fails with CodeOutOfBounds rather than go below 0
 //	_, err = c.Set(ctx, "seats", 50, client.IfMatch(7))         // only if the counter still has version 7
 //	likes, err = c.Get(ctx, "likes:42")
+//	for page, err := range c.List(ctx, "likes:") { ... }        // page.Results, in the order of the keys
 //	results, err := c.Batch(ctx, []client.Operation{client.Add("a", 1), client.Put("b", 7), client.Remove("c")})
 //
 // # Retries

@@ -41,6 +41,8 @@ type callOptions struct {
 	wait       time.Duration
 	version    int64
 	durability string
+	limit      int
+	cursor     string
 }
 
 // options applies the options of a call of the kind.
@@ -98,7 +100,8 @@ func Minimal() Option {
 }
 
 // Wait waits until Postgres has the write or, for Get, the counter as it is. After d the call succeeds with Counter.Synced false.
-// d is 1 ms to 30 s; writes and Flush round it up to whole seconds. For all methods but Read and Top.
+// d is 1 ms to 30 s; all but Get round it up to whole seconds. A List first flushes what was written before it, for up to d: see
+// Page.Complete. For all methods but Read.
 func Wait(d time.Duration) Option {
 	return Option{"Wait", kindGet | kindWrite | kindFlush | kindList, func(o *callOptions) { o.waits, o.wait = true, d }}
 }
@@ -106,6 +109,16 @@ func Wait(d time.Duration) Option {
 // Version makes a Get with Wait wait for this version instead of the newest. For Get.
 func Version(version int64) Option {
 	return Option{"Version", kindGet, func(o *callOptions) { o.version = version }}
+}
+
+// Limit bounds the counters on a page: 1 to 1,000, by default 100. For List.
+func Limit(n int) Option {
+	return Option{"Limit", kindList, func(o *callOptions) { o.limit = n }}
+}
+
+// From continues a list after the page that had this Next. The prefix must be the same. For List.
+func From(next string) Option {
+	return Option{"From", kindList, func(o *callOptions) { o.cursor = next }}
 }
 
 // The levels for Durability.

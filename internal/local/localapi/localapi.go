@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/operate"
@@ -77,7 +78,9 @@ func Start(t testing.TB, o Options) string {
 		background(t, work.Run)
 	}
 	operator := operate.New(operate.Options{Cache: servers.Cache, Store: servers.Store, Redis: servers.Redis, Logger: log})
-	handler := api.New(service, api.Options{Flusher: operator})
+	handler := api.New(service, api.Options{
+		Flusher: operator, Lister: catalog.New(catalog.Options{Cache: servers.Cache, Store: servers.Store, Counters: service}),
+	})
 	if o.Wrap != nil {
 		handler = o.Wrap(handler)
 	}
