@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/api/auth"
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
@@ -29,9 +30,18 @@ func setupAdmin(t *testing.T) *bundle {
 }
 
 func (b *bundle) adminOptions() api.Options {
-	return api.Options{Admin: api.Admin{Token: token, Operator: operate.New(operate.Options{
+	return api.Options{Keys: tokenOnly(), Operator: operate.New(operate.Options{
 		Cache: b.Cache, Store: b.Store, Redis: b.Redis, Logger: slog.New(slog.DiscardHandler),
-	})}}
+	})}
+}
+
+// tokenOnly returns a Keyring whose only key is the admin token.
+func tokenOnly() *auth.Keyring {
+	keys, err := auth.New(auth.Options{AdminToken: token})
+	if err != nil {
+		panic(err)
+	}
+	return keys
 }
 
 // admin sends a request with the token.
@@ -189,7 +199,7 @@ func TestAdminWithoutRedisIsUnavailable(t *testing.T) {
 		Cache: cache.New(unreachable(t), cache.Options{Shards: 4, CleanTTL: time.Hour}), Store: b.Store, Redis: unreachable(t),
 		Logger: slog.New(slog.DiscardHandler),
 	})
-	b.serve(t, b.service, api.Options{Admin: api.Admin{Token: token, Operator: operator}})
+	b.serve(t, b.service, api.Options{Keys: tokenOnly(), Operator: operator})
 	for line, body := range adminRequests {
 		method, target, _ := strings.Cut(line, " ")
 		a := b.admin(t, method, target, body)

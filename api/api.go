@@ -8,13 +8,14 @@
 // Each step is a file of this package:
 //
 //   - edge: assigns the request ID, recovers panics, decodes the key in the path exactly once and checks it.
+//   - access: has the table of routes with the scope of each. Checks API keys, which package auth holds, and their rates.
 //   - observe: writes the log and the spans, if they are enabled.
 //   - prefer: reads the Prefer header, which says how long and for what the client waits.
 //   - admission: bounds the large bodies that are being received.
 //   - body, coding, decode: check media type and size, decompress, then read strict JSON as tokens.
 //   - counters, batch, read: pass the operations to Counters, which is package writepath.
 //   - list: pass lists to a Lister, which is package catalog.
-//   - flush, admin, dead: pass the requests of operators to package operate. admin requires a token.
+//   - flush, admin, dead: pass the requests of operators to package operate.
 //   - encode: appends the answer to a pooled buffer.
 //   - problem: turns every error into a problem document. One table maps codes to statuses.
 //
@@ -35,7 +36,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/afterwrite/afterwrite/api/auth"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
@@ -61,8 +64,12 @@ type Options struct {
 	Lister Lister
 	// Shutdown is canceled when the process is told to stop. Clients that wait for a flush are then answered. Nil: never.
 	Shutdown context.Context //nolint:containedctx // it is the process's, not a request's
-	// Admin configures the paths for operators. The zero value: these paths answer 404.
-	Admin Admin
+	// Keys are the API keys. Nil: everybody may read and write, without a limit, and the paths for operators answer 404.
+	Keys *auth.Keyring
+	// Operator carries out the requests under /v1/admin. Nil: these paths answer 404.
+	Operator *operate.Service
+	// CORSOrigins are the origins whose pages may use the API in a browser, or "*". None: no answer has a header of CORS.
+	CORSOrigins []string
 	// Tracing makes a span of each request. Nil: no spans, at no cost.
 	Tracing trace.TracerProvider
 }
@@ -117,6 +124,10 @@ func newServer(counters Counters, options Options) *server {
 	if options.Shutdown == nil {
 		options.Shutdown = context.Background()
 	}
+	if options.Keys == nil {
+		options.Keys = auth.Open()
+	}
+	options.Metrics.MustRegister(options.Keys)
 	return &server{
 		Options:      options,
 		counters:     counters,
@@ -128,34 +139,23 @@ func newServer(counters Counters, options Options) *server {
 	}
 }
 
-// router returns an Echo with every route. edge is its only middleware unless requests are logged or traced: Echo builds the
-// middleware chain for every request.
+// router returns an Echo with every route. edge is its only middleware unless requests are logged or traced, or pages of other
+// origins are permitted: Echo builds the middleware chain for every request.
 func (s *server) router() *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = s.fail
 	e.Pre(s.edge)
 	e.Use(s.observers()...)
+	if len(s.CORSOrigins) > 0 {
+		e.Use(cors(s.CORSOrigins))
+	}
 
-	read := []string{http.MethodGet, http.MethodHead}
-	e.Match(read, "/v1/counters/:key", s.get)
-	e.PUT("/v1/counters/:key", s.set)
-	e.DELETE("/v1/counters/:key", s.remove)
-	e.POST("/v1/counters/:key/increment", s.increment)
-	e.POST("/v1/batch", s.batch)
-	e.POST("/v1/read", s.readMany)
-	if s.Lister != nil {
-		e.Match(read, "/v1/counters", s.list)
+	for _, r := range s.routes() {
+		methods := []string{r.method}
+		if r.method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+		e.Match(methods, r.path, s.guard(r))
 	}
-	if s.Flusher != nil {
-		e.POST("/v1/flush", s.flush)
-	}
-	e.Match(read, "/v1/openapi.yaml", openAPI)
-	e.Match(read, "/docs", docsPage)
-	e.Match(read, "/docs/:file", docsFile)
-	e.Match(read, "/problems/:code", explainProblem)
-	for path, handler := range s.Health {
-		e.Match(read, path, echo.WrapHandler(handler))
-	}
-	s.adminRoutes(e)
 	return e
 }

@@ -25,6 +25,9 @@ func (s *server) batch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := permit(c, plan); err != nil {
+		return err
+	}
 	identify(plan, id)
 	results := s.carryOut(c, plan, options)
 	s.countFailures(c, results)

@@ -20,7 +20,7 @@ const (
 
 // get answers with the counter.
 func (s *server) get(c echo.Context) error {
-	key, err := pathKey(c)
+	key, err := permittedKey(c)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (s *server) change(c echo.Context, kind counter.Kind) error {
 // readOperation reads the key, the Idempotency-Key, the amount and the condition of a write.
 func readOperation(c echo.Context, kind counter.Kind) (op counter.Operation, err error) {
 	op.Kind = kind
-	if op.Key, err = pathKey(c); err != nil {
+	if op.Key, err = permittedKey(c); err != nil {
 		return op, err
 	}
 	if op.ID, err = requestIdempotencyKey(c.Request().Header); err != nil {

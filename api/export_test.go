@@ -7,6 +7,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/afterwrite/afterwrite/api/auth"
 	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
@@ -59,9 +60,27 @@ func PrefersMinimal(h http.Header) bool { return readPreferences(h).minimal }
 func PreferredWait(h http.Header) time.Duration { return readPreferences(h).wait }
 
 // Routes returns every route, including the admin routes.
-func Routes() []*echo.Route {
+func Routes() []*echo.Route { return complete().router().Routes() }
+
+// Scopes returns the scope of each route by method and path, as the table of routes has them.
+func Scopes() map[string]auth.Scope {
+	scopes := make(map[string]auth.Scope)
+	for _, r := range complete().routes() {
+		scopes[r.method+" "+r.path] = r.scope
+	}
+	return scopes
+}
+
+// complete returns a server that has every route.
+func complete() *server {
+	keys, err := auth.New(auth.Options{AdminToken: "token"})
+	if err != nil {
+		panic(err)
+	}
 	health := map[string]http.Handler{"/healthz": nil, "/readyz": nil, "/metrics": nil}
-	return newServer(nil, Options{Admin: Admin{Token: "token"}, Flusher: new(operate.Service), Lister: new(catalog.Catalog), Health: health}).router().Routes()
+	return newServer(nil, Options{
+		Keys: keys, Operator: new(operate.Service), Flusher: new(operate.Service), Lister: new(catalog.Catalog), Health: health,
+	})
 }
 
 // Statuses returns the status of every code.

@@ -29,6 +29,9 @@ func (s *server) flush(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := permittedFlush(c, keys); err != nil {
+		return err
+	}
 	prefers := readPreferences(c.Request().Header)
 	timeout := prefers.wait
 	if !prefers.waitGiven {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/afterwrite/afterwrite/api/auth"
 	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
@@ -35,7 +36,7 @@ type listQuery struct {
 // list answers with a page of counters in the order of their keys. With Prefer: wait it flushes before, so that the list has every write
 // that was acknowledged before the request. It answers 202 if it cannot promise that.
 func (s *server) list(c echo.Context) error {
-	query, err := parseList(c.Request().URL.RawQuery)
+	query, err := parseList(c.Request().URL.RawQuery, keyOf(c))
 	if err != nil {
 		return err
 	}
@@ -111,13 +112,16 @@ func appendCounters(b []byte, results []counter.Result) []byte {
 	return append(b, ']')
 }
 
-// parseList parses prefix, limit and cursor.
-func parseList(rawQuery string) (q listQuery, err error) {
+// parseList parses prefix, limit and cursor. The list has only counters that the API key may use.
+func parseList(rawQuery string, key *auth.Key) (q listQuery, err error) {
 	values, err := parseQuery(rawQuery, "prefix", "limit", "cursor")
 	if err != nil {
 		return q, err
 	}
 	if q.prefix, err = queryPrefix(values); err != nil {
+		return q, err
+	}
+	if q.prefix, err = key.Within(q.prefix); err != nil {
 		return q, err
 	}
 	if q.limit, err = queryNumber(values, "limit", defaultListed, catalog.MaxPage); err != nil {

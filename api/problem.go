@@ -9,6 +9,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/afterwrite/afterwrite/api/auth"
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
@@ -107,9 +108,17 @@ var problems = map[counter.Code]problem{
 		http.StatusServiceUnavailable, "Database unavailable",
 		"The request needs Postgres, which did not answer. Try again after Retry-After.",
 	},
-	codeUnauthorized: {
+	auth.CodeUnauthorized: {
 		http.StatusUnauthorized, "Unauthorized",
-		"Not applied. The paths under /v1/admin need Authorization: Bearer with the value of AFTERWRITE_ADMIN_TOKEN.",
+		"Not applied. The request needs one header Authorization: Bearer with an API key. The server does not know the key, or got none.",
+	},
+	auth.CodeForbidden: {
+		http.StatusForbidden, "Forbidden",
+		"Not applied. The API key lacks the scope of this request, or may only use counters with another prefix. The detail says which.",
+	},
+	auth.CodeRateLimited: {
+		http.StatusTooManyRequests, "Too many requests",
+		"Not applied. The API key has sent more operations than its rate allows. Try again after Retry-After.",
 	},
 	codeInvalidQuery: {
 		http.StatusBadRequest, "Invalid query",
@@ -167,7 +176,7 @@ func writeProblem(c echo.Context, e *counter.Error) {
 	defer putBuffer(b)
 	b.bytes = appendProblem(b.bytes, e)
 	status := problems[e.Code].status
-	if status == http.StatusServiceUnavailable {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		c.Response().Header().Set(echo.HeaderRetryAfter, retryAfter(e.RetryAfter))
 	}
 	write(c, status, problemType, b.bytes)

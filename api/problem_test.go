@@ -32,7 +32,7 @@ func TestEveryCodeHasItsDocumentedStatus(t *testing.T) {
 		counter.CodeOutcomeUnknown: 504, counter.CodeInternal: 500,
 		counter.CodeInvalidIdempotencyKey: 400, counter.CodeIdempotencyKeyReused: 422,
 		counter.CodeNotDurable: 503, counter.CodeUnsupportedDurability: 400,
-		"unauthorized": 401, "invalid_query": 400, "conflict": 409,
+		"unauthorized": 401, "forbidden": 403, "rate_limited": 429, "invalid_query": 400, "conflict": 409,
 		counter.CodeOutOfBounds: 409, counter.CodeVersionMismatch: 412, "invalid_precondition": 400,
 	}, api.Statuses())
 }

@@ -16,6 +16,9 @@ func (s *server) readMany(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := permit(c, plan); err != nil {
+		return err
+	}
 	results := s.carryOut(c, plan, writepath.Options{})
 	for i, r := range results {
 		results[i].Counter.Key = plan[i].Key

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/afterwrite/afterwrite/internal/config"
 )
 
 // Identity is the sender of a request.
@@ -104,11 +106,11 @@ func (o *Options) Check() error {
 			"users with a password get their role in AFTERWRITE_DASHBOARD_USERS")
 	case o.Header != "" && o.Proxies.onThisMachine() && len(o.Hosts) == 0:
 		return errRebound
-	case open && !Loopback(o.Address):
+	case open && !config.Loopback(o.Address):
 		return fmt.Errorf("%w: %s", ErrOpen, o.Address)
 	case open:
 		for _, host := range o.Hosts {
-			if !localName(hostName(host)) {
+			if !config.LoopbackName(hostName(host)) {
 				return fmt.Errorf("%w: as %s", ErrOpen, host)
 			}
 		}

@@ -3,10 +3,11 @@ package auth
 import (
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/afterwrite/afterwrite/internal/config"
 )
 
 // answersTo reports whether the request's Host is accepted. Without configured names, every Host is accepted, unless the dashboard is
@@ -17,7 +18,7 @@ func (g *Gate) answersTo(r *http.Request) bool {
 	if len(g.hosts) > 0 {
 		return slices.Contains(g.hosts, name)
 	}
-	return !g.open() || localName(name)
+	return !g.open() || config.LoopbackName(name)
 }
 
 // hostName returns a Host without port and brackets, in lower case.
@@ -26,14 +27,6 @@ func hostName(host string) string {
 		host = name
 	}
 	return strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
-}
-
-func localName(name string) bool {
-	if name == "localhost" {
-		return true
-	}
-	address, err := netip.ParseAddr(name)
-	return err == nil && address.Unmap().IsLoopback()
 }
 
 // forwarded reports whether the request has a header that proxies add.
@@ -51,15 +44,9 @@ func forwarded(r *http.Request) bool {
 func fromElsewhere(r *http.Request) bool {
 	for _, origin := range r.Header.Values("Origin") {
 		u, err := url.Parse(origin)
-		if err != nil || !localName(strings.ToLower(u.Hostname())) {
+		if err != nil || !config.LoopbackName(strings.ToLower(u.Hostname())) {
 			return true
 		}
 	}
 	return false
-}
-
-// Loopback reports whether addr (host:port) is reachable from this machine only. Of names, it accepts only localhost.
-func Loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	return err == nil && localName(strings.ToLower(host))
 }

@@ -24,6 +24,8 @@ var apiPlan = process.Plan{
 		return process.Pools{Redis: 64, Postgres: 4}
 	},
 	Public: true,
+	Refuse: refuseOpenAPI,
+	TLS:    true,
 }
 
 type apiCommand struct{}
@@ -59,11 +61,16 @@ func (apiCommand) Run(w *world) error {
 	defer service.Close()
 	// At shutdown, clients that wait for Postgres are answered at once, instead of being aborted after the grace.
 	defer context.AfterFunc(w.ctx, service.StopWaiting)()
+	keys, watch, err := watchKeys(p.Config, p.Log)
+	if err != nil {
+		return err
+	}
 	operator := operate.New(operate.Options{Cache: p.Cache, Store: p.Store, Redis: p.Redis, Logger: p.Log})
 	lists := catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service})
-	return p.Run(w.ctx, api.New(service, api.Options{
+	handler := api.New(service, api.Options{
 		Logger: p.Log, Metrics: p.Counted, Health: p.Health().Handlers(), Stopping: p.Stopping,
-		Admin: api.Admin{Token: p.Config.AdminToken, Operator: operator}, Flusher: operator, Lister: lists, Shutdown: w.ctx,
-		Tracing: p.Provider(),
-	}))
+		Keys: keys, Operator: operator, CORSOrigins: config.Words(p.Config.CORSOrigins),
+		Flusher: operator, Lister: lists, Shutdown: w.ctx, Tracing: p.Provider(),
+	})
+	return p.Run(w.ctx, handler, watch)
 }

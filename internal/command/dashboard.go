@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 
 	"github.com/afterwrite/afterwrite/dashboard"
 	"github.com/afterwrite/afterwrite/dashboard/auth"
@@ -56,7 +55,7 @@ func (serveDashboardCommand) Run(w *world) error {
 
 // access parses the settings for sign-in and roles.
 func access(c config.Config) (auth.Options, error) {
-	o := auth.Options{Address: c.Addr(c.DashboardAddr), Header: c.DashboardUserHeader, Hosts: words(c.DashboardHosts)}
+	o := auth.Options{Address: c.Addr(c.DashboardAddr), Header: c.DashboardUserHeader, Hosts: config.Words(c.DashboardHosts)}
 	var users, proxies, operators error
 	o.Users, users = auth.ParseUsers(c.DashboardUsers)
 	o.Proxies, proxies = auth.ParseProxies(c.DashboardTrustedProxies)
@@ -68,18 +67,24 @@ func access(c config.Config) (auth.Options, error) {
 	)
 }
 
-// refuseOpen returns an error if other machines could reach the dashboard without a sign-in. It checks the configured address
-// and the resolved one, since a hosts file may resolve a name like localhost to any address.
+// refuseOpen returns an error if other machines could reach the dashboard without a sign-in.
 func refuseOpen(c config.Config, at net.Addr) error {
 	allowed, err := access(c)
-	if err == nil {
-		err = allowed.Check()
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		allowed.Address = at.String()
-		err = allowed.Check()
+	return explainOpen(atBoth(allowed.Address, at, func(address string) error {
+		allowed.Address = address
+		return allowed.Check()
+	}))
+}
+
+// atBoth checks the configured address and then the resolved one, since a hosts file may resolve a name like localhost to any address.
+func atBoth(configured string, at net.Addr, check func(address string) error) error {
+	if err := check(configured); err != nil {
+		return err
 	}
-	return explainOpen(err)
+	return check(at.String())
 }
 
 func about(variable string, err error) error {
@@ -96,9 +101,4 @@ func explainOpen(err error) error {
 			"or AFTERWRITE_DASHBOARD_TRUSTED_PROXIES and AFTERWRITE_DASHBOARD_USER_HEADER", err)
 	}
 	return err
-}
-
-// words splits a list at its commas.
-func words(list string) []string {
-	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }

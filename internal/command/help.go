@@ -67,11 +67,13 @@ next run uses the same data.
 // Help implements kong.HelpProvider.
 func (apiCommand) Help() string {
 	return `Accepts writes, and answers as soon as Redis has them. It starts and accepts writes while Postgres is down. Run any
-number of them behind a load balancer.
+number of them behind a load balancer. On an address that other machines can reach, it refuses to start without API keys:
+make one with the command api-key new.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "API_ADDR", "PPROF",
 		"FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
-		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "WAIT_REPLICAS", "SHARDS", "ADMIN_TOKEN", otlpEndpoint) +
+		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "WAIT_REPLICAS", "SHARDS", "API_KEYS", "API_KEYS_FILE", "API_OPEN", "API_RATE", "ADMIN_TOKEN",
+		"TLS_CERT", "TLS_KEY", "CORS_ORIGINS", otlpEndpoint) +
 		example("REDIS_URL=redis://127.0.0.1:6379/0 DATABASE_URL=postgres://me@127.0.0.1/afterwrite afterwrite api",
 			"curl -X POST http://127.0.0.1:8080/v1/counters/page%3Ahome/increment")
 }
@@ -162,8 +164,16 @@ are reported separately. A worker must be running.
 }
 
 // Help implements kong.HelpProvider.
+func (apiKeyCommand) Help() string {
+	return `A client sends its key as Authorization: Bearer. The settings have only the hash of the key, so nobody can read it there.
+The command reads and changes nothing: copy the printed line into AFTERWRITE_API_KEYS or AFTERWRITE_API_KEYS_FILE of the api.
+` + example("afterwrite api-key new web", "afterwrite api-key new report --scopes read --prefix team1/")
+}
+
+// Help implements kong.HelpProvider.
 func (healthcheckCommand) Help() string {
-	return `Sends one GET request and waits up to 3 seconds. The exit status is 0 for an answer of 2xx, 1 otherwise.
+	return `Sends one GET request and waits up to 3 seconds. The exit status is 0 for an answer of 2xx, 1 otherwise. For an https
+URL of this machine (localhost, 127.0.0.1, ::1) it accepts any certificate, since the certificate has another name.
 ` + example("afterwrite healthcheck http://127.0.0.1:8080/readyz")
 }
 

@@ -25,6 +25,9 @@ func (upCommand) Run(w *world) error {
 	if err != nil {
 		return err
 	}
+	if err := checkAPIAddress(c, c.Addr(c.APIAddr)); err != nil {
+		return err // before it starts servers
+	}
 	executable, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program's own file: %w", err)

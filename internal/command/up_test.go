@@ -143,6 +143,13 @@ func TestASecondUpInTheSameFolderIsRefused(t *testing.T) {
 	first.stop(t)
 }
 
+func TestUpDoesNotOpenTheAPIToOthers(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	require.Contains(t, startUp(t, dir, "AFTERWRITE_API_ADDR=0.0.0.0:0").oneLine(t), "afterwrite api-key new NAME")
+	require.NoDirExists(t, dir, "no server was started")
+}
+
 func TestUpSaysInOneLineWhatStopsIt(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -157,7 +164,7 @@ func TestUpSaysInOneLineWhatStopsIt(t *testing.T) {
 		{"DATABASE_URL=postgres://me:hunter2@127.0.0.1:1/x", "connection refused"},
 	} {
 		// Of a variable that is there twice, a process gets the last.
-		line := startUp(t, dataDir(t), test.variable).oneLine(t)
+		line := startUp(t, dataDir(t), test.variable, "AFTERWRITE_API_OPEN=true").oneLine(t)
 		require.Contains(t, line, test.want)
 		require.NotContains(t, line, "hunter2")
 	}

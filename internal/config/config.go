@@ -56,7 +56,15 @@ type Config struct {
 	// If Redis and Postgres are near, 4 drain as fast as 8, and leave more CPU to the writes.
 	WorkerConcurrency int `env:"AFTERWRITE_WORKER_CONCURRENCY" envDefault:"4" allowed:"1 to 256" help:"how many tasks a worker runs at the same time; it opens as many connections to Postgres"`
 
-	AdminToken string `env:"AFTERWRITE_ADMIN_TOKEN" allowed:"16 or more visible ASCII characters" help:"the secret that requests to /v1/admin of the api must send; if not set, these paths do not exist"`
+	// Package api/auth parses the keys.
+	APIKeys     string `env:"AFTERWRITE_API_KEYS" since:"0.2" help:"the API keys, comma separated: name:hash:scopes or name:hash:scopes:prefix, as afterwrite api-key new prints them; scopes are read, write and admin, joined by +"`
+	APIKeysFile string `env:"AFTERWRITE_API_KEYS_FILE" example:"/etc/afterwrite/keys" since:"0.2" help:"a file with the API keys, one a line, instead of AFTERWRITE_API_KEYS; empty lines and lines that begin with # are ignored; it is read again when it changes, and on SIGHUP"`
+	APIOpen     bool   `env:"AFTERWRITE_API_OPEN" envDefault:"false" since:"0.2" help:"whether the api may listen on an address that other machines can reach although there are no API keys, because a proxy or a firewall decides who reaches it"`
+	APIRate     int    `env:"AFTERWRITE_API_RATE" envDefault:"0" allowed:"0 to 100000000" example:"1000" since:"0.2" help:"the operations a second that each API key may send to each api process, with a burst of twice as many; without API keys, all clients share one limit; 0 means no limit"`
+	AdminToken  string `env:"AFTERWRITE_ADMIN_TOKEN" allowed:"16 or more visible ASCII characters" help:"an API key with the scope admin only, for requests to /v1/admin; without it and without API keys of that scope, these paths do not exist"`
+	TLSCert     string `env:"AFTERWRITE_TLS_CERT" example:"/etc/afterwrite/tls.crt" since:"0.2" help:"a PEM file with the certificate of the api and its intermediates: it then serves HTTPS only; the file is read again when it changes, and on SIGHUP"`
+	TLSKey      string `env:"AFTERWRITE_TLS_KEY" example:"/etc/afterwrite/tls.key" since:"0.2" help:"the PEM file with the private key of that certificate"`
+	CORSOrigins string `env:"AFTERWRITE_CORS_ORIGINS" allowed:"* or origins" example:"https://app.example.com" since:"0.2" help:"the origins whose web pages may use the api in a browser, comma separated, or * for all; if not set, no answer has a header of CORS"`
 
 	// Package dashboard/auth parses these five.
 	DashboardUsers          string `env:"AFTERWRITE_DASHBOARD_USERS" help:"the users of the dashboard, comma separated: name:hash (a viewer) or name:operator:hash, as afterwrite dashboard hash-password prints them"`

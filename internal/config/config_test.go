@@ -170,6 +170,37 @@ func TestErrorDoesNotShowTheAdminToken(t *testing.T) {
 	}
 }
 
+func TestSettingsThatBelongTogether(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []struct{ first, second, want string }{
+		{"AFTERWRITE_TLS_CERT", "AFTERWRITE_LOG_LEVEL", "set both or none"},
+		{"AFTERWRITE_TLS_KEY", "AFTERWRITE_LOG_LEVEL", "set both or none"},
+		{"AFTERWRITE_API_KEYS", "AFTERWRITE_API_KEYS_FILE", "set one of them"},
+	} {
+		_, err := config.FromMap(map[string]string{bad.first: "info", bad.second: "info"})
+		require.ErrorContains(t, err, bad.want)
+		require.NotContains(t, err.Error(), "info")
+	}
+	_, err := config.FromMap(map[string]string{"AFTERWRITE_TLS_CERT": "a", "AFTERWRITE_TLS_KEY": "b"})
+	require.NoError(t, err)
+}
+
+func TestOriginsAreOriginsOnly(t *testing.T) {
+	t.Parallel()
+	for _, good := range []string{"", "*", "https://app.example", "https://a.example, http://localhost:3000,app://b"} {
+		c, err := config.FromMap(map[string]string{"AFTERWRITE_CORS_ORIGINS": good})
+		require.NoError(t, err, good)
+		require.Equal(t, good, c.CORSOrigins)
+	}
+	for _, bad := range []string{
+		"app.example", "https://app.example/", "https://*.app.example", "https://app.example,*", "https://", "null", "https://App.example",
+		"https://u@app.example", "https://app.example?x",
+	} {
+		_, err := config.FromMap(map[string]string{"AFTERWRITE_CORS_ORIGINS": bad})
+		require.ErrorContains(t, err, "AFTERWRITE_CORS_ORIGINS must be * or origins, such as https://app.example.com", bad)
+	}
+}
+
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "redis://u:xxxxx@h:1/0", config.Redact("redis://u:secret@h:1/0"))

@@ -19,8 +19,14 @@ const minSecretBytes = 4
 // bcryptHash matches a password hash in a list of users, also one that a shell has damaged by expanding its dollar signs.
 var bcryptHash = regexp.MustCompile(`\$2[a-z]?\$[^,:\s]+`)
 
-// Secrets returns the texts that no log may show: the passwords in URLs, both encoded and decoded, the admin token, the headers of
-// the trace collector, and password hashes in any of the dashboard's variables. No text is empty.
+// apiKeyHash matches a hash of an API key in any case. apiKey matches a key that was set in place of its hash.
+var (
+	apiKeyHash = regexp.MustCompile(`[0-9A-Fa-f]{64}`)
+	apiKey     = regexp.MustCompile(`aw_[0-9A-Za-z_-]{8,}`)
+)
+
+// Secrets returns the texts that no log may show: the passwords in URLs, both encoded and decoded, the admin token, the API keys and
+// their hashes, the headers of the trace collector, and password hashes in any of the dashboard's variables. No text is empty.
 func Secrets(environment map[string]string) []string {
 	var secrets []string
 	add := func(candidates ...string) {
@@ -38,6 +44,7 @@ func Secrets(environment map[string]string) []string {
 		add(passwords(environment[name])...)
 	}
 	add(environment["AFTERWRITE_ADMIN_TOKEN"], environment["PGPASSWORD"])
+	add(apiKeySecrets(environment)...)
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
 		for header := range strings.SplitSeq(environment[name], ",") {
 			_, value, _ := strings.Cut(header, "=")
@@ -49,6 +56,23 @@ func Secrets(environment map[string]string) []string {
 	for name, value := range environment {
 		if strings.HasPrefix(name, "AFTERWRITE_DASHBOARD_") {
 			add(bcryptHash.FindAllString(value, -1)...)
+		}
+	}
+	return secrets
+}
+
+// apiKeySecrets returns the hashes of API keys, also in the wrong variable, and what may be a key where its hash should be.
+func apiKeySecrets(environment map[string]string) []string {
+	var secrets []string
+	for entry := range strings.SplitSeq(environment["AFTERWRITE_API_KEYS"], ",") {
+		if fields := strings.SplitN(entry, ":", 3); len(fields) > 1 && len(fields[1]) >= minSecret {
+			secrets = append(secrets, strings.TrimSpace(fields[1]))
+		}
+	}
+	for name, value := range environment {
+		if strings.HasPrefix(name, "AFTERWRITE_API_") {
+			secrets = append(secrets, apiKeyHash.FindAllString(value, -1)...)
+			secrets = append(secrets, apiKey.FindAllString(value, -1)...)
 		}
 	}
 	return secrets

@@ -12,6 +12,7 @@ import (
 func TestSecretsAreFoundInEveryForm(t *testing.T) {
 	t.Parallel()
 	const hash = "$2a$12$qncv5I/YeXsvln7FT8FVCOibsozHQoC8WyW4lOQV5BPP6vFex3bZy"
+	const digest = "4e2f30ee4e11a77a4d0a66c4c82c4895dc6cfd52713979742d40e3d83fc8f8c4"
 	for _, test := range []struct{ name, text, secret string }{
 		{"REDIS_URL", "redis://:hunter2@h:6379/0", "hunter2"},
 		{"REDIS_URL", "redis://user:hunter2@h/0?protocol=3", "hunter2"},
@@ -26,6 +27,10 @@ func TestSecretsAreFoundInEveryForm(t *testing.T) {
 		{"DATABASE_URL", `host=h password = 'hun \'ter2' dbname=d`, `hun 'ter2`},
 		{"PGPASSWORD", "hunter2", "hunter2"},
 		{"AFTERWRITE_ADMIN_TOKEN", "0123456789abcdef", "0123456789abcdef"},
+		{"AFTERWRITE_API_KEYS", "a:hunter2hunter2hunter2:read", "hunter2hunter2hunter2"},
+		{"AFTERWRITE_API_KEYS", "a:" + digest + ":read,b:x", digest},
+		{"AFTERWRITE_API_KEYS_FILE", "a:" + digest + ":read", digest},
+		{"AFTERWRITE_API_OPEN", "aw_FKLtfnZDf7uiYl3ZUcmxDKb3BNAPAB88BiqKFXz3K7c", "aw_FKLtfnZDf7uiYl3ZUcmxDKb3BNAPAB88BiqKFXz3K7c"},
 		{"OTEL_EXPORTER_OTLP_HEADERS", "a=b, authorization=Bearer%20hunter2", "Bearer hunter2"},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT", "https://u:hunter2@collector", "hunter2"},
 		{"AFTERWRITE_DASHBOARD_USERS", "ann:" + hash + ",bob:operator:$2y$10$geheim", hash},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"reflect"
 	"regexp"
 	"slices"
@@ -105,7 +106,14 @@ func (c Config) validate(environment map[string]string) error {
 			errs = append(errs, v.mistake(environment[v.Name]))
 		}
 	}
-	return errors.Join(append(errs, secret("AFTERWRITE_ADMIN_TOKEN", c.AdminToken))...)
+	errs = append(errs, secret("AFTERWRITE_ADMIN_TOKEN", c.AdminToken))
+	if c.APIKeys != "" && c.APIKeysFile != "" {
+		errs = append(errs, errors.New("AFTERWRITE_API_KEYS and AFTERWRITE_API_KEYS_FILE are both set: set one of them"))
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		errs = append(errs, errors.New("AFTERWRITE_TLS_CERT and AFTERWRITE_TLS_KEY belong together: set both or none"))
+	}
+	return errors.Join(errs...)
 }
 
 // allows reports whether the variable may have value.
@@ -121,12 +129,32 @@ func (v Variable) allows(value reflect.Value) bool {
 		return err == nil
 	case strings.Contains(v.Allowed, "|"):
 		return slices.Contains(strings.Split(v.Allowed, "|"), value.String())
+	case v.field.Name == "CORSOrigins":
+		return validOrigins(value.String())
 	case v.field.Name == "Namespace":
 		return value.String() == "" || namespace.MatchString(value.String())
 	case v.field.Name == "Schema":
 		return schema.MatchString(value.String()) && !strings.HasPrefix(value.String(), "pg_") // reserved by Postgres
 	}
 	return true
+}
+
+// validOrigins reports whether list is "*", or has only origins as browsers send them: a scheme, a host and perhaps a port.
+func validOrigins(list string) bool {
+	for _, origin := range Words(list) {
+		u, err := url.Parse(origin)
+		switch {
+		case list == "*":
+		case err != nil, u.Host == "", origin != u.Scheme+"://"+u.Host, origin != strings.ToLower(origin), strings.Contains(origin, "*"):
+			return false
+		}
+	}
+	return true
+}
+
+// Words splits a list at its commas and spaces.
+func Words(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // number parses a bound. A test checks that all bounds can be parsed.

@@ -92,7 +92,7 @@ func (p *Process) serveNotReady(ctx context.Context) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := DefaultLimits().Serve(ctx, listener, handler, p.Log); err != nil {
+		if err := DefaultLimits().ServeTLS(ctx, listener, p.own.config(), handler, p.Log); err != nil {
 			p.Log.Warn("the address is not served while redis is being converted", "error", err)
 		}
 	})

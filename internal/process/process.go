@@ -63,6 +63,8 @@ type Plan struct {
 	Converts bool
 	// Public means that clients use the address: it has a shutdown delay, and aborted requests at the end are an error.
 	Public bool
+	// TLS means that the address is served with the certificate of the settings, if they have one.
+	TLS bool
 }
 
 // address returns the address at which the process listens.
@@ -95,7 +97,8 @@ type Process struct {
 
 	version string
 	delay   shutdownDelay
-	silence func() bool // prevents the log line about stopping; nil before it is set up
+	own     *certificate // nil: no TLS
+	silence func() bool  // prevents the log line about stopping; nil before it is set up
 }
 
 // Start returns a process when Redis answers and is fit. It waits up to 30 s for Redis, and without a limit for a conversion. The caller
@@ -146,6 +149,11 @@ func (p *Process) open(ctx context.Context) (err error) {
 	if err = p.connect(p.Pools(p.Config)); err != nil {
 		return err
 	}
+	if p.TLS {
+		if p.own, err = loadCertificate(p.Config); err != nil {
+			return err
+		}
+	}
 	listener, err := p.Listen(p.Config)
 	if err != nil {
 		return err
@@ -187,6 +195,12 @@ func (p *Process) Run(ctx context.Context, handler http.Handler, parts ...func(c
 	for _, part := range parts {
 		group.Go(func() error { return part(ctx) })
 	}
+	if p.own != nil {
+		group.Go(func() error {
+			p.own.watch(ctx, p.Log)
+			return nil
+		})
+	}
 	group.Go(func() error { return p.serve(ctx, handler) })
 	return group.Wait()
 }
@@ -199,9 +213,9 @@ func (p *Process) serve(ctx context.Context, handler http.Handler) error {
 	if p.Public {
 		later, stop := p.delay.after(ctx, p.Config.ShutdownDelay)
 		defer stop()
-		return DefaultLimits().Serve(later, listener, handler, p.Log)
+		return DefaultLimits().ServeTLS(later, listener, p.own.config(), handler, p.Log)
 	}
-	err = DefaultLimits().Serve(ctx, listener, p.Health().Handler(handler), p.Log)
+	err = DefaultLimits().ServeTLS(ctx, listener, p.own.config(), p.Health().Handler(handler), p.Log)
 	if errors.Is(err, context.DeadlineExceeded) {
 		p.Log.Warn("requests were aborted at shutdown", "error", err)
 		return nil

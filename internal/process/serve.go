@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,9 +56,17 @@ func DefaultLimits() Limits {
 // Serve answers requests on listener until ctx is done. Then it accepts no more, and waits up to Limits.Grace for requests in progress. The
 // error is context.DeadlineExceeded if it aborted requests; any other error means that the server failed. Serve closes the listener.
 func (l Limits) Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+	return l.ServeTLS(ctx, listener, nil, handler, log)
+}
+
+// ServeTLS is Serve with TLS, and then HTTP/2 too, unless encryption is nil.
+func (l Limits) ServeTLS(
+	ctx context.Context, listener net.Listener, encryption *tls.Config, handler http.Handler, log *slog.Logger,
+) error {
 	// Request contexts are not derived from ctx, because requests in progress are answered after it is done.
 	server := &http.Server{
 		Handler:           handler,
+		TLSConfig:         encryption,
 		ReadHeaderTimeout: l.Header,
 		ReadTimeout:       l.Read,
 		WriteTimeout:      l.Write,
@@ -66,7 +75,13 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, handler http.H
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
+	go func() {
+		if encryption != nil {
+			ended <- server.ServeTLS(listener, "", "") // encryption has the certificate
+			return
+		}
+		ended <- server.Serve(listener)
+	}()
 	log.Info("listening", "address", listener.Addr().String())
 
 	select {

@@ -13,11 +13,12 @@ type address struct {
 	process  string // the subcommand
 	variable string // the variable that sets the address
 	addr     string
+	tls      bool
 }
 
 // addresses returns the addresses of the four processes. PORT applies to the api only.
 func addresses(c config.Config) []address {
-	api := address{process: "api", variable: "AFTERWRITE_API_ADDR", addr: c.Addr(c.APIAddr)}
+	api := address{process: "api", variable: "AFTERWRITE_API_ADDR", addr: c.Addr(c.APIAddr), tls: c.TLSCert != ""}
 	if c.Port != 0 {
 		api.variable = "PORT"
 	}
@@ -66,12 +67,16 @@ func anyPort(addr string) bool {
 
 // url returns the URL of the address on this machine.
 func (p address) url() string {
+	scheme := "http://"
+	if p.tls {
+		scheme = "https://"
+	}
 	host, port, err := net.SplitHostPort(p.addr)
 	if err != nil {
-		return "http://" + p.addr
+		return scheme + p.addr
 	}
 	if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return scheme + net.JoinHostPort(host, port)
 }
