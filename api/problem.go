@@ -196,3 +196,9 @@ func explainProblem(c echo.Context) error {
 	}
 	return c.String(http.StatusOK, p.title+" ("+string(code)+", "+strconv.Itoa(p.status)+")\n\n"+p.promise+"\n")
 }
+
+// Explain returns the title of a problem by its code, and what it promises to the client; "" if there is no such code.
+func Explain(code string) (title, promise string) {
+	p := problems[counter.Code(code)]
+	return p.title, p.promise
+}

@@ -190,3 +190,14 @@ func TestEveryProblemTypeHasAnExplanation(t *testing.T) {
 		require.Contains(t, a.text, string(code))
 	}
 }
+
+func TestExplainKnowsEveryCode(t *testing.T) {
+	t.Parallel()
+	for code := range api.Statuses() {
+		title, promise := api.Explain(string(code))
+		require.NotEmpty(t, title, code)
+		require.NotEmpty(t, promise, code)
+	}
+	title, promise := api.Explain("no_such_code")
+	require.Empty(t, title+promise)
+}

@@ -16,7 +16,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
 
-// Options configure a Dashboard. All but Write and Version are required.
+// Options configure a Dashboard. All but Write, Version and Explain are required.
 type Options struct {
 	// Cache provides the samples of the shards, and the counters' entries.
 	Cache *cache.Cache
@@ -28,6 +28,8 @@ type Options struct {
 	// Access configures sign-in and roles. New sets its Public, Redis, Prefix, Pages and Logger.
 	Access  auth.Options
 	Version string // the program's version, in the footer of each page
+	// Explain returns the title and the explanation of a problem of the api by its code; "" if it does not know the code.
+	Explain func(code string) (title, promise string)
 	Logger  *slog.Logger
 }
 
@@ -60,7 +62,7 @@ func New(options Options) (*Dashboard, error) {
 	}
 	mux := http.NewServeMux()
 	d.gate = gate
-	d.routeWatch(mux, s)
+	d.routeWatch(mux, s, options)
 	routeActions(mux, options, s, log, gate)
 	if err := routeQueues(mux, options, log); err != nil {
 		return nil, err
@@ -84,13 +86,17 @@ func (d *Dashboard) Run(ctx context.Context) {
 func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
 
 // routeWatch adds the pages with live numbers, and the static files.
-func (d *Dashboard) routeWatch(mux *http.ServeMux, s *shared) {
+func (d *Dashboard) routeWatch(mux *http.ServeMux, s *shared, options Options) {
 	overview := &overviewPage{page: newPage(s, "/", "Overview", "overview.html"), watch: d.watch}
 	shards := &shardsPage{page: newPage(s, "/shards", "Shards", "shards.html"), watch: d.watch}
+	requests := &requestsPage{
+		page: newPage(s, requestsPath, "Requests", "requests.html"), watch: d.watch, explain: options.Explain,
+	}
 	mux.Handle("GET /{$}", overview)
 	mux.Handle("GET /shards", shards)
+	mux.Handle("GET "+requestsPath, requests)
 	mux.Handle("GET /live", &live{
-		watch: d.watch, pages: map[string]livePage{"overview": overview, "shards": shards},
+		watch: d.watch, pages: map[string]livePage{"overview": overview, "shards": shards, "requests": requests},
 		slots: make(chan struct{}, maxViewers), ended: d.ended,
 	})
 	mux.Handle("GET /static/{file}", http.FileServerFS(staticFiles))

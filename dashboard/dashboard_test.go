@@ -111,9 +111,9 @@ func TestNoShardStandsOutIfAllWaitEqually(t *testing.T) {
 func TestEveryPageLinksToEveryOther(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	for _, path := range []string{"/", "/shards", "/dead", "/keys", "/actions", "/asynq", "/asynq/queues/aw-flush"} {
+	for _, path := range []string{"/", "/shards", "/requests", "/dead", "/keys", "/actions", "/asynq", "/asynq/queues/aw-flush"} {
 		page := b.get(t, path).Body.String()
-		for _, other := range []string{"/", "/shards", "/dead", "/keys", "/actions", "/asynq"} {
+		for _, other := range []string{"/", "/shards", "/requests", "/dead", "/keys", "/actions", "/asynq"} {
 			require.Contains(t, page, `<a href="`+other+`"`, path)
 		}
 		require.Equal(t, 1, strings.Count(page, `aria-current="page"`), path)
@@ -124,7 +124,7 @@ func TestPagesHaveNoInlineScriptOrStyleAndUseNoOtherSite(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.run(t)
-	for _, path := range []string{"/", "/shards", "/dead", "/keys", "/keys?key=a", "/actions"} {
+	for _, path := range []string{"/", "/shards", "/requests", "/dead", "/keys", "/keys?key=a", "/actions"} {
 		page := b.get(t, path).Body.String()
 		require.NotRegexp(t, `<script(?: [^>]*)?>[^<]`, page)
 		require.NotRegexp(t, `<style| style=| on[a-z]+=`, page)

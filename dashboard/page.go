@@ -35,6 +35,7 @@ type link struct {
 var navigation = []link{
 	{Path: "/", Label: "Overview"},
 	{Path: "/shards", Label: "Shards"},
+	{Path: requestsPath, Label: "Requests"},
 	{Path: deadPath, Label: "Dead letters"},
 	{Path: keyPath, Label: "Counters"},
 	{Path: actionsPath, Label: "Actions"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/dashboard"
 	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/config"
@@ -42,7 +43,7 @@ func (serveDashboardCommand) Run(w *world) error {
 	}
 	pages, err := dashboard.New(dashboard.Options{
 		Cache: p.Cache, Redis: p.Redis, Store: p.Store, Write: p.Config.DashboardWrite,
-		Access: allowed, Version: programVersion(), Logger: p.Log,
+		Access: allowed, Version: programVersion(), Explain: api.Explain, Logger: p.Log,
 	})
 	if err != nil {
 		return explainOpen(err)

@@ -14,6 +14,7 @@ type Counts struct {
 	Rows     int64            `json:"rows,omitempty"`     // rows that Postgres committed
 	Deferred int64            `json:"hindered,omitempty"` // rows deferred because they were locked or slow; each time counts
 	Sweeps   int64            `json:"sweeps,omitempty"`   // sweeps that a scheduler sent
+	Requests *Requests        `json:"requests,omitempty"` // nil: not an api, or of a version that does not count them
 
 	// Lag is a cumulative histogram of the sync lag of flushed keys: Lag[i] counts the keys with at most LagBounds[i] seconds. Its last
 	// element has no bound and counts all keys.
@@ -21,7 +22,7 @@ type Counts struct {
 	Lag       []int64   `json:"lag,omitempty"`
 }
 
-// count reads the counts from the process's Prometheus metrics.
+// count reads the counts from the process's Prometheus metrics. Requests has all API keys.
 func count(gatherer prometheus.Gatherer) (Counts, error) {
 	families, err := gatherer.Gather()
 	if err != nil {
@@ -40,6 +41,8 @@ func count(gatherer prometheus.Gatherer) (Counts, error) {
 			c.Sweeps = sum(family)
 		case "afterwrite_rejected_total":
 			c.Rejected = byLabel(family)
+		case "afterwrite_api_requests_total":
+			c.Requests = &Requests{ByKey: byLabel(family)}
 		case "afterwrite_sync_lag_seconds":
 			c.LagBounds, c.Lag = buckets(family)
 		}

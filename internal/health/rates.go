@@ -29,12 +29,14 @@ type rates struct {
 	processes map[string]*track
 	window    []flushed // one for each of the last lagWindow samples, newest last
 	deferred  []int64   // one for each of the last deferredWindow samples
+	traffics  traffics
 }
 
 // track is the state of one process.
 type track struct {
 	last                   Heartbeat
 	writes, rows, rejected float64 // 1/s, between its last two heartbeats
+	traffic                Traffic // the same
 }
 
 // flushed is a histogram of flushed keys by sync lag. Its buckets are not cumulative.
@@ -49,6 +51,7 @@ func newRates() *rates { return &rates{processes: make(map[string]*track)} }
 func (r *rates) add(s *Snapshot, all []Heartbeat) {
 	var lag flushed
 	var deferred int64
+	traffic, compared := newTraffic(), len(r.traffics) > 0
 	seen := make(map[string]bool, len(all))
 	for _, p := range all {
 		seen[p.ID] = true
@@ -58,6 +61,7 @@ func (r *rates) add(s *Snapshot, all []Heartbeat) {
 			r.processes[p.ID] = t
 			continue
 		}
+		compared = true
 		if p.Uptime > t.last.Uptime { // not At: Redis's clock may be set back
 			lag.add(t.last.Counts, p.Counts)
 			deferred += grown(t.last.Counts.Deferred, p.Counts.Deferred)
@@ -67,6 +71,7 @@ func (r *rates) add(s *Snapshot, all []Heartbeat) {
 			s.Writes += t.writes
 			s.Rows += t.rows
 			s.Rejected += t.rejected
+			traffic.add(t.traffic, 1)
 		}
 	}
 	for id := range r.processes {
@@ -81,6 +86,9 @@ func (r *rates) add(s *Snapshot, all []Heartbeat) {
 	for _, n := range r.deferred {
 		s.Deferred += n
 	}
+	if compared { // the first heartbeats have no rates
+		s.Traffic = r.traffics.add(traffic)
+	}
 	sum := r.flushed()
 	s.LagP50, s.LagP99 = sum.percentile(0.50), sum.percentile(0.99)
 	if len(sum.bounds) > 0 {
@@ -94,6 +102,7 @@ func (t *track) advance(p Heartbeat) {
 	t.writes = float64(grown(before.Writes, now.Writes)) / took
 	t.rows = float64(grown(before.Rows, now.Rows)) / took
 	t.rejected = float64(grown(rejections(before), rejections(now))) / took
+	t.traffic = trafficBetween(before, now, took)
 	t.last = p
 }
 

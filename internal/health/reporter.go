@@ -66,6 +66,7 @@ type Reporter struct {
 	failing  bool
 	repeated bool // the last heartbeat had the same counts and state of Postgres as the one before
 	skipped  bool // the last heartbeat was skipped
+	busiest  busiest
 
 	postgresSince time.Time
 	swept         time.Time // zero: never
@@ -111,6 +112,7 @@ func (r *Reporter) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	counts.Requests = r.busiest.choose(counts.Requests)
 	if r.skip(postgres == r.last.Postgres && reflect.DeepEqual(counts, r.last.Counts)) {
 		return nil
 	}

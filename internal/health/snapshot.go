@@ -32,6 +32,9 @@ type Snapshot struct {
 	Paused    []string    // queues that an operator paused, sorted by name, without Prefix
 	Redis     cache.Info  // at most a few seconds old
 
+	// Traffic is empty in the first sample, and if Unread.
+	Traffic Traffic
+
 	// Unread: the cluster node with the heartbeats does not answer, so Processes is empty.
 	Unread bool
 	// Refusal is the error code with which Redis refuses writes (see cache.Refusal), or "".
