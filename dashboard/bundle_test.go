@@ -21,6 +21,7 @@ import (
 	"github.com/afterwrite/afterwrite/dashboard"
 	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/health"
@@ -28,6 +29,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
 	"github.com/afterwrite/afterwrite/tasks"
 	"github.com/afterwrite/afterwrite/worker"
 )
@@ -92,8 +94,11 @@ func (b *testBundle) configure(t *testing.T, variables map[string]string) {
 // pages returns a dashboard. write lets operators change things in Asynqmon.
 func (b *testBundle) pages(t *testing.T, write bool, access auth.Options) *dashboard.Dashboard {
 	t.Helper()
+	service := writepath.Open(writepath.Parts{Cache: b.cache, Store: b.store})
+	t.Cleanup(service.Close)
 	pages, err := dashboard.New(dashboard.Options{
-		Redis: b.redis, Cache: b.cache, Store: b.store, Write: write, Access: access, Version: "v1.2.3", Logger: b.log,
+		Lister: catalog.New(catalog.Options{Cache: b.cache, Store: b.store, Counters: service}),
+		Redis:  b.redis, Cache: b.cache, Store: b.store, Write: write, Access: access, Version: "v1.2.3", Logger: b.log,
 	})
 	require.NoError(t, err)
 	return pages

@@ -23,6 +23,8 @@ type Options struct {
 	// Redis is a client of the same Redis, for Asynq's queues, heartbeats, the history and sessions. The caller closes it.
 	Redis redis.UniversalClient
 	Store Store
+	// Lister lists the counters.
+	Lister Lister
 	// Write lets operators run, archive and delete tasks in Asynqmon.
 	Write bool
 	// Access configures sign-in and roles. New sets its Public, Redis, Prefix, Pages and Logger.
@@ -129,7 +131,7 @@ func routeActions(mux *http.ServeMux, options Options, s *shared, log *audit, ga
 	mux.Handle("GET "+deadPath, dead)
 	mux.Handle("POST "+deadPath+"/redrive", operator(dead.redrive))
 	mux.Handle("POST "+deadPath+"/discard", operator(dead.discardLetters))
-	mux.Handle("GET "+keyPath, key)
+	mux.Handle("GET "+keyPath, &countersPage{page: newPage(s, keyPath, "Counters", "counters.html"), lister: options.Lister, one: key})
 	mux.Handle("POST "+keyPath+"/flush", operator(key.flushNow))
 	mux.Handle("GET "+actionsPath, &actionsPage{page: newPage(s, actionsPath, "Actions", "actions.html"), audit: log})
 	mux.HandleFunc("GET "+auth.SignInPath, gate.AskPassword)

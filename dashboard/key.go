@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"time"
@@ -22,7 +21,7 @@ const (
 	flushWait = 5 * time.Second
 )
 
-// keyPage is /keys: everything about one counter.
+// keyPage is /keys?key=: everything about one counter.
 type keyPage struct {
 	*page
 	*audit
@@ -64,26 +63,18 @@ type taskView struct {
 // ServeHTTP shows a counter. It changes nothing, and does not hydrate the counter.
 func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	data := keyData{Asked: r.URL.Query().Get("key"), May: auth.Of(r).CanAct()}
-	if data.Asked == "" {
-		p.render(w, r, http.StatusOK, data)
-		return
-	}
-	key, err := counter.ParseKey(data.Asked)
-	if err != nil {
-		data.Invalid = err.Error()
-		if e, ok := errors.AsType[*counter.Error](err); ok {
-			data.Invalid = e.Detail
-		}
+	if data.Invalid = invalidKey(data.Asked); data.Invalid != "" {
 		data.Asked = cut(data.Asked, maxSearch)
 		p.render(w, r, http.StatusBadRequest, data)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
-	data.Key, data.Shard = key, p.cache.Shard(key)
+	data.Key = counter.Key(data.Asked)
+	data.Shard = p.cache.Shard(data.Key)
 	status := http.StatusOK
 	if err := p.inspect(ctx, &data); err != nil {
-		p.log.Warn("a counter could not be read", "key", key, "error", err)
+		p.log.Warn("a counter could not be read", "key", data.Key, "error", err)
 		data.Entry, status = nil, http.StatusServiceUnavailable
 	}
 	if !data.Unread {

@@ -9,8 +9,10 @@ import (
 	"github.com/afterwrite/afterwrite/api"
 	"github.com/afterwrite/afterwrite/dashboard"
 	"github.com/afterwrite/afterwrite/dashboard/auth"
+	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/process"
+	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
 var dashboardPlan = process.Plan{
@@ -41,8 +43,12 @@ func (serveDashboardCommand) Run(w *world) error {
 	if err != nil {
 		return err
 	}
+	// A list reads the counters whose base is unknown in Redis as the api does.
+	service := writepath.Open(writepath.Parts{Cache: p.Cache, Store: p.Store, Tracing: p.Provider()})
+	defer service.Close()
 	pages, err := dashboard.New(dashboard.Options{
 		Cache: p.Cache, Redis: p.Redis, Store: p.Store, Write: p.Config.DashboardWrite,
+		Lister: catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service}),
 		Access: allowed, Version: programVersion(), Explain: api.Explain, Logger: p.Log,
 	})
 	if err != nil {
