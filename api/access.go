@@ -150,7 +150,9 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, path: "/problems/:code", scope: auth.Public, handler: explainProblem},
 	}
 	if s.Lister != nil {
-		all = append(all, route{method: http.MethodGet, path: "/v1/counters", scope: auth.Read, handler: s.list})
+		all = append(all,
+			route{method: http.MethodGet, path: "/v1/counters", scope: auth.Read, handler: s.list},
+			route{method: http.MethodGet, path: "/v1/top", scope: auth.Read, handler: s.top})
 	}
 	if s.Flusher != nil {
 		all = append(all, route{method: http.MethodPost, path: "/v1/flush", scope: auth.Write, handler: s.flush})

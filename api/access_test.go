@@ -60,6 +60,7 @@ var keyed = []struct {
 	{"POST", "/v1/batch", `{"operations":[{"op":"increment","key":"%s"}]}`, "write", 200},
 	{"GET", "/v1/counters?prefix=%s", "", "read", 200},
 	{"HEAD", "/v1/counters?prefix=%s", "", "read", 200},
+	{"GET", "/v1/top?prefix=%s", "", "read", 404}, // it is not enabled
 	{"POST", "/v1/read", `{"keys":["%s"]}`, "read", 200},
 	{"POST", "/v1/flush", `{"keys":["%s"]}`, "write", 202},
 	{"DELETE", "/v1/counters/%s", "", "write", 204},

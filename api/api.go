@@ -60,7 +60,7 @@ type Options struct {
 	Stopping func() bool
 	// Flusher carries out POST /v1/flush. Nil: the path answers 404.
 	Flusher Flusher
-	// Lister lists counters for GET /v1/counters. Nil: the path answers 404.
+	// Lister lists counters for GET /v1/counters and /v1/top. Nil: these paths answer 404.
 	Lister Lister
 	// Shutdown is canceled when the process is told to stop. Clients that wait for a flush are then answered. Nil: never.
 	Shutdown context.Context //nolint:containedctx // it is the process's, not a request's

@@ -21,6 +21,8 @@ import (
 type Lister interface {
 	// List returns a page of the counters whose keys begin with prefix and are greater than after. Every error is a *counter.Error.
 	List(ctx context.Context, prefix string, after counter.Key, limit int) (catalog.Page, error)
+	// Top returns the n largest counters whose keys begin with prefix. Every error is a *counter.Error.
+	Top(ctx context.Context, prefix string, n int) (catalog.Top, error)
 }
 
 // defaultListed is the number of counters on a page if the query has no limit.
@@ -77,6 +79,39 @@ func (s *server) flushAll(c echo.Context, timeout time.Duration) (complete bool,
 		return false, err
 	}
 	return left.Dirty == 0 && left.Dead == 0, nil
+}
+
+// defaultTop is the number of counters of a top if the query has no n.
+const defaultTop = 10
+
+// top answers with the largest counters.
+func (s *server) top(c echo.Context) error {
+	values, err := parseQuery(c.Request().URL.RawQuery, "prefix", "n")
+	if err != nil {
+		return err
+	}
+	prefix, err := queryPrefix(values)
+	if err == nil {
+		prefix, err = keyOf(c).Within(prefix)
+	}
+	if err != nil {
+		return err
+	}
+	n, err := queryNumber(values, "n", defaultTop, catalog.MaxTop)
+	if err != nil {
+		return err
+	}
+	top, err := s.Lister.Top(c.Request().Context(), prefix, n)
+	if err != nil {
+		return err
+	}
+	s.countFailures(c, top.Results)
+	buffer := getBuffer()
+	defer putBuffer(buffer)
+	b := append(appendCounters(buffer.bytes, top.Results), `,"complete":`...)
+	buffer.bytes = append(strconv.AppendBool(b, top.Complete), '}')
+	write(c, http.StatusOK, jsonType, buffer.bytes)
+	return nil
 }
 
 // answerPage answers with a page of a list.

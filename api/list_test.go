@@ -17,9 +17,13 @@ import (
 	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
+	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-const listPath = "/v1/counters"
+const (
+	listPath = "/v1/counters"
+	topPath  = "/v1/top"
+)
 
 // page is the answer to a list.
 type page struct {
@@ -47,6 +51,19 @@ type lister func(ctx context.Context, prefix string, after counter.Key, limit in
 
 func (f lister) List(ctx context.Context, prefix string, after counter.Key, limit int) (catalog.Page, error) {
 	return f(ctx, prefix, after, limit)
+}
+
+func (lister) Top(context.Context, string, int) (catalog.Top, error) { return catalog.Top{}, errSecret }
+
+// topper implements api.Lister with a function, for top only.
+type topper func(ctx context.Context, prefix string, n int) (catalog.Top, error)
+
+func (topper) List(context.Context, string, counter.Key, int) (catalog.Page, error) {
+	return catalog.Page{}, errSecret
+}
+
+func (f topper) Top(ctx context.Context, prefix string, n int) (catalog.Top, error) {
+	return f(ctx, prefix, n)
 }
 
 func TestListHasThePresentValuesInTheOrderOfKeys(t *testing.T) {
@@ -214,6 +231,52 @@ func TestListFailsWithTheErrorOfItsServer(t *testing.T) {
 	}
 }
 
+func TestTopAnswersWithTheLargestCounters(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	require.Contains(t, b.send(t, http.MethodGet, topPath, "").problem(t).Detail, "AFTERWRITE_TOP=true")
+	_, err := store.CreateTopIndex(t.Context(), b.Config.DatabaseURL, b.Config.Schema)
+	require.NoError(t, err)
+	b.serve(t, b.service, api.Options{Lister: catalog.New(catalog.Options{
+		Cache: b.Cache, Store: b.Store, Counters: b.service, TopEnabled: true,
+	})})
+	b.insertRow(t, "a:1", 5, 1)
+	b.insertRow(t, "a:2", 7, 1)
+	b.insertRow(t, "b", 9, 1)
+	a := b.send(t, http.MethodGet, topPath+"?prefix=a:&n=2&unknown=1", "")
+	require.Equal(t, http.StatusOK, a.StatusCode)
+	require.JSONEq(t, `{"counters":[{"key":"a:2","value":7,"version":1,"synced":true},{"key":"a:1","value":5,"version":1,"synced":true}],
+		"complete":true}`, a.text)
+}
+
+func TestTopPassesItsParametersOn(t *testing.T) {
+	t.Parallel()
+	var got []any
+	b := serve(t, always(counter.Result{}), api.Options{
+		Lister: topper(func(_ context.Context, prefix string, n int) (catalog.Top, error) {
+			got = []any{prefix, n}
+			return catalog.Top{}, nil
+		}),
+	})
+	for query, want := range map[string][]any{"": {"", 10}, "?n=1000&prefix=%C3%A9": {"é", 1000}, "?n=1": {"", 1}} {
+		a := b.send(t, http.MethodGet, topPath+query, "")
+		require.JSONEq(t, `{"counters":[],"complete":false}`, a.text)
+		require.Equal(t, want, got)
+	}
+}
+
+func TestTopFailsWithTheErrorOfItsServer(t *testing.T) {
+	t.Parallel()
+	for _, code := range []counter.Code{counter.CodeInternal, counter.CodeOverloaded, counter.CodeDatabaseUnavailable} {
+		b := serve(t, always(counter.Result{}), api.Options{
+			Lister: topper(func(context.Context, string, int) (catalog.Top, error) {
+				return catalog.Top{}, &counter.Error{Code: code, Err: errSecret}
+			}),
+		})
+		require.Equal(t, api.Statuses()[code], b.send(t, http.MethodGet, topPath, "").StatusCode)
+	}
+}
+
 // badLists returns lists with an invalid query.
 func badLists() []badRequest {
 	var all []badRequest
@@ -230,6 +293,14 @@ func badLists() []badRequest {
 	} {
 		all = append(all, badRequest{
 			name: "list " + query, method: "GET", target: listPath + "?" + query, status: 400, code: "invalid_query", detail: detail,
+		})
+	}
+	for query, detail := range map[string]string{
+		"n=0": "n must be 1 to 1000", "n=1001": `not "1001"`, "n=": "n must be", "n=1&n=1": "n is given more than once",
+		"prefix=%00": "control character", "prefix=%zz": "percent-encoding", "prefix=a&prefix=b": "more than once",
+	} {
+		all = append(all, badRequest{
+			name: "top " + query, method: "GET", target: topPath + "?" + query, status: 400, code: "invalid_query", detail: detail,
 		})
 	}
 	return append(all,

@@ -31,6 +31,8 @@ const MaxPage = store.MaxListed
 type Rows interface {
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 	List(ctx context.Context, prefix string, after counter.Key, limit int) (rows []counter.Row, more bool, err error)
+	Top(ctx context.Context, prefix string, n int) (keys []counter.Key, complete bool, err error)
+	TopIndexState(ctx context.Context) (store.IndexState, error)
 }
 
 // Counters reads the counters whose base is unknown. *writepath.Service implements it.
@@ -43,6 +45,8 @@ type Options struct {
 	Cache    *cache.Cache
 	Store    Rows
 	Counters Counters
+	// TopEnabled permits Top.
+	TopEnabled bool
 }
 
 // Catalog lists counters. It is safe for concurrent use.

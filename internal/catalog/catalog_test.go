@@ -72,6 +72,14 @@ func increment(key counter.Key) counter.Operation {
 	return counter.Operation{Key: key, Kind: counter.Increment, Amount: 1}
 }
 
+// enableTop creates the index for Top, and enables it.
+func (b *bundle) enableTop(t *testing.T) {
+	t.Helper()
+	_, err := store.CreateTopIndex(t.Context(), b.Config.DatabaseURL, b.Config.Schema)
+	require.NoError(t, err)
+	b.catalog = catalog.New(catalog.Options{Cache: b.Cache, Store: b.Store, Counters: b.service, TopEnabled: true})
+}
+
 // rows inserts n rows with the value and version 1 without entries in Redis.
 func (b *bundle) rows(t *testing.T, prefix string, n int) {
 	t.Helper()

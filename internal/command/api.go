@@ -66,7 +66,7 @@ func (apiCommand) Run(w *world) error {
 		return err
 	}
 	operator := operate.New(operate.Options{Cache: p.Cache, Store: p.Store, Redis: p.Redis, Logger: p.Log})
-	lists := catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service})
+	lists := catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service, TopEnabled: p.Config.Top})
 	handler := api.New(service, api.Options{
 		Logger: p.Log, Metrics: p.Counted, Health: p.Health().Handlers(), Stopping: p.Stopping,
 		Keys: keys, Operator: operator, CORSOrigins: config.Words(p.Config.CORSOrigins),

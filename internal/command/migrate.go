@@ -42,7 +42,27 @@ func (m migrateCommand) Run(w *world) error {
 	if err := say(w, "the schema is up to date"); err != nil {
 		return err
 	}
+	if err := sayTopIndex(w, s); err != nil {
+		return err
+	}
 	return m.redis(w, s)
+}
+
+// sayTopIndex creates the index for /v1/top if AFTERWRITE_TOP is set. If it is not, it says how to drop an index that is left.
+func sayTopIndex(w *world, s *process.Servers) error {
+	if s.Config.Top {
+		created, err := store.CreateTopIndex(w.ctx, s.Config.DatabaseURL, s.Config.Schema)
+		if err != nil || !created {
+			return err
+		}
+		return say(w, "created the index %s for /v1/top", store.TopIndex)
+	}
+	state, err := s.Store.TopIndexState(w.ctx)
+	if err != nil || state == store.IndexMissing {
+		return err
+	}
+	return say(w, "the index %s makes flushes slower, and only AFTERWRITE_TOP=true uses it: set that, or run %s", store.TopIndex,
+		store.DropTopIndex(s.Config.Schema))
 }
 
 // redis converts the Redis that the environment names, if the previous version has written it; with --status it only says

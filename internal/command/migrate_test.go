@@ -37,6 +37,20 @@ func TestMigrateShowsAndAppliesWhatIsPending(t *testing.T) {
 	require.WithinDuration(t, time.Now(), at, time.Minute, "in UTC, whatever the zone of the server")
 }
 
+func TestMigrateCreatesTheIndexForTopIfItIsEnabled(t *testing.T) {
+	t.Parallel()
+	env := []string{"DATABASE_URL=" + localtest.PostgresURL(t, nil)}
+	migrate := func(settings ...string) string {
+		p := start(t, append(settings, env...), "migrate")
+		require.Equal(t, exitOK, p.end(t), p.out.String())
+		return p.out.String()
+	}
+	require.NotContains(t, migrate(), "index")
+	require.Contains(t, migrate("AFTERWRITE_TOP=true"), "created the index counters_value_idx for /v1/top\n")
+	require.NotContains(t, migrate("AFTERWRITE_TOP=true"), "index")
+	require.Contains(t, migrate(), `run DROP INDEX CONCURRENTLY "afterwrite".counters_value_idx`+"\n")
+}
+
 func TestMigrateSaysInOneLineThatPostgresIsAway(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"migrate"}, {"migrate", "--status"}} {

@@ -51,6 +51,11 @@ func migrateAll(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if _, err := store.Migrate(ctx, c.DatabaseURL, c.Schema); err != nil {
 		return err
 	}
+	if c.Top {
+		if _, err := store.CreateTopIndex(ctx, c.DatabaseURL, c.Schema); err != nil {
+			return err
+		}
+	}
 	s, err := process.Connect(*c, log, process.Pools{Redis: 4})
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ type Config struct {
 	Shards         int           `env:"AFTERWRITE_SHARDS" envDefault:"16" allowed:"1 to 4096" help:"the number of shards that keys are divided into; it cannot be changed while Redis holds entries; if not set, processes use the number that Redis has"`
 	// ShardsSet reports whether AFTERWRITE_SHARDS is set. If not, the number that Redis has wins.
 	ShardsSet     bool
+	Top           bool          `env:"AFTERWRITE_TOP" envDefault:"false" since:"0.2" help:"whether the api serves /v1/top; afterwrite migrate then creates the index that it needs, which makes flushes about 40 % slower"`
 	MaxAttempts   int           `env:"AFTERWRITE_MAX_ATTEMPTS" envDefault:"8" allowed:"1 to 100" help:"how often a row that Postgres refuses is tried before it becomes a dead letter"`
 	RetryBackoff  time.Duration `env:"AFTERWRITE_RETRY_BACKOFF" envDefault:"1s" allowed:"10ms to 10m" help:"the wait before the second of these attempts; it doubles with each attempt, up to 10 minutes"`
 	TombstoneTTL  time.Duration `env:"AFTERWRITE_TOMBSTONE_TTL" envDefault:"168h" allowed:"1m to 87600h" help:"how long a deleted row is kept, so that a late flush cannot bring it back"`

@@ -49,6 +49,37 @@ func BenchmarkUpsert(b *testing.B) {
 	})
 }
 
+// BenchmarkUpsertTop is BenchmarkUpsert with and without the index for Top, on which each row moves.
+func BenchmarkUpsertTop(b *testing.B) {
+	const keys, batch = 100_000, 1_000
+	for _, index := range []bool{false, true} {
+		b.Run(fmt.Sprintf("index=%t", index), func(b *testing.B) {
+			s := setup(b)
+			exec(b, s, "INSERT INTO counters SELECT 'page:' || lpad(i::text, 8, '0'), i, 0, NULL, now(), 0, 0 FROM generate_series(0, $1::int - 1) i", keys)
+			if index {
+				exec(b, s, s.sql.createTop)
+			}
+			exec(b, s, "VACUUM ANALYZE counters")
+			exec(b, s, "CHECKPOINT")
+			wal := get[string](b, s, "SELECT pg_current_wal_insert_lsn()")
+			version := int64(0)
+			for b.Loop() {
+				version++
+				rows := make([]counter.Row, batch)
+				for i := range rows {
+					n := (int(version)*batch + i*97) % keys
+					rows[i] = row(fmt.Sprintf("page:%08d", n), int64(n)+version*int64(n%7+1), version)
+				}
+				_, err := s.Upsert(b.Context(), rows)
+				require.NoError(b, err)
+			}
+			b.ReportMetric(float64(b.N*batch)/b.Elapsed().Seconds(), "rows/s")
+			bytes := get[float64](b, s, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '"+wal+"')::float8")
+			b.ReportMetric(bytes/float64(b.N*batch), "wal-B/row")
+		})
+	}
+}
+
 // BenchmarkEncode encodes the arguments of an upsert of 1,000 rows.
 func BenchmarkEncode(b *testing.B) {
 	rows := make([]counter.Row, 1_000)

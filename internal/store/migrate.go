@@ -86,14 +86,9 @@ func migrate(ctx context.Context, db *sql.DB, schema string,
 	if err != nil {
 		return nil, err
 	}
-	var lock *sql.Tx
-	for lock == nil {
-		if lock, err = tryLock(ctx, db); err != nil {
-			return nil, fmt.Errorf("get the lock: %w", err)
-		}
-		if lock == nil && !sleep(ctx, lockRetry) {
-			return nil, fmt.Errorf("wait for another process to migrate: %w", ctx.Err())
-		}
+	lock, err := awaitLock(ctx, db)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = lock.Rollback() }() // if it fails, the connection is broken and the lock is released
 	if applied, err = prepare(ctx, db, schema); err != nil {
@@ -109,6 +104,21 @@ func migrate(ctx context.Context, db *sql.DB, schema string,
 	return applied, err
 }
 
+// awaitLock returns a transaction that holds the lock for migrations.
+func awaitLock(ctx context.Context, db *sql.DB) (lock *sql.Tx, err error) {
+	for {
+		if lock, err = tryLock(ctx, db); err != nil {
+			return nil, fmt.Errorf("get the lock: %w", err)
+		}
+		if lock != nil {
+			return lock, nil
+		}
+		if !sleep(ctx, lockRetry) {
+			return nil, fmt.Errorf("wait for another process to migrate: %w", ctx.Err())
+		}
+	}
+}
+
 // tryLock returns the transaction that holds the lock, or nil if another process holds it.
 func tryLock(ctx context.Context, db *sql.DB) (lock *sql.Tx, err error) {
 	tx, err := db.BeginTx(ctx, nil)
@@ -120,12 +130,13 @@ func tryLock(ctx context.Context, db *sql.DB) (lock *sql.Tx, err error) {
 			_ = tx.Rollback()
 		}
 	}()
-	// The transaction is idle while the migrations run.
-	if _, err := tx.ExecContext(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
-		return nil, err
-	}
 	var locked bool
 	if err := tx.QueryRowContext(ctx, lockSQL, int64(migrateLock)).Scan(&locked); err != nil || !locked {
+		return nil, err
+	}
+	// The transaction is idle while the migrations run. This statement has to be the last one: it drops the portal of the query before
+	// it, whose snapshot CREATE INDEX CONCURRENTLY would wait for.
+	if _, err := tx.ExecContext(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
 		return nil, err
 	}
 	return tx, nil

@@ -22,6 +22,7 @@ const (
 // not keep.
 type statements struct {
 	read, page                          string
+	largest, sorted, createTop, dropTop string
 	upsert, upsertBriefly, upsertFree   string
 	purge                               string
 	beginAction, endAction, listActions string
@@ -32,6 +33,7 @@ func newStatements(schema string) statements {
 	in := func(sql string) string { return strings.ReplaceAll(sql, "{schema}", pq.QuoteIdentifier(schema)) }
 	return statements{
 		read: in(readSQL), page: in(pageSQL),
+		largest: in(largestSQL), sorted: in(sortedSQL), createTop: in(createTopSQL), dropTop: in(dropTopSQL),
 		upsert: in(upsertSQL), upsertBriefly: in(upsertBrieflySQL), upsertFree: in(upsertFreeSQL),
 		purge:       in(purgeSQL),
 		beginAction: in(beginSQL), endAction: in(endSQL), listActions: in(listSQL),
