@@ -47,11 +47,28 @@ func BenchmarkEncodeCounter(b *testing.B) {
 }
 
 // BenchmarkIncrement measures a whole request without the connection and the write path.
-func BenchmarkIncrement(b *testing.B) {
-	handler := api.New(always(counter.Result{Counter: counter.Counter{Value: 42, Version: 7, Exists: true, Known: true}}), api.Options{})
+func BenchmarkIncrement(b *testing.B) { benchmarkIncrement(b, api.Options{}) }
+
+// BenchmarkIncrementWithKey measures the same with an API key, which is one of three.
+func BenchmarkIncrementWithKey(b *testing.B) {
+	benchmarkIncrement(b, api.Options{Keys: keyring(b, 0, benchmarkKey+":write", "other:read", "another:read")})
+}
+
+// BenchmarkIncrementWithRate measures the same with a key that has a rate.
+func BenchmarkIncrementWithRate(b *testing.B) {
+	benchmarkIncrement(b, api.Options{Keys: keyring(b, 100_000_000, benchmarkKey+":write")})
+}
+
+// benchmarkKey has the length of a generated key.
+const benchmarkKey = "0123456789012345678901234567890123456789012345"
+
+func benchmarkIncrement(b *testing.B, options api.Options) {
+	b.Helper()
+	handler := api.New(always(counter.Result{Counter: counter.Counter{Value: 42, Version: 7, Exists: true, Known: true}}), options)
 	body := strings.NewReader("")
 	request := httptest.NewRequest(http.MethodPost, "/v1/counters/page:home/increment", io.NopCloser(body))
 	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer "+benchmarkKey)
 	answer := httptest.NewRecorder()
 	b.ReportAllocs()
 	for b.Loop() {
