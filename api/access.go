@@ -50,6 +50,9 @@ func (s *server) guard(r route) echo.HandlerFunc {
 			}
 			return err
 		}
+		if key == nil { // without keys, requests cost as much as ever
+			return r.handler(c)
+		}
 		c = &caller{Context: c, key: key}
 		var quota auth.Quota
 		if r.ownCost {
