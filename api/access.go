@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"time"
@@ -104,16 +105,29 @@ func permit(c echo.Context, plan []planned) error {
 	if err := spend(c, len(plan)); err != nil {
 		return err
 	}
-	key := keyOf(c)
+	checkPrefix(keyOf(c), plan)
+	return nil
+}
+
+// permitGroup is permit for a group of a stream: it waits until the group fits the rate. The error is that of ctx.
+func permitGroup(ctx context.Context, key *auth.Key, plan []planned) error {
+	if err := key.Wait(ctx, len(plan)); err != nil {
+		return err //nolint:wrapcheck // it is only compared with nil
+	}
+	checkPrefix(key, plan)
+	return nil
+}
+
+// checkPrefix gives an error to each operation on a counter that the API key may not use.
+func checkPrefix(key *auth.Key, plan []planned) {
 	if key.CheckAll() == nil {
-		return nil
+		return
 	}
 	for i := range plan {
 		if plan[i].err == nil {
 			plan[i].err = key.Check(plan[i].Key)
 		}
 	}
-	return nil
 }
 
 // permittedFlush returns an error unless the request's API key may flush keys, or all counters if keys is nil.
@@ -135,7 +149,7 @@ type route struct {
 	path    string
 	scope   auth.Scope // which the API key needs; never 0
 	handler echo.HandlerFunc
-	ownCost bool // the handler calls spend, because the number of operations is in the body
+	ownCost bool // the handler takes the operations from the rate, because their number is in the body
 }
 
 // routes returns every route. It is the only list of them: what is not here does not exist, and a test requires a scope of each.
@@ -146,6 +160,7 @@ func (s *server) routes() []route {
 		{method: http.MethodDelete, path: "/v1/counters/:key", scope: auth.Write, handler: s.remove},
 		{method: http.MethodPost, path: "/v1/counters/:key/increment", scope: auth.Write, handler: s.increment},
 		{method: http.MethodPost, path: "/v1/batch", scope: auth.Write, handler: s.batch, ownCost: true},
+		{method: http.MethodPost, path: "/v1/stream", scope: auth.Write, handler: s.stream, ownCost: true},
 		{method: http.MethodPost, path: "/v1/read", scope: auth.Read, handler: s.readMany, ownCost: true},
 		{method: http.MethodGet, path: "/v1/openapi.yaml", scope: auth.Public, handler: openAPI},
 		{method: http.MethodGet, path: "/docs", scope: auth.Public, handler: docsPage},

@@ -14,6 +14,7 @@
 //   - admission: bounds the large bodies that are being received.
 //   - body, coding, decode: check media type and size, decompress, then read strict JSON as tokens.
 //   - counters, batch, read: pass the operations to Counters, which is package writepath.
+//   - stream, intake: the same for a body of any length, group by group, while it arrives.
 //   - list: pass lists to a Lister, which is package catalog.
 //   - flush, admin, dead: pass the requests of operators to package operate.
 //   - encode: appends the answer to a pooled buffer.
@@ -94,6 +95,8 @@ type server struct {
 	metrics      *metrics
 	admission    *admission
 	flushes      chan struct{} // one element for each flush in progress
+	streams      chan struct{} // one element for each open stream
+	streamLimits streamLimits
 	adminTimeout time.Duration
 }
 
@@ -135,6 +138,8 @@ func newServer(counters Counters, options Options) *server {
 		metrics:      newMetrics(options.Metrics),
 		admission:    newAdmission(maxSmallBodies, maxLargeBodies, bodyGrace),
 		flushes:      make(chan struct{}, maxFlushes),
+		streams:      make(chan struct{}, maxStreams),
+		streamLimits: defaultStreamLimits(),
 		adminTimeout: adminTimeout,
 	}
 }

@@ -174,17 +174,22 @@ func answerResults(c echo.Context, status int, plan []planned, results []counter
 		if i > 0 {
 			b = append(b, ',')
 		}
-		r.Counter.Key, r.Counter.SyncedVersion = plan[i].Key, 0
-		switch {
-		case r.Err != nil:
-			b = appendFailed(b, plan[i].Key, asProblem(r.Err))
-		case plan[i].Kind == counter.Delete:
-			b = appendReplayed(appendDeleted(b, r.Counter), r.Replayed)
-		default:
-			b = appendReplayed(appendCounter(b, r.Counter), r.Replayed)
-		}
+		b = appendResult(b, plan[i], r)
 	}
 	b = append(b, `]}`...)
 	buffer.bytes = b
 	write(c, status, jsonType, b)
+}
+
+// appendResult appends the result of one operation of a batch or a stream.
+func appendResult(b []byte, p planned, r counter.Result) []byte {
+	r.Counter.Key, r.Counter.SyncedVersion = p.Key, 0
+	switch {
+	case r.Err != nil:
+		return appendFailed(b, p.Key, asProblem(r.Err))
+	case p.Kind == counter.Delete:
+		return appendReplayed(appendDeleted(b, r.Counter), r.Replayed)
+	default:
+		return appendReplayed(appendCounter(b, r.Counter), r.Replayed)
+	}
 }

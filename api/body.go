@@ -21,6 +21,15 @@ import (
 type body struct {
 	json   jsontext.Decoder
 	source source
+	isLine bool // it is one line of a stream: errors say so
+}
+
+// name is what errors call the body.
+func (b *body) name() string {
+	if b.isLine {
+		return "the line"
+	}
+	return "the body"
 }
 
 var bodies = sync.Pool{New: func() any { return new(body) }}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net/http"
@@ -99,8 +100,9 @@ func (e *expander) begin() (err error) {
 		}
 		return err //nolint:wrapcheck // see cause
 	}
-	// One at a time decodes in the calling goroutine. Decoders are not pooled: a pool would keep their windows.
-	e.zstd, err = zstd.NewReader(&e.wire, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+	// One at a time decodes in the calling goroutine. Decoders are not pooled: a pool would keep their windows. They read a few
+	// bytes at a time from each frame's header.
+	e.zstd, err = zstd.NewReader(bufio.NewReader(&e.wire), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(maxZstdWindowBytes))
 	if err == nil {
 		e.expanded = e.zstd

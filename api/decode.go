@@ -29,9 +29,9 @@ func (b *body) whole(read func(name jsontext.Value) (known bool, err error)) err
 const wholeBody = -1
 
 // objectName returns the name of an object in errors: the body, or operations[index].
-func objectName(index int) string {
+func (b *body) objectName(index int) string {
 	if index == wholeBody {
-		return "the body"
+		return b.name()
 	}
 	return "operations[" + strconv.Itoa(index) + "]"
 }
@@ -40,7 +40,7 @@ func objectName(index int) string {
 // field's value, or report that the name is unknown.
 func (b *body) object(index int, read func(name jsontext.Value) (known bool, err error)) error {
 	if kind := b.json.PeekKind(); kind != jsontext.KindBeginObject && kind != jsontext.KindInvalid {
-		return invalidBody("%s must be an object, not %s", objectName(index), kindName(kind))
+		return invalidBody("%s must be an object, not %s", b.objectName(index), kindName(kind))
 	}
 	if _, err := b.json.ReadToken(); err != nil {
 		return b.wrap(err)
@@ -56,7 +56,7 @@ func (b *body) object(index int, read func(name jsontext.Value) (known bool, err
 		}
 		if !known {
 			return &counter.Error{
-				Code: counter.CodeUnknownField, Detail: objectName(index) + " has an unknown field " + excerpt(text(name)),
+				Code: counter.CodeUnknownField, Detail: b.objectName(index) + " has an unknown field " + excerpt(text(name)),
 			}
 		}
 	}
@@ -141,9 +141,9 @@ func (b *body) wrap(err error) error {
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return invalidBody("a field is given twice: %s", reason(err))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return invalidBody("the body is not valid JSON: it ends too early")
+		return invalidBody("%s is not valid JSON: it ends too early", b.name())
 	default:
-		return invalidBody("the body is not valid JSON: %s", reason(err))
+		return invalidBody("%s is not valid JSON: %s", b.name(), reason(err))
 	}
 }
 

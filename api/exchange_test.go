@@ -216,8 +216,9 @@ func checkContract(t testingT, raw string, a *answer) {
 	input := &openapi3filter.RequestValidationInput{
 		Request: request, PathParams: parameters, Route: route,
 		Options: &openapi3filter.Options{
-			IncludeResponseStatus: true, ExcludeResponseBody: a.text == "",
-			ExcludeRequestBody: request.Header.Get("Content-Encoding") != "", // the document is about what the body holds
+			IncludeResponseStatus: true, ExcludeResponseBody: a.text == "" || isNDJSON(a.Header),
+			// The document is about what a compressed body holds.
+			ExcludeRequestBody: request.Header.Get("Content-Encoding") != "" || isNDJSON(request.Header),
 			AuthenticationFunc: openapi3filter.NoopAuthenticationFunc,
 		},
 	}
@@ -228,6 +229,17 @@ func checkContract(t testingT, raw string, a *answer) {
 		RequestValidationInput: input, Status: a.StatusCode, Header: a.Header,
 		Body: io.NopCloser(bytes.NewReader([]byte(a.text))), Options: input.Options,
 	}), "%s: the document does not allow this answer: %s", request.RequestURI, a.text)
+	if isNDJSON(a.Header) {
+		schema := route.Operation.Responses.Status(a.StatusCode).Value.Content["application/x-ndjson"].Schema.Value
+		for line := range strings.Lines(a.text) {
+			var value any
+			require.NoError(t, json.Unmarshal([]byte(line), &value), line)
+			require.NoError(t, schema.VisitJSON(value), "the document does not allow this line: %s", line)
+		}
+	}
 }
+
+// isNDJSON reports whether the body has a JSON object on each line. The document has the schema of one line.
+func isNDJSON(h http.Header) bool { return strings.HasSuffix(h.Get("Content-Type"), "ndjson") }
 
 var _ testingT = (*testing.T)(nil)

@@ -118,3 +118,17 @@ func NewWithAdminTimeout(counters Counters, options Options, timeout time.Durati
 func Observers(counters Counters, options Options) int {
 	return len(newServer(counters, options).observers())
 }
+
+// NewWithStreamLimits is New with these limits for each stream: the time for a line to arrive, and for the client to read.
+func NewWithStreamLimits(counters Counters, options Options, line, write time.Duration) http.Handler {
+	s := newServer(counters, options)
+	s.streamLimits.line, s.streamLimits.write = line, write
+	return s.router()
+}
+
+// MaxStreams is maxStreams, MaxGroupLines is maxGroupLines, and MaxErrorLines is maxErrorLines.
+const (
+	MaxStreams    = maxStreams
+	MaxGroupLines = maxGroupLines
+	MaxErrorLines = maxErrorLines
+)

@@ -19,12 +19,13 @@ type metrics struct {
 	rejected map[counter.Code]prometheus.Counter
 	replayed prometheus.Counter
 	duration prometheus.Histogram
+	streams  prometheus.Gauge
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
 	writes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "afterwrite_writes_total",
-		Help: "Accepted write operations. Each operation of a batch counts.",
+		Help: "Accepted write operations. Each operation of a batch or a stream counts.",
 	}, []string{"op"})
 	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "afterwrite_rejected_total",
@@ -37,12 +38,17 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Help: "Operations that were not carried out because an earlier one had the same idempotency key. They got its answer.",
 		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "afterwrite_write_duration_seconds",
-			Help:    "Duration of a write request after decoding. Requests that wait for Postgres are not counted. A batch counts once.",
+			Name: "afterwrite_write_duration_seconds",
+			Help: "Duration of a write request after decoding. Requests that wait for Postgres are not counted. " +
+				"A batch counts once, a stream once for each group.",
 			Buckets: durationBuckets,
 		}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "afterwrite_streams",
+			Help: "Requests to /v1/stream in progress. One process takes 64.",
+		}),
 	}
-	registry.MustRegister(writes, rejected, m.replayed, m.duration)
+	registry.MustRegister(writes, rejected, m.replayed, m.duration, m.streams)
 	for _, kind := range []counter.Kind{counter.Increment, counter.Set, counter.Delete} {
 		m.writes[kind] = writes.WithLabelValues(kind.String())
 	}

@@ -26,7 +26,7 @@ func TestMetricsCountWritesAndRejections(t *testing.T) {
 	b.send(t, http.MethodGet, "/nothing", "")
 
 	require.NoError(t, testutil.GatherAndCompare(b.registry, strings.NewReader(`
-# HELP afterwrite_writes_total Accepted write operations. Each operation of a batch counts.
+# HELP afterwrite_writes_total Accepted write operations. Each operation of a batch or a stream counts.
 # TYPE afterwrite_writes_total counter
 afterwrite_writes_total{op="delete"} 2
 afterwrite_writes_total{op="increment"} 3

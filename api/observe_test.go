@@ -80,7 +80,7 @@ func TestAccessLogHasTheRequestIDAndNoKey(t *testing.T) {
 		}
 	}
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP afterwrite_writes_total Accepted write operations. Each operation of a batch counts.
+# HELP afterwrite_writes_total Accepted write operations. Each operation of a batch or a stream counts.
 # TYPE afterwrite_writes_total counter
 afterwrite_writes_total{op="delete"} 0
 afterwrite_writes_total{op="increment"} 1

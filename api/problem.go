@@ -77,12 +77,12 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeBodyTooLarge: {
 		http.StatusRequestEntityTooLarge, "Body too large",
-		"Not applied. The body of a batch, a read or a flush may have 8 MiB, any other body 1 MiB.",
+		"Not applied. The body of a batch, a read or a flush may have 8 MiB, a line of a stream 64 KiB, any other body 1 MiB.",
 	},
 	counter.CodeUnsupportedMediaType: {
 		http.StatusUnsupportedMediaType, "Unsupported media type",
-		"Not applied. A body must be application/json in UTF-8. " +
-			"A batch, a read or a flush may have Content-Encoding gzip or zstd.",
+		"Not applied. A body must be application/json in UTF-8, that of a stream application/x-ndjson. The bodies of batches, streams, " +
+			"reads and flushes may have Content-Encoding gzip or zstd.",
 	},
 	counter.CodeInternal: {
 		http.StatusInternalServerError, "Internal error",

@@ -269,6 +269,8 @@ func TestWaitBlocksUntilTheOperationsFit(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, a.Wait(canceled, 1), context.Canceled)
 	require.NoError(t, (*auth.Key)(nil).Wait(canceled, 1_000_000))
+	require.Equal(t, 2000, a.Burst())
+	require.Zero(t, (*auth.Key)(nil).Burst())
 }
 
 // BenchmarkAdmit measures the lookup of a key among 10,000.

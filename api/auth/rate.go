@@ -73,6 +73,14 @@ func (k *Key) Wait(ctx context.Context, n int) error {
 	return nil
 }
 
+// Burst returns how many operations fit at most; 0: the key has no limit.
+func (k *Key) Burst() int {
+	if k == nil || k.use.limit == nil {
+		return 0
+	}
+	return k.use.limit.Burst()
+}
+
 // who names the key in errors.
 func (k *Key) who() string {
 	if k.Name == "" {
