@@ -41,12 +41,25 @@ func Main(m *testing.M, opts ...goleak.Option) {
 		code = max(code, 1)
 	}
 	if code == 0 { // failed tests may leave goroutines
-		if err := goleak.Find(opts...); err != nil {
+		if err := findLeaks(opts); err != nil {
 			fmt.Fprintf(os.Stderr, "localtest: %v\n", err)
 			code = 1
 		}
 	}
 	os.Exit(code)
+}
+
+// leakPatience is how long goroutines may take to end. A go-redis client that cannot connect sleeps for a second before it notices
+// that it was closed.
+const leakPatience = 3 * time.Second
+
+func findLeaks(opts []goleak.Option) (err error) {
+	for begun := time.Now(); time.Since(begun) < leakPatience; {
+		if err = goleak.Find(opts...); err == nil { // it retries for less than a second
+			return nil
+		}
+	}
+	return err //nolint:wrapcheck // it says what it is
 }
 
 // removeStale removes the data of killed test binaries: old folders that are not locked.
