@@ -49,6 +49,9 @@ func (s *server) stream(c echo.Context) error {
 	if s.Shutdown.Err() != nil {
 		return errStopping
 	}
+	if err := spend(c, 0); err != nil { // for the headers: each group takes its own operations
+		return err
+	}
 	select {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
