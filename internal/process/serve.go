@@ -5,14 +5,18 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Listen opens addr (host:port). Its error has one line, and names variable, the environment variable of the address.
@@ -72,7 +76,7 @@ func (l Limits) ServeTLS(
 		WriteTimeout:      l.Write,
 		IdleTimeout:       l.Idle,
 		MaxHeaderBytes:    l.HeaderBytes,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:          newServerLog(log),
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -140,4 +144,32 @@ func serveProfiles(ctx context.Context, log *slog.Logger) error {
 	log.Info("serving profiles", "url", "http://"+listener.Addr().String()+"/debug/pprof/")
 	go func() { _ = server.Serve(listener) }() // ends with Close
 	return nil
+}
+
+// Bounds on the lines that net/http itself logs. Clients cause them, for example by a failed TLS handshake, so a port scan must not fill
+// a disk.
+const (
+	serverLinesPerSec = 1
+	serverLinesBurst  = 20
+)
+
+// serverLog passes lines of net/http to the log, as far as the rate allows.
+type serverLog struct {
+	log        *slog.Logger
+	limit      *rate.Limiter
+	suppressed atomic.Int64 // lines since the last one that was logged
+}
+
+func newServerLog(to *slog.Logger) *log.Logger {
+	return log.New(&serverLog{log: to, limit: rate.NewLimiter(serverLinesPerSec, serverLinesBurst)}, "", 0)
+}
+
+// Write implements io.Writer for one line.
+func (l *serverLog) Write(line []byte) (int, error) {
+	if !l.limit.Allow() {
+		l.suppressed.Add(1)
+		return len(line), nil
+	}
+	l.log.Warn(strings.TrimSuffix(string(line), "\n"), "suppressed", l.suppressed.Swap(0))
+	return len(line), nil
 }

@@ -255,3 +255,16 @@ func TestProfilesAreServedOnLoopbackUntilShutdown(t *testing.T) {
 		return err != nil, "the profiles are still served"
 	})
 }
+
+func TestLinesOfNetHTTPAreLimited(t *testing.T) {
+	t.Parallel()
+	var out localtest.Buffer
+	lines := newServerLog(slog.New(slog.NewTextHandler(&out, nil)))
+	for range 1000 {
+		lines.Print("http: TLS handshake error")
+	}
+	logged := strings.Count(out.String(), "TLS handshake error")
+	require.GreaterOrEqual(t, logged, serverLinesBurst)
+	require.Less(t, logged, 2*serverLinesBurst)
+	require.NotContains(t, out.String(), `error\n`)
+}
