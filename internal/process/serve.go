@@ -5,13 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -76,7 +74,7 @@ func (l Limits) ServeTLS(
 		WriteTimeout:      l.Write,
 		IdleTimeout:       l.Idle,
 		MaxHeaderBytes:    l.HeaderBytes,
-		ErrorLog:          newServerLog(log),
+		ErrorLog:          slog.NewLogLogger(limitedHandler(log.Handler()), slog.LevelWarn),
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -153,23 +151,25 @@ const (
 	serverLinesBurst  = 20
 )
 
-// serverLog passes lines of net/http to the log, as far as the rate allows.
-type serverLog struct {
-	log        *slog.Logger
+// limited passes records to a handler, as far as the rate allows.
+type limited struct {
+	slog.Handler
+
 	limit      *rate.Limiter
-	suppressed atomic.Int64 // lines since the last one that was logged
+	suppressed *atomic.Int64 // records since the last one that was passed on
 }
 
-func newServerLog(to *slog.Logger) *log.Logger {
-	return log.New(&serverLog{log: to, limit: rate.NewLimiter(serverLinesPerSec, serverLinesBurst)}, "", 0)
-}
-
-// Write implements io.Writer for one line.
-func (l *serverLog) Write(line []byte) (int, error) {
+// Handle implements slog.Handler.
+func (l limited) Handle(ctx context.Context, r slog.Record) error {
 	if !l.limit.Allow() {
 		l.suppressed.Add(1)
-		return len(line), nil
+		return nil
 	}
-	l.log.Warn(strings.TrimSuffix(string(line), "\n"), "suppressed", l.suppressed.Swap(0))
-	return len(line), nil
+	r.AddAttrs(slog.Int64("suppressed", l.suppressed.Swap(0)))
+	return l.Handler.Handle(ctx, r)
+}
+
+// limitedHandler returns next with the bounds for lines of net/http.
+func limitedHandler(next slog.Handler) slog.Handler {
+	return limited{next, rate.NewLimiter(serverLinesPerSec, serverLinesBurst), new(atomic.Int64)}
 }
