@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -150,4 +151,55 @@ func TestExactlyOneClientWinsEachVersion(t *testing.T) {
 	for version, n := range wins {
 		require.Equal(t, 1, n, "version %d", version)
 	}
+}
+
+// 200 clients take single units of 1,000 until there are none left.
+func TestClientsTakeExactlyWhatABoundAllows(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.put(t, "units", "1000")
+	const clients = 200
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+	t.Cleanup(client.CloseIdleConnections)
+	take := func() (status int, left int64, err error) {
+		response, err := client.Post("http://"+b.addr+"/v1/counters/units/increment", "application/json", strings.NewReader(`{"by":-1,"min":0}`))
+		if err != nil {
+			return 0, 0, err
+		}
+		defer response.Body.Close()
+		var c current
+		err = json.NewDecoder(response.Body).Decode(&c)
+		if err != nil || c.Value == nil {
+			return response.StatusCode, -1, err
+		}
+		return response.StatusCode, *c.Value, nil
+	}
+	var mu sync.Mutex
+	taken, refusals, problems := make(map[int64]int), 0, []string{}
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() {
+			for {
+				status, left, err := take()
+				mu.Lock()
+				switch {
+				case err == nil && status == http.StatusOK:
+					taken[left]++
+				case err == nil && status == http.StatusConflict && left == 0:
+					refusals++
+				default:
+					problems = append(problems, fmt.Sprint(status, left, err))
+				}
+				mu.Unlock()
+				if status != http.StatusOK {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	require.Empty(t, problems)
+	require.Len(t, taken, 1000, "each unit went to one client")
+	require.Equal(t, clients, refusals)
+	require.Equal(t, int64(0), *b.get(t, "units").Value)
 }

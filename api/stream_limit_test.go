@@ -98,15 +98,12 @@ func TestStreamWhoseClientDoesNotReadIsEnded(t *testing.T) {
 	line := `{"op":"increment","key":"` + longestKey + `"}` + "\n"
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", 100*len(line), strings.Repeat(line, 100))
 
-	var sent int64
-	for err == nil {
+	for err == nil { // ends with the connection, which the server reads a little longer than it carries out operations
 		_, err = io.WriteString(connection, chunk)
-		sent += 100
 	}
 
 	localtest.Eventually(t, patience, func() (bool, string) { return openStreams(t, registry) == 0, "the stream is open" })
 	require.Less(t, done.Load(), int64(100_000), "the buffers of the connection hold some 10 MB")
-	require.Less(t, sent, int64(200_000))
 }
 
 // While Redis is slow the server reads one group ahead, and no more: the client has to wait.
