@@ -59,6 +59,10 @@ bench-test: ## Test what `make bench` does with wrk and webdis, which it install
 	@deploy/setup.sh bench
 	go test $(RACE) -count=1 -timeout 2m -tags bench ./proof/bench/... ./proof/world
 
+.PHONY: list-million
+list-million: deps ## List a million counters page by page, without and with writes, and check Redis's memory
+	$(IN_MEMORY) go test -count=1 -timeout 10m -tags million -run '^TestListOfAMillionCounters$$' -v ./proof/e2e
+
 .PHONY: images
 images: ## Take the images of docs/images again, in a browser: 15 minutes
 	@deploy/setup.sh test

@@ -18,7 +18,8 @@ const (
 	// largestRows is the number of the largest counters among which Top looks for a prefix. With more, the planner would sort the whole
 	// table instead of reading the index.
 	largestRows = 10_000
-	// manyRows is the number of rows of a prefix that Top sorts if the prefix has too few of the largest counters: some 100 ms.
+	// manyRows is the number of rows of a prefix that Top sorts if the prefix has too few of the largest counters. With a million rows
+	// in random order, that takes 100 to 350 ms; all else takes 1 to 10 ms.
 	manyRows = 100_000
 )
 

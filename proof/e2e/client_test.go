@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"sync"
@@ -69,6 +70,17 @@ type ledger struct {
 	refused       map[int]int      // increments that were not applied, by status; 0 if there was no connection
 }
 
+func newLedger() *ledger {
+	return &ledger{acknowledged: make(map[string]int64), indeterminate: make(map[string]int64), refused: make(map[int]int)}
+}
+
+// acked returns the number of acknowledged increments of each key so far.
+func (l *ledger) acked() map[string]int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.acknowledged)
+}
+
 func (l *ledger) note(key string, got answer, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,7 +110,13 @@ func (l *ledger) String() string {
 
 // load increments key0, key1 ... from several connections, until stop is closed or each connection has sent count requests.
 func (c *client) load(connections, keys, count int, stop <-chan struct{}) *ledger {
-	l := &ledger{acknowledged: make(map[string]int64), indeterminate: make(map[string]int64), refused: make(map[int]int)}
+	l := newLedger()
+	c.loadInto(l, connections, keys, count, stop)
+	return l
+}
+
+// loadInto is load with a ledger that can be read meanwhile.
+func (c *client) loadInto(l *ledger, connections, keys, count int, stop <-chan struct{}) {
 	var group sync.WaitGroup
 	for connection := range connections {
 		group.Go(func() {
@@ -115,7 +133,6 @@ func (c *client) load(connections, keys, count int, stop <-chan struct{}) *ledge
 		})
 	}
 	group.Wait()
-	return l
 }
 
 // requireExact requires that Redis and Postgres agree on every key of the ledger, and that each value includes all acknowledged
