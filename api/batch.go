@@ -25,6 +25,9 @@ func (s *server) batch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := withoutPreconditions(c.Request().Header); err != nil {
+		return err
+	}
 	if err := permit(c, plan); err != nil {
 		return err
 	}
@@ -136,7 +139,7 @@ func (s *server) countFailures(c echo.Context, results []counter.Result) {
 // summary describes the results of a batch.
 type summary struct {
 	failed   int            // operations
-	common   *counter.Error // the first error, if all errors have its code
+	common   *counter.Error // the first error, if all errors have its code, and none has a state that only its own counter has
 	late     bool           // Postgres lacks an applied operation
 	replayed bool           // every result is that of an earlier operation
 }
@@ -155,7 +158,7 @@ func summarize(results []counter.Result) summary {
 		if s.common == nil {
 			s.common = e
 		}
-		same = same && e.Code == s.common.Code
+		same = same && e.Code == s.common.Code && (e.Current == nil || len(results) == 1)
 	}
 	if !same {
 		s.common = nil

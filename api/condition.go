@@ -27,9 +27,25 @@ const noVersion = math.MaxInt64
 // entityTag returns the entity tag of a version.
 func entityTag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
+func invalidPrecondition(detail string) error {
+	return &counter.Error{Code: codeInvalidPrecondition, Detail: detail}
+}
+
+// withoutPreconditions returns an error if the request has a precondition. To ignore one would apply what the client wants only on a
+// condition.
+func withoutPreconditions(h http.Header) error {
+	if len(h[headerIfMatch])+len(h[headerIfNoneMatch]) > 0 {
+		return invalidPrecondition("a batch has many counters, so it takes neither If-Match nor If-None-Match: remove the header")
+	}
+	return nil
+}
+
 // ifMatch adds the header If-Match to the condition of a write, which may be nil. A tag that no counter has, such as a weak one,
 // is a condition that no counter meets.
 func ifMatch(h http.Header, c *counter.Condition) (*counter.Condition, error) {
+	if len(h[headerIfNoneMatch]) > 0 { // perhaps to create a counter only: it must not overwrite one
+		return nil, invalidPrecondition("If-None-Match is only for GET: a write takes If-Match")
+	}
 	given := h[headerIfMatch]
 	if len(given) == 0 {
 		return c, nil
@@ -38,10 +54,7 @@ func ifMatch(h http.Header, c *counter.Condition) (*counter.Condition, error) {
 	opaque, weak := strings.CutPrefix(tag, "W/")
 	isTag := len(opaque) >= 2 && opaque[0] == '"' && strings.IndexByte(opaque[1:], '"') == len(opaque)-2
 	if len(given) > 1 || (tag != "*" && !isTag) {
-		return nil, &counter.Error{
-			Code:   codeInvalidPrecondition,
-			Detail: `If-Match must be one version in quotes, such as "7", or *`,
-		}
+		return nil, invalidPrecondition(`If-Match must be one version in quotes, such as "7", or *`)
 	}
 	if c == nil {
 		unconditional := counter.Unconditional()

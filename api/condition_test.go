@@ -30,6 +30,19 @@ func badConditions() []badRequest {
 			})
 		}
 	}
+	for _, request := range []string{"PUT " + set, "DELETE " + set, "POST " + increment} {
+		method, target, _ := strings.Cut(request, " ")
+		all = append(all, badRequest{
+			name: method + " If-None-Match", method: method, target: target, body: map[string]string{"PUT": `{"value":5}`}[method],
+			headers: []string{"If-None-Match: *"}, status: 400, code: "invalid_precondition", detail: "only for GET",
+		})
+	}
+	for _, header := range []string{`If-Match: "1"`, "If-None-Match: *"} {
+		all = append(all, badRequest{
+			name: "batch " + header, method: "POST", target: batch, body: operations(`{"op":"increment","key":"warm"}`),
+			headers: []string{header}, status: 400, code: "invalid_precondition", detail: "many counters",
+		})
+	}
 	refused := func(name, target, body, detail string) {
 		all = append(all, badRequest{
 			name: name, method: "POST", target: target, body: body, status: 409, code: "out_of_bounds", detail: detail,
@@ -40,7 +53,7 @@ func badConditions() []badRequest {
 	refused("overflow with a bound", "/v1/counters/largest/increment", `{"min":0}`, "9223372036854775807")
 	refused("below min, minimal", increment, `{"by":-42,"min":0}`, "it is 41")
 	all[len(all)-1].headers = []string{"Prefer: return=minimal"}
-	refused("batch", batch, operations(`{"op":"increment","key":"warm","by":-42,"min":0}`, `{"op":"increment","key":"warm","max":41}`), "it is 41")
+	refused("batch of one", batch, operations(`{"op":"increment","key":"warm","by":-42,"min":0}`), "it is 41")
 	return all
 }
 
@@ -119,6 +132,32 @@ func TestBoundsInABatchFailAlone(t *testing.T) {
 	require.JSONEq(t, `{"key":"units","value":1,"version":2,"synced":false}`, results[0])
 	require.Contains(t, results[1], `"code":"out_of_bounds","value":1,"version":2`)
 	require.JSONEq(t, `{"key":"units","value":0,"version":3,"synced":false}`, results[2])
+}
+
+// One problem for all would have the value of one counter only.
+func TestBatchThatIsOutOfBoundsHasEachValue(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.put(t, "a", "7")
+	b.put(t, "b", "8")
+	full := func(key string) string { return `{"op":"increment","key":"` + key + `","max":0}` }
+	results := b.results(t, operations(full("a"), full("b")))
+	require.Len(t, results, 2)
+	require.Contains(t, results[0], `"code":"out_of_bounds","value":7,"version":1`)
+	require.Contains(t, results[1], `"code":"out_of_bounds","value":8,"version":1`)
+}
+
+func TestBoundsOfACounterThatDoesNotExist(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.put(t, "deleted", "7")
+	b.send(t, http.MethodDelete, "/v1/counters/deleted", "")
+	zero := int64(0)
+	for _, key := range []string{"never", "deleted"} {
+		a := b.send(t, http.MethodPost, "/v1/counters/"+key+"/increment", `{"by":-1,"min":0}`)
+		require.Equal(t, http.StatusConflict, a.StatusCode)
+		require.Equal(t, current{Code: "out_of_bounds", Value: &zero}, a.current(t), key)
+	}
 }
 
 // Every client reads the version and tries to set the next value: exactly one wins each version.

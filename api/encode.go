@@ -133,11 +133,22 @@ func appendProblem(b []byte, e *counter.Error) []byte {
 	b = append(b, `,"code":"`...)
 	b = append(b, e.Code...)
 	b = append(b, '"')
-	if e.Current != nil && e.Current.Exists {
+	b = appendCurrent(b, e)
+	return append(b, '}')
+}
+
+// appendCurrent appends the fields of the counter's present state. One that does not exist has no version, but counts from the value 0.
+func appendCurrent(b []byte, e *counter.Error) []byte {
+	if e.Current == nil {
+		return b
+	}
+	if e.Current.Exists || e.Code == counter.CodeOutOfBounds {
 		b = strconv.AppendInt(append(b, `,"value":`...), e.Current.Value, 10)
+	}
+	if e.Current.Exists {
 		b = strconv.AppendInt(append(b, `,"version":`...), e.Current.Version, 10)
 	}
-	return append(b, '}')
+	return b
 }
 
 // appendString appends s as a JSON string, with U+FFFD for invalid UTF-8.

@@ -56,7 +56,8 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeOutOfBounds: {
 		http.StatusConflict, "Out of bounds",
-		"Not applied. The value would be less than min or greater than max. The problem has the present value and version.",
+		"Not applied. The value would be less than min or greater than max. The problem has the present value, and the " +
+			"version unless the counter does not exist.",
 	},
 	counter.CodeVersionMismatch: {
 		http.StatusPreconditionFailed, "Version mismatch",
@@ -65,7 +66,8 @@ var problems = map[counter.Code]problem{
 	},
 	codeInvalidPrecondition: {
 		http.StatusBadRequest, "Invalid precondition",
-		"Not applied. If-Match must be one version in quotes, such as \"7\", or *.",
+		"Not applied. If-Match must be one version in quotes, such as \"7\", or *. Only writes to one counter take it, and only GET " +
+			"takes If-None-Match.",
 	},
 	counter.CodeInvalidIdempotencyKey: {
 		http.StatusBadRequest, "Invalid idempotency key",

@@ -54,8 +54,8 @@ type Result struct {
 // order, with an error if it failed alone.
 //
 // Batch fails as a whole if the server refused or did not answer the request, and if all operations failed with the same code, which is
-// that of the error. Operations that failed alone are not repeated, because later ones on their key may have been applied. A request
-// that failed as a whole is.
+// that of the error; but several operations with CodeOutOfBounds fail alone, each with the Value of its counter. Operations that failed
+// alone are not repeated, because later ones on their key may have been applied. A request that failed as a whole is.
 func (c *Client) Batch(ctx context.Context, operations []Operation, opts ...Option) ([]Result, error) {
 	o, err := options(kindBatch, opts)
 	if err != nil {

@@ -21,7 +21,8 @@ type Error struct {
 	RequestID  string        // X-Request-Id, which the server's log has; "" for one operation of a batch
 	RetryAfter time.Duration // how long the server asks to wait; 0 if it does not say
 
-	// Value and Version are the counter's present state, with CodeOutOfBounds and CodeVersionMismatch, or nil.
+	// Value and Version are the counter's present state, with CodeOutOfBounds and CodeVersionMismatch, or nil. With CodeOutOfBounds there
+	// always is a Value: 0 if the counter does not exist, which has no Version.
 	Value, Version *int64
 
 	// Attempts is how often the request was sent, or tried to be sent.
