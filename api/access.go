@@ -23,7 +23,8 @@ const (
 type caller struct {
 	echo.Context
 
-	key *auth.Key
+	key   *auth.Key
+	spent bool // spend was called
 }
 
 // keyOf returns the API key of a request. Nil: the caller needs none, and may use every counter. All methods of a nil key work.
@@ -35,7 +36,8 @@ func keyOf(c echo.Context) *auth.Key {
 }
 
 // guard admits requests whose API key has the scope of the route, and takes one operation from the key's rate. If the route has a cost
-// of its own, its handler takes it with spend, and guard only checks that the rate is not used up, before the body is read.
+// of its own, its handler takes it with spend, and guard only checks that the rate is not used up, before the body is read. A request that
+// fails before its handler knows the cost, such as one with a bad body, is one operation, so that nobody sends them without a limit.
 func (s *server) guard(r route) echo.HandlerFunc {
 	if r.scope == auth.Public {
 		return r.handler
@@ -54,7 +56,7 @@ func (s *server) guard(r route) echo.HandlerFunc {
 		if key == nil { // without keys, requests cost as much as ever
 			return r.handler(c)
 		}
-		c = &caller{Context: c, key: key}
+		known := &caller{Context: c, key: key}
 		var quota auth.Quota
 		if r.ownCost {
 			quota, err = key.Ready()
@@ -65,13 +67,20 @@ func (s *server) guard(r route) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		return r.handler(c)
+		err = r.handler(known)
+		if r.ownCost && !known.spent {
+			_ = spend(known, 1) // the request has failed already
+		}
+		return err
 	}
 }
 
 // spend takes n operations from the rate of the request's key, and sets the headers that say what is left. If n do not fit, it returns
 // an error, and the handler must apply nothing.
 func spend(c echo.Context, n int) error {
+	if known, ok := c.(*caller); ok {
+		known.spent = true
+	}
 	quota, err := keyOf(c).Take(n)
 	announce(c, quota)
 	return err

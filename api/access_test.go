@@ -325,6 +325,21 @@ func TestRateIsPerKeyAndPerOperation(t *testing.T) {
 	}
 }
 
+// Otherwise nobody would bound the bodies of 8 MiB that a key sends in vain.
+func TestInvalidBodiesCostAnOperation(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{batch, "/v1/read"} {
+		b := setupKeys(t, 1)
+		for left := 1; left >= 0; left-- {
+			a := b.send(t, http.MethodPost, path, `{"operations":`, "Authorization: Bearer all")
+			require.Equal(t, http.StatusBadRequest, a.StatusCode, a.text)
+			require.Equal(t, strconv.Itoa(left), a.Header.Get("Ratelimit-Remaining"))
+		}
+		a := b.send(t, http.MethodPost, path, `{"operations":`, "Authorization: Bearer all")
+		require.Equal(t, http.StatusTooManyRequests, a.StatusCode, a.text)
+	}
+}
+
 func TestBatchCostsItsOperations(t *testing.T) {
 	t.Parallel()
 	b := setupKeys(t, 2)
