@@ -38,8 +38,12 @@ func (s *server) flush(c echo.Context) error {
 		timeout = defaultWait
 	}
 	left, err := s.flushWithin(c, keys, timeout)
-	if err != nil && !errors.Is(err, context.Canceled) {
+	switch {
+	case err == nil:
+	case !errors.Is(err, context.Canceled):
 		return err
+	case left.Dirty == 0: // it was canceled before it knew what is left, so a 200 could be wrong
+		return overloaded("the process is stopping, and it is not known what is left: flush again")
 	}
 	prefers.applied(c, false)
 	answerLeft(c, left)

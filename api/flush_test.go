@@ -88,6 +88,23 @@ func TestConcurrentFlushesAreLimitedAndAnsweredAtShutdown(t *testing.T) {
 	}
 }
 
+// A flush that is canceled before it knows what is left must not say that nothing is.
+func TestFlushThatWasCanceledEarlyIsNotAnsweredAsDone(t *testing.T) {
+	t.Parallel()
+	ctx, shutdown := context.WithCancel(context.Background())
+	b := serve(t, always(counter.Result{}), api.Options{
+		Shutdown: ctx,
+		Flusher: flusher(func(ctx context.Context, _ []counter.Key, _ time.Duration) (operate.Left, error) {
+			shutdown()
+			<-ctx.Done()
+			return operate.Left{}, ctx.Err()
+		}),
+	})
+	a := b.send(t, http.MethodPost, "/v1/flush", "")
+	require.Equal(t, http.StatusServiceUnavailable, a.StatusCode)
+	require.Equal(t, "overloaded", a.problem(t).Code)
+}
+
 func TestBadFlushesAreNotStarted(t *testing.T) {
 	t.Parallel()
 	b := serve(t, always(counter.Result{}), api.Options{
