@@ -81,6 +81,13 @@ OUTAGE ?= 60s
 chaos-outage: deps ## Take Postgres away for a minute at 5,000 writes/s: no write may fail, the backlog has to drain
 	go run ./proof/chaos -outage $(OUTAGE) -seed $(SEED) -rate 5000 -clients 64 -keys 100000
 
+OPERATIONS ?= 1000000
+CUTS ?= 50
+
+.PHONY: stream-proof
+stream-proof: deps ## Send a million operations in one stream, cut it 50 times, and send hostile bodies: some minutes
+	$(IN_MEMORY) go test -count=1 -parallel 1 -timeout 60m -v ./proof/stream -operations=$(OPERATIONS) -cuts=$(CUTS)
+
 CHECKS ?= 2000
 
 .PHONY: machine
