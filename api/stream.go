@@ -49,7 +49,7 @@ func (s *server) stream(c echo.Context) error {
 	if s.Shutdown.Err() != nil {
 		return errStopping
 	}
-	if err := spend(c, 0); err != nil { // for the headers: each group takes its own operations
+	if err := spend(c, 1); err != nil { // also for a stream without lines; each group takes its own operations
 		return err
 	}
 	select {
@@ -108,6 +108,9 @@ func readStreamHeaders(c echo.Context) (prefers preferences, options writepath.O
 			Code:   counter.CodeInvalidIdempotencyKey,
 			Detail: "a stream has no " + headerIdempotencyKey + ": give each operation an id",
 		}
+	}
+	if err = withoutPreconditions(h); err != nil {
+		return prefers, options, "", err
 	}
 	prefers = readPreferences(h)
 	if options, err = prefers.options(); err != nil {

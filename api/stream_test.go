@@ -388,6 +388,7 @@ func TestBadStreamsAreRejected(t *testing.T) {
 		ndjson + "\r\nIdempotency-Key: a":             "invalid_idempotency_key",
 		ndjson + "\r\nPrefer: durability=everywhere":  "unsupported_durability",
 		ndjson + "\r\nContent-Encoding: br":           "unsupported_media_type",
+		ndjson + "\r\nIf-Match: *":                    "invalid_precondition",
 		"Content-Type: application/json":              "unsupported_media_type",
 		"Content-Type: application/ndjson; charset=x": "unsupported_media_type",
 	} {
