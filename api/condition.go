@@ -35,7 +35,7 @@ func invalidPrecondition(detail string) error {
 // condition.
 func withoutPreconditions(h http.Header) error {
 	if len(h[headerIfMatch])+len(h[headerIfNoneMatch]) > 0 {
-		return invalidPrecondition("a batch or a stream has many counters, so it takes neither If-Match nor If-None-Match: remove the header")
+		return invalidPrecondition("a batch or a stream has many counters, and takes neither If-Match nor If-None-Match: remove the header")
 	}
 	return nil
 }
