@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"net/http"
 	"strconv"
 	"time"
@@ -118,12 +117,18 @@ func permit(c echo.Context, plan []planned) error {
 	return nil
 }
 
-// permitGroup is permit for a group of a stream: it waits until the group fits the rate. The error is that of ctx.
-func permitGroup(ctx context.Context, key *auth.Key, plan []planned) error {
-	if err := key.Wait(ctx, len(plan)); err != nil {
-		return err //nolint:wrapcheck // it is only compared with nil
+// permitGroup takes the operations of a group of a stream from the rate of its API key, and waits until they fit. Each operation on a
+// counter that the key may not use gets an error. The error means that nothing of the group may be carried out: the process stops, or
+// the key has been removed or lost its scope since the stream began.
+func (s *server) permitGroup(key *auth.Key, plan []planned) error {
+	if key.Wait(s.Shutdown, len(plan)) != nil {
+		return errStopping
 	}
-	checkPrefix(key, plan)
+	now, err := s.Keys.Again(key, auth.Write)
+	if err != nil {
+		return err //nolint:wrapcheck // it is for the client
+	}
+	checkPrefix(now, plan)
 	return nil
 }
 

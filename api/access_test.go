@@ -23,6 +23,14 @@ import (
 // keyring returns a Keyring with keys whose name is also the key: "name:scopes" or "name:scopes:prefix".
 func keyring(t testing.TB, perSec int, entries ...string) *auth.Keyring {
 	t.Helper()
+	ring, err := auth.New(auth.Options{Keys: keysOf(t, entries...), AdminToken: token, OperationsPerSec: perSec})
+	require.NoError(t, err)
+	return ring
+}
+
+// keysOf returns the keys of keyring.
+func keysOf(t testing.TB, entries ...string) []auth.Key {
+	t.Helper()
 	for i, entry := range entries {
 		name, rest, _ := strings.Cut(entry, ":")
 		sum := sha256.Sum256([]byte(name))
@@ -30,9 +38,7 @@ func keyring(t testing.TB, perSec int, entries ...string) *auth.Keyring {
 	}
 	keys, err := auth.ParseList(strings.Join(entries, ","))
 	require.NoError(t, err)
-	ring, err := auth.New(auth.Options{Keys: keys, AdminToken: token, OperationsPerSec: perSec})
-	require.NoError(t, err)
-	return ring
+	return keys
 }
 
 // setupKeys is setup with keys: one of each scope, one of all, and one with the prefix team1/.

@@ -32,12 +32,14 @@ type intake struct {
 	done       chan struct{} // closed when the goroutine has ended
 
 	// Only the goroutine uses these.
-	body    io.Reader
-	coded   *expander // nil: the body is not compressed
-	json    *body
-	line    bytes.Reader
-	number  int64 // of the line that is being read
-	renewed int64 // number when the deadline was set; 0: never
+	body     io.Reader
+	coded    *expander // nil: the body is not compressed
+	json     *body
+	line     bytes.Reader
+	number   int64     // of the line that is being read
+	empty    int       // empty lines before it
+	timed    int64     // the line that deadline is for; 0: none
+	deadline time.Time // until which that line has to arrive
 
 	mu       sync.Mutex
 	changed  *sync.Cond
@@ -150,6 +152,11 @@ func (in *intake) run(r *bufio.Reader) {
 	for {
 		in.number++
 		p, found, err := in.read(r)
+		if !found {
+			p, found = in.skip()
+		} else {
+			in.empty = 0
+		}
 		if found && !in.add(p) {
 			_, _ = io.Copy(io.Discard, in.body) // until the deadline that stop sets
 			return
@@ -159,6 +166,18 @@ func (in *intake) run(r *bufio.Reader) {
 			return
 		}
 	}
+}
+
+// maxEmptyLines bounds the empty lines in a row: they cost time, but nothing of the rate of an API key.
+const maxEmptyLines = 1000
+
+// skip counts an empty line. One of 1,000 in a row fails like an operation.
+func (in *intake) skip() (p planned, fails bool) {
+	in.empty++
+	if in.empty%maxEmptyLines != 0 {
+		return p, false
+	}
+	return planned{err: invalidBody("there are %d empty lines in a row: send none", maxEmptyLines)}, true
 }
 
 // read reads a line. found is false if it is empty or incomplete. If there are both a line and an error, the body ends after the
@@ -211,24 +230,29 @@ func (in *intake) explain(err error) error {
 	}
 }
 
-// deadlineReader reads the body. It allows in.limits.line for each line, instead of the server's limit for the whole body. The time
-// does not run while the intake waits for the group before.
+// deadlineReader reads the body. It allows in.limits.line for each line, instead of the server's limit for the whole body. There is a
+// deadline only during a read: the time does not run while the intake waits for the group before, and on HTTP/2 a deadline that has
+// passed ends the body for good.
 type deadlineReader struct{ in *intake }
 
 func (d deadlineReader) Read(p []byte) (int, error) {
 	in := d.in
-	if in.renewed != in.number {
-		in.renewed = in.number
-		in.renewDeadline()
+	if in.timed != in.number {
+		in.timed, in.deadline = in.number, time.Now().Add(in.limits.line)
 	}
-	return in.body.Read(p) //nolint:wrapcheck // bufio and the decoders compare it with io.EOF
+	in.setDeadline(in.deadline)
+	n, err := in.body.Read(p)
+	if err == nil {
+		in.setDeadline(time.Time{})
+	}
+	return n, err //nolint:wrapcheck // bufio and the decoders compare it with io.EOF
 }
 
-// renewDeadline sets the deadline for the next line, unless stop has set the last one.
-func (in *intake) renewDeadline() {
+// setDeadline sets the deadline of reads, unless stop has set the last one.
+func (in *intake) setDeadline(t time.Time) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if !in.ended {
-		_ = in.connection.SetReadDeadline(time.Now().Add(in.limits.line))
+		_ = in.connection.SetReadDeadline(t)
 	}
 }

@@ -80,8 +80,8 @@ func (s *server) stream(c echo.Context) error {
 		if len(group.plan) == 0 {
 			break
 		}
-		if permitGroup(s.Shutdown, key, group.plan) != nil {
-			in.drop(errStopping)
+		if err := s.permitGroup(key, group.plan); err != nil {
+			in.drop(err)
 			break
 		}
 		results := s.carryOut(c, group.plan, options)

@@ -73,3 +73,43 @@ func TestShutdownEndsAStreamThatWaitsForItsRate(t *testing.T) {
 	require.Equal(t, answered, last.Applied)
 	require.Less(t, answered, int64(10))
 }
+
+// A stream may stay open for long, so its key is looked up again for each group.
+func TestStreamEndsWhenItsKeyIsRemovedOrChanged(t *testing.T) {
+	t.Parallel()
+	for code, entry := range map[string]string{"unauthorized": "other:write", "forbidden": "writer:read"} {
+		ring := keyring(t, 0, "writer:write")
+		b := serve(t, applied, api.Options{Keys: ring})
+		s := b.open(t, "Authorization: Bearer writer")
+		s.write(t, good+"\n")
+		require.Equal(t, "warm", s.next(t).Key)
+
+		require.NoError(t, ring.Replace(keysOf(t, entry)))
+		s.write(t, good+"\n")
+
+		last := s.next(t)
+		require.True(t, last.Done)
+		require.Equal(t, code, last.Error.Code)
+		require.EqualValues(t, 1, last.Applied)
+	}
+	ring := keyring(t, 0, "writer:write")
+	b := serve(t, applied, api.Options{Keys: ring})
+	s := b.open(t, "Authorization: Bearer writer")
+	s.write(t, good+"\n")
+	require.Equal(t, "warm", s.next(t).Key)
+	require.NoError(t, ring.Replace(keysOf(t, "writer:write:team1/")))
+	s.write(t, good+"\n")
+	require.Equal(t, "forbidden", s.next(t).Error.Code)
+}
+
+func TestEmptyLinesCostSomethingOfTheRate(t *testing.T) {
+	t.Parallel()
+	b := setupKeys(t, 10) // 20 at once
+	begun := time.Now()
+
+	got := b.stream(t, strings.Repeat("\n", 30_000)+good+"\n", "Authorization: Bearer writer", minimal)
+
+	require.GreaterOrEqual(t, time.Since(begun), time.Second)
+	require.Contains(t, got[0], "1000 empty lines")
+	require.Equal(t, `{"lines":30001,"applied":1,"failed":30,"done":true}`, got[len(got)-1])
+}

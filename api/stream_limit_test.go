@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -259,4 +260,42 @@ func TestRejectionsSlowAStreamDown(t *testing.T) {
 	defer mu.Unlock()
 	require.Len(t, begun, 2)
 	require.GreaterOrEqual(t, begun[1].Sub(begun[0]), 300*time.Millisecond)
+}
+
+// While the group before is carried out, a line has no time limit. On HTTP/2 a limit that has passed would end the body for good.
+func TestTimeOfALineDoesNotRunWhileTheServerIsSlow(t *testing.T) {
+	t.Parallel()
+	const limit = time.Second
+	started, release := make(chan struct{}), make(chan struct{})
+	start := sync.OnceFunc(func() { close(started) })
+	slow := counters(func(ctx context.Context, ops []counter.Operation, o writepath.Options) []counter.Result {
+		start()
+		<-release
+		return applied(ctx, ops, o)
+	})
+	server := httptest.NewUnstartedServer(api.NewWithStreamLimits(slow, api.Options{}, limit, patience))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	body, send := io.Pipe()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+stream, body)
+	require.NoError(t, err)
+	request.Header.Set("Content-Type", "application/x-ndjson")
+	request.Header.Set("Prefer", "return=minimal")
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(send, strings.Repeat(good+"\n", 20_000))
+		sent <- errors.Join(err, send.Close())
+	}()
+	response, err := server.Client().Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, 2, response.ProtoMajor)
+	<-started
+	<-time.After(2 * limit) // the time that must not count
+	close(release)
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, <-sent)
+	require.Contains(t, string(text), `{"lines":20000,"applied":20000,"failed":0,"done":true}`)
 }

@@ -120,10 +120,31 @@ func (r *Keyring) Admit(h http.Header, scope Scope) (*Key, error) {
 		return nil, errUnauthorized
 	case scope == 0 || k.Scope&scope != scope:
 		k.use.requests.Add(1)
-		return nil, &counter.Error{Code: CodeForbidden, Detail: fmt.Sprintf("the API key %s lacks the scope %s", k.Name, scope)}
+		return nil, k.lacks(scope)
 	}
 	k.use.requests.Add(1)
 	return k, nil
+}
+
+// Again returns what has become of a key that Admit returned before, for requests that last: the key with its present scopes and
+// prefix, or the error for the client if it was removed or lost the scope. It counts no request.
+func (r *Keyring) Again(k *Key, scope Scope) (*Key, error) {
+	if k == nil || k == r.anonymous {
+		return k, nil
+	}
+	now := r.current.Load().byHash[k.hash]
+	switch {
+	case now == nil:
+		return nil, errUnauthorized
+	case now.Scope&scope != scope:
+		return nil, now.lacks(scope)
+	}
+	return now, nil
+}
+
+// lacks returns the error for a key without a scope.
+func (k *Key) lacks(scope Scope) error {
+	return &counter.Error{Code: CodeForbidden, Detail: fmt.Sprintf("the API key %s lacks the scope %s", k.Name, scope)}
 }
 
 var errUnauthorized = &counter.Error{Code: CodeUnauthorized, Detail: "send Authorization: Bearer with an API key, once"}
