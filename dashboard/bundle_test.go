@@ -97,7 +97,7 @@ func (b *testBundle) pages(t *testing.T, write bool, access auth.Options) *dashb
 	service := writepath.Open(writepath.Parts{Cache: b.cache, Store: b.store})
 	t.Cleanup(service.Close)
 	pages, err := dashboard.New(dashboard.Options{
-		Lister: catalog.New(catalog.Options{Cache: b.cache, Store: b.store, Counters: service}),
+		Lister: catalog.New(catalog.Options{Cache: b.cache, Store: b.store, Counters: service, TopEnabled: true}),
 		Redis:  b.redis, Cache: b.cache, Store: b.store, Write: write, Access: access, Version: "v1.2.3", Logger: b.log,
 	})
 	require.NoError(t, err)

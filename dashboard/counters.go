@@ -17,6 +17,8 @@ const countersPageSize = 100
 type Lister interface {
 	// List returns a page of the counters whose keys begin with prefix and are greater than after. Every error is a *counter.Error.
 	List(ctx context.Context, prefix string, after counter.Key, limit int) (catalog.Page, error)
+	// Top returns the n largest counters whose keys begin with prefix. CodeNotFound says that it needs an index, and how to create it.
+	Top(ctx context.Context, prefix string, n int) (catalog.Top, error)
 }
 
 // countersPage is /keys: it lists counters, or shows the one that the query names.
@@ -30,12 +32,15 @@ type countersPage struct {
 // countersData is what counters.html shows.
 type countersData struct {
 	Asked   string // the prefix
+	ByValue bool   // the largest counters, instead of all in the order of their keys
 	Invalid string // the reason why Asked is not the beginning of a key
 	Rows    []counterRow
 	Next    counter.Key // the cursor of the next page; "" on the last page
 	First   bool        // this is the first page
+	Partial bool        // there may be larger counters than those in Rows
 
 	Failed counter.Code // the reason why there is no list, or ""
+	Enable string       // what to do to list by value, or ""
 }
 
 // counterRow is a counter of the list.
@@ -48,7 +53,7 @@ type counterRow struct {
 // ServeHTTP lists counters. It changes nothing, and does not hydrate them.
 func (p *countersPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	data := countersData{Asked: query.Get("prefix")}
+	data := countersData{Asked: query.Get("prefix"), ByValue: query.Get("by") == "value"}
 	switch {
 	case query.Get("key") != "":
 		p.one.ServeHTTP(w, r)
@@ -62,22 +67,49 @@ func (p *countersPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.render(w, r, http.StatusBadRequest, data)
 		return
 	}
-	after, err := counter.ParseKey(query.Get("after"))
+	data.Invalid = ""
+	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
+	defer cancel()
+	status := p.list(ctx, query.Get("after"), &data)
+	p.render(w, r, status, data)
+}
+
+// list reads the counters, and returns the status of the answer.
+func (p *countersPage) list(ctx context.Context, cursor string, data *countersData) int {
+	var err error
+	if data.ByValue {
+		err = p.listByValue(ctx, data)
+	} else {
+		err = p.listByKey(ctx, cursor, data)
+	}
+	if err == nil {
+		return http.StatusOK
+	}
+	data.Failed = counter.CodeOf(err)
+	if e, ok := errors.AsType[*counter.Error](err); ok && e.Code == counter.CodeNotFound {
+		data.Enable = e.Detail
+		return http.StatusOK
+	}
+	p.shared.log.Warn("counters could not be listed", "prefix", data.Asked, "error", err)
+	return http.StatusServiceUnavailable
+}
+
+func (p *countersPage) listByKey(ctx context.Context, cursor string, data *countersData) error {
+	after, err := counter.ParseKey(cursor)
 	if err != nil {
 		after = "" // the first page
 	}
-	data.First, data.Invalid = after == "", ""
-	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
-	defer cancel()
+	data.First = after == ""
 	page, err := p.lister.List(ctx, data.Asked, after, countersPageSize)
-	if err != nil {
-		p.shared.log.Warn("counters could not be listed", "prefix", data.Asked, "after", after, "error", err)
-		data.Failed = counter.CodeOf(err)
-		p.render(w, r, http.StatusServiceUnavailable, data)
-		return
-	}
 	data.Rows, data.Next = counterRows(page.Results), page.Next
-	p.render(w, r, http.StatusOK, data)
+	return err
+}
+
+func (p *countersPage) listByValue(ctx context.Context, data *countersData) error {
+	data.First = true
+	top, err := p.lister.Top(ctx, data.Asked, countersPageSize)
+	data.Rows, data.Partial = counterRows(top.Results), !top.Complete
+	return err
 }
 
 func counterRows(results []counter.Result) []counterRow {

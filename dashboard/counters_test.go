@@ -228,8 +228,65 @@ func TestListSaysThatPostgresHangs(t *testing.T) {
 	require.Equal(t, http.StatusOK, olga.get(t, "/keys?prefix=a").status)
 }
 
-// lister implements dashboard.Lister with an error.
-type lister struct{ err error }
+func TestCountersAreListedByValue(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.insertMany(t, "page:", 150)
+	b.insert(t, "other")
+
+	off := b.get(t, "/keys?by=value&prefix=page:")
+	require.Equal(t, http.StatusOK, off.Code)
+	require.Contains(t, off.Body.String(), "Listing by value is off.")
+	require.Contains(t, off.Body.String(), "run <code>afterwrite migrate</code> with AFTERWRITE_TOP=true")
+	require.NotContains(t, b.lines.String(), "could not be listed", "that is a setting, and no failure")
+
+	_, err := store.CreateTopIndex(t.Context(), b.url, store.DefaultSchema)
+	require.NoError(t, err)
+	b.write(t, "page:0149", 1_000)
+	page := b.get(t, "/keys?by=value&prefix=page:").Body.String()
+	keys, next := listed(page)
+	require.Len(t, keys, 100)
+	require.Equal(t, []string{"page:0149", "page:0150", "page:0148"}, keys[:3], "in the order of the present values")
+	require.Empty(t, next)
+	require.NotContains(t, page, "There may be larger counters")
+	require.Contains(t, page, `<input type="hidden" form="find" name="by" value="value">`, "the next search keeps the order")
+	require.Contains(t, page, `href="/keys?prefix=page%3a">By key</a>`)
+	all, _ := listed(b.get(t, "/keys?by=value").Body.String())
+	require.Equal(t, keys[:90], all[:90])
+
+	byKey := b.get(t, "/keys?prefix=page:").Body.String()
+	require.Contains(t, byKey, `href="/keys?by=value&amp;prefix=page%3a">By value</a>`)
+	require.NotContains(t, byKey, `name="by"`)
+}
+
+func TestTopThatMayLackCountersSaysSo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	partial := lister{top: catalog.Top{Results: []counter.Result{{Counter: counter.Counter{Key: "a", Value: 5, Exists: true}}}}}
+	require.Contains(t, b.list(t, partial, "/keys?by=value").Body.String(), "There may be larger counters")
+	partial.top.Complete = true
+	require.NotContains(t, b.list(t, partial, "/keys?by=value").Body.String(), "There may be larger counters")
+}
+
+// lister implements dashboard.Lister with a list by value, or an error.
+type lister struct {
+	top catalog.Top
+	err error
+}
+
+func (l lister) Top(context.Context, string, int) (catalog.Top, error) { return l.top, l.err }
+
+// list requests a page of a dashboard with this lister.
+func (b *testBundle) list(t *testing.T, l lister, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	pages, err := dashboard.New(dashboard.Options{
+		Redis: b.redis, Cache: b.cache, Store: b.store, Lister: l, Access: auth.Options{Address: "127.0.0.1:8081"}, Logger: b.log,
+	})
+	require.NoError(t, err)
+	one := *b
+	one.handler = pages
+	return one.get(t, path)
+}
 
 func (l lister) List(context.Context, string, counter.Key, int) (catalog.Page, error) {
 	return catalog.Page{}, l.err
@@ -244,18 +301,12 @@ func TestListSaysWhatIsWrongWithoutDetails(t *testing.T) {
 		counter.CodeCacheUnavailable:    "Redis does not answer.",
 		counter.CodeInternal:            "The counters cannot be listed.",
 	} {
-		pages, err := dashboard.New(dashboard.Options{
-			Redis: b.redis, Cache: b.cache, Store: b.store, Lister: lister{&counter.Error{Code: code, Err: http.ErrBodyNotAllowed}},
-			Access: auth.Options{Address: "127.0.0.1:8081"}, Logger: b.log,
-		})
-		require.NoError(t, err)
-		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/keys", nil)
-		request.Host = "127.0.0.1:8081"
-		answer := httptest.NewRecorder()
-		pages.ServeHTTP(answer, request)
-		require.Equal(t, http.StatusServiceUnavailable, answer.Code)
-		require.Contains(t, answer.Body.String(), text)
-		require.NotContains(t, answer.Body.String(), http.ErrBodyNotAllowed.Error())
+		for _, path := range []string{"/keys", "/keys?by=value"} {
+			answer := b.list(t, lister{err: &counter.Error{Code: code, Err: http.ErrBodyNotAllowed}}, path)
+			require.Equal(t, http.StatusServiceUnavailable, answer.Code)
+			require.Contains(t, answer.Body.String(), text)
+			require.NotContains(t, answer.Body.String(), http.ErrBodyNotAllowed.Error())
+		}
 	}
 	require.Contains(t, b.lines.String(), http.ErrBodyNotAllowed.Error(), "the log has it")
 }

@@ -43,12 +43,12 @@ func (serveDashboardCommand) Run(w *world) error {
 	if err != nil {
 		return err
 	}
-	// A list reads the counters whose base is unknown in Redis as the api does.
+	// A list reads the counters whose base is unknown in Redis as the api does. It is by value if Postgres has the index for that.
 	service := writepath.Open(writepath.Parts{Cache: p.Cache, Store: p.Store, Tracing: p.Provider()})
 	defer service.Close()
 	pages, err := dashboard.New(dashboard.Options{
 		Cache: p.Cache, Redis: p.Redis, Store: p.Store, Write: p.Config.DashboardWrite,
-		Lister: catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service}),
+		Lister: catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service, TopEnabled: true}),
 		Access: allowed, Version: programVersion(), Explain: api.Explain, Logger: p.Log,
 	})
 	if err != nil {
