@@ -18,7 +18,7 @@ const (
 	headerRateReset     = "Ratelimit-Reset"
 )
 
-// caller is the context of a request whose API key matters to its handler.
+// caller is the context of a request on a route that needs an API key.
 type caller struct {
 	echo.Context
 
@@ -34,9 +34,10 @@ func keyOf(c echo.Context) *auth.Key {
 	return nil
 }
 
-// guard admits requests whose API key has the scope of the route, and takes one operation from the key's rate. If the route has a cost
-// of its own, its handler takes it with spend, and guard only checks that the rate is not used up, before the body is read. A request that
-// fails before its handler knows the cost, such as one with a bad body, is one operation, so that nobody sends them without a limit.
+// guard admits requests whose API key has the scope of the route, and takes one operation from the key's rate. If the cost depends on
+// the body (ownCost), the handler takes it with spend, and guard only checks, before the body is read, that the rate is not used up. A
+// request that fails before its handler knows the cost, such as one with a bad body, is one operation, so that nobody sends them without
+// a limit.
 func (s *server) guard(r route) echo.HandlerFunc {
 	if r.scope == auth.Public {
 		return r.handler

@@ -20,7 +20,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// keyring returns a Keyring with keys whose name is also the key: "name:scopes" or "name:scopes:prefix".
+// keyring returns a Keyring for entries "name:scopes" or "name:scopes:prefix". The name is also the key.
 func keyring(t testing.TB, perSec int, entries ...string) *auth.Keyring {
 	t.Helper()
 	ring, err := auth.New(auth.Options{Keys: keysOf(t, entries...), AdminToken: token, OperationsPerSec: perSec})

@@ -69,7 +69,7 @@ type Options struct {
 	Keys *auth.Keyring
 	// Operator carries out the requests under /v1/admin. Nil: these paths answer 404.
 	Operator *operate.Service
-	// CORSOrigins are the origins whose pages may use the API in a browser, or "*". None: no answer has a header of CORS.
+	// CORSOrigins are the origins whose pages may use the API in a browser, or "*". None: no answer has CORS headers.
 	CORSOrigins []string
 	// Tracing makes a span of each request. Nil: no spans, at no cost.
 	Tracing trace.TracerProvider
@@ -79,7 +79,7 @@ type Options struct {
 const (
 	// MaxOperations is the limit for one batch. A batch is one call to Redis and keeps it busy for some milliseconds.
 	MaxOperations = 10_000
-	// MaxBodyBytes is the limit for every body but that of a batch, a read or a flush.
+	// MaxBodyBytes limits the body of a request on one counter, and of a redrive.
 	MaxBodyBytes = 1 << 20
 	// MaxBatchBodyBytes is the limit for the body of a batch, a read or a flush. It is enough for MaxOperations with the longest
 	// keys.

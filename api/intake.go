@@ -126,8 +126,8 @@ func (in *intake) failure() error {
 	return in.err
 }
 
-// stop ends the goroutine. If the body has not been read to its end, stop reads on for a moment: closing a connection whose data
-// have not been read can take the answer from the client.
+// stop ends the goroutine. If the body has not been read to its end, stop reads on for a moment: if a connection is closed
+// before its data are read, the client may lose the answer.
 func (in *intake) stop() {
 	in.finish(nil)
 	_ = in.connection.SetReadDeadline(time.Now().Add(in.limits.linger))

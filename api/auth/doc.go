@@ -11,8 +11,8 @@
 // # Timing
 //
 // The time of a request reveals nothing about the keys. A sent key is hashed, and the hash is looked up in a map. Neither the hash
-// nor its comparison depends on how much of a key was guessed: one changed character changes the whole hash, and a caller cannot
-// choose a key whose hash begins with given bytes without trying as many keys as these bytes have values. Whoever would learn a whole
-// hash in this way would still need the key of 256 random bits that has it. On top of that, the map hashes with a random seed, and
-// the hash that was found, or a dummy, is compared in constant time.
+// nor its comparison depends on how much of a key was guessed, because one changed character changes the whole hash. To confirm the
+// first n bytes of a stored hash, a caller would have to try about 256^n keys. A whole hash would not help either: the key has 256
+// random bits. In addition, the map hashes with a random seed, and the comparison with the hash that was found, or with a dummy,
+// takes constant time.
 package auth

@@ -26,7 +26,7 @@ func newRing(t testing.TB, o auth.Options) *auth.Keyring {
 	return ring
 }
 
-// keys parses keys whose hash is given as the key in brackets: "web:<key>:read".
+// keys parses entries such as "web:<key>:read", and puts the hash of a key in place of the key in brackets.
 func keys(t testing.TB, list string) []auth.Key {
 	t.Helper()
 	for strings.Contains(list, "<") {

@@ -149,7 +149,7 @@ func parseKey(entry string) (Key, error) {
 	}
 	k.hash = [sha256.Size]byte(hash)
 	if k.hash == sha256.Sum256(nil) {
-		return Key{}, fmt.Errorf("the hash of %s is that of an empty key", k.Name)
+		return Key{}, fmt.Errorf("the hash of %s is the hash of an empty key", k.Name)
 	}
 	if k.Scope, err = ParseScope(parts[2]); err != nil {
 		return Key{}, fmt.Errorf("%s: %w", k.Name, err)

@@ -54,7 +54,7 @@ func TestErrorsNameThePlaceAndNoSecret(t *testing.T) {
 		":" + hash("x") + ":read":                "a name must have 1 to 63",
 		"app:" + secret + ":read":                "the hash of app must have 64 hexadecimal digits",
 		"app:" + hash("x")[1:] + ":read":         "the hash of app must have 64 hexadecimal digits",
-		"app:" + hash("") + ":read":              "the hash of app is that of an empty key",
+		"app:" + hash("") + ":read":              "the hash of app is the hash of an empty key",
 		"app:" + hash("x") + ":" + secret:        "app: scopes must be read, write or admin",
 		"app:" + hash("x") + ":":                 "app: scopes must be read, write or admin",
 		"app:" + hash("x") + ":read+":            "app: scopes must be read, write or admin",

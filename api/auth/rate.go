@@ -55,7 +55,7 @@ func (k *Key) take(now time.Time, n int) (Quota, error) {
 }
 
 // Wait takes n operations from the key's rate, and blocks until they fit. It is for streams, which are read as fast as their key's rate
-// allows. n may be any number. The error is that of ctx.
+// allows. n may be any number. It returns the error of ctx.
 func (k *Key) Wait(ctx context.Context, n int) error {
 	if k == nil || k.use.limit == nil {
 		return nil

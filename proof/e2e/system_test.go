@@ -3,37 +3,24 @@
 package e2e_test
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/proof/world"
+	"github.com/afterwrite/afterwrite/proof/world/worldtest"
 )
 
 func TestMain(m *testing.M) { localtest.Main(m) }
 
 // sweepInterval is AFTERWRITE_SWEEP_INTERVAL in all tests.
 const sweepInterval = 5 * time.Second
-
-// binary builds afterwrite once for all tests, and returns its path.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := local.TempDir("afterwrite-e2e-program-")
-	if err != nil {
-		return "", err
-	}
-	localtest.Cleanup(func() error { return os.RemoveAll(dir) })
-	path := filepath.Join(dir, "afterwrite")
-	return path, world.Build(context.Background(), "", path, "github.com/afterwrite/afterwrite")
-})
 
 // system holds the servers and processes of one test.
 type system struct {
@@ -50,7 +37,7 @@ type system struct {
 // start starts the servers, an api, a scheduler and two workers.
 func start(t *testing.T, settings ...string) *system {
 	t.Helper()
-	program, err := binary()
+	program, err := worldtest.Program()
 	require.NoError(t, err)
 	s := &system{}
 	s.world, err = world.New(t.Context(), world.Options{

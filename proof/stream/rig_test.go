@@ -4,25 +4,22 @@ package stream
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/procfs"
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/proof/world"
+	"github.com/afterwrite/afterwrite/proof/world/worldtest"
 )
 
 var (
@@ -39,17 +36,6 @@ const (
 	counters  = 10_000
 )
 
-// program builds afterwrite once for all tests, and returns its path.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := local.TempDir("afterwrite-stream-program-")
-	if err != nil {
-		return "", err
-	}
-	localtest.Cleanup(func() error { return os.RemoveAll(dir) })
-	path := filepath.Join(dir, "afterwrite")
-	return path, world.Build(context.Background(), "", path, "github.com/afterwrite/afterwrite")
-})
-
 // rig is an api process on servers of its own.
 type rig struct {
 	*world.Stage
@@ -60,7 +46,7 @@ type rig struct {
 
 func setup(t *testing.T) *rig {
 	t.Helper()
-	path, err := program()
+	path, err := worldtest.Program()
 	require.NoError(t, err)
 	w, err := world.New(t.Context(), world.Options{Name: "stream", Program: path})
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
