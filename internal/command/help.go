@@ -59,8 +59,8 @@ func (upCommand) Help() string {
 the schema up to date, and runs api, worker, scheduler and dashboard. Ctrl-C stops everything, after a last flush. The
 next run uses the same data.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "DATA_DIR", "API_ADDR", "DASHBOARD_ADDR", "WORKER_ADDR",
-		"SCHEDULER_ADDR", otlpEndpoint) +
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "PORT", "DATA_DIR", "API_ADDR", "DASHBOARD_ADDR",
+		"WORKER_ADDR", "SCHEDULER_ADDR", otlpEndpoint) +
 		example("AFTERWRITE_API_ADDR=127.0.0.1:9090 afterwrite up")
 }
 
@@ -70,7 +70,7 @@ func (apiCommand) Help() string {
 number of them behind a load balancer. On an address that other machines can reach, it refuses to start without API keys:
 make one with the command api-key new.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "API_ADDR", "PPROF",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "PORT", "API_ADDR", "PPROF",
 		"FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
 		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "WAIT_REPLICAS", "SHARDS", "TOP", "API_KEYS", "API_KEYS_FILE", "API_OPEN", "API_RATE",
 		"ADMIN_TOKEN", "TLS_CERT", "TLS_KEY", "CORS_ORIGINS", otlpEndpoint) +
@@ -86,7 +86,7 @@ of them: rows never go back to an older state.
 With --drain it ends, with status 0, as soon as nothing is dirty: for cron, jobs and machines that sleep. Rows that Postgres
 refuses are retried as usual, and then are dead letters, which it does not wait for. It does wait for a Postgres that is down.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "WORKER_ADDR", "PPROF",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "PORT", "WORKER_ADDR", "PPROF",
 		"WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
 		"SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", "MAX_ATTEMPTS", "RETRY_BACKOFF", "TOMBSTONE_TTL", otlpEndpoint) +
 		example("AFTERWRITE_WORKER_CONCURRENCY=16 afterwrite worker", "afterwrite worker --drain --timeout 10m")
@@ -107,7 +107,7 @@ func (dashboardCommand) Help() string {
 machine can reach it, and every visitor is an operator. On an address that others can reach, it refuses to start without a
 sign-in: make users with the command hash-password, or configure a proxy that names the user.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "PORT", "DASHBOARD_ADDR", "PPROF",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "PORT", "DASHBOARD_ADDR", "PPROF",
 		"DASHBOARD_USERS", "DASHBOARD_WRITE", "DASHBOARD_HOSTS",
 		"DASHBOARD_TRUSTED_PROXIES", "DASHBOARD_USER_HEADER", "DASHBOARD_OPERATORS", "CLEAN_TTL", "SHARDS", otlpEndpoint) +
 		example("afterwrite dashboard hash-password --role operator ann",
@@ -139,7 +139,7 @@ func (doctorCommand) Help() string {
 	return `Finds settings that would lose counters or keep afterwrite from running, and prints the fix for each. It changes
 nothing. The exit status is 1 if something is refused. Whether Postgres keeps up is shown by afterwrite status.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS") +
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS") +
 		example("afterwrite doctor --json")
 }
 
@@ -183,13 +183,13 @@ func (verifyCommand) Help() string {
 --repair it changes nothing. It may run beside all processes. Keys that it makes dirty are flushed by the next sweep. The
 exit status is 1 if differences are left.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS", "MAX_DIRTY") +
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS", "MAX_DIRTY") +
 		example("afterwrite verify --json", "afterwrite verify --repair")
 }
 
 // deadVariables are the variables of every dead command.
 func deadVariables() string {
-	return environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS")
+	return environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS")
 }
 
 // Help implements kong.HelpProvider.

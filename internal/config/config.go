@@ -50,6 +50,7 @@ type Config struct {
 	// ShardsSet reports whether AFTERWRITE_SHARDS is set. If not, the number that Redis has wins.
 	ShardsSet     bool
 	Top           bool          `env:"AFTERWRITE_TOP" envDefault:"false" since:"0.2" help:"whether the api serves /v1/top; afterwrite migrate then creates the index that it needs, which makes flushes about 40 % slower"`
+	Mappings      string        `env:"AFTERWRITE_MAPPINGS" example:"/etc/afterwrite/mappings.yaml" since:"0.2" help:"a YAML file that says which counters are also written to columns of your own tables; it is read at start, and must be the same for all processes"`
 	MaxAttempts   int           `env:"AFTERWRITE_MAX_ATTEMPTS" envDefault:"8" allowed:"1 to 100" help:"how often a row that Postgres refuses is tried before it becomes a dead letter"`
 	RetryBackoff  time.Duration `env:"AFTERWRITE_RETRY_BACKOFF" envDefault:"1s" allowed:"10ms to 10m" help:"the wait before the second of these attempts; it doubles with each attempt, up to 10 minutes"`
 	TombstoneTTL  time.Duration `env:"AFTERWRITE_TOMBSTONE_TTL" envDefault:"168h" allowed:"1m to 87600h" help:"how long a deleted row is kept, so that a late flush cannot bring it back"`

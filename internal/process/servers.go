@@ -12,6 +12,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
@@ -35,6 +36,8 @@ type Servers struct {
 	Redis  redis.UniversalClient // nil: not used
 	Cache  *cache.Cache          // nil: Redis is not used
 	Store  *store.Store          // nil: not used
+	// Mappings are those of AFTERWRITE_MAPPINGS. Nil: there are none, or Postgres is not used.
+	Mappings *mapping.Mappings
 
 	tracing *tracing
 }
@@ -71,7 +74,8 @@ func (s *Servers) connect(pools Pools) (err error) {
 	}
 	if pools.Postgres > 0 {
 		s.Store, err = store.Open(s.Config.DatabaseURL, store.Options{
-			Logger: s.Log, Schema: s.Config.Schema, MaxConns: pools.Postgres, Writes: pools.Writes, OpenDB: s.tracing.openDB(),
+			Logger: s.Log, Schema: s.Config.Schema, MaxConns: pools.Postgres, Writes: pools.Writes,
+			Mappings: s.Mappings, OpenDB: s.tracing.openDB(),
 		})
 	}
 	return err

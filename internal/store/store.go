@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/afterwrite/afterwrite/internal/mapping"
 )
 
 const (
@@ -39,6 +41,8 @@ type Options struct {
 	Writes bool
 	// Schema has the tables. Default DefaultSchema.
 	Schema string
+	// Mappings says which counters also land in columns of the user's tables. Nil: none.
+	Mappings *mapping.Mappings
 	// OpenDB opens the connection pool; tracing wraps it. Default sql.OpenDB.
 	OpenDB func(driver.Connector) *sql.DB
 }
@@ -52,6 +56,8 @@ type Store struct {
 	schema  string
 	sql     statements
 	url     string
+
+	mappings *mapping.Mappings // nil: none
 
 	opened  time.Time
 	metLock atomic.Int64 // when UpsertUnlocked last hit a lock, ns after opened; 0: never
@@ -88,6 +94,8 @@ func Open(databaseURL string, options Options) (*Store, error) {
 		sql:     newStatements(schema),
 		url:     databaseURL,
 		opened:  time.Now(),
+
+		mappings: options.Mappings,
 	}, nil
 }
 
