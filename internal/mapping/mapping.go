@@ -1,5 +1,7 @@
 package mapping
 
+import "strings"
+
 // Missing says what happens to a counter whose row does not exist in the user's table.
 type Missing string
 
@@ -50,7 +52,8 @@ type Placeholder struct {
 
 // Mappings are all mappings of a file. A nil Mappings has none. They do not change, so they are safe for concurrent use.
 type Mappings struct {
-	all []*Mapping
+	all     []*Mapping
+	byFirst [256][]*Mapping // by the first byte of a key
 }
 
 // All returns the mappings in the order of the file. The caller must not change them.
@@ -60,3 +63,46 @@ func (m *Mappings) All() []*Mapping {
 	}
 	return m.all
 }
+
+// Named returns the mapping with the name, or nil if there is none.
+func (m *Mappings) Named(name string) *Mapping {
+	for _, one := range m.All() {
+		if one.Name == name {
+			return one
+		}
+	}
+	return nil
+}
+
+// Value returns the text that the column has in the row of values, which are those of the placeholders in the order of the pattern.
+func (c Column) Value(values []string) string {
+	if c.Placeholder < 0 {
+		return c.Constant
+	}
+	return values[c.Placeholder]
+}
+
+// ColumnName returns the column that has the value, for people: "public.posts.likes".
+func (m *Mapping) ColumnName() string { return m.Schema + "." + m.Table + "." + m.Set }
+
+// Row returns the row of values, for people: "public.posts (id = 7)". Texts and constants are in quotes. It is not for SQL.
+func (m *Mapping) Row(values []string) string {
+	var b strings.Builder
+	b.WriteString(m.Schema + "." + m.Table + " (")
+	for i, c := range m.Where {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		value := c.Value(values)
+		if c.Placeholder < 0 || m.Pattern.placeholders[c.Placeholder].Type == Text {
+			value = "'" + strings.ReplaceAll(value, "'", "''") + "'"
+		}
+		b.WriteString(c.Name + " = " + value)
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+// Prefix returns the literal at the start of the pattern. All keys of the mapping begin with it, so counters can be listed by it. It is
+// empty if the pattern begins with a placeholder.
+func (m *Mapping) Prefix() string { return m.Pattern.first() }
