@@ -177,6 +177,7 @@ func FuzzMatch(f *testing.F) {
 		{"u{u:uuid}u", "u" + id + "u", "u" + strings.ToUpper(id) + "u"},
 		{"{n:int}-{m:int}", "-1--1", "1-1"},
 		{"{t:text}", "\xff", "\u0085"},
+		{"\x8d", "\x8d", "0"},
 	} {
 		f.Add(seed[0], seed[1], seed[2])
 	}

@@ -205,6 +205,7 @@ func TestPatternsThatCannotBeToldApartAreRefused(t *testing.T) {
 		"{a:int}:{a:int}":                    "two placeholders have the name a: rename one",
 		"a{b":                                `"a{b" has a { without a }: write placeholders as {name:type}`,
 		"{a{b:int}":                          `"{a{b:int}" has a { without a }: write placeholders as {name:type}`,
+		"a\xff":                              `"a\xff" is not UTF-8, as keys are: write it in UTF-8`,
 		"a}b":                                `"a}b" has a } without a {: write placeholders as {name:type}`,
 		"{a:int}}":                           `"{a:int}}" has a } without a {: write placeholders as {name:type}`,
 		"a\u0085":                            `"a\u0085" has a control character, which keys cannot have: remove it`,

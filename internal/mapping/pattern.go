@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
@@ -32,6 +33,9 @@ func (p Pattern) last() string  { return p.literals[len(p.literals)-1] }
 
 // ParsePattern reads a pattern. Its error says what to change.
 func ParsePattern(text string) (Pattern, error) {
+	if !utf8.ValidString(text) {
+		return Pattern{}, fmt.Errorf("%q is not UTF-8, as keys are: write it in UTF-8", text)
+	}
 	p := builder{Pattern{text: text}}
 	rest := text
 	for {
