@@ -52,8 +52,8 @@ type Placeholder struct {
 
 // Mappings are all mappings of a file. A nil Mappings has none. They do not change, so they are safe for concurrent use.
 type Mappings struct {
-	all     []*Mapping
-	byFirst [256][]*Mapping // by the first byte of a key
+	all   []*Mapping
+	index *node
 }
 
 // All returns the mappings in the order of the file. The caller must not change them.

@@ -87,9 +87,42 @@ func TestMatchFindsTheMappingOfAKey(t *testing.T) {
 	got, _ = m.Match("post:7:likes")
 	require.Equal(t, "post-likes", got.Name)
 
-	got, values = (*mapping.Mappings)(nil).Match("post:7:likes")
-	require.Nil(t, got)
-	require.Nil(t, values)
+	for _, none := range []*mapping.Mappings{nil, {}} {
+		got, values = none.Match("post:7:likes")
+		require.Nil(t, got)
+		require.Nil(t, values)
+	}
+}
+
+// The patterns share literals and placeholders, so a search that has gone wrong has to go back.
+func TestMatchFindsOneOfManyAlikeMappings(t *testing.T) {
+	t.Parallel()
+	keys := map[string]string{
+		"a": "a", "ab": "ab", "a:{x:int}": "a:1", "a:{x:int}:b": "a:1:b", "a:{x:text}:c": "a:1:c", "a:{x:date}": "a:2024-02-29",
+		"a:{x:int}-{y:int}": "a:2024-2", "a:1{x:uuid}": "a:1" + id, "a:{x:uuid}:d": "a:" + id + ":d", "a:{x:text}:{y:int}:e": "a:1:1:e",
+		"a:{x:int}:{y:text}:f": "a:1:1:f", "{x:text}:{y:text}:{z:text}:g": "a:1:1:g", "1{x:int}": "11", "a:{x:date}:{y:text}:h": "a:2024-02-29:1:h",
+	}
+	var text strings.Builder
+	text.WriteString("mappings:\n")
+	names, n := map[string]string{}, 0
+	for pattern := range keys {
+		n++
+		names[pattern] = fmt.Sprintf("m%d", n)
+		text.WriteString(patternItem(t, names[pattern], pattern))
+	}
+	m := parse(t, text.String())
+	for pattern, key := range keys {
+		got, values := m.Match(counter.Key(key))
+		require.NotNil(t, got, "%q %q", pattern, key)
+		require.Equal(t, names[pattern], got.Name)
+		back, ok := got.CounterKey(values)
+		require.True(t, ok)
+		require.Equal(t, key, string(back))
+	}
+	for _, none := range []string{"", "b", "abc", "a:", "a:x", "a:1:", "a:1:1:i", "a:2024-02-30", "a:2024-02", "a:1:1:1:1", "1"} {
+		got, _ := m.Match(counter.Key(none))
+		require.Nil(t, got, none)
+	}
 }
 
 func TestCounterKeyRefusesValuesWithoutAKey(t *testing.T) {
