@@ -178,6 +178,16 @@ func TestConstantsThatMayBeEqualTellNothingApart(t *testing.T) {
 	}
 }
 
+func TestAPlaceholderTellsNothingApartFromAConstant(t *testing.T) {
+	t.Parallel()
+	constant, placeholder := item(map[string]string{"key": "total", "where": "{kind: a}"}),
+		item(map[string]string{"name": "b", "key": `"b:{kind:text}"`, "where": `{kind: "{kind}"}`})
+	for _, text := range []string{constant + placeholder, placeholder + constant} {
+		_, err := mapping.Parse([]byte("mappings:\n" + text))
+		require.ErrorContains(t, err, "(line 7): set: public.posts.likes is also set by ")
+	}
+}
+
 func TestParseReportsAllProblemsAtOnce(t *testing.T) {
 	t.Parallel()
 	text := "mappings:\n" + item(map[string]string{"missing": "x", "set": "-"}) +
