@@ -23,9 +23,10 @@ var apiPlan = process.Plan{
 		// the connections to Postgres.
 		return process.Pools{Redis: 64, Postgres: 4}
 	},
-	Public: true,
-	Refuse: refuseOpenAPI,
-	TLS:    true,
+	Public:       true,
+	Refuse:       refuseOpenAPI,
+	TLS:          true,
+	UsesMappings: true,
 }
 
 type apiCommand struct{}

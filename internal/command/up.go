@@ -28,6 +28,9 @@ func (upCommand) Run(w *world) error {
 	if err := checkAPIAddress(c, c.Addr(c.APIAddr)); err != nil {
 		return err // before it starts servers
 	}
+	if _, err := process.ReadMappings(c); err != nil {
+		return err
+	}
 	executable, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program's own file: %w", err)

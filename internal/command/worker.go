@@ -20,7 +20,8 @@ var workerPlan = process.Plan{
 		// Each task uses one or two connections to Redis, and Asynq's loops use the rest.
 		return process.Pools{Redis: 2*c.WorkerConcurrency + 16, Postgres: c.WorkerConcurrency + 2, Writes: true}
 	},
-	Converts: true,
+	Converts:     true,
+	UsesMappings: true,
 }
 
 type workerCommand struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 )
 
 // Status is the severity of a finding.
@@ -64,6 +65,10 @@ type Checks struct {
 	Cache *cache.Cache
 	// Postgres is nil if the process does not use it.
 	Postgres Postgres
+	// Mappings are compared with the tables of Postgres. Nil: there are none.
+	Mappings *mapping.Mappings
+	// RequireMappings makes a mapping that does not fit its table an error at the start of a process.
+	RequireMappings bool
 }
 
 // checkTimeout bounds all checks of one server. It is longer than a client's connection timeout.
@@ -75,14 +80,15 @@ func (c Checks) Run(ctx context.Context) []Finding {
 	defer cancel()
 
 	postgres := make(chan []Finding, 1)
-	go func() { postgres <- checkPostgres(ctx, c.Postgres) }()
+	go func() { postgres <- checkPostgres(ctx, c.Postgres, c.Mappings) }()
 	findings := c.checkRedis(ctx)
 	return append(findings, <-postgres...)
 }
 
 // atStart runs the checks for a process that is about to serve, and stores its settings in a new Redis. It logs warnings. If Redis is
 // unfit, it returns an error of one line, because counters would be lost. An unfit Postgres is only logged, because writes do not wait for
-// it, and it may recover. It blocks for at most 10 s.
+// it, and it may recover. But a mapping that does not fit the tables of a Postgres that answers is an error too, if RequireMappings is set.
+// It blocks for at most 10 s.
 func (c Checks) atStart(ctx context.Context, log *slog.Logger) error {
 	// If two processes with different settings start at the same moment on a new Redis, only one may continue. Run reports the mismatch.
 	meta, cancel := context.WithTimeout(ctx, checkTimeout)
@@ -96,7 +102,7 @@ func (c Checks) atStart(ctx context.Context, log *slog.Logger) error {
 		switch {
 		case f.Status == OK:
 			log.Debug("start-up check", "check", f.Name, "found", f.Detail)
-		case f.Status == Refused && strings.HasPrefix(f.Name, "redis"):
+		case f.Status == Refused && c.mustBeFit(f.Name):
 			refusals = append(refusals, f.String())
 		default:
 			log.Warn("start-up check", "check", f.Name, "found", f.Detail, "fix", f.Fix)
@@ -106,6 +112,11 @@ func (c Checks) atStart(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("refusing to start: %s", strings.Join(refusals, "; "))
 	}
 	return nil
+}
+
+// mustBeFit reports whether a process must not start if the check of this name is refused.
+func (c Checks) mustBeFit(name string) bool {
+	return strings.HasPrefix(name, "redis") || c.RequireMappings && strings.HasPrefix(name, mappingCheck)
 }
 
 // Worst returns the worst status of the findings.

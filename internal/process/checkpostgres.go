@@ -9,6 +9,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
@@ -17,6 +18,7 @@ type Postgres interface {
 	Info(ctx context.Context) (store.Info, error)
 	PendingMigrations(ctx context.Context) (int, error)
 	MissingGrants(ctx context.Context) ([]string, error)
+	CheckMappings(ctx context.Context) ([]store.MappingProblem, error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 }
 
@@ -30,7 +32,7 @@ const (
 	fixMigrate = "run `afterwrite migrate`"
 )
 
-func checkPostgres(ctx context.Context, postgres Postgres) []Finding {
+func checkPostgres(ctx context.Context, postgres Postgres, mappings *mapping.Mappings) []Finding {
 	if postgres == nil {
 		return nil
 	}
@@ -49,7 +51,8 @@ func checkPostgres(ctx context.Context, postgres Postgres) []Finding {
 		info, before, after = again, after, time.Now()
 	}
 	findings = append(findings, checkClock("postgres clock", before, info.Now, after))
-	return append(findings, checkSchema(ctx, postgres))
+	findings = append(findings, checkSchema(ctx, postgres))
+	return append(findings, checkMappings(ctx, postgres, mappings)...)
 }
 
 // checkServer checks the version, and whether the server accepts writes.
@@ -102,4 +105,32 @@ func checkSchema(ctx context.Context, postgres Postgres) Finding {
 	default:
 		return Finding{Name: name, Status: OK, Detail: "up to date"}
 	}
+}
+
+// mappingCheck begins the names of the findings about mappings, which end with the name of the mapping.
+const mappingCheck = "postgres mapping "
+
+// checkMappings returns a finding for each problem of a mapping, or one for a mapping without problems.
+func checkMappings(ctx context.Context, postgres Postgres, mappings *mapping.Mappings) []Finding {
+	if len(mappings.All()) == 0 {
+		return nil
+	}
+	problems, err := postgres.CheckMappings(ctx)
+	if err != nil {
+		return []Finding{unchecked("postgres mappings", err)}
+	}
+	var findings []Finding
+	for _, m := range mappings.All() {
+		name, fit := mappingCheck+m.Name, true
+		for _, p := range problems {
+			if p.Mapping == m.Name {
+				findings = append(findings, Finding{Name: name, Status: Refused, Detail: p.Problem, Fix: p.Fix})
+				fit = false
+			}
+		}
+		if fit {
+			findings = append(findings, Finding{Name: name, Status: OK, Detail: m.Pattern.String() + " lands in " + m.ColumnName()})
+		}
+	}
+	return findings
 }

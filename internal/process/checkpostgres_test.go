@@ -39,7 +39,7 @@ func execute(ctx context.Context, t *testing.T, url string, statements ...string
 // findingsOf returns the findings about Postgres.
 func findingsOf(t *testing.T, postgres Postgres) []Finding {
 	t.Helper()
-	return checkPostgres(t.Context(), postgres)
+	return checkPostgres(t.Context(), postgres, nil)
 }
 
 func TestFitPostgresIsOK(t *testing.T) {
@@ -135,6 +135,8 @@ func (f *fakePostgres) Info(context.Context) (store.Info, error) { return f.info
 func (f *fakePostgres) PendingMigrations(context.Context) (int, error) { return f.pending, nil }
 
 func (*fakePostgres) MissingGrants(context.Context) ([]string, error) { return nil, nil }
+
+func (*fakePostgres) CheckMappings(context.Context) ([]store.MappingProblem, error) { return nil, nil }
 
 func (f *fakePostgres) Read(context.Context, []counter.Key) (map[counter.Key]counter.Row, error) {
 	return map[counter.Key]counter.Row{}, nil

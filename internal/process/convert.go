@@ -23,7 +23,9 @@ func (p *Process) settle(ctx context.Context) error {
 			err = p.ChooseShards(ctx)
 		}
 		if err == nil {
-			err = p.Checks().atStart(ctx, p.Log)
+			checks := p.Checks()
+			checks.RequireMappings = p.UsesMappings
+			err = checks.atStart(ctx, p.Log)
 		}
 		if err == nil || p.Cache.Ping(ctx) == nil || ctx.Err() != nil {
 			return err

@@ -61,6 +61,8 @@ type Plan struct {
 	Pools func(config.Config) Pools
 	// Converts makes the process convert a Redis of the previous version. Others wait for the conversion.
 	Converts bool
+	// UsesMappings makes the process refuse to start if Postgres answers and a mapping does not fit its tables.
+	UsesMappings bool
 	// Public means that clients use the address: it has a shutdown delay, and aborted requests at the end are an error.
 	Public bool
 	// TLS means that the address is served with the certificate of the settings, if they have one.

@@ -73,12 +73,28 @@ func (s *Servers) connect(pools Pools) (err error) {
 		s.newCache()
 	}
 	if pools.Postgres > 0 {
+		if s.Mappings, err = ReadMappings(s.Config); err != nil {
+			return err
+		}
 		s.Store, err = store.Open(s.Config.DatabaseURL, store.Options{
 			Logger: s.Log, Schema: s.Config.Schema, MaxConns: pools.Postgres, Writes: pools.Writes,
 			Mappings: s.Mappings, OpenDB: s.tracing.openDB(),
 		})
 	}
 	return err
+}
+
+// ReadMappings reads the file of AFTERWRITE_MAPPINGS. It returns nil if none is set. Its error has all problems of the file in one line.
+func ReadMappings(c config.Config) (*mapping.Mappings, error) {
+	if c.Mappings == "" {
+		return nil, nil //nolint:nilnil // a nil Mappings has none
+	}
+	m, err := mapping.Read(c.Mappings)
+	if err != nil {
+		text := strings.ReplaceAll(err.Error(), ":\n", ": ")
+		return nil, fmt.Errorf("AFTERWRITE_MAPPINGS: %s", strings.ReplaceAll(text, "\n", "; "))
+	}
+	return m, nil
 }
 
 func (s *Servers) newCache() {
@@ -121,7 +137,7 @@ func (s *Servers) ChooseShards(ctx context.Context) error {
 
 // Checks returns the checks of these servers.
 func (s *Servers) Checks() Checks {
-	c := Checks{Redis: s.Redis, Cache: s.Cache}
+	c := Checks{Redis: s.Redis, Cache: s.Cache, Mappings: s.Mappings}
 	if s.Store != nil {
 		c.Postgres = s.Store
 	}
