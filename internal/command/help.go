@@ -187,6 +187,25 @@ exit status is 1 if differences are left.
 		example("afterwrite verify --json", "afterwrite verify --repair")
 }
 
+// Help implements kong.HelpProvider.
+func (mappingsCommand) Help() string {
+	return `A mapping says which counters are also written to a column of one of your own tables: see docs/mappings.md. The
+commands read the file of AFTERWRITE_MAPPINGS. They need Postgres, but not Redis.
+
+` + environment("DATABASE_URL", "SCHEMA", "MAPPINGS") +
+		example("AFTERWRITE_MAPPINGS=mappings.yaml afterwrite mappings check")
+}
+
+// Help implements kong.HelpProvider.
+func (mappingsCheckCommand) Help() string {
+	return `Reads the file, and compares it with the tables, columns, unique indexes and rights that Postgres has. It prints what to
+change, with the GRANT statements to run. It changes nothing. Use the role of the processes in DATABASE_URL. The exit status
+is 1 if something is refused; the api and the worker do not start then.
+
+` + environment("DATABASE_URL", "SCHEMA", "MAPPINGS") +
+		example("AFTERWRITE_MAPPINGS=mappings.yaml afterwrite mappings check", "afterwrite mappings check --json")
+}
+
 // deadVariables are the variables of every dead command.
 func deadVariables() string {
 	return environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS")
