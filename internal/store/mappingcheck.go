@@ -31,8 +31,18 @@ func (s *Store) CheckMappings(ctx context.Context) ([]MappingProblem, error) {
 	var problems []MappingProblem
 	err := s.guard(ctx, "check the mappings", func(ctx context.Context) error {
 		problems = nil
+		if len(s.mappings.All()) == 0 {
+			return nil
+		}
+		facts, err := s.mappingFacts(ctx)
+		if err != nil {
+			return err
+		}
 		for _, m := range s.mappings.All() {
-			check := mappingCheck{Mapping: m, store: s}
+			table := facts.tables[tableName{m.Schema, m.Table}]
+			check := mappingCheck{
+				Mapping: m, store: s, table: table, columns: facts.columns[table.OID], indexes: facts.indexes[table.OID],
+			}
 			if err := check.run(ctx); err != nil {
 				return fmt.Errorf("mapping %s: %w", m.Name, err)
 			}
@@ -50,6 +60,7 @@ type mappingCheck struct {
 	store    *Store
 	table    mappedTable
 	columns  map[string]mappedColumn
+	indexes  [][]string // the columns of the unique indexes
 	problems []MappingProblem
 }
 
@@ -62,12 +73,8 @@ func oneLine(text string) string { return strings.ReplaceAll(text, "\n", " ") }
 
 // run stops at a problem that makes the later checks meaningless.
 func (c *mappingCheck) run(ctx context.Context) error {
-	var err error
-	if c.table, err = c.store.mappedTable(ctx, c.Schema, c.Table); err != nil || !c.checkTable() {
-		return err
-	}
-	if c.columns, err = c.store.mappedColumns(ctx, c.table.OID); err != nil || !c.checkColumnsExist() {
-		return err
+	if !c.checkTable() || !c.checkColumnsExist() {
+		return nil
 	}
 	c.checkSet()
 	for _, column := range c.Where {
@@ -81,11 +88,8 @@ func (c *mappingCheck) run(ctx context.Context) error {
 		c.checkInsert()
 	}
 	c.checkRights()
-	indexes, err := c.store.uniqueIndexes(ctx, c.table.OID)
-	if err == nil {
-		c.checkIndex(indexes)
-	}
-	return err
+	c.checkIndex()
+	return nil
 }
 
 // relationKinds describes the relations other than tables, by pg_class.relkind.
@@ -293,12 +297,12 @@ func (c *mappingCheck) sequenceGrants() []string {
 }
 
 // checkIndex requires a unique index that makes the row of a key the only one.
-func (c *mappingCheck) checkIndex(indexes [][]string) {
+func (c *mappingCheck) checkIndex() {
 	where, quoted := make([]string, len(c.Where)), make([]string, len(c.Where))
 	for i, column := range c.Where {
 		where[i], quoted[i] = column.Name, c.columns[column.Name].Quoted
 	}
-	for _, columns := range indexes {
+	for _, columns := range c.indexes {
 		subset := !slices.ContainsFunc(columns, func(name string) bool { return !slices.Contains(where, name) })
 		if subset && (c.Missing != mapping.Insert || len(columns) == len(where)) {
 			return

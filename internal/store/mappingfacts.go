@@ -2,15 +2,28 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 
 	"github.com/lib/pq"
 	"github.com/lib/pq/oid"
 )
 
+// mappingFacts are the facts about the tables of all mappings. Reading them takes three statements, whatever the number of mappings, since
+// a process at start waits for them.
+type mappingFacts struct {
+	tables  map[tableName]mappedTable
+	columns map[oid.Oid]map[string]mappedColumn // by table, then by name
+	indexes map[oid.Oid][][]string              // the columns of the unique indexes, by table
+}
+
+type tableName struct {
+	Schema string `db:"schema"`
+	Table  string `db:"name"`
+}
+
 // mappedTable are the facts about the table of a mapping. Quoted names can be used in SQL.
 type mappedTable struct {
+	tableName
+
 	SchemaExists bool    `db:"schema_exists"`
 	OID          oid.Oid `db:"oid"`  // 0: there is no such relation
 	Kind         string  `db:"kind"` // pg_class.relkind
@@ -21,28 +34,61 @@ type mappedTable struct {
 	Role         string  `db:"role"` // quoted
 }
 
-// mappedTableSQL has one row for an existing schema, whether the relation exists or not. A partition inherits from its table too, but the
-// unique indexes of a partitioned table cover its partitions.
-const mappedTableSQL = `
-SELECT true AS schema_exists, coalesce(c.oid, 0) AS oid, coalesce(c.relkind::text, '') AS kind,
+// mappedTablesSQL has one row for each wanted table, whether it exists or not. A partition inherits from its table too, but the unique
+// indexes of a partitioned table cover its partitions.
+const mappedTablesSQL = `
+SELECT w.schema, w.name, n.oid IS NOT NULL AS schema_exists, coalesce(c.oid, 0) AS oid, coalesce(c.relkind::text, '') AS kind,
        coalesce(c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhparent = c.oid), false) AS inherited,
-       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_use,
-       pg_catalog.format('%I.%I', n.nspname, $2::text) AS quoted,
-       pg_catalog.quote_ident(n.nspname) AS quoted_schema, pg_catalog.quote_ident(current_user) AS role
-FROM pg_catalog.pg_namespace n LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2
-WHERE n.nspname = $1`
+       coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false) AS may_use,
+       pg_catalog.format('%I.%I', w.schema, w.name) AS quoted, pg_catalog.quote_ident(w.schema) AS quoted_schema,
+       pg_catalog.quote_ident(current_user) AS role
+FROM unnest($1::text[], $2::text[]) w (schema, name)
+LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name`
 
-func (s *Store) mappedTable(ctx context.Context, schema, name string) (mappedTable, error) {
-	var table mappedTable
-	err := s.db.GetContext(ctx, &table, mappedTableSQL, schema, name)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = nil
+// mappingFacts reads the facts about the tables of the Store's mappings.
+func (s *Store) mappingFacts(ctx context.Context) (mappingFacts, error) {
+	facts := mappingFacts{
+		tables: make(map[tableName]mappedTable), columns: make(map[oid.Oid]map[string]mappedColumn), indexes: make(map[oid.Oid][][]string),
 	}
-	return table, err
+	var schemas, names []string
+	for _, m := range s.mappings.All() {
+		schemas, names = append(schemas, m.Schema), append(names, m.Table)
+	}
+	var tables []mappedTable
+	if err := s.db.SelectContext(ctx, &tables, mappedTablesSQL, pq.Array(schemas), pq.Array(names)); err != nil {
+		return facts, err
+	}
+	oids := make([]int64, len(tables))
+	for i, table := range tables {
+		facts.tables[table.tableName] = table
+		oids[i] = int64(table.OID)
+	}
+
+	var columns []mappedColumn
+	if err := s.db.SelectContext(ctx, &columns, mappedColumnsSQL, pq.Array(oids)); err != nil {
+		return facts, err
+	}
+	for _, column := range columns {
+		if facts.columns[column.Table] == nil {
+			facts.columns[column.Table] = make(map[string]mappedColumn)
+		}
+		facts.columns[column.Table][column.Name] = column
+	}
+
+	var indexes []uniqueIndex
+	if err := s.db.SelectContext(ctx, &indexes, uniqueIndexesSQL, pq.Array(oids)); err != nil {
+		return facts, err
+	}
+	for _, index := range indexes {
+		facts.indexes[index.Table] = append(facts.indexes[index.Table], index.Columns)
+	}
+	return facts, nil
 }
 
 // mappedColumn are the facts about a column.
 type mappedColumn struct {
+	Table    oid.Oid `db:"attrelid"`
 	Name     string  `db:"name"`
 	Quoted   string  `db:"quoted"`
 	TypeOID  oid.Oid `db:"type_oid"`
@@ -67,7 +113,7 @@ type mappedColumn struct {
 // mappedColumnsSQL builds the name of the type for a cast from the catalog, because format_type depends on search_path. The part in
 // parentheses, such as a length, does not. CASE guarantees that has_sequence_privilege, which fails for tables, gets only sequences.
 const mappedColumnsSQL = `
-SELECT a.attname AS name, pg_catalog.quote_ident(a.attname) AS quoted, a.atttypid AS type_oid, a.atttypmod AS modifier,
+SELECT a.attrelid, a.attname AS name, pg_catalog.quote_ident(a.attname) AS quoted, a.atttypid AS type_oid, a.atttypmod AS modifier,
        pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, t.typtype = 'e' AS enum,
        pg_catalog.format('%I.%I', n.nspname, t.typname) || CASE WHEN a.atttypmod < 0 THEN ''
            ELSE coalesce(pg_catalog.substring(pg_catalog.format_type(a.atttypid, a.atttypmod), '\(.*\)'), '') END AS cast_type,
@@ -88,20 +134,7 @@ FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
-WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`
-
-// mappedColumns returns the columns of a table by name.
-func (s *Store) mappedColumns(ctx context.Context, table oid.Oid) (map[string]mappedColumn, error) {
-	var all []mappedColumn
-	if err := s.db.SelectContext(ctx, &all, mappedColumnsSQL, table); err != nil {
-		return nil, err
-	}
-	columns := make(map[string]mappedColumn, len(all))
-	for _, column := range all {
-		columns[column.Name] = column
-	}
-	return columns, nil
-}
+WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped`
 
 // roundsIntegers reports whether the column is a numeric with a negative scale, which PostgreSQL 15 introduced. The last 11 bits of the
 // modifier, less 4, are the scale: see numeric_typmod_scale in
@@ -110,23 +143,17 @@ func (c mappedColumn) roundsIntegers() bool {
 	return c.TypeOID == oid.T_numeric && c.Modifier >= 4 && (c.Modifier-4)&0x400 != 0
 }
 
+type uniqueIndex struct {
+	Table   oid.Oid        `db:"indrelid"`
+	Columns pq.StringArray `db:"columns"`
+}
+
 // uniqueIndexesSQL returns the key columns of each unique index that makes rows unique by columns alone, at once and for the whole table.
 const uniqueIndexesSQL = `
-SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k (number, position)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
-             WHERE k.position <= i.indnkeyatts)
+SELECT i.indrelid, ARRAY(
+    SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k (number, position)
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+    WHERE k.position <= i.indnkeyatts) AS columns
 FROM pg_catalog.pg_index i
-WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND i.indimmediate
+WHERE i.indrelid = ANY ($1::oid[]) AND i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL`
-
-func (s *Store) uniqueIndexes(ctx context.Context, table oid.Oid) ([][]string, error) {
-	var all []pq.StringArray
-	if err := s.db.SelectContext(ctx, &all, uniqueIndexesSQL, table); err != nil {
-		return nil, err
-	}
-	indexes := make([][]string, len(all))
-	for i, columns := range all {
-		indexes[i] = columns
-	}
-	return indexes, nil
-}
