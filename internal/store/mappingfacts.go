@@ -51,9 +51,10 @@ func (s *Store) mappingFacts(ctx context.Context) (mappingFacts, error) {
 	facts := mappingFacts{
 		tables: make(map[tableName]mappedTable), columns: make(map[oid.Oid]map[string]mappedColumn), indexes: make(map[oid.Oid][][]string),
 	}
-	var schemas, names []string
-	for _, m := range s.mappings.All() {
-		schemas, names = append(schemas, m.Schema), append(names, m.Table)
+	all := s.mappings.All()
+	schemas, names := make([]string, len(all)), make([]string, len(all))
+	for i, m := range all {
+		schemas[i], names[i] = m.Schema, m.Table
 	}
 	var tables []mappedTable
 	if err := s.db.SelectContext(ctx, &tables, mappedTablesSQL, pq.Array(schemas), pq.Array(names)); err != nil {
