@@ -149,6 +149,6 @@ func TestRedrivenKeyKeepsItsLineage(t *testing.T) {
 	_, err := b.cache.Redrive(t.Context(), 1, []counter.Key{key})
 	require.NoError(t, err)
 	is := b.dirtyEntry(t, key)
-	require.Equal(t, counter.Row{Key: key, Value: 9, Version: 5, Lineage: was.Lineage, Base: 3}, is.Row)
+	require.Equal(t, counter.Row{Key: key, Value: 9, Version: 5, Lineage: was.Lineage, Base: 3, Start: 7, Started: true}, is.Row)
 	require.Greater(t, is.Epoch, was.Epoch)
 }

@@ -75,7 +75,7 @@ func decodeState(e *Entry, text string) bool {
 		case 'b':
 			e.Base = f.natural(what)
 		case 'w':
-			f.parse(what)
+			e.Start, e.Started = f.parse(what), true
 		case 'p':
 			f.endedLineages(what)
 		default:

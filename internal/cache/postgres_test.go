@@ -24,7 +24,7 @@ func (p postgres) upsert(row counter.Row) (ahead counter.Row, kept bool) {
 	if found && has.Version >= limit {
 		return has, true
 	}
-	row.Base = 0
+	row = row.Stored()
 	p[row.Key] = row
 	return row, false
 }

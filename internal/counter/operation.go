@@ -96,4 +96,14 @@ type Row struct {
 	Lineage int64
 	// Base is the version before the lineage. It is set only in rows to be flushed.
 	Base int64
+	// Start is the value before the lineage, if Started: not if the value was set or deleted since. Both are set only in rows to be
+	// flushed.
+	Start   int64
+	Started bool
+}
+
+// Stored returns the row as Postgres stores it: without what only a flush needs.
+func (r Row) Stored() Row {
+	r.Base, r.Start, r.Started = 0, 0, false
+	return r
 }

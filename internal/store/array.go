@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
@@ -32,17 +33,20 @@ func appendHeader(b []byte, element uint32, n int) []byte {
 	return binary.BigEndian.AppendUint32(b, 1)
 }
 
-// keyArray encodes a text[].
-func keyArray[T any](items []T, key func(T) counter.Key) []byte {
+// keyArray encodes a text[] of keys.
+func keyArray[T any](items []T, key func(T) counter.Key) []byte { return textArray(items, key) }
+
+// textArray encodes a text[].
+func textArray[T any, S ~string](items []T, text func(T) S) []byte {
 	size := arrayHeader
 	for _, item := range items {
-		size += 4 + len(key(item))
+		size += 4 + len(text(item))
 	}
 	b := appendHeader(make([]byte, 0, size), oidText, len(items))
 	for _, item := range items {
-		k := key(item)
-		b = binary.BigEndian.AppendUint32(b, uint32(len(k))) //nolint:gosec // a key has counter.MaxKeyBytes at most
-		b = append(b, k...)
+		s := text(item)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s))) //nolint:gosec // a key has counter.MaxKeyBytes at most
+		b = append(b, s...)
 	}
 	return b
 }
@@ -53,6 +57,21 @@ func int64Array[T any](items []T, number func(T) int64) []byte {
 	for _, item := range items {
 		b = binary.BigEndian.AppendUint32(b, 8)
 		b = binary.BigEndian.AppendUint64(b, uint64(number(item))) //nolint:gosec // two's complement is the format
+	}
+	return b
+}
+
+// nullableArray encodes a bigint[]; number reports false for NULL.
+func nullableArray[T any](items []T, number func(T) (int64, bool)) []byte {
+	b := appendHeader(make([]byte, 0, arrayHeader+12*len(items)), oidInt8, len(items))
+	binary.BigEndian.PutUint32(b[4:], 1) // there may be NULLs
+	for _, item := range items {
+		if n, ok := number(item); ok {
+			b = binary.BigEndian.AppendUint32(b, 8)
+			b = binary.BigEndian.AppendUint64(b, uint64(n)) //nolint:gosec // two's complement is the format
+		} else {
+			b = binary.BigEndian.AppendUint32(b, math.MaxUint32) // length -1
+		}
 	}
 	return b
 }

@@ -67,6 +67,8 @@ func Classify(err error) Class {
 		return Outage
 	case errors.Is(err, ErrInvalid), errors.Is(err, ErrNotStored):
 		return Refused
+	case errors.Is(err, errRaced):
+		return Contended
 	}
 	if code := sqlState(err); code != "" {
 		return classOfState(code)

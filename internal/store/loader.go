@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,17 +64,23 @@ func (l *Loader) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait to read %d rows: %w", len(keys), ctx.Err())
 		}
-		if f.err != nil {
+		if f.err != nil && Unread(f.err) == nil {
 			return nil, f.err
 		}
 	}
-	rows := make(map[counter.Key]counter.Row, len(keys))
+	rows, partial := make(map[counter.Key]counter.Row, len(keys)), partialError{}
 	for _, f := range flights {
 		for _, key := range keys {
 			if row, ok := f.rows[key]; ok {
 				rows[key] = row
 			}
 		}
+		if unread := Unread(f.err); slices.ContainsFunc(keys, func(key counter.Key) bool { return unread[key] }) {
+			partial.add(f.err)
+		}
+	}
+	if len(partial.failed) > 0 {
+		return rows, &partial
 	}
 	return rows, nil
 }

@@ -53,12 +53,13 @@ func as(t testing.TB, address, role string) string {
 func useAll(t testing.TB, s *Store) {
 	t.Helper()
 	upsert(t, s, row("k", 1, 1))
-	ahead, locked, err := s.UpsertUnlocked(t.Context(), []counter.Row{row("k", 2, 2), row("l", 1, 1)})
+	upserted, err := s.UpsertUnlocked(t.Context(), []counter.Row{row("k", 2, 2), row("l", 1, 1)})
+	ahead, locked := upserted.Ahead, upserted.Locked
 	require.NoError(t, err)
 	require.Empty(t, ahead)
 	require.Empty(t, locked)
 	s.expectLocks()
-	_, _, err = s.UpsertUnlocked(t.Context(), []counter.Row{row("k", 3, 3), tombstone("l", 2)})
+	_, err = s.UpsertUnlocked(t.Context(), []counter.Row{row("k", 3, 3), tombstone("l", 2)})
 	require.NoError(t, err)
 	has(t, s, row("k", 3, 3), tombstone("l", 2))
 	removed, err := s.Purge(t.Context(), 0, 10)
@@ -224,11 +225,12 @@ func TestTablesOfAnOlderVersionAreMoved(t *testing.T) {
 	late, err := old.Upsert(t.Context(), []counter.Row{row("both", 1, 1)})
 	require.NoError(t, err)
 	require.Equal(t, []counter.Row{row("both", 2, 2)}, late)
-	_, locked, err := old.UpsertUnlocked(t.Context(), []counter.Row{row("both", 3, 3)})
+	upserted, err := old.UpsertUnlocked(t.Context(), []counter.Row{row("both", 3, 3)})
+	locked := upserted.Locked
 	require.NoError(t, err)
 	require.Empty(t, locked)
 	old.expectLocks()
-	_, _, err = old.UpsertUnlocked(t.Context(), []counter.Row{row("both", 4, 4), tombstone("new", 1)})
+	_, err = old.UpsertUnlocked(t.Context(), []counter.Row{row("both", 4, 4), tombstone("new", 1)})
 	require.NoError(t, err)
 	has(t, s, row("both", 4, 4), tombstone("new", 1))
 	removed, err := old.Purge(t.Context(), 0, 1)
@@ -260,7 +262,7 @@ func TestOlderProcessesKeepWritingWhileTheirTablesAreMoved(t *testing.T) {
 		writers.Go(func() {
 			for ctx.Err() == nil {
 				next := row(fmt.Sprint("w", w), written[w]+1, written[w]+1)
-				if _, _, err := old.UpsertUnlocked(context.WithoutCancel(ctx), []counter.Row{next}); err != nil {
+				if _, err := old.UpsertUnlocked(context.WithoutCancel(ctx), []counter.Row{next}); err != nil {
 					failed <- err
 					return
 				}

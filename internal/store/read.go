@@ -14,8 +14,10 @@ SELECT key, value, version, deleted_at IS NOT NULL AS deleted, lineage
 FROM {schema}.counters WHERE key = ANY (ARRAY(SELECT unnest($1::text[])))`
 
 // Read returns the rows of keys in one query. A tombstone is a row with Deleted true and Value 0. A key without a row is not in the
-// result. More than MaxBatch keys are ErrInvalid. It blocks at most until ctx is done, or for Options.StatementTimeout plus two
-// seconds.
+// result, unless it is mapped to a column that has a value other than 0: then its row has that value, and version 0. That takes one more
+// query for each mapping of such keys. Unread reports keys whose columns could not be read.
+//
+// More than MaxBatch keys are ErrInvalid. It blocks at most until ctx is done, or for Options.StatementTimeout plus two seconds.
 func (s *Store) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error) {
 	if len(keys) == 0 {
 		return map[counter.Key]counter.Row{}, nil
@@ -24,11 +26,18 @@ func (s *Store) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]c
 		return nil, fmt.Errorf("read %d rows: %w: at most %d keys", len(keys), ErrInvalid, MaxBatch)
 	}
 	var rows map[counter.Key]counter.Row
+	var unread []*MappingError // not the breaker's: all other calls work
 	err := s.guard(ctx, fmt.Sprintf("read %d rows", len(keys)), func(ctx context.Context) error {
 		var err error
-		rows, err = s.read(ctx, keyArray(keys, func(k counter.Key) counter.Key { return k }))
+		rows, err = s.read(ctx, s.db, keyArray(keys, func(k counter.Key) counter.Key { return k }))
+		if err == nil && len(rows) < len(keys) {
+			unread, err = s.adopt(ctx, keys, rows)
+		}
 		return err
 	})
+	if err == nil && len(unread) > 0 {
+		err = &partialError{failed: unread}
+	}
 	return rows, err
 }
 
@@ -46,9 +55,9 @@ func (r record) row() counter.Row {
 }
 
 // read returns the rows of an encoded array of keys.
-func (s *Store) read(ctx context.Context, keys []byte) (map[counter.Key]counter.Row, error) {
+func (s *Store) read(ctx context.Context, q querier, keys []byte) (map[counter.Key]counter.Row, error) {
 	var found []record
-	if err := s.db.SelectContext(ctx, &found, s.sql.read, keys); err != nil {
+	if err := q.SelectContext(ctx, &found, s.sql.read, keys); err != nil {
 		return nil, err
 	}
 	rows := make(map[counter.Key]counter.Row, len(found))

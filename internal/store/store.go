@@ -57,7 +57,8 @@ type Store struct {
 	sql     statements
 	url     string
 
-	mappings *mapping.Mappings // nil: none
+	mappings  *mapping.Mappings // nil: none
+	mappedSQL map[*mapping.Mapping]*mappedSQL
 
 	opened  time.Time
 	metLock atomic.Int64 // when UpsertUnlocked last hit a lock, ns after opened; 0: never
@@ -95,7 +96,7 @@ func Open(databaseURL string, options Options) (*Store, error) {
 		url:     databaseURL,
 		opened:  time.Now(),
 
-		mappings: options.Mappings,
+		mappings: options.Mappings, mappedSQL: newMappedStatements(options.Mappings),
 	}, nil
 }
 
@@ -128,7 +129,7 @@ func (s *Store) Ping(ctx context.Context) error {
 		if s.writes {
 			_, err = s.upsert(ctx, nil)
 		} else {
-			_, err = s.read(ctx, keyArray(nil, rowKey))
+			_, err = s.read(ctx, s.db, keyArray(nil, rowKey))
 		}
 		return err
 	})

@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -64,40 +66,78 @@ const (
 	maxLockTimeouts = 32
 )
 
-// UpsertUnlocked is Upsert for a table whose rows other transactions lock. It writes the unlocked rows, and returns the keys of the
-// others in locked. The caller should try those again a little later. While it holds row locks, it waits at most 20 ms for another,
-// so it neither delays other transactions nor causes deadlocks that Postgres resolves.
+// Upserted is the result of UpsertUnlocked.
+type Upserted struct {
+	// Ahead are the rows that the guard kept, as for Upsert. A counter whose column changed before its first flush has a row of version 0
+	// here, with the value of the column.
+	Ahead []counter.Row
+	// Locked are the keys whose rows, in counters or in a mapped table, another transaction locks.
+	Locked []counter.Key
+	// Refused are counters that their mapping does not permit.
+	Refused []Refusal
+	// Broken are the mappings whose statements failed because of the schema or a permission.
+	Broken []Broken
+	// Mapped counts the rows that were written to mapped tables.
+	Mapped []MappedCount
+}
+
+// Refusal is a row that cannot be written, and why.
+type Refusal struct {
+	Row counter.Row
+	Err error
+}
+
+// Broken is a mapping whose table cannot be written until an operator repairs it, and the keys that were not written because of it.
+type Broken struct {
+	Mapping string
+	Keys    []counter.Key
+	Err     error
+}
+
+// MappedCount counts what a call wrote for one mapping.
+type MappedCount struct {
+	Mapping string
+	Rows    int // counters whose column was written
+	Missing int // counters without a row in the table, which were written to counters only
+}
+
+// UpsertUnlocked is Upsert for tables whose rows other transactions lock, and writes the columns of mapped counters in the same
+// transaction. It writes the unlocked rows, and returns the keys of the others in Locked. The caller should try those again a little
+// later. While it holds row locks, it waits at most 20 ms for another, so it neither delays other transactions nor causes deadlocks that
+// Postgres resolves.
 //
 // Rows that are unlocked within about 100 ms are usually written too: the call waits for held rows, one at a time, for 350 ms in
 // total.
 //
-// ahead is as for Upsert. If the call hit a lock, ahead also has rows that equal the given ones. After an error some rows may be
-// written, which is harmless (see Upsert). A lock on the whole table is an error (IsLocked).
-func (s *Store) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error) {
+// If the call hit a lock, Ahead also has rows that equal the given ones. After an error some rows may be written, which is harmless (see
+// Upsert). A lock on the whole table counters is an error (IsLocked).
+func (s *Store) UpsertUnlocked(ctx context.Context, rows []counter.Row) (Upserted, error) {
 	if len(rows) == 0 {
-		return nil, nil, nil
+		return Upserted{}, nil
 	}
 	what := fmt.Sprintf("upsert %d unlocked rows", len(rows))
 	batch, err := newBatch(rows)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", what, err)
+		return Upserted{}, fmt.Errorf("%s: %w", what, err)
 	}
 	u := unlocked{store: s, started: time.Now()}
 	if err := s.guard(ctx, what, func(ctx context.Context) error { return u.run(ctx, batch) }); err != nil {
-		return nil, nil, err
+		return Upserted{}, err
 	}
-	return u.ahead, u.locked, nil
+	return u.Upserted, nil
 }
 
 // unlocked is one call of UpsertUnlocked.
 type unlocked struct {
+	Upserted
+
 	store    *Store
 	started  time.Time
 	timeouts int // statements of writeFree that failed because of a lock
 	passes   int // statements of writeFree that succeeded
 
-	ahead  []counter.Row
-	locked []counter.Key
+	out   map[counter.Key]bool // rows that this call does not write, for the reasons in Upserted
+	raced map[counter.Key]bool // rows whose column was not written, though their row exists
 }
 
 // run first tries all rows in one cheap statement, unless it expects locks. If that hits a lock, it alternates: it writes the free
@@ -105,10 +145,12 @@ type unlocked struct {
 func (u *unlocked) run(ctx context.Context, batch []counter.Row) error {
 	if !u.store.locksExpected() {
 		err := u.wait(ctx, batch, briefly)
-		if !IsLocked(err) {
+		if !IsLocked(err) && !errors.Is(err, errPartly) {
 			return err
 		}
-		u.store.expectLocks()
+		if IsLocked(err) {
+			u.store.expectLocks()
+		}
 	}
 	for {
 		held, err := u.writeFree(ctx, batch)
@@ -134,31 +176,38 @@ func (u *unlocked) run(ctx context.Context, batch []counter.Row) error {
 	}
 }
 
-// wait writes rows in one statement and waits up to patience for each lock. It writes all rows or none.
+// errPartly means that the guard kept some rows of a statement, so it is not known which rows were written. Nothing was committed.
+var errPartly = errors.New("the guard kept some of the rows")
+
+// wait writes rows in one transaction and waits up to patience for each lock. It writes all rows or none, except those that it adds to
+// u.out. It returns errPartly if it cannot tell which columns to write.
 func (u *unlocked) wait(ctx context.Context, rows []counter.Row, patience time.Duration) error {
-	return again(ctx, func() error {
-		ahead, err := u.store.upsertBy(ctx, rows, u.store.sql.upsertBriefly, append(upsertArgs(rows), milliseconds(patience))...)
-		if err == nil {
-			u.ahead = append(u.ahead, ahead...)
+	return u.repeat(ctx, rows, func(tx querier, rows []counter.Row) (written []counter.Row, after func(), err error) {
+		n, err := execute(ctx, tx, u.store.sql.upsertBriefly, append(upsertArgs(rows), milliseconds(patience))...)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case n == len(rows):
+			return rows, func() {}, nil
+		case n > 0 && tx != querier(u.store.db):
+			return nil, nil, errPartly
 		}
-		return err
+		ahead, err := u.store.instead(ctx, tx, rows, n)
+		return nil, func() { u.Ahead = append(u.Ahead, ahead...) }, err
 	})
 }
 
 // giveUp adds rows to locked.
 func (u *unlocked) giveUp(rows []counter.Row) {
 	for i := range rows {
-		u.locked = append(u.locked, rows[i].Key)
+		u.Locked = append(u.Locked, rows[i].Key)
 	}
 }
 
 // writeFree writes the rows that no other transaction locks, and returns the others. If it hits a lock nevertheless, another
 // transaction is inserting one of the rows, and its row is not visible. Then writeFree halves the rows until that one is alone.
 func (u *unlocked) writeFree(ctx context.Context, rows []counter.Row) (held []counter.Row, err error) {
-	err = again(ctx, func() error {
-		held, err = u.pass(ctx, rows)
-		return err
-	})
+	held, err = u.pass(ctx, rows)
 	if !IsLocked(err) {
 		return held, err
 	}
@@ -178,48 +227,55 @@ func (u *unlocked) writeFree(ctx context.Context, rows []counter.Row) (held []co
 	return append(held, more...), err
 }
 
-// pass is one statement of writeFree.
+// pass is one transaction of writeFree.
 func (u *unlocked) pass(ctx context.Context, rows []counter.Row) (held []counter.Row, err error) {
+	err = u.repeat(ctx, rows, func(tx querier, rows []counter.Row) (written []counter.Row, after func(), err error) {
+		var locked, keptOut []counter.Row
+		free, locked, err := u.lockColumns(ctx, tx, rows)
+		if err != nil || len(free) == 0 {
+			return nil, func() { held = locked }, err
+		}
+		written, more, keptOut, err := u.upsertFree(ctx, tx, free)
+		if err != nil {
+			return nil, nil, err
+		}
+		ahead, err := u.store.instead(ctx, tx, keptOut, 0)
+		return written, func() {
+			u.passes++
+			held = slices.Concat(locked, more)
+			u.Ahead = append(u.Ahead, ahead...)
+		}, err
+	})
+	return held, err
+}
+
+// upsertFree writes the rows to counters that no other transaction locks there.
+func (u *unlocked) upsertFree(ctx context.Context, tx querier, rows []counter.Row) (written, held, keptOut []counter.Row, err error) {
 	var left []struct {
 		Key  counter.Key `db:"key"`
 		Held bool        `db:"held"`
 	}
-	args := append(upsertArgs(rows), milliseconds(briefly))
-	if err := u.store.db.SelectContext(ctx, &left, u.store.sql.upsertFree, args...); err != nil {
-		return nil, err
+	if err := tx.SelectContext(ctx, &left, u.store.sql.upsertFree, append(upsertArgs(rows), milliseconds(briefly))...); err != nil {
+		return nil, nil, nil, err
 	}
-	u.passes++
 	if len(left) == 0 {
-		return nil, nil
+		return rows, nil, nil, nil
 	}
 	isHeld := make(map[counter.Key]bool, len(left))
 	for _, l := range left {
 		isHeld[l.Key] = l.Held
 	}
-	var keptOut []counter.Row
 	for _, row := range rows {
 		switch h, isLeft := isHeld[row.Key]; {
 		case h:
 			held = append(held, row)
 		case isLeft:
 			keptOut = append(keptOut, row)
+		default:
+			written = append(written, row)
 		}
 	}
-	return held, u.compare(ctx, keptOut)
-}
-
-// compare adds the rows that Postgres has instead of keptOut to ahead.
-func (u *unlocked) compare(ctx context.Context, keptOut []counter.Row) error {
-	if len(keptOut) == 0 {
-		return nil
-	}
-	found, err := u.store.read(ctx, keyArray(keptOut, rowKey))
-	if err != nil {
-		return fmt.Errorf("read what postgres has instead: %w", err)
-	}
-	ahead, err := compare(keptOut, found, 0)
-	u.ahead = append(u.ahead, ahead...)
-	return err
+	return written, held, keptOut, nil
 }
 
 // locksExpected reports whether a call hit a lock within lockMemory.

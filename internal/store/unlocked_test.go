@@ -35,7 +35,8 @@ const lockRows = "SELECT FROM counters WHERE key = ANY ($1) FOR UPDATE"
 // upsertUnlocked returns the keys that were locked, sorted. No row may be ahead.
 func upsertUnlocked(t *testing.T, s *Store, rows ...counter.Row) []counter.Key {
 	t.Helper()
-	ahead, locked, err := s.UpsertUnlocked(t.Context(), rows)
+	upserted, err := s.UpsertUnlocked(t.Context(), rows)
+	ahead, locked := upserted.Ahead, upserted.Locked
 	require.NoError(t, err)
 	require.Empty(t, ahead)
 	slices.Sort(locked)
@@ -58,12 +59,13 @@ func TestUpsertUnlockedWithoutLocksIsUpsert(t *testing.T) {
 	require.Empty(t, upsertUnlocked(t, s, row("b", 1, 5), row("a", 2, 1)))
 	has(t, s, row("a", 2, 1), row("b", 1, 5))
 
-	ahead, locked, err := s.UpsertUnlocked(t.Context(), []counter.Row{row("a", 3, 2), row("b", 0, 4)})
+	upserted, err := s.UpsertUnlocked(t.Context(), []counter.Row{row("a", 3, 2), row("b", 0, 4)})
+	ahead, locked := upserted.Ahead, upserted.Locked
 	require.NoError(t, err)
 	require.Empty(t, locked)
 	require.Equal(t, []counter.Row{row("b", 1, 5)}, ahead)
 
-	_, _, err = s.UpsertUnlocked(t.Context(), []counter.Row{row("a", 1, 1), row("a", 2, 2)})
+	_, err = s.UpsertUnlocked(t.Context(), []counter.Row{row("a", 1, 1), row("a", 2, 2)})
 	require.ErrorIs(t, err, ErrInvalid)
 }
 
@@ -102,7 +104,8 @@ func TestUpsertUnlockedWritesARowThatIsUnlockedMeanwhile(t *testing.T) {
 		rollback := lockingClient(t, s, lockRows, pq.Array([]string{"k0001"}))
 		done := make(chan []counter.Key, 1)
 		go func() {
-			_, locked, err := s.UpsertUnlocked(context.WithoutCancel(t.Context()), numbered(3, version))
+			upserted, err := s.UpsertUnlocked(context.WithoutCancel(t.Context()), numbered(3, version))
+			locked := upserted.Locked
 			if err != nil {
 				locked = []counter.Key{counter.Key(err.Error())}
 			}
@@ -127,8 +130,9 @@ func TestUpsertUnlockedReturnsRowsAheadDespiteLocks(t *testing.T) {
 	upsert(t, s, row("ahead", 7, 7), row("held", 1, 1), row("old", 1, 1), row("same", 2, 2))
 	lockingClient(t, s, lockRows, pq.Array([]string{"held"}))
 
-	ahead, locked, err := s.UpsertUnlocked(t.Context(),
+	upserted, err := s.UpsertUnlocked(t.Context(),
 		[]counter.Row{row("ahead", 6, 6), row("held", 2, 2), row("old", 2, 2), row("same", 2, 2)})
+	ahead, locked := upserted.Ahead, upserted.Locked
 	require.NoError(t, err)
 	require.Equal(t, []counter.Key{"held"}, locked)
 	require.Equal(t, []counter.Row{row("ahead", 7, 7), row("same", 2, 2)}, ahead)
@@ -154,7 +158,7 @@ func TestUpsertUnlockedFailsIfTheTableIsLocked(t *testing.T) {
 	holder := setup(t)
 	s := open(t, holder.url, Options{StatementTimeout: 400 * time.Millisecond})
 	lockingClient(t, holder, "LOCK TABLE counters IN EXCLUSIVE MODE")
-	_, _, err := s.UpsertUnlocked(t.Context(), numbered(100, 1))
+	_, err := s.UpsertUnlocked(t.Context(), numbered(100, 1))
 	require.True(t, IsLocked(err), "%v", err)
 	require.Equal(t, Outage, Classify(err))
 }
@@ -164,7 +168,7 @@ func TestUpsertUnlockedReportsARefusedRowDespiteLocks(t *testing.T) {
 	s := setup(t)
 	upsert(t, s, row("held", 1, 1))
 	lockingClient(t, s, lockRows, pq.Array([]string{"held"}))
-	_, _, err := s.UpsertUnlocked(t.Context(), []counter.Row{row("held", 2, 2), row("negative version", 1, -1)})
+	_, err := s.UpsertUnlocked(t.Context(), []counter.Row{row("held", 2, 2), row("negative version", 1, -1)})
 	require.Equal(t, Refused, Classify(err), "%v", err)
 	require.Equal(t, "23514", sqlState(err))
 }
@@ -200,7 +204,8 @@ func TestAllRowsAreWrittenAfterManyShortLocks(t *testing.T) {
 	}
 	deferred := map[counter.Key]bool{}
 	for version := int64(2); version <= versions; version++ {
-		_, locked, err := s.UpsertUnlocked(t.Context(), numbered(keys, version))
+		upserted, err := s.UpsertUnlocked(t.Context(), numbered(keys, version))
+		locked := upserted.Locked
 		require.NoError(t, err)
 		clear(deferred)
 		for _, key := range locked {
@@ -285,7 +290,8 @@ func TestBatchesSucceedWhileAClientLocksInTheOppositeOrder(t *testing.T) {
 // untilWritten upserts rows until all of them are written.
 func untilWritten(ctx context.Context, s *Store, rows []counter.Row) error {
 	for len(rows) > 0 {
-		_, locked, err := s.UpsertUnlocked(ctx, rows)
+		upserted, err := s.UpsertUnlocked(ctx, rows)
+		locked := upserted.Locked
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
@@ -97,22 +99,37 @@ func again(ctx context.Context, attempt func() error) error {
 	return err
 }
 
-// upsert is one attempt of Upsert.
-func (s *Store) upsert(ctx context.Context, batch []counter.Row) ([]counter.Row, error) {
-	return s.upsertBy(ctx, batch, s.sql.upsert, upsertArgs(batch)...)
+// querier is a connection pool or a transaction.
+type querier interface {
+	sqlx.ExecerContext
+	SelectContext(ctx context.Context, into any, query string, args ...any) error
 }
 
-// upsertBy is one attempt to write batch with statement.
-func (s *Store) upsertBy(ctx context.Context, batch []counter.Row, statement string, args ...any) ([]counter.Row, error) {
-	result, err := s.db.ExecContext(ctx, statement, args...)
+// upsert is one attempt of Upsert.
+func (s *Store) upsert(ctx context.Context, batch []counter.Row) ([]counter.Row, error) {
+	written, err := execute(ctx, s.db, s.sql.upsert, upsertArgs(batch)...)
 	if err != nil {
 		return nil, err
 	}
-	written, err := result.RowsAffected()
-	if err != nil || written >= int64(len(batch)) {
-		return nil, err
+	return s.instead(ctx, s.db, batch, written)
+}
+
+// execute runs a statement and returns the number of rows that it has written.
+func execute(ctx context.Context, q querier, statement string, args ...any) (int, error) {
+	result, err := q.ExecContext(ctx, statement, args...)
+	if err != nil {
+		return 0, err
 	}
-	found, err := s.read(ctx, keyArray(batch, rowKey))
+	written, err := result.RowsAffected()
+	return int(written), err
+}
+
+// instead returns the rows that Postgres has instead of those of batch, see Upsert. written is the number of rows that were written.
+func (s *Store) instead(ctx context.Context, q querier, batch []counter.Row, written int) ([]counter.Row, error) {
+	if written >= len(batch) {
+		return nil, nil
+	}
+	found, err := s.read(ctx, q, keyArray(batch, rowKey))
 	if err != nil {
 		return nil, fmt.Errorf("read what postgres has instead: %w", err)
 	}
@@ -120,7 +137,7 @@ func (s *Store) upsertBy(ctx context.Context, batch []counter.Row, statement str
 }
 
 // compare returns the ahead of Upsert. It returns ErrNotStored if Postgres neither has a row of batch nor a row that the guard keeps.
-func compare(batch []counter.Row, found map[counter.Key]counter.Row, written int64) ([]counter.Row, error) {
+func compare(batch []counter.Row, found map[counter.Key]counter.Row, written int) ([]counter.Row, error) {
 	var ahead []counter.Row
 	for _, given := range batch {
 		has, ok := found[given.Key]
@@ -129,7 +146,7 @@ func compare(batch []counter.Row, found map[counter.Key]counter.Row, written int
 			return nil, fmt.Errorf("%w: key %q, version %d; it has none", ErrNotStored, given.Key, given.Version)
 		case !guarded(has, given):
 			return nil, fmt.Errorf("%w: key %q, version %d; it has version %d", ErrNotStored, given.Key, given.Version, has.Version)
-		case has != withoutBase(given), written == 0:
+		case has != given.Stored(), written == 0:
 			ahead = append(ahead, has)
 		}
 	}
@@ -142,12 +159,6 @@ func guarded(has, given counter.Row) bool {
 		return has.Version >= given.Version
 	}
 	return has.Version > rowBase(given)
-}
-
-// withoutBase returns row without its Base, which Read does not return.
-func withoutBase(row counter.Row) counter.Row {
-	row.Base = 0
-	return row
 }
 
 // newBatch returns rows sorted by the bytes of their keys, and sets the values of tombstones to 0.

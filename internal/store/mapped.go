@@ -1,0 +1,306 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lib/pq"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/mapping"
+)
+
+// mappedSQL are the statements of one mapping. Their parameters are arrays with one element for each counter: its value, the value that the
+// column must still have (NULL: any), and one array for each placeholder of the pattern.
+type mappedSQL struct{ update, insert, held, adopt string }
+
+const (
+	// batchOf hides the number of rows from the planner, as readSQL does: it must use the unique index, with a nested loop, for each row.
+	batchOf = `unnest({arrays}) WITH ORDINALITY AS batch (value, start, {names} n)`
+
+	// updateMappedSQL sets the column of the rows, and returns the counters whose rows it did not update: the row does not exist, or its
+	// column no longer has the value that the counter started from. It updates the rows in the order of the batch.
+	updateMappedSQL = `
+WITH batch AS MATERIALIZED (SELECT value, start, {names} n FROM ` + batchOf + `),
+written AS (
+	UPDATE {table} AS t SET {set} = batch.value
+	FROM batch
+	WHERE {match} AND (batch.start IS NULL OR coalesce(t.{set}, 0) = batch.start)
+	RETURNING batch.n
+)
+SELECT batch.n, existing.value IS NOT NULL AS found, coalesce(existing.value, 0) AS value
+FROM batch LEFT JOIN LATERAL (SELECT {value} AS value FROM {table} AS t WHERE {match}) existing ON true
+WHERE batch.n NOT IN (SELECT n FROM written)`
+
+	// insertMappedSQL inserts rows that do not exist.
+	insertMappedSQL = `
+INSERT INTO {table} ({columns}, {set})
+SELECT {values}, batch.value FROM ` + batchOf + `
+ON CONFLICT ({columns}) DO NOTHING`
+
+	// heldMappedSQL locks the rows, without waiting, until the end of the transaction. It returns those that another transaction locks.
+	heldMappedSQL = `
+WITH batch AS MATERIALIZED (
+	SELECT value, start, {names} n FROM ` + batchOf + ` WHERE (SELECT set_config('lock_timeout', {timeout}, true)) IS NOT NULL
+),
+free AS MATERIALIZED (SELECT batch.n FROM batch, {table} AS t WHERE {match} FOR NO KEY UPDATE OF t SKIP LOCKED)
+SELECT batch.n FROM batch, {table} AS t WHERE {match} AND batch.n NOT IN (SELECT n FROM free)`
+
+	// adoptSQL reads the column of counters that have no row in counters. NULL and 0 mean no counter: one without a row starts from 0, too.
+	adoptSQL = `
+SELECT batch.n, {value} AS value FROM ` + batchOf + `, {table} AS t
+WHERE {match} AND t.{set} <> 0`
+)
+
+// columnValue is the column t.{set} as a bigint; NULL is 0. A numeric column may have fractions, or be out of range.
+const columnValue = `least(greatest(round(coalesce(t.{set}, 0)::numeric), -9223372036854775808), 9223372036854775807)::bigint`
+
+// fixedArrays is the number of arrays before those of the placeholders: value and start.
+const fixedArrays = 2
+
+func newMappedSQL(m *mapping.Mapping) *mappedSQL {
+	placeholders := m.Pattern.Placeholders()
+	arrays := append(make([]string, 0, fixedArrays+len(placeholders)), "(SELECT $1::bigint[])", "(SELECT $2::bigint[])")
+	var names strings.Builder
+	for i, p := range placeholders {
+		arrays = append(arrays, fmt.Sprintf("(SELECT $%d::%s)", fixedArrays+1+i, arrayType(p.Type)))
+		names.WriteString(placeholderName(i) + ", ")
+	}
+	columns, values, match := make([]string, 0, len(m.Where)), make([]string, 0, len(m.Where)), make([]string, 0, len(m.Where))
+	for _, c := range m.Where {
+		value := pq.QuoteLiteral(c.Constant)
+		if c.Placeholder >= 0 {
+			value = "batch." + placeholderName(c.Placeholder)
+		}
+		columns, values = append(columns, pq.QuoteIdentifier(c.Name)), append(values, value)
+		match = append(match, "t."+pq.QuoteIdentifier(c.Name)+" = "+value)
+	}
+	replacer := strings.NewReplacer(
+		"{arrays}", strings.Join(arrays, ", "), "{names}", names.String(), "{timeout}", "$"+strconv.Itoa(len(arrays)+1),
+		"{table}", qualified(m.Schema, m.Table), "{set}", pq.QuoteIdentifier(m.Set),
+		"{value}", strings.ReplaceAll(columnValue, "{set}", pq.QuoteIdentifier(m.Set)),
+		"{columns}", strings.Join(columns, ", "), "{values}", strings.Join(values, ", "), "{match}", strings.Join(match, " AND "),
+	)
+	return &mappedSQL{
+		update: replacer.Replace(updateMappedSQL), insert: replacer.Replace(insertMappedSQL),
+		held: replacer.Replace(heldMappedSQL), adopt: replacer.Replace(adoptSQL),
+	}
+}
+
+func newMappedStatements(mappings *mapping.Mappings) map[*mapping.Mapping]*mappedSQL {
+	statements := make(map[*mapping.Mapping]*mappedSQL)
+	for _, m := range mappings.All() {
+		statements[m] = newMappedSQL(m)
+	}
+	return statements
+}
+
+func placeholderName(i int) string { return "w" + strconv.Itoa(i+1) }
+
+// arrayType returns the type of a placeholder's array, and its conversion.
+func arrayType(t mapping.Type) string {
+	switch t {
+	case mapping.Int:
+		return "bigint[]"
+	case mapping.UUID:
+		return "text[]::uuid[]"
+	case mapping.Date:
+		return "text[]::date[]"
+	case mapping.Text:
+	}
+	return "text[]"
+}
+
+// mappedRows are the rows of a batch that land in one column, in the order in which their rows are locked.
+type mappedRows struct {
+	*mapping.Mapping
+
+	sql  *mappedSQL
+	rows []mappedRow
+}
+
+// mappedRow is a counter with the values of its key's placeholders. An int is in numbers, everything else in texts.
+type mappedRow struct {
+	counter.Row
+
+	texts   []string
+	numbers []int64
+}
+
+// mapped returns the rows of batch that have a mapping, in an order that all processes share: by table, and then by the columns that find
+// the row. Two mappings of one table lock its rows in the same order.
+func (s *Store) mapped(batch []counter.Row) []*mappedRows {
+	if s.mappings == nil {
+		return nil
+	}
+	var all []*mappedRows
+	byMapping := make(map[*mapping.Mapping]*mappedRows)
+	for i := range batch {
+		m, texts := s.mappings.Match(batch[i].Key)
+		if m == nil {
+			continue
+		}
+		rows := byMapping[m]
+		if rows == nil {
+			rows = &mappedRows{Mapping: m, sql: s.mappedSQL[m]}
+			byMapping[m], all = rows, append(all, rows)
+		}
+		rows.rows = append(rows.rows, newMappedRow(m, batch[i], texts))
+	}
+	slices.SortFunc(all, func(a, b *mappedRows) int {
+		return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Name, b.Name))
+	})
+	for _, rows := range all {
+		slices.SortFunc(rows.rows, rows.compare)
+	}
+	return all
+}
+
+func newMappedRow(m *mapping.Mapping, row counter.Row, texts []string) mappedRow {
+	r := mappedRow{Row: row, texts: texts}
+	for i, p := range m.Pattern.Placeholders() {
+		if p.Type == mapping.Int {
+			if r.numbers == nil {
+				r.numbers = make([]int64, len(texts))
+			}
+			r.numbers[i], _ = strconv.ParseInt(texts[i], 10, 64) // Match has checked it
+		}
+	}
+	return r
+}
+
+// compare orders rows by the columns that find them.
+func (m *mappedRows) compare(a, b mappedRow) int {
+	for _, c := range m.Where {
+		i := c.Placeholder
+		if i < 0 {
+			continue
+		}
+		order := strings.Compare(a.texts[i], b.texts[i])
+		if m.Pattern.Placeholders()[i].Type == mapping.Int {
+			order = cmp.Compare(a.numbers[i], b.numbers[i])
+		}
+		if order != 0 {
+			return order
+		}
+	}
+	return 0
+}
+
+// args returns the parameters of the mapping's statements for rows.
+func (m *mappedRows) args(rows []mappedRow) []any {
+	args := []any{
+		nullableArray(rows, func(r mappedRow) (int64, bool) { return r.Value, !r.Deleted || !m.DeletedNull }),
+		nullableArray(rows, func(r mappedRow) (int64, bool) { return r.Start, r.first() }),
+	}
+	for i, p := range m.Pattern.Placeholders() {
+		if p.Type == mapping.Int {
+			args = append(args, int64Array(rows, func(r mappedRow) int64 { return r.numbers[i] }))
+		} else {
+			args = append(args, textArray(rows, func(r mappedRow) string { return r.texts[i] }))
+		}
+	}
+	return args
+}
+
+// first reports whether this is the first flush of a counter that has counted on from the value of its column.
+func (r *mappedRow) first() bool { return r.Started && r.Base == 0 }
+
+// adopt adds the values of columns to found, for the mapped keys that it lacks. unread are the errors of mappings whose schema or
+// permissions are wrong.
+func (s *Store) adopt(ctx context.Context, keys []counter.Key, found map[counter.Key]counter.Row) (unread []*MappingError, err error) {
+	var cold []counter.Row
+	for _, key := range keys {
+		if _, has := found[key]; !has {
+			cold = append(cold, counter.Row{Key: key})
+		}
+	}
+	for _, part := range s.mapped(cold) {
+		var adopted []struct {
+			N     int   `db:"n"`
+			Value int64 `db:"value"`
+		}
+		err := s.db.SelectContext(ctx, &adopted, part.sql.adopt, part.args(part.rows)...)
+		failed := &MappingError{Mapping: part.Name, Err: err}
+		switch {
+		case Classify(err) == Operator:
+			for _, row := range part.rows {
+				failed.Keys = append(failed.Keys, row.Key)
+			}
+			unread = append(unread, failed)
+		case err != nil:
+			return nil, failed
+		}
+		for _, a := range adopted {
+			key := part.rows[a.N-1].Key
+			found[key] = counter.Row{Key: key, Value: a.Value}
+		}
+	}
+	return unread, nil
+}
+
+// MappingError is an error of a statement on a mapped table, or a refusal of one of its rows.
+type MappingError struct {
+	Mapping string
+	// Keys are the keys that Read did not read. Its result has all the others.
+	Keys []counter.Key
+	Err  error
+}
+
+func (e *MappingError) Error() string { return "mapping " + e.Mapping + ": " + e.Err.Error() }
+func (e *MappingError) Unwrap() error { return e.Err }
+
+// Unread returns the keys that a Read did not read although Postgres answered, because the schema or the permissions of a mapped table are
+// wrong. The rows of all other keys are in its result. It returns nil after any other error.
+func Unread(err error) map[counter.Key]bool {
+	var unread map[counter.Key]bool
+	for _, failed := range MappingErrors(err) {
+		if unread == nil {
+			unread = make(map[counter.Key]bool)
+		}
+		for _, key := range failed.Keys {
+			unread[key] = true
+		}
+	}
+	return unread
+}
+
+// MappingErrors returns the errors of the mappings that a Read could not read, see Unread.
+func MappingErrors(err error) []*MappingError {
+	if partial, ok := errors.AsType[*partialError](err); ok {
+		return partial.failed
+	}
+	return nil
+}
+
+// partialError is the error of a Read whose result lacks the keys of some mappings.
+type partialError struct{ failed []*MappingError }
+
+func (e *partialError) Error() string {
+	texts := make([]string, len(e.failed))
+	for i, failed := range e.failed {
+		texts[i] = failed.Error()
+	}
+	return "read the columns of counters: " + strings.Join(texts, "; ")
+}
+
+// add adds the failures of another partialError.
+func (e *partialError) add(err error) {
+	if other, ok := errors.AsType[*partialError](err); ok {
+		e.failed = append(e.failed, other.failed...)
+	}
+}
+
+// Unwrap returns the errors of the mappings.
+func (e *partialError) Unwrap() []error {
+	all := make([]error, len(e.failed))
+	for i, failed := range e.failed {
+		all[i] = failed
+	}
+	return all
+}
