@@ -21,6 +21,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/worker"
 )
 
@@ -172,18 +173,18 @@ type mortalStore struct {
 	m *mortal
 }
 
-func (s mortalStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error) {
+func (s mortalStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (upserted store.Upserted, err error) {
 	stepErr := s.m.step(stepUpsert, func() error {
 		s.m.mu.Lock()
 		s.m.upserts += len(rows)
 		s.m.mu.Unlock()
-		ahead, locked, err = s.Store.UpsertUnlocked(ctx, rows)
+		upserted, err = s.Store.UpsertUnlocked(ctx, rows)
 		return err
 	})
 	if stepErr != nil {
-		return nil, nil, stepErr
+		return store.Upserted{}, stepErr
 	}
-	return ahead, locked, err
+	return upserted, err
 }
 
 // death is one way for a flush to end before its time.

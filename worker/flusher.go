@@ -14,7 +14,7 @@ import (
 
 // Store is the Postgres side, see package store.
 type Store interface {
-	UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error)
+	UpsertUnlocked(ctx context.Context, rows []counter.Row) (store.Upserted, error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 	Purge(ctx context.Context, olderThan time.Duration, limit int) (removed int64, err error)
 	Available() bool
@@ -136,22 +136,25 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 		rows[i] = b.entries[i].Row
 	}
 	started := time.Now()
-	ahead, locked, err := f.store.UpsertUnlocked(ctx, rows)
+	upserted, err := f.store.UpsertUnlocked(ctx, rows)
 	took := time.Since(started)
 	f.metrics.flush(len(rows), took, err)
 	switch {
 	case err == nil:
 		f.batching.kept(b.shard, len(rows), took, b.backlog)
-		return f.settle(ctx, b, ahead, locked)
+		return f.settle(ctx, b, &upserted)
 	case store.TooSlow(err) && len(rows) > 1:
 		f.batching.missed(b.shard, len(rows))
 		return flushed{}, err
 	case store.TooSlow(err):
 		f.batching.isolated(b.shard)
-		return f.deferEntries(ctx, b, true)
+		return f.deferEntries(ctx, b, slowRow)
 	case store.Classify(err) != store.Refused:
 		return flushed{}, err
 	case len(rows) == 1:
+		if failed, ok := errors.AsType[*store.MappingError](err); ok {
+			err = failed // so that the reason begins with the mapping
+		}
 		return flushed{refused: []refusal{{rows[0], err}}}, nil
 	}
 	half := len(b.entries) / 2
@@ -161,21 +164,51 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 	return done, errors.Join(err, restErr)
 }
 
-// settle handles the rows that kept entries out of a committed batch: rows that are ahead, and locked rows.
-func (f *Flusher) settle(ctx context.Context, b batch, ahead []counter.Row, locked []counter.Key) (flushed, error) {
-	b, blocked := b.split(locked)
-	done := flushed{rows: int64(len(b.entries) - len(ahead))}
-	unsettled, err := f.reconcile(ctx, b, ahead, &done)
+// settle handles the entries of a committed batch that were not written: rows that are ahead, refused or locked, and broken mappings.
+func (f *Flusher) settle(ctx context.Context, b batch, upserted *store.Upserted) (flushed, error) {
+	b, blocked := b.split(upserted.Locked)
+	b, refused := b.split(keysOf(upserted.Refused))
+	done := flushed{}
+	for _, r := range upserted.Refused {
+		done.refused = append(done.refused, refusal{r.Row, r.Err})
+	}
+	f.metrics.mapped(upserted)
+	failed := f.deferBroken(ctx, &b, upserted, &done)
+	done.rows = int64(len(b.entries) - len(upserted.Ahead))
+	unsettled, err := f.reconcile(ctx, b, upserted.Ahead, &done)
 	for _, e := range b.entries {
 		if !unsettled[e.Key] {
 			done.committed = append(done.committed, e)
 		}
 	}
 	f.deferred.forget(b.entries)
+	f.deferred.forget(refused.entries)
 	f.metrics.rows.Add(float64(done.rows))
-	deferred, deferErr := f.deferEntries(ctx, blocked, false)
+	deferred, deferErr := f.deferEntries(ctx, blocked, lockedRow)
 	done.add(&deferred)
-	return done, errors.Join(err, deferErr)
+	return done, errors.Join(err, failed, deferErr)
+}
+
+func keysOf(refused []store.Refusal) []counter.Key {
+	keys := make([]counter.Key, len(refused))
+	for i := range refused {
+		keys[i] = refused[i].Row.Key
+	}
+	return keys
+}
+
+// deferBroken takes the entries of broken mappings out of b and defers them. They are written when an operator has repaired the table.
+func (f *Flusher) deferBroken(ctx context.Context, b *batch, upserted *store.Upserted, done *flushed) error {
+	var failed error
+	for _, broken := range upserted.Broken {
+		f.metrics.breaks(broken.Mapping, broken.Err)
+		var blocked batch
+		*b, blocked = b.split(broken.Keys)
+		deferred, err := f.deferEntries(ctx, blocked, brokenMapping)
+		done.add(&deferred)
+		failed = errors.Join(failed, err)
+	}
+	return failed
 }
 
 // split separates the entries whose keys are in locked from the others.
@@ -199,18 +232,21 @@ func (b batch) split(locked []counter.Key) (free, blocked batch) {
 	return free, blocked
 }
 
-// deferEntries sets entries aside for a short time, longer each time, because their rows are locked or slow. Nothing is wrong with them,
-// so it counts no attempt.
-func (f *Flusher) deferEntries(ctx context.Context, b batch, slow bool) (flushed, error) {
+// deferral reasons, as they are logged.
+const (
+	lockedRow     = "a row in postgres is locked by another transaction"
+	slowRow       = "a row takes postgres longer than the statement timeout"
+	brokenMapping = "a mapped table cannot be written"
+)
+
+// deferEntries sets entries aside for a short time, longer each time, because their rows are locked or slow, or their mapping is broken.
+// Nothing is wrong with them, so it counts no attempt.
+func (f *Flusher) deferEntries(ctx context.Context, b batch, why string) (flushed, error) {
 	if len(b.entries) == 0 {
 		return flushed{}, nil
 	}
 	f.metrics.deferred.Add(float64(len(b.entries)))
-	why := "a row in postgres is locked by another transaction"
-	if slow {
-		why = "a row takes postgres longer than the statement timeout"
-	}
-	groups := f.deferred.next(b.entries, time.Now(), slow)
+	groups := f.deferred.next(b.entries, time.Now(), why == slowRow)
 	done := flushed{}
 	for delay, keys := range groups {
 		if err := f.cache.SetAside(ctx, b.shard, keys, delay); err != nil { // step: deferred
@@ -218,6 +254,10 @@ func (f *Flusher) deferEntries(ctx context.Context, b batch, slow bool) (flushed
 		}
 		done.deferred = sooner(done.deferred, delay)
 	}
-	f.logger.WarnContext(ctx, why+"; trying again later", "rows", len(b.entries), "first", b.entries[0].Key, "in", done.deferred)
+	level := slog.LevelWarn
+	if why == brokenMapping {
+		level = slog.LevelDebug // its error is logged once
+	}
+	f.logger.Log(ctx, level, why+"; trying again later", "rows", len(b.entries), "first", b.entries[0].Key, "in", done.deferred)
 	return done, nil
 }

@@ -189,14 +189,14 @@ func (s gatedStore) Read(ctx context.Context, keys []counter.Key) (rows map[coun
 }
 
 func (s gatedStore) Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error) {
-	ahead, locked, err := s.UpsertUnlocked(ctx, rows)
-	if len(locked) > 0 {
+	upserted, err := s.UpsertUnlocked(ctx, rows)
+	if len(upserted.Locked) > 0 {
 		return nil, store.ErrUnavailable
 	}
-	return ahead, err
+	return upserted.Ahead, err
 }
 
-func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahead []counter.Row, locked []counter.Key, err error) {
+func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (upserted store.Upserted, err error) {
 	var read map[counter.Key][]history
 	if f := flightOf(ctx); f != nil {
 		read = f.read
@@ -206,7 +206,7 @@ func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahe
 			return store.ErrUnavailable
 		}
 		var unlocked []counter.Row
-		locked = nil
+		var locked []counter.Key
 		for _, row := range rows {
 			if s.m.locked[row.Key] {
 				locked = append(locked, row.Key)
@@ -215,14 +215,15 @@ func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ahe
 			}
 		}
 		var err error
-		ahead, _, err = s.Store.UpsertUnlocked(context.WithoutCancel(ctx), unlocked)
+		upserted, err = s.Store.UpsertUnlocked(context.WithoutCancel(ctx), unlocked)
+		upserted.Locked = locked
 		s.m.noteRows(rows, s.m.flown(rows, read))
 		return err
 	})
 	if gateErr != nil {
-		return nil, nil, gateErr
+		return store.Upserted{}, gateErr
 	}
-	return ahead, locked, nil
+	return upserted, nil
 }
 
 // flown returns the states that a flight has read of the rows that it sends; in a discard, the current states.

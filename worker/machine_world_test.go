@@ -105,7 +105,7 @@ func (m *machine) build(t *testing.T, gated redis.UniversalClient, gate gatedSto
 	m.cache = cache.New(gated, cache.Options{Shards: machineShards, CleanTTL: time.Hour})
 	m.service = writepath.Open(writepath.Parts{Cache: m.cache, Bases: gate})
 	t.Cleanup(m.service.Close)
-	metrics := newMetrics(registry, gate.Up)
+	metrics := newMetrics(registry, logger, nil, gate.Up)
 	m.retries = &retries{
 		cache: m.cache, sender: asynq.NewClientFromRedisClient(m.server),
 		inspector: asynq.NewInspectorFromRedisClient(m.server), metrics: metrics, logger: logger,

@@ -70,7 +70,7 @@ func setupOn(t *testing.T, redisURL, postgresURL string, environment map[string]
 	}
 	b.open(t, writepath.Parts{BaseTimeout: 2 * time.Second}) // long, because the machine may be busy
 	b.worker = worker.New(worker.Options{
-		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: b.registry, Logger: logger,
+		Config: c, Redis: b.redis, Cache: b.cache, Store: b.store, Mappings: s.Mappings, Registerer: b.registry, Logger: logger,
 	})
 	b.inspector = asynq.NewInspectorFromRedisClient(b.redis)
 	b.sender = asynq.NewClientFromRedisClient(b.redis)

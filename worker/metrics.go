@@ -1,12 +1,17 @@
 package worker
 
 import (
+	"errors"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/mapping"
+	"github.com/afterwrite/afterwrite/internal/store"
 )
 
 // Outcomes of an upsert.
@@ -21,14 +26,22 @@ type metrics struct {
 	batches, syncLag prometheus.Histogram
 	duration         *prometheus.HistogramVec
 	lastSweep        prometheus.Gauge
+
+	logger *slog.Logger
+	mu     sync.Mutex
+	broken map[string]bool // the mappings whose mappedBroken is 1
+
+	mappedRows, mappedMissing, mappedRefused *prometheus.CounterVec // by mapping
+	mappedBroken                             *prometheus.GaugeVec
 }
 
-func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
+func newMetrics(r prometheus.Registerer, logger *slog.Logger, mappings *mapping.Mappings, postgresUp func() bool) *metrics {
 	with := promauto.With(r)
 	count := func(name, help string) prometheus.Counter {
 		return with.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
+		logger: logger, broken: make(map[string]bool),
 		rows:    count("afterwrite_flushed_rows_total", "Rows written to Postgres."),
 		refused: count("afterwrite_refused_rows_total", "Attempts to write a row that Postgres refused."),
 		buried:  count("afterwrite_dead_letters_total", "Keys that became dead letters."),
@@ -59,6 +72,25 @@ func newMetrics(r prometheus.Registerer, postgresUp func() bool) *metrics {
 			Help: "When this worker began its last sweep, in seconds since 1970; 0: it has run none.",
 		}),
 	}
+	byMapping := []string{"mapping"}
+	m.mappedRows = with.NewCounterVec(prometheus.CounterOpts{
+		Name: "afterwrite_mapping_rows_total", Help: "Columns of mapped tables that were written, by mapping.",
+	}, byMapping)
+	m.mappedMissing = with.NewCounterVec(prometheus.CounterOpts{
+		Name: "afterwrite_mapping_missing_total", Help: "Counters that were flushed without a row in their mapped table, by mapping.",
+	}, byMapping)
+	m.mappedRefused = with.NewCounterVec(prometheus.CounterOpts{
+		Name: "afterwrite_mapping_refused_total", Help: "Attempts to write a mapped column that were refused, by mapping.",
+	}, byMapping)
+	m.mappedBroken = with.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "afterwrite_mapping_broken", Help: "1 while the table of a mapping cannot be written: its schema or a permission is wrong.",
+	}, byMapping)
+	for _, mapped := range mappings.All() { // so that alerts find a series of 0
+		m.mappedRows.WithLabelValues(mapped.Name)
+		m.mappedMissing.WithLabelValues(mapped.Name)
+		m.mappedRefused.WithLabelValues(mapped.Name)
+		m.mappedBroken.WithLabelValues(mapped.Name)
+	}
 	for _, outcome := range []string{outcomeOK, outcomeError} { // so that alerts find a series of 0
 		m.duration.WithLabelValues(outcome)
 	}
@@ -87,5 +119,48 @@ func (m *metrics) lag(rows int, epoch *cache.Epoch) {
 	lag := float64(epoch.At-epoch.Since)/1000 + time.Since(epoch.Read).Seconds()
 	for range rows {
 		m.syncLag.Observe(lag)
+	}
+}
+
+// mapped counts what was written to mapped tables. A mapping that was written is not broken.
+func (m *metrics) mapped(upserted *store.Upserted) {
+	for _, count := range upserted.Mapped {
+		m.mappedRows.WithLabelValues(count.Mapping).Add(float64(count.Rows))
+		m.mappedMissing.WithLabelValues(count.Mapping).Add(float64(count.Missing))
+		if m.setBroken(count.Mapping, false) {
+			m.logger.Info("a mapped table can be written again", "mapping", count.Mapping)
+		}
+	}
+}
+
+// breaks records that a mapping is broken, and logs that once.
+func (m *metrics) breaks(name string, err error) {
+	if m.setBroken(name, true) {
+		m.logger.Error("a mapped table cannot be written: its counters wait in redis until it is repaired; "+
+			"`afterwrite mappings check` says how", "mapping", name, "error", err)
+	}
+}
+
+// setBroken sets the gauge, and reports whether that changed it.
+func (m *metrics) setBroken(name string, broken bool) (changed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken[name] == broken {
+		return false
+	}
+	m.broken[name] = broken
+	value := 0.
+	if broken {
+		value = 1
+	}
+	m.mappedBroken.WithLabelValues(name).Set(value)
+	return true
+}
+
+// refuse counts an attempt at a row that Postgres refused.
+func (m *metrics) refuse(reason error) {
+	m.refused.Inc()
+	if failed, ok := errors.AsType[*store.MappingError](reason); ok {
+		m.mappedRefused.WithLabelValues(failed.Mapping).Inc()
 	}
 }

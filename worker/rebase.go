@@ -7,6 +7,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/store"
 )
 
 // maxRebaseTries bounds how often the bases of entries are read again because a key became clean meanwhile.
@@ -58,6 +59,11 @@ func (f *Flusher) rebaseOnce(ctx context.Context, s cache.Snapshot, unknown []ca
 		keys[i] = unknown[i].Key
 	}
 	rows, err := f.store.Read(ctx, keys)
+	if unread := store.Unread(err); len(unread) > 0 {
+		if keys, err = f.deferUnread(ctx, s.Shard, unknown, unread, err, done); len(keys) == 0 {
+			return nil, nil, err
+		}
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read bases: %w", err)
 	}
@@ -83,4 +89,24 @@ func (f *Flusher) rebaseOnce(ctx context.Context, s cache.Snapshot, unknown []ca
 		}
 	}
 	return known, stale, nil
+}
+
+// deferUnread defers the entries whose mapped columns cannot be read, and returns the keys of the others.
+func (f *Flusher) deferUnread(
+	ctx context.Context, shard counter.Shard, unknown []cache.Entry, unread map[counter.Key]bool, reason error, done *flushed,
+) (keys []counter.Key, err error) {
+	for _, failed := range store.MappingErrors(reason) {
+		f.metrics.breaks(failed.Mapping, failed)
+	}
+	blocked := batch{shard: shard}
+	for i := range unknown {
+		if unread[unknown[i].Key] {
+			blocked.entries = append(blocked.entries, unknown[i])
+		} else {
+			keys = append(keys, unknown[i].Key)
+		}
+	}
+	deferred, err := f.deferEntries(ctx, blocked, brokenMapping)
+	done.add(&deferred)
+	return keys, err
 }

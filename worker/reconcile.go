@@ -39,6 +39,11 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 			unsettled[c.Entry.Key] = true
 			switch answers[i] {
 			case cache.Reconciled:
+				if fromColumn(&c.Row) {
+					f.logger.InfoContext(ctx, "the column of a counter changed before its first flush, and the counter was added to it",
+						"key", c.Entry.Key, "redis_value", c.Entry.Value, "column_value", c.Row.Value)
+					continue
+				}
 				if repaired++; repaired <= maxReconcileLogs {
 					f.logger.WarnContext(ctx, "redis has lost writes that postgres has: the counter was repaired",
 						"key", c.Entry.Key, "redis_version", c.Entry.Version, "redis_base", c.Entry.Base, "redis_value", c.Entry.Value,
@@ -61,6 +66,9 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 	f.metrics.reconciled.Add(float64(repaired))
 	return unsettled, nil
 }
+
+// fromColumn reports whether row is the value of a mapped column, and not a row of the table counters.
+func fromColumn(row *counter.Row) bool { return row.Version == 0 && row.Lineage == 0 }
 
 // compare returns the conflicts between the entries of b and the rows that kept them out, and the rows of entries that differ from Postgres
 // although the version is the same. A row that equals its entry is in neither.

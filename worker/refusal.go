@@ -35,7 +35,7 @@ type retries struct {
 // commit of the epoch.
 func (r *retries) refused(ctx context.Context, refused refusal) (unsent, err error) {
 	row := refused.row
-	r.metrics.refused.Inc()
+	r.metrics.refuse(refused.reason)
 	r.logger.WarnContext(ctx, "postgres refused a row; it will be retried on its own", "key", row.Key, "value", row.Value,
 		"version", row.Version, "reason", refused.reason)
 	if err := r.setAside(ctx, row.Key, r.delay(0)); err != nil { // step: set aside
@@ -149,7 +149,7 @@ func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bo
 
 // refusedAgain sets the key aside for longer, or makes it a dead letter.
 func (r *retries) refusedAgain(ctx context.Context, key counter.Key, attempt int, reason error) error {
-	r.metrics.refused.Inc()
+	r.metrics.refuse(reason)
 	refused := &refusedError{reason: reason}
 	if attempt < r.maxAttempts {
 		if err := r.setAside(ctx, key, r.delay(attempt)); err != nil {

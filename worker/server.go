@@ -17,6 +17,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
 )
@@ -45,6 +46,7 @@ type Options struct {
 	Redis      redis.UniversalClient // for Asynq
 	Cache      *cache.Cache
 	Store      Store
+	Mappings   *mapping.Mappings // those of the Store; nil: none
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 	Tracing    trace.TracerProvider // nil: no tracing
@@ -62,7 +64,7 @@ func New(o Options) *Worker {
 	c := o.Config
 	prefix := o.Cache.Prefix()
 	client := tasks.NewSender(o.Redis, prefix)
-	m := newMetrics(o.Registerer, o.Store.Up)
+	m := newMetrics(o.Registerer, o.Logger, o.Mappings, o.Store.Up)
 	r := &retries{
 		cache: o.Cache, sender: client, inspector: asynq.NewInspectorFromRedisClient(o.Redis),
 		metrics: m, logger: o.Logger,

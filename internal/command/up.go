@@ -90,7 +90,8 @@ func drain(ctx context.Context, c config.Config, log *slog.Logger) (rows, left i
 	}
 	defer s.Close()
 	work := worker.New(worker.Options{
-		Config: c, Redis: s.Redis, Store: s.Store, Cache: s.Cache, Registerer: prometheus.NewRegistry(), Logger: log,
+		Config: c, Redis: s.Redis, Store: s.Store, Mappings: s.Mappings, Cache: s.Cache, Registerer: prometheus.NewRegistry(),
+		Logger: log,
 	})
 	return work.DrainAll(ctx, "up")
 }

@@ -46,8 +46,8 @@ func (o workerCommand) Run(w *world) error {
 	defer p.Close()
 
 	work := worker.New(worker.Options{
-		Config: p.Config, Redis: p.Redis, Cache: p.Cache, Store: p.Store, Registerer: p.Counted, Logger: p.Log,
-		Tracing: p.Provider(),
+		Config: p.Config, Redis: p.Redis, Cache: p.Cache, Store: p.Store, Mappings: p.Mappings, Registerer: p.Counted,
+		Logger: p.Log, Tracing: p.Provider(),
 	})
 	if !o.Drain {
 		return p.Run(w.ctx, nil, work.Run)

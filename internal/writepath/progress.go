@@ -173,8 +173,8 @@ func (w *waiters) judgeEntry(t *target, e *inspected, p cache.Progress) {
 	passed := t.mark.epoch != 0 && t.mark.epoch <= e.watermark && t.mark.epoch >= p.Requeued
 	switch {
 	case e.Missing:
-		// Only clean entries are evicted.
-		if e.stored && e.row.Version >= t.version {
+		// Only clean entries are evicted. A row of version 0 has the value of the user's column, and no write.
+		if e.stored && e.row.Version > 0 && e.row.Version >= t.version {
 			t.version = e.row.Version
 			w.settle(t, true)
 		}

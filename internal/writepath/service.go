@@ -7,6 +7,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/store"
 )
 
 // maxHydrateTries bounds how often the bases of cold keys are read again because a flush was completed meanwhile, or the entry was evicted
@@ -165,7 +166,7 @@ func (p *part) settle(at int, o cache.Outcome) {
 }
 
 // hydrate fills the entries of the cold keys from Postgres, so that their writes can run again. It reports false if Postgres does not
-// answer.
+// answer. A key whose column cannot be read stays cold.
 func (p *part) hydrate(ctx context.Context) bool {
 	cold := p.coldKeys()
 	keys := make([]counter.Key, 0, len(cold))
@@ -173,11 +174,15 @@ func (p *part) hydrate(ctx context.Context) bool {
 		keys = append(keys, key)
 	}
 	rows, err := p.bases.Read(ctx, keys)
-	if err != nil {
+	unread := store.Unread(err)
+	if err != nil && len(unread) == 0 {
 		return false
 	}
 	bases := make([]cache.Base, 0, len(keys))
 	for _, key := range keys {
+		if unread[key] {
+			continue // it stays cold
+		}
 		row, found := rows[key]
 		if !cold[key].needed && !found {
 			p.settleRead(key, row, found)
