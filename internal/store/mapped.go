@@ -30,7 +30,7 @@ WITH batch AS MATERIALIZED (SELECT value, start, {names} n FROM ` + batchOf + `)
 written AS (
 	UPDATE {table} AS t SET {set} = batch.value
 	FROM batch
-	WHERE {match} AND (batch.start IS NULL OR coalesce(t.{set}, 0) = batch.start)
+	WHERE {match} AND (batch.start IS NULL OR {value} = batch.start)
 	RETURNING batch.n
 )
 SELECT batch.n, existing.value IS NOT NULL AS found, coalesce(existing.value, 0) AS value
@@ -54,7 +54,7 @@ SELECT batch.n FROM batch, {table} AS t WHERE {match} AND batch.n NOT IN (SELECT
 	// adoptSQL reads the column of counters that have no row in counters. NULL and 0 mean no counter: one without a row starts from 0, too.
 	adoptSQL = `
 SELECT batch.n, {value} AS value FROM ` + batchOf + `, {table} AS t
-WHERE {match} AND t.{set} <> 0`
+WHERE {match} AND {value} <> 0`
 )
 
 // columnValue is the column t.{set} as a bigint; NULL is 0. A numeric column may have fractions, or be out of range.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -271,4 +272,23 @@ func TestMappedStatementsUseTheUniqueIndex(t *testing.T) {
 		require.NotContains(t, text, "Seq Scan", "%s:\n%s", name, text)
 		require.Contains(t, text, "Index Scan using posts_pkey", "%s:\n%s", name, text)
 	}
+}
+
+func TestCountersStartFromRoundedColumns(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	exec(t, s, `INSERT INTO stats.daily_views VALUES (1, '2026-01-31', 'page', 5.5), (2, '2026-01-31', 'page', 1e20),
+		(3, '2026-01-31', 'page', 0.4)`)
+	read, err := s.Read(t.Context(), []counter.Key{"views:1:2026-01-31", "views:2:2026-01-31", "views:3:2026-01-31"})
+	require.NoError(t, err)
+	require.Equal(t, map[counter.Key]counter.Row{
+		"views:1:2026-01-31": {Key: "views:1:2026-01-31", Value: 6},
+		"views:2:2026-01-31": {Key: "views:2:2026-01-31", Value: math.MaxInt64},
+	}, read)
+
+	upserted := upsertMapped(t, s, counted("views:1:2026-01-31", 6, 7, 1), counted("views:2:2026-01-31", math.MaxInt64, math.MaxInt64-1, 1),
+		counted("views:3:2026-01-31", 0, 1, 1))
+	require.Empty(t, upserted.Refused)
+	require.Empty(t, upserted.Ahead)
+	require.Equal(t, "(7)\n(9223372036854775806)\n(1)", columns(t, s, "SELECT views FROM stats.daily_views ORDER BY post_id"))
 }
