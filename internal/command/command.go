@@ -48,7 +48,7 @@ type cli struct {
 	Flush       flushCommand       `cmd:"" group:"operate" help:"Flush now, and report what is left; for deploy scripts."`
 	Dead        deadCommand        `cmd:"" group:"operate" help:"List, redrive and discard dead letters: counters that Postgres refused."`
 	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare counters in Redis with Postgres; --repair repairs them."`
-	Mappings    mappingsCommand    `cmd:"" group:"operate" help:"Check the mappings of counters to your own tables."`
+	Mappings    mappingsCommand    `cmd:"" group:"operate" help:"Check mappings of counters to your own tables; import, backfill, verify."`
 	APIKey      apiKeyCommand      `cmd:"" group:"operate" help:"Make a key of the API."`
 	Healthcheck healthcheckCommand `cmd:"" group:"operate" help:"Check the health of a process, for containers without a shell."`
 	Version     versionCommand     `cmd:"" group:"operate" help:"Print the version, its commit and date."`

@@ -206,6 +206,38 @@ is 1 if something is refused; the api and the worker do not start then.
 		example("AFTERWRITE_MAPPINGS=mappings.yaml afterwrite mappings check", "afterwrite mappings check --json")
 }
 
+// Help implements kong.HelpProvider.
+func (mappingsImportCommand) Help() string {
+	return `Makes a counter for each row whose column has a value other than NULL and 0 and that has no counter yet. Otherwise a counter
+starts from its column when it is first used, so import is needed only for lists and sums of counters. It may run beside all
+processes. It may be repeated; if it is interrupted, it prints the option with which to go on. It changes no table of yours.
+
+` + environment("DATABASE_URL", "SCHEMA", "MAPPINGS") +
+		example("afterwrite mappings import post-likes", `afterwrite mappings import post-likes --rate 10000 --after '["4711"]'`)
+}
+
+// Help implements kong.HelpProvider.
+func (mappingsBackfillCommand) Help() string {
+	return `Writes the value of every counter of the mapping to its column, where it differs: for a new mapping, and for rows that were
+inserted after their counters were flushed. It may run beside all processes: it never overwrites a value by an older one. It
+may be repeated. With missing: insert it inserts rows; otherwise it counts those that do not exist. The exit status is 1 if
+Postgres refused a value, or another transaction locked a row all the time.
+
+` + environment("DATABASE_URL", "SCHEMA", "MAPPINGS") +
+		example("afterwrite mappings backfill post-likes", "afterwrite mappings backfill post-likes --rate 5000 --json")
+}
+
+// Help implements kong.HelpProvider.
+func (mappingsVerifyCommand) Help() string {
+	return `Compares each counter of the mapping in Postgres with its column, for example after a restore or after somebody else wrote the
+column. Counters that are not flushed yet are no difference. It may run beside all processes. Without --repair it changes
+nothing; --repair writes the counters that differ, as backfill does. The exit status is 1 if differences are left.
+
+` + environment("DATABASE_URL", "SCHEMA", "MAPPINGS") +
+		example("afterwrite mappings verify post-likes", "afterwrite mappings verify post-likes --unimported --json",
+			"afterwrite mappings verify post-likes --repair")
+}
+
 // deadVariables are the variables of every dead command.
 func deadVariables() string {
 	return environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS")

@@ -8,7 +8,10 @@ import (
 
 // mappingsCommand has the commands for mappings. They need Postgres, but not Redis.
 type mappingsCommand struct {
-	Check mappingsCheckCommand `cmd:"" help:"Check whether the mappings fit the tables of Postgres."`
+	Check    mappingsCheckCommand    `cmd:"" help:"Check whether the mappings fit the tables of Postgres."`
+	Import   mappingsImportCommand   `cmd:"" help:"Make counters of the values that a column has already."`
+	Backfill mappingsBackfillCommand `cmd:"" help:"Write all counters to their column."`
+	Verify   mappingsVerifyCommand   `cmd:"" help:"Compare a column with its counters; --repair repairs it."`
 }
 
 // openMappings connects a command that needs mappings. The caller closes the result.

@@ -2,12 +2,7 @@ package command
 
 import (
 	"fmt"
-	"os"
-	"strings"
 	"text/tabwriter"
-	"time"
-
-	"github.com/mattn/go-isatty"
 
 	"github.com/afterwrite/afterwrite/internal/operate"
 )
@@ -88,22 +83,11 @@ func (v verifyCommand) print(w *world, report operate.Report) error {
 	return table.Flush()
 }
 
-// progressLine returns a function that draws the progress on stderr, or nil if stderr is not a terminal. all is an approximate total, since
-// Redis has other keys than entries.
+// progressLine returns a function that draws the progress, or nil. all is an approximate total, since Redis has other keys than entries.
 func progressLine(w *world, all int64) func(operate.Report) {
-	const width, every = 30, 200 * time.Millisecond
-	terminal, ok := w.stderr.(*os.File)
-	if !ok || !isatty.IsTerminal(terminal.Fd()) {
+	draw := progressBar(w, all)
+	if draw == nil {
 		return nil
 	}
-	var last time.Time
-	return func(r operate.Report) {
-		if time.Since(last) < every {
-			return
-		}
-		last = time.Now()
-		done := int(min(width, r.Entries*width/max(1, all)))
-		fmt.Fprintf(w.stderr, "\r[%s%s] %d of about %d, %d differences ", strings.Repeat("#", done),
-			strings.Repeat(".", width-done), r.Entries, all, r.Differences)
-	}
+	return func(r operate.Report) { draw(r.Entries, fmt.Sprintf("%d differences", r.Differences)) }
 }
