@@ -63,6 +63,10 @@ bench-test: ## Test what `make bench` does with wrk and webdis, which it install
 list-million: deps ## List a million counters page by page, without and with writes, and check Redis's memory
 	$(IN_MEMORY) go test -count=1 -timeout 10m -tags million -run '^TestListOfAMillionCounters$$' -v ./proof/e2e
 
+.PHONY: mapping-million
+mapping-million: deps ## Import a million rows of a mapped table under load, compare them, and write them back
+	$(IN_MEMORY) go test -count=1 -timeout 10m -tags million -run '^TestImportOfAMillionRows$$' -v ./internal/operate
+
 .PHONY: images
 images: ## Take the images of docs/images again, in a browser: 15 minutes
 	@deploy/setup.sh test
