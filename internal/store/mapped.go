@@ -196,7 +196,7 @@ func (m *mappedRows) compare(a, b mappedRow) int {
 func (m *mappedRows) args(rows []mappedRow) []any {
 	args := []any{
 		nullableArray(rows, func(r mappedRow) (int64, bool) { return r.Value, !r.Deleted || !m.DeletedNull }),
-		nullableArray(rows, func(r mappedRow) (int64, bool) { return r.Start, r.first() }),
+		nullableArray(rows, func(r mappedRow) (int64, bool) { return r.Start, first(&r.Row) }),
 	}
 	for i, p := range m.Pattern.Placeholders() {
 		if p.Type == mapping.Int {
@@ -208,8 +208,8 @@ func (m *mappedRows) args(rows []mappedRow) []any {
 	return args
 }
 
-// first reports whether this is the first flush of a counter that has counted on from the value of its column.
-func (r *mappedRow) first() bool { return r.Started && r.Base == 0 }
+// first reports whether a row may be the first flush of a counter that has counted on from the value of its column.
+func first(r *counter.Row) bool { return r.Started && r.Base == 0 } // step: start
 
 // adopt adds the values of columns to found, for the mapped keys that it lacks. unread are the errors of mappings whose schema or
 // permissions are wrong.

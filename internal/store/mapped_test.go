@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
@@ -146,6 +147,58 @@ func TestFirstFlushFindsAChangedColumn(t *testing.T) {
 	set.Lineage = 1
 	require.Empty(t, upsertMapped(t, s, set).Ahead)
 	require.Equal(t, "(7)", columns(t, s, "SELECT likes FROM posts WHERE id = 1"))
+}
+
+// A lineage that begins without a row stays the same while the counter is dirty: a worker died before its commit, or writes go on.
+func TestALineageIsFlushedAgainOverItsOwnColumn(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	exec(t, s, "UPDATE posts SET likes = 10 WHERE id = 1")
+	for value := int64(11); value < 14; value++ {
+		upserted := upsertMapped(t, s, counted("post:1:likes", 10, value, value-10))
+		require.Empty(t, upserted.Ahead)
+		require.Equal(t, []MappedCount{{"likes", 1, 0}}, upserted.Mapped)
+		require.Equal(t, fmt.Sprintf("(%d)", value), columns(t, s, "SELECT likes FROM posts WHERE id = 1"))
+	}
+	exec(t, s, "INSERT INTO counters (key, value, version, updated_at) VALUES ('post:2:likes', 7, 0, now())") // an import
+	exec(t, s, "UPDATE posts SET likes = 7 WHERE id = 2")
+	ahead := []counter.Row{{Key: "post:2:likes", Value: 7}}
+	require.Equal(t, ahead, upsertMapped(t, s, counted("post:2:likes", 0, 1, 1)).Ahead, "its api ran without the mapping")
+	require.Empty(t, upsertMapped(t, s, counted("post:2:likes", 7, 8, 1)).Ahead)
+	require.Equal(t, "(8)", columns(t, s, "SELECT likes FROM posts WHERE id = 2"))
+}
+
+// Several workers flush states of the same first lineages at the same time, and no counter counts as one that found a changed column.
+func TestFirstFlushesOnSeveralWorkers(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	const workers, keys = 6, 20
+	for round := range 10 {
+		var group errgroup.Group
+		for worker := range workers {
+			group.Go(func() error {
+				rows := make([]counter.Row, 0, keys)
+				for key := range keys {
+					rows = append(rows, counted(fmt.Sprintf("views:%d:%04d-01-01", key, round+1), 0, int64(worker+1), int64(worker+1)))
+				}
+				upserted, err := s.UpsertUnlocked(t.Context(), rows)
+				for _, row := range upserted.Ahead {
+					if row.Version == 0 {
+						return fmt.Errorf("%+v", row)
+					}
+				}
+				if class := Classify(err); class == Contended || IsLocked(err) {
+					return nil
+				}
+				return err
+			})
+		}
+		require.NoError(t, group.Wait())
+	}
+	require.Equal(t, "(0)", columns(t, s, `SELECT count(*) FROM counters c FULL JOIN stats.daily_views v
+		ON c.key = 'views:' || v.post_id || ':' || to_char(v.day, 'YYYY-MM-DD') WHERE c.value IS DISTINCT FROM v.views`))
+	upserted := upsertMapped(t, s, counted("views:0:0001-01-01", 0, 100, 100))
+	require.Empty(t, upserted.Ahead)
 }
 
 func TestARefusedColumnNamesItsMappingAndWritesNothing(t *testing.T) {

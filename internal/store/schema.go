@@ -24,6 +24,7 @@ type statements struct {
 	read, page                          string
 	largest, sorted, createTop, dropTop string
 	upsert, upsertBriefly, upsertFree   string
+	existing, updated                   string
 	purge                               string
 	beginAction, endAction, listActions string
 	applied                             string
@@ -35,6 +36,7 @@ func newStatements(schema string) statements {
 		read: in(readSQL), page: in(pageSQL),
 		largest: in(largestSQL), sorted: in(sortedSQL), createTop: in(createTopSQL), dropTop: in(dropTopSQL),
 		upsert: in(upsertSQL), upsertBriefly: in(upsertBrieflySQL), upsertFree: in(upsertFreeSQL),
+		existing: in(existingSQL), updated: in(updatedSQL),
 		purge:       in(purgeSQL),
 		beginAction: in(beginSQL), endAction: in(endSQL), listActions: in(listSQL),
 		applied: in(appliedSQL),
