@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,7 +75,7 @@ func (b bounds) check(r reading) string {
 
 // account records all answers about one counter that is only incremented. It is safe for concurrent use.
 type account struct {
-	key string
+	name
 
 	mu       sync.Mutex
 	begun    sums // all increments sent
@@ -85,6 +86,11 @@ type account struct {
 	row      reading       // the last reading of the row
 	versions bitset        // versions of acknowledged increments, which must be unique
 	history  history
+}
+
+// newAccount returns an account whose counter continues from the value of its column.
+func newAccount(n name) *account {
+	return &account{name: n, newest: reading{value: n.start}, row: reading{value: n.start}}
 }
 
 // window is the certain state when a request was sent. Its answer must not be older.
@@ -181,6 +187,7 @@ func (a *account) checkRow(r reading) string {
 // bounds returns the bounds of an answer to a request. The lock must be held.
 func (a *account) bounds(w window) bounds {
 	b := newBounds(w.certain, a.begun.minus(a.refused))
+	b.low.value, b.high.value = b.low.value+a.start, b.high.value+a.start
 	b.low.version = max(b.low.version, w.newest.version)
 	return b
 }
@@ -225,8 +232,9 @@ func (b *bitset) add(n int64) bool {
 type ledger struct {
 	started  time.Time
 	accounts []*account
-	reasons  *tally // answers by reason
-	outcomes *tally // operations by kind and outcome, such as "increment 1"
+	late     []*account // come into use during the run
+	reasons  *tally     // answers by reason
+	outcomes *tally     // operations by kind and outcome, such as "increment 1"
 	findings *findings
 
 	// down is the start of the outage of Postgres, since started; 0 while there is none. See outage.go.
@@ -267,13 +275,18 @@ func (l *ledger) writes(o outcome) int64 {
 	return sum
 }
 
+// newLedger returns a ledger of accounts whose keys are in use at once, and of half as many whose keys come into use during the run.
 func newLedger(keys int) *ledger {
 	l := &ledger{started: time.Now(), reasons: newTally(), outcomes: newTally(), findings: &findings{}}
-	for i := range keys {
-		l.accounts = append(l.accounts, &account{key: fmt.Sprintf("hits/é %03d", i)})
+	for i := range keys + keys/2 {
+		l.accounts = append(l.accounts, newAccount(newName(i, fmt.Sprintf("hits/é %03d", i))))
 	}
+	l.accounts, l.late = l.accounts[:keys], l.accounts[keys:]
 	return l
 }
+
+// all returns all accounts.
+func (l *ledger) all() []*account { return slices.Concat(l.accounts, l.late) }
 
 // since returns the time since the start of the run.
 func (l *ledger) since() time.Duration { return time.Since(l.started) }

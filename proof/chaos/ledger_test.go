@@ -10,7 +10,7 @@ import (
 
 func TestBoundsAddPositiveAndNegativeIndeterminateAmountsSeparately(t *testing.T) {
 	t.Parallel()
-	a := &account{key: "a"}
+	a := newAccount(name{key: "a"})
 	for _, write := range []struct {
 		by int64
 		o  outcome
@@ -34,7 +34,7 @@ func TestCheckNamesTheViolatedBound(t *testing.T) {
 
 func TestReadMustIncludeAcknowledgedAndMayIncludePendingIncrements(t *testing.T) {
 	t.Parallel()
-	a := &account{key: "a"}
+	a := newAccount(name{key: "a"})
 	require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5, version: 1}))
 
 	w := a.open()
@@ -51,7 +51,7 @@ func TestReadMustIncludeAcknowledgedAndMayIncludePendingIncrements(t *testing.T)
 
 func TestAnsweredVersionMustNotBeLost(t *testing.T) {
 	t.Parallel()
-	a := &account{key: "a"}
+	a := newAccount(name{key: "a"})
 	require.Empty(t, a.settle(a.begin(5), 5, 0, indeterminate, nil))
 	require.Empty(t, a.read(a.open(), reading{}), "the increment may be missing")
 	require.Empty(t, a.read(a.open(), reading{value: 5, version: 1}), "or applied")
@@ -60,7 +60,7 @@ func TestAnsweredVersionMustNotBeLost(t *testing.T) {
 
 func TestAcknowledgedIncrementsMustHaveDifferentVersions(t *testing.T) {
 	t.Parallel()
-	a := &account{key: "a"}
+	a := newAccount(name{key: "a"})
 	first, second := a.begin(1), a.begin(1)
 	require.Empty(t, a.settle(first, 1, 0, acknowledged, &reading{value: 1, version: 1}))
 	require.Contains(t, a.settle(second, 1, 0, acknowledged, &reading{value: 1, version: 1}), "which another acknowledged increment has too")
@@ -71,7 +71,7 @@ func TestAcknowledgedIncrementsMustHaveDifferentVersions(t *testing.T) {
 func TestBoundsHoldForEverySubsetOfIndeterminateWrites(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		a := &account{key: "a"}
+		a := newAccount(name{key: "a"})
 		var truth reading
 		var unknown int
 		for i := range rapid.IntRange(1, 30).Draw(t, "writes") {
@@ -116,7 +116,7 @@ func final(a *account) bounds {
 
 func TestRowMayBeOldButMustNotGoBackOrHaveAWrongValue(t *testing.T) {
 	t.Parallel()
-	a := &account{key: "a"}
+	a := newAccount(name{key: "a"})
 	for i := range int64(3) {
 		require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5 * (i + 1), version: i + 1}))
 	}
@@ -129,9 +129,23 @@ func TestRowMayBeOldButMustNotGoBackOrHaveAWrongValue(t *testing.T) {
 
 func TestReadingsOfOneVersionMustHaveTheSameValue(t *testing.T) {
 	t.Parallel()
-	a := &account{key: "a"}
+	a := newAccount(name{key: "a"})
 	require.Empty(t, a.settle(a.begin(5), 5, 0, acknowledged, &reading{value: 5, version: 1}))
 	require.Empty(t, a.settle(a.begin(3), 3, 0, indeterminate, nil))
 	require.Empty(t, a.settle(a.begin(-4), -4, 0, indeterminate, nil))
 	require.Contains(t, a.read(a.open(), reading{value: 4, version: 1}), "which had value 5")
+}
+
+func TestCounterContinuesFromItsColumn(t *testing.T) {
+	t.Parallel()
+	a := newAccount(name{key: "a", start: 1234})
+	require.Contains(t, a.read(a.open(), reading{}), "value 0", "the counter does not exist, although its column has a value")
+	require.Empty(t, a.read(a.open(), reading{value: 1234}))
+	w := a.begin(2)
+	require.Empty(t, a.settle(w, 2, 0, acknowledged, &reading{value: 1236, version: 1}))
+	w = a.begin(2)
+	require.NotEmpty(t, a.settle(w, 2, 0, acknowledged, &reading{value: 4, version: 2}), "without the column")
+	require.Empty(t, a.checkRow(reading{value: 1236, version: 1}))
+	b, _ := a.final()
+	require.Equal(t, bounds{low: reading{1238, 2}, high: reading{1238, 2}}, b)
 }

@@ -9,7 +9,9 @@ import (
 
 const (
 	// ownedKeys is the number of keys that have a client of their own.
-	ownedKeys = 8
+	ownedKeys = 12
+	// ownedFrom numbers these keys, above all others.
+	ownedFrom = 1_000_000_002
 	// settlePause is the wait before a client sets its key after an indeterminate outcome. Most requests in flight are applied by
 	// then; the version reveals one that is applied later.
 	settlePause = 200 * time.Millisecond
@@ -21,7 +23,8 @@ const (
 type owner struct {
 	*user
 
-	key      string
+	name
+
 	sequence *sequence
 	history  history
 }
@@ -29,9 +32,10 @@ type owner struct {
 func (t *traffic) newOwners(first uint64) []*owner {
 	owners := make([]*owner, ownedKeys)
 	for i := range owners {
+		n := newName(ownedFrom+i, fmt.Sprintf("own/%d", i))
 		owners[i] = &owner{
 			user: t.newUser(first + uint64(i)),
-			key:  fmt.Sprintf("own/%d", i), sequence: newSequence(),
+			name: n, sequence: newSequence(n.start),
 		}
 	}
 	return owners

@@ -60,12 +60,15 @@ func (r report) writeVerdict(line func(name, format string, args ...any)) {
 		line("not checked", "the final checks did not finish")
 	}
 	acked := v.acked.up + v.acked.down
-	line("increments", "postgres has %d; acknowledged %d, indeterminate %d to %+d", v.value, acked,
-		v.possible.low.value-acked, v.possible.high.value-acked)
+	line("increments", "postgres has %d more than at the start; acknowledged %d, indeterminate %d to %+d", v.value-v.adopted, acked,
+		v.possible.low.value-v.adopted-acked, v.possible.high.value-v.adopted-acked)
 	line("time to drain", "%.2f s", v.drain.Seconds())
 	line("left", "%d dirty, %d dead, %d archived", v.backlog.Dirty, v.backlog.Dead, v.archived)
 	line("keys", "%d checked, %d of them also in redis; all rows read %d times under load", v.keys, v.warm, r.verifier.rowReads)
+	line("columns", "%d checked, %d of them with a value at the start; all columns compared with their rows under load, too",
+		v.columns, v.starts)
 	line("redis!=postgres", "%d", v.unequal)
+	line("column!=row", "%d", v.disagree)
 	line("wrong values", "%d", v.wrong)
 	line("lost", "%d", v.lost)
 	line("double-counted", "%d", v.doubled)

@@ -43,8 +43,9 @@ type rig struct {
 	ended sync.WaitGroup
 }
 
-// newRig builds the program, and starts the servers and processes. Call close afterwards, even after an error.
-func newRig(ctx context.Context) (*rig, error) {
+// newRig builds the program, and starts the servers and processes, with the mapped columns of names. Call close afterwards, even after
+// an error.
+func newRig(ctx context.Context, names []name) (*rig, error) {
 	r := &rig{stop: func() {}}
 	var err error
 	// Both servers make writes durable before they acknowledge them.
@@ -62,16 +63,20 @@ func newRig(ctx context.Context) (*rig, error) {
 	if r.Stage, err = r.world.Stage(ctx, world.StageOptions{Name: "chaos"}); err != nil {
 		return r, err
 	}
-	return r, r.startProcesses(ctx)
+	mappings, err := r.createTables(ctx, names)
+	if err != nil {
+		return r, err
+	}
+	return r, r.startProcesses(ctx, "AFTERWRITE_MAPPINGS="+mappings)
 }
 
 // startProcesses starts two processes of each kind, and waits until they are ready.
-func (r *rig) startProcesses(ctx context.Context) error {
+func (r *rig) startProcesses(ctx context.Context, settings ...string) error {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // close cancels it
 	r.stop = stop
 	for _, sub := range []string{"scheduler", "worker", "api"} {
 		for range copies {
-			launched, err := r.Launch(sub)
+			launched, err := r.Launch(sub, settings...)
 			if err != nil {
 				return err
 			}

@@ -14,7 +14,9 @@ import (
 // run executes one run and prints its report. ok means that there was no violation. An error means that the run was not completed.
 func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	l := newLedger(s.keys)
-	r, err := newRig(ctx)
+	t := &traffic{ledger: l, limit: rate.NewLimiter(rate.Limit(s.rate), s.clients+batchMax), seed: s.seed, lasts: s.duration}
+	owners := t.newOwners(uint64(s.clients) + 1) //nolint:gosec // it is positive
+	r, err := newRig(ctx, names(l, owners))
 	defer func() {
 		r.close()
 		if (ok || ctx.Err() != nil && l.findings.none()) && !s.keep && !r.suspicious() {
@@ -28,12 +30,11 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	}
 	c := newClient(r.apis(), s.clients+ownedKeys)
 	defer c.close()
-	t := &traffic{ledger: l, client: c, limit: rate.NewLimiter(rate.Limit(s.rate), s.clients+batchMax), seed: s.seed}
+	t.client = c
 	k := &killer{rig: r, ledger: l, done: newTally()}
 	if s.outage > 0 {
 		k.outage = &outage{}
 	}
-	owners := t.newOwners(uint64(s.clients) + 1) //nolint:gosec // it is positive
 
 	l.started = time.Now()
 	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d clients on one key each; logs in %s\n",
@@ -52,6 +53,18 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	}
 	report{settings: s, rig: r, ledger: l, killer: k, verifier: v, took: took, verdict: result}.write(out)
 	return err == nil && l.findings.none(), err
+}
+
+// names returns all keys.
+func names(l *ledger, owners []*owner) []name {
+	all := make([]name, 0, len(l.all())+len(owners))
+	for _, a := range l.all() {
+		all = append(all, a.name)
+	}
+	for _, o := range owners {
+		all = append(all, o.name)
+	}
+	return all
 }
 
 // load runs the clients and the killer for s.duration, or until ctx is done. It returns when every request is answered and every

@@ -55,7 +55,10 @@ type sequence struct {
 	loose  int64 // number of operations that may still be applied
 }
 
-func newSequence() *sequence { return &sequence{sure: true} }
+// newSequence returns the sequence of a counter that continues from a value; 0 means that it does not exist.
+func newSequence(start int64) *sequence {
+	return &sequence{value: start, exists: start != 0, sure: true}
+}
 
 // certain reports whether the state is known and no operation is loose.
 func (s *sequence) certain() bool { return s.sure && s.loose == 0 }

@@ -19,7 +19,7 @@ func with(value, version int64) answer {
 
 func TestSequenceIsExactWithoutIndeterminateOutcomes(t *testing.T) {
 	t.Parallel()
-	s := newSequence()
+	s := newSequence(0)
 	require.Empty(t, s.apply(step{stepIncrement, 3}, with(3, 1)))
 	require.Empty(t, s.apply(step{stepSet, 10}, silent))
 	require.Empty(t, s.apply(step{stepIncrement, -4}, answer{outcome: refused}))
@@ -37,7 +37,7 @@ func TestSequenceIsExactWithoutIndeterminateOutcomes(t *testing.T) {
 
 func TestReadOfADeletedCounterIsAViolation(t *testing.T) {
 	t.Parallel()
-	s := newSequence()
+	s := newSequence(0)
 	require.Empty(t, s.apply(step{stepSet, 1}, with(1, 1)))
 	require.Empty(t, s.apply(step{stepDelete, 0}, silent))
 	require.Contains(t, s.apply(step{kind: stepGet}, with(1, 1)), "deleted")
@@ -48,7 +48,7 @@ func TestSetAfterAnIndeterminateOutcomeMakesTheStateKnown(t *testing.T) {
 	for name, version := range map[string]int64{"applied before": 3, "not yet applied": 2} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSequence()
+			s := newSequence(0)
 			require.Empty(t, s.apply(step{stepSet, 1}, with(1, 1)))
 			require.Empty(t, s.apply(step{stepIncrement, 1}, unsure))
 			require.False(t, s.sure)
@@ -62,7 +62,7 @@ func TestSetAfterAnIndeterminateOutcomeMakesTheStateKnown(t *testing.T) {
 
 func TestLateApplicationIsNoViolationButMakesTheStateUnknown(t *testing.T) {
 	t.Parallel()
-	s := newSequence()
+	s := newSequence(0)
 	require.Empty(t, s.apply(step{stepIncrement, 1}, unsure))
 	require.Empty(t, s.apply(step{stepSet, 7}, with(7, 1)))
 	require.Empty(t, s.apply(step{kind: stepGet}, with(8, 2)))

@@ -19,6 +19,7 @@ const (
 	refusedPause = 20 * time.Millisecond
 	// zipfExponent gives the first of 500 keys about a fifth of all increments, and the last less than one per second.
 	zipfExponent = 1.1
+	lateDraws    = 20
 )
 
 // traffic is the state that all clients share.
@@ -28,6 +29,7 @@ type traffic struct {
 	client *client
 	limit  *rate.Limiter
 	seed   uint64
+	lasts  time.Duration // of the load
 }
 
 // user is one client of the load. It sends its requests one after the other.
@@ -98,7 +100,17 @@ func (u *user) amount() int64 {
 	return n
 }
 
-func (u *user) account() *account { return u.accounts[u.zipf.Uint64()] }
+// account draws one of the accounts that are in use. One draw in lateDraws is of the late accounts, so that some counters are new, or adopt
+// the value of their column, at any time of the run.
+func (u *user) account() *account {
+	if u.random.IntN(lateDraws) == 0 {
+		part := min(1, u.since().Seconds()/u.lasts.Seconds())
+		if inUse := int(part * float64(len(u.late))); inUse > 0 {
+			return u.late[u.random.IntN(inUse)]
+		}
+	}
+	return u.accounts[u.zipf.Uint64()]
+}
 
 func (u *user) minimal() bool { return u.random.IntN(8) == 0 }
 

@@ -42,6 +42,11 @@ type verdict struct {
 	wrong    int64 // keys with a possible version but an impossible value
 	unequal  int64 // keys with different states in Redis or an api and in Postgres
 
+	columns  int   // columns of keys
+	starts   int   // columns with a value before the run
+	adopted  int64 // the sum of these values, without the keys of owners
+	disagree int64 // columns that differ from the row of their counter
+
 	acked    sums   // acknowledged increments of all keys
 	possible bounds // the sum of the bounds of all keys
 	value    int64  // the sum of the values in Postgres
@@ -72,10 +77,13 @@ func (v *verifier) verify(ctx context.Context) (verdict, error) {
 	} else if result.archived > 0 {
 		v.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks are archived", result.archived), nil)
 	}
-	rows, err := v.rows(ctx)
+	s, err := v.state(ctx)
 	if err != nil {
 		return result, err
 	}
+	v.checkColumns(s, &result)
+	rows := s.rows
+	v.addUnwritten(rows)
 	v.checkRows(rows, &result)
 	entries, err := v.entries(ctx)
 	if err != nil {
@@ -90,13 +98,13 @@ func (v *verifier) verify(ctx context.Context) (verdict, error) {
 
 // checkRows compares the rows with the ledger.
 func (v *verifier) checkRows(rows map[string]row, result *verdict) {
-	for _, a := range v.ledger.accounts {
+	for _, a := range v.ledger.all() {
 		v.checkAccount(a, rows[a.key], result)
 	}
 	for _, o := range v.owners {
 		v.checkOwner(o, rows[o.key], result)
 	}
-	result.keys = len(v.ledger.accounts) + len(v.owners)
+	result.keys = len(v.ledger.all()) + len(v.owners)
 	known := make(map[string]bool, result.keys)
 	for key := range v.events() {
 		known[key] = true
@@ -111,7 +119,7 @@ func (v *verifier) checkRows(rows map[string]row, result *verdict) {
 // events iterates over all keys. It yields a function that returns the key's last events.
 func (v *verifier) events() iter.Seq2[string, func() []string] {
 	return func(yield func(string, func() []string) bool) {
-		for _, a := range v.ledger.accounts {
+		for _, a := range v.ledger.all() {
 			if !yield(a.key, a.events) {
 				return
 			}
@@ -152,26 +160,72 @@ func (r *rig) burned(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
-func (r *rig) rows(ctx context.Context) (map[string]row, error) {
-	found, err := r.DB.QueryContext(ctx, `SELECT key, value, version, deleted_at IS NOT NULL FROM counters`)
+// state is what Postgres has at one time.
+type state struct {
+	rows    map[string]row
+	columns map[string]int64 // the mapped columns that exist, by key
+}
+
+func (r *rig) state(ctx context.Context) (*state, error) {
+	found, err := r.DB.QueryContext(ctx, rowsSQL)
 	if err != nil {
 		return nil, fmt.Errorf("read the rows: %w", err)
 	}
 	defer found.Close()
-	rows := make(map[string]row)
+	s := &state{rows: make(map[string]row), columns: make(map[string]int64)}
 	for found.Next() {
 		var key string
 		var has row
-		if err := found.Scan(&key, &has.value, &has.version, &has.deleted); err != nil {
+		var isRow, isColumn bool
+		var column int64
+		if err := found.Scan(&key, &isRow, &has.value, &has.version, &has.deleted, &isColumn, &column); err != nil {
 			return nil, fmt.Errorf("read the rows: %w", err)
 		}
-		rows[key] = has
+		if isRow {
+			s.rows[key] = has
+		}
+		if isColumn {
+			s.columns[key] = column
+		}
 	}
-	return rows, found.Err()
+	return s, found.Err()
+}
+
+// checkColumns compares the columns with the rows.
+func (v *verifier) checkColumns(s *state, result *verdict) {
+	check := func(n name, events func() []string) {
+		if n.lands == nowhere {
+			return
+		}
+		result.columns++
+		if n.start != 0 {
+			result.starts++
+		}
+		if problem := n.disagrees(s); problem != "" {
+			result.disagree++
+			v.ledger.findings.add(n.key, "at the end "+problem, events())
+		}
+	}
+	for _, a := range v.ledger.all() {
+		check(a.name, a.events)
+		result.adopted += a.start
+	}
+	for _, o := range v.owners {
+		check(o.name, o.history.lines)
+	}
+}
+
+// addUnwritten adds the rows of counters that no client has written: they have the values of their columns.
+func (v *verifier) addUnwritten(rows map[string]row) {
+	for _, n := range names(v.ledger, v.owners) {
+		if _, found := rows[n.key]; !found {
+			rows[n.key] = row{reading: reading{value: n.start}, deleted: n.start == 0}
+		}
+	}
 }
 
 func (v *verifier) checkAccount(a *account, has row, result *verdict) {
-	b, acked := a.final() // a missing row has value 0 and version 0
+	b, acked := a.final()
 	lost, doubled := max(0, b.low.version-has.version), max(0, has.version-b.high.version)
 	problem := b.check(has.reading)
 	if problem == "" {
@@ -211,21 +265,26 @@ const watchEvery = 150 * time.Millisecond
 // watchKeys is the number of rows that watchEvery suits. More rows lengthen the pause, to limit the load.
 const watchKeys = 5000
 
-// watch reads all rows repeatedly under load until ctx is done, because a wrong row may be overwritten before the end. While Postgres
-// is down it reads nothing.
+// watch reads all rows and columns repeatedly under load until ctx is done, because a wrong row may be overwritten before the end. While
+// Postgres is down it reads nothing.
 func (v *verifier) watch(ctx context.Context) {
 	byKey := make(map[string]*account, len(v.ledger.accounts))
-	for _, a := range v.ledger.accounts {
+	for _, a := range v.ledger.all() {
 		byKey[a.key] = a
 	}
 	every := watchEvery * time.Duration(1+len(byKey)/watchKeys)
 	for pause(ctx, every) {
-		rows, err := v.rows(ctx)
+		s, err := v.state(ctx)
 		if err != nil {
 			continue
 		}
 		v.rowReads++
-		for key, has := range rows {
+		for _, n := range names(v.ledger, v.owners) {
+			if problem := n.disagrees(s); problem != "" {
+				v.ledger.findings.add(n.key, "under load "+problem, nil)
+			}
+		}
+		for key, has := range s.rows {
 			a := byKey[key]
 			if a == nil {
 				continue
