@@ -204,12 +204,41 @@ func (u *unlocked) refuse(m *mapping.Mapping, row counter.Row, err error) {
 // writeColumn writes one column. Rows that must not be committed are in u.out afterwards.
 func (u *unlocked) writeColumn(ctx context.Context, tx querier, part *mappedRows) (MappedCount, error) {
 	count := MappedCount{Mapping: part.Name}
+	args := part.args(part.rows)
+	if slices.ContainsFunc(part.rows, func(r mappedRow) bool { return first(&r.Row) }) {
+		return u.judge(ctx, tx, part, args)
+	}
+	written, err := execute(ctx, tx, part.sql.update, args...)
+	if err != nil {
+		return count, err
+	}
+	count.Rows = written
+	if written == len(part.rows) {
+		return count, nil
+	}
+	var absent []int
+	if err := tx.SelectContext(ctx, &absent, part.sql.absent, args...); err != nil {
+		return count, err
+	}
+	if written+len(absent) != len(part.rows) {
+		return u.judge(ctx, tx, part, args)
+	}
+	missing := make([]mappedRow, len(absent))
+	for i, n := range absent {
+		missing[i] = part.rows[n-1]
+	}
+	return u.writeMissing(ctx, tx, part, missing, count)
+}
+
+// judge writes one column, and says for each row why its column was not written.
+func (u *unlocked) judge(ctx context.Context, tx querier, part *mappedRows, args []any) (MappedCount, error) {
+	count := MappedCount{Mapping: part.Name}
 	var left []struct {
 		N     int   `db:"n"`
 		Found bool  `db:"found"`
 		Value int64 `db:"value"`
 	}
-	if err := tx.SelectContext(ctx, &left, part.sql.update, part.args(part.rows)...); err != nil {
+	if err := tx.SelectContext(ctx, &left, part.sql.judge, args...); err != nil {
 		return count, err
 	}
 	var missing []mappedRow

@@ -17,15 +17,23 @@ import (
 
 // mappedSQL are the statements of one mapping. Their parameters are arrays with one element for each counter: its value, the value that the
 // column must still have (NULL: any), and one array for each placeholder of the pattern.
-type mappedSQL struct{ update, insert, held, adopt string }
+type mappedSQL struct{ update, absent, judge, insert, held, adopt string }
 
 const (
 	// batchOf hides the number of rows from the planner, as readSQL does: it must use the unique index, with a nested loop, for each row.
 	batchOf = `unnest({arrays}) WITH ORDINALITY AS batch (value, start, {names} n)`
 
-	// updateMappedSQL sets the column of the rows, and returns the counters whose rows it did not update: the row does not exist, or its
-	// column no longer has the value that the counter started from. It updates the rows in the order of the batch.
+	// updateMappedSQL sets the column of the rows, whatever it has, in the order of the batch. judgeMappedSQL takes a fifth longer.
 	updateMappedSQL = `
+UPDATE {table} AS t SET {set} = batch.value FROM ` + batchOf + ` WHERE {match}`
+
+	// absentMappedSQL returns the counters that have no row.
+	absentMappedSQL = `
+SELECT batch.n FROM ` + batchOf + ` WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {match})`
+
+	// judgeMappedSQL sets the column of the rows, and returns the counters whose rows it did not update: the row does not exist, or its
+	// column no longer has the value that the counter started from. It updates the rows in the order of the batch.
+	judgeMappedSQL = `
 WITH batch AS MATERIALIZED (SELECT value, start, {names} n FROM ` + batchOf + `),
 written AS (
 	UPDATE {table} AS t SET {set} = batch.value
@@ -87,8 +95,9 @@ func newMappedSQL(m *mapping.Mapping) *mappedSQL {
 		"{columns}", strings.Join(columns, ", "), "{values}", strings.Join(values, ", "), "{match}", strings.Join(match, " AND "),
 	)
 	return &mappedSQL{
-		update: replacer.Replace(updateMappedSQL), insert: replacer.Replace(insertMappedSQL),
-		held: replacer.Replace(heldMappedSQL), adopt: replacer.Replace(adoptSQL),
+		update: replacer.Replace(updateMappedSQL), absent: replacer.Replace(absentMappedSQL), judge: replacer.Replace(judgeMappedSQL),
+		insert: replacer.Replace(insertMappedSQL),
+		held:   replacer.Replace(heldMappedSQL), adopt: replacer.Replace(adoptSQL),
 	}
 }
 

@@ -314,7 +314,9 @@ func TestMappedStatementsUseTheUniqueIndex(t *testing.T) {
 		batch = append(batch, later(fmt.Sprintf("post:%d:likes", n*20), 1, 2))
 	}
 	part := s.mapped(batch)[0]
-	for name, statement := range map[string]string{"update": part.sql.update, "held": part.sql.held, "adopt": part.sql.adopt} {
+	for name, statement := range map[string]string{
+		"update": part.sql.update, "absent": part.sql.absent, "judge": part.sql.judge, "held": part.sql.held, "adopt": part.sql.adopt,
+	} {
 		args := part.args(part.rows)
 		if name == "held" {
 			args = append(args, "20")
@@ -323,7 +325,7 @@ func TestMappedStatementsUseTheUniqueIndex(t *testing.T) {
 		require.NoError(t, s.db.SelectContext(t.Context(), &plan, "EXPLAIN "+statement, args...))
 		text := strings.Join(plan, "\n")
 		require.NotContains(t, text, "Seq Scan", "%s:\n%s", name, text)
-		require.Contains(t, text, "Index Scan using posts_pkey", "%s:\n%s", name, text)
+		require.Regexp(t, `Index (Only )?Scan using posts_pkey`, text, "%s", name)
 	}
 }
 
