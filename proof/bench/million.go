@@ -29,9 +29,13 @@ const (
 //
 // It measures only figures that a chosen comparison needs.
 func keysOf(stageName string, v world.Version, keys int) func(context.Context, *bench) error {
-	name := stageName + "/" + string(v)
+	return keysOn(stageName+"/"+string(v), world.StageOptions{Name: stageName, Version: v, Large: true}, keys)
+}
+
+// keysOn is keysOf on a stage with these options.
+func keysOn(name string, options world.StageOptions, keys int) func(context.Context, *bench) error {
 	return func(ctx context.Context, b *bench) error {
-		stage, err := b.seeded(ctx, world.StageOptions{Name: stageName, Version: v, Large: true}, keys)
+		stage, err := b.seeded(ctx, options, keys)
 		if err != nil {
 			return err
 		}

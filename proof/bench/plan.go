@@ -63,6 +63,7 @@ func comparisons(full bool) []comparison {
 	list = append(list, batchComparisons()...)
 	list = append(list, redisComparisons()...)
 	list = append(list, drainComparisons()...)
+	list = append(list, mappedComparisons()...)
 	list = append(list, otherComparisons()...)
 	if full {
 		list = append(list, fullComparisons()...)
@@ -161,6 +162,36 @@ func drainComparisons() []comparison {
 	}
 }
 
+// mappedComparisons are the costs of a mapping: its flush writes two rows for each counter.
+func mappedComparisons() []comparison {
+	const without = "without"
+	costs := func(keys load.Keys) comparison {
+		return comparison{
+			fmt.Sprintf("mapped-%s", keys), fmt.Sprintf("increments, %s, until drained, with a mapping: without", keysLabel[keys]),
+			fmt.Sprintf("%s/mapped/sustained", keys), fmt.Sprintf("%s/afterwrite/sustained", keys), without, report.PerSecond,
+			atLeast(mappedShare),
+		}
+	}
+	update := func(keys load.Keys, goal report.Goal) comparison {
+		return comparison{
+			fmt.Sprintf("mapped-%s-update", keys),
+			fmt.Sprintf("increments, %s, until drained, with a mapping: direct UPDATE of the column", keysLabel[keys]),
+			fmt.Sprintf("%s/mapped/sustained", keys), fmt.Sprintf("%s/update/sustained", keys), "UPDATE", report.PerSecond, goal,
+		}
+	}
+	return []comparison{
+		costs(load.Uniform), costs(load.Zipf),
+		{
+			"mapped-drain", "drain of 1,000,000 dirty keys with a mapping: without",
+			"million/mapped/drain", drainRate, without, report.PerSecond, atLeast(mappedShare),
+		},
+		update(load.Uniform, noGoal()), update(load.Zipf, atLeast(4)), update(load.Hot, noGoal()),
+	}
+}
+
+// mappedShare is the goal for rates with a mapping: a flush may take 1.5 times as long.
+const mappedShare = 0.67
+
 func otherComparisons() []comparison {
 	return []comparison{
 		{"coalesce", "rows written per 1,000,000 increments, 100 keys, 10 s", "coalesce/rows", "", "", report.Rows, atMost(1100)},
@@ -217,7 +248,7 @@ func fullComparisons() []comparison {
 // other. The order of the groups is fixed, because some groups need figures of others. Runs of the two versions are neighbours.
 func groups() [][]run {
 	allKeys := []load.Keys{load.Uniform, load.Zipf, load.Hot}
-	single := make([]run, 0, 4*len(allKeys)+4)
+	single := make([]run, 0, 6*len(allKeys)+4)
 	single = append(single, run{name: "keyed/afterwrite", do: singleKeyed})
 	for _, keys := range allKeys {
 		single = append(single,
@@ -225,6 +256,8 @@ func groups() [][]run {
 			run{name: string(keys) + "/previous", do: singleAfterwrite(world.Previous, keys)},
 			run{name: string(keys) + "/noop", do: singlePeer("noop", keys, load.FormIncrement)},
 			run{name: string(keys) + "/direct", do: singlePeer("direct", keys, load.FormIncrement)},
+			run{name: string(keys) + "/mapped", do: singleMapped(keys)},
+			run{name: string(keys) + "/update", do: singleUpdate(keys)},
 		)
 	}
 	single = append(single,
@@ -249,6 +282,7 @@ func laterGroups() [][]run {
 		},
 		{
 			{name: "million/afterwrite", do: keysOf("million", world.Current, million)},
+			{name: "million/mapped", rounds: some, do: mappedMillion},
 			{name: "million/previous", rounds: some, do: keysOf("million", world.Previous, million)},
 			{name: "pgbench", do: pgbenchUpsert},
 			{name: "ten-thousand/afterwrite", do: keysOf("ten-thousand", world.Current, 10_000)},

@@ -80,7 +80,12 @@ func (sys *system) stopFlushing() error {
 // prepared returns a stage with so many clean counters of value 1. The first call writes and flushes them with the version's own
 // processes. Later calls restore that state, which is faster.
 func (b *bench) prepared(ctx context.Context, v world.Version, name string, rows int) (*world.Stage, error) {
-	stage, err := b.stage(ctx, world.StageOptions{Name: name, Version: v})
+	return b.preparedOn(ctx, world.StageOptions{Name: name, Version: v}, rows)
+}
+
+// preparedOn is prepared for a stage with these options.
+func (b *bench) preparedOn(ctx context.Context, options world.StageOptions, rows int) (*world.Stage, error) {
+	stage, err := b.stage(ctx, options)
 	if err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func (s *Stage) environment(settings ...string) []string {
 		return strings.HasPrefix(variable, "AFTERWRITE_") || strings.HasPrefix(variable, "PORT=")
 	})
 	env = append(env, "REDIS_URL="+s.RedisURL, "DATABASE_URL="+s.DatabaseURL)
-	return slices.Concat(env, s.world.options.Settings, settings)
+	return slices.Concat(env, s.world.options.Settings, s.settings, settings)
 }
 
 // Start starts the process, for the first time or after it has ended. It does not wait until the process is ready.

@@ -30,7 +30,12 @@ func (s *Stage) Save(ctx context.Context) error {
 		return fmt.Errorf("save: %w", err)
 	}
 	s.savedAt = time.Now()
-	return s.execute(ctx, "DROP TABLE IF EXISTS bench_saved", "CREATE TABLE bench_saved AS TABLE counters")
+	for _, table := range s.tables {
+		if err := s.execute(ctx, "DROP TABLE IF EXISTS saved_"+table, "CREATE TABLE saved_"+table+" AS TABLE "+table); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Saved reports whether there is a saved state younger than savedMax.
@@ -41,8 +46,10 @@ func (s *Stage) Restore(ctx context.Context) error {
 	if err := copyKeys(ctx, s.saved, s.Redis); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	if err := s.execute(ctx, "TRUNCATE counters", "INSERT INTO counters TABLE bench_saved"); err != nil {
-		return err
+	for _, table := range s.tables {
+		if err := s.execute(ctx, "TRUNCATE "+table, "INSERT INTO "+table+" TABLE saved_"+table); err != nil {
+			return err
+		}
 	}
 	return s.Settle(ctx)
 }

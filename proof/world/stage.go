@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -27,6 +29,8 @@ type StageOptions struct {
 	// Large puts a stage of a million keys or more into a second Redis. In the first one, rewriting the append-only file before
 	// each run would take seconds.
 	Large bool
+	// Mapped maps the counters to a column of a table posts, which has a row for each.
+	Mapped bool
 }
 
 // Stage is a Redis database, a Postgres database, and the processes of one version that use them.
@@ -42,6 +46,8 @@ type Stage struct {
 	program   string
 	cache     *cache.Cache
 	processes []*Process
+	tables    []string // with the rows of counters
+	settings  []string
 	saved     *redis.Client // nil before the first Save
 	savedAt   time.Time
 }
@@ -62,7 +68,10 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	if _, err := admin.ExecContext(ctx, "CREATE DATABASE "+pq.QuoteIdentifier(name)); err != nil {
 		return nil, fmt.Errorf("create database: %w", err)
 	}
-	s := &Stage{world: w, name: name, server: server, program: w.programs[o.Version], DatabaseURL: w.Postgres.DatabaseURL(name)}
+	s := &Stage{
+		world: w, name: name, server: server, program: w.programs[o.Version], DatabaseURL: w.Postgres.DatabaseURL(name),
+		tables: []string{"counters"},
+	}
 	w.stages = append(w.stages, s)
 	if s.DB, err = sql.Open("postgres", s.DatabaseURL); err != nil {
 		return nil, fmt.Errorf("open postgres: %w", err)
@@ -73,8 +82,29 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 		return nil, err
 	}
 	s.cache = cache.New(s.Redis, cache.Options{Shards: cmp.Or(w.options.Shards, cache.DefaultShards), CleanTTL: time.Hour})
-	_, err = s.run(ctx, nil, "migrate")
+	if _, err = s.run(ctx, nil, "migrate"); err == nil && o.Mapped {
+		err = s.createMapped(ctx)
+	}
 	return s, err
+}
+
+const (
+	// createMappedSQL creates the table of an application, with Postgres's defaults.
+	createMappedSQL = `CREATE TABLE public.posts (
+		name  text   PRIMARY KEY,
+		title text   NOT NULL DEFAULT 'A title of a usual length, for a row of a usual size',
+		likes bigint NOT NULL DEFAULT 0)`
+	mappingText = `mappings: [{name: likes, key: "counter:{name:text}", table: posts, where: {name: "{name}"}, set: likes}]`
+)
+
+// createMapped creates the mapped table, and sets its mapping for all processes.
+func (s *Stage) createMapped(ctx context.Context) error {
+	path := filepath.Join(s.world.Dir, s.name+"-mappings.yaml")
+	if err := os.WriteFile(path, []byte(mappingText), 0o600); err != nil {
+		return fmt.Errorf("write the mapping: %w", err)
+	}
+	s.tables, s.settings = append(s.tables, "posts"), []string{"AFTERWRITE_MAPPINGS=" + path}
+	return s.execute(ctx, createMappedSQL)
 }
 
 // redis returns the Redis for large stages or for all others. The first large stage starts the former.
@@ -129,6 +159,9 @@ const seedSQL = `
 INSERT INTO counters (key, value, version, updated_at)
 SELECT 'counter:' || lpad(i::text, 12, '0'), 0, 0, now() FROM generate_series(0, $1::int - 1) AS i`
 
+// seedMappedSQL inserts their rows of the mapped table.
+const seedMappedSQL = `INSERT INTO posts (name) SELECT lpad(i::text, 12, '0') FROM generate_series(0, $1::int - 1) AS i`
+
 // Reset creates the initial state of a run: so many rows of value 0, vacuumed; an empty Redis database; a short append-only file;
 // and a checkpoint just before. So no system pays for the leftovers of another, and all pay the same costs: full page writes after a
 // checkpoint, and a rewrite of the append-only file at 64 MB.
@@ -136,11 +169,13 @@ func (s *Stage) Reset(ctx context.Context, rows int) error {
 	if err := s.Redis.FlushDB(ctx).Err(); err != nil {
 		return fmt.Errorf("empty redis: %w", err)
 	}
-	if err := s.execute(ctx, "TRUNCATE counters"); err != nil {
+	if err := s.execute(ctx, "TRUNCATE "+strings.Join(s.tables, ", ")); err != nil {
 		return err
 	}
-	if _, err := s.DB.ExecContext(ctx, seedSQL, rows); err != nil {
-		return fmt.Errorf("seed %d rows: %w", rows, err)
+	for i := range s.tables {
+		if _, err := s.DB.ExecContext(ctx, []string{seedSQL, seedMappedSQL}[i], rows); err != nil {
+			return fmt.Errorf("seed %d rows: %w", rows, err)
+		}
 	}
 	return s.Settle(ctx)
 }
@@ -157,7 +192,7 @@ func (s *Stage) execute(ctx context.Context, statements ...string) error {
 
 // Settle makes the servers idle without changing their data: it vacuums, makes a checkpoint, and rewrites the append-only file.
 func (s *Stage) Settle(ctx context.Context) error {
-	if err := s.execute(ctx, "VACUUM counters", "CHECKPOINT"); err != nil {
+	if err := s.execute(ctx, "VACUUM "+strings.Join(s.tables, ", "), "CHECKPOINT"); err != nil {
 		return err
 	}
 	if err := s.Redis.BgRewriteAOF(ctx).Err(); err != nil && !strings.Contains(err.Error(), "already in progress") {
@@ -176,6 +211,14 @@ func (s *Stage) Sum(ctx context.Context) (sum, rows int64, err error) {
 		return 0, 0, fmt.Errorf("add up the counters: %w", err)
 	}
 	return sum, rows, nil
+}
+
+// SumMapped returns the sum of the mapped column.
+func (s *Stage) SumMapped(ctx context.Context) (sum int64, err error) {
+	if err := s.DB.QueryRowContext(ctx, "SELECT coalesce(sum(likes), 0)::bigint FROM posts").Scan(&sum); err != nil {
+		return 0, fmt.Errorf("add up the mapped column: %w", err)
+	}
+	return sum, nil
 }
 
 // Archived counts the tasks that Asynq has archived after their last attempt.

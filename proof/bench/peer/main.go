@@ -2,6 +2,7 @@
 //
 //   - noop parses the request and answers, without counting: the upper limit of Echo on this machine.
 //   - direct executes one prepared upsert in Postgres before it answers: the usual design of a service.
+//   - update executes one prepared UPDATE of a column in an application's table before it answers.
 //   - through writes to Redis and then to Postgres before it answers: write-through.
 //   - naive increments in Redis, sends one Asynq task for each write, and answers. naive-worker executes one upsert for each task.
 //
@@ -28,7 +29,8 @@ const (
 
 func main() {
 	peers := map[string]func() error{
-		"noop": noop, "direct": direct, "through": through, "naive": naive, "naive-worker": naiveWorker,
+		"noop": noop, "direct": direct(upsertSQL), "update": direct(updateSQL), "through": through,
+		"naive": naive, "naive-worker": naiveWorker,
 	}
 	if len(os.Args) != 2 || peers[os.Args[1]] == nil {
 		exit(fmt.Errorf("the only argument must be the name of a peer, not %q", os.Args[1:]))
@@ -45,16 +47,18 @@ func noop() error {
 	}, func(e *echo.Echo) { e.GET("/v1/counters/:key", get) })
 }
 
-func direct() error {
-	db, err := openPostgres(context.Background())
-	if err != nil {
-		return err
+func direct(statement string) func() error {
+	return func() error {
+		db, err := openPostgres(context.Background(), statement)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = db.close() }()
+		return serve(func(ctx context.Context, key string, by int64) (counter, error) {
+			value, version, err := db.add(ctx, key, by)
+			return counter{key: key, value: value, version: version, synced: true}, err
+		})
 	}
-	defer func() { _ = db.close() }()
-	return serve(func(ctx context.Context, key string, by int64) (counter, error) {
-		value, version, err := db.add(ctx, key, by)
-		return counter{key: key, value: value, version: version, synced: true}, err
-	})
 }
 
 // through increments in both databases, so the order of the upserts of one counter does not matter.
@@ -64,7 +68,7 @@ func through() error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	db, err := openPostgres(context.Background())
+	db, err := openPostgres(context.Background(), upsertSQL)
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func naive() error {
 
 // naiveWorker executes the tasks of naive.
 func naiveWorker() error {
-	db, err := openPostgres(context.Background())
+	db, err := openPostgres(context.Background(), upsertSQL)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,9 @@ ON CONFLICT (key) DO UPDATE
 SET value = counters.value + EXCLUDED.value, version = counters.version + 1, deleted_at = NULL, updated_at = EXCLUDED.updated_at
 RETURNING value, version`
 
+// updateSQL increments a column of an application's row.
+const updateSQL = `UPDATE posts SET likes = likes + $2 WHERE name = substr($1, length('counter:') + 1) RETURNING likes, 1`
+
 // postgres increments rows of the table counters, with a pool of connections to $DATABASE_URL.
 type postgres struct {
 	db     *sql.DB
@@ -23,7 +26,7 @@ type postgres struct {
 }
 
 // openPostgres connects and prepares the statement. Further connections prepare it on their first use.
-func openPostgres(ctx context.Context) (*postgres, error) {
+func openPostgres(ctx context.Context, statement string) (*postgres, error) {
 	connector, err := pq.NewConnector(env("DATABASE_URL"))
 	if err != nil {
 		return nil, fmt.Errorf("open postgres: %w", err)
@@ -32,10 +35,10 @@ func openPostgres(ctx context.Context) (*postgres, error) {
 	db.SetMaxOpenConns(postgresConns)
 	db.SetMaxIdleConns(postgresConns) // with the default of 2, connections would be opened all the time
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	upsert, err := db.PrepareContext(ctx, upsertSQL)
+	upsert, err := db.PrepareContext(ctx, statement)
 	if err != nil {
 		_ = db.Close()
-		return nil, fmt.Errorf("prepare the upsert: %w", err)
+		return nil, fmt.Errorf("prepare the statement: %w", err)
 	}
 	return &postgres{db: db, upsert: upsert}, nil
 }
