@@ -27,13 +27,23 @@ type metrics struct {
 	duration         *prometheus.HistogramVec
 	lastSweep        prometheus.Gauge
 
-	logger *slog.Logger
-	mu     sync.Mutex
-	broken map[string]bool // the mappings whose mappedBroken is 1
+	logger    *slog.Logger
+	brokenFor time.Duration
+	mu        sync.Mutex
+	broken    map[string]breakage // by mapping
 
 	mappedRows, mappedMissing, mappedRefused *prometheus.CounterVec // by mapping
-	mappedBroken                             *prometheus.GaugeVec
 }
+
+// breakage is the last failure of a mapping whose table has a wrong schema or permission.
+type breakage struct {
+	err error
+	at  time.Time
+}
+
+// leastBrokenFor is the least time for which a mapping counts as broken after its last failure. Its counters are tried again more often, by
+// one worker or another. So a worker that gets none of them does not call a repaired mapping broken for ever.
+const leastBrokenFor = time.Minute
 
 func newMetrics(r prometheus.Registerer, logger *slog.Logger, mappings *mapping.Mappings, postgresUp func() bool) *metrics {
 	with := promauto.With(r)
@@ -41,7 +51,7 @@ func newMetrics(r prometheus.Registerer, logger *slog.Logger, mappings *mapping.
 		return with.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		logger: logger, broken: make(map[string]bool),
+		logger: logger, broken: make(map[string]breakage), brokenFor: leastBrokenFor,
 		rows:    count("afterwrite_flushed_rows_total", "Rows written to Postgres."),
 		refused: count("afterwrite_refused_rows_total", "Attempts to write a row that Postgres refused."),
 		buried:  count("afterwrite_dead_letters_total", "Keys that became dead letters."),
@@ -82,14 +92,20 @@ func newMetrics(r prometheus.Registerer, logger *slog.Logger, mappings *mapping.
 	m.mappedRefused = with.NewCounterVec(prometheus.CounterOpts{
 		Name: "afterwrite_mapping_refused_total", Help: "Attempts to write a mapped column that were refused, by mapping.",
 	}, byMapping)
-	m.mappedBroken = with.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "afterwrite_mapping_broken", Help: "1 while the table of a mapping cannot be written: its schema or a permission is wrong.",
-	}, byMapping)
 	for _, mapped := range mappings.All() { // so that alerts find a series of 0
 		m.mappedRows.WithLabelValues(mapped.Name)
 		m.mappedMissing.WithLabelValues(mapped.Name)
 		m.mappedRefused.WithLabelValues(mapped.Name)
-		m.mappedBroken.WithLabelValues(mapped.Name)
+		with.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "afterwrite_mapping_broken",
+			Help:        "1 while the table of a mapping cannot be written: its schema or a permission is wrong.",
+			ConstLabels: prometheus.Labels{"mapping": mapped.Name},
+		}, func() float64 {
+			if m.isBroken(mapped.Name) {
+				return 1
+			}
+			return 0
+		})
 	}
 	for _, outcome := range []string{outcomeOK, outcomeError} { // so that alerts find a series of 0
 		m.duration.WithLabelValues(outcome)
@@ -127,7 +143,7 @@ func (m *metrics) mapped(upserted *store.Upserted) {
 	for _, count := range upserted.Mapped {
 		m.mappedRows.WithLabelValues(count.Mapping).Add(float64(count.Rows))
 		m.mappedMissing.WithLabelValues(count.Mapping).Add(float64(count.Missing))
-		if m.setBroken(count.Mapping, false) {
+		if m.repaired(count.Mapping) {
 			m.logger.Info("a mapped table can be written again", "mapping", count.Mapping)
 		}
 	}
@@ -135,26 +151,48 @@ func (m *metrics) mapped(upserted *store.Upserted) {
 
 // breaks records that a mapping is broken, and logs that once.
 func (m *metrics) breaks(name string, err error) {
-	if m.setBroken(name, true) {
+	known := m.isBroken(name)
+	m.mu.Lock()
+	m.broken[name] = breakage{err, time.Now()}
+	m.mu.Unlock()
+	if !known {
 		m.logger.Error("a mapped table cannot be written: its counters wait in redis until it is repaired; "+
 			"`afterwrite mappings check` says how", "mapping", name, "error", err)
 	}
 }
 
-// setBroken sets the gauge, and reports whether that changed it.
-func (m *metrics) setBroken(name string, broken bool) (changed bool) {
+// repaired records that a mapping is not broken, and reports whether it was.
+func (m *metrics) repaired(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.broken[name] == broken {
-		return false
+	_, was := m.broken[name]
+	delete(m.broken, name)
+	return was
+}
+
+func (m *metrics) isBroken(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last, found := m.broken[name]
+	return found && time.Since(last.at) < m.brokenFor
+}
+
+// brokenMappings returns the errors of the broken mappings, by name.
+func (m *metrics) brokenMappings() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	texts := make(map[string]string, len(m.broken))
+	for name, last := range m.broken {
+		if time.Since(last.at) >= m.brokenFor {
+			continue
+		}
+		err := last.err
+		if failed, ok := errors.AsType[*store.MappingError](err); ok {
+			err = failed.Err // without the name
+		}
+		texts[name] = err.Error()
 	}
-	m.broken[name] = broken
-	value := 0.
-	if broken {
-		value = 1
-	}
-	m.mappedBroken.WithLabelValues(name).Set(value)
-	return true
+	return texts
 }
 
 // refuse counts an attempt at a row that Postgres refused.
