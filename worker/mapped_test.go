@@ -192,6 +192,7 @@ func TestADroppedColumnStopsOnlyItsOwnCounters(t *testing.T) {
 		n := b.column(t, `SELECT count(*) FROM counters`)
 		return n == 40 && metric(t, b, "afterwrite_mapping_broken") == 1, fmt.Sprintf("%d rows", n)
 	})
+	require.Equal(t, map[string]string{"likes": "pq: column t.likes does not exist at position 2:47 (42703)"}, b.worker.BrokenMappings())
 	require.True(t, b.store.Up())
 	require.Zero(t, b.backlog(t).Dead)
 	require.Equal(t, int64(40), b.column(t, `SELECT sum(views) FROM public.posts`))
@@ -204,6 +205,7 @@ func TestADroppedColumnStopsOnlyItsOwnCounters(t *testing.T) {
 	b.eventuallyDrained(t, 10)
 	b.agree(t)
 	require.Zero(t, metric(t, b, "afterwrite_mapping_broken"))
+	require.Empty(t, b.worker.BrokenMappings())
 	require.InDelta(t, 40, metric(t, b, "afterwrite_mapping_rows_total"), 0)
 }
 

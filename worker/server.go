@@ -65,6 +65,7 @@ func New(o Options) *Worker {
 	prefix := o.Cache.Prefix()
 	client := tasks.NewSender(o.Redis, prefix)
 	m := newMetrics(o.Registerer, o.Logger, o.Mappings, o.Store.Up)
+	m.brokenFor = max(leastBrokenFor, 3*(2*c.FlushInterval+c.SweepInterval)) // a retry may wait for a sweep
 	r := &retries{
 		cache: o.Cache, sender: client, inspector: asynq.NewInspectorFromRedisClient(o.Redis),
 		metrics: m, logger: o.Logger,
@@ -124,6 +125,9 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) DrainAll(ctx context.Context, owner string) (rows, left int64, err error) {
 	return w.handlers.flusher.DrainAll(ctx, owner)
 }
+
+// BrokenMappings returns the mappings whose tables this worker could not write lately, each with the error. It does not block.
+func (w *Worker) BrokenMappings() map[string]string { return w.handlers.metrics.brokenMappings() }
 
 // isFailure tells Asynq which errors count: only refusals of a row by Postgres. An outage, a dead worker or a bug must not use up the
 // retries of a task, because Asynq would archive it.

@@ -49,6 +49,7 @@ func (o workerCommand) Run(w *world) error {
 		Config: p.Config, Redis: p.Redis, Cache: p.Cache, Store: p.Store, Mappings: p.Mappings, Registerer: p.Counted,
 		Logger: p.Log, Tracing: p.Provider(),
 	})
+	p.BrokenMappings = work.BrokenMappings
 	if !o.Drain {
 		return p.Run(w.ctx, nil, work.Run)
 	}

@@ -16,10 +16,20 @@ type Counts struct {
 	Sweeps   int64            `json:"sweeps,omitempty"`   // sweeps that a scheduler sent
 	Requests *Requests        `json:"requests,omitempty"` // nil: not an api, or of a version that does not count them
 
+	// Mappings are the counts of a worker for each of its mappings, by name. There are at most 100.
+	Mappings map[string]MappingCounts `json:"mappings,omitempty"`
+
 	// Lag is a cumulative histogram of the sync lag of flushed keys: Lag[i] counts the keys with at most LagBounds[i] seconds. Its last
 	// element has no bound and counts all keys.
 	LagBounds []float64 `json:"lag_bounds,omitempty"`
 	Lag       []int64   `json:"lag,omitempty"`
+}
+
+// MappingCounts are the counts of one mapping.
+type MappingCounts struct {
+	Rows    int64 `json:"rows,omitempty"`    // columns that were written; each time counts
+	Missing int64 `json:"missing,omitempty"` // counters that were flushed although their row does not exist
+	Refused int64 `json:"refused,omitempty"` // attempts that were refused
 }
 
 // count reads the counts from the process's Prometheus metrics. Requests has all API keys.
@@ -45,9 +55,30 @@ func count(gatherer prometheus.Gatherer) (Counts, error) {
 			c.Requests = &Requests{ByKey: byLabel(family)}
 		case "afterwrite_sync_lag_seconds":
 			c.LagBounds, c.Lag = buckets(family)
+		case "afterwrite_mapping_rows_total":
+			c.addMapped(family, func(m *MappingCounts, n int64) { m.Rows = n })
+		case "afterwrite_mapping_missing_total":
+			c.addMapped(family, func(m *MappingCounts, n int64) { m.Missing = n })
+		case "afterwrite_mapping_refused_total":
+			c.addMapped(family, func(m *MappingCounts, n int64) { m.Refused = n })
 		}
 	}
 	return c, nil
+}
+
+// addMapped sets a count of each mapping, even if it is 0: its name says that the worker has the mapping.
+func (c *Counts) addMapped(family *dto.MetricFamily, set func(*MappingCounts, int64)) {
+	if c.Mappings == nil {
+		c.Mappings = make(map[string]MappingCounts)
+	}
+	for _, metric := range family.GetMetric() {
+		if len(metric.GetLabel()) == 1 {
+			name := metric.GetLabel()[0].GetValue()
+			counts := c.Mappings[name]
+			set(&counts, int64(metric.GetCounter().GetValue()))
+			c.Mappings[name] = counts
+		}
+	}
 }
 
 func sum(family *dto.MetricFamily) int64 {

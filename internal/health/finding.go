@@ -150,6 +150,8 @@ func (x *facts) texts() *strings.Replacer {
 		"{letters}", Count(x.Dead, "dead letter", "dead letters"),
 		"{letters need}", Count(x.Dead, "dead letter needs", "dead letters need"),
 		"{deferred}", Count(x.Deferred, "was", "were"), "{window}", Number(deferredWindow),
+		"{broken}", Count(int64(len(x.BrokenMappings())), "mapping is", "mappings are"), "{broken names}", x.brokenNames(),
+		"{differing}", x.mappingsDiffer(),
 		"{refused}", Count(x.refused(), "key waits", "keys wait"),
 		"{swept}", Age(x.Swept), "{scheduled}", Age(x.Scheduled), "{sweep interval}", Age(x.SweepInterval),
 		"{resume flush}", resume(x.Prefix+tasks.QueueFlush), "{resume retry}", resume(x.Prefix+tasks.QueueRetry),

@@ -64,6 +64,9 @@ type Heartbeat struct {
 	Settings Settings `json:"settings"`
 	Counts   Counts   `json:"counts"`
 
+	// BrokenMappings are the mappings whose tables a worker cannot write, by name, with the beginning of the error.
+	BrokenMappings map[string]string `json:"broken_mappings,omitempty"`
+
 	At  int64         `json:"-"` // ms by Redis's clock
 	Age time.Duration `json:"-"` // at the time of reading
 }
@@ -73,6 +76,9 @@ type Settings struct {
 	FlushInterval int64 `json:"flush_interval"` // ms
 	SweepInterval int64 `json:"sweep_interval"` // ms
 	MaxDirty      int64 `json:"max_dirty"`
+
+	// Mappings is mapping.Mappings.Digest: "" if the process has no mappings, or is of a version that knows none.
+	Mappings string `json:"mappings,omitempty"`
 }
 
 // Alive reports whether the process ran when its heartbeat was read.

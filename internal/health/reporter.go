@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"reflect"
 	"time"
@@ -25,6 +26,9 @@ const (
 
 	// probeAfter is the time without a call to Postgres after which the process pings it, so that an idle process notices an outage.
 	probeAfter = 5 * time.Second
+
+	// maxErrorRunes bounds the error of a mapping in a heartbeat.
+	maxErrorRunes = 200
 
 	// hashTTL is how long the hash outlives the last heartbeat.
 	hashTTL = 24 * time.Hour
@@ -44,7 +48,7 @@ type Postgres interface {
 	Ping(ctx context.Context) error
 }
 
-// ReporterOptions configure a Reporter. All but Postgres are required.
+// ReporterOptions configure a Reporter. All but Postgres and BrokenMappings are required.
 type ReporterOptions struct {
 	Redis   redis.UniversalClient
 	Prefix  string // prefix of the Redis keys: see cache.Options
@@ -55,7 +59,10 @@ type ReporterOptions struct {
 	Counted  prometheus.Gatherer
 	Postgres Postgres // nil: the process does not use Postgres
 	Settings Settings
-	Logger   *slog.Logger
+	// BrokenMappings returns Heartbeat.BrokenMappings, with whole errors. It is called each second, and the Reporter may change its result.
+	// Nil: none is broken.
+	BrokenMappings func() map[string]string
+	Logger         *slog.Logger
 }
 
 // Reporter sends a heartbeat of its process every second, or every other second while nothing changes.
@@ -113,10 +120,27 @@ func (r *Reporter) beat(ctx context.Context) error {
 		return err
 	}
 	counts.Requests = r.busiest.choose(counts.Requests)
-	if r.skip(postgres == r.last.Postgres && reflect.DeepEqual(counts, r.last.Counts)) {
+	broken := r.broken()
+	same := postgres == r.last.Postgres && maps.Equal(broken, r.last.BrokenMappings) && reflect.DeepEqual(counts, r.last.Counts)
+	r.last.BrokenMappings = broken
+	if r.skip(same) {
 		return nil
 	}
 	return r.send(ctx, counts)
+}
+
+// broken returns the broken mappings with short errors.
+func (r *Reporter) broken() map[string]string {
+	if r.options.BrokenMappings == nil {
+		return nil
+	}
+	all := r.options.BrokenMappings()
+	for name, text := range all {
+		if cut := []rune(text); len(cut) > maxErrorRunes {
+			all[name] = string(cut[:maxErrorRunes]) + "…"
+		}
+	}
+	return all
 }
 
 // skip reports whether a heartbeat may be skipped. same means that it would repeat the last one. The first repetition is sent, because

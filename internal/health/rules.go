@@ -223,6 +223,13 @@ var rules = []rule{
 		"If Redis stops, writes that Postgres does not have yet are lost. Set appendonly yes.",
 	},
 	{
+		"mapping_broken", other, Bad, Behind, func(x *facts) bool { return len(x.BrokenMappings()) > 0 },
+		"{broken} broken: {broken names}.",
+		"Workers cannot write the table, because its schema or a permission is wrong; the page Mappings shows the error. " +
+			"Its counters accept writes and wait in Redis; all others are flushed. `afterwrite mappings check` says what to change. " +
+			"After that they are flushed within seconds.",
+	},
+	{
 		"no_api", other, Bad, "", silent(RoleAPI),
 		"No api is running.", "No client can write. Start `afterwrite api`.",
 	},
@@ -252,10 +259,22 @@ var rules = []rule{
 			"Remove the cause, then redrive or discard them.",
 	},
 	{
-		"rows_locked", other, Warn, "", func(x *facts) bool { return x.Deferred > 0 },
+		// Counters of a broken mapping are deferred too.
+		"rows_locked", other, Warn, "", func(x *facts) bool { return x.Deferred > 0 && len(x.BrokenMappings()) == 0 },
 		"Rows in Postgres are locked by another transaction, or slow: {deferred} deferred in the last {window} s.",
 		"Their counters accept writes, and all others are flushed. They are retried every few seconds, " +
 			"and never become dead letters. Find the old transaction in pg_stat_activity, and end it; a worker's log names a key.",
+	},
+	{
+		"mappings_differ", other, Warn, "", func(x *facts) bool {
+			others, _ := x.otherMappings()
+			return len(others) > 0
+		},
+		"Not all processes have the same mappings; different from {differing}.",
+		"This is normal for a moment while processes are restarted. Set AFTERWRITE_MAPPINGS to the same file for every api, worker and " +
+			"dashboard, and restart those that differ. Columns that a worker without the mapping did not write are brought up to date " +
+			"by `afterwrite mappings backfill NAME`. An api without it lets a counter that only its column has start at 0; the first " +
+			"flush adds the column's value.",
 	},
 	{
 		"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && x.Unheard() },

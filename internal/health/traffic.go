@@ -5,15 +5,17 @@ import "slices"
 // trafficWindow is the number of samples that Traffic covers: a minute, since rejections are rare.
 const trafficWindow = 60
 
-// Traffic has the requests and rejections of all running apis per second, over the last minute.
+// Traffic has the requests and rejections of all running apis, and what all running workers wrote to mapped tables, per second, over the
+// last minute.
 type Traffic struct {
 	Requests   map[string]float64 // by the name of their API key; "" without a known key
 	Other      float64            // requests with keys that are not in Requests
 	Rejections map[string]float64 // requests and operations of batches that were answered with a problem, by its code
+	Mapped     map[string]float64 // columns written, by the name of their mapping
 }
 
 func newTraffic() Traffic {
-	return Traffic{Requests: make(map[string]float64), Rejections: make(map[string]float64)}
+	return Traffic{Requests: make(map[string]float64), Rejections: make(map[string]float64), Mapped: make(map[string]float64)}
 }
 
 // add adds other's rates, multiplied by factor.
@@ -24,6 +26,9 @@ func (t *Traffic) add(other Traffic, factor float64) {
 	t.Other += other.Other * factor
 	for code, n := range other.Rejections {
 		t.Rejections[code] += n * factor
+	}
+	for name, n := range other.Mapped {
+		t.Mapped[name] += n * factor
 	}
 }
 
@@ -37,6 +42,9 @@ func trafficBetween(before, now Counts, seconds float64) Traffic {
 	t.Other = float64(other) / seconds
 	for code, n := range now.Rejected {
 		t.Rejections[code] = float64(grown(before.Rejected[code], n)) / seconds
+	}
+	for name, counts := range now.Mappings {
+		t.Mapped[name] = float64(grown(before.Mappings[name].Rows, counts.Rows)) / seconds
 	}
 	return t
 }

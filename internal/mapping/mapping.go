@@ -1,6 +1,12 @@
 package mapping
 
-import "strings"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Missing says what happens to a counter whose row does not exist in the user's table.
 type Missing string
@@ -73,6 +79,25 @@ func (m *Mappings) Named(name string) *Mapping {
 	}
 	return nil
 }
+
+// Digest returns a text that is the same for two files whose mappings do the same, and differs otherwise. It is empty for no mappings, and
+// has 12 characters otherwise. The order of the mappings does not matter.
+func (m *Mappings) Digest() string {
+	if len(m.All()) == 0 {
+		return ""
+	}
+	lines := make([]string, 0, len(m.All()))
+	for _, one := range m.All() {
+		lines = append(lines, fmt.Sprintf("%q %q %q %q %#v %q %q %t", // quoted, so that no text can look like two
+			one.Name, one.Pattern.text, one.Schema, one.Table, one.Where, one.Set, one.Missing, one.DeletedNull))
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return hex.EncodeToString(sum[:digestBytes])
+}
+
+// digestBytes keeps heartbeats short: only a few processes are compared.
+const digestBytes = 6
 
 // Value returns the text that the column has in the row of values, which are those of the placeholders in the order of the pattern.
 func (c Column) Value(values []string) string {

@@ -262,3 +262,35 @@ func FuzzParse(f *testing.F) {
 		require.Nil(t, m)
 	})
 }
+
+func TestDigestsDifferIfMappingsDo(t *testing.T) {
+	t.Parallel()
+	digest := func(text string) string {
+		m, err := mapping.Parse([]byte("mappings:\n" + text))
+		require.NoError(t, err)
+		return m.Digest()
+	}
+	const likes = `- {name: a, key: "a:{id:int}", table: posts, where: {id: "{id}", kind: x}, set: likes}` + "\n"
+	const views = `- {name: b, key: "b:{id:int}", table: posts, where: {id: "{id}"}, set: views}` + "\n"
+	require.Empty(t, (*mapping.Mappings)(nil).Digest())
+	require.Regexp(t, "^[0-9a-f]{12}$", digest(likes))
+	require.Equal(t, digest(likes+views), digest(views+likes))
+	require.Equal(t, digest(likes), digest(`- {set: likes, where: {kind: x, id: "{id}"}, missing: ignore, table: public.posts, name: a, key: "a:{id:int}"}`))
+	seen := map[string]string{digest(likes): likes, digest(likes + views): likes + views}
+	for _, change := range [][2]string{
+		{"name: a", "name: c"},
+		{"a:{id:int}", "A:{id:int}"},
+		{"{id:int}", "{id:text}"},
+		{"posts", "post"},
+		{"posts", "blog.posts"},
+		{"kind: x", "kind: y"},
+		{"kind: x", "sort: x"},
+		{"set: likes", "set: like"},
+		{"set: likes", "set: likes, missing: dead"},
+		{"set: likes", "set: likes, deleted: null"},
+	} {
+		text := strings.Replace(likes, change[0], change[1], 1)
+		require.Empty(t, seen[digest(text)], text)
+		seen[digest(text)] = text
+	}
+}

@@ -97,6 +97,9 @@ type Process struct {
 	Registry *prometheus.Registry // all metrics, for /metrics
 	Counted  *prometheus.Registry // the metrics that need no call to a server, for heartbeats
 
+	// BrokenMappings returns the errors of mapped tables that the process cannot write, for heartbeats. Set it before Run, or leave it nil.
+	BrokenMappings func() map[string]string
+
 	version string
 	delay   shutdownDelay
 	own     *certificate // nil: no TLS
@@ -232,8 +235,9 @@ func (p *Process) beat(ctx context.Context) (stop func()) {
 		Counted: p.Counted, Logger: p.Log,
 		Settings: health.Settings{
 			FlushInterval: p.Config.FlushInterval.Milliseconds(), SweepInterval: p.Config.SweepInterval.Milliseconds(),
-			MaxDirty: p.Config.MaxDirty,
+			MaxDirty: p.Config.MaxDirty, Mappings: p.Mappings.Digest(),
 		},
+		BrokenMappings: p.BrokenMappings,
 	}
 	if p.Store != nil {
 		options.Postgres = p.Store
