@@ -17,7 +17,7 @@ import (
 
 // mappedSQL are the statements of one mapping. Their parameters are arrays with one element for each counter: its value, the value that the
 // column must still have (NULL: any), and one array for each placeholder of the pattern.
-type mappedSQL struct{ update, absent, judge, insert, held, adopt string }
+type mappedSQL struct{ update, absent, judge, insert, held, adopt, landing string }
 
 const (
 	// batchOf hides the number of rows from the planner, as readSQL does: it must use the unique index, with a nested loop, for each row.
@@ -71,7 +71,7 @@ const columnValue = `least(greatest(round(coalesce(t.{set}, 0)::numeric), -92233
 // fixedArrays is the number of arrays before those of the placeholders: value and start.
 const fixedArrays = 2
 
-func newMappedSQL(m *mapping.Mapping) *mappedSQL {
+func newMappedSQL(m *mapping.Mapping, counters string) *mappedSQL {
 	placeholders := m.Pattern.Placeholders()
 	arrays := append(make([]string, 0, fixedArrays+len(placeholders)), "(SELECT $1::bigint[])", "(SELECT $2::bigint[])")
 	var names strings.Builder
@@ -88,7 +88,12 @@ func newMappedSQL(m *mapping.Mapping) *mappedSQL {
 		columns, values = append(columns, pq.QuoteIdentifier(c.Name)), append(values, value)
 		match = append(match, "t."+pq.QuoteIdentifier(c.Name)+" = "+value)
 	}
+	deleted := "0"
+	if m.DeletedNull {
+		deleted = "NULL"
+	}
 	replacer := strings.NewReplacer(
+		"{counters}", counters, "{deleted}", deleted,
 		"{arrays}", strings.Join(arrays, ", "), "{names}", names.String(), "{timeout}", "$"+strconv.Itoa(len(arrays)+1),
 		"{table}", qualified(m.Schema, m.Table), "{set}", pq.QuoteIdentifier(m.Set),
 		"{value}", strings.ReplaceAll(columnValue, "{set}", pq.QuoteIdentifier(m.Set)),
@@ -98,13 +103,14 @@ func newMappedSQL(m *mapping.Mapping) *mappedSQL {
 		update: replacer.Replace(updateMappedSQL), absent: replacer.Replace(absentMappedSQL), judge: replacer.Replace(judgeMappedSQL),
 		insert: replacer.Replace(insertMappedSQL),
 		held:   replacer.Replace(heldMappedSQL), adopt: replacer.Replace(adoptSQL),
+		landing: replacer.Replace(landingSQL) + "$" + strconv.Itoa(len(arrays)+1),
 	}
 }
 
-func newMappedStatements(mappings *mapping.Mappings) map[*mapping.Mapping]*mappedSQL {
+func newMappedStatements(mappings *mapping.Mappings, counters string) map[*mapping.Mapping]*mappedSQL {
 	statements := make(map[*mapping.Mapping]*mappedSQL)
 	for _, m := range mappings.All() {
-		statements[m] = newMappedSQL(m)
+		statements[m] = newMappedSQL(m, counters)
 	}
 	return statements
 }

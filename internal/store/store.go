@@ -96,7 +96,7 @@ func Open(databaseURL string, options Options) (*Store, error) {
 		url:     databaseURL,
 		opened:  time.Now(),
 
-		mappings: options.Mappings, mappedSQL: newMappedStatements(options.Mappings),
+		mappings: options.Mappings, mappedSQL: newMappedStatements(options.Mappings, qualified(schema, tableCounters)),
 	}, nil
 }
 
