@@ -89,7 +89,8 @@ func dashboardFile(t *testing.T) grafana {
 // scraped runs every process until it has handed out its metrics, and returns them, by process.
 func scraped(t *testing.T) map[string]string {
 	t.Helper()
-	env := servers(t)
+	env := append(servers(t), mappingsVariable(t, testMappings))
+	executeIn(t, env, createPosts+"; "+createDays)
 	pages := make(map[string]string, len(processes))
 	running := make([]*running, 0, len(processes))
 	for _, name := range processes {
@@ -237,7 +238,7 @@ func TestMonitoringThePanelOfTheLimitSaysWhatItsAlertSays(t *testing.T) {
 
 func TestMonitoringNoLabelHoldsAKey(t *testing.T) {
 	t.Parallel()
-	allowed := []string{"op", "reason", "le", "outcome", "queue", "state", "process", "version", "goversion", "quantile", "code", "cause"}
+	allowed := []string{"op", "reason", "le", "outcome", "queue", "state", "process", "version", "goversion", "quantile", "code", "cause", "mapping"}
 	for name, page := range scraped(t) {
 		for _, labels := range regexp.MustCompile(`(?m)^[a-z_]+\{([^}]*)\}`).FindAllStringSubmatch(page, -1) {
 			for _, label := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(labels[1], -1) {
