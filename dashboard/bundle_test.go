@@ -27,6 +27,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/health"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
@@ -41,6 +42,7 @@ type testBundle struct {
 	redis    redis.UniversalClient
 	cache    *cache.Cache
 	store    *store.Store
+	mappings *mapping.Mappings // nil: none
 	operator *operate.Service
 	db       *sql.DB
 	log      *slog.Logger
@@ -83,6 +85,31 @@ func setupOn(t *testing.T, redisURL string) *testBundle {
 	return b
 }
 
+// mappedFile has a mapping for each kind of missing rows.
+const mappedFile = `
+mappings:
+  - {name: likes, key: "post:{id:int}:likes", table: posts, where: {id: "{id}"}, set: likes}
+  - {name: views, key: "post:{id:int}:views", table: posts, where: {id: "{id}"}, set: views, missing: insert}
+  - {name: shares, key: "post:{id:int}:shares", table: posts, where: {id: "{id}"}, set: shares, missing: dead}
+`
+
+// setupMapped is setup with the mappings of mappedFile, and a table posts with the rows 1 to 9.
+func setupMapped(t *testing.T) *testBundle {
+	t.Helper()
+	b := setup(t)
+	_, err := b.db.ExecContext(t.Context(), `CREATE TABLE public.posts (id int PRIMARY KEY, likes int, views int, shares int CHECK (shares < 1000));
+		INSERT INTO public.posts SELECT n, 0, 0, 0 FROM generate_series(1, 9) AS n`)
+	require.NoError(t, err)
+	b.mappings, err = mapping.Parse([]byte(mappedFile))
+	require.NoError(t, err)
+	require.NoError(t, b.store.Close())
+	b.store, err = store.Open(b.url, store.Options{Logger: b.log, MaxConns: 8, Mappings: b.mappings}) // setup closes it
+	require.NoError(t, err)
+	b.operator = operate.New(operate.Options{Cache: b.cache, Store: b.store, Redis: b.redis, Logger: b.log})
+	b.handler = b.pages(t, false, auth.Options{Address: "127.0.0.1:8081"})
+	return b
+}
+
 // configure sets the configuration of the workers that work starts.
 func (b *testBundle) configure(t *testing.T, variables map[string]string) {
 	t.Helper()
@@ -98,7 +125,7 @@ func (b *testBundle) pages(t *testing.T, write bool, access auth.Options) *dashb
 	t.Cleanup(service.Close)
 	pages, err := dashboard.New(dashboard.Options{
 		Lister: catalog.New(catalog.Options{Cache: b.cache, Store: b.store, Counters: service, TopEnabled: true}),
-		Redis:  b.redis, Cache: b.cache, Store: b.store, Write: write, Access: access, Version: "v1.2.3", Logger: b.log,
+		Redis:  b.redis, Cache: b.cache, Store: b.store, Mappings: b.mappings, Write: write, Access: access, Version: "v1.2.3", Logger: b.log,
 	})
 	require.NoError(t, err)
 	return pages
@@ -178,7 +205,7 @@ func (b *testBundle) bury(t *testing.T, key counter.Key, value int64, reason str
 func (b *testBundle) work(t *testing.T) {
 	t.Helper()
 	w := worker.New(worker.Options{
-		Config: b.config, Redis: b.redis, Cache: b.cache, Store: b.store, Registerer: prometheus.NewRegistry(),
+		Config: b.config, Redis: b.redis, Cache: b.cache, Store: b.store, Mappings: b.mappings, Registerer: prometheus.NewRegistry(),
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	localtest.Run(t, w.Run)

@@ -12,11 +12,14 @@ import (
 
 	"github.com/afterwrite/afterwrite/dashboard/auth"
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/health"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/operate"
+	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// Options configure a Dashboard. All but Write, Version and Explain are required.
+// Options configure a Dashboard. All but Mappings, Write, Version and Explain are required.
 type Options struct {
 	// Cache provides the samples of the shards, and the counters' entries.
 	Cache *cache.Cache
@@ -25,6 +28,8 @@ type Options struct {
 	Store Store
 	// Lister lists the counters.
 	Lister Lister
+	// Mappings are those of the Store; nil: none.
+	Mappings *mapping.Mappings
 	// Write lets operators run, archive and delete tasks in Asynqmon.
 	Write bool
 	// Access configures sign-in and roles. New sets its Public, Redis, Prefix, Pages and Logger.
@@ -39,6 +44,8 @@ type Options struct {
 type Store interface {
 	operate.Store
 	AuditLog
+	// Landing reads where a counter lands. found is false if it has no mapping.
+	Landing(ctx context.Context, key counter.Key) (landing store.Landing, found bool, err error)
 }
 
 // Dashboard serves the pages of the navigation, their static files, and everything under /asynq. Package process adds /healthz, /readyz
@@ -46,6 +53,7 @@ type Store interface {
 type Dashboard struct {
 	handler http.Handler
 	watch   *watch
+	dead    *mappedDead
 	gate    *auth.Gate
 	ended   chan struct{} // closed when Run ends
 }
@@ -54,6 +62,7 @@ type Dashboard struct {
 func New(options Options) (*Dashboard, error) {
 	d := &Dashboard{
 		watch: newWatch(health.NewMonitor(options.Cache, options.Redis, options.Logger)),
+		dead:  newMappedDead(options),
 		ended: make(chan struct{}),
 	}
 	s := &shared{version: options.Version, log: options.Logger}
@@ -74,13 +83,14 @@ func New(options Options) (*Dashboard, error) {
 	return d, nil
 }
 
-// Run takes a sample each second, and deletes signed-out sessions that Redis still has, until ctx is done. Then it ends all live updates.
-// It must be called only once.
+// Run takes a sample each second, deletes signed-out sessions that Redis still has, and counts dead letters for viewers, until ctx is
+// done. Then it ends all live updates. It must be called only once.
 func (d *Dashboard) Run(ctx context.Context) {
 	defer close(d.ended)
-	var sessions sync.WaitGroup
-	defer sessions.Wait()
-	sessions.Go(func() { d.gate.Run(ctx) })
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { d.gate.Run(ctx) })
+	others.Go(func() { d.dead.run(ctx) })
 	d.watch.run(ctx)
 }
 
@@ -94,11 +104,16 @@ func (d *Dashboard) routeWatch(mux *http.ServeMux, s *shared, options Options) {
 	requests := &requestsPage{
 		page: newPage(s, requestsPath, "Requests", "requests.html"), watch: d.watch, explain: options.Explain,
 	}
+	mappings := &mappingsPage{
+		page: newPage(s, mappingsPath, "Mappings", "mappings.html"), watch: d.watch, mappings: options.Mappings, dead: d.dead,
+	}
 	mux.Handle("GET /{$}", overview)
 	mux.Handle("GET /shards", shards)
 	mux.Handle("GET "+requestsPath, requests)
+	mux.Handle("GET "+mappingsPath, mappings)
 	mux.Handle("GET /live", &live{
-		watch: d.watch, pages: map[string]livePage{"overview": overview, "shards": shards, "requests": requests},
+		watch: d.watch,
+		pages: map[string]livePage{"overview": overview, "shards": shards, "requests": requests, "mappings": mappings},
 		slots: make(chan struct{}, maxViewers), ended: d.ended,
 	})
 	mux.Handle("GET /static/{file}", http.FileServerFS(staticFiles))
@@ -125,7 +140,7 @@ func routeActions(mux *http.ServeMux, options Options, s *shared, log *audit, ga
 	})
 	dead := newDeadPage(s, log, service)
 	key := &keyPage{
-		page: newPage(s, keyPath, "Counters", "key.html"), audit: log, cache: options.Cache, rows: options.Store,
+		page: newPage(s, keyPath, "Counters", "key.html"), audit: log, cache: options.Cache, store: options.Store,
 		operator: service,
 	}
 	mux.Handle("GET "+deadPath, dead)

@@ -14,6 +14,9 @@ type facts struct {
 	Word  string
 }
 
+// notKnown is the word for a state that nobody could report.
+const notKnown = "not known"
+
 // processRow is a process, or a role without one (Missing).
 type processRow struct {
 	Role, Place, Address, Version, Uptime, Heartbeat, Postgres string
@@ -28,7 +31,7 @@ func processRows(c health.Snapshot, f health.Fleet) []processRow {
 		switch {
 		case f.Alive[role] > 0:
 		case c.Unheard():
-			rows = append(rows, processRow{Role: role, Heartbeat: "not known", Level: health.Warn, Missing: true})
+			rows = append(rows, processRow{Role: role, Heartbeat: notKnown, Level: health.Warn, Missing: true})
 		default:
 			rows = append(rows, processRow{Role: role, Heartbeat: "none is running", Level: health.Bad, Missing: true})
 		}
@@ -61,7 +64,7 @@ func postgresFacts(c health.Snapshot, f health.Fleet) facts {
 	out := facts{Title: "Postgres", Level: health.Good, Word: "up"}
 	switch {
 	case workers == 0 && c.Unheard():
-		out.Level, out.Word = health.Warn, "not known"
+		out.Level, out.Word = health.Warn, notKnown
 	case workers == 0:
 		out.Level, out.Word = health.Warn, "not checked"
 	case f.Up == 0:
@@ -139,7 +142,7 @@ func sweepFacts(c health.Snapshot, f health.Fleet) facts {
 	}
 	switch {
 	case f.Alive[health.RoleScheduler] == 0 && c.Unheard():
-		out.Level, out.Word = health.Warn, "not known"
+		out.Level, out.Word = health.Warn, notKnown
 	case f.Alive[health.RoleScheduler] == 0:
 		out.Level, out.Word = health.Warn, "no scheduler"
 	case f.Unswept():

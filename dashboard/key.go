@@ -27,7 +27,7 @@ type keyPage struct {
 	*audit
 
 	cache    *cache.Cache
-	rows     operate.Store
+	store    Store
 	operator *operate.Service
 }
 
@@ -41,7 +41,8 @@ type keyData struct {
 	Entry   *cache.Inspected // nil: Redis does not answer
 	Since   time.Duration    // age of the oldest unsynced write
 	Row     *counter.Row
-	Unread  bool // Postgres does not answer
+	Unread  bool         // Postgres does not answer
+	Landing *landingView // nil: the key has no mapping, or Postgres does not answer
 	Dead    *cache.Dead
 	Tasks   []taskView
 	May     bool          // the visitor is an operator
@@ -101,22 +102,39 @@ func (p *keyPage) inspect(ctx context.Context, data *keyData) error {
 	if data.Tasks, err = p.tasks(data.Key); err != nil {
 		return err
 	}
-	rows, err := p.rows.Read(ctx, []counter.Key{data.Key})
-	if err != nil {
-		p.log.Warn("postgres did not answer, so its row is not shown", "key", data.Key, "error", err)
-		data.Unread = true
-	}
-	row, found := rows[data.Key]
-	if found {
-		data.Row = &row
-	}
+	row, found := p.readPostgres(ctx, data)
 	entry := entries[0]
 	data.Entry = &entry
 	if since := entry.Lineage / 1000; entry.Dirty && !entry.Aside && since > 0 { // an epoch's ID is its start in µs
 		data.Since = time.Duration(now-since) * time.Millisecond
 	}
 	data.State = stateOf(entry, row, found, data.Unread)
+	if entry.Missing && !entry.Dirty && found && data.Row == nil {
+		data.State = keyState{
+			Class: "good", Word: "in its column only",
+			Text: "No write through afterwrite has reached Postgres yet. The counter starts from the value of its column.",
+		}
+	}
 	return nil
+}
+
+// readPostgres reads the counter's row, and where it lands. Without a row in counters, row has the value of the column, if found.
+func (p *keyPage) readPostgres(ctx context.Context, data *keyData) (row counter.Row, found bool) {
+	landing, mapped, landingErr := p.store.Landing(ctx, data.Key)
+	rows, err := p.store.Read(ctx, []counter.Key{data.Key})
+	if err != nil && !store.Unread(err)[data.Key] { // else only its column cannot be read
+		p.log.Warn("postgres did not answer, so its row is not shown", "key", data.Key, "error", err)
+		data.Unread = true
+		return counter.Row{}, false
+	}
+	row, found = rows[data.Key]
+	if mapped {
+		data.Landing = newLandingView(landing, landingErr)
+	}
+	if found && (!mapped || landingErr != nil || landing.Counted) {
+		data.Row = &row
+	}
+	return row, found
 }
 
 func stateOf(entry cache.Inspected, row counter.Row, found, unread bool) keyState {

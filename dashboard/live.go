@@ -65,7 +65,8 @@ func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	every, _ := strconv.Atoi(query.Get("every")) // 0 is rejected below
 	since, _ := strconv.ParseInt(query.Get("since"), 10, 64)
 	if !ok || !slices.Contains([]int{1, 5, 15}, every) {
-		http.Error(w, "no such stream: page must be overview, shards or requests, and every must be 1, 5 or 15", http.StatusBadRequest)
+		http.Error(w, "no such stream: page must be overview, shards, requests or mappings, and every must be 1, 5 or 15",
+			http.StatusBadRequest)
 		return
 	}
 	select {

@@ -38,6 +38,7 @@ var navigation = []link{
 	{Path: requestsPath, Label: "Requests"},
 	{Path: deadPath, Label: "Dead letters"},
 	{Path: keyPath, Label: "Counters"},
+	{Path: mappingsPath, Label: "Mappings"},
 	{Path: actionsPath, Label: "Actions"},
 	{Path: asynqPath, Label: "Queues"},
 }

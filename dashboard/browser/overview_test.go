@@ -217,7 +217,7 @@ func TestThePagesWorkWithKeyboardPhoneAndPause(t *testing.T) {
 	evaluate[bool](t, b, `document.querySelector('.plot').dispatchEvent(new KeyboardEvent('keydown', {key: 'End', bubbles: true}))`)
 	require.Regexp(t, `^\d\d:\d\d:\d\d UTC · writes`, b.waitForText(t, ".plot .readout", "writes"))
 
-	for _, path := range []string{"/", "/shards"} {
+	for _, path := range []string{"/", "/mappings", "/shards"} {
 		b.visit(t, s.dashboard.url(path))
 		b.waitForText(t, connection, "live")
 		b.readable(t, path)

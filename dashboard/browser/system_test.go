@@ -3,6 +3,7 @@ package browser_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"fmt"
 	"net/http"
 	"os"
@@ -47,6 +48,12 @@ type system struct {
 // start starts the servers and the processes. env adds variables NAME=value to each process.
 func start(t *testing.T, env ...string) *system {
 	t.Helper()
+	return startWith(t, "", env...)
+}
+
+// startWith is start with tables of the user's own, which a statement creates before the processes start.
+func startWith(t *testing.T, tables string, env ...string) *system {
+	t.Helper()
 	s := &system{
 		keys:     300,
 		redis:    localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true}),
@@ -57,6 +64,7 @@ func start(t *testing.T, env ...string) *system {
 	}, env...)
 	out, err := s.command(t, "migrate").CombinedOutput()
 	require.NoError(t, err, "%s", out)
+	s.exec(t, tables)
 	var all [4]*process
 	for i, name := range []string{"api", "worker", "scheduler", "dashboard"} {
 		port, err := local.FreePort()
@@ -69,6 +77,16 @@ func start(t *testing.T, env ...string) *system {
 	}
 	s.api, s.dashboard = all[0], all[3]
 	return s
+}
+
+// exec executes statements in Postgres.
+func (s *system) exec(t *testing.T, statements string) {
+	t.Helper()
+	db, err := sql.Open("postgres", s.postgres.URL())
+	require.NoError(t, err)
+	defer db.Close()
+	_, err = db.ExecContext(t.Context(), statements)
+	require.NoError(t, err)
 }
 
 func (s *system) command(t *testing.T, args ...string) *exec.Cmd {

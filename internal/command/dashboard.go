@@ -47,7 +47,7 @@ func (serveDashboardCommand) Run(w *world) error {
 	service := writepath.Open(writepath.Parts{Cache: p.Cache, Store: p.Store, Tracing: p.Provider()})
 	defer service.Close()
 	pages, err := dashboard.New(dashboard.Options{
-		Cache: p.Cache, Redis: p.Redis, Store: p.Store, Write: p.Config.DashboardWrite,
+		Cache: p.Cache, Redis: p.Redis, Store: p.Store, Mappings: p.Mappings, Write: p.Config.DashboardWrite,
 		Lister: catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service, TopEnabled: true}),
 		Access: allowed, Version: programVersion(), Explain: api.Explain, Logger: p.Log,
 	})
