@@ -37,6 +37,12 @@ type system struct {
 // start starts the servers, an api, a scheduler and two workers.
 func start(t *testing.T, settings ...string) *system {
 	t.Helper()
+	return startWith(t, "", settings...)
+}
+
+// startWith is start in a database with further tables.
+func startWith(t *testing.T, tables string, settings ...string) *system {
+	t.Helper()
 	program, err := worldtest.Program()
 	require.NoError(t, err)
 	s := &system{}
@@ -53,6 +59,8 @@ func start(t *testing.T, settings ...string) *system {
 	})
 	require.NoError(t, err)
 	s.Stage, err = s.world.Stage(t.Context(), world.StageOptions{Name: "e2e"})
+	require.NoError(t, err)
+	_, err = s.DB.Exec(tables)
 	require.NoError(t, err)
 	s.inspector = asynq.NewInspectorFromRedisClient(s.Redis)
 	s.scheduler = s.run(t, "scheduler")
