@@ -61,6 +61,10 @@ func TestCountersContinueFromTheirColumnsAfterAnOutageOfPostgres(t *testing.T) {
 	require.NoError(t, s.world.Postgres.Start(t.Context()))
 	s.eventuallyClean(t, 30*time.Second)
 
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) { // cold, and the api has to notice that postgres is back
+		got, err := c.call(http.MethodGet, "/v1/counters/key0", "")
+		return err == nil && got.Value != nil, fmt.Sprintf("%+v %v", got, err)
+	})
 	columns, rows := s.likes(t), s.rows(t)
 	for post := range posts {
 		key, want := fmt.Sprintf("key%d", post), int64(1234+post)
