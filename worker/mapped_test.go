@@ -255,3 +255,33 @@ func metric(t *testing.T, b *testBundle, name string) (sum float64) {
 	}
 	return sum
 }
+
+// COMMIT does not say which row a deferred constraint refuses, so the worker halves the batch until that row is alone.
+func TestOnlyTheRowThatCommitRefusesBecomesADeadLetter(t *testing.T) {
+	t.Parallel()
+	b := setupMapped(t, "ignore", impatient())
+	b.exec(t, `CREATE FUNCTION public.closed() RETURNS trigger LANGUAGE plpgsql AS
+		'BEGIN IF NEW.id IN (3, 77) THEN RAISE ''post % is closed'', NEW.id USING ERRCODE = ''55000''; END IF; RETURN NEW; END'`)
+	b.exec(t, `CREATE CONSTRAINT TRIGGER closed AFTER UPDATE ON public.posts DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW EXECUTE FUNCTION public.closed()`)
+	ops := many(0)
+	for id := 1; id <= 100; id++ {
+		ops = append(ops, increment(likes(id), 1), increment(counter.Key(strconv.Itoa(id)), 1))
+	}
+	ops = append(ops, increment("post:3:views", 1), increment("post:4:views", 1))
+	b.do(t, ops...)
+	b.run(t)
+	b.sendDrains(t)
+	b.eventuallyDead(t, likes(3), likes(77), "post:3:views")
+	for key, name := range map[counter.Key]string{likes(3): "likes", likes(77): "likes", "post:3:views": "views"} {
+		letter, found, err := b.cache.DeadLetter(t.Context(), key)
+		require.NoError(t, err)
+		require.True(t, found, key)
+		require.True(t, strings.HasPrefix(letter.Reason, "mapping "+name+": "), letter.Reason)
+		require.Contains(t, letter.Reason, "is closed")
+	}
+	require.Equal(t, int64(199), b.column(t, `SELECT count(*) FROM counters`))
+	require.Equal(t, int64(98), b.column(t, `SELECT sum(likes) FROM public.posts`))
+	b.agree(t)
+	require.True(t, b.store.Up())
+}

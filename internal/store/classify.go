@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/lib/pq"
 )
@@ -109,6 +110,32 @@ func classOfState(code string) Class {
 
 // IsLocked reports whether a statement failed because another transaction held a lock for too long.
 func IsLocked(err error) bool { return sqlState(err) == stateLockNotAvailable }
+
+// isBroken reports whether an error of a statement on a mapped table will come back until an operator has acted, although Postgres works:
+// the schema or a permission is wrong, the table is a view now, or has a publication but no replica identity, an index is corrupt, or a
+// trigger cannot reach another server.
+func isBroken(err error) bool {
+	switch code := sqlState(err); Classify(err) { //nolint:exhaustive // all others are not
+	case Operator:
+		return true
+	case Refused:
+		// The statement has a position only before it runs: it does not fit the table.
+		return code != "" && !errors.Is(err, ErrNotStored) && pq.As(err).Position != ""
+	case Outage:
+		return len(code) >= len("00") && code != stateLockNotAvailable && !slices.Contains([]string{"25", "26", "53", "57"}, code[:2])
+	}
+	return false
+}
+
+// concernsRow reports whether an error of a statement on a mapped table is about one row, although its code has another class: RAISE
+// in a trigger chooses its code, and row-level security uses that of a missing permission. Routine is the place in Postgres's source.
+func concernsRow(err error) bool {
+	e := pq.As(err)
+	if e == nil || IsLocked(err) || TooSlow(err) || Classify(err) == Contended || Classify(err) == Refused {
+		return false
+	}
+	return e.Routine == "exec_stmt_raise" || e.Routine == "ExecWithCheckOptions"
+}
 
 // TooSlow reports whether a statement exceeded the statement timeout. With fewer rows it may succeed.
 func TooSlow(err error) bool {

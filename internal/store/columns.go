@@ -58,6 +58,11 @@ func (u *unlocked) both(ctx context.Context, rows []counter.Row, write writeCoun
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after Commit
+	if u.immediate {
+		if _, err := tx.ExecContext(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
+			return err
+		}
+	}
 	had, err := u.existing(ctx, tx, rows)
 	if err != nil {
 		return err
@@ -69,27 +74,54 @@ func (u *unlocked) both(ctx context.Context, rows []counter.Row, write writeCoun
 	if written, err = u.starting(ctx, tx, written, had); err != nil {
 		return err
 	}
-	var counts []MappedCount
-	out := len(u.out)
-	for _, part := range u.store.mapped(written) {
-		count, err := u.writeColumn(ctx, tx, part)
-		switch {
-		case Classify(err) == Contended && len(u.out) > out:
-			return errRest // the rows that are out now must not be judged twice
-		case err != nil:
-			return u.breaks(&MappingError{Mapping: part.Name, Err: err}, rows)
-		}
-		counts = append(counts, count)
+	parts := u.store.mapped(written)
+	counts, err := u.writeColumns(ctx, tx, parts, rows)
+	if err == nil {
+		err = u.atCommit(tx.Commit(), parts, rows)
 	}
-	if len(u.out) > out {
-		return errRest
-	}
-	if err := tx.Commit(); err != nil {
+	if err != nil {
 		return err
 	}
 	after()
 	u.Mapped = append(u.Mapped, counts...)
 	return nil
+}
+
+// writeColumns writes the columns of parts.
+func (u *unlocked) writeColumns(ctx context.Context, tx querier, parts []*mappedRows, rows []counter.Row) ([]MappedCount, error) {
+	var counts []MappedCount
+	out := len(u.out)
+	for _, part := range parts {
+		count, err := u.writeColumn(ctx, tx, part)
+		switch {
+		case Classify(err) == Contended && len(u.out) > out:
+			return nil, errRest // the rows that are out now must not be judged twice
+		case err != nil:
+			return nil, u.breaks(part.failed(err), rows)
+		}
+		counts = append(counts, count)
+	}
+	if len(u.out) > out {
+		return nil, errRest
+	}
+	return counts, nil
+}
+
+// atCommit returns what to do about the error of a COMMIT. Deferred constraints and triggers are checked there, so nothing says which row
+// or mapping they concern. A refusal needs no more: the caller halves the batch. Otherwise the next attempt has the statements fail.
+func (u *unlocked) atCommit(err error, parts []*mappedRows, rows []counter.Row) error {
+	switch {
+	case sqlState(err) == "":
+		return err
+	case len(parts) == 1:
+		return u.breaks(parts[0].failed(err), rows)
+	case !u.immediate && (isBroken(err) || IsLocked(err)):
+		u.immediate = true
+		return errRest
+	case concernsRow(err):
+		return fmt.Errorf("%w: %w", ErrNotStored, err)
+	}
+	return err
 }
 
 const (
@@ -162,11 +194,11 @@ func (u *unlocked) firsts(rows []counter.Row, had map[counter.Key]int64) (keys [
 
 func itself(key counter.Key) counter.Key { return key }
 
-// breaks takes a mapping's rows out if err says that its table has a wrong schema or permission: the other rows need not wait until an
-// operator has repaired it.
+// breaks takes a mapping's rows out if err says that its table cannot be written: the other rows need not wait until an operator has
+// repaired it.
 func (u *unlocked) breaks(err error, rows []counter.Row) error {
 	failed, ok := errors.AsType[*MappingError](err)
-	if !ok || Classify(err) != Operator {
+	if !ok || !isBroken(err) {
 		return err
 	}
 	broken := Broken{Mapping: failed.Mapping, Err: failed}
@@ -327,7 +359,7 @@ func (u *unlocked) lockColumns(ctx context.Context, tx querier, rows []counter.R
 			u.takeOut(part.Name, rows, func(row counter.Row) { u.Locked = append(u.Locked, row.Key) })
 			return nil, nil, errRest
 		case err != nil:
-			return nil, nil, &MappingError{Mapping: part.Name, Err: err}
+			return nil, nil, part.failed(err)
 		}
 		for _, n := range ns {
 			held[part.rows[n-1].Key] = true

@@ -226,8 +226,16 @@ func (m *mappedRows) args(rows []mappedRow) []any {
 // first reports whether a row may be the first flush of a counter that has counted on from the value of its column.
 func first(r *counter.Row) bool { return r.Started && r.Base == 0 } // step: start
 
-// adopt adds the values of columns to found, for the mapped keys that it lacks. unread are the errors of mappings whose schema or
-// permissions are wrong.
+// failed returns the error of a statement on the mapping's table.
+func (m *mappedRows) failed(err error) *MappingError {
+	if concernsRow(err) {
+		err = fmt.Errorf("%w: %w", ErrNotStored, err)
+	}
+	return &MappingError{Mapping: m.Name, Err: err}
+}
+
+// adopt adds the values of columns to found, for the mapped keys that it lacks. unread are the errors of mappings whose tables cannot be
+// read.
 func (s *Store) adopt(ctx context.Context, keys []counter.Key, found map[counter.Key]counter.Row) (unread []*MappingError, err error) {
 	var cold []counter.Row
 	for _, key := range keys {
@@ -241,9 +249,9 @@ func (s *Store) adopt(ctx context.Context, keys []counter.Key, found map[counter
 			Value int64 `db:"value"`
 		}
 		err := s.db.SelectContext(ctx, &adopted, part.sql.adopt, part.args(part.rows)...)
-		failed := &MappingError{Mapping: part.Name, Err: err}
+		failed := part.failed(err)
 		switch {
-		case Classify(err) == Operator:
+		case isBroken(err):
 			for _, row := range part.rows {
 				failed.Keys = append(failed.Keys, row.Key)
 			}

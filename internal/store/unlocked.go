@@ -75,7 +75,7 @@ type Upserted struct {
 	Locked []counter.Key
 	// Refused are counters that their mapping does not permit.
 	Refused []Refusal
-	// Broken are the mappings whose statements failed because of the schema or a permission.
+	// Broken are the mappings whose tables cannot be written, for example because of the schema or a permission.
 	Broken []Broken
 	// Mapped counts the rows that were written to mapped tables.
 	Mapped []MappedCount
@@ -138,6 +138,8 @@ type unlocked struct {
 
 	out   map[counter.Key]bool // rows that this call does not write, for the reasons in Upserted
 	raced map[counter.Key]bool // rows whose column was not written, though their row exists
+
+	immediate bool // deferred constraints are checked by each statement, to find the mapping whose table raises an error
 }
 
 // run first tries all rows in one cheap statement, unless it expects locks. If that hits a lock, it alternates: it writes the free

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// onLikes creates a trigger that runs the body of a PL/pgSQL function for each row whose likes are updated. when is BEFORE, AFTER or
+// DEFERRED: at COMMIT.
+func onLikes(t testing.TB, s *Store, when, body string) {
+	t.Helper()
+	exec(t, s, "CREATE FUNCTION on_likes() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "+body+" RETURN NEW; END$$")
+	trigger := "CREATE TRIGGER on_likes " + when + " UPDATE OF likes ON posts FOR EACH ROW EXECUTE FUNCTION on_likes()"
+	if when == "DEFERRED" {
+		trigger = "CREATE CONSTRAINT TRIGGER on_likes AFTER UPDATE OF likes ON posts DEFERRABLE INITIALLY DEFERRED " +
+			"FOR EACH ROW EXECUTE FUNCTION on_likes()"
+	}
+	exec(t, s, trigger)
+}
+
+// Only COMMIT shows that a deferred constraint refuses a row, so nothing says which mapping it belongs to. The caller halves the batch.
+func TestARowThatCommitRefusesNamesItsMapping(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	onLikes(t, s, "DEFERRED", "IF NEW.id = 3 THEN RAISE 'post 3 is closed'; END IF;")
+	batch := []counter.Row{counted("post:2:likes", 0, 2, 1), counted("post:3:likes", 0, 3, 1), counted("post:3:views", 0, 3, 1)}
+	_, err := s.UpsertUnlocked(t.Context(), batch)
+	require.Equal(t, Refused, Classify(err), err)
+	require.Empty(t, columns(t, s, "SELECT key FROM counters"))
+	_, err = s.UpsertUnlocked(t.Context(), batch[1:2])
+	require.Equal(t, Refused, Classify(err), err)
+	require.ErrorContains(t, err, "mapping likes: ")
+	require.ErrorContains(t, err, "post 3 is closed")
+	upsertMapped(t, s, batch[0], batch[2])
+	require.True(t, s.Up())
+}
+
+func TestTroubleOfATableKeepsOnlyItsOwnCounters(t *testing.T) {
+	t.Parallel()
+	for name, trouble := range map[string]func(s *Store){
+		"a trigger reads a table that was dropped": func(s *Store) { onLikes(t, s, "AFTER", "PERFORM FROM gone;") },
+		"the same at COMMIT":                       func(s *Store) { onLikes(t, s, "DEFERRED", "PERFORM FROM gone;") },
+		"a publication without a replica identity": func(s *Store) {
+			exec(t, s, "ALTER TABLE posts DROP CONSTRAINT posts_pkey; CREATE UNIQUE INDEX ON posts (id)")
+			exec(t, s, "CREATE PUBLICATION p FOR TABLE posts")
+		},
+		"a view": func(s *Store) {
+			exec(t, s, "ALTER TABLE posts RENAME TO posts2; CREATE VIEW public.posts AS SELECT DISTINCT id, likes, views FROM posts2")
+		},
+		"a trigger cannot reach another server": func(s *Store) {
+			exec(t, s, "CREATE EXTENSION dblink")
+			onLikes(t, s, "BEFORE", "PERFORM dblink_connect('host=127.0.0.1 port=1 connect_timeout=1');")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setupMapped(t)
+			trouble(s)
+			for n := range int64(failuresToOpen + 1) {
+				upserted := upsertMapped(t, s, later("post:1:likes", 2, n+2), later("views:1:2026-11-29", 3, n+2), later("x", 1, n+2))
+				require.NotEmpty(t, upserted.Broken)
+				require.Equal(t, "likes", upserted.Broken[0].Mapping)
+				require.Equal(t, []counter.Key{"post:1:likes"}, upserted.Broken[0].Keys)
+			}
+			require.True(t, s.Up())
+			require.Equal(t, "(views:1:2026-11-29)\n(x)", columns(t, s, "SELECT key FROM counters ORDER BY key"))
+		})
+	}
+}
+
+// A trigger chooses the code of its error, and row-level security refuses a row with the code of a missing permission.
+func TestARefusalWithTheCodeOfATroubleIsARefusal(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"42501", "42704", "55000", "08006", "53000", "XX000"} {
+		for _, when := range []string{"BEFORE", "DEFERRED"} {
+			t.Run(code+" "+when, func(t *testing.T) {
+				t.Parallel()
+				s := setupMapped(t)
+				onLikes(t, s, when, "IF NEW.id = 3 THEN RAISE 'post 3 is closed' USING ERRCODE = '"+code+"'; END IF;")
+				for _, batch := range [][]counter.Row{
+					{later("post:2:likes", 2, 2), later("post:3:likes", 2, 2), later("x", 2, 2)}, {later("post:3:likes", 2, 2)},
+				} {
+					upserted, err := s.UpsertUnlocked(t.Context(), batch)
+					require.Empty(t, upserted.Broken)
+					require.Equal(t, Refused, Classify(err), err)
+					require.ErrorContains(t, err, "post 3 is closed")
+					require.ErrorContains(t, err, "mapping likes: ")
+				}
+				require.True(t, s.Up())
+			})
+		}
+	}
+}
+
+// Row-level security refuses a row with the code of a missing permission, and a partitioned table one that has no partition.
+func TestARowThatATableDoesNotAdmitIsRefusedAlone(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	exec(t, s, `DROP TABLE stats.daily_views;
+		CREATE TABLE stats.daily_views (post_id bigint, day date, kind varchar(10), views numeric, UNIQUE (post_id, day, kind))
+			PARTITION BY RANGE (post_id);
+		CREATE TABLE stats.few PARTITION OF stats.daily_views FOR VALUES FROM (0) TO (100);
+		CREATE ROLE trouble_writer LOGIN PASSWORD 'x';
+		GRANT USAGE ON SCHEMA afterwrite, stats TO trouble_writer;
+		GRANT ALL ON afterwrite.counters, stats.daily_views TO trouble_writer;
+		ALTER TABLE stats.daily_views ENABLE ROW LEVEL SECURITY;
+		CREATE POLICY all_rows ON stats.daily_views USING (true) WITH CHECK (post_id <> 3)`)
+	writer := asRole(t, s, "trouble_writer")
+	refused := map[string]string{"views:3:2026-11-29": "row-level security", "views:100:2026-11-29": "no partition of relation"}
+	batch := []counter.Row{counted("views:2:2026-11-29", 0, 1, 1), counted("x", 0, 1, 1)}
+	for key, reason := range refused {
+		row := counted(key, 0, 1, 1)
+		for _, rows := range [][]counter.Row{{row}, append(batch, row)} {
+			upserted, err := writer.UpsertUnlocked(t.Context(), rows)
+			require.Empty(t, upserted.Broken)
+			require.Equal(t, Refused, Classify(err), err)
+			require.ErrorContains(t, err, "mapping daily: ")
+			require.ErrorContains(t, err, reason)
+		}
+	}
+	require.Empty(t, upsertMapped(t, writer, batch...).Refused)
+	require.Equal(t, "(2,1)", columns(t, s, "SELECT post_id, views FROM stats.daily_views"))
+}
+
+// A constant that no longer fits its column is wrong for all counters, so none of them is refused.
+func TestAConstantThatNoLongerFitsBreaksTheMapping(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	exec(t, s, "ALTER TABLE stats.daily_views ALTER kind TYPE integer USING 1")
+	upserted := upsertMapped(t, s, later("views:1:2026-11-29", 3, 2), later("x", 1, 2))
+	require.Len(t, upserted.Broken, 1)
+	require.ErrorContains(t, upserted.Broken[0].Err, "mapping daily: ")
+	_, err := s.Read(t.Context(), []counter.Key{"views:2:2026-11-29", "x"})
+	require.Len(t, Unread(err), 1)
+}
