@@ -29,10 +29,7 @@ type writeCounters func(q querier, rows []counter.Row) (written []counter.Row, a
 // conflict, which are tried again a few times.
 func (u *unlocked) repeat(ctx context.Context, rows []counter.Row, write writeCounters) error {
 	for {
-		if len(u.out) > 0 {
-			rows = slices.DeleteFunc(slices.Clone(rows), func(r counter.Row) bool { return u.out[r.Key] })
-		}
-		if len(rows) == 0 {
+		if rows = u.remaining(rows); len(rows) == 0 {
 			return nil
 		}
 		err := again(ctx, func() error {
@@ -219,6 +216,17 @@ func (u *unlocked) takeOut(name string, rows []counter.Row, each func(counter.Ro
 	}
 }
 
+// remaining returns the rows that are not out.
+func (u *unlocked) remaining(rows []counter.Row) []counter.Row {
+	if len(u.out) == 0 {
+		return rows
+	}
+	return slices.DeleteFunc(slices.Clone(rows), func(r counter.Row) bool { return u.out[r.Key] })
+}
+
+// lock adds a row to Locked.
+func (u *unlocked) lock(row counter.Row) { u.Locked = append(u.Locked, row.Key) }
+
 // leave adds a key to u.out.
 func (u *unlocked) leave(key counter.Key) {
 	if u.out == nil {
@@ -351,12 +359,22 @@ func (u *unlocked) notInserted(part *mappedRows, missing []mappedRow) error {
 // whole table, all rows of the mapping are locked.
 func (u *unlocked) lockColumns(ctx context.Context, tx querier, rows []counter.Row) (free, locked []counter.Row, err error) {
 	held := make(map[counter.Key]bool)
-	for _, part := range u.store.mapped(rows) {
+	parts := u.store.mapped(rows)
+	if len(parts) > 0 { // before a statement waits for a table
+		if _, err := tx.ExecContext(ctx, "SELECT set_config('lock_timeout', $1, true)", milliseconds(briefly)); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, part := range parts {
 		var ns []int
-		err := tx.SelectContext(ctx, &ns, part.sql.held, append(part.args(part.rows), milliseconds(briefly))...)
+		err := tx.SelectContext(ctx, &ns, part.sql.held, part.args(part.rows)...)
 		switch {
 		case IsLocked(err):
-			u.takeOut(part.Name, rows, func(row counter.Row) { u.Locked = append(u.Locked, row.Key) })
+			for _, other := range parts {
+				if other.Schema == part.Schema && other.Table == part.Table {
+					u.takeOut(other.Name, rows, u.lock)
+				}
+			}
 			return nil, nil, errRest
 		case err != nil:
 			return nil, nil, part.failed(err)

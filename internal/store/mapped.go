@@ -54,7 +54,7 @@ ON CONFLICT ({columns}) DO NOTHING`
 	// heldMappedSQL locks the rows, without waiting, until the end of the transaction. It returns those that another transaction locks.
 	heldMappedSQL = `
 WITH batch AS MATERIALIZED (
-	SELECT value, start, {names} n FROM ` + batchOf + ` WHERE (SELECT set_config('lock_timeout', {timeout}, true)) IS NOT NULL
+	SELECT value, start, {names} n FROM ` + batchOf + `
 ),
 free AS MATERIALIZED (SELECT batch.n FROM batch, {table} AS t WHERE {match} FOR NO KEY UPDATE OF t SKIP LOCKED)
 SELECT batch.n FROM batch, {table} AS t WHERE {match} AND batch.n NOT IN (SELECT n FROM free)`
@@ -94,7 +94,7 @@ func newMappedSQL(m *mapping.Mapping, counters string) *mappedSQL {
 	}
 	replacer := strings.NewReplacer(
 		"{counters}", counters, "{deleted}", deleted,
-		"{arrays}", strings.Join(arrays, ", "), "{names}", names.String(), "{timeout}", "$"+strconv.Itoa(len(arrays)+1),
+		"{arrays}", strings.Join(arrays, ", "), "{names}", names.String(),
 		"{table}", qualified(m.Schema, m.Table), "{set}", pq.QuoteIdentifier(m.Set),
 		"{value}", strings.ReplaceAll(columnValue, "{set}", pq.QuoteIdentifier(m.Set)),
 		"{columns}", strings.Join(columns, ", "), "{values}", strings.Join(values, ", "), "{match}", strings.Join(match, " AND "),

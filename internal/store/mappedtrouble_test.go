@@ -1,11 +1,16 @@
 package store
 
 import (
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 )
 
 // onLikes creates a trigger that runs the body of a PL/pgSQL function for each row whose likes are updated. when is BEFORE, AFTER or
@@ -93,6 +98,61 @@ func TestARefusalWithTheCodeOfATroubleIsARefusal(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A user's transaction locks a table to which a trigger writes, so each row of the mapping waits for it.
+func TestALockThatATriggerWaitsForHoldsOnlyItsOwnCounters(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	exec(t, s, "CREATE TABLE public.audit (id int)")
+	onLikes(t, s, "AFTER", "INSERT INTO audit VALUES (NEW.id);")
+	lockingClient(t, s, "LOCK TABLE audit IN ACCESS EXCLUSIVE MODE")
+	var batch []counter.Row
+	for n := range 50 {
+		batch = append(batch, later(fmt.Sprintf("post:%d:likes", n+1), 1, 2), later(fmt.Sprintf("post:%d:views", n+1), 1, 2),
+			later(fmt.Sprintf("x%d", n), 1, 2))
+	}
+	for range failuresToOpen + 1 {
+		upserted := upsertMapped(t, s, batch...)
+		require.Len(t, upserted.Locked, 50)
+	}
+	require.Equal(t, "(100)", columns(t, s, "SELECT count(*) FROM counters"))
+	require.True(t, s.Up())
+}
+
+const manyOfOneTable = 15
+
+// setupMany returns a Store with many mappings of one table.
+func setupMany(t *testing.T, options Options) *Store {
+	t.Helper()
+	var file, table strings.Builder
+	for n := range manyOfOneTable {
+		fmt.Fprintf(&file, "  - {name: m%d, key: \"post:{id:int}:m%[1]d\", table: posts, where: {id: \"{id}\"}, set: m%[1]d}\n", n)
+		fmt.Fprintf(&table, ", m%d int NOT NULL DEFAULT 0", n)
+	}
+	mappings, err := mapping.Parse([]byte("mappings:\n" + file.String()))
+	require.NoError(t, err)
+	options.Mappings = mappings
+	s := open(t, localtest.PostgresURL(t, migrateTemplate), options)
+	exec(t, s, "CREATE TABLE public.posts (id int PRIMARY KEY"+table.String()+"); INSERT INTO posts VALUES (1)")
+	return s
+}
+
+func rowsOfOneTable() []counter.Row {
+	batch := []counter.Row{later("x", 1, 2)}
+	for n := range manyOfOneTable {
+		batch = append(batch, later(fmt.Sprintf("post:1:m%d", n), 1, 2))
+	}
+	return batch
+}
+
+func TestALockedTableIsWaitedForOnce(t *testing.T) {
+	t.Parallel()
+	s := setupMany(t, Options{})
+	lockingClient(t, s, "LOCK TABLE posts IN ACCESS EXCLUSIVE MODE")
+	began := time.Now()
+	require.Len(t, upsertMapped(t, s, rowsOfOneTable()...).Locked, manyOfOneTable)
+	require.Less(t, time.Since(began), 500*time.Millisecond)
 }
 
 // Row-level security refuses a row with the code of a missing permission, and a partitioned table one that has no partition.

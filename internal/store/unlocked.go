@@ -199,10 +199,10 @@ func (u *unlocked) wait(ctx context.Context, rows []counter.Row, patience time.D
 	})
 }
 
-// giveUp adds rows to locked.
+// giveUp adds the remaining rows to Locked.
 func (u *unlocked) giveUp(rows []counter.Row) {
-	for i := range rows {
-		u.Locked = append(u.Locked, rows[i].Key)
+	for _, row := range u.remaining(rows) {
+		u.lock(row)
 	}
 }
 
@@ -214,8 +214,14 @@ func (u *unlocked) writeFree(ctx context.Context, rows []counter.Row) (held []co
 		return held, err
 	}
 	u.timeouts++
+	none := u.passes == 0 && (u.timeouts > maxLockTimeouts || time.Since(u.started) > lockMemory)
+	failed, ofMapping := errors.AsType[*MappingError](err)
 	switch {
-	case u.passes == 0 && (u.timeouts > maxLockTimeouts || time.Since(u.started) > lockMemory):
+	case ofMapping && (none || u.timeouts > maxLockTimeouts): // a trigger waits, for each row
+		rows = u.remaining(rows)
+		u.takeOut(failed.Mapping, rows, u.lock)
+		return u.writeFree(ctx, u.remaining(rows))
+	case none:
 		return nil, err // no statement succeeded, so the table is locked
 	case len(rows) == 1 || u.timeouts > maxLockTimeouts:
 		u.giveUp(rows)
