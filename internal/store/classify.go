@@ -137,8 +137,14 @@ func concernsRow(err error) bool {
 	return e.Routine == "exec_stmt_raise" || e.Routine == "ExecWithCheckOptions"
 }
 
-// TooSlow reports whether a statement exceeded the statement timeout. With fewer rows it may succeed.
+// errTooSlow means that the statements of a transaction took too long together.
+var errTooSlow = errors.New("the transaction took too long")
+
+// TooSlow reports whether a statement exceeded the statement timeout, or a transaction took too long. With fewer rows it may succeed.
 func TooSlow(err error) bool {
+	if errors.Is(err, errTooSlow) {
+		return true
+	}
 	return sqlState(err) == stateQueryCanceled && !errors.Is(err, context.Canceled)
 }
 

@@ -77,7 +77,7 @@ func (u *unlocked) both(ctx context.Context, rows []counter.Row, write writeCoun
 		err = u.atCommit(tx.Commit(), parts, rows)
 	}
 	if err != nil {
-		return err
+		return tooSlow(ctx, err)
 	}
 	after()
 	u.Mapped = append(u.Mapped, counts...)
@@ -117,6 +117,14 @@ func (u *unlocked) atCommit(err error, parts []*mappedRows, rows []counter.Row) 
 		return errRest
 	case concernsRow(err):
 		return fmt.Errorf("%w: %w", ErrNotStored, err)
+	}
+	return err
+}
+
+// tooSlow marks the error of a transaction that ran out of time: with fewer rows it may succeed.
+func tooSlow(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", errTooSlow, err)
 	}
 	return err
 }

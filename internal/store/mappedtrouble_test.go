@@ -155,6 +155,21 @@ func TestALockedTableIsWaitedForOnce(t *testing.T) {
 	require.Less(t, time.Since(began), 500*time.Millisecond)
 }
 
+// Each statement is faster than the statement timeout, but all together are not. With fewer rows the call succeeds.
+func TestManySlowColumnsAreTooSlow(t *testing.T) {
+	t.Parallel()
+	s := setupMany(t, Options{StatementTimeout: time.Second})
+	exec(t, s, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.4); RETURN NEW; END';
+		CREATE TRIGGER slow BEFORE UPDATE ON posts FOR EACH ROW EXECUTE FUNCTION slow()`)
+	_, err := s.UpsertUnlocked(t.Context(), rowsOfOneTable())
+	require.Error(t, err)
+	require.True(t, TooSlow(err), err)
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) { // the server may still hold the locks of the first call
+		locked := upsertMapped(t, s, rowsOfOneTable()[:4]...).Locked
+		return len(locked) == 0, fmt.Sprint(locked)
+	})
+}
+
 // Row-level security refuses a row with the code of a missing permission, and a partitioned table one that has no partition.
 func TestARowThatATableDoesNotAdmitIsRefusedAlone(t *testing.T) {
 	t.Parallel()
