@@ -96,7 +96,9 @@ func (f *Flusher) deferUnread(
 	ctx context.Context, shard counter.Shard, unknown []cache.Entry, unread map[counter.Key]bool, reason error, done *flushed,
 ) (keys []counter.Key, err error) {
 	for _, failed := range store.MappingErrors(reason) {
-		f.metrics.breaks(failed.Mapping, failed)
+		if !errors.Is(failed, store.ErrBusy) {
+			f.metrics.breaks(failed.Mapping, failed)
+		}
 	}
 	blocked := batch{shard: shard}
 	for i := range unknown {

@@ -48,7 +48,7 @@ func (s *Store) Landing(ctx context.Context, key counter.Key) (landing Landing, 
 	var broken error
 	err = s.guard(ctx, "read "+part.ColumnName(), func(ctx context.Context) error {
 		err := s.db.GetContext(ctx, &read, part.sql.landing, args...)
-		if broken = nil; Classify(err) == Operator {
+		if broken = nil; isBroken(err) || IsLocked(err) {
 			broken = &MappingError{Mapping: part.Name, Keys: []counter.Key{key}, Err: err}
 			return nil
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/lib/pq"
 
@@ -17,7 +19,11 @@ import (
 
 // mappedSQL are the statements of one mapping. Their parameters are arrays with one element for each counter: its value, the value that the
 // column must still have (NULL: any), and one array for each placeholder of the pattern.
-type mappedSQL struct{ update, absent, judge, insert, held, adopt, landing string }
+type mappedSQL struct {
+	update, absent, judge, insert, held, adopt, landing string
+
+	busyUntil atomic.Int64 // see readColumn; ns after Store.opened
+}
 
 const (
 	// batchOf hides the number of rows from the planner, as readSQL does: it must use the unique index, with a nested loop, for each row.
@@ -243,15 +249,16 @@ func (s *Store) adopt(ctx context.Context, keys []counter.Key, found map[counter
 			cold = append(cold, counter.Row{Key: key})
 		}
 	}
+	late := false
 	for _, part := range s.mapped(cold) {
-		var adopted []struct {
-			N     int   `db:"n"`
-			Value int64 `db:"value"`
-		}
-		err := s.db.SelectContext(ctx, &adopted, part.sql.adopt, part.args(part.rows)...)
+		values, err := s.readColumn(ctx, part)
 		failed := part.failed(err)
+		if errors.Is(err, errLate) && !late { // a second one may only have had too little time left
+			part.sql.busyUntil.Store(int64(time.Since(s.opened) + busyFor))
+			late = true
+		}
 		switch {
-		case isBroken(err):
+		case isBroken(err), errors.Is(err, ErrBusy):
 			for _, row := range part.rows {
 				failed.Keys = append(failed.Keys, row.Key)
 			}
@@ -259,12 +266,47 @@ func (s *Store) adopt(ctx context.Context, keys []counter.Key, found map[counter
 		case err != nil:
 			return nil, failed
 		}
-		for _, a := range adopted {
+		for _, a := range values {
 			key := part.rows[a.N-1].Key
 			found[key] = counter.Row{Key: key, Value: a.Value}
 		}
 	}
 	return unread, nil
+}
+
+// ErrBusy is returned, wrapped, in a MappingError of Read whose table is locked by another transaction, or slow.
+var ErrBusy = errors.New("the table is locked by another transaction, or slow")
+
+// errLate is ErrBusy after an attempt.
+var errLate = fmt.Errorf("%w", ErrBusy)
+
+// busyFor is how long Read does not ask a table again that was busy: each attempt takes half the time of its caller, and perhaps a
+// connection.
+const busyFor = time.Second
+
+// adopted is the value that a counter starts from.
+type adopted struct {
+	N     int   `db:"n"`
+	Value int64 `db:"value"`
+}
+
+// readColumn reads the column of one mapping. It takes half of the time that is left, so that ALTER TABLE does not delay the reads of all
+// other counters.
+func (s *Store) readColumn(ctx context.Context, part *mappedRows) (values []adopted, err error) {
+	if time.Since(s.opened) < time.Duration(part.sql.busyUntil.Load()) {
+		return nil, ErrBusy
+	}
+	half := ctx
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		half, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
+	}
+	err = s.db.SelectContext(half, &values, part.sql.adopt, part.args(part.rows)...)
+	if IsLocked(err) || err != nil && half.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w (%w)", errLate, err)
+	}
+	return values, err
 }
 
 // MappingError is an error of a statement on a mapped table, or a refusal of one of its rows.
@@ -278,8 +320,8 @@ type MappingError struct {
 func (e *MappingError) Error() string { return "mapping " + e.Mapping + ": " + e.Err.Error() }
 func (e *MappingError) Unwrap() error { return e.Err }
 
-// Unread returns the keys that a Read did not read although Postgres answered, because the schema or the permissions of a mapped table are
-// wrong. The rows of all other keys are in its result. It returns nil after any other error.
+// Unread returns the keys that a Read did not read although Postgres answered, because a mapped table is busy (ErrBusy), or its schema or
+// permissions are wrong. The rows of all other keys are in its result. It returns nil after any other error.
 func Unread(err error) map[counter.Key]bool {
 	var unread map[counter.Key]bool
 	for _, failed := range MappingErrors(err) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -167,6 +168,31 @@ func TestManySlowColumnsAreTooSlow(t *testing.T) {
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) { // the server may still hold the locks of the first call
 		locked := upsertMapped(t, s, rowsOfOneTable()[:4]...).Locked
 		return len(locked) == 0, fmt.Sprint(locked)
+	})
+}
+
+func TestReadWaitsBrieflyForALockedTable(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	exec(t, s, "INSERT INTO stats.daily_views VALUES (1, '2026-11-29', 'page', 7)")
+	unlock := lockingClient(t, s, "LOCK TABLE posts IN ACCESS EXCLUSIVE MODE")
+	loader := NewLoader(s, 100*time.Millisecond)
+	t.Cleanup(loader.Close)
+	keys := []counter.Key{"post:1:likes", "views:1:2026-11-29", "x"}
+	for range failuresToOpen + 1 {
+		localtest.Eventually(t, 10*time.Second, func() (bool, string) { // a new connection may take too long
+			rows, err := loader.Read(t.Context(), keys)
+			require.True(t, Unread(err)[keys[0]], err)
+			return len(Unread(err)) == 1 && rows[keys[1]] == row(string(keys[1]), 7, 0), fmt.Sprint(rows, err)
+		})
+	}
+	require.True(t, s.Up())
+	_, err := s.Read(t.Context(), keys[:1])
+	require.ErrorIs(t, err, ErrBusy)
+	unlock()
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		_, err := loader.Read(context.WithoutCancel(t.Context()), keys)
+		return err == nil, fmt.Sprint(err)
 	})
 }
 
