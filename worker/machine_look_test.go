@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strconv"
@@ -106,19 +105,37 @@ func decodeObserved(t rapid.TB, text string) observed {
 	return o
 }
 
+// noteSQL reads a row and its column in one snapshot.
+const noteSQL = `
+SELECT c.key IS NOT NULL, coalesce(c.value, 0), coalesce(c.version, 0), c.deleted_at IS NOT NULL, coalesce(c.lineage, 0),
+	m.key IS NOT NULL, coalesce(m.n, 0)
+FROM (SELECT $1::text AS key) one LEFT JOIN counters c USING (key) LEFT JOIN mapped m USING (key)`
+
 // noteRows checks rows after an upsert. flown are the states of the entries when they were read. It is called within flights.
 func (m *machine) noteRows(rows []counter.Row, flown map[counter.Key][]history) {
 	for _, given := range rows {
 		k := m.keys[given.Key]
 		row := counter.Row{Key: given.Key}
-		err := m.db.QueryRow(`SELECT value, version, deleted_at IS NOT NULL, lineage FROM counters WHERE key = $1`, string(given.Key)).
-			Scan(&row.Value, &row.Version, &row.Deleted, &row.Lineage)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		}
+		var counted, mapped bool
+		var column int64
+		err := m.db.QueryRow(noteSQL, string(given.Key)).
+			Scan(&counted, &row.Value, &row.Version, &row.Deleted, &row.Lineage, &mapped, &column)
 		if err != nil {
 			m.failf("read the row of %s: %v", given.Key, err)
 			return
+		}
+		if !counted {
+			start, _ := k.row.state()
+			if mapped && column != start {
+				m.failf("the column of %s is %d, but it has no row in counters, and began with %d", given.Key, column, start)
+			}
+			continue
+		}
+		if !mapped && !row.Deleted && given.Key == "b" {
+			m.failf("the row of %s was not inserted into its table, but counters has %+v", given.Key, row)
+		}
+		if mapped && column != row.Value {
+			m.failf("the column of %s is %d, but counters has %+v", given.Key, column, row)
 		}
 		if row == k.seen {
 			continue

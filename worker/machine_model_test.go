@@ -24,6 +24,9 @@ type written struct {
 	epoch, first int64 // of the shard, after Redis had applied it; 0: unknown
 }
 
+// start reports whether w is the value of a mapped column before the run.
+func (w *written) start() bool { return w.number == 0 }
+
 // history is the operations of a state, in order.
 type history []*written
 
@@ -72,7 +75,16 @@ func (h history) may(version int64) bool {
 			return version >= w.rewind
 		}
 	}
-	return version == int64(len(h))
+	return version == h.version()
+}
+
+// version returns the version of a counter after h, if h has no discard. The value of a column, before all operations, has version 0.
+func (h history) version() int64 {
+	n := int64(len(h))
+	if n > 0 && h[0].start() {
+		n--
+	}
+	return n
 }
 
 // is reports whether the given state is the state after h.
@@ -205,6 +217,9 @@ func (k *modelKey) bases() []cell {
 	if !k.entry.present {
 		cells = append(cells, cell{present: true, blind: true})
 	}
+	if len(k.row) == 1 && k.row[0].start() && (k.entry.blind || !k.entry.present) {
+		cells = append(cells, cell{present: true, ops: k.withStart(k.entry.ops)}) // hydrated without the mapping
+	}
 	for _, row := range slices.Backward(k.rows) {
 		cells = append(cells, cell{present: true, ops: k.entry.ops.union(row)})
 	}
@@ -307,6 +322,7 @@ func (k *modelKey) carryOut(c cell, a attempt) (cell, string) {
 			return c, "a write left no entry"
 		}
 		c.ops = append(slices.Clone(c.ops), &written{kind: a.op.Kind, amount: a.op.Amount, number: a.number})
+		c.ops = k.withStart(c.ops)
 		known = c.ops
 	}
 	if got.Known == c.blind {
@@ -375,7 +391,7 @@ func (k *modelKey) broken(o observed, lossy bool) string {
 		return "blind writes, and not dirty"
 	case o.present && !o.dirty() && !k.entry.ops.within(k.row):
 		return fmt.Sprintf("clean, but redis has %v and postgres %v", k.entry, k.row)
-	case !lossy && k.entry.present && !k.entry.blind && !k.entry.ops.same(k.must):
+	case !lossy && k.entry.present && !k.entry.blind && !k.entry.ops.same(k.must) && !k.unadopted():
 		return fmt.Sprintf("a read misses something: redis has %v of %v", k.entry, k.must)
 	}
 	// Flushed keys may leave a sealed epoch before its commit.
@@ -384,6 +400,21 @@ func (k *modelKey) broken(o observed, lossy bool) string {
 		return problem
 	}
 	return k.unsynced(o)
+}
+
+// withStart adds the value of the column to the operations of an entry that was hydrated without the mapping, if it does not matter any
+// more: the counter was set or deleted.
+func (k *modelKey) withStart(ops history) history {
+	overwritten := slices.ContainsFunc(ops, func(w *written) bool { return w.kind != counter.Increment })
+	if overwritten && len(k.row) > 0 && k.row[0].start() {
+		return ops.union(k.row[:1])
+	}
+	return ops
+}
+
+// unadopted reports whether the entry lacks only the value of the column: it was hydrated without the mapping, and its first flush adds it.
+func (k *modelKey) unadopted() bool {
+	return len(k.must) > 0 && k.must[0].start() && k.entry.ops.same(k.must[1:]) && k.seen == counter.Row{}
 }
 
 // misplaced returns why no flush would find the key although it is dirty.

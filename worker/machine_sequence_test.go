@@ -45,7 +45,7 @@ func TestMachineSequences(t *testing.T) {
 	}
 	for _, claim := range slices.Sorted(maps.Keys(claims)) {
 		t.Run(claim, func(t *testing.T) {
-			m.reset(t, machineBatch)
+			m.reset(t, machineBatch, nil)
 			defer m.end()
 			claims[claim](t)
 			m.settleDown(t)

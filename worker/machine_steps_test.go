@@ -201,12 +201,17 @@ func (m *machine) toggleOutage(*rapid.T) { m.outage = !m.outage }
 // toggleRefusal makes Postgres refuse a key's row, or accept it again.
 func (m *machine) toggleRefusal(t *rapid.T) {
 	key := m.drawKey(t)
-	m.refuse(t, key, !m.refusing[key])
+	m.refuseAt(t, key, !m.refusing[key], rapid.SampledFrom([]string{"counters", "mapped"}).Draw(t, "place"))
 }
 
 func (m *machine) refuse(t rapid.TB, key counter.Key, refused bool) {
+	m.refuseAt(t, key, refused, "counters")
+}
+
+// refuseAt makes Postgres refuse a key's row in one of two tables, or accept it again.
+func (m *machine) refuseAt(t rapid.TB, key counter.Key, refused bool, place string) {
 	if refused {
-		m.exec(t, `INSERT INTO refused VALUES ($1)`, string(key))
+		m.exec(t, `INSERT INTO refused VALUES ($1, $2)`, string(key), place)
 	} else {
 		m.exec(t, `DELETE FROM refused WHERE key = $1`, string(key))
 	}

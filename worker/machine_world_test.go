@@ -23,6 +23,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
@@ -36,6 +37,26 @@ const (
 // machineKeys are few, so that steps interact: two are in one shard, and the second counts downwards.
 var machineKeys = []counter.Key{"a", "b", "c"}
 
+// machineMappings map two of them to columns. The rows may exist or not.
+const machineMappings = `
+mappings:
+  - {name: a, key: "a", table: public.mapped, where: {key: a}, set: n, missing: ignore}
+  - {name: b, key: "b", table: public.mapped, where: {key: b}, set: n, missing: insert}
+`
+
+// beginning is the column of a counter before a run.
+type beginning int
+
+const (
+	noRow    beginning = iota
+	emptyRow           // with NULL
+	zeroRow            // with 0
+	startRow           // with a value, which the counter adopts
+)
+
+// someStart is above the sum of all amounts.
+const someStart = int64(1) << (2 * (lastAmount + 1))
+
 // machine is a write path, a worker, and the model. The test decides when each call to a server is carried out.
 type machine struct {
 	server  redis.UniversalClient // without gates
@@ -43,6 +64,7 @@ type machine struct {
 	flusher *Flusher
 	retries *retries
 	service *writepath.Service
+	without *writepath.Service // of an api that runs without the mappings
 	store   gatedStore
 	db      *sql.DB
 	scripts map[string]string // names by hash
@@ -83,28 +105,38 @@ func newMachine(t *testing.T) *machine {
 	m.loadScripts(t)
 	gated := connect()
 	gated.AddHook(redisGates{m})
-	pg, err := store.Open(postgresURL, store.Options{Logger: slog.New(slog.DiscardHandler), MaxConns: 4})
+	mappings, err := mapping.Parse([]byte(machineMappings))
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, pg.Close()) })
+	open := func(mappings *mapping.Mappings) *store.Store {
+		pg, err := store.Open(postgresURL, store.Options{Logger: slog.New(slog.DiscardHandler), MaxConns: 4, Mappings: mappings})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, pg.Close()) })
+		return pg
+	}
 	m.db, err = sql.Open("postgres", postgresURL)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.db.Close()) })
-	m.exec(t, `CREATE TABLE refused (key text)`)
+	m.exec(t, `CREATE TABLE public.mapped (key text PRIMARY KEY, n bigint)`)
+	m.exec(t, `CREATE TABLE refused (key text, place text)`)
 	m.exec(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-		IF EXISTS (SELECT FROM refused WHERE key = NEW.key) THEN RAISE check_violation; END IF; RETURN NEW; END $$`)
+		IF EXISTS (SELECT FROM refused WHERE key = NEW.key AND place = TG_TABLE_NAME) THEN RAISE check_violation; END IF;
+		RETURN NEW; END $$`)
 	m.exec(t, `CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON counters FOR EACH ROW EXECUTE FUNCTION refuse()`)
-	m.build(t, gated, gatedStore{Store: pg, m: m})
+	m.exec(t, `CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON public.mapped FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	m.build(t, gated, gatedStore{Store: open(mappings), m: m}, gatedStore{Store: open(nil), m: m})
 	return m
 }
 
 // build makes the parts under test.
-func (m *machine) build(t *testing.T, gated redis.UniversalClient, gate gatedStore) {
+func (m *machine) build(t *testing.T, gated redis.UniversalClient, gate, without gatedStore) {
 	t.Helper()
 	logger, registry := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
 	m.store = gate
 	m.cache = cache.New(gated, cache.Options{Shards: machineShards, CleanTTL: time.Hour})
 	m.service = writepath.Open(writepath.Parts{Cache: m.cache, Bases: gate})
 	t.Cleanup(m.service.Close)
+	m.without = writepath.Open(writepath.Parts{Cache: m.cache, Bases: without})
+	t.Cleanup(m.without.Close)
 	metrics := newMetrics(registry, logger, nil, gate.Up)
 	m.retries = &retries{
 		cache: m.cache, sender: asynq.NewClientFromRedisClient(m.server),
@@ -152,14 +184,28 @@ func (m *machine) exec(t require.TestingT, statement string, args ...any) {
 	require.NoError(t, err)
 }
 
-// reset begins a run with empty servers. batch is the number of rows of one statement.
-func (m *machine) reset(t rapid.TB, batch int) {
+// reset begins a run with empty servers. batch is the number of rows of one statement. Keys without a beginning have a row with 0.
+func (m *machine) reset(t rapid.TB, batch int, columns map[counter.Key]beginning) {
 	require.NoError(t, m.server.FlushDB(context.Background()).Err())
 	m.exec(t, `DELETE FROM counters`)
 	m.exec(t, `DELETE FROM refused`)
+	m.exec(t, `DELETE FROM mapped`)
 	m.keys = make(map[counter.Key]*modelKey)
 	for i, key := range machineKeys {
-		m.keys[key] = &modelKey{rows: []history{nil}, used: 10 * i, flown: make(map[int64][]history)}
+		k := &modelKey{used: 10 * i, flown: make(map[int64][]history)}
+		column, drawn := columns[key]
+		switch {
+		case key == "c": // has no mapping
+		case !drawn, column == zeroRow:
+			m.exec(t, `INSERT INTO mapped VALUES ($1, 0)`, string(key))
+		case column == emptyRow:
+			m.exec(t, `INSERT INTO mapped VALUES ($1, NULL)`, string(key))
+		case column == startRow:
+			m.exec(t, `INSERT INTO mapped VALUES ($1, $2)`, string(key), someStart)
+			k.row = history{{kind: counter.Set, amount: someStart}}
+		}
+		k.must, k.rows = k.row, []history{k.row}
+		m.keys[key] = k
 	}
 	m.used, m.letters = machineKeys, make(map[counter.Key]operate.DeadLetter)
 	m.flights, m.late, m.snapshots = nil, nil, nil

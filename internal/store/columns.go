@@ -64,7 +64,7 @@ func (u *unlocked) both(ctx context.Context, rows []counter.Row, write writeCoun
 	if err != nil {
 		return err
 	}
-	written, after, err := write(tx, rows)
+	written, after, err := write(tx, rows) // step: one transaction
 	if err != nil {
 		return u.breaks(err, rows)
 	}

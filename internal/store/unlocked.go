@@ -278,7 +278,7 @@ func (u *unlocked) upsertFree(ctx context.Context, tx querier, rows []counter.Ro
 		case h:
 			held = append(held, row)
 		case isLeft:
-			keptOut = append(keptOut, row)
+			keptOut = append(keptOut, row) // step: kept out
 		default:
 			written = append(written, row)
 		}

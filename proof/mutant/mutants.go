@@ -37,6 +37,9 @@ const (
 	combine   = "internal/cache/apply.go"
 	evictGo   = "internal/cache/evict.go"
 	upsert    = "internal/store/upsert.go"
+	unlocked  = "internal/store/unlocked.go"
+	columns   = "internal/store/columns.go"
+	mapped    = "internal/store/mapped.go"
 	drain     = "worker/epoch.go"
 	flusher   = "worker/flusher.go"
 	refusal   = "worker/refusal.go"
@@ -55,7 +58,7 @@ func part(name, file, step string, how edit) mutant {
 
 // mutants returns a mutant for each rule and step that the guarantees depend on.
 func mutants() []mutant {
-	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), reconciling(), evicting())
+	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), reconciling(), evicting(), mapping())
 }
 
 func writing() []mutant {
@@ -154,5 +157,15 @@ func evicting() []mutant {
 		}},
 		part("evict: an entry that was written meanwhile is evicted", evict, "check",
 			becomes(`number\(epoch\) <= .* then`, `true then`)),
+	}
+}
+
+func mapping() []mutant {
+	return []mutant{
+		rule("mapping: a column is written although the guard kept the row", unlocked, "kept out",
+			becomes(`keptOut = append\(keptOut, row\)`, `keptOut, written = append(keptOut, row), append(written, row)`)),
+		rule("mapping: the value that a counter started from is not compared", mapped, "start", becomes(`return .* }`, `return false }`)),
+		rule("mapping: counters and column are written in two transactions", columns, "one transaction", becomes(`tx,`, `u.store.db,`)),
+		rule("mapping: every flush of the first lineage counts as the first", columns, "first flush", never),
 	}
 }
