@@ -205,14 +205,6 @@ func (s gatedStore) Read(ctx context.Context, keys []counter.Key) (rows map[coun
 	return rows, nil
 }
 
-func (s gatedStore) Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error) {
-	upserted, err := s.UpsertUnlocked(ctx, rows)
-	if len(upserted.Locked) > 0 {
-		return nil, store.ErrUnavailable
-	}
-	return upserted.Ahead, err
-}
-
 func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (upserted store.Upserted, err error) {
 	var read map[counter.Key][]history
 	if f := flightOf(ctx); f != nil {

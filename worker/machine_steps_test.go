@@ -12,6 +12,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
+	"github.com/afterwrite/afterwrite/internal/store"
 )
 
 // Steps of the machine besides writes and flushes: actions of operators and other processes, and the passing of time.
@@ -92,7 +93,7 @@ type discardStore struct {
 	fate fate
 }
 
-func (s *discardStore) Upsert(ctx context.Context, rows []counter.Row) ([]counter.Row, error) {
+func (s *discardStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (store.Upserted, error) {
 	row := rows[0]
 	s.m.number++
 	rewind := &written{kind: counter.Set, amount: row.Value, number: s.m.number, rewind: row.Version}
@@ -102,13 +103,13 @@ func (s *discardStore) Upsert(ctx context.Context, rows []counter.Row) ([]counte
 	s.m.keys[row.Key].rewind = rewind
 	s.m.check(s.t, nil)
 	if s.fate == refuse {
-		return nil, errInjected
+		return store.Upserted{}, errInjected
 	}
-	ahead, err := s.gatedStore.Upsert(ctx, rows)
+	upserted, err := s.gatedStore.UpsertUnlocked(ctx, rows)
 	if s.fate == loseAnswer {
-		return nil, errInjected
+		return store.Upserted{}, errInjected
 	}
-	return ahead, err
+	return upserted, err
 }
 
 // evict starts an eviction of all clean entries, and may finish it.

@@ -88,19 +88,28 @@ func rewound(d DeadLetter) counter.Row {
 	}
 }
 
-// fence writes row to Postgres. After that, Postgres accepts no older version.
+// fence writes row to Postgres, and to its column if it is mapped: a flush may have written both since the dead letter was read. After
+// that, Postgres accepts no older version.
 func (s *Service) fence(ctx context.Context, row counter.Row) (Discarded, error) {
 	done := Discarded{Now: storedRow(row)}
-	ahead, err := s.store.Upsert(ctx, []counter.Row{row})
+	upserted, err := s.store.UpsertUnlocked(ctx, []counter.Row{row})
+	if err == nil && len(upserted.Broken) > 0 {
+		err = upserted.Broken[0].Err
+	}
 	switch {
 	case store.Classify(err) == store.Refused:
 		done.Refused = err
 	case err != nil:
 		return done, stillDead(row.Key, err,
 			"Postgres failed to write its value at the new version, so the counter is still dead; discard it again")
-	case len(ahead) > 0 && ahead[0] != row:
+	case len(upserted.Refused) > 0:
+		done.Refused = upserted.Refused[0].Err
+	case len(upserted.Locked) > 0:
 		return done, stillDead(row.Key, nil,
-			fmt.Sprintf("Postgres now has %s, so the counter is still dead; read it again", storedRow(ahead[0])))
+			"another transaction locks its row in Postgres, so the counter is still dead; discard it again when that has ended")
+	case len(upserted.Ahead) > 0 && upserted.Ahead[0] != row:
+		return done, stillDead(row.Key, nil,
+			fmt.Sprintf("Postgres now has %s, so the counter is still dead; read it again", storedRow(upserted.Ahead[0])))
 	}
 	return done, nil
 }

@@ -6,7 +6,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/operate"
+	"github.com/afterwrite/afterwrite/internal/store"
 )
 
 // refuse carries out operations on one key and makes it a dead letter with an archived retry, as a worker does.
@@ -94,6 +96,39 @@ func TestFlushInProgressDoesNotRestoreWhatWasDiscarded(t *testing.T) {
 	require.Equal(t, []counter.Row{{Key: "a", Value: 7, Version: 3}}, ahead)
 	b.drainAll(t)
 	b.requireRow(t, counter.Row{Key: "a", Value: 8, Version: 4})
+}
+
+// A worker flushes the counter between the reading of the dead letter and its discard: the column must go back with the row.
+func TestDiscardWritesTheColumnToo(t *testing.T) {
+	t.Parallel()
+	mappings, err := mapping.Parse([]byte(`mappings: [{name: posts, key: "post:{id:int}", table: posts, where: {id: "{id}"}, set: likes}]`))
+	require.NoError(t, err)
+	const key = "post:1"
+	b := setup(t)
+	b.exec(t, `CREATE TABLE public.posts (id int PRIMARY KEY, likes bigint NOT NULL DEFAULT 0)`)
+	b.exec(t, `INSERT INTO public.posts (id) VALUES (1)`)
+	s, err := store.Open(b.url, store.Options{Mappings: mappings})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	b.service = operate.New(operate.Options{Cache: b.cache, Store: s, Redis: b.redis})
+
+	b.do(t, set(key, 7))
+	b.drainAll(t)
+	b.forbid(t)
+	b.refuse(t, increment(key, 5))
+	letter := b.get(t, key)
+	b.allow(t)
+	snapshot, err := b.cache.Read(t.Context(), b.cache.Shard(key), []counter.Key{key})
+	require.NoError(t, err)
+	_, err = s.UpsertUnlocked(t.Context(), []counter.Row{snapshot.Entries[0].Row})
+	require.NoError(t, err)
+
+	_, err = b.service.Discard(t.Context(), letter)
+	require.NoError(t, err)
+	b.requireRow(t, counter.Row{Key: key, Value: 7, Version: 3})
+	var likes int64
+	require.NoError(t, b.db.QueryRow(`SELECT likes FROM public.posts`).Scan(&likes))
+	require.Equal(t, int64(7), likes)
 }
 
 // Redis lost its latest writes, so Postgres is ahead. The version continues from the higher of the two.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/tasks"
 )
 
@@ -34,7 +35,7 @@ const pageSize = 500
 // Store is the part of *store.Store that operators need.
 type Store interface {
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
-	Upsert(ctx context.Context, rows []counter.Row) (ahead []counter.Row, err error)
+	UpsertUnlocked(ctx context.Context, rows []counter.Row) (store.Upserted, error)
 }
 
 // Options are the dependencies of a Service. The caller closes them.
