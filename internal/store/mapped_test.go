@@ -343,3 +343,21 @@ func TestCountersStartFromRoundedColumns(t *testing.T) {
 	require.Empty(t, upserted.Ahead)
 	require.Equal(t, "(7)\n(9223372036854775806)\n(1)", columns(t, s, "SELECT views FROM stats.daily_views ORDER BY post_id"))
 }
+
+func TestNumericColumnsMayBeNoNumbers(t *testing.T) {
+	t.Parallel()
+	s := setupMapped(t)
+	exec(t, s, `INSERT INTO stats.daily_views VALUES (1, '2026-01-31', 'page', 'NaN'), (2, '2026-01-31', 'page', 'Infinity'),
+		(3, '2026-01-31', 'page', '-Infinity')`)
+	read, err := s.Read(t.Context(), []counter.Key{"views:1:2026-01-31", "views:2:2026-01-31", "views:3:2026-01-31"})
+	require.NoError(t, err)
+	require.Equal(t, map[counter.Key]counter.Row{ // NaN is larger than all numbers
+		"views:1:2026-01-31": {Key: "views:1:2026-01-31", Value: math.MaxInt64},
+		"views:2:2026-01-31": {Key: "views:2:2026-01-31", Value: math.MaxInt64},
+		"views:3:2026-01-31": {Key: "views:3:2026-01-31", Value: math.MinInt64},
+	}, read)
+	upserted := upsertMapped(t, s, counted("views:1:2026-01-31", math.MaxInt64, 5, 1), counted("views:2:2026-01-31", 0, 1, 1),
+		counted("views:3:2026-01-31", math.MinInt64, math.MinInt64+1, 1))
+	require.Equal(t, []counter.Row{{Key: "views:2:2026-01-31", Value: math.MaxInt64}}, upserted.Ahead)
+	require.Equal(t, "(5)\n(Infinity)\n(-9223372036854775807)", columns(t, s, "SELECT views FROM stats.daily_views ORDER BY post_id"))
+}
