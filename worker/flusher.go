@@ -70,6 +70,7 @@ type batch struct {
 	shard   counter.Shard
 	entries []cache.Entry
 	backlog int // entries that wait, including these
+	tries   int // of flushChanged
 }
 
 func (b batch) part(from, to int) batch {
@@ -186,7 +187,12 @@ func (f *Flusher) settle(ctx context.Context, b batch, upserted *store.Upserted)
 	f.metrics.rows.Add(float64(done.rows))
 	deferred, deferErr := f.deferEntries(ctx, blocked, lockedRow)
 	done.add(&deferred)
-	return done, errors.Join(err, failed, deferErr)
+	if err = errors.Join(err, failed, deferErr); err != nil {
+		return done, err
+	}
+	changed, err := f.flushChanged(ctx, b, upserted.Ahead)
+	done.add(&changed)
+	return done, err
 }
 
 func keysOf(refused []store.Refusal) []counter.Key {

@@ -67,6 +67,34 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 	return unsettled, nil
 }
 
+// maxChanged bounds the flushes of one batch whose columns go on changing.
+const maxChanged = 3
+
+// flushChanged flushes counters at once that were added to a column that had changed. Until the next drain, an application that still
+// writes the column may have changed it again, so a busy counter would never be flushed.
+func (f *Flusher) flushChanged(ctx context.Context, b batch, ahead []counter.Row) (flushed, error) {
+	var keys []counter.Key
+	for i := range ahead {
+		if fromColumn(&ahead[i]) {
+			keys = append(keys, ahead[i].Key)
+		}
+	}
+	if len(keys) == 0 || b.tries == maxChanged {
+		return flushed{}, nil
+	}
+	snapshot, err := f.cache.Read(ctx, b.shard, keys)
+	if err != nil {
+		return flushed{}, err
+	}
+	again := batch{shard: b.shard, backlog: b.backlog, tries: b.tries + 1}
+	for _, e := range snapshot.Entries {
+		if !e.Missing && !e.Corrupt && !e.BaseUnknown && e.Epoch > 0 {
+			again.entries = append(again.entries, e)
+		}
+	}
+	return f.commit(ctx, again)
+}
+
 // fromColumn reports whether row is the value of a mapped column, and not a row of the table counters.
 func fromColumn(row *counter.Row) bool { return row.Version == 0 && row.Lineage == 0 }
 
