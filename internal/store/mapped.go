@@ -153,8 +153,9 @@ type mappedRow struct {
 	numbers []int64
 }
 
-// mapped returns the rows of batch that have a mapping, in an order that all processes share: by table, and then by the columns that find
-// the row. Two mappings of one table lock its rows in the same order.
+// mapped returns the rows of batch that have a mapping, in an order that all processes share: by table and mapping, and then by the
+// columns that find the row. Batches of one mapping cannot deadlock. Batches of two mappings of one table may meet in another order;
+// then one of them gives up its locks after 20 ms (see briefly), long before Postgres would look for a deadlock.
 func (s *Store) mapped(batch []counter.Row) []*mappedRows {
 	if s.mappings == nil {
 		return nil
