@@ -60,7 +60,8 @@ func increment(t *testing.T, api *Process, key string) {
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
-	require.Equal(t, http.StatusOK, response.StatusCode)
+	// 202: Postgres did not have the counter's value within 100 ms, on a busy machine.
+	require.Contains(t, []int{http.StatusOK, http.StatusAccepted}, response.StatusCode)
 }
 
 func requireSum(t *testing.T, stage *Stage, want int64) {
