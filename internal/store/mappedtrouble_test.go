@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -182,9 +183,9 @@ func TestReadWaitsBrieflyForALockedTable(t *testing.T) {
 	for range failuresToOpen + 1 {
 		localtest.Eventually(t, 10*time.Second, func() (bool, string) { // on a busy machine all of it may take too long
 			rows, err := loader.Read(t.Context(), keys)
-			require.Error(t, err, "the locked column cannot have been read")
-			require.NotContains(t, rows, keys[0])
 			unread := Unread(err)
+			require.True(t, unread[keys[0]] || errors.Is(err, context.DeadlineExceeded), err)
+			require.NotContains(t, rows, keys[0])
 			return len(unread) == 1 && unread[keys[0]] && rows[keys[1]] == row(string(keys[1]), 7, 0), fmt.Sprint(rows, err)
 		})
 	}
