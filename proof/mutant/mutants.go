@@ -39,6 +39,7 @@ const (
 	upsert    = "internal/store/upsert.go"
 	unlocked  = "internal/store/unlocked.go"
 	columns   = "internal/store/columns.go"
+	first     = "internal/store/firstflush.go"
 	mapped    = "internal/store/mapped.go"
 	drain     = "worker/epoch.go"
 	flusher   = "worker/flusher.go"
@@ -166,6 +167,6 @@ func mapping() []mutant {
 			becomes(`keptOut = append\(keptOut, row\)`, `keptOut, written = append(keptOut, row), append(written, row)`)),
 		rule("mapping: the value that a counter started from is not compared", mapped, "start", becomes(`return .* }`, `return false }`)),
 		rule("mapping: counters and column are written in two transactions", columns, "one transaction", becomes(`tx,`, `u.store.db,`)),
-		rule("mapping: every flush of the first lineage counts as the first", columns, "first flush", never),
+		rule("mapping: every flush of the first lineage counts as the first", first, "first flush", never),
 	}
 }
