@@ -37,8 +37,17 @@ type RedisOptions struct {
 	Save string
 	// Databases is the number of databases; 0 means 16.
 	Databases int
+	// Password of a TCP port; empty means a random one that is kept in Dir.
+	Password string
+	// Open selects a TCP port without a password.
+	Open bool
 	// Args are further settings, such as "--maxmemory", "64mb". They override all others.
 	Args []string
+	// File keeps the settings in Dir/redis.conf, which Redis may rewrite (CONFIG REWRITE; Sentinel does so in a failover). It holds the
+	// settings above and Lines, except Args. StartRedis writes it, and a later Start reads what Redis has made of it.
+	File bool
+	// Lines are further lines of that file, in the syntax of redis.conf.
+	Lines []string
 	// Log gets the server's output. It may be nil. Calls come from one goroutine of this package.
 	Log io.Writer
 	// Program is redis-server; empty means $AFTERWRITE_REDIS_SERVER, then PATH.
@@ -75,8 +84,10 @@ func StartRedis(ctx context.Context, opts RedisOptions) (*Redis, error) {
 	}
 	if path := filepath.Join(dir, "redis.sock"); opts.Socket && len(path) <= socketPathMax {
 		r.socket, r.port = path, 0
-	} else if r.password, err = keptPassword(dir, nil); err != nil {
-		return nil, err
+	} else if r.password = opts.Password; r.password == "" && !opts.Open {
+		if r.password, err = keptPassword(dir, nil); err != nil {
+			return nil, err
+		}
 	}
 
 	if r.socket == "" && r.port == 0 {
@@ -100,8 +111,15 @@ func (r *Redis) DatabaseURL(n int) string {
 		u := url.URL{Scheme: "unix", Path: r.socket, RawQuery: fmt.Sprintf("db=%d", n)}
 		return u.String()
 	}
-	u := url.URL{Scheme: "redis", User: url.UserPassword("", r.password), Host: address(r.port), Path: fmt.Sprintf("/%d", n)}
+	u := url.URL{Scheme: "redis", User: r.user(), Host: address(r.port), Path: fmt.Sprintf("/%d", n)}
 	return u.String()
+}
+
+func (r *Redis) user() *url.Userinfo {
+	if r.password == "" {
+		return nil
+	}
+	return url.UserPassword("", r.password)
 }
 
 // Addr returns the address to dial: host:port, or the path of the socket.
@@ -121,13 +139,33 @@ func (r *Redis) prepare(ctx context.Context) (Program, error) {
 	if r.opts.AppendOnly || r.opts.Save != "" {
 		orphanSignal = syscall.SIGTERM
 	}
+	settings, source := r.config(pidFile), "-" // "-": settings are read from stdin, since `ps` would show the password
+	if r.opts.File {
+		var err error
+		if source, err = r.keptFile(settings); err != nil {
+			return Program{}, err
+		}
+	}
 	return Program{
 		Path: r.program,
-		Args: append([]string{"-"}, r.opts.Args...), // "-": settings are read from stdin, since `ps` would show the password
+		Args: append([]string{source}, r.opts.Args...),
 		Dir:  r.dir,
-		Env:  append(os.Environ(), "LC_ALL=C"), Stdin: strings.NewReader(r.config(pidFile)), Log: r.opts.Log,
+		Env:  append(os.Environ(), "LC_ALL=C"), Stdin: strings.NewReader(settings), Log: r.opts.Log,
 		OrphanSignal: orphanSignal,
 	}, nil
+}
+
+// keptFile returns the path of Dir/redis.conf. It writes the settings to it, unless StartRedis has returned: then Redis may have rewritten
+// the file.
+func (r *Redis) keptFile(settings string) (string, error) {
+	path := filepath.Join(r.dir, "redis.conf")
+	if r.settled.Load() {
+		return path, nil
+	}
+	if err := os.WriteFile(path, []byte(settings+strings.Join(r.opts.Lines, "\n")+"\n"), 0o600); err != nil {
+		return "", notWritable(r.dir, err)
+	}
+	return path, nil
 }
 
 // config returns the server's configuration in the syntax of redis.conf.
@@ -154,7 +192,9 @@ func (r *Redis) config(pidFile string) string {
 		set("unixsocketperm", "700")
 	} else {
 		set("port", strconv.Itoa(r.port))
-		set("requirepass", r.password)
+		if r.password != "" {
+			set("requirepass", r.password)
+		}
 	}
 	return b.String()
 }

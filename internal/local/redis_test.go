@@ -191,3 +191,18 @@ func (s *syncBuffer) String() string {
 	defer s.mu.Unlock()
 	return s.b.String()
 }
+
+func TestRedisKeepsTheSettingsThatItHasWritten(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	r := startRedis(t, local.RedisOptions{Dir: dataDir(t), File: true, Open: true, Lines: []string{"maxclients 100"}})
+	require.NotContains(t, r.URL(), "@", "it has no password")
+	client := redisClient(t, r)
+	require.Equal(t, "100", client.ConfigGet(ctx, "maxclients").Val()["maxclients"])
+	require.NoError(t, client.ConfigSet(ctx, "maxclients", "200").Err())
+	require.NoError(t, client.ConfigRewrite(ctx).Err())
+
+	r.Kill()
+	require.NoError(t, r.Start(ctx))
+	require.Equal(t, "200", client.ConfigGet(ctx, "maxclients").Val()["maxclients"])
+}
