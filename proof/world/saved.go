@@ -55,7 +55,11 @@ func (s *Stage) Restore(ctx context.Context) error {
 }
 
 // copyKeys replaces the content of database to by a copy of database from, in the same Redis. Keys keep their expiry.
-func copyKeys(ctx context.Context, from, to *redis.Client) error {
+func copyKeys(ctx context.Context, from, to redis.UniversalClient) error {
+	database := 0
+	if single, ok := to.(*redis.Client); ok {
+		database = single.Options().DB
+	}
 	if err := to.FlushDB(ctx).Err(); err != nil {
 		return fmt.Errorf("empty redis: %w", err)
 	}
@@ -66,7 +70,7 @@ func copyKeys(ctx context.Context, from, to *redis.Client) error {
 		}
 		_, err = from.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			for _, key := range keys { // SCAN may return a key twice
-				pipe.Copy(ctx, key, key, to.Options().DB, true)
+				pipe.Copy(ctx, key, key, database, true)
 			}
 			return nil
 		})

@@ -38,11 +38,11 @@ type Stage struct {
 	RedisURL    string
 	DatabaseURL string
 	DB          *sql.DB
-	Redis       *redis.Client
+	Redis       redis.UniversalClient
 
 	world     *World
 	name      string
-	server    *redisServer
+	server    *redisServer // nil with a topology
 	program   string
 	cache     *cache.Cache
 	processes []*Process
@@ -55,10 +55,6 @@ type Stage struct {
 // Stage creates a Postgres database with the version's tables, and takes an unused Redis database.
 func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	o.Version = cmp.Or(o.Version, Current)
-	server, err := w.redis(ctx, o.Large)
-	if err != nil {
-		return nil, err
-	}
 	name := o.Name + "-" + string(o.Version)
 	admin, err := sql.Open("postgres", w.Postgres.URL())
 	if err != nil {
@@ -69,7 +65,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 		return nil, fmt.Errorf("create database: %w", err)
 	}
 	s := &Stage{
-		world: w, name: name, server: server, program: w.programs[o.Version], DatabaseURL: w.Postgres.DatabaseURL(name),
+		world: w, name: name, program: w.programs[o.Version], DatabaseURL: w.Postgres.DatabaseURL(name),
 		tables: []string{"counters"},
 	}
 	w.stages = append(w.stages, s)
@@ -78,7 +74,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	}
 	// Keep no idle connections: a Postgres backend may report its statistics only when it ends.
 	s.DB.SetMaxIdleConns(0)
-	if s.RedisURL, s.Redis, err = server.next(); err != nil {
+	if err := s.connect(ctx, o.Large); err != nil {
 		return nil, err
 	}
 	s.cache = cache.New(s.Redis, cache.Options{Shards: cmp.Or(w.options.Shards, cache.DefaultShards), CleanTTL: time.Hour})
@@ -87,6 +83,27 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	}
 	return s, err
 }
+
+// connect takes an unused database of a Redis. With a topology it takes the only one.
+func (s *Stage) connect(ctx context.Context, large bool) (err error) {
+	if t := s.world.Topology; t != nil {
+		s.RedisURL = t.URL()
+		s.Redis, err = cache.Connect(s.RedisURL, topologyConns)
+		return err
+	}
+	if s.server, err = s.world.redis(ctx, large); err != nil {
+		return err
+	}
+	url, client, err := s.server.next()
+	if err != nil {
+		return err
+	}
+	s.RedisURL, s.Redis = url, client
+	return nil
+}
+
+// topologyConns is the number of connections of the stage's client to each node.
+const topologyConns = 8
 
 const (
 	// createMappedSQL creates the table of an application, with Postgres's defaults.
@@ -140,10 +157,11 @@ func (s *Stage) close() error {
 	if s.DB != nil {
 		err = errors.Join(err, s.DB.Close())
 	}
-	for _, client := range []*redis.Client{s.Redis, s.saved} {
-		if client != nil {
-			err = errors.Join(err, client.Close())
-		}
+	if s.Redis != nil {
+		err = errors.Join(err, s.Redis.Close())
+	}
+	if s.saved != nil {
+		err = errors.Join(err, s.saved.Close())
 	}
 	return err
 }

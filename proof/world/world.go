@@ -43,6 +43,9 @@ type Options struct {
 	Previous string // commit of the previous version; "" for none
 	Redis    local.RedisOptions
 	Postgres local.PostgresOptions
+	// Topology replaces the single Redis by several nodes. Then Redis is nil, all stages share one database, and Save does not work.
+	// Of the options of Redis only AppendFsync is used.
+	Topology TopologyOptions
 	Shards   int      // AFTERWRITE_SHARDS; 0 for each version's default
 	Settings []string // NAME=value for every process
 }
@@ -50,7 +53,8 @@ type Options struct {
 // World holds the built programs and the servers.
 type World struct {
 	Dir      string
-	Redis    *local.Redis
+	Redis    *local.Redis // nil with a topology
+	Topology Topology     // nil without one
 	Postgres *local.Postgres
 
 	options  Options
@@ -85,10 +89,9 @@ func New(ctx context.Context, o Options) (*World, error) {
 	if err := w.build(ctx); err != nil {
 		return w, err
 	}
-	if w.small, err = w.startRedis(ctx, "redis"); err != nil {
+	if err := w.startServers(ctx); err != nil {
 		return w, err
 	}
-	w.Redis = w.small.Redis
 	o.Postgres.Dir = filepath.Join(w.Dir, "postgres")
 	if o.Postgres.Log, err = w.serverLog("postgres"); err != nil {
 		return w, err
@@ -97,6 +100,27 @@ func New(ctx context.Context, o Options) (*World, error) {
 	o.Postgres.Args = append([]string{"-c", "search_path=afterwrite,public"}, o.Postgres.Args...)
 	w.Postgres, err = local.StartPostgres(ctx, o.Postgres)
 	return w, err
+}
+
+// startServers starts the Redis servers.
+func (w *World) startServers(ctx context.Context) error {
+	var err error
+	switch o := w.options.Topology; o.Kind {
+	case KindSentinel:
+		_, err = w.startSentinel(ctx, o)
+	case KindCluster:
+		_, err = w.startCluster(ctx, o)
+	case KindAddress:
+		_, err = w.startAddress(ctx, o)
+	default:
+		if w.small, err = w.startRedis(ctx, "redis"); err == nil {
+			w.Redis = w.small.Redis
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("start redis: %w", err)
+	}
+	return nil
 }
 
 // build builds the programs. The previous version is first, because its commit may be missing.
@@ -147,6 +171,9 @@ func (w *World) Stop() error {
 	}
 	if w.Postgres != nil {
 		problems = append(problems, w.Postgres.Stop(ctx))
+	}
+	if w.Topology != nil {
+		problems = append(problems, w.Topology.Close())
 	}
 	for _, server := range []*redisServer{w.small, w.large} {
 		if server != nil {
