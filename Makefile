@@ -79,6 +79,20 @@ SEED ?= 1
 chaos: deps ## Kill parts of a loaded afterwrite at random, and check every counter: make chaos DURATION=5m SEED=1
 	go run ./proof/chaos -duration $(DURATION) -seed $(SEED)
 
+.PHONY: chaos-sentinel
+chaos-sentinel: deps ## The same on a Redis with a replica and sentinels, with durability=replica
+	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -topology sentinel
+
+.PHONY: chaos-cluster
+chaos-cluster: deps ## The same on a Redis Cluster, with durability=replica
+	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -topology cluster
+
+FAILOVER ?= -runs 1
+
+.PHONY: failover
+failover: deps ## Measure what failovers of Redis cost: make failover FAILOVER='-scenario cluster-kill -durability replica -runs 3'
+	go run ./proof/failover $(FAILOVER)
+
 OUTAGE ?= 60s
 
 .PHONY: chaos-outage

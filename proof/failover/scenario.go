@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/afterwrite/afterwrite/proof/world"
+)
+
+const (
+	// killedFor is how long a killed node stays down: longer than the others need to replace it.
+	killedFor = 10 * time.Second
+	pausedFor = 15 * time.Second
+	cutOffFor = 15 * time.Second
+	// reshardSlots is the number of slots that move under load.
+	reshardSlots = 3000
+	// healPatience bounds the time from the end of the fault until the servers agree again.
+	healPatience = 90 * time.Second
+)
+
+// scenario is one kind of fault.
+type scenario struct {
+	name string
+	kind string
+	// fault makes it happen, and blocks until it has ended. key is one that the faulty node is the master of.
+	fault func(ctx context.Context, t world.Topology, master *world.Node) error
+	// partition gives half of the clients an api whose REDIS_URL is the first master.
+	partition bool
+}
+
+var scenarios = []scenario{
+	{name: "sentinel-kill", kind: world.KindSentinel, fault: kill},
+	{name: "sentinel-pause", kind: world.KindSentinel, fault: freeze},
+	{name: "sentinel-switch", kind: world.KindSentinel, fault: planned},
+	{name: "sentinel-partition", kind: world.KindSentinel, fault: cutOff, partition: true},
+	{name: "address-failover", kind: world.KindAddress, fault: planned},
+	{name: "cluster-kill", kind: world.KindCluster, fault: kill},
+	{name: "cluster-pause", kind: world.KindCluster, fault: freeze},
+	{name: "cluster-switch", kind: world.KindCluster, fault: planned},
+	{name: "cluster-reshard", kind: world.KindCluster, fault: reshard},
+	{name: "cluster-add", kind: world.KindCluster, fault: addNode},
+	{name: "cluster-partition", kind: world.KindCluster, fault: cutOff, partition: true},
+}
+
+func scenarioNames() []string {
+	names := make([]string, len(scenarios))
+	for i, s := range scenarios {
+		names[i] = s.name
+	}
+	return names
+}
+
+// chosen returns the named scenarios.
+func chosen(names []string) ([]scenario, error) {
+	var found []scenario
+	for _, name := range names {
+		before := len(found)
+		for _, s := range scenarios {
+			if name == "all" || name == s.name || name == s.kind {
+				found = append(found, s)
+			}
+		}
+		if len(found) == before {
+			return nil, fmt.Errorf("there is no scenario %q: the scenarios are %s, sentinel, address, cluster and all", name,
+				strings.Join(scenarioNames(), ", "))
+		}
+	}
+	return found, nil
+}
+
+func kill(ctx context.Context, _ world.Topology, master *world.Node) error {
+	master.Kill()
+	if err := world.Sleep(ctx, killedFor); err != nil {
+		return err
+	}
+	return master.Start(ctx)
+}
+
+func freeze(ctx context.Context, _ world.Topology, master *world.Node) error {
+	master.Freeze()
+	defer master.Thaw()
+	return world.Sleep(ctx, pausedFor)
+}
+
+func planned(ctx context.Context, t world.Topology, master *world.Node) error {
+	return t.Switch(ctx, master)
+}
+
+func cutOff(ctx context.Context, _ world.Topology, master *world.Node) error {
+	master.Isolate()
+	defer master.Join()
+	return world.Sleep(ctx, cutOffFor)
+}
+
+func reshard(ctx context.Context, t world.Topology, master *world.Node) error {
+	c := t.(*world.Cluster) //nolint:forcetypeassert // by the scenario's kind
+	masters, err := c.Masters(ctx)
+	if err != nil {
+		return err
+	}
+	other := masters[(slices.Index(masters, master)+1)%len(masters)]
+	return c.Reshard(ctx, master, other, reshardSlots)
+}
+
+// addNode adds a master, and gives it a fair part of all slots.
+func addNode(ctx context.Context, t world.Topology, _ *world.Node) error {
+	c := t.(*world.Cluster) //nolint:forcetypeassert // by the scenario's kind
+	masters, err := c.Masters(ctx)
+	if err != nil {
+		return err
+	}
+	added, err := c.Add(ctx)
+	if err != nil {
+		return err
+	}
+	for _, master := range masters {
+		if err := c.Reshard(ctx, master, added, world.ClusterSlots/len(masters)/(len(masters)+1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
