@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -44,8 +45,9 @@ func counterPath(key string) string { return "/v1/counters/" + url.PathEscape(ke
 
 // client sends requests to the apis. It never retries; net/http retries only GET requests.
 type client struct {
-	bases []string // URLs of the apis, such as "http://127.0.0.1:20000"
-	http  http.Client
+	bases  []string // URLs of the apis, such as "http://127.0.0.1:20000"
+	http   http.Client
+	prefer string // the header Prefer of every write
 }
 
 func newClient(bases []string, connections int) *client {
@@ -57,11 +59,14 @@ func (c *client) close() { c.http.CloseIdleConnections() }
 
 // do sends a request to one of the apis.
 func (c *client) do(ctx context.Context, api int, r request) answer {
-	prefer := ""
+	var prefer []string
 	if r.minimal {
-		prefer = "return=minimal"
+		prefer = append(prefer, "return=minimal")
 	}
-	status, body, err := world.Send(ctx, &c.http, r.method, c.bases[api]+r.path, r.body, prefer)
+	if c.prefer != "" && r.method != http.MethodGet {
+		prefer = append(prefer, c.prefer)
+	}
+	status, body, err := world.Send(ctx, &c.http, r.method, c.bases[api]+r.path, r.body, strings.Join(prefer, ", "))
 	if err != nil {
 		return unanswered(err)
 	}
@@ -120,16 +125,9 @@ func success(d document) answer {
 
 // problem derives the outcome from an error code. This load must not cause any other codes than these.
 func problem(code string) answer {
-	a := answer{outcome: refused, reason: code}
-	switch counter.Code(code) {
-	case counter.CodeBackpressure, counter.CodeOverloaded, counter.CodeCacheFull, counter.CodeCacheUnavailable,
-		counter.CodeDatabaseUnavailable:
-	case counter.CodeNotFound:
-		a.missing = true
-	case counter.CodeOutcomeUnknown:
-		a.outcome = indeterminate
-	default:
-		a.outcome = indeterminate
+	o, expected := world.OutcomeOf(code)
+	a := answer{outcome: o, reason: code, missing: counter.Code(code) == counter.CodeNotFound}
+	if !expected {
 		a.reason = fmt.Sprintf("unexpected %q", code)
 	}
 	return a

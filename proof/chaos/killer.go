@@ -50,6 +50,9 @@ func (k *killer) run(ctx, hard context.Context, faults []fault) {
 }
 
 func (k *killer) execute(ctx, hard context.Context, f fault) {
+	if f.target == targetNodes && !k.healthy(ctx) {
+		return
+	}
 	f.at = k.ledger.since()
 	what := fmt.Sprintf("%s %s", f.kind, f.target)
 	process := k.rig.process(f.target)
@@ -57,6 +60,8 @@ func (k *killer) execute(ctx, hard context.Context, f fault) {
 	switch {
 	case f.kind == faultForget:
 		k.forget(hard)
+	case f.target == targetNodes:
+		what += ", " + k.strike(ctx, hard, f)
 	case f.target == targetBackends:
 		hit = k.freezeBackends(ctx, f.lasts)
 	case f.kind == faultFreeze:
@@ -117,7 +122,9 @@ func (k *killer) forget(ctx context.Context) {
 	if n, err := k.rig.Archived(ctx); err == nil && n > 0 {
 		k.ledger.findings.add(targetAsynq, fmt.Sprintf("%d tasks are archived", n), nil)
 	}
-	_ = redis.NewScript(forgetScript).Run(ctx, k.rig.Redis, nil).Err()
+	_ = k.rig.eachMaster(ctx, func(ctx context.Context, client *redis.Client) error {
+		return redis.NewScript(forgetScript).Run(ctx, client, nil).Err()
+	})
 }
 
 func (k *killer) note(line string) {

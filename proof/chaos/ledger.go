@@ -6,15 +6,17 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 // outcome is what a client can conclude about a write.
-type outcome uint8
+type outcome = world.Outcome
 
 const (
-	acknowledged  outcome = iota + 1 // applied
-	refused                          // never applied
-	indeterminate                    // maybe applied, now or later
+	acknowledged  = world.Acknowledged
+	refused       = world.Refused
+	indeterminate = world.Indeterminate
 )
 
 // sums adds up positive and negative amounts separately. If any subset of a set of writes may be applied, the value changes by at
@@ -77,6 +79,9 @@ func (b bounds) check(r reading) string {
 type account struct {
 	name
 
+	// weak: reads may be old, and Redis may lose what it has not acknowledged, as with a topology.
+	weak bool
+
 	mu       sync.Mutex
 	begun    sums // all increments sent
 	acked    sums
@@ -119,6 +124,9 @@ func (a *account) begin(by int64) window {
 func (a *account) read(w window, r reading) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.weak {
+		return a.bounds(window{}).check(r)
+	}
 	problem := a.bounds(w).check(r)
 	if problem == "" {
 		problem = a.see(r)
@@ -178,7 +186,7 @@ func (a *account) checkRow(r reading) string {
 		return fmt.Sprintf("value %d with version %d, which had value %d", r.value, r.version, before.value)
 	case r.version > possible.count:
 		return fmt.Sprintf("version %d, but at most %d operations can be applied: some are counted twice", r.version, possible.count)
-	case r.version == a.newest.version && r != a.newest:
+	case r.version == a.newest.version && r != a.newest && !a.weak:
 		return fmt.Sprintf("value %d with version %d, which was answered with value %d", r.value, r.version, a.newest.value)
 	}
 	return ""
@@ -236,6 +244,7 @@ type ledger struct {
 	reasons  *tally     // answers by reason
 	outcomes *tally     // operations by kind and outcome, such as "increment 1"
 	findings *findings
+	weak     bool // see account
 
 	// down is the start of the outage of Postgres, since started; 0 while there is none. See outage.go.
 	down atomic.Int64
@@ -276,10 +285,12 @@ func (l *ledger) writes(o outcome) int64 {
 }
 
 // newLedger returns a ledger of accounts whose keys are in use at once, and of half as many whose keys come into use during the run.
-func newLedger(keys int) *ledger {
-	l := &ledger{started: time.Now(), reasons: newTally(), outcomes: newTally(), findings: &findings{}}
+func newLedger(keys int, weak bool) *ledger {
+	l := &ledger{weak: weak, started: time.Now(), reasons: newTally(), outcomes: newTally(), findings: &findings{}}
 	for i := range keys + keys/2 {
-		l.accounts = append(l.accounts, newAccount(newName(i, fmt.Sprintf("hits/é %03d", i))))
+		a := newAccount(newName(i, fmt.Sprintf("hits/é %03d", i)))
+		a.weak = weak
+		l.accounts = append(l.accounts, a)
 	}
 	l.accounts, l.late = l.accounts[:keys], l.accounts[keys:]
 	return l

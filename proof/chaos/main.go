@@ -20,6 +20,10 @@
 // With -outage, the only fault is an outage of Postgres (outage.go). Then no write and no read of a warm key may fail, and no task
 // may use up a retry. The report shows the time to drain.
 //
+// With -topology, Redis has a replica and is watched by sentinels, or is a cluster. All writes then ask for durability=replica. The
+// faults of Redis (topology.go) are kills, pauses, planned switches and partitions, and on a cluster resharding. Reads may come from a
+// master that has been replaced, so only writes are checked for old answers.
+//
 // The servers are killed as processes, without a power cut, and Redis writes its log before it answers (appendfsync always). So no
 // acknowledged write may be lost.
 package main
@@ -33,6 +37,10 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/redis/go-redis/v9/logging"
+
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 // settings are the flags.
@@ -43,6 +51,7 @@ type settings struct {
 	keys     int
 	rate     int
 	outage   time.Duration
+	topology string
 	keep     bool
 }
 
@@ -59,6 +68,7 @@ func command() int {
 	if err != nil {
 		return exitUsage // the flag set has printed why
 	}
+	logging.Disable() // go-redis logs every refused connection
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	ok, err := run(ctx, s, os.Stdout)
@@ -84,6 +94,7 @@ func parse(args []string) (settings, error) {
 	flags.IntVar(&s.keys, "keys", 500, "number of keys that they increment")
 	flags.IntVar(&s.rate, "rate", 4000, "maximum writes per second of all clients together")
 	flags.DurationVar(&s.outage, "outage", 0, "stop postgres once for this long instead of random faults; it sets -duration")
+	flags.StringVar(&s.topology, "topology", "", "sentinel or cluster instead of a single redis")
 	flags.BoolVar(&s.keep, "keep", false, "keep the logs and the data even without a violation")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -93,6 +104,11 @@ func parse(args []string) (settings, error) {
 	}
 	if s.duration < time.Second || s.clients < 1 || s.keys < 2 || s.rate < 1 || flags.NArg() > 0 {
 		err := errors.New("-duration must be 1s or more, -clients 1 or more, -keys 2 or more, -rate 1 or more, and there are no arguments")
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		return s, err
+	}
+	if s.topology != "" && s.topology != world.KindSentinel && s.topology != world.KindCluster || s.topology != "" && s.outage > 0 {
+		err := errors.New("-topology must be sentinel or cluster, and excludes -outage")
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		return s, err
 	}

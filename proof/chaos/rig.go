@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/proof/world"
 )
@@ -45,13 +47,17 @@ type rig struct {
 
 // newRig builds the program, and starts the servers and processes, with the mapped columns of names. Call close afterwards, even after
 // an error.
-func newRig(ctx context.Context, names []name) (*rig, error) {
+func newRig(ctx context.Context, names []name, topology string) (*rig, error) {
 	r := &rig{stop: func() {}}
+	// Both servers make writes durable before they acknowledge them; with a topology, the replicas have them.
+	fsync := "always"
+	if topology != "" {
+		fsync = "everysec"
+	}
 	var err error
-	// Both servers make writes durable before they acknowledge them.
 	r.world, err = world.New(ctx, world.Options{
-		Name: "chaos", Shards: shards,
-		Redis: local.RedisOptions{AppendFsync: "always"}, Postgres: local.PostgresOptions{Fsync: true},
+		Name: "chaos", Shards: shards, Topology: world.TopologyOptions{Kind: topology, MinReplicas: 1, Partitions: true},
+		Redis: local.RedisOptions{AppendFsync: fsync}, Postgres: local.PostgresOptions{Fsync: true},
 		Settings: []string{
 			"AFTERWRITE_LOG_LEVEL=debug",
 			"AFTERWRITE_SWEEP_INTERVAL=" + sweepInterval.String(), "AFTERWRITE_CLEAN_TTL=" + cleanTTL.String(),
@@ -86,6 +92,18 @@ func (r *rig) startProcesses(ctx context.Context, settings ...string) error {
 		}
 	}
 	return r.awaitReady(ctx)
+}
+
+// eachMaster calls do for each Redis that holds data.
+func (r *rig) eachMaster(ctx context.Context, do func(ctx context.Context, client *redis.Client) error) error {
+	switch client := r.Redis.(type) {
+	case *redis.ClusterClient:
+		return client.ForEachMaster(ctx, do)
+	case *redis.Client:
+		return do(ctx, client)
+	default:
+		return fmt.Errorf("unexpected client %T", client)
+	}
 }
 
 // awaitReady waits until every process is ready.

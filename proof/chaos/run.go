@@ -9,14 +9,16 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 // run executes one run and prints its report. ok means that there was no violation. An error means that the run was not completed.
 func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
-	l := newLedger(s.keys)
+	l := newLedger(s.keys, s.topology != "")
 	t := &traffic{ledger: l, limit: rate.NewLimiter(rate.Limit(s.rate), s.clients+batchMax), seed: s.seed, lasts: s.duration}
 	owners := t.newOwners(uint64(s.clients) + 1) //nolint:gosec // it is positive
-	r, err := newRig(ctx, names(l, owners))
+	r, err := newRig(ctx, names(l, owners), s.topology)
 	defer func() {
 		r.close()
 		if (ok || ctx.Err() != nil && l.findings.none()) && !s.keep && !r.suspicious() {
@@ -30,6 +32,9 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	}
 	c := newClient(r.apis(), s.clients+ownedKeys)
 	defer c.close()
+	if s.topology != "" {
+		c.prefer = "durability=replica"
+	}
 	t.client = c
 	k := &killer{rig: r, ledger: l, done: newTally()}
 	if s.outage > 0 {
@@ -86,6 +91,11 @@ func (t *traffic) load(ctx context.Context, s settings, k *killer, v *verifier) 
 
 // finish waits until all processes are ready, settles the owned keys, and verifies.
 func finish(ctx context.Context, v *verifier) (verdict, error) {
+	if t := v.world.Topology; t != nil {
+		if err := world.Heal(ctx, t, healPatience); err != nil {
+			return verdict{}, fmt.Errorf("heal the topology: %w", err)
+		}
+	}
 	if err := v.awaitReady(ctx); err != nil {
 		return verdict{}, err
 	}

@@ -9,9 +9,9 @@ import (
 
 func TestSameSeedGivesTheSameSchedule(t *testing.T) {
 	t.Parallel()
-	first, again := newSchedule(7, time.Minute), newSchedule(7, time.Minute)
+	first, again := newSchedule(7, time.Minute, ""), newSchedule(7, time.Minute, "")
 	require.Equal(t, first, again)
-	require.NotEqual(t, newSchedule(7, time.Minute), newSchedule(8, time.Minute))
+	require.NotEqual(t, newSchedule(7, time.Minute, ""), newSchedule(8, time.Minute, ""))
 }
 
 func TestScheduleKillsOftenButNeverATargetThatIsDown(t *testing.T) {
@@ -19,7 +19,7 @@ func TestScheduleKillsOftenButNeverATargetThatIsDown(t *testing.T) {
 	for seed := range uint64(200) {
 		kills := 0
 		free := make(map[string]time.Duration)
-		for _, f := range newSchedule(seed, 3*time.Minute) {
+		for _, f := range newSchedule(seed, 3*time.Minute, "") {
 			require.GreaterOrEqual(t, f.at, free[f.target], "seed %d: %s", seed, f)
 			free[f.target] = f.at + f.lasts
 			if f.kind == faultKill {
