@@ -22,7 +22,7 @@ type preferences struct {
 	minimal   bool          // return=minimal: the client wants no value
 	wait      time.Duration // wait=5: wait up to 5 s for Postgres to have the write; 0: no wait
 	waitGiven bool          // the request has a valid wait, which may be 0
-	// durability=replica: where a write must be stored before it is answered. Without it, that is the memory of the Redis primary.
+	// durability=replica: where a write must be stored before it is answered. Without it, AFTERWRITE_DURABILITY says.
 	durability      string
 	durabilityGiven bool // the request has a durability, which may be invalid or empty
 }
@@ -69,6 +69,7 @@ var levels = map[string]struct {
 	level   writepath.Durability
 	timeout time.Duration
 }{
+	"memory":   {writepath.InRedis, 0},
 	"replica":  {writepath.OnReplicas, 2 * time.Second},
 	"disk":     {writepath.OnDisk, 2 * time.Second},
 	"database": {writepath.InPostgres, defaultWait},
@@ -85,7 +86,7 @@ func (p preferences) options() (writepath.Options, error) {
 	if !known {
 		return o, &counter.Error{
 			Code:   counter.CodeUnsupportedDurability,
-			Detail: "durability must be replica, disk or database, not " + excerpt(p.durability),
+			Detail: "durability must be memory, replica, disk or database, not " + excerpt(p.durability),
 		}
 	}
 	o.Durability = l.level
@@ -95,8 +96,11 @@ func (p preferences) options() (writepath.Options, error) {
 	return o, nil
 }
 
-// waitsForPostgres reports whether the request has a wait but no durability. If the wait ends early, the answer is 202.
-func (p preferences) waitsForPostgres() bool { return p.wait > 0 && !p.durabilityGiven }
+// waitsForPostgres reports whether the request has a wait that is not the time limit of its durability. If the wait ends early, the
+// answer is 202.
+func (p preferences) waitsForPostgres() bool {
+	return p.wait > 0 && (!p.durabilityGiven || p.durability == "memory")
+}
 
 // applied sets the header that lists the preferences that were applied. return=minimal is listed only if minimal is true.
 func (p preferences) applied(c echo.Context, minimal bool) {

@@ -104,7 +104,7 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeCacheUnavailable: {
 		http.StatusServiceUnavailable, "Cache unavailable",
-		"Not applied. Redis could not be reached. Try again after Retry-After.",
+		"Not applied. Redis could not be reached, or did not accept writes. Try again after Retry-After.",
 	},
 	counter.CodeDatabaseUnavailable: {
 		http.StatusServiceUnavailable, "Database unavailable",
@@ -137,7 +137,7 @@ var problems = map[counter.Code]problem{
 	},
 	counter.CodeUnsupportedDurability: {
 		http.StatusBadRequest, "Unsupported durability",
-		"Not applied. Prefer: durability must be replica, disk or database, and this Redis must support the level.",
+		"Not applied. Prefer: durability must be memory, replica, disk or database, and this Redis must support the level.",
 	},
 	counter.CodeOutcomeUnknown: {
 		http.StatusGatewayTimeout, "Outcome unknown",

@@ -185,7 +185,13 @@ func TestNotDurableSaysThatTheWriteWasApplied(t *testing.T) {
 	require.True(t, a.value(t).Synced)
 	require.Equal(t, "wait=20, durability=database", a.Header.Get("Preference-Applied"))
 
-	for _, level := range []string{"replica", "disk", "tape", ""} { // this write path has no barrier for replica and disk
+	a = b.send(t, http.MethodPut, "/v1/counters/a", `{"value":8}`, "Prefer: durability=memory")
+	require.Equal(t, http.StatusOK, a.StatusCode, a.text)
+	require.Equal(t, "durability=memory", a.Header.Get("Preference-Applied"))
+	a = b.send(t, http.MethodPut, "/v1/counters/a", `{"value":9}`, "Prefer: durability=memory, wait=1")
+	require.Equal(t, http.StatusAccepted, a.StatusCode, "it waits for Postgres: "+a.text)
+
+	for _, level := range []string{"replica", "disk", "tape", ""} { // this write path supports neither replica nor disk
 		a := b.send(t, http.MethodPost, "/v1/batch", operations(good), "Prefer: durability="+level)
 		require.Equal(t, http.StatusBadRequest, a.StatusCode, level)
 		require.Equal(t, "unsupported_durability", a.problem(t).Code, level)

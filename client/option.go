@@ -123,12 +123,14 @@ func From(next string) Option {
 
 // The levels for Durability.
 const (
+	InMemory   = "memory"   // the memory of Redis has it, whatever the server's AFTERWRITE_DURABILITY is
 	OnReplicas = "replica"  // the server's AFTERWRITE_WAIT_REPLICAS replicas of Redis have the write
 	OnDisk     = "disk"     // the disk of Redis has it
 	InPostgres = "database" // Postgres has it
 )
 
-// Durability makes the write succeed only if it is on the level within Wait (default 2 s, for InPostgres 5 s). Otherwise the call
+// Durability makes the write succeed only if it is on the level within Wait (default 2 s, for InPostgres 5 s). Without it, the level is
+// the server's AFTERWRITE_DURABILITY. With InMemory, Wait is for Postgres, as without a level. Otherwise the call
 // fails with CodeNotDurable, although the write is applied. The Client does not repeat it then. For Increment, Set, Delete and Batch.
 func Durability(level string) Option {
 	return Option{"Durability", kindWrite, func(o *callOptions) { o.durability = level }}

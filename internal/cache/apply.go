@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
@@ -22,6 +24,7 @@ const (
 type application struct {
 	ctx      context.Context //nolint:containedctx // it carries a trace, and never ends
 	cache    *Cache
+	client   redis.Cmdable // the Cache's, or a connection
 	mayDirty bool
 	apart    bool // increments are not combined
 	writes   []*Write
@@ -63,7 +66,7 @@ func (a *application) run() (reached bool) {
 		return a.runByShard()
 	}
 	args := a.encode()
-	reply, err := applyScript.Run(a.ctx, a.cache.client, a.names, args...).Text()
+	reply, err := applyScript.Run(a.ctx, a.client, a.names, args...).Text()
 	if isWrongType(err) && a.keys[0].shard != a.keys[len(a.keys)-1].shard {
 		return a.runByShard() // a corrupt shard must not fail the others
 	}
@@ -82,7 +85,7 @@ func (a *application) finish(reply string, err error) (reached bool) {
 
 // runAgain resends the writes that match, unless that would repeat the same call.
 func (a *application) runAgain(match func(*Write, *Outcome) bool, apart bool) {
-	again := application{ctx: a.ctx, cache: a.cache, mayDirty: a.mayDirty, apart: apart}
+	again := application{ctx: a.ctx, cache: a.cache, client: a.client, mayDirty: a.mayDirty, apart: apart}
 	for i, o := range a.outcomes {
 		if match(a.writes[i], o) {
 			again.add(a.writes[i], o)
@@ -99,11 +102,11 @@ func (a *application) runByShard() (reached bool) {
 	for i, w := range a.writes {
 		shard := a.cache.Shard(w.Key)
 		if parts[shard] == nil {
-			parts[shard] = &application{ctx: a.ctx, cache: a.cache, mayDirty: a.mayDirty, apart: a.apart}
+			parts[shard] = &application{ctx: a.ctx, cache: a.cache, client: a.client, mayDirty: a.mayDirty, apart: a.apart}
 		}
 		parts[shard].add(w, a.outcomes[i])
 	}
-	pipe := a.cache.client.Pipeline()
+	pipe := a.client.Pipeline()
 	calls := make(map[*application]*call, len(parts))
 	for _, part := range parts {
 		args := part.encode()
@@ -113,7 +116,7 @@ func (a *application) runByShard() (reached bool) {
 	}
 	_ = send(a.ctx, pipe) // each call has its own error
 	for part, c := range calls {
-		reply, err := c.reply(a.ctx, a.cache.client).Text()
+		reply, err := c.reply(a.ctx, a.client).Text()
 		reached = part.finish(reply, err) || reached
 	}
 	return reached

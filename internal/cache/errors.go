@@ -23,6 +23,9 @@ func writeError(err error) *counter.Error {
 		return &counter.Error{Code: counter.CodeInternal, Err: fmt.Errorf("%w: %w", errEntry, err)}
 	case IsFull(err):
 		return notNow(counter.CodeCacheFull, err, "Redis is at its memory limit; the operation was not applied")
+	case refusalOf(err, []string{"NOREPLICAS"}) != "":
+		return notNow(counter.CodeCacheUnavailable, err,
+			"Redis has fewer replicas than min-replicas-to-write, so it accepts no writes; the operation was not applied")
 	case notSent(err) || refused(err):
 		return notNow(counter.CodeCacheUnavailable, err, "Redis does not accept writes now; the operation was not applied")
 	default:

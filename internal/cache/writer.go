@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -61,6 +62,9 @@ type Outcome struct {
 	// Backlog is the number of keys in the shard's open epoch after this call, if this operation has made its key dirty, else 0.
 	Backlog int64
 
+	// Confirmation is set by a durable Writer if the write was applied, now or earlier (Replayed).
+	Confirmation *Confirmation
+
 	split bool // it was combined with others and has to be sent again on its own
 }
 
@@ -77,11 +81,19 @@ type Writer struct {
 	stop     context.CancelFunc
 	closing  sync.Once
 	tracer   trace.Tracer // nil: nothing is traced
+
+	// Of a durable Writer.
+	level      Level
+	replicas   int
+	servers    map[*redis.Client]*durableServer
+	confirming sync.WaitGroup
+	stopping   context.Context //nolint:containedctx // Close ends it
 }
 
 // request holds the operations of one caller. They go out in one call, so a key is cold for all of them or for none.
 type request struct {
 	ctx      context.Context //nolint:containedctx // it travels with the request through the queue
+	until    time.Time       // when the caller stops waiting for the confirmation
 	writes   []Write
 	outcomes []Outcome
 	done     chan struct{}
@@ -90,24 +102,36 @@ type request struct {
 // NewWriter returns a running Writer; Close ends it. It calls mayDirty before each call to find out whether clean keys may become dirty;
 // mayDirty must not block.
 func (c *Cache) NewWriter(mayDirty func() bool) *Writer {
+	w := c.newWriter(mayDirty)
+	w.start()
+	return w
+}
+
+func (c *Cache) newWriter(mayDirty func() bool) *Writer {
 	ctx, stop := context.WithCancel(context.Background())
-	w := &Writer{
+	return &Writer{
 		cache:    c,
 		queue:    make(chan *request, maxQueued),
 		mayDirty: mayDirty,
 		wake:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		stop:     stop,
+		stopping: ctx,
 	}
-	go w.run(ctx)
-	return w
 }
+
+func (w *Writer) start() { go w.run(w.stopping) }
 
 // Do carries out 1 to MaxWrites writes in order, in one atomic step (on a cluster, one for each shard), and returns their outcomes. If a
 // key is cold, all its writes have a Cold outcome, so resending them keeps their order. It blocks until Redis has answered or ctx ends. Do
 // not change writes afterwards: the Writer may still read them.
 func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
-	r := &request{ctx: ctx, writes: writes, outcomes: make([]Outcome, len(writes)), done: make(chan struct{})}
+	return w.DoUntil(ctx, writes, time.Time{})
+}
+
+// DoUntil is Do for a durable Writer. It does not wait for the Confirmation of an outcome, which comes until then, or never.
+func (w *Writer) DoUntil(ctx context.Context, writes []Write, until time.Time) []Outcome {
+	r := &request{ctx: ctx, until: until, writes: writes, outcomes: make([]Outcome, len(writes)), done: make(chan struct{})}
 	n := int64(len(writes))
 	if w.queued.Add(n) > maxQueued {
 		w.queued.Add(-n)
@@ -136,11 +160,13 @@ func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
 	}
 }
 
-// Close ends the Writer once everything queued has been answered. Call it after the last Do has returned; a later Do gets an error.
+// Close ends the Writer once everything queued has been answered. Call it after the last Do has returned; a later Do gets an error. A
+// durable Writer stops waiting for confirmations.
 func (w *Writer) Close() {
 	w.closing.Do(func() {
 		w.stop()
 		<-w.done
+		w.confirming.Wait()
 	})
 }
 
@@ -231,7 +257,8 @@ func (w *Writer) gather(batch []*request) []*request {
 func (w *Writer) send(batch []*request) {
 	ctx, end := w.begin(batch)
 	defer end()
-	a := application{ctx: ctx, cache: w.cache, mayDirty: w.mayDirty()}
+	a := application{ctx: ctx, cache: w.cache, client: w.cache.client, mayDirty: w.mayDirty()}
+	var until time.Time
 	for _, r := range batch {
 		if r.ctx.Err() != nil {
 			refuse(r.outcomes, unsent(r.ctx)) // its caller left before the batch was sent
@@ -240,8 +267,17 @@ func (w *Writer) send(batch []*request) {
 		for i := range r.writes {
 			a.add(&r.writes[i], &r.outcomes[i])
 		}
+		if r.until.After(until) {
+			until = r.until
+		}
 	}
-	if reached := a.run(); !reached {
+	var reached bool
+	if w.level == InMemory {
+		reached = a.run()
+	} else {
+		reached = w.runDurably(&a, until)
+	}
+	if !reached {
 		w.refuseQueued() // before the answers: what a caller sends after its answer was not queued meanwhile
 	}
 	w.answer(batch)

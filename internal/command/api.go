@@ -52,7 +52,8 @@ func (apiCommand) Run(w *world) error {
 		Help: "AFTERWRITE_MAX_DIRTY of this process: with as many dirty and dead keys, clean keys accept no writes.",
 	}, func() float64 { return float64(p.Config.MaxDirty) }))
 	service := writepath.Open(writepath.Parts{
-		Cache: p.Cache, Store: p.Store, MaxDirty: p.Config.MaxDirty, WaitReplicas: p.Config.WaitReplicas, Tracing: p.Provider(),
+		Cache: p.Cache, Store: p.Store, MaxDirty: p.Config.MaxDirty, Tracing: p.Provider(),
+		Durability: writepath.DurabilityOf(p.Config.Durability), WaitReplicas: p.Config.WaitReplicas,
 		Sender: tasks.NewSender(p.Redis, p.Config.Prefix()),
 		Enqueuer: tasks.EnqueuerOptions{
 			Shards: p.Config.Shards, FlushBatch: p.Config.FlushBatch, FlushInterval: p.Config.FlushInterval,

@@ -45,6 +45,7 @@ type Config struct {
 	MaxDirty       int64         `env:"AFTERWRITE_MAX_DIRTY" envDefault:"1000000" allowed:"1 to 1000000000" help:"the number of dirty keys beyond which writes to clean keys get 503 backpressure"`
 	CleanTTL       time.Duration `env:"AFTERWRITE_CLEAN_TTL" envDefault:"1h" allowed:"1s to 8760h" help:"how long an entry stays in Redis after its last write, once Postgres has it"`
 	IdempotencyTTL time.Duration `env:"AFTERWRITE_IDEMPOTENCY_TTL" envDefault:"24h" allowed:"1s to 720h" help:"how long the response to a request with an Idempotency-Key is kept"`
+	Durability     string        `env:"AFTERWRITE_DURABILITY" envDefault:"memory" allowed:"memory|replica|disk" since:"0.2" help:"where the api must have a write before it answers, unless the request says so itself (Prefer: durability): the memory of Redis, the memory of replicas as well, or its disk"`
 	WaitReplicas   int           `env:"AFTERWRITE_WAIT_REPLICAS" envDefault:"1" allowed:"1 to 100" help:"the number of replicas of Redis that must have a write with durability=replica before it is answered"`
 	Shards         int           `env:"AFTERWRITE_SHARDS" envDefault:"16" allowed:"1 to 4096" help:"the number of shards that keys are divided into; it cannot be changed while Redis holds entries; if not set, processes use the number that Redis has"`
 	// ShardsSet reports whether AFTERWRITE_SHARDS is set. If not, the number that Redis has wins.

@@ -9,5 +9,5 @@
 // is skipped, and the write is blind.
 //
 // A client may wait for more: until Postgres has the write (waiters share one notification), or until it is on replicas or on
-// disk (a Barrier of package cache). Other clients do not wait for that.
+// disk (a durable Writer of package cache). Other clients do not wait for that.
 package writepath

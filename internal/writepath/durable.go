@@ -2,7 +2,7 @@ package writepath
 
 import (
 	"context"
-	"errors"
+	"sync"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
@@ -14,89 +14,161 @@ type Durability int
 
 // The levels.
 const (
-	InRedis    Durability = iota // in the memory of the primary, like every write
-	OnReplicas                   // on the number of replicas that the Barrier waits for
-	OnDisk                       // in Redis's append-only file on disk
+	AsConfigured Durability = iota // Parts.Durability
+	InRedis                        // in the memory of the primary
+	OnReplicas                     // in the memory of Parts.WaitReplicas replicas
+	OnDisk                         // in Redis's append-only file on disk
 	InPostgres
 )
 
-// Barrier waits until writes that Redis has answered are on replicas or on disk. *cache.Barrier implements it.
-type Barrier interface {
-	Begin(ctx context.Context, level cache.Level, keys []counter.Key) (*cache.Pass, error)
+// DurabilityOf returns the level that AFTERWRITE_DURABILITY names: memory, replica or disk.
+func DurabilityOf(name string) Durability {
+	return map[string]Durability{"replica": OnReplicas, "disk": OnDisk}[name] // AsConfigured, which is InRedis, for memory
 }
 
-// doDurably is Do for writes with a durability. Writes that do not reach it within options.Wait are applied, but get CodeNotDurable.
-func (s *Service) doDurably(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
-	if options.Durability == InPostgres {
-		results := s.doAndWait(ctx, ops, options)
-		for i := range results {
-			if results[i].Err == nil && !results[i].Counter.Synced {
-				results[i].Err = notDurable("in Postgres", nil)
-			}
+// defaultConfirmation is how long a write waits for OnReplicas or OnDisk, unless Options.Wait says otherwise.
+const defaultConfirmation = 2 * time.Second
+
+// places name the levels in errors.
+var places = map[Durability]string{OnReplicas: "on the replicas", OnDisk: "on disk", InPostgres: "in Postgres"}
+
+// route is the Writer of the operations of one Do, and what it waits for afterwards.
+type route struct {
+	writer *cache.Writer
+	until  time.Time // when the wait for confirmations ends
+	// By operation; nil if they are not needed.
+	confirmations []*cache.Confirmation
+	marks         []mark
+}
+
+// part returns the route of the operations from start to end.
+func (r *route) part(start, end int) route {
+	p := *r
+	if p.confirmations != nil {
+		p.confirmations = p.confirmations[start:end]
+	}
+	if p.marks != nil {
+		p.marks = p.marks[start:end]
+	}
+	return p
+}
+
+// route returns the route of operations with a level. Its error is a *counter.Error: nothing is applied.
+func (s *Service) route(level Durability, operations int, wait time.Duration) (*route, error) {
+	switch level {
+	case OnReplicas, OnDisk:
+		writer := s.durable[level]
+		if writer == nil {
+			return nil, &counter.Error{Code: counter.CodeUnsupportedDurability, Detail: "this process does not support durability"}
 		}
-		return results
+		if wait == 0 {
+			wait = defaultConfirmation
+		}
+		return &route{writer: writer(), until: time.Now().Add(wait), confirmations: make([]*cache.Confirmation, operations)}, nil
+	default:
+		return &route{writer: s.writer}, nil
 	}
-	level, where := cache.OnReplicas, "on the replicas"
-	if options.Durability == OnDisk {
-		level, where = cache.OnDisk, "on disk"
+}
+
+// openDurable prepares a Writer for each level, which the first write with it opens.
+func (s *Service) openDurable(p *Parts, mayDirty func() bool) {
+	s.durable = make(map[Durability]func() *cache.Writer)
+	for level, where := range map[Durability]cache.Level{OnReplicas: cache.OnReplicas, OnDisk: cache.OnDisk} {
+		var w *cache.Writer
+		s.durable[level] = sync.OnceValue(func() *cache.Writer {
+			w = p.Cache.NewDurableWriter(mayDirty, where, p.WaitReplicas)
+			if p.Tracing != nil {
+				w.WithTracing(p.Tracing)
+			}
+			return w
+		})
+		s.onClose(func() {
+			if w != nil {
+				w.Close()
+			}
+		})
 	}
-	pass, err := s.begin(ctx, level, ops)
+}
+
+// level returns the level of operations. Reads have none.
+func (s *Service) level(ops []counter.Operation, options *Options) Durability {
+	level := options.Durability
+	if level == AsConfigured {
+		level = s.durability
+	}
+	for i := range ops {
+		if ops[i].Kind != counter.Get {
+			return level
+		}
+	}
+	return InRedis
+}
+
+// doDurably is Do for writes with a durability other than InPostgres.
+func (s *Service) doDurably(ctx context.Context, ops []counter.Operation, options Options, level Durability) []counter.Result {
+	r, err := s.route(level, len(ops), options.Wait)
 	if err != nil {
 		return failed(len(ops), err)
 	}
-	started := time.Now()
-	results := s.carryOut(ctx, ops, options, nil)
-	ctx, cancel := context.WithDeadline(ctx, started.Add(options.Wait))
-	defer cancel()
-	if !anyApplied(results) {
-		return results
-	}
-	if err := pass.Await(ctx); err != nil {
-		for i := range results {
-			if results[i].Err == nil {
-				results[i].Err = notDurable(where, err)
-			}
+	results := s.carryOut(ctx, ops, options, r)
+	r.confirm(ctx, results, level)
+	s.excuse(results, options)
+	return results
+}
+
+// doInPostgres is Do for writes that must be in Postgres.
+func (s *Service) doInPostgres(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
+	results := s.doAndWait(ctx, ops, options, InRedis)
+	for i := range results {
+		if results[i].Err == nil && !results[i].Counter.Synced {
+			results[i].Err = notDurable(InPostgres, nil)
 		}
 	}
 	return results
 }
 
-func (s *Service) begin(ctx context.Context, level cache.Level, ops []counter.Operation) (*cache.Pass, error) {
-	err := cache.ErrNoSuchLevel
-	var pass *cache.Pass
-	if s.barrier != nil {
-		keys := make([]counter.Key, len(ops))
-		for i, op := range ops {
-			keys[i] = op.Key
-		}
-		pass, err = s.barrier.Begin(ctx, level, keys)
+// confirm waits until the writes are confirmed, at most until the end of the wait. Those that are not get CodeNotDurable, unless Postgres has
+// them.
+func (r *route) confirm(ctx context.Context, results []counter.Result, level Durability) {
+	if r.confirmations == nil {
+		return
 	}
-	switch {
-	case err == nil:
-		return pass, nil
-	case errors.Is(err, cache.ErrNoSuchLevel):
-		return nil, &counter.Error{
-			Code:   counter.CodeUnsupportedDurability,
-			Detail: "this Redis does not support this durability: disk needs appendonly with appendfsync always, or Redis 7.2",
+	ctx, cancel := context.WithDeadline(ctx, r.until)
+	defer cancel()
+	var last *cache.Confirmation
+	var err error
+	for i, c := range r.confirmations {
+		if c == nil || results[i].Err != nil || results[i].Counter.Synced {
+			continue
 		}
-	default:
-		return nil, cache.Unapplied(err)
+		if c != last {
+			last, err = c, c.Await(ctx) // step: confirm
+		}
+		if err != nil {
+			results[i].Err = notDurable(level, err)
+		}
 	}
 }
 
-func anyApplied(results []counter.Result) bool {
-	for _, r := range results {
-		if r.Err == nil {
-			return true
+// excuse makes the process, not the request, the reason if Redis does not support the level that is configured: it may after a failover.
+func (s *Service) excuse(results []counter.Result, options Options) {
+	if options.Durability != AsConfigured {
+		return
+	}
+	for i := range results {
+		if counter.CodeOf(results[i].Err) == counter.CodeUnsupportedDurability {
+			results[i].Err = &counter.Error{
+				Code: counter.CodeCacheUnavailable, RetryAfter: retryAfter, Err: results[i].Err,
+				Detail: "Redis does not support the durability that is configured; the operation was not applied",
+			}
 		}
 	}
-	return false
 }
 
-func notDurable(where string, err error) error {
+func notDurable(level Durability, err error) error {
 	return &counter.Error{
 		Code: counter.CodeNotDurable, RetryAfter: retryAfter, Err: err,
-		Detail: "the operation was applied in Redis, but it is not known to be " + where +
+		Detail: "the operation was applied in Redis, but it is not known to be " + places[level] +
 			" yet; with an Idempotency-Key it may be repeated to wait again",
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// setupDurable opens a write path with a barrier on the given Redis.
+// setupDurable opens a write path that can wait for one replica or the disk, on the given Redis.
 func setupDurable(t *testing.T, primary *local.Redis) *testBundle {
 	t.Helper()
 	b := setupWith(t, primary.URL(), localtest.PostgresURL(t, migrate), waitLong)
@@ -32,8 +32,9 @@ func (b *testBundle) replicaOf(t *testing.T, primary *local.Redis) *local.Redis 
 	address, err := url.Parse(primary.URL())
 	require.NoError(t, err)
 	password, _ := address.User.Password()
+	require.NoError(t, b.redis.ConfigSet(t.Context(), "repl-diskless-sync-delay", "0").Err())
 	replica := localtest.OwnRedis(t, local.RedisOptions{Args: []string{
-		"--replicaof", address.Hostname() + " " + address.Port(), "--masterauth", password, "--repl-diskless-sync-delay", "0",
+		"--replicaof", address.Hostname() + " " + address.Port(), "--masterauth", password,
 	}})
 	localtest.Eventually(t, 30*time.Second, func() (bool, string) {
 		info, err := b.redis.Info(t.Context(), "replication").Result()
@@ -117,27 +118,6 @@ func TestManyWritesShareOneWait(t *testing.T) {
 	calls := localtest.Calls(t, b.redis)["wait"]
 	t.Logf("%d writes, %d WAITs", callers, calls)
 	require.Less(t, calls, 100, "for %d writes", callers)
-}
-
-func TestWriteBeforeARestartIsNotDurable(t *testing.T) {
-	t.Parallel()
-	primary := localtest.OwnRedis(t, local.RedisOptions{AppendOnly: true, AppendFsync: "always"})
-	b := setupDurable(t, primary)
-	barrier := b.cache.NewBarrier(1)
-	t.Cleanup(barrier.Close)
-	pass, err := barrier.Begin(t.Context(), cache.OnDisk, []counter.Key{"a"})
-	require.NoError(t, err)
-	require.NoError(t, pass.Await(t.Context()))
-	primary.Kill()
-	require.NoError(t, primary.Start(t.Context()))
-	require.ErrorIs(t, pass.Await(t.Context()), cache.ErrNotReached, "the connection from before the restart is gone")
-	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
-		pass, err := barrier.Begin(t.Context(), cache.OnDisk, []counter.Key{"a"})
-		if err != nil {
-			return false, err.Error()
-		}
-		return pass.Await(t.Context()) == nil, "it does not recover"
-	})
 }
 
 func TestDurabilityOnDiskNeedsFsyncAlways(t *testing.T) {

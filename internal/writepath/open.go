@@ -40,7 +40,9 @@ type Parts struct {
 	// Hints, if set, replaces Sender.
 	Hints Hints
 
-	// WaitReplicas is the number of replicas that must have a write with durability=replica. 0: no write may ask for durability.
+	// Durability is that of writes without one. AsConfigured: InRedis.
+	Durability Durability
+	// WaitReplicas is the number of replicas that must have a write with OnReplicas. 0: no write may be OnReplicas or OnDisk.
 	WaitReplicas int
 	// Tracing makes spans. Nil: none.
 	Tracing trace.TracerProvider
@@ -48,7 +50,7 @@ type Parts struct {
 
 // Open returns a running write path. Close it after the last Do.
 func Open(p Parts) *Service {
-	s := &Service{cache: p.Cache, bases: p.Bases, hints: p.Hints}
+	s := &Service{cache: p.Cache, bases: p.Bases, hints: p.Hints, durability: cmp.Or(p.Durability, InRedis)}
 	mayDirty := func() bool { return true }
 	if p.MaxDirty > 0 {
 		limit := NewLimit(p.Cache, p.MaxDirty)
@@ -60,6 +62,9 @@ func Open(p Parts) *Service {
 	if p.Tracing != nil {
 		s.writer.WithTracing(p.Tracing)
 	}
+	if p.WaitReplicas > 0 {
+		s.openDurable(&p, mayDirty)
+	}
 	if s.bases == nil {
 		loader := store.NewLoader(p.Store, cmp.Or(p.BaseTimeout, defaultBaseTimeout))
 		s.onClose(loader.Close)
@@ -67,11 +72,6 @@ func Open(p Parts) *Service {
 	}
 	if s.hints == nil {
 		s.openHints(p)
-	}
-	if p.WaitReplicas > 0 {
-		barrier := p.Cache.NewBarrier(p.WaitReplicas)
-		s.onClose(barrier.Close)
-		s.barrier = barrier
 	}
 	s.waiters = newWaiters(s.cache, s.bases, s.hints)
 	s.onClose(s.StopWaiting)

@@ -31,9 +31,10 @@ type Service struct {
 	bases  Bases
 	hints  Hints
 
-	waiters *waiters
-	barrier Barrier  // nil: none
-	ends    []func() // close the parts, last first
+	waiters    *waiters
+	durability Durability // of writes without one
+	durable    map[Durability]func() *cache.Writer
+	ends       []func() // close the parts, last first
 }
 
 // StopWaiting ends all waits for Postgres at once, as if their time were over; later waits end at once. It stops the goroutines of the
@@ -51,8 +52,8 @@ type Options struct {
 	// Version is the version that a Get waits for instead.
 	Version int64
 
-	// Durability is where writes must be before Do returns. A write that does not get there within Wait is applied, but gets
-	// CodeNotDurable. It does not affect a Get.
+	// Durability is where writes must be before Do returns. A write that does not get there within Wait (0: 2 s) is applied, but gets
+	// CodeNotDurable. It does not affect a Get. With AsConfigured, Wait is for Postgres, and for both if more than memory is configured.
 	Durability Durability
 }
 
@@ -60,36 +61,35 @@ type Options struct {
 // its Exists is false. Do blocks until Redis has answered (bounded by its client's time-outs) or ctx ends, for at most three bounded
 // reads of Postgres if keys are cold, and then for Options.Wait at most.
 func (s *Service) Do(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
+	level := s.level(ops, &options)
 	switch {
-	case options.Durability != InRedis:
-		return s.doDurably(ctx, ops, options)
-	case options.Wait > 0:
-		return s.doAndWait(ctx, ops, options)
+	case level == InPostgres:
+		return s.doInPostgres(ctx, ops, options)
+	case options.Wait > 0 && (level == InRedis || options.Durability == AsConfigured):
+		return s.doAndWait(ctx, ops, options, level)
+	case level != InRedis:
+		return s.doDurably(ctx, ops, options, level)
 	}
-	return s.carryOut(ctx, ops, options, nil)
+	return s.carryOut(ctx, ops, options, &route{writer: s.writer})
 }
 
 // mark is the epoch that a shard's watermark must reach before Postgres has a write; 0: unknown.
 type mark struct{ epoch, first int64 }
 
-// carryOut is Do without waiting for Postgres. It sets the mark of each operation, unless marks is nil.
-func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options Options, marks []mark) []counter.Result {
+// carryOut is Do without waiting. It sets the mark and the Confirmation of each operation, if the route has them.
+func (s *Service) carryOut(ctx context.Context, ops []counter.Operation, options Options, r *route) []counter.Result {
 	results := make([]counter.Result, len(ops))
 	for start := 0; start < len(ops); start += cache.MaxWrites {
 		end := min(start+cache.MaxWrites, len(ops))
-		var part []mark
-		if marks != nil {
-			part = marks[start:end]
-		}
-		s.doPart(ctx, ops[start:end], options, results[start:end], part)
+		s.doPart(ctx, ops[start:end], options, results[start:end], r.part(start, end))
 	}
 	return results
 }
 
 // doPart carries out up to cache.MaxWrites operations in one call to Redis.
-func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result, marks []mark) {
+func (s *Service) doPart(ctx context.Context, ops []counter.Operation, options Options, results []counter.Result, r route) {
 	p := part{
-		Service: s, results: results, marks: marks,
+		Service: s, route: r, results: results,
 		writes: make([]cache.Write, len(ops)), waiting: make([]int, len(ops)),
 	}
 	// Conditional operations wait for the base. So must the others, or they would overtake conditional ones on the same key.
@@ -117,10 +117,10 @@ func mayBeBlind(op *counter.Operation) bool { return op.Kind != counter.Get && o
 // part holds the operations of one doPart.
 type part struct {
 	*Service
+	route
 
 	writes  []cache.Write
 	results []counter.Result
-	marks   []mark          // nil: not needed
 	waiting []int           // the writes that have no result yet, in order
 	cold    []cache.Outcome // the outcomes of the waiting writes: all are cold
 }
@@ -134,7 +134,7 @@ func (p *part) run(ctx context.Context) {
 	for i, at := range p.waiting {
 		writes[i] = p.writes[at]
 	}
-	outcomes := p.writer.Do(ctx, writes)
+	outcomes := p.route.writer.DoUntil(ctx, writes, p.until)
 	sent := p.waiting
 	p.waiting, p.cold = nil, nil
 	for i, at := range sent {
@@ -155,6 +155,9 @@ func (p *part) settle(at int, o cache.Outcome) {
 	// A replayed operation belongs to an earlier epoch, and a repeated delete to none: the entry decides.
 	if p.marks != nil && kind != counter.Get && !o.Replayed && o.Exists {
 		p.marks[at] = mark{epoch: o.Epoch, first: o.First}
+	}
+	if p.confirmations != nil {
+		p.confirmations[at] = o.Confirmation
 	}
 	p.results[at] = counter.Result{
 		Err: o.Err, Replayed: o.Replayed,

@@ -90,7 +90,7 @@ func setup(t *testing.T) *testBundle {
 func setupWith(t *testing.T, redisURL, postgresURL string, bound time.Duration) *testBundle {
 	t.Helper()
 	c := config.Config{RedisURL: redisURL, DatabaseURL: postgresURL, Shards: 4, CleanTTL: time.Hour}
-	s, err := process.Connect(c, slog.New(slog.DiscardHandler), process.Pools{Redis: 10, Postgres: 10})
+	s, err := process.Connect(c, slog.New(slog.DiscardHandler), process.Pools{Redis: 40, Postgres: 10})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	loader := store.NewLoader(s.Store, bound)

@@ -6,22 +6,26 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// doAndWait is Do followed by a wait for Postgres.
-func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, options Options) []counter.Result {
+// doAndWait is Do followed by a wait for Postgres. Writes that Postgres does not have in time must have reached the level.
+func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, options Options, level Durability) []counter.Result {
 	release, err := s.waiters.reserve(len(ops))
 	if err != nil {
 		return failed(len(ops), err)
 	}
 	defer release()
-	marks := make([]mark, len(ops))
-	results := s.carryOut(ctx, ops, options, marks)
+	r, err := s.route(level, len(ops), options.Wait)
+	if err != nil {
+		return failed(len(ops), err)
+	}
+	r.marks = make([]mark, len(ops))
+	results := s.carryOut(ctx, ops, options, r)
 	targets := make([]*target, 0, len(ops))
 	places := make([]int, 0, len(ops))
-	for i, r := range results {
-		if r.Counter.Synced {
-			results[i].Counter.SyncedVersion = r.Counter.Version
+	for i, result := range results {
+		if result.Counter.Synced {
+			results[i].Counter.SyncedVersion = result.Counter.Version
 		}
-		if t := toWait(ops[i], r, options, marks[i]); t != nil {
+		if t := toWait(ops[i], result, options, r.marks[i]); t != nil {
 			targets = append(targets, t)
 			places = append(places, i)
 		}
@@ -30,7 +34,7 @@ func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, option
 	for i, t := range targets {
 		place := places[i]
 		if ops[place].Kind == counter.Get {
-			results[place] = s.carryOut(ctx, ops[place:place+1], options, nil)[0] // it may have been written since
+			results[place] = s.carryOut(ctx, ops[place:place+1], options, &route{writer: s.writer})[0] // it may have been written since
 		}
 		results[place].Counter.Synced = t.synced
 		results[place].Counter.SyncedVersion = 0
@@ -38,6 +42,8 @@ func (s *Service) doAndWait(ctx context.Context, ops []counter.Operation, option
 			results[place].Counter.SyncedVersion = t.version
 		}
 	}
+	r.confirm(ctx, results, level)
+	s.excuse(results, options)
 	return results
 }
 

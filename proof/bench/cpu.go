@@ -26,6 +26,9 @@ func (b *bench) readCPU(sys *system) (cpuTimes, error) {
 			}
 		}
 	}
+	if replica := sys.stage.ReplicaPID(); replica != 0 {
+		pids["replica"] = []int{replica}
+	}
 	all, err := everyProcess()
 	if err != nil {
 		return nil, err

@@ -64,6 +64,7 @@ func comparisons(full bool) []comparison {
 	list = append(list, redisComparisons()...)
 	list = append(list, drainComparisons()...)
 	list = append(list, mappedComparisons()...)
+	list = append(list, replicatedComparisons()...)
 	list = append(list, otherComparisons()...)
 	if full {
 		list = append(list, fullComparisons()...)
@@ -192,6 +193,25 @@ func mappedComparisons() []comparison {
 // mappedShare is the goal for rates with a mapping: a flush may take 1.5 times as long.
 const mappedShare = 0.67
 
+// replicatedComparisons are the costs of durability=replica.
+func replicatedComparisons() []comparison {
+	costs := func(id, what string, keys load.Keys, batch int) comparison {
+		return comparison{
+			"replica-" + id, what + ", each on a replica before its answer: in memory only",
+			replicatedName("replica", keys, batch) + "/rate", replicatedName("memory", keys, batch) + "/rate", "memory", report.PerSecond,
+			atLeast(replicaShare),
+		}
+	}
+	return []comparison{
+		costs("uniform", "increments, uniform, 64 clients", load.Uniform, 0),
+		costs("hot", "increments, one hot key, 64 clients", load.Hot, 0),
+		costs("batch", "operations in batches of 1,000, flushed", load.Uniform, batchSize),
+	}
+}
+
+// replicaShare is the goal for rates with durability=replica, on the same Redis with one replica.
+const replicaShare = 0.85
+
 func otherComparisons() []comparison {
 	return []comparison{
 		{"coalesce", "rows written per 1,000,000 increments, 100 keys, 10 s", "coalesce/rows", "", "", report.Rows, atMost(1100)},
@@ -296,6 +316,18 @@ func laterGroups() [][]run {
 			{name: latencyName(10), rounds: once, do: latency(10)},
 			{name: latencyName(25), rounds: once, do: latency(25)},
 			{name: latencyName(75), rounds: once, do: latency(75)},
+		},
+		{
+			{name: replicatedName("memory", load.Uniform, 0), do: replicated("memory", load.Uniform, 0)},
+			{name: replicatedName("replica", load.Uniform, 0), do: replicated("replica", load.Uniform, 0)},
+		},
+		{
+			{name: replicatedName("memory", load.Hot, 0), do: replicated("memory", load.Hot, 0)},
+			{name: replicatedName("replica", load.Hot, 0), do: replicated("replica", load.Hot, 0)},
+		},
+		{
+			{name: replicatedName("memory", load.Uniform, batchSize), do: replicated("memory", load.Uniform, batchSize)},
+			{name: replicatedName("replica", load.Uniform, batchSize), do: replicated("replica", load.Uniform, batchSize)},
 		},
 		{{name: "coalesce", rounds: once, do: coalesce}},
 		{{name: "memory", rounds: once, do: memory}},

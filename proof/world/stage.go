@@ -29,6 +29,8 @@ type StageOptions struct {
 	// Large puts a stage of a million keys or more into a second Redis. In the first one, rewriting the append-only file before
 	// each run would take seconds.
 	Large bool
+	// Replicated puts the stage into a third Redis, over TCP, that has one replica on the same machine.
+	Replicated bool
 	// Mapped maps the counters to a column of a table posts, which has a row for each.
 	Mapped bool
 }
@@ -74,7 +76,7 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	}
 	// Keep no idle connections: a Postgres backend may report its statistics only when it ends.
 	s.DB.SetMaxIdleConns(0)
-	if err := s.connect(ctx, o.Large); err != nil {
+	if err := s.connect(ctx, o); err != nil {
 		return nil, err
 	}
 	s.cache = cache.New(s.Redis, cache.Options{Shards: cmp.Or(w.options.Shards, cache.DefaultShards), CleanTTL: time.Hour})
@@ -85,13 +87,13 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 }
 
 // connect takes an unused database of a Redis. With a topology it takes the only one.
-func (s *Stage) connect(ctx context.Context, large bool) (err error) {
+func (s *Stage) connect(ctx context.Context, o StageOptions) (err error) {
 	if t := s.world.Topology; t != nil {
 		s.RedisURL = t.URL()
 		s.Redis, err = cache.Connect(s.RedisURL, topologyConns)
 		return err
 	}
-	if s.server, err = s.world.redis(ctx, large); err != nil {
+	if s.server, err = s.world.redis(ctx, o); err != nil {
 		return err
 	}
 	url, client, err := s.server.next()
@@ -124,16 +126,23 @@ func (s *Stage) createMapped(ctx context.Context) error {
 	return s.execute(ctx, createMappedSQL)
 }
 
-// redis returns the Redis for large stages or for all others. The first large stage starts the former.
-func (w *World) redis(ctx context.Context, large bool) (*redisServer, error) {
-	if !large {
+// redis returns the Redis for the stage. The first large stage and the first replicated one start theirs.
+func (w *World) redis(ctx context.Context, o StageOptions) (*redisServer, error) {
+	var err error
+	switch {
+	case o.Replicated:
+		if w.replicated == nil {
+			w.replicated, err = w.startReplicated(ctx)
+		}
+		return w.replicated, err
+	case o.Large:
+		if w.large == nil {
+			w.large, err = w.startRedis(ctx, "redis-large", w.options.Redis)
+		}
+		return w.large, err
+	default:
 		return w.small, nil
 	}
-	var err error
-	if w.large == nil {
-		w.large, err = w.startRedis(ctx, "redis-large")
-	}
-	return w.large, err
 }
 
 // next returns an unused database.
@@ -168,6 +177,14 @@ func (s *Stage) close() error {
 
 // RedisPID returns the process ID of the stage's Redis.
 func (s *Stage) RedisPID() int { return s.server.Pid() }
+
+// ReplicaPID returns the process ID of its replica; 0 if it has none.
+func (s *Stage) ReplicaPID() int {
+	if s.server == nil || s.server.replica == nil {
+		return 0
+	}
+	return s.server.replica.Pid()
+}
 
 // Key returns the name of counter i: 20 bytes, the same names as in package load.
 func Key(i int) string { return fmt.Sprintf("counter:%012d", i) }

@@ -19,11 +19,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/local"
 )
 
@@ -57,19 +61,21 @@ type World struct {
 	Topology Topology     // nil without one
 	Postgres *local.Postgres
 
-	options  Options
-	programs map[Version]string
-	small    *redisServer
-	large    *redisServer // nil before the first large stage
-	stages   []*Stage
-	logs     []*os.File // of the servers
+	options    Options
+	programs   map[Version]string
+	small      *redisServer
+	large      *redisServer // nil before the first large stage
+	replicated *redisServer // nil before the first replicated stage
+	stages     []*Stage
+	logs       []*os.File // of the servers
 }
 
 // redisServer is a Redis server that gives each stage databases of its own.
 type redisServer struct {
 	*local.Redis
 
-	used int // number of databases in use
+	used    int          // number of databases in use
+	replica *local.Redis // nil: none
 }
 
 // databases is the number of databases of each Redis. Each stage needs one, and one for its saved state.
@@ -113,7 +119,7 @@ func (w *World) startServers(ctx context.Context) error {
 	case KindAddress:
 		_, err = w.startAddress(ctx, o)
 	default:
-		if w.small, err = w.startRedis(ctx, "redis"); err == nil {
+		if w.small, err = w.startRedis(ctx, "redis", w.options.Redis); err == nil {
 			w.Redis = w.small.Redis
 		}
 	}
@@ -138,8 +144,7 @@ func (w *World) build(ctx context.Context) error {
 	return Build(ctx, "", w.programs[Current], module)
 }
 
-func (w *World) startRedis(ctx context.Context, name string) (*redisServer, error) {
-	options := w.options.Redis
+func (w *World) startRedis(ctx context.Context, name string, options local.RedisOptions) (*redisServer, error) {
 	options.Dir, options.AppendOnly, options.Databases = filepath.Join(w.Dir, name), true, databases
 	log, err := w.serverLog(name)
 	if err != nil {
@@ -151,6 +156,36 @@ func (w *World) startRedis(ctx context.Context, name string) (*redisServer, erro
 		return nil, err
 	}
 	return &redisServer{Redis: server}, nil
+}
+
+// startReplicated starts a Redis and its replica, and returns when the replica follows.
+func (w *World) startReplicated(ctx context.Context) (*redisServer, error) {
+	options := w.options.Redis
+	options.Socket = false
+	primary, err := w.startRedis(ctx, "redis-primary", options)
+	if err != nil {
+		return nil, err
+	}
+	address, err := url.Parse(primary.URL())
+	if err != nil {
+		return primary, fmt.Errorf("parse the URL of redis: %w", err)
+	}
+	password, _ := address.User.Password()
+	options.Args = append(slices.Clone(options.Args), "--replicaof", address.Hostname()+" "+address.Port(), "--masterauth", password)
+	replica, err := w.startRedis(ctx, "redis-replica", options)
+	if err != nil {
+		return primary, err
+	}
+	primary.replica = replica.Redis
+	client, err := cache.Connect(primary.URL(), 1)
+	if err != nil {
+		return primary, err
+	}
+	defer client.Close()
+	return primary, Await(ctx, time.Minute, "the replica of redis", func(ctx context.Context) (bool, error) {
+		text, err := client.Info(ctx, "replication").Result()
+		return strings.Contains(text, "state=online"), err
+	})
 }
 
 func (w *World) serverLog(name string) (*os.File, error) {
@@ -175,9 +210,12 @@ func (w *World) Stop() error {
 	if w.Topology != nil {
 		problems = append(problems, w.Topology.Close())
 	}
-	for _, server := range []*redisServer{w.small, w.large} {
+	for _, server := range []*redisServer{w.small, w.large, w.replicated} {
 		if server != nil {
 			problems = append(problems, server.Stop(ctx))
+		}
+		if server != nil && server.replica != nil {
+			problems = append(problems, server.replica.Stop(ctx))
 		}
 	}
 	for _, log := range w.logs {

@@ -64,6 +64,7 @@ func Start(t testing.TB, o Options) string {
 
 	service := writepath.Open(writepath.Parts{
 		Cache: servers.Cache, Store: servers.Store, BaseTimeout: basePatience, MaxDirty: c.MaxDirty,
+		Durability: writepath.DurabilityOf(c.Durability), WaitReplicas: c.WaitReplicas,
 		Sender: tasks.NewSender(servers.Redis, c.Prefix()),
 		Enqueuer: tasks.EnqueuerOptions{
 			Shards: c.Shards, FlushBatch: c.FlushBatch, FlushInterval: c.FlushInterval, Logger: log,
