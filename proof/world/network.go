@@ -162,6 +162,7 @@ func (n *network) close() error {
 	for _, listener := range n.listeners {
 		problems = append(problems, listener.Close())
 	}
+	n.listeners = nil // a second close does nothing
 	for c := range n.conns {
 		_ = c.Close()
 	}
