@@ -92,7 +92,7 @@ func parse(args []string) (settings, error) {
 	flags.IntVar(&s.keys, "keys", 240, "number of keys; all are written in turn, which limits the resolution of the times")
 	flags.IntVar(&s.clients, "clients", 8, "number of clients; on a cluster, rounded up to a multiple of its masters")
 	flags.IntVar(&s.rate, "rate", 3000, "maximum writes per second of all clients together")
-	flags.IntVar(&s.replicas, "replicas", 2, "replicas of the master with sentinels or an address; a master of the cluster has one")
+	flags.IntVar(&s.replicas, "replicas", 1, "replicas of the master with sentinels or an address; a master of the cluster has one")
 	flags.IntVar(&s.waitReplicas, "wait-replicas", 1, "AFTERWRITE_WAIT_REPLICAS")
 	flags.IntVar(&s.minReplicas, "min-replicas", 1, "min-replicas-to-write with durability=replica, except on a cluster; 0 for none")
 	flags.BoolVar(&s.keep, "keep", false, "keep the logs and the data of every run")

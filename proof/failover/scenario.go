@@ -15,6 +15,8 @@ const (
 	killedFor = 10 * time.Second
 	pausedFor = 15 * time.Second
 	cutOffFor = 15 * time.Second
+	// writesPausedFor is longer than a switch takes.
+	writesPausedFor = 10 * time.Second
 	// reshardSlots is the number of slots that move under load.
 	reshardSlots = 3000
 	// healPatience bounds the time from the end of the fault until the servers agree again.
@@ -35,6 +37,7 @@ var scenarios = []scenario{
 	{name: "sentinel-kill", kind: world.KindSentinel, fault: kill},
 	{name: "sentinel-pause", kind: world.KindSentinel, fault: freeze},
 	{name: "sentinel-switch", kind: world.KindSentinel, fault: planned},
+	{name: "sentinel-switch-paused", kind: world.KindSentinel, fault: pausedSwitch},
 	{name: "sentinel-partition", kind: world.KindSentinel, fault: cutOff, partition: true},
 	{name: "address-failover", kind: world.KindAddress, fault: planned},
 	{name: "cluster-kill", kind: world.KindCluster, fault: kill},
@@ -86,6 +89,14 @@ func freeze(ctx context.Context, _ world.Topology, master *world.Node) error {
 }
 
 func planned(ctx context.Context, t world.Topology, master *world.Node) error {
+	return t.Switch(ctx, master)
+}
+
+// pausedSwitch stops all writes to the master before SENTINEL FAILOVER, so that the old master cannot go on acknowledging them.
+func pausedSwitch(ctx context.Context, t world.Topology, master *world.Node) error {
+	if err := master.Client.Do(ctx, "CLIENT", "PAUSE", writesPausedFor.Milliseconds(), "WRITE").Err(); err != nil {
+		return fmt.Errorf("CLIENT PAUSE: %w", err)
+	}
 	return t.Switch(ctx, master)
 }
 
