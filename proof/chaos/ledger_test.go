@@ -149,3 +149,15 @@ func TestCounterContinuesFromItsColumn(t *testing.T) {
 	b, _ := a.final()
 	require.Equal(t, bounds{low: reading{1238, 2}, high: reading{1238, 2}}, b)
 }
+
+func TestReadsOfAReplacedMasterMayBeOldButNotImpossible(t *testing.T) {
+	t.Parallel()
+	a := newAccount(name{key: "a"})
+	a.weak = true
+	for version := range int64(3) {
+		require.Empty(t, a.settle(a.begin(2), 2, 0, acknowledged, &reading{2 * (version + 1), version + 1}))
+	}
+	require.Empty(t, a.read(a.open(), reading{2, 1}))
+	require.Contains(t, a.read(a.open(), reading{8, 4}), "counted twice")
+	require.Contains(t, a.settle(a.begin(2), 2, 0, acknowledged, &reading{4, 2}), "lost", "an acknowledged write is not old")
+}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 func TestSameSeedGivesTheSameSchedule(t *testing.T) {
@@ -39,4 +41,22 @@ func TestOutageScheduleHasOneFaultAndTimeToDrain(t *testing.T) {
 	require.Equal(t, targetPostgres, faults[0].target)
 	require.Equal(t, time.Minute, faults[0].lasts)
 	require.Equal(t, outageAfter, s.duration-faults[0].at-faults[0].lasts)
+}
+
+func TestNodesOfATopologyFailOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	for topology, kinds := range map[string]int{world.KindSentinel: 4, world.KindCluster: 5} {
+		seen := make(map[faultKind]bool)
+		for seed := range uint64(50) {
+			free := time.Duration(0)
+			for _, f := range newSchedule(seed, 3*time.Minute, topology) {
+				require.NotEqual(t, targetRedis, f.target)
+				if f.target == targetNodes {
+					require.GreaterOrEqual(t, f.at, free, "seed %d: %s", seed, f)
+					free, seen[f.kind] = f.at+f.lasts, true
+				}
+			}
+		}
+		require.Len(t, seen, kinds, topology)
+	}
 }
