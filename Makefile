@@ -67,6 +67,10 @@ list-million: deps ## List a million counters page by page, without and with wri
 mapping-million: deps ## Import a million rows of a mapped table under load, compare them, and write them back
 	$(IN_MEMORY) go test -count=1 -timeout 10m -tags million -run '^TestImportOfAMillionRows$$' -v ./internal/operate
 
+.PHONY: losttail-million
+losttail-million: deps ## Read a million counters after a restart of Redis, with and without Postgres: six minutes
+	$(IN_MEMORY) go test -count=1 -timeout 15m -tags million -run '^TestReadsOfAMillionEntriesAfterARestart$$' -v ./proof/e2e
+
 .PHONY: images
 images: ## Take the images of docs/images again, in a browser: 15 minutes
 	@deploy/setup.sh test

@@ -237,7 +237,7 @@ func (m *machine) land(t *rapid.T) { m.finish(t, m.drawFlight(t)) }
 func (m *machine) stumble(t *rapid.T) {
 	f := m.drawFlight(t)
 	calls := []string{
-		"commit", "commit", "commit", "upsert", "upsert", "hydrate", "reconcile", "aside", "settle", "requeue", "evict", "repair", "mget",
+		"commit", "commit", "commit", "upsert", "upsert", "hydrate", "reconcile", "aside", "settle", "requeue", "evict", "repair", "mget", "check",
 	}
 	call := rapid.SampledFrom(calls).Draw(t, "call")
 	for f.at != nil && f.at.name != call {

@@ -49,6 +49,7 @@ func (m *machine) look(t rapid.TB) map[counter.Key]observed {
 				}
 				o.shard = decodeShard(t, meta.Val())
 				o.shard.aside = aside.Val() > 0
+				o.shard.restarted = !strings.Contains(meta.Val(), " "+m.run+" ")
 				out[key] = o
 			})
 		}
@@ -100,6 +101,9 @@ func decodeObserved(t rapid.TB, text string) observed {
 	require.NoError(t, err)
 	epoch, flags, _ := strings.Cut(words[2], ":")
 	o.epoch = decodeID(t, epoch)
+	if o.known = o.epoch; o.known == 0 && len(words) > 3 {
+		o.known = decodeID(t, strings.TrimPrefix(words[3], "l"))
+	}
 	o.deleted, o.aside = strings.Contains(flags, "x"), strings.Contains(flags, "a")
 	o.blind = strings.ContainsAny(flags, "us")
 	return o

@@ -126,6 +126,7 @@ type modelKey struct {
 	row   history
 	rows  []history // that Postgres has ever had, the empty one first
 	must  history   // what Redis and Postgres together must have: acknowledged operations that no rollback has lost
+	floor history   // what Postgres had when Redis was last restarted, without the value of the column: no read may lack it
 
 	rewind *written            // the discard that has just rewound the entry
 	seen   counter.Row         // row, as it was read last
@@ -139,6 +140,7 @@ type observed struct {
 	present, blind, deleted, aside bool
 	value, version                 int64
 	epoch                          int64
+	known                          int64  // the last epoch in which it was certainly compared with Postgres, or written
 	text                           string // all of the entry
 	ttl                            int64  // ms; -1 none, -2 no entry
 
@@ -151,6 +153,7 @@ type observedShard struct {
 	watermark, first, requeued int64
 	sealed                     int64 // ID of the sealed epoch; 0: none
 	aside                      bool  // some keys are set aside
+	restarted                  bool  // since its last script that wrote
 }
 
 // String is for the log of a failed run.
@@ -170,6 +173,11 @@ func (o observed) String() string {
 }
 
 func (o observed) dirty() bool { return o.present && (o.aside || o.epoch > o.shard.watermark) }
+
+// checked reports whether o is clean and was used, by anything but a read while Postgres was away, since the last restart.
+func (o observed) checked() bool {
+	return o.present && !o.dirty() && !o.shard.restarted && o.known >= o.shard.first
+}
 
 // is reports whether o equals c.
 func (o observed) is(c cell) bool {
@@ -391,6 +399,8 @@ func (k *modelKey) broken(o observed, lossy bool) string {
 		return "blind writes, and not dirty"
 	case o.present && !o.dirty() && !k.entry.ops.within(k.row):
 		return fmt.Sprintf("clean, but redis has %v and postgres %v", k.entry, k.row)
+	case o.checked() && !k.floor.within(k.entry.ops):
+		return fmt.Sprintf("a read goes back: redis has %v, and postgres had %v when redis was restarted", k.entry, k.floor)
 	case !lossy && k.entry.present && !k.entry.blind && !k.entry.ops.same(k.must) && !k.unadopted():
 		return fmt.Sprintf("a read misses something: redis has %v of %v", k.entry, k.must)
 	}

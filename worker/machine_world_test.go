@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -81,7 +82,8 @@ type machine struct {
 	outage    bool
 	refusing  map[counter.Key]bool
 	locked    map[counter.Key]bool
-	lossy     bool // Redis has lost writes in this run
+	lossy     bool   // Redis has lost writes in this run
+	run       string // the incarnation of Redis
 	number    int
 	failure   string
 	rowLog    []string // changes of rows, for the log
@@ -213,6 +215,7 @@ func (m *machine) reset(t rapid.TB, batch int, columns map[counter.Key]beginning
 	m.outage, m.lossy = false, false
 	m.refusing, m.locked = make(map[counter.Key]bool), make(map[counter.Key]bool)
 	m.number, m.failure, m.rowLog = 0, "", nil
+	m.run = m.incarnation(t)[:8]
 	m.flusher.deferred = newDeferrals()
 	clear(m.flusher.batching.limits)
 	m.flusher.batching.slow = false
@@ -278,7 +281,11 @@ func (m *machine) restart(t rapid.TB) {
 	before := m.incarnation(t)
 	require.NoError(t, m.server.Do(ctx, "REPLICAOF", "127.0.0.1", "1").Err())
 	require.NoError(t, m.server.Do(ctx, "REPLICAOF", "NO", "ONE").Err())
-	require.NotEqual(t, before, m.incarnation(t))
+	m.run = m.incarnation(t)[:8]
+	require.NotEqual(t, before[:8], m.run)
+	for _, k := range m.keys {
+		k.floor = slices.DeleteFunc(slices.Clone(k.row), func(w *written) bool { return w.start() })
+	}
 }
 
 func (m *machine) incarnation(t rapid.TB) string {

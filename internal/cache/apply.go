@@ -193,7 +193,7 @@ func (a *application) appendKey(ops []byte, k keyWrites, shard int32) []byte {
 
 // adds combines the increment next with s, whose first write is first, and reports whether they can be combined.
 func (a *application) adds(s *step, first, next *Write) bool {
-	if a.apart || !first.plain() || !next.plain() || first.Blind != next.Blind {
+	if a.apart || !first.plain() || !next.plain() || first.Blind != next.Blind || first.Accept != next.Accept {
 		return false
 	}
 	if !within(first.Amount, maxAddend) || !within(next.Amount, maxAddend) {
@@ -212,6 +212,9 @@ func within(n, bound int64) bool { return -bound <= n && n <= bound }
 // appendStep appends an operation in the form of apply.lua.
 func (a *application) appendStep(ops []byte, s *step) []byte {
 	w := a.writes[s.write]
+	if w.Accept {
+		ops = append(ops, '!')
+	}
 	if w.ID != "" {
 		a.names = append(a.names, a.cache.recordKey(w.Key, w.ID))
 		ops = append(ops, '#')

@@ -42,7 +42,7 @@ end
 local function unmet(letter, e) return fmt('%s %s %s %d', letter, e.x and '0' or e.v, e.n, e.x and 0 or 1) end
 
 -- Applies one operation of any kind to an entry in any state. Returns the line of the reply, and whether it has been applied.
-local function operate(s, e, op)
+local function operate(s, e, op, accept)
   if e.corrupt then return 'e' end
   if e.split then return 'd' end -- an earlier operation is resent, so this one must be, too
   local letter, by, count, condition = match(op, '^(%a?)(%-?%d*)%*?(%d*)%??(.*)$')
@@ -50,6 +50,10 @@ local function operate(s, e, op)
   local dirty = e.v and is_dirty(s, e)
   if not may_dirty and kind ~= 'g' and not dirty then
     return 'b' -- checked before c and w, which would cost a read of Postgres and an entry
+  end
+  if e.v and not accept and letter ~= string.upper(kind) and is_unchecked(s, e) then
+    s.asks = true
+    return 'f'
   end
   local unknown = not e.v or e.u
   if unknown and letter ~= string.upper(kind) then return e.v and 'w' or 'c' end
@@ -103,7 +107,7 @@ local function replay(record, what)
 end
 
 -- Applies an operation with an ID, once.
-local function once(s, e, op)
+local function once(s, e, op, accept)
   local at = find(op, ':', 1, true)
   local record = KEYS[tonumber(sub(op, 2, at - 1))]
   op = sub(op, at + 1)
@@ -113,7 +117,7 @@ local function once(s, e, op)
   local line = replay(record, what)
   if line then return line end -- step: replay
   local applied
-  line, applied = operate(s, e, op)
+  line, applied = operate(s, e, op, accept)
   if applied or byte(line) == 110 then -- n: it was deleted before
     recorded[record] = { what = what, line = match(line, '^(.-) ?%+?$') } -- without +: a replay makes no key dirty
     records[#records + 1] = record
@@ -137,7 +141,9 @@ for shard, rest in pairs(left) do
   for _, i in ipairs(rest) do
     local e, lines = open_entry(KEYS[i], texts[i]), {}
     for op in gmatch(out[i], '[^,]+') do
-      lines[#lines + 1] = (byte(op) == 35 and once or operate)(s, e, op) -- #
+      local accept = byte(op) == 33 -- !
+      if accept then op = sub(op, 2) end
+      lines[#lines + 1] = (byte(op) == 35 and once or operate)(s, e, op, accept) -- #
     end
     out[i] = concat(lines, '\n')
     if e.joins then joining[#joining + 1] = sub(KEYS[i], #meta - 1) end -- step: join others
@@ -151,6 +157,8 @@ for shard, rest in pairs(left) do
   if wrote and s.changed then
     writes[#writes + 1] = meta
     writes[#writes + 1] = meta_text(s)
+  elseif s.asks and s.changed then
+    pcall('SET', meta, meta_text(s)) -- so that all checks name the same incarnation; a full Redis refuses this, and check.lua does it
   end
   heads[shard] = concat({ s.open, s.watermark_id, s.first_id, has[shard] }, ' ')
 end

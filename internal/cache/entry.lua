@@ -8,12 +8,16 @@
 --   w<value>      the value before it; absent if the value was set or deleted since
 --   p;<lineage>,<value>,<version>;...   lineages that a restart of Redis ended, each with its last state; "set" instead of a value that was
 --                 set or deleted since
--- <epoch> is the epoch of the last write; 0: none since the entry was hydrated. Flags: x deleted; u the base is unknown, value and version
+-- <epoch> is the epoch of the last write; 0: none since the entry was hydrated, or checked; then l is first (see below) at that time.
+-- Flags: x deleted; u the base is unknown, value and version
 -- count from it; s the same, but the value was set or deleted since; a set aside (retry or dead). Epochs are microseconds of Redis's
 -- clock in base 36, and a lineage has the number of the epoch in which it began.
 --
 -- An entry is dirty if its epoch is newer than the shard's watermark, or if it is set aside. Nothing marks it clean: the l, b, w and p of a
 -- clean entry are out of date, and the next write replaces them.
+--
+-- A clean entry is unchecked if it was last written, hydrated or checked before first: Redis was restarted since, or a replica was
+-- promoted, and may have lost later writes that Postgres has. Its first use compares it with its row (check.lua).
 
 local call, pcall = redis.call, redis.pcall
 local byte, sub, find, match, gmatch = string.byte, string.sub, string.find, string.match, string.gmatch
@@ -194,6 +198,13 @@ local function free(dead) call('HDEL', dead, '') end
 local function renew(s) s.open, s.changed = id_after(s.open), true end
 
 local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end -- step: dirty
+
+-- step: unchecked
+local function is_unchecked(s, e) return not is_dirty(s, e) and number(e.epoch ~= '0' and e.epoch or e.l) < s.first end
+
+-- Returns l for a dirty entry that becomes clean without a commit: it is checked only if its writes are of this incarnation.
+-- step: checked if new
+local function checked_if_new(s, e) return number(e.l) >= s.first and s.first_id or '0' end
 
 -- Calls a command with many elements, CHUNK at a time, and returns the sum of the answers.
 local function all(command, name, elements)

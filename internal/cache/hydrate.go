@@ -6,23 +6,26 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// Base is what Postgres has for a key: a row, or nothing. Hydrate takes it.
+// Base is what Postgres has for a key: a row, or nothing. Hydrate and Check take it.
 type Base struct {
 	Key   counter.Key
 	Row   counter.Row // meaningless without Found
 	Found bool
-	Token string // the shard's token from before the row was read, from Outcome.Token or Snapshot.Token
+	Token string // from before the row was read: Outcome.Token, or for Hydrate Snapshot.Token
 }
 
-// Hydration is the result of Hydrate for one Base.
+// Hydration is the result of Hydrate or Check for one Base.
 type Hydration byte
 
 // The results of Hydrate.
 const (
 	Hydrated     Hydration = 'y' // the entry is complete
+	Renewed      Hydration = 'n' // only from Check: the entry has become its row
 	Stale        Hydration = 's' // the token has changed since: read Postgres again
 	BaseOverflow Hydration = 'o' // the sum of base and unsynced increments does not fit into 64 bits
 	CorruptEntry Hydration = 'e' // the key holds something that is not an entry
@@ -38,7 +41,14 @@ func (c *Cache) Hydrate(ctx context.Context, bases []Base) ([]Hydration, error) 
 	return results, err
 }
 
-// hydration is one call of hydrate.lua: bases of one shard with the same token.
+// Check compares unchecked entries with their rows and returns one result for each: Hydrated, Renewed or Stale. An entry that is older
+// than its row becomes the row. It leaves all other entries alone, so it may be repeated. It makes one round trip per 200 keys or fewer.
+func (c *Cache) Check(ctx context.Context, bases []Base) ([]Hydration, error) {
+	results, _, err := c.fill(ctx, checkScript, bases)
+	return results, err
+}
+
+// hydration is one call of hydrate.lua or check.lua: bases of one shard with the same token.
 type hydration struct {
 	call
 
@@ -47,7 +57,12 @@ type hydration struct {
 
 // Rebase is like Hydrate, and also returns the entries that got their base.
 func (c *Cache) Rebase(ctx context.Context, bases []Base) (results []Hydration, rebased []Entry, err error) {
-	calls := c.hydrations(bases)
+	return c.fill(ctx, hydrateScript, bases)
+}
+
+// fill calls a script with bases.
+func (c *Cache) fill(ctx context.Context, script *redis.Script, bases []Base) (results []Hydration, rebased []Entry, err error) {
+	calls := c.hydrations(script, bases)
 	for rest := calls; len(rest) > 0; {
 		n, keys := 0, 0
 		pipe := c.client.Pipeline()
@@ -83,7 +98,7 @@ func (c *Cache) Rebase(ctx context.Context, bases []Base) (results []Hydration, 
 }
 
 // hydrations groups bases into calls.
-func (c *Cache) hydrations(bases []Base) []*hydration {
+func (c *Cache) hydrations(script *redis.Script, bases []Base) []*hydration {
 	type group struct {
 		shard counter.Shard
 		token string
@@ -96,7 +111,7 @@ func (c *Cache) hydrations(bases []Base) []*hydration {
 	var calls []*hydration
 	for g, all := range indexes {
 		for part := range slices.Chunk(all, maxHydrate) {
-			h := &hydration{indexes: part, call: call{script: hydrateScript}}
+			h := &hydration{indexes: part, call: call{script: script}}
 			h.keys = append(make([]string, 0, 2+len(part)), c.metaKey(g.shard), c.deadKey(g.shard))
 			h.args = append(make([]any, 0, 3+len(part)), g.token, ms(c.cleanTTL), ms(absentTTL))
 			for _, index := range part {

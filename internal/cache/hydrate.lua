@@ -25,7 +25,7 @@ local fresh = not s.changed and ARGV[1] == s.watermark_id .. ':' .. s.open -- st
 save(s)
 
 local function create(name, value, version, state)
-  local e = { v = value, n = version, epoch = '0', l = '0', x = state ~= 'r' or nil }
+  local e = { v = value, n = version, epoch = '0', l = s.first_id, x = state ~= 'r' or nil }
   call('SET', name, encode(e), 'PX', state == '-' and ARGV[3] or ARGV[2])
   return 'y'
 end

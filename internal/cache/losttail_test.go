@@ -15,6 +15,7 @@ type lostTail struct {
 	blind   bool                // Postgres has value 100, version 1; Redis has no entry, and before is written blindly
 	unsaved bool                // before is not flushed when the snapshot is taken
 	again   bool                // before is flushed before lost is written, which is therefore another lineage
+	checked bool                // the entry is clean after the restart, and is checked before after is written
 	before  []counter.Operation // the key "" stands for the key of the case
 	lost    []counter.Operation // flushed, and then lost by Redis
 	after   []counter.Operation // written after the restart
@@ -51,11 +52,13 @@ func lostTails() map[string]lostTail {
 				"nothing more, back":      {lost: []counter.Operation{del(""), increment("", 4)}, want: rows(4, 3)},
 				"nothing more, increased": {lost: []counter.Operation{set("", 7)}, want: rows(7, 2)},
 			} {
-				if c.after == nil && !unsaved {
-					continue // the entry is clean and is not written again: nothing compares it with its row
-				}
 				c.before, c.unsaved, c.again = []counter.Operation{set("", 100)}, unsaved, again
-				cases[fmt.Sprintf("%s, unsaved %v, flushed between %v", name, unsaved, again)] = c
+				if c.after != nil || unsaved { // otherwise only the check compares the entry with its row
+					cases[fmt.Sprintf("%s, unsaved %v, flushed between %v", name, unsaved, again)] = c
+				}
+				if c.checked = true; !unsaved {
+					cases[fmt.Sprintf("checked, %s, flushed between %v", name, again)] = c
+				}
 			}
 		}
 	}
@@ -107,10 +110,20 @@ func TestRedisThatLostItsTailLosesOnlyUnsyncedWrites(t *testing.T) {
 			write(c.lost)
 			b.drain(t, p)
 			b.rollback(t, before)
+			if c.checked {
+				b.check(t, cache.Base{Key: key, Row: p[key], Found: true, Token: b.unchecked(t, key)}, expected(c.lost))
+				o := b.unaccepted(t, get(key))[0]
+				require.Equal(t, p[key].Value, o.Value, "no read goes back")
+				require.Equal(t, p[key].Version, o.Version)
+				require.Equal(t, !p[key].Deleted, o.Exists)
+			}
 			write(c.after)
 
-			b.drain(t, p)
+			reconciled := b.drain(t, p)
 
+			if c.checked {
+				require.Zero(t, reconciled)
+			}
 			c.want.Key, c.want.Lineage = key, p[key].Lineage
 			require.Equal(t, c.want, p[key])
 			require.False(t, b.dirty(t, key))
@@ -121,6 +134,14 @@ func TestRedisThatLostItsTailLosesOnlyUnsyncedWrites(t *testing.T) {
 			require.True(t, got.Synced)
 		})
 	}
+}
+
+// expected returns what the check of an entry says that lacks the lost operations.
+func expected(lost []counter.Operation) cache.Hydration {
+	if len(lost) > 0 {
+		return cache.Renewed
+	}
+	return cache.Hydrated
 }
 
 // Redis loses its tail and accepts writes. Before those are flushed it restarts again, without losing anything.

@@ -50,6 +50,8 @@ func decodeOutcome(line string, writes int32, h *head) Outcome {
 		o.Version, o.Synced, o.Known = f.int(), f.int() == 1, true
 	case "c", "w":
 		o.Cold, o.Token, o.BlindWrites = true, h.token, letter == "w"
+	case "f":
+		o.Cold, o.Token, o.Unchecked = true, formatID(h.first), true
 	case "d":
 		return Outcome{split: true, Err: unreadable(line, errors.New("not sent one by one"))}
 	case "x", "v":

@@ -14,7 +14,8 @@
 --            total, for three callers; s7 sets to 7, d deletes, g gets. A capital letter (I5) applies the operation even if the base is
 --            unknown, instead of answering c or w. A prefix "#9:" means that KEYS[9] is its record. A suffix is a condition (apply.lua
 --            reads it): i-1?m0M100v7: the new value must be at least m0 and at most M100, and the version 7; s5?e: the
---            counter must exist. Amounts without a letter have at most 13 digits.
+--            counter must exist. A prefix "!" (before "#9:"), or a capital letter, accepts an unchecked entry instead of answering f.
+--            Amounts without a letter have at most 13 digits.
 --
 -- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>: its epochs in base 36 (see entry.lua) and the
 -- number of keys in the open epoch, 0 if none was added. Then a line for each operation:
@@ -26,6 +27,7 @@
 --   n <version> <synced>      not changed; deleted, or never written (version 0)
 --   c                         not applied: there is no entry; hydrate it (hydrate.lua)
 --   w                         not applied: the same, but there are blind writes that wait for the base
+--   f                         not applied: the entry is unchecked (see entry.lua); check it (check.lua)
 --   d                         not applied: combined increments that might overflow unnoticed, or an operation after them; send each alone
 --   o                         not applied: the sum would overflow
 --   x <value> <version> <exists>   not applied: the sum would leave the bounds; the current state. exists is 1 or 0
@@ -62,15 +64,17 @@ for shard = 1, #counts do
   if meta then open, since, watermark_id, first, run = match(meta, '^(%w+) (%d+) (%w+) (%w+) (%w+) %w+ %d+ %w+$') end
   local usual = run and run == this_run -- otherwise Redis was restarted, or meta is corrupt
   local watermark, key_at = usual and tonumber(watermark_id, 36), #name - 1 -- {aw:07}:meta, {aw:07}:c:<key>
+  local first_number, hydrated = usual and tonumber(first, 36), usual and ' l' .. first -- of entries of this incarnation
   local joining, rest = {}, {}
   for _ = 1, counts[shard] do
     i = i + 1
     local ops, text = next_ops(), usual and texts[i]
-    local by, count = tonumber(ops), 1
-    if not by then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
+    local get = ops == 'g'
+    local by, count = not get and tonumber(ops), 1
+    if not (by or get) then by, count = match(ops, '^(%-?%d+)%*(%d+)$') end
     local v, n, epoch, more
     if by and text then v, n, epoch, more = match(text, '^(%-?%d+) (%d+) (%S+)([^\n]*)$') end
-    local short = v and #v <= 13 and #n <= 13
+    local short = by and v and #v <= 13 and #n <= 13
     local number = short and epoch ~= open and tonumber(epoch, 36) -- nil if there are flags
     local lineage, base
     if number and number > watermark and #epoch <= 11 then
@@ -80,15 +84,23 @@ for shard = 1, #counts do
     end
     if short and epoch == open then
       text = (v + by) .. ' ' .. (n + count) .. ' ' .. epoch .. more
-    elseif number and may_dirty and number <= watermark then -- it is clean
+    -- step: checked write
+    elseif number and may_dirty and number <= watermark and (number >= first_number or find(more, hydrated, 1, true)) then -- it is clean
       text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' b' .. n .. ' w' .. v -- step: begin
       joining[#joining + 1] = sub(KEYS[i], key_at)
     elseif lineage and tonumber(lineage, 36) >= tonumber(first, 36) then -- step: sealed
       -- It is in the sealed epoch, and its lineage continues.
       text = (v + by) .. ' ' .. (n + count) .. ' ' .. open .. ' l' .. lineage .. base
       joining[#joining + 1] = sub(KEYS[i], key_at)
-    elseif ops ~= 'g' or not text or not find(text, '^[-%d][^\n]*$') then
-      rest[#rest + 1], text = i, nil
+    else
+      local checked
+      epoch = get and text and match(text, '^%-?%d+ %d+ (%w+)%C*$')
+      if epoch == '0' then
+        checked = find(text, hydrated, 1, true) -- step: checked hydrated
+      elseif epoch then
+        checked = epoch == open or tonumber(epoch, 36) >= first_number -- step: checked read
+      end
+      if not checked then rest[#rest + 1], text = i, nil end
     end
     out[i] = text or ops
     if by and text then

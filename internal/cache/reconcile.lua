@@ -59,11 +59,11 @@ local function merge(name, key, e, value, version, deleted, lineage)
   return 'y'
 end
 
-local function adopt(name, key, value, version, deleted)
+local function adopt(name, key, e, value, version, deleted)
   -- step: adopt
   renew(s) -- it becomes clean without a commit, so its next lineage needs another number
   save(s)
-  put(name, { v = value, n = version, epoch = '0', l = '0', x = deleted == '1' or nil }, ARGV[1])
+  put(name, { v = value, n = version, epoch = '0', l = checked_if_new(s, e), x = deleted == '1' or nil }, ARGV[1])
   call('SREM', KEYS[2], key)
   call('SREM', KEYS[3], key)
   call('ZREM', KEYS[4], key)
@@ -82,7 +82,7 @@ for i = 1, #KEYS - 5 do
   elseif what == 'm' then
     out[i] = merge(name, key, e, value, version, deleted, lineage)
   elseif tonumber(e.n) < tonumber(version) then -- step: adopted
-    out[i] = adopt(name, key, value, version, deleted)
+    out[i] = adopt(name, key, e, value, version, deleted)
   else
     out[i] = 'w'
   end

@@ -34,8 +34,8 @@ func TestOperationsBehindARefusedCallAreSent(t *testing.T) {
 			entered, release := make(chan struct{}, 10), make(chan struct{})
 			w := c.NewWriter(func() bool { entered <- struct{}{}; <-release; return true })
 			t.Cleanup(w.Close)
-			require.NoError(t, client.Set(t.Context(), c.entryKey("read"), "7 1 0", 0).Err())
-			require.NoError(t, client.Set(t.Context(), c.entryKey("write"), "7 1 0", 0).Err())
+			require.NoError(t, client.Set(t.Context(), c.entryKey("read"), "7 1 0 lzzzzzzzzzz", 0).Err())
+			require.NoError(t, client.Set(t.Context(), c.entryKey("write"), "7 1 0 lzzzzzzzzzz", 0).Err())
 			refuse(t, c)
 
 			var group sync.WaitGroup

@@ -63,6 +63,7 @@ var scripts = func() map[string]string {
 
 var (
 	applyScript     = redis.NewScript(scripts["apply"])
+	checkScript     = redis.NewScript(scripts["check"])
 	hydrateScript   = redis.NewScript(scripts["hydrate"])
 	sealScript      = redis.NewScript(scripts["seal"])
 	commitScript    = redis.NewScript(scripts["commit"])

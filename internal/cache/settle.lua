@@ -26,7 +26,7 @@ for i = 1, #KEYS - 5 do
     settled[#settled + 1] = key
     if e and text == ARGV[2 * i + 1] then -- step: compare
       clean[#clean + 1] = key
-      e = { v = e.v, n = e.n, x = e.x, epoch = '0', l = '0' } -- step: clean
+      e = { v = e.v, n = e.n, x = e.x, epoch = '0', l = checked_if_new(s, e) } -- step: clean
     elseif e then
       joining[#joining + 1] = key
       e.a, e.epoch = nil, s.open -- step: written

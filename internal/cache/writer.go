@@ -32,8 +32,10 @@ const (
 type Write struct {
 	counter.Operation
 
-	// Blind applies the operation even if the base of its key is unknown. A Get cannot be blind.
+	// Blind applies the operation even if the base of its key is unknown, or its entry unchecked. A Get cannot be blind.
 	Blind bool
+	// Accept carries out the operation even if its entry is unchecked.
+	Accept bool
 }
 
 // Outcome is the result of a Write.
@@ -50,9 +52,11 @@ type Outcome struct {
 	Replayed bool
 
 	// Cold is true if the operation was not applied because the base of its key is unknown. Then Token is for Hydrate, and BlindWrites is
-	// true if the entry has writes that wait for the base.
+	// true if the entry has writes that wait for the base. If Unchecked is also true, the entry is complete, but unchecked: then Token is
+	// for Check.
 	Cold        bool
 	BlindWrites bool
+	Unchecked   bool
 	Token       string
 
 	// Epoch is the shard's open epoch when the operation was carried out, and First the first epoch of that incarnation of Redis. Postgres

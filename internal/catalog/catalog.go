@@ -9,6 +9,9 @@
 // A key without an entry is clean. Its row is current if the token of its shard is still the same: then no write of the shard has
 // reached Postgres, and none of its dirty entries has been evicted, since before the row was read. Otherwise the row is read again.
 //
+// If Redis has lost its latest writes, a clean entry may be older than its row. The newer of the two is shown; the next use of the counter
+// repairs the entry.
+//
 // A counter that is only in Redis, because it has never been flushed, is not listed.
 package catalog
 
@@ -90,8 +93,8 @@ func (c *Catalog) List(ctx context.Context, prefix string, after counter.Key, li
 	return page, err
 }
 
-// present returns the present state of each row's counter, without deleted ones. tokens are from before the rows were read; nil if they
-// are unknown.
+// present returns the present state of each row's counter, without deleted ones. tokens are from before the rows were read; nil if rows have
+// only keys.
 func (c *Catalog) present(ctx context.Context, rows []counter.Row, tokens []string) ([]counter.Result, error) {
 	keys := make([]counter.Key, len(rows))
 	for i, r := range rows {
@@ -109,8 +112,13 @@ func (c *Catalog) present(ctx context.Context, rows []counter.Row, tokens []stri
 			results[i].Err = &counter.Error{Code: counter.CodeInternal, Err: errCorrupt}
 		case p.BaseUnknown:
 			blind = append(blind, p.Key)
+		case !p.Missing && p.Dirty(p.Watermark):
+			results[i].Counter = stateOf(p.Row, false)
 		case !p.Missing:
-			results[i].Counter = stateOf(p.Row, !p.Dirty(p.Watermark))
+			results[i].Counter = stateOf(newer(p.Row, rows[i]), true)
+			if tokens == nil {
+				again = append(again, p.Key)
+			}
 		case tokens != nil && tokens[c.Cache.Shard(p.Key)] == p.Token:
 			results[i].Counter = stateOf(rows[i], true)
 		default:
@@ -127,11 +135,18 @@ func (c *Catalog) present(ctx context.Context, rows []counter.Row, tokens []stri
 
 var errCorrupt = errors.New("the entry in redis is corrupt: something else wrote to its key")
 
+func newer(entry, row counter.Row) counter.Row {
+	if row.Version > entry.Version {
+		return row
+	}
+	return entry
+}
+
 func stateOf(row counter.Row, synced bool) counter.Counter {
 	return counter.Counter{Key: row.Key, Value: row.Value, Version: row.Version, Exists: !row.Deleted, Synced: synced, Known: true}
 }
 
-// readAgain reads the rows of keys that had no entry. A key without a row does not exist.
+// readAgain reads the rows of keys whose entries are missing or clean. A key without entry and row does not exist.
 func (c *Catalog) readAgain(ctx context.Context, keys []counter.Key, results []counter.Result) error {
 	if len(keys) == 0 {
 		return nil
@@ -142,8 +157,7 @@ func (c *Catalog) readAgain(ctx context.Context, keys []counter.Key, results []c
 	}
 	each(results, keys, func(r *counter.Result) {
 		row, found := rows[r.Counter.Key]
-		r.Counter = counter.Counter{Key: r.Counter.Key}
-		if found {
+		if found && (!r.Counter.Known || row.Version > r.Counter.Version) {
 			r.Counter = stateOf(row, true)
 		}
 	})

@@ -61,6 +61,10 @@ func (apiCommand) Run(w *world) error {
 		},
 	})
 	defer service.Close()
+	p.Counted.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "afterwrite_reconciled_keys_total",
+		Help: "Keys repaired because Redis had lost writes that Postgres has.",
+	}, func() float64 { return float64(service.Renewed()) }))
 	// At shutdown, clients that wait for Postgres are answered at once, instead of being aborted after the grace.
 	defer context.AfterFunc(w.ctx, service.StopWaiting)()
 	keys, watch, err := watchKeys(p.Config, p.Log)

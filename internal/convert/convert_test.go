@@ -62,7 +62,7 @@ func (b *testBundle) system(t *testing.T, c *cache.Cache) *system {
 	return &system{testBundle: b, cache: c, writer: writer, store: postgres, worker: w}
 }
 
-// do carries out an operation like the api: it hydrates a cold key, or writes blind.
+// do carries out an operation like the api: it hydrates a cold key, checks an unchecked one, or writes blind.
 func (s *system) do(t *testing.T, op counter.Operation, blind bool) cache.Outcome {
 	t.Helper()
 	for range 3 {
@@ -73,7 +73,11 @@ func (s *system) do(t *testing.T, op counter.Operation, blind bool) cache.Outcom
 		rows, err := s.store.Read(t.Context(), []counter.Key{op.Key})
 		require.NoError(t, err)
 		row, found := rows[op.Key]
-		_, err = s.cache.Hydrate(t.Context(), []cache.Base{{Key: op.Key, Token: o.Token, Row: row, Found: found}})
+		fill := s.cache.Hydrate
+		if o.Unchecked {
+			fill = s.cache.Check
+		}
+		_, err = fill(t.Context(), []cache.Base{{Key: op.Key, Token: o.Token, Row: row, Found: found}})
 		require.NoError(t, err)
 	}
 	require.Fail(t, "it stays cold", op.Key)

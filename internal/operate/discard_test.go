@@ -137,7 +137,7 @@ func TestDiscardContinuesFromTheHigherVersion(t *testing.T) {
 	b := setup(t)
 	b.do(t, set("a", 1), set("a", 2), set("a", 3))
 	b.drainAll(t)
-	require.NoError(t, b.redis.Set(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "1 1 0", 0).Err())
+	require.NoError(t, b.redis.Set(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:c:a", "1 1 0 lzzzzzzzzzz", 0).Err())
 	b.refuse(t, increment("a", 1))
 	done, err := b.service.Discard(t.Context(), b.get(t, "a"))
 	require.NoError(t, err)

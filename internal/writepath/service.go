@@ -3,6 +3,7 @@ package writepath
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
@@ -31,11 +32,16 @@ type Service struct {
 	bases  Bases
 	hints  Hints
 
+	renewed    atomic.Int64
 	waiters    *waiters
 	durability Durability // of writes without one
 	durable    map[Durability]func() *cache.Writer
 	ends       []func() // close the parts, last first
 }
+
+// Renewed returns the number of entries that were older than their rows, because Redis had lost writes, and became the rows at their first
+// use after its restart.
+func (s *Service) Renewed() int64 { return s.renewed.Load() }
 
 // StopWaiting ends all waits for Postgres at once, as if their time were over; later waits end at once. It stops the goroutines of the
 // waits.
@@ -168,8 +174,8 @@ func (p *part) settle(at int, o cache.Outcome) {
 	}
 }
 
-// hydrate fills the entries of the cold keys from Postgres, so that their writes can run again. It reports false if Postgres does not
-// answer. A key whose column cannot be read stays cold.
+// hydrate fills the entries of the cold keys from Postgres, or checks them, so that their operations can run again. It reports false if
+// Postgres does not answer. A key whose column cannot be read stays cold.
 func (p *part) hydrate(ctx context.Context) bool {
 	cold := p.coldKeys()
 	keys := make([]counter.Key, 0, len(cold))
@@ -181,20 +187,38 @@ func (p *part) hydrate(ctx context.Context) bool {
 	if err != nil && len(unread) == 0 {
 		return false
 	}
-	bases := make([]cache.Base, 0, len(keys))
+	bases, unchecked := make([]cache.Base, 0, len(keys)), []cache.Base(nil)
 	for _, key := range keys {
 		if unread[key] {
 			continue // it stays cold
 		}
 		row, found := rows[key]
-		if !cold[key].needed && !found {
+		base := cache.Base{Key: key, Row: row, Found: found, Token: cold[key].token}
+		switch {
+		case cold[key].unchecked:
+			unchecked = append(unchecked, base)
+		case !cold[key].needed && !found:
 			p.settleRead(key, row, found)
-			continue
+		default:
+			bases = append(bases, base)
 		}
-		bases = append(bases, cache.Base{Key: key, Row: row, Found: found, Token: cold[key].token})
 	}
 	p.hydrateBases(ctx, bases, cold)
+	p.check(ctx, unchecked)
 	return true
+}
+
+// check compares unchecked entries with their rows. If Redis fails, the operations find the entries unchecked again.
+func (p *part) check(ctx context.Context, bases []cache.Base) {
+	if len(bases) == 0 {
+		return
+	}
+	results, _ := p.cache.Check(ctx, bases)
+	for _, r := range results {
+		if r == cache.Renewed {
+			p.renewed.Add(1)
+		}
+	}
 }
 
 // settleRead answers the reads of key with its row.
@@ -205,8 +229,9 @@ func (p *part) settleRead(key counter.Key, row counter.Row, found bool) {
 }
 
 type coldKey struct {
-	token  string
-	needed bool // even without a row: it is written, or there are blind writes
+	token     string
+	needed    bool // even without a row: it is written, or there are blind writes
+	unchecked bool // it has a complete entry, which has to be compared with its row
 }
 
 func (p *part) coldKeys() map[counter.Key]coldKey {
@@ -214,7 +239,7 @@ func (p *part) coldKeys() map[counter.Key]coldKey {
 	for i, at := range p.waiting {
 		w := p.writes[at]
 		c := cold[w.Key]
-		c.token = p.cold[i].Token
+		c.token, c.unchecked = p.cold[i].Token, p.cold[i].Unchecked
 		c.needed = c.needed || w.Kind != counter.Get || p.cold[i].BlindWrites
 		cold[w.Key] = c
 	}
@@ -271,11 +296,11 @@ func (p *part) settleIf(match func(*cache.Write) bool, o cache.Outcome) {
 	p.waiting, p.cold = still, cold
 }
 
-// runBlind carries out the writes that are still cold, because Postgres does not answer, on an unknown base. Reads and operations with a
-// condition fail.
+// runBlind carries out the operations that are still cold because Postgres does not answer: on an unchecked entry as it is, and writes
+// on an unknown base. Reads and operations with a condition fail if there is no entry.
 func (p *part) runBlind(ctx context.Context) {
 	for _, at := range p.waiting {
-		p.writes[at].Blind = mayBeBlind(&p.writes[at].Operation)
+		p.writes[at].Blind, p.writes[at].Accept = mayBeBlind(&p.writes[at].Operation), true
 	}
 	p.run(ctx)
 	for _, at := range p.waiting {

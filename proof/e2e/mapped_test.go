@@ -120,7 +120,7 @@ func TestColumnsAgreeAfterRedisWasRolledBackUnderLoad(t *testing.T) {
 		require.LessOrEqual(t, value, before[key]+l.acknowledged[key]+l.indeterminate[key], "%s: counted twice", key)
 		require.Equal(t, value, *c.must(t, http.MethodGet, "/v1/counters/"+key, "").Value, key)
 	}
-	repaired := metric(t, "afterwrite_reconciled_keys_total", s.workers...)
+	repaired := metric(t, "afterwrite_reconciled_keys_total", append(s.workers, s.api)...)
 	require.Positive(t, repaired, "redis has lost nothing that postgres has")
 	t.Logf("%s; of %d that redis lost, postgres had %d; %v counters were repaired", l, sum(restarted)-sum(kept),
 		sum(flushed)-sum(before)-sum(kept), repaired)

@@ -31,6 +31,7 @@ const (
 	settle    = "internal/cache/settle.lua"
 	requeue   = "internal/cache/requeue.lua"
 	hydrate   = "internal/cache/hydrate.lua"
+	check     = "internal/cache/check.lua"
 	reconcile = "internal/cache/reconcile.lua"
 	evict     = "internal/cache/evict.lua"
 	discard   = "internal/cache/discard.lua"
@@ -59,7 +60,7 @@ func part(name, file, step string, how edit) mutant {
 
 // mutants returns a mutant for each rule and step that the guarantees depend on.
 func mutants() []mutant {
-	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), reconciling(), evicting(), mapping())
+	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), checking(), reconciling(), evicting(), mapping())
 }
 
 func writing() []mutant {
@@ -130,6 +131,18 @@ func hydrating() []mutant {
 		part("rebase: an entry from before a restart takes the fast path", hydrate, "of this incarnation",
 			becomes(`number_of < s\.first or number_of == lineage`, `false`)),
 		part("rebase: ended lineages are forgotten", hydrate, "keep", becomes(`e\.p = .*`, `e.p = nil`)),
+	}
+}
+
+func checking() []mutant {
+	return []mutant{
+		rule("a read after a lost tail goes back: no entry is unchecked", entry, "unchecked", becomes(`return .* end`, `return false end`)),
+		part("plain: a read of an unchecked entry is answered", plain, "checked read", becomes(`checked = .*`, `checked = true`)),
+		part("plain: a read of an unchecked entry that was hydrated is answered", plain, "checked hydrated", becomes(`checked = .*`, `checked = true`)),
+		part("plain: an unchecked entry is written", plain, "checked write", becomes(` and \(number >= .* then`, ` then`)),
+		part("check: the entry does not become its newer row", check, "newer", never),
+		part("check: the row may be from before another restart", check, "same incarnation", never),
+		part("settle: a clean key from before a restart counts as checked", entry, "checked if new", becomes(`return .* end`, `return s.first_id end`)),
 	}
 }
 
