@@ -58,15 +58,21 @@ func checkPostgres(ctx context.Context, postgres Postgres, mappings *mapping.Map
 // checkServer checks the version, and whether the server accepts writes.
 func checkServer(info store.Info) Finding {
 	f := Finding{Name: "postgres", Status: OK, Detail: "version " + info.Version}
+	if info.Address != "" {
+		f.Detail += " at " + info.Address
+	}
 	switch {
 	case info.VersionNumber < oldestPostgres:
 		f.Status, f.Fix = Refused, "afterwrite needs PostgreSQL 12 or newer: upgrade it"
 	case info.InRecovery:
 		f.Status, f.Detail = Refused, f.Detail+", a standby, which accepts no writes"
-		f.Fix = "set DATABASE_URL to the primary"
+		f.Fix = "set DATABASE_URL to the primary, or list all hosts and add target_session_attrs=read-write"
 	case info.ReadOnly:
 		f.Status, f.Detail = Refused, f.Detail+", read-only"
 		f.Fix = "find out why (default_transaction_read_only, or a full disk)"
+	case info.AnyHost:
+		f.Status, f.Detail = Warning, f.Detail+", the primary; after a failover, sessions may reach a standby"
+		f.Fix = "add target_session_attrs=read-write to DATABASE_URL, which has several hosts"
 	}
 	return f
 }

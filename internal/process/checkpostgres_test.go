@@ -107,6 +107,18 @@ func TestPostgresThatDoesNotAnswerIsRefusedWithoutThePassword(t *testing.T) {
 	require.NotContains(t, findings[0].String(), "hunter2")
 }
 
+func TestSeveralHostsWithoutATargetAreAWarning(t *testing.T) {
+	t.Parallel()
+	info := healthy()
+	info.Address, info.AnyHost = "db1:5432", true
+
+	f := checkServer(info)
+
+	require.Equal(t, Warning, f.Status)
+	require.Contains(t, f.Detail, "at db1:5432")
+	require.Contains(t, f.Fix, "target_session_attrs=read-write")
+}
+
 func TestStandbysAndOldVersionsAreRefused(t *testing.T) {
 	t.Parallel()
 	standby, old := healthy(), healthy()

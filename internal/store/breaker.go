@@ -35,6 +35,7 @@ var errUncounted = errors.New("a probe succeeded")
 type breaker struct {
 	inner  *gobreaker.CircuitBreaker[struct{}]
 	logger *slog.Logger
+	opened func(error)             // called, with the last failure, each time it opens; nil: nothing to call
 	last   atomic.Pointer[failure] // nil: no failure is known
 
 	began   time.Time
@@ -154,6 +155,9 @@ func (b *breaker) changed(_ string, from, to gobreaker.State) {
 	attrs := []slog.Attr{slog.String("from", from.String()), slog.String("to", to.String())}
 	class := None
 	if last := b.last.Load(); last != nil {
+		if to == gobreaker.StateOpen && b.opened != nil {
+			b.opened(last.err)
+		}
 		class = Classify(last.err)
 		attrs = append(attrs, slog.String("class", class.String()), slog.Any("error", last.err))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/lib/pq"
 )
@@ -106,6 +107,13 @@ func classOfState(code string) Class {
 	// 22 data exception, 23 constraint, 54 program limit, P0001 RAISE, and codes that a user's trigger chooses: all are about the
 	// rows, not about the server.
 	return Refused
+}
+
+// isGone reports whether an error means that the server may not come back, or not as a primary: it does not answer, shuts down, or
+// accepts no writes.
+func isGone(err error) bool {
+	code := sqlState(err)
+	return Classify(err) == Outage && (code == "" || strings.HasPrefix(code, "57P") || isReadOnly(err))
 }
 
 // IsLocked reports whether a statement failed because another transaction held a lock for too long.

@@ -14,7 +14,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// connector opens the sessions of a pool.
+// connector opens the sessions of a pool. If the URL has several hosts, it first tries the one that it reached last.
 //
 // If a caller gives up, its login continues, and the session is kept for the next caller. Otherwise callers that wait for 100 ms
 // could never reach a remote Postgres, since a login with TLS takes 5 to 8 round trips.
@@ -24,6 +24,9 @@ type connector struct {
 	logger *slog.Logger
 	begin  string      // a statement to run at the start of each transaction; "": none
 	bare   atomic.Bool // the pooler refuses our settings as startup parameters
+
+	reached    atomic.Pointer[string] // the address of the last login; nil: none yet
+	generation atomic.Int64           // sessions of an earlier one are closed instead of used
 
 	ctx    context.Context //nolint:containedctx // canceled by Close
 	cancel context.CancelFunc
@@ -56,11 +59,14 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 		defer c.mu.Unlock()
 		return nil, sql.ErrConnDone
 	}
-	if n := len(c.spare); n > 0 {
-		defer c.mu.Unlock()
+	for n := len(c.spare); n > 0; n-- {
 		conn := c.spare[n-1]
 		c.spare = c.spare[:n-1]
-		return conn, nil
+		if c.usable(conn) {
+			c.mu.Unlock()
+			return conn, nil
+		}
+		_ = conn.Close()
 	}
 	answer := make(chan login, 1)
 	c.callers = append(c.callers, answer)
@@ -81,6 +87,24 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 
 // Driver implements driver.Connector.
 func (*connector) Driver() driver.Driver { return &pq.Driver{} }
+
+// retire makes the pool close the sessions of a generation and those before it, instead of using them again: the server has turned
+// read-only, has shut down or does not answer, and there may be a new primary.
+func (c *connector) retire(generation int64) { c.generation.CompareAndSwap(generation, generation+1) }
+
+// usable reports whether a spare session was opened since the last retire.
+func (*connector) usable(conn driver.Conn) bool {
+	s, ok := conn.(*session)
+	return !ok || s.IsValid()
+}
+
+// address returns the address of the last login; "" if there was none.
+func (c *connector) address() string {
+	if reached := c.reached.Load(); reached != nil {
+		return *reached
+	}
+	return ""
+}
 
 // Close ends the logins in progress and the spare sessions. sql.DB.Close calls it.
 func (c *connector) Close() error {
@@ -149,7 +173,12 @@ func (c *connector) login() (driver.Conn, error) {
 }
 
 func (c *connector) dial(config pq.Config) (driver.Conn, error) {
-	dialer := &sessionDialer{limit: c.limit}
+	// lib/pq ends connect_timeout before it asks an old server whether it is a primary.
+	dialer := &sessionDialer{limit: config.ConnectTimeout}
+	if config.LoadBalanceHosts != pq.LoadBalanceHostsRandom {
+		config = beginningWith(config, c.address())
+	}
+	generation := c.generation.Load()
 	inner, err := pq.NewConnectorConfig(config)
 	if err != nil {
 		return nil, err
@@ -162,7 +191,14 @@ func (c *connector) dial(config pq.Config) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSession(conn, dialer.establish(), c.begin)
+	network, address := dialer.establish(c.limit)
+	c.reached.Store(&address)
+	s, err := newSession(conn, network, c.begin)
+	if err != nil {
+		return nil, err
+	}
+	s.pool, s.generation = c, generation
+	return s, nil
 }
 
 // refusesSettings recognizes PgBouncer's error for a startup parameter that it does not support: FATAL 08P01, "unsupported startup

@@ -15,11 +15,10 @@ import (
 type boundedConn struct {
 	net.Conn
 
-	limit time.Duration // of one Read or Write; 0: none
-
 	mu         sync.Mutex
-	readUntil  time.Time // zero: none
-	writeUntil time.Time // zero: none
+	limit      time.Duration // of one Read or Write; 0: none
+	readUntil  time.Time     // zero: none
+	writeUntil time.Time     // zero: none
 	aborted    bool
 }
 
@@ -62,6 +61,13 @@ func (c *boundedConn) deadline(until time.Time) time.Time {
 		return limit
 	}
 	return until
+}
+
+// bound sets the limit of each following Read or Write.
+func (c *boundedConn) bound(limit time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit = limit
 }
 
 // SetDeadline bounds all following reads and writes; lib/pq calls it for connect_timeout.

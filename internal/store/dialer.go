@@ -20,10 +20,11 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interv
 // sessionDialer dials the network connection of one session. Later connections, once the session is established, are for cancel
 // requests.
 type sessionDialer struct {
-	limit time.Duration // see boundedConn
+	limit time.Duration // of one Read or Write until the session is established
 
 	mu          sync.Mutex
 	conn        *boundedConn // the session's
+	address     string       // of conn
 	established bool
 }
 
@@ -39,7 +40,7 @@ func (d *sessionDialer) DialContext(ctx context.Context, network, address string
 	if d.established {
 		return &boundedConn{Conn: raw, limit: cancelTimeout}, nil
 	}
-	d.conn = &boundedConn{Conn: raw, limit: d.limit}
+	d.conn, d.address = &boundedConn{Conn: raw, limit: d.limit}, address
 	return d.conn, nil
 }
 
@@ -55,12 +56,14 @@ func (d *sessionDialer) DialTimeout(network, address string, timeout time.Durati
 	return d.DialContext(ctx, network, address)
 }
 
-// establish marks the session as established, once lib/pq has logged in, and returns its connection.
-func (d *sessionDialer) establish() *boundedConn {
+// establish marks the session as established, once lib/pq has logged in, and returns its connection and address. From now on limit bounds
+// each Read or Write.
+func (d *sessionDialer) establish(limit time.Duration) (*boundedConn, string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.established = true
-	return d.conn
+	d.conn.bound(limit)
+	return d.conn, d.address
 }
 
 // abort ends a login in progress.

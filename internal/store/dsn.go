@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,13 +20,13 @@ const (
 	settingLockTimeout      = "lock_timeout"
 )
 
-// parseDSN checks databaseURL, a postgres:// URL or lib/pq's key=value form, and adds the settings that this package needs. Settings
+// parseDSN checks databaseURL, a postgres:// URL or lib/pq's key=value form, each with one host or several, and adds the settings that this package needs. Settings
 // that the URL does not have come from libpq's variables (PGSSLMODE, PGPASSFILE, ...). Its errors contain no password.
 func parseDSN(databaseURL string) (pq.Config, error) {
 	if strings.TrimSpace(databaseURL) == "" {
 		return pq.Config{}, errors.New("the database URL must not be empty; an example is postgres://user:password@host:port/database")
 	}
-	cfg, err := pq.NewConfig(databaseURL)
+	cfg, err := pq.NewConfig(withHostList(databaseURL))
 	if err != nil {
 		return pq.Config{}, dsnError(err)
 	}
@@ -55,11 +56,7 @@ func dsnError(err error) error {
 
 // onlyLoopback reports whether every host of cfg is this machine.
 func onlyLoopback(cfg pq.Config) bool {
-	loopback := isLoopback(cfg.Host, cfg.Hostaddr)
-	for _, m := range cfg.Multi {
-		loopback = loopback && isLoopback(m.Host, m.Hostaddr)
-	}
-	return loopback
+	return !slices.ContainsFunc(hostsOf(cfg), func(h pq.ConfigMultihost) bool { return !isLoopback(h.Host, h.Hostaddr) })
 }
 
 func isLoopback(host string, addr netip.Addr) bool {

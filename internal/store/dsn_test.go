@@ -22,6 +22,14 @@ func TestErrorForABadURLDoesNotShowThePassword(t *testing.T) {
 		"user=me password='s3cret",
 		"user=me password=a s3cret host=h",
 		"s3cret",
+		"postgres://user:s3cret@h1:5432,h2:port/db",
+		"postgres://user:s3cret@h1:1,h2:2,h3:3/db?port=1,2",
+		"postgres://user:s3cret@[::1]:5432,[::2/db",
+		"postgres://user:s3c,ret/s3cret@host/db",
+		"postgres://user:s3c,ret?s3cret@host/db",
+		"postgres://user:s3cret@h1:1,h2:2/db?port=1,two",
+		"postgres://user:s3c@ret@h1,h2/db?target_session_attrs=writable",
+		"host=h1,h2 port=1,2,3 password=s3cret",
 	} {
 		_, err := Open(url, Options{})
 		require.Error(t, err, url)
@@ -61,6 +69,7 @@ func TestTLSIsOptionalOnlyOnLoopback(t *testing.T) {
 		"postgres://me@localhost:6543/db":                true,
 		"postgres://me@[::1]:5432/db":                    true,
 		"host=127.0.0.1,localhost user=me dbname=db":     true,
+		"postgres://me@127.0.0.1:1,[::1]:2/db":           true,
 		"postgres://me@127.0.0.1/db?sslmode=verify-full": false,
 		"postgres://me@127.0.0.1,db.example.com/db":      false,
 		"postgres://me@10.0.0.7/db":                      false,

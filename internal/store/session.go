@@ -25,9 +25,11 @@ type pqConn interface {
 type session struct {
 	pqConn
 
-	net   *boundedConn
-	begin string      // a statement to run at the start of each transaction; "": none
-	stale atomic.Bool // the session must not be used again
+	net        *boundedConn
+	begin      string      // a statement to run at the start of each transaction; "": none
+	stale      atomic.Bool // the session must not be used again
+	pool       *connector
+	generation int64 // of the pool when the login began
 }
 
 func newSession(conn driver.Conn, net *boundedConn, begin string) (*session, error) {
@@ -62,6 +64,9 @@ func (s *session) BeginTx(ctx context.Context, options driver.TxOptions) (driver
 	stop := s.net.watch(ctx)
 	defer stop()
 	tx, err := s.pqConn.BeginTx(ctx, options)
+	if sqlState(err) == stateUnsupported {
+		err = fmt.Errorf("%w: %v", errStandby, err) //nolint:errorlint // its class would be Refused
+	}
 	if err != nil || s.begin == "" {
 		return tx, s.note(err)
 	}
@@ -73,20 +78,40 @@ func (s *session) BeginTx(ctx context.Context, options driver.TxOptions) (driver
 
 // IsValid implements driver.Validator. database/sql closes a connection that is not valid.
 func (s *session) IsValid() bool {
-	return !s.stale.Load() && s.net.usable() && s.pqConn.IsValid()
+	return !s.stale.Load() && s.generation == s.pool.generation.Load() && s.net.usable() && s.pqConn.IsValid()
 }
 
-// note marks the session as stale if the server is read-only. After a failover the old primary may continue as a standby; a new
-// connection reaches the new primary.
+// ResetSession implements driver.SessionResetter. database/sql calls it before it uses an idle session again.
+func (s *session) ResetSession(ctx context.Context) error {
+	if !s.IsValid() {
+		return driver.ErrBadConn
+	}
+	return s.pqConn.ResetSession(ctx)
+}
+
+// note marks the session as stale if the server is read-only, and retires those that were opened before. After a failover the old primary
+// may continue as a standby; a new connection reaches the new primary.
 func (s *session) note(err error) error {
-	if sqlState(err) == stateReadOnly {
+	if isReadOnly(err) {
 		s.stale.Store(true)
+		s.pool.retire(s.generation)
 	}
 	return err
 }
 
-// stateReadOnly is the SQLSTATE read_only_sql_transaction.
-const stateReadOnly = "25006"
+const (
+	// stateReadOnly is the SQLSTATE read_only_sql_transaction.
+	stateReadOnly = "25006"
+	// stateUnsupported is the SQLSTATE feature_not_supported, a standby's answer to BEGIN READ WRITE, with which lib/pq begins each
+	// transaction.
+	stateUnsupported = "0A000"
+)
+
+// errStandby is that answer.
+var errStandby = errors.New("the server is a standby")
+
+// isReadOnly reports whether the server refused a statement because it accepts no writes.
+func isReadOnly(err error) bool { return sqlState(err) == stateReadOnly || errors.Is(err, errStandby) }
 
 // watchedRows stops watching the context when it is closed.
 type watchedRows struct {

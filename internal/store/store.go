@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 
 	"github.com/afterwrite/afterwrite/internal/mapping"
 )
@@ -50,6 +51,7 @@ type Options struct {
 // Store is a connection pool for one Postgres with a circuit breaker. It is safe for concurrent use.
 type Store struct {
 	db      *sqlx.DB
+	logins  *connector
 	breaker *breaker
 	bound   time.Duration // of one call
 	writes  bool
@@ -64,8 +66,8 @@ type Store struct {
 	metLock atomic.Int64 // when UpsertUnlocked last hit a lock, ns after opened; 0: never
 }
 
-// Open checks databaseURL, a postgres:// URL or lib/pq's key=value form, and returns a Store. It does not connect; the first call
-// does. The error explains what is wrong with the URL, and never contains its password.
+// Open checks databaseURL, a postgres:// URL or lib/pq's key=value form, and returns a Store. With several hosts and
+// target_session_attrs=read-write it follows a failover. It does not connect; the first call does. The error explains what is wrong with the URL, and never contains its password.
 func Open(databaseURL string, options Options) (*Store, error) {
 	config, err := parseDSN(databaseURL)
 	if err != nil {
@@ -80,15 +82,23 @@ func Open(databaseURL string, options Options) (*Store, error) {
 	if open == nil {
 		open = sql.OpenDB
 	}
-	db := open(newConnector(withTimeouts(config, timeout), bound, logger))
+	logins := newConnector(withTimeouts(config, timeout), bound, logger)
+	db := open(logins)
 	conns := max(cmp.Or(options.MaxConns, defaultMaxConns), 1)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns) // with the default of 2, most calls would open a new connection
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(time.Hour) // follows changes in DNS, and frees the caches of the backends
+	breaker := newBreaker(logger)
+	breaker.opened = func(err error) {
+		if isGone(err) {
+			logins.retire(logins.generation.Load()) // a probe must not wait for a server that is gone
+		}
+	}
 	return &Store{
 		db:      sqlx.NewDb(db, "postgres"),
-		breaker: newBreaker(logger),
+		logins:  logins,
+		breaker: breaker,
 		bound:   bound,
 		writes:  options.Writes,
 		schema:  schema,
@@ -143,6 +153,9 @@ type Info struct {
 	InRecovery     bool      `db:"in_recovery"`     // the server is a standby
 	ReadOnly       bool      `db:"read_only"`       // the server refuses writes
 	MaxConnections int       `db:"max_connections"` // for all clients together
+
+	Address string `db:"-"` // which the last login reached: host:port, or a unix socket
+	AnyHost bool   `db:"-"` // the URL has several hosts, and a session may be with one that accepts no writes
 }
 
 // infoSQL uses clock_timestamp(), the time of the call; now() would be the start of the transaction.
@@ -160,6 +173,9 @@ func (s *Store) Info(ctx context.Context) (Info, error) {
 	err := s.guard(ctx, "read the settings of postgres", func(ctx context.Context) error {
 		return s.db.GetContext(ctx, &info, infoSQL)
 	})
+	info.Address = s.logins.address()
+	attrs := s.logins.config.TargetSessionAttrs
+	info.AnyHost = len(s.logins.config.Multi) > 0 && attrs != pq.TargetSessionAttrsReadWrite && attrs != pq.TargetSessionAttrsPrimary
 	return info, err
 }
 
@@ -169,10 +185,14 @@ func (s *Store) guard(ctx context.Context, what string, call func(ctx context.Co
 }
 
 func (s *Store) within(ctx context.Context, what string, run func(func() error) error, call func(ctx context.Context) error) error {
+	caller, generation := ctx, s.logins.generation.Load()
 	ctx, cancel := context.WithTimeout(ctx, s.bound)
 	defer cancel()
 	err := run(func() error { return explain(ctx, call(ctx)) })
 	if err != nil {
+		if ctx.Err() != nil && caller.Err() == nil && isGone(err) {
+			s.logins.retire(generation) // not even statement_timeout ended the call: its server does not answer
+		}
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

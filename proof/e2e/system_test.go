@@ -12,6 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/proof/world"
 	"github.com/afterwrite/afterwrite/proof/world/worldtest"
@@ -43,11 +44,22 @@ func start(t *testing.T, settings ...string) *system {
 // startWith is start in a database with further tables.
 func startWith(t *testing.T, tables string, settings ...string) *system {
 	t.Helper()
+	s := stage(t, local.PostgresOptions{}, settings...)
+	_, err := s.DB.Exec(tables)
+	require.NoError(t, err)
+	s.launch(t)
+	return s
+}
+
+// stage starts the servers.
+func stage(t *testing.T, postgres local.PostgresOptions, settings ...string) *system {
+	t.Helper()
 	program, err := worldtest.Program()
 	require.NoError(t, err)
 	s := &system{}
 	s.world, err = world.New(t.Context(), world.Options{
-		Name: "e2e", Program: program, Settings: append(settings, "AFTERWRITE_SWEEP_INTERVAL="+sweepInterval.String()),
+		Name: "e2e", Program: program, Postgres: postgres,
+		Settings: append(settings, "AFTERWRITE_SWEEP_INTERVAL="+sweepInterval.String()),
 	})
 	t.Cleanup(func() {
 		stopErr := s.world.Stop()
@@ -60,13 +72,16 @@ func startWith(t *testing.T, tables string, settings ...string) *system {
 	require.NoError(t, err)
 	s.Stage, err = s.world.Stage(t.Context(), world.StageOptions{Name: "e2e"})
 	require.NoError(t, err)
-	_, err = s.DB.Exec(tables)
-	require.NoError(t, err)
 	s.inspector = asynq.NewInspectorFromRedisClient(s.Redis)
+	return s
+}
+
+// launch starts an api, a scheduler and two workers.
+func (s *system) launch(t *testing.T) {
+	t.Helper()
 	s.scheduler = s.run(t, "scheduler")
 	s.workers = []*world.Process{s.run(t, "worker"), s.run(t, "worker")}
 	s.api = s.run(t, "api")
-	return s
 }
 
 // run starts a process, and waits until it is ready.

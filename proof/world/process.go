@@ -206,6 +206,11 @@ func (s *Stage) Drain(ctx context.Context) (time.Duration, error) {
 	return state.UserTime() + state.SystemTime(), nil
 }
 
+// Output runs the program to its end, and returns what it wrote to stdout. An exit status other than 0 is an error.
+func (s *Stage) Output(ctx context.Context, args ...string) (string, error) {
+	return local.Program{Name: strings.Join(args, " "), Path: s.program, Args: args, Env: s.environment()}.Output(ctx)
+}
+
 // run runs the program and waits until it ends.
 func (s *Stage) run(ctx context.Context, settings []string, args ...string) (*os.ProcessState, error) {
 	p, err := local.Program{

@@ -86,6 +86,13 @@ func OwnPostgres(t testing.TB, opts local.PostgresOptions) *local.Postgres {
 	return startOwn(t, &opts.Dir, func(ctx context.Context) (*local.Postgres, error) { return local.StartPostgres(ctx, opts) })
 }
 
+// Standby starts a streaming replica of primary for this test only, in about a second, and stops it when the test ends.
+func Standby(t testing.TB, primary *local.Postgres) *local.Postgres {
+	t.Helper()
+	opts := local.PostgresOptions{Args: searchPath}
+	return startOwn(t, &opts.Dir, func(ctx context.Context) (*local.Postgres, error) { return primary.StartStandby(ctx, opts) })
+}
+
 // templateFor returns the name of the template that fill fills. The first call with fill creates it.
 func templateFor(fill func(url string) error) (string, error) {
 	if fill == nil {
