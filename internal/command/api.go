@@ -21,7 +21,7 @@ var apiPlan = process.Plan{
 	Pools: func(config.Config) process.Pools {
 		// Writes are batched into few calls to Redis, so most connections serve hints, hydration and counting. Reads of cold keys share
 		// the connections to Postgres.
-		return process.Pools{Redis: 64, Postgres: 4}
+		return process.Pools{Redis: 64, Postgres: 4, Reads: true}
 	},
 	Public:       true,
 	Refuse:       refuseOpenAPI,
@@ -47,7 +47,10 @@ func (apiCommand) Run(w *world) error {
 			return 1
 		}
 		return 0
-	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	}), prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "afterwrite_standby_reads_total",
+		Help: "Reads of cold counters, lists and largest counters that the standby in AFTERWRITE_DATABASE_READ_URL has served.",
+	}, func() float64 { return float64(p.Store.StandbyReads()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_dirty_keys_limit",
 		Help: "AFTERWRITE_MAX_DIRTY of this process: with as many dirty and dead keys, clean keys accept no writes.",
 	}, func() float64 { return float64(p.Config.MaxDirty) }))

@@ -18,7 +18,9 @@ type doctorCommand struct {
 
 // Run implements the command.
 func (d doctorCommand) Run(w *world) error {
-	s, err := w.connect("doctor", oneByOne)
+	pools := oneByOne
+	pools.Reads = true
+	s, err := w.connect("doctor", pools)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ import (
 type Config struct {
 	RedisURL    string `env:"REDIS_URL" example:"redis://127.0.0.1:6379/0" help:"the address of Redis: redis://user:password@host:port/db, rediss:// with TLS, unix:///path?db=0, redis-sentinel://h1:p,h2:p/db?master=name or redis-cluster://h1:p,h2:p; rediss-sentinel:// and rediss-cluster:// with TLS"`
 	DatabaseURL string `env:"DATABASE_URL" example:"postgres://user@127.0.0.1/afterwrite" help:"the address of Postgres: postgres://user:password@host:port/database, or key=value pairs in the format of libpq; with a standby that may become the primary, list the hosts: postgres://user:password@host1:port,host2:port/database?target_session_attrs=read-write"`
+	ReadURL     string `env:"AFTERWRITE_DATABASE_READ_URL" example:"postgres://user@standby/afterwrite" since:"0.2" help:"the address of a streaming standby of the same database; the api reads cold counters and lists there, as long as the standby is not behind, and otherwise from DATABASE_URL"`
 	Port        int    `env:"PORT" allowed:"0 to 65535" example:"8080" help:"the port to listen on, at 0.0.0.0, instead of the address below; for hosting platforms that set it"`
 
 	APIAddr       string `env:"AFTERWRITE_API_ADDR" envDefault:"127.0.0.1:8080" allowed:"host:port" help:"the address on which the api listens"`

@@ -22,6 +22,8 @@ func TestSecretsAreFoundInEveryForm(t *testing.T) {
 		{"DATABASE_URL", "postgres://u:p%40ss%2Fword@h/db", "p@ss/word"},
 		{"DATABASE_URL", "postgres://u:p%40ss%2Fword@h/db", "p%40ss%2Fword"},
 		{"DATABASE_URL", "postgres://u:hun@ter2@h/db?options=a@b", "hun@ter2"},
+		{"DATABASE_URL", "postgres://u:hunter2@h1:1,h2:2/db", "hunter2"},
+		{"AFTERWRITE_DATABASE_READ_URL", "postgres://u:hunter2@h1:1,[::1]:2/db", "hunter2"},
 		{"DATABASE_URL", "postgres://h/db?user=u&password=hunter2", "hunter2"},
 		{"DATABASE_URL", "host=h password=hunter2 dbname=d", "hunter2"},
 		{"DATABASE_URL", `host=h password = 'hun \'ter2' dbname=d`, `hun 'ter2`},

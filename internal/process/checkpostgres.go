@@ -20,6 +20,7 @@ type Postgres interface {
 	MissingGrants(ctx context.Context) ([]string, error)
 	CheckMappings(ctx context.Context) ([]store.MappingProblem, error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
+	Replica(ctx context.Context) (*store.ReplicaInfo, error)
 }
 
 const (
@@ -52,6 +53,7 @@ func checkPostgres(ctx context.Context, postgres Postgres, mappings *mapping.Map
 	}
 	findings = append(findings, checkClock("postgres clock", before, info.Now, after))
 	findings = append(findings, checkSchema(ctx, postgres))
+	findings = append(findings, checkReplica(ctx, postgres)...)
 	return append(findings, checkMappings(ctx, postgres, mappings)...)
 }
 
@@ -75,6 +77,25 @@ func checkServer(info store.Info) Finding {
 		f.Fix = "add target_session_attrs=read-write to DATABASE_URL, which has several hosts"
 	}
 	return f
+}
+
+// checkReplica checks whether the server of AFTERWRITE_DATABASE_READ_URL can serve reads. None is a reason to refuse: the primary serves
+// them instead.
+func checkReplica(ctx context.Context, postgres Postgres) []Finding {
+	info, err := postgres.Replica(ctx)
+	if info == nil {
+		return nil
+	}
+	f := Finding{Name: "postgres standby for reads", Status: Warning, Fix: "correct AFTERWRITE_DATABASE_READ_URL; until then, the primary serves all reads"}
+	switch unfit := info.Unfit(); {
+	case err != nil:
+		f.Detail = "cannot be compared with the primary (" + oneLine(err) + ")"
+	case unfit != "":
+		f.Detail = info.Address + ": " + unfit
+	default:
+		f = Finding{Name: f.Name, Status: OK, Detail: fmt.Sprintf("at %s, %d bytes behind", info.Address, max(0, -info.Ahead))}
+	}
+	return []Finding{f}
 }
 
 // checkSchema checks the grants of the role, reads the table as a flush does, then counts the pending migrations.

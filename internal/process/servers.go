@@ -27,6 +27,8 @@ type Pools struct {
 	Redis, Postgres int
 	// Writes means that rows are written to Postgres.
 	Writes bool
+	// Reads means that rows may be read from AFTERWRITE_DATABASE_READ_URL.
+	Reads bool
 }
 
 // Servers are the configured Redis and Postgres.
@@ -76,10 +78,14 @@ func (s *Servers) connect(pools Pools) (err error) {
 		if s.Mappings, err = ReadMappings(s.Config); err != nil {
 			return err
 		}
-		s.Store, err = store.Open(s.Config.DatabaseURL, store.Options{
+		options := store.Options{
 			Logger: s.Log, Schema: s.Config.Schema, MaxConns: pools.Postgres, Writes: pools.Writes,
 			Mappings: s.Mappings, OpenDB: s.tracing.openDB(),
-		})
+		}
+		if pools.Reads {
+			options.ReadURL = s.Config.ReadURL
+		}
+		s.Store, err = store.Open(s.Config.DatabaseURL, options)
 	}
 	return err
 }

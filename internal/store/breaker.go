@@ -35,8 +35,10 @@ var errUncounted = errors.New("a probe succeeded")
 type breaker struct {
 	inner  *gobreaker.CircuitBreaker[struct{}]
 	logger *slog.Logger
-	opened func(error)             // called, with the last failure, each time it opens; nil: nothing to call
-	last   atomic.Pointer[failure] // nil: no failure is known
+	// subject begins the messages of the log.
+	subject string
+	opened  func(error)             // called, with the last failure, each time it opens; nil: nothing to call
+	last    atomic.Pointer[failure] // nil: no failure is known
 
 	began   time.Time
 	heard   atomic.Int64 // when a call last showed whether Postgres works, ns after began
@@ -51,7 +53,7 @@ type failure struct {
 }
 
 func newBreaker(logger *slog.Logger) *breaker {
-	b := &breaker{logger: logger, began: time.Now()}
+	b := &breaker{logger: logger, subject: "postgres", began: time.Now()}
 	b.heard.Store(math.MinInt64 / 2) // never
 	b.inner = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        "postgres",
@@ -151,7 +153,7 @@ func (b *breaker) up() bool { return b.last.Load() == nil && b.inner.State() == 
 // changed logs the start and the end of an outage, and at debug level the probes in between. gobreaker holds its lock during the
 // call, so it must not call the breaker.
 func (b *breaker) changed(_ string, from, to gobreaker.State) {
-	level, message := slog.LevelDebug, "postgres breaker"
+	level, message := slog.LevelDebug, b.subject+" breaker"
 	attrs := []slog.Attr{slog.String("from", from.String()), slog.String("to", to.String())}
 	class := None
 	if last := b.last.Load(); last != nil {
@@ -163,11 +165,11 @@ func (b *breaker) changed(_ string, from, to gobreaker.State) {
 	}
 	switch {
 	case to == gobreaker.StateClosed:
-		level, message = slog.LevelInfo, "postgres is available again"
+		level, message = slog.LevelInfo, b.subject+" is available again"
 	case from == gobreaker.StateClosed && class == Operator:
-		level, message = slog.LevelError, "postgres has a wrong schema or permission: calls fail at once until a probe succeeds"
+		level, message = slog.LevelError, b.subject+" has a wrong schema or permission: calls fail at once until a probe succeeds"
 	case from == gobreaker.StateClosed:
-		level, message = slog.LevelWarn, "postgres is unavailable: calls fail at once until a probe succeeds"
+		level, message = slog.LevelWarn, b.subject+" is unavailable: calls fail at once until a probe succeeds"
 	}
 	b.logger.LogAttrs(context.Background(), level, message, attrs...)
 }

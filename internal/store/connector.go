@@ -92,6 +92,13 @@ func (*connector) Driver() driver.Driver { return &pq.Driver{} }
 // read-only, has shut down or does not answer, and there may be a new primary.
 func (c *connector) retire(generation int64) { c.generation.CompareAndSwap(generation, generation+1) }
 
+// retireAfter retires all sessions after a failure which means that their server is gone, so that the next call does not wait for it.
+func (c *connector) retireAfter(err error) {
+	if isGone(err) {
+		c.retire(c.generation.Load())
+	}
+}
+
 // usable reports whether a spare session was opened since the last retire.
 func (*connector) usable(conn driver.Conn) bool {
 	s, ok := conn.(*session)

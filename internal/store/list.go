@@ -33,9 +33,9 @@ func (s *Store) List(ctx context.Context, prefix string, after counter.Key, limi
 		from = next
 	}
 	var found []record
-	err = s.guard(ctx, "list counters", func(ctx context.Context) error {
+	err = s.anywhere(ctx, "list counters", func(ctx context.Context, q querier) error {
 		found = nil
-		return s.db.SelectContext(ctx, &found, s.sql.page, from, endOf(prefix), limit+1)
+		return q.SelectContext(ctx, &found, s.sql.page, from, endOf(prefix), limit+1)
 	})
 	if err != nil {
 		return nil, false, err

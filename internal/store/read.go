@@ -26,10 +26,21 @@ func (s *Store) Read(ctx context.Context, keys []counter.Key) (map[counter.Key]c
 		return nil, fmt.Errorf("read %d rows: %w: at most %d keys", len(keys), ErrInvalid, MaxBatch)
 	}
 	var rows map[counter.Key]counter.Row
+	array := keyArray(keys, func(k counter.Key) counter.Key { return k })
+	read := func(ctx context.Context, q querier) (err error) {
+		rows, err = s.read(ctx, q, array)
+		return err
+	}
+	done := s.onStandby(ctx, read)
+	if done && (len(rows) == len(keys) || s.mappings == nil) {
+		return rows, nil
+	}
 	var unread []*MappingError // not the breaker's: all other calls work
 	err := s.guard(ctx, fmt.Sprintf("read %d rows", len(keys)), func(ctx context.Context) error {
 		var err error
-		rows, err = s.read(ctx, s.db, keyArray(keys, func(k counter.Key) counter.Key { return k }))
+		if !done {
+			err = read(ctx, s.db)
+		}
 		if err == nil && len(rows) < len(keys) {
 			unread, err = s.adopt(ctx, keys, rows)
 		}

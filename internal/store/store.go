@@ -44,6 +44,9 @@ type Options struct {
 	Schema string
 	// Mappings says which counters also land in columns of the user's tables. Nil: none.
 	Mappings *mapping.Mappings
+	// ReadURL, if set, is the address of a standby of the same database. Read, List and Top use it when it is as new as the primary
+	// was when they began, and the primary otherwise.
+	ReadURL string
 	// OpenDB opens the connection pool; tracing wraps it. Default sql.OpenDB.
 	OpenDB func(driver.Connector) *sql.DB
 }
@@ -53,6 +56,7 @@ type Store struct {
 	db      *sqlx.DB
 	logins  *connector
 	breaker *breaker
+	replica *replica      // nil: none
 	bound   time.Duration // of one call
 	writes  bool
 	schema  string
@@ -67,7 +71,8 @@ type Store struct {
 }
 
 // Open checks databaseURL, a postgres:// URL or lib/pq's key=value form, and returns a Store. With several hosts and
-// target_session_attrs=read-write it follows a failover. It does not connect; the first call does. The error explains what is wrong with the URL, and never contains its password.
+// target_session_attrs=read-write it follows a failover. It does not connect; the first call does. The error explains
+// what is wrong with the URL, and never contains its password.
 func Open(databaseURL string, options Options) (*Store, error) {
 	config, err := parseDSN(databaseURL)
 	if err != nil {
@@ -78,27 +83,20 @@ func Open(databaseURL string, options Options) (*Store, error) {
 	bound := timeout + slack
 	schema := cmp.Or(options.Schema, DefaultSchema)
 
-	open := options.OpenDB
-	if open == nil {
-		open = sql.OpenDB
-	}
-	logins := newConnector(withTimeouts(config, timeout), bound, logger)
-	db := open(logins)
-	conns := max(cmp.Or(options.MaxConns, defaultMaxConns), 1)
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns) // with the default of 2, most calls would open a new connection
-	db.SetConnMaxIdleTime(5 * time.Minute)
-	db.SetConnMaxLifetime(time.Hour) // follows changes in DNS, and frees the caches of the backends
-	breaker := newBreaker(logger)
-	breaker.opened = func(err error) {
-		if isGone(err) {
-			logins.retire(logins.generation.Load()) // a probe must not wait for a server that is gone
+	var replica *replica
+	if options.ReadURL != "" {
+		if replica, err = openReplica(options, timeout, bound, logger); err != nil {
+			return nil, err
 		}
 	}
+	logins := newConnector(withTimeouts(config, timeout), bound, logger)
+	breaker := newBreaker(logger)
+	breaker.opened = logins.retireAfter
 	return &Store{
-		db:      sqlx.NewDb(db, "postgres"),
+		db:      openPool(options, logins),
 		logins:  logins,
 		breaker: breaker,
+		replica: replica,
 		bound:   bound,
 		writes:  options.Writes,
 		schema:  schema,
@@ -110,9 +108,28 @@ func Open(databaseURL string, options Options) (*Store, error) {
 	}, nil
 }
 
+// openPool opens a pool of the sessions that logins opens.
+func openPool(options Options, logins *connector) *sqlx.DB {
+	open := options.OpenDB
+	if open == nil {
+		open = sql.OpenDB
+	}
+	db := open(logins)
+	conns := max(cmp.Or(options.MaxConns, defaultMaxConns), 1)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns) // with the default of 2, most calls would open a new connection
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	db.SetConnMaxLifetime(time.Hour) // follows changes in DNS, and frees the caches of the backends
+	return sqlx.NewDb(db, "postgres")
+}
+
 // Close closes the connections. It waits for running statements.
 func (s *Store) Close() error {
-	if err := s.db.Close(); err != nil {
+	err := s.db.Close()
+	if s.replica != nil {
+		err = errors.Join(err, s.replica.db.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("close the connections to postgres: %w", err)
 	}
 	return nil

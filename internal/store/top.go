@@ -72,9 +72,9 @@ func (s *Store) Top(ctx context.Context, prefix string, n int) (keys []counter.K
 
 // largest returns up to n keys with the prefix among the most largest counters.
 func (s *Store) largest(ctx context.Context, prefix string, n, most int) (keys []counter.Key, err error) {
-	err = s.guard(ctx, "read the largest counters", func(ctx context.Context) error {
+	err = s.anywhere(ctx, "read the largest counters", func(ctx context.Context, q querier) error {
 		keys = nil
-		return s.db.SelectContext(ctx, &keys, s.sql.largest, most, prefix, endOf(prefix), n)
+		return q.SelectContext(ctx, &keys, s.sql.largest, most, prefix, endOf(prefix), n)
 	})
 	return keys, err
 }
@@ -85,8 +85,8 @@ func (s *Store) sorted(ctx context.Context, prefix string, n, most int) (keys []
 		InRange int            `db:"in_range"`
 		Keys    pq.StringArray `db:"keys"`
 	}
-	err = s.guard(ctx, "sort the counters of a prefix", func(ctx context.Context) error {
-		return s.db.GetContext(ctx, &found, s.sql.sorted, most, prefix, endOf(prefix), n)
+	err = s.anywhere(ctx, "sort the counters of a prefix", func(ctx context.Context, q querier) error {
+		return q.GetContext(ctx, &found, s.sql.sorted, most, prefix, endOf(prefix), n)
 	})
 	if err != nil || found.InRange >= most {
 		return nil, false, err

@@ -103,6 +103,7 @@ func again(ctx context.Context, attempt func() error) error {
 type querier interface {
 	sqlx.ExecerContext
 	SelectContext(ctx context.Context, into any, query string, args ...any) error
+	GetContext(ctx context.Context, into any, query string, args ...any) error
 }
 
 // upsert is one attempt of Upsert.
