@@ -40,7 +40,9 @@ func Secrets(environment map[string]string) []string {
 			}
 		}
 	}
-	for _, name := range []string{"REDIS_URL", "DATABASE_URL", "AFTERWRITE_DATABASE_READ_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
+	for _, name := range []string{
+		"REDIS_URL", "DATABASE_URL", "AFTERWRITE_DATABASE_READ_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+	} {
 		add(passwords(environment[name])...)
 	}
 	add(environment["AFTERWRITE_ADMIN_TOKEN"], environment["PGPASSWORD"])

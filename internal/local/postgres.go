@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -181,8 +180,7 @@ func (p *Postgres) ping(ctx context.Context) error {
 func (p *Postgres) createDatabase(ctx context.Context) error {
 	return p.withDatabase("postgres", func(db *sql.DB) error {
 		_, err := db.ExecContext(ctx, "CREATE DATABASE "+pq.QuoteIdentifier(databaseName))
-		refused, ok := errors.AsType[*pq.Error](err)
-		if ok && slices.Contains([]pq.ErrorCode{"42P04", "25006"}, refused.Code) { // duplicate_database; a standby, which has its primary's
+		if e := pq.As(err, "42P04", "25006"); e != nil { // duplicate_database; a standby, which has its primary's
 			return nil
 		}
 		if err != nil {

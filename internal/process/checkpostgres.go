@@ -20,7 +20,7 @@ type Postgres interface {
 	MissingGrants(ctx context.Context) ([]string, error)
 	CheckMappings(ctx context.Context) ([]store.MappingProblem, error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
-	Replica(ctx context.Context) (*store.ReplicaInfo, error)
+	Replica(ctx context.Context) (store.ReplicaInfo, error)
 }
 
 const (
@@ -83,10 +83,13 @@ func checkServer(info store.Info) Finding {
 // them instead.
 func checkReplica(ctx context.Context, postgres Postgres) []Finding {
 	info, err := postgres.Replica(ctx)
-	if info == nil {
+	if !info.Configured {
 		return nil
 	}
-	f := Finding{Name: "postgres standby for reads", Status: Warning, Fix: "correct AFTERWRITE_DATABASE_READ_URL; until then, the primary serves all reads"}
+	f := Finding{
+		Name: "postgres standby for reads", Status: Warning,
+		Fix: "correct AFTERWRITE_DATABASE_READ_URL; until then, the primary serves all reads",
+	}
 	switch unfit := info.Unfit(); {
 	case err != nil:
 		f.Detail = "cannot be compared with the primary (" + oneLine(err) + ")"

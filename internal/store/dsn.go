@@ -20,8 +20,9 @@ const (
 	settingLockTimeout      = "lock_timeout"
 )
 
-// parseDSN checks databaseURL, a postgres:// URL or lib/pq's key=value form, each with one host or several, and adds the settings that this package needs. Settings
-// that the URL does not have come from libpq's variables (PGSSLMODE, PGPASSFILE, ...). Its errors contain no password.
+// parseDSN checks databaseURL, a postgres:// URL or lib/pq's key=value form, each with one host or several, and adds the settings that
+// this package needs. Settings that the URL does not have come from libpq's variables (PGSSLMODE, PGPASSFILE, ...). Its errors contain no
+// password.
 func parseDSN(databaseURL string) (pq.Config, error) {
 	if strings.TrimSpace(databaseURL) == "" {
 		return pq.Config{}, errors.New("the database URL must not be empty; an example is postgres://user:password@host:port/database")

@@ -80,6 +80,7 @@ func TestAStoreFollowsAPromotion(t *testing.T) {
 		"killed": func(_ *testing.T, primary *local.Postgres, _ *Store) { primary.Kill() },
 		"frozen": freezeAll,
 		"read-only": func(t *testing.T, _ *local.Postgres, direct *Store) { // as managed services demote a primary
+			t.Helper()
 			exec(t, direct, "ALTER SYSTEM SET default_transaction_read_only = on")
 			exec(t, direct, "SELECT pg_reload_conf()")
 		},

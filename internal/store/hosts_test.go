@@ -1,6 +1,7 @@
 package store
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/lib/pq"
@@ -62,14 +63,11 @@ func TestTheHostThatWasReachedLastIsTriedFirst(t *testing.T) {
 		"three:3": "three:3 one:1 two:2",
 		"other:1": "one:1 two:2 three:3",
 	} {
-		got := ""
-		for i, host := range hostsOf(beginningWith(cfg, address)) {
-			if i > 0 {
-				got += " "
-			}
-			got += addressOf(host)
+		var got []string
+		for _, host := range hostsOf(beginningWith(cfg, address)) {
+			got = append(got, addressOf(host))
 		}
-		require.Equal(t, want, got, address)
+		require.Equal(t, want, strings.Join(got, " "), address)
 	}
 }
 

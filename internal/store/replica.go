@@ -59,6 +59,7 @@ SELECT pg_catalog.pg_is_in_recovery() AS standby,
 
 // ReplicaInfo describes the server of Options.ReadURL.
 type ReplicaInfo struct {
+	Configured   bool   `db:"-"`             // Options.ReadURL is set
 	Address      string `db:"-"`             // host:port, or a unix socket
 	Standby      bool   `db:"standby"`       // it is a hot standby
 	SameSystem   bool   `db:"same_system"`   // it is a copy of the primary
@@ -185,12 +186,12 @@ func compareWith(ctx context.Context, q querier, p position) (info ReplicaInfo, 
 	return info, err
 }
 
-// Replica compares the server of Options.ReadURL with the primary. It returns nil if there is none. It ignores the breakers, and blocks at
-// most until ctx is done, or for Options.StatementTimeout plus two seconds.
-func (s *Store) Replica(ctx context.Context) (*ReplicaInfo, error) {
+// Replica compares the server of Options.ReadURL with the primary. It ignores the breakers, and blocks at most until ctx is done, or
+// for Options.StatementTimeout plus two seconds.
+func (s *Store) Replica(ctx context.Context) (ReplicaInfo, error) {
 	r := s.replica
 	if r == nil {
-		return nil, nil //nolint:nilnil // documented above
+		return ReplicaInfo{}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.bound)
 	defer cancel()
@@ -199,8 +200,8 @@ func (s *Store) Replica(ctx context.Context) (*ReplicaInfo, error) {
 		info, err = compareWith(ctx, r.db, p)
 		return err
 	}))
-	info.Address = r.logins.address()
-	return &info, err
+	info.Configured, info.Address = true, r.logins.address()
+	return info, err
 }
 
 // Unfit returns why the server cannot serve reads; "" if it can, once it has caught up.
