@@ -146,7 +146,9 @@ func (f *fakePostgres) Info(context.Context) (store.Info, error) { return f.info
 
 func (f *fakePostgres) PendingMigrations(context.Context) (int, error) { return f.pending, nil }
 
-func (*fakePostgres) Replica(context.Context) (store.ReplicaInfo, error) { return store.ReplicaInfo{}, nil }
+func (*fakePostgres) Replica(context.Context) (store.ReplicaInfo, error) {
+	return store.ReplicaInfo{}, nil
+}
 
 func (*fakePostgres) MissingGrants(context.Context) ([]string, error) { return nil, nil }
 
