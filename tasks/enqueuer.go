@@ -46,7 +46,7 @@ type EnqueuerOptions struct {
 }
 
 // Enqueuer sends hints about newly dirty keys to the workers, in the background. It never blocks and never fails: it drops and counts
-// hints that cannot be sent, and the sweep finds their keys.
+// hints that cannot be sent. Their shards get drains once Redis is back, and the sweep finds their keys if the process ends before.
 type Enqueuer struct {
 	sender Sender
 	o      EnqueuerOptions
@@ -98,7 +98,7 @@ func NewEnqueuer(sender Sender, options EnqueuerOptions) *Enqueuer {
 		}),
 		failed: promauto.With(options.Registerer).NewCounter(prometheus.CounterOpts{
 			Name: "afterwrite_enqueue_failed_total",
-			Help: "Tasks that could not be enqueued. The sweep finds their keys.",
+			Help: "Tasks that could not be enqueued. A later drain or the sweep finds their keys.",
 		}),
 	}
 	for range hintSenders {
@@ -129,6 +129,11 @@ func (e *Enqueuer) Offer(ctx context.Context, key counter.Key, shard counter.Sha
 		}
 	}
 	e.shed.Inc()
+	e.want(shard)
+}
+
+// want makes the shard get a drain at its next moment.
+func (e *Enqueuer) want(shard counter.Shard) {
 	if !e.drains[shard].CompareAndSwap(noDrain, drainSoon) {
 		e.drains[shard].CompareAndSwap(drainAgain, drainSoon)
 	}
@@ -157,7 +162,9 @@ func (e *Enqueuer) sendHints(ctx context.Context) {
 	for {
 		select {
 		case h := <-e.hints:
-			e.send(ctx, flushWith(h.headers, h.key, h.shard))
+			if _, sent := e.send(ctx, flushWith(h.headers, h.key, h.shard)); !sent {
+				e.want(h.shard) // Redis fails over, or is down: a drain follows once it is back
+			}
 		case <-e.stop:
 			return
 		}
@@ -207,7 +214,11 @@ func (e *Enqueuer) sendWanted(ctx context.Context, shard int, wanted int32, stat
 	if wanted != drainAgain {
 		state.tries = 0
 	}
-	if conflict, _ := e.sendDrain(ctx, shard); conflict && state.tries < drainTries {
+	conflict, sent := e.sendDrain(ctx, shard)
+	switch {
+	case !sent: // once in a flush interval, until Redis is back
+		e.want(counter.Shard(shard))
+	case conflict && state.tries < drainTries:
 		state.tries++
 		e.drains[shard].CompareAndSwap(noDrain, drainAgain)
 	}
@@ -236,7 +247,7 @@ func (e *Enqueuer) send(ctx context.Context, task *asynq.Task) (conflict, sent b
 	}
 	e.failed.Inc()
 	if !e.failing.Swap(true) {
-		e.o.Logger.Warn("cannot enqueue tasks; the sweep will find their keys", "error", err)
+		e.o.Logger.Warn("cannot enqueue tasks; drains follow once redis answers", "error", err)
 	}
 	return false, false
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,4 +205,55 @@ func TestCloseEndsWithItsContext(t *testing.T) {
 	began := time.Now()
 	e.Close(ended)
 	require.Less(t, time.Since(began), time.Second, "one call alone is given two seconds")
+}
+
+// failover is a sender to a Redis that is away at first.
+type failover struct {
+	away atomic.Bool
+	sent chan string // the types of tasks
+}
+
+func (f *failover) EnqueueContext(_ context.Context, task *asynq.Task, _ ...asynq.Option) (*asynq.TaskInfo, error) {
+	if f.away.Load() {
+		return nil, errors.New("redis fails over")
+	}
+	f.sent <- task.Type()
+	return &asynq.TaskInfo{}, nil
+}
+
+// Their keys would wait for a sweep.
+func TestHintsThatCouldNotBeSentBecomeADrain(t *testing.T) {
+	t.Parallel()
+	o, registry := options(t)
+	o.FlushInterval = 100 * time.Millisecond
+	f := &failover{sent: make(chan string, 10)}
+	f.away.Store(true)
+	e := tasks.NewEnqueuer(f, o)
+	e.Offer(t.Context(), "a", 2, 1)
+	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
+		failed := counterOf(t, registry, "afterwrite_enqueue_failed_total")
+		return failed >= 3, strconv.Itoa(int(failed)) // the hint, and drains
+	})
+
+	f.away.Store(false)
+	select {
+	case sent := <-f.sent:
+		require.Equal(t, tasks.TypeDrain, sent)
+	case <-time.After(5 * time.Second):
+		t.Fatal("nothing was sent")
+	}
+	e.Close(t.Context())
+	require.Empty(t, f.sent, "one drain is enough")
+}
+
+func counterOf(t *testing.T, registry *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() == name {
+			return family.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return 0
 }
