@@ -46,7 +46,21 @@ func Connect(rawURL string, maxConns int) (redis.UniversalClient, error) {
 	o.ClientName = "afterwrite"
 	// Only some hosted services send these notifications, and requesting them costs a round trip at each connect.
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return redis.NewUniversalClient(o), nil
+	if o.MasterName != "" {
+		o.Dialer = sentinelDialer(o)
+	}
+	client := redis.NewUniversalClient(o)
+	switch c := client.(type) {
+	case *redis.ClusterClient:
+		followCluster(c)
+	case *redis.Client:
+		if o.MasterName != "" {
+			followSentinel(c, o)
+		} else {
+			followServer(c)
+		}
+	}
+	return client, nil
 }
 
 // ParseURL reads rawURL in one of the forms of Connect. Its error never contains the URL, which may contain a password.

@@ -63,10 +63,11 @@ func (c *Confirmation) Await(ctx context.Context) error {
 
 // NewDurableWriter is NewWriter for a Writer whose outcomes have a Confirmation. OnReplicas waits for the given number of replicas.
 func (c *Cache) NewDurableWriter(mayDirty func() bool, level Level, replicas int) *Writer {
-	w := c.newWriter(mayDirty)
-	w.level, w.replicas, w.servers = level, replicas, make(map[*redis.Client]*durableServer)
-	w.start()
-	return w
+	return c.startWriter(func(limit int) *Writer {
+		w := c.newWriter(mayDirty, limit)
+		w.level, w.replicas, w.servers = level, replicas, make(map[*redis.Client]*durableServer)
+		return w
+	})
 }
 
 // durableServer is a primary to which a durable Writer writes.

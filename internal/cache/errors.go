@@ -49,9 +49,15 @@ func isWrongType(err error) bool {
 	return errors.As(err, &e) && strings.Contains(e.Error(), "WRONGTYPE ")
 }
 
+// The refusals of a server that is not the master.
+const (
+	moved    = "MOVED"    // on a cluster
+	readOnly = "READONLY" // a replica
+)
+
 // refusals are the errors with which Redis refuses a call as a whole, or a script before its first write.
 var refusals = []string{
-	"LOADING", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "CROSSSLOT",
+	"LOADING", readOnly, "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", moved, "ASK", "TRYAGAIN", "CROSSSLOT",
 	"NOAUTH", "WRONGPASS", "NOPERM", "NOSCRIPT", "BUSY", "UNBLOCKED", "ERR max number of clients",
 }
 
@@ -66,7 +72,7 @@ func refused(err error) bool { return refusalOf(err, refusals) != "" }
 
 // Refusal returns the first word of an error with which Redis still answers reads but refuses every write: MISCONF (it cannot save its
 // data), READONLY (it is a replica) or NOREPLICAS (it has too few replicas). It is "" for nil and any other error.
-func Refusal(err error) string { return refusalOf(err, []string{"MISCONF", "READONLY", "NOREPLICAS"}) }
+func Refusal(err error) string { return refusalOf(err, []string{"MISCONF", readOnly, "NOREPLICAS"}) }
 
 // Denial returns the first word of an error with which a running Redis refuses to serve this process at all: LOADING (its data),
 // CLUSTERDOWN, MASTERDOWN (a replica without its master), NOAUTH, WRONGPASS or NOPERM. It is "" for nil and any other error.

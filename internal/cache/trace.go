@@ -13,6 +13,9 @@ const maxLinks = 31
 // WithTracing makes a span for each call that carries a traced request. Call it before the first Do.
 func (w *Writer) WithTracing(provider trace.TracerProvider) *Writer {
 	w.tracer = provider.Tracer("github.com/afterwrite/afterwrite/internal/cache")
+	if w.lanes != nil {
+		w.lanes.tracer = w.tracer
+	}
 	return w
 }
 

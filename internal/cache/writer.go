@@ -73,7 +73,8 @@ type Outcome struct {
 }
 
 // Writer sends the operations of concurrent callers to Redis: operations that are queued during one script call go out together in the
-// next. After a call with many callers it pauses for up to 2 ms, so that more can join. A lone caller waits for one round trip only.
+// next. After a call with many callers it pauses for up to 2 ms, so that more can join. A lone caller waits for one round trip only. On a
+// cluster each master has its own queue and call, so that one that hangs does not hold up the shards of the others.
 type Writer struct {
 	cache    *Cache
 	queue    chan *request
@@ -85,6 +86,8 @@ type Writer struct {
 	stop     context.CancelFunc
 	closing  sync.Once
 	tracer   trace.Tracer // nil: nothing is traced
+	limit    int64        // of queued
+	lanes    *lanes       // on a cluster they do everything; else nil
 
 	// Of a durable Writer.
 	level      Level
@@ -106,16 +109,25 @@ type request struct {
 // NewWriter returns a running Writer; Close ends it. It calls mayDirty before each call to find out whether clean keys may become dirty;
 // mayDirty must not block.
 func (c *Cache) NewWriter(mayDirty func() bool) *Writer {
-	w := c.newWriter(mayDirty)
+	return c.startWriter(func(limit int) *Writer { return c.newWriter(mayDirty, limit) })
+}
+
+// startWriter starts what lane returns; on a cluster, one for each master. limit bounds the operations in its queue.
+func (c *Cache) startWriter(lane func(limit int) *Writer) *Writer {
+	if cluster, ok := c.client.(*redis.ClusterClient); ok {
+		return &Writer{lanes: newLanes(c, cluster, lane)}
+	}
+	w := lane(maxQueued)
 	w.start()
 	return w
 }
 
-func (c *Cache) newWriter(mayDirty func() bool) *Writer {
+func (c *Cache) newWriter(mayDirty func() bool, limit int) *Writer {
 	ctx, stop := context.WithCancel(context.Background())
 	return &Writer{
 		cache:    c,
-		queue:    make(chan *request, maxQueued),
+		queue:    make(chan *request, limit),
+		limit:    int64(limit),
 		mayDirty: mayDirty,
 		wake:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
@@ -135,31 +147,45 @@ func (w *Writer) Do(ctx context.Context, writes []Write) []Outcome {
 
 // DoUntil is Do for a durable Writer. It does not wait for the Confirmation of an outcome, which comes until then, or never.
 func (w *Writer) DoUntil(ctx context.Context, writes []Write, until time.Time) []Outcome {
+	if w.lanes != nil {
+		return w.lanes.do(ctx, writes, until)
+	}
+	return w.await(ctx, w.enqueue(ctx, writes, until))
+}
+
+// enqueue queues the writes of one caller. If there are too many in the queue, or the Writer is closed, it refuses them.
+func (w *Writer) enqueue(ctx context.Context, writes []Write, until time.Time) *request {
 	r := &request{ctx: ctx, until: until, writes: writes, outcomes: make([]Outcome, len(writes)), done: make(chan struct{})}
 	n := int64(len(writes))
-	if w.queued.Add(n) > maxQueued {
-		w.queued.Add(-n)
-		return refuse(r.outcomes, overloaded())
+	if w.queued.Add(n) <= w.limit {
+		select {
+		case w.queue <- r:
+			w.endPause()
+			return r
+		case <-w.done:
+		}
 	}
-	select {
-	case w.queue <- r:
-	case <-w.done:
-		w.queued.Add(-n)
-		return refuse(r.outcomes, overloaded())
-	}
-	w.endPause()
+	w.queued.Add(-n)
+	refuse(r.outcomes, overloaded())
+	close(r.done)
+	return r
+}
+
+// await blocks until the request is answered or ctx ends.
+func (w *Writer) await(ctx context.Context, r *request) []Outcome {
+	n := len(r.writes)
 	select {
 	case <-r.done:
 		return r.outcomes
 	case <-ctx.Done():
-		return refuse(make([]Outcome, len(writes)), givenUp(ctx))
+		return refuse(make([]Outcome, n), givenUp(ctx))
 	case <-w.done:
 		// The Writer may have answered just before it ended.
 		select {
 		case <-r.done:
 			return r.outcomes
 		default:
-			return refuse(make([]Outcome, len(writes)), overloaded())
+			return refuse(make([]Outcome, n), overloaded())
 		}
 	}
 }
@@ -167,6 +193,10 @@ func (w *Writer) DoUntil(ctx context.Context, writes []Write, until time.Time) [
 // Close ends the Writer once everything queued has been answered. Call it after the last Do has returned; a later Do gets an error. A
 // durable Writer stops waiting for confirmations.
 func (w *Writer) Close() {
+	if w.lanes != nil {
+		w.lanes.close()
+		return
+	}
 	w.closing.Do(func() {
 		w.stop()
 		<-w.done

@@ -1,0 +1,164 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// hungAfter is how long a request may be without any byte of an answer before its server is suspected to hang. No script takes as long.
+const hungAfter = 300 * time.Millisecond
+
+// watched are the connections of a client. They notice a server that hangs, long before the time-out of a call.
+type watched struct {
+	trouble func() // called when a connection fails or hangs; must not block
+
+	mu    sync.Mutex
+	conns map[*watchedConn]struct{}
+}
+
+// dialHook watches the connections that next makes.
+func (w *watched) dialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		if err != nil {
+			if !errors.Is(err, context.Canceled) {
+				w.trouble()
+			}
+			return nil, err
+		}
+		if i, ok := conn.(impatient); ok { // it leads to the master that a Sentinel has named
+			conn = i.Conn
+			addr = conn.RemoteAddr().String()
+		}
+		return w.watch(conn, addr), nil
+	}
+}
+
+// watch returns a connection that is watched. go-redis looks for the methods of its type.
+func (w *watched) watch(conn net.Conn, addr string) net.Conn {
+	c := &watchedConn{Conn: conn, of: w, addr: addr}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conns == nil {
+		w.conns = make(map[*watchedConn]struct{})
+	}
+	w.conns[c] = struct{}{}
+	if _, ok := conn.(syscall.Conn); ok {
+		return plainConn{c}
+	}
+	return c
+}
+
+// closeHung closes the connections that hang, except those to servers that are still in use: their calls end at their time-outs. It
+// reports whether there are such.
+func (w *watched) closeHung(used func(addr string) bool) (left bool) {
+	now := time.Now().UnixNano()
+	var closing []*watchedConn
+	w.mu.Lock()
+	for c := range w.conns {
+		sent := c.sent.Load()
+		switch {
+		case sent == 0 || now-sent < int64(hungAfter):
+		case used(c.addr):
+			left = true
+		default:
+			closing = append(closing, c)
+		}
+	}
+	w.mu.Unlock()
+	for _, c := range closing {
+		_ = c.Conn.Close() // its call ends with an error
+	}
+	return left
+}
+
+// closeIdle closes the connections without a call, except those to servers that are used. The pool notices that.
+func (w *watched) closeIdle(used func(addr string) bool) {
+	w.mu.Lock()
+	var closing []*watchedConn
+	for c := range w.conns {
+		if c.sent.Load() == 0 && !used(c.addr) {
+			closing = append(closing, c)
+		}
+	}
+	w.mu.Unlock()
+	for _, c := range closing {
+		_ = c.Conn.Close()
+	}
+}
+
+// watchedConn is a connection that notices when an answer is missing.
+type watchedConn struct {
+	net.Conn
+
+	of    *watched
+	addr  string
+	sent  atomic.Int64 // when the first request was written that has no answer yet, in ns; 0: none
+	armed atomic.Bool  // check will be called
+}
+
+// NetConn returns the connection itself; go-redis looks for it below TLS.
+func (c *watchedConn) NetConn() net.Conn { return c.Conn }
+
+func (c *watchedConn) Write(b []byte) (int, error) {
+	if c.sent.CompareAndSwap(0, time.Now().UnixNano()) && c.armed.CompareAndSwap(false, true) {
+		time.AfterFunc(hungAfter, c.check)
+	}
+	n, err := c.Conn.Write(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		c.of.trouble()
+	}
+	return n, err
+}
+
+func (c *watchedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.sent.Store(0)
+	}
+	// Subscriptions read without a request, until their deadline.
+	if err != nil && c.sent.Load() != 0 && !errors.Is(err, net.ErrClosed) {
+		c.of.trouble()
+	}
+	return n, err
+}
+
+// check calls trouble if the answer to a request is overdue. While requests are sent it runs once in hungAfter.
+func (c *watchedConn) check() {
+	c.armed.Store(false)
+	sent := c.sent.Load()
+	if sent == 0 {
+		return
+	}
+	left := hungAfter - time.Duration(time.Now().UnixNano()-sent)
+	if left <= 0 {
+		c.of.trouble()
+		return
+	}
+	if c.armed.CompareAndSwap(false, true) {
+		time.AfterFunc(left, c.check)
+	}
+}
+
+func (c *watchedConn) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.conns, c)
+	c.of.mu.Unlock()
+	c.sent.Store(0)
+	return c.Conn.Close()
+}
+
+// plainConn is a connection without TLS. go-redis checks its socket before each use.
+type plainConn struct{ *watchedConn }
+
+// SyscallConn implements syscall.Conn.
+func (c plainConn) SyscallConn() (syscall.RawConn, error) {
+	return c.Conn.(syscall.Conn).SyscallConn() //nolint:forcetypeassert // see watch
+}
