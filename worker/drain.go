@@ -27,8 +27,10 @@ const (
 	// became due meanwhile.
 	maxRounds = 4
 
-	// releaseTimeout bounds the release of a shard, which runs even after the drain's context has ended.
+	// releaseTimeout bounds one try to release a shard, which runs even after the drain's context has ended. While Redis fails over it is
+	// repeated each releaseEvery until the lease ends: otherwise the shard would wait for that after the failover.
 	releaseTimeout = time.Second
+	releaseEvery   = 200 * time.Millisecond
 
 	// busyDelay is how long a drain waits before it asks again for a shard that another drain has.
 	busyDelay = 500 * time.Millisecond
@@ -131,17 +133,26 @@ func (d *drain) again(after time.Duration) {
 	d.done.Again = sooner(d.done.Again, max(after, time.Millisecond))
 }
 
-// release ends the lease and the turn.
+// release ends the turn and the lease. If Redis does not answer, it blocks until the lease has ended or ctx has.
 func (d *drain) release(ctx context.Context) {
 	if !d.taken {
 		return
 	}
-	defer d.endTurn()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-	defer cancel()
-	if err := d.cache.Release(ctx, d.shard, d.taking.Owner); err != nil {
+	d.endTurn()
+	ended := time.Now().Add(drainLease)
+	err := d.tryRelease(ctx)
+	for cache.Away(err) && time.Now().Before(ended) && waitFor(ctx, jittered(releaseEvery)) {
+		err = d.tryRelease(ctx)
+	}
+	if err != nil {
 		d.logger.Warn("cannot release a drained shard; its lease ends in "+drainLease.String(), "shard", d.shard, "error", err)
 	}
+}
+
+func (d *drain) tryRelease(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	return d.cache.Release(ctx, d.shard, d.taking.Owner)
 }
 
 // DrainAll drains every shard, a few at once, and returns the numbers of rows written to Postgres and of keys still dirty.

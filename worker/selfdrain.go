@@ -20,8 +20,12 @@ import (
 // its tasks' connections. They are enough for half of its best throughput.
 const selfDrainsAtOnce = 2
 
+// failureMemory is how long after a failure of Redis the worker looks for waiting shards at each flush interval. A failover loses tasks,
+// and Asynq starts those that were running at its beginning only half a minute later.
+const failureMemory = 10 * time.Second
+
 // selfDrain drains shards that tasks should have drained long ago: when Asynq cannot run tasks because Redis is full, when Asynq's keys are
-// lost, or when no scheduler runs. While sweeps work it finds no such shard.
+// lost, or when no scheduler runs. While sweeps work it finds no such shard. After a failure of Redis it does not wait for sweeps.
 type selfDrain struct {
 	cache    *cache.Cache
 	store    Store
@@ -31,6 +35,7 @@ type selfDrain struct {
 	owner    string        // of the leases; unique
 	interval time.Duration // between two checks, about
 	age      time.Duration // a working sweep would have found older epochs
+	flush    time.Duration // the flush interval
 
 	wasUp    bool        // Postgres was up at the last check
 	stepping atomic.Bool // the last check has drained shards
@@ -45,11 +50,20 @@ func leaseOwner() string {
 	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), crand.Text())
 }
 
-// run checks once in an interval until ctx ends. A check ends before the next begins.
+// run checks once in an interval, and once in a flush interval after a failure of Redis, until ctx ends. A check ends before the next
+// begins.
 func (s *selfDrain) run(ctx context.Context) {
 	failing := false
-	for waitFor(ctx, jittered(s.interval)) {
-		err := s.check(ctx)
+	next := time.Now().Add(jittered(s.interval))
+	for waitFor(ctx, jittered(min(s.flush, s.interval))) {
+		age, after := s.age, s.failedLately()
+		if after {
+			age = s.flush
+		} else if time.Now().Before(next) {
+			continue
+		}
+		next = time.Now().Add(jittered(s.interval))
+		err := s.check(ctx, age)
 		if ctx.Err() != nil {
 			return
 		}
@@ -60,13 +74,19 @@ func (s *selfDrain) run(ctx context.Context) {
 	}
 }
 
-// check drains the shards that are overdue.
-func (s *selfDrain) check(ctx context.Context) error {
+// failedLately reports whether Redis failed within failureMemory.
+func (s *selfDrain) failedLately() bool {
+	ago, failed := s.cache.SinceFailure()
+	return failed && ago < failureMemory
+}
+
+// check drains the shards that are older than age.
+func (s *selfDrain) check(ctx context.Context, age time.Duration) error {
 	if !s.store.Available() {
 		s.wasUp = false
 		return nil
 	}
-	shards, err := s.cache.Overdue(ctx, s.age)
+	shards, err := s.cache.Overdue(ctx, age)
 	if err != nil {
 		return err
 	}
@@ -85,7 +105,7 @@ func (s *selfDrain) check(ctx context.Context) error {
 		}
 		return err
 	}
-	return s.drain(ctx, shards)
+	return s.drain(ctx, shards, age)
 }
 
 // ready reports whether Postgres was up at two checks in a row, so that tasks have had time to drain what an outage has left.
@@ -96,7 +116,7 @@ func (s *selfDrain) ready() bool {
 }
 
 // drain drains shards, a few at once, and returns the first error. After a failure it still tries the others, unless Postgres is away.
-func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
+func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard, age time.Duration) error {
 	var group errgroup.Group
 	group.SetLimit(selfDrainsAtOnce)
 	for _, shard := range shards {
@@ -110,13 +130,22 @@ func (s *selfDrain) drain(ctx context.Context, shards []counter.Shard) error {
 			}
 			s.metrics.selfDrains.Inc()
 			if !s.stepping.Swap(true) {
-				s.logger.Info("tasks do not arrive: draining overdue shards without them. Is Redis full, or no scheduler running?",
-					"overdue", s.age, "shards", len(shards))
+				s.explain(age, len(shards))
 			}
 			return err
 		})
 	}
 	return group.Wait()
+}
+
+// explain logs why the worker drains shards without tasks.
+func (s *selfDrain) explain(age time.Duration, shards int) {
+	if age < s.age {
+		s.logger.Info("redis has failed: draining waiting shards without tasks, which may be lost", "shards", shards)
+		return
+	}
+	s.logger.Info("tasks do not arrive: draining overdue shards without them. Is Redis full, or no scheduler running?",
+		"overdue", age, "shards", shards)
 }
 
 // jittered returns d plus or minus a quarter, so that many workers do not check at the same moment.

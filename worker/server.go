@@ -82,7 +82,7 @@ func New(o Options) *Worker {
 	}
 	own := &selfDrain{
 		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),
-		interval: c.SweepInterval, age: 2*c.FlushInterval + 2*c.SweepInterval,
+		interval: c.SweepInterval, age: 2*c.FlushInterval + 2*c.SweepInterval, flush: c.FlushInterval,
 	}
 	server := asynq.NewServerFromRedisClient(newPollClient(o.Redis, prefix), asynq.Config{
 		Concurrency:              c.WorkerConcurrency,

@@ -73,6 +73,8 @@ type Cache struct {
 	name  string                 // random, to tell this Cache from others
 	birth atomic.Pointer[string] // the known ID of the data; nil: none yet
 
+	failed atomic.Int64 // when a call last failed (see SinceFailure), in ns; 0: never
+
 	recordTTL string   // ms
 	prefixes  []string // of entry keys, by shard: built once, since every operation needs one
 }
@@ -88,6 +90,7 @@ func New(client redis.UniversalClient, options Options) *Cache {
 	for i := range c.prefixes {
 		c.prefixes[i] = c.tag(counter.Shard(i)) + ":c:"
 	}
+	client.AddHook(failureHook{&c.failed})
 	return c
 }
 
