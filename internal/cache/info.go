@@ -40,6 +40,14 @@ type Info struct {
 
 	Ops      int64 // commands per second
 	Commands int64 // since the start
+
+	Masters []Master // those that have answered
+}
+
+// Master is one run of a server as a master.
+type Master struct {
+	Incarnation string // master_replid: each restart and each promotion changes it
+	Uptime      time.Duration
 }
 
 // ParseInfo reads the reply to INFO, of all sections or of some.
@@ -68,6 +76,9 @@ func ParseInfo(text string) Info {
 		Ops:       number("instantaneous_ops_per_sec"), Commands: number("total_commands_processed"),
 	}
 	i.AOFFailing = i.AOF && (i.AOFWriteFailing || i.AOFRewriteFailing)
+	if i.Role == "master" && i.Incarnation != "" {
+		i.Masters = []Master{{i.Incarnation, i.Uptime}}
+	}
 	return i
 }
 
@@ -109,6 +120,7 @@ func merge(i, other *Info) {
 	i.Rewriting = i.Rewriting || other.Rewriting
 	i.Replicas, i.Ops, i.Commands = i.Replicas+other.Replicas, i.Ops+other.Ops, i.Commands+other.Commands
 	i.Uptime = min(i.Uptime, other.Uptime)
+	i.Masters = append(i.Masters, other.Masters...)
 }
 
 // policyRisk orders eviction policies by what they do to writes when memory runs out: lose them, refuse them, or neither.

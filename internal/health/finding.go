@@ -141,7 +141,8 @@ func (x *facts) texts() *strings.Replacer {
 	}
 	return strings.NewReplacer(
 		"{redis}", redis, "{answer}", writes, "{unheard}", unheard,
-		"{failed}", Age(x.Failed), "{full}", fmt.Sprintf("%.0f%%", 100*x.Redis.Full()), "{policy}", x.Redis.Policy,
+		"{failed}", Age(x.Failed), "{promoted}", Age(x.Promoted),
+		"{full}", fmt.Sprintf("%.0f%%", 100*x.Redis.Full()), "{policy}", x.Redis.Policy,
 		"{away}", Count(x.Away, "shard does", "shards do"),
 		"{failing}", Rate(x.Failing()),
 		"{keeping}", keeping, "{waiting}", Count(x.Dirty, "key is waiting", "keys are waiting"),

@@ -25,6 +25,9 @@ const (
 	// clockJump is the difference between the progress of Redis's clock and the local one above which a clock was set.
 	clockJump = 3 * time.Second
 
+	// promotedFor is how long a failover is reported.
+	promotedFor = time.Minute
+
 	// heardWithin is the time in which every process sends a heartbeat once Redis accepts them again.
 	heardWithin = 6 * time.Second
 )
@@ -47,6 +50,10 @@ type Monitor struct {
 	lost       time.Time  // last time at which they had been lost for lossAllowed
 	short      time.Time  // last time at which Redis did not answer, refused writes or lacked shards
 	partOnce   bool       // the last sample was the first incomplete one
+	since      time.Time  // since when Redis has not been whole; zero: it is
+	promoted   time.Time  // when another server was seen to be a master; zero: never
+
+	masters map[string]time.Time // when each incarnation of a master was last seen
 }
 
 // NewMonitor returns a Monitor. client is that of the cache; the caller closes it.
@@ -75,6 +82,8 @@ func (m *Monitor) Next(ctx context.Context) (s Snapshot, ok bool) {
 	}
 	m.record(bounded, &taken)
 	now := time.Now()
+	taken.Promoted = m.promotion(taken.Redis, now)
+	taken.Short = m.shortage(taken, now)
 	taken.Missed = m.missed(taken, now)
 	taken.Back = m.back(taken, now)
 	m.store(&taken)
@@ -90,7 +99,54 @@ func (m *Monitor) fail(err error, now time.Time) {
 	}
 	m.last.Starting, m.last.Denial = false, cache.Denial(err)
 	m.last.Failed = max(now.Sub(m.failing), time.Millisecond)
+	if m.since.IsZero() {
+		m.since = m.failing
+	}
+	m.last.Short = m.last.Failed
 	m.lose(now)
+}
+
+// shortage returns Snapshot.Short.
+func (m *Monitor) shortage(taken Snapshot, now time.Time) time.Duration {
+	switch {
+	case taken.Away == 0 && !taken.Unread && taken.Refusal == "":
+		m.since = time.Time{}
+		return 0
+	case m.since.IsZero():
+		m.since = now
+	}
+	return max(now.Sub(m.since), time.Millisecond)
+}
+
+// promotion returns Snapshot.Promoted. A master that is new, but has run since before the last look at the masters, has been promoted;
+// otherwise it was started. Heartbeats may have been lost meanwhile.
+func (m *Monitor) promotion(info cache.Info, now time.Time) time.Duration {
+	if m.masters == nil {
+		m.masters = make(map[string]time.Time)
+	}
+	var last time.Time
+	for _, seen := range m.masters {
+		if seen.After(last) {
+			last = seen
+		}
+	}
+	for _, master := range info.Masters {
+		_, seen := m.masters[master.Incarnation]
+		if !seen && !last.IsZero() && master.Uptime > now.Sub(last) {
+			m.promoted, m.lost = now, now
+			m.log.Info("redis has failed over: another server is a master now")
+		}
+		m.masters[master.Incarnation] = now
+	}
+	for id, seen := range m.masters {
+		if now.Sub(seen) > keepFor {
+			delete(m.masters, id)
+		}
+	}
+	if ago := now.Sub(m.promoted); !m.promoted.IsZero() && ago < promotedFor {
+		return max(ago, time.Millisecond)
+	}
+	return 0
 }
 
 // record stores the sample in Redis. Before the first one, it loads the history. Its error shows whether Redis refuses writes.

@@ -1,10 +1,13 @@
 package health
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
 )
 
 // hearing is a Monitor that has taken a complete sample each second until second 0.
@@ -90,4 +93,23 @@ func TestProcessesAreNotGoneAfterAClockJump(t *testing.T) {
 		require.False(t, h.hears(7, at+6000, ""))
 		require.False(t, h.hears(9, at+6000, ""), "a sample may take its time")
 	}
+}
+
+func TestNewMasterThatWasNotStartedMeanwhileHasBeenPromoted(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	at := func(second int) time.Time { return start.Add(time.Duration(second) * time.Second) }
+	masters := func(all ...cache.Master) cache.Info { return cache.Info{Known: true, Masters: all} }
+	a, b := cache.Master{Incarnation: "a", Uptime: time.Hour}, cache.Master{Incarnation: "b", Uptime: time.Hour}
+	m := NewMonitor(nil, nil, slog.New(slog.DiscardHandler))
+	require.Zero(t, m.promotion(masters(a, b), at(0)), "they may have been there for long")
+	require.Zero(t, m.promotion(masters(a), at(5)), "one is away")
+	require.Zero(t, m.promotion(masters(a, b), at(10)), "and back")
+	require.Zero(t, m.promotion(masters(cache.Master{Incarnation: "a2", Uptime: 4 * time.Second}, b), at(15)), "restarted")
+
+	c := cache.Master{Incarnation: "c", Uptime: time.Hour}
+	require.Positive(t, m.promotion(masters(c, b), at(20)))
+	require.Equal(t, 30*time.Second, m.promotion(masters(c, b), at(50)))
+	require.True(t, m.missed(Snapshot{}, at(21)), "heartbeats may be lost")
+	require.Zero(t, m.promotion(masters(c, b), at(80)))
 }

@@ -2,6 +2,7 @@ package health
 
 import (
 	"strings"
+	"time"
 
 	"github.com/afterwrite/afterwrite/tasks"
 )
@@ -34,8 +35,18 @@ const (
 	// crash repeatedly.
 	restarts = 2
 
+	// failoverTime is how long an outage counts as a failover that is due, if there are replicas. Sentinel's down-after-milliseconds is
+	// usually 30 s, and a cluster's cluster-node-timeout 15 s; the election follows.
+	failoverTime = 45 * time.Second
+
+	codeFailover = "failover"
+
 	stale = " The numbers below are from before."
-	safe  = "Writes are safe in Redis.{room} "
+
+	takesOver = "Writes are refused until a replica has taken over. With Sentinel (after down-after-milliseconds) or on a cluster (after " +
+		"cluster-node-timeout) that happens by itself, and all processes follow within seconds. Otherwise promote a replica, or start " +
+		"the server."
+	safe = "Writes are safe in Redis.{room} "
 )
 
 // denied holds if Redis refuses to serve with the error code.
@@ -53,6 +64,14 @@ func silent(role string) func(*facts) bool {
 	return func(x *facts) bool { return x.Alive[role] == 0 && !x.Unheard() }
 }
 
+// due holds if a replica is likely to take over for a server that is away.
+func due(x *facts) bool { return x.Short > 0 && x.Short < failoverTime && x.Redis.Replicas > 0 }
+
+// failedOver holds if Redis has just failed over, and the flow of keys to Postgres shows it.
+func failedOver(x *facts) bool {
+	return x.Promoted > 0 && (x.late() && x.Back || workersUnknown(x) && !x.Unread && x.Refusal == "")
+}
+
 func workersUnknown(x *facts) bool { return x.Alive[RoleWorker] == 0 && x.Unheard() }
 
 // rules are in order of importance: an earlier finding often explains later ones.
@@ -62,6 +81,12 @@ var rules = []rule{
 		"Redis is loading its data, and has not served us for {failed}.",
 		"Writes are refused until it has finished. Wait: it loads some hundred megabytes a second, and its own log shows " +
 			"the progress." + stale,
+	},
+	{
+		codeFailover, alone, Bad, Unknown, func(x *facts) bool {
+			return x.Failed > 0 && due(x) && (x.Denial == "" || x.Denial == "CLUSTERDOWN" || x.Denial == "MASTERDOWN")
+		},
+		"A failover of Redis is due: it has not served us for {failed}.", takesOver + stale,
 	},
 	{
 		"redis_cluster_down", alone, Bad, Unknown, denied("CLUSTERDOWN"),
@@ -101,7 +126,11 @@ var rules = []rule{
 	},
 
 	{
-		"shards_away", outage, Bad, Behind, func(x *facts) bool { return x.Away > 0 },
+		codeFailover, outage, Bad, Behind, func(x *facts) bool { return x.Away > 0 && due(x) },
+		"A failover of Redis is due: {away} not answer.", takesOver + " The numbers below are without them.",
+	},
+	{
+		"shards_away", outage, Bad, Behind, func(x *facts) bool { return x.Away > 0 && !due(x) },
 		"{away} not answer.",
 		"A node of Redis is away: writes to its counters are answered 503 or 504, and its unsynced writes wait there. " +
 			"Check that it runs, or let a replica of it take over; `redis-cli cluster nodes` shows which is which. " +
@@ -114,7 +143,13 @@ var rules = []rule{
 			"that succeeds it accepts writes again. Do not restart it before that: unsaved writes would be lost.{unheard}",
 	},
 	{
-		"redis_is_replica", outage, Bad, Behind, refuses("READONLY"),
+		codeFailover, outage, Bad, Behind, func(x *facts) bool { return x.Refusal == "READONLY" && x.Short < failoverTime },
+		"Redis fails over: it refuses writes, since it is a replica now; {waiting}.",
+		"{answer} The processes look for the new master by themselves: with Sentinel, or on a cluster, that takes a second or two. With " +
+			"one address, it must lead to the new master (READONLY).{unheard}",
+	},
+	{
+		"redis_is_replica", outage, Bad, Behind, func(x *facts) bool { return x.Refusal == "READONLY" && x.Short >= failoverTime },
 		"{redis} refuses writes, since it is a replica; {waiting}.",
 		"{answer} Find out which node is the master, and set REDIS_URL to it (READONLY). With Sentinel, or on a cluster, that happens " +
 			"automatically within seconds. Writes that only this node has are lost when it syncs with another: keep it until you " +
@@ -135,6 +170,11 @@ var rules = []rule{
 		"Which workers run is not known; {waiting}.", "", // the finding that Redis refuses writes explains it
 	},
 	{
+		codeFailover, flow, Warn, Unknown, func(x *facts) bool { return failedOver(x) && workersUnknown(x) },
+		"Redis failed over {promoted} ago; {waiting}.",
+		"Heartbeats were lost, so which workers run is known in a few seconds.",
+	},
+	{
 		"workers_unknown", flow, Warn, Unknown, workersUnknown,
 		"Which workers run is not known; {waiting}.", "Their heartbeats are writes to Redis, which refused writes until just now.",
 	},
@@ -153,6 +193,11 @@ var rules = []rule{
 		"flushes_paused", flow, Bad, Behind, func(x *facts) bool { return x.paused(tasks.QueueFlush) },
 		"The queue " + tasks.QueueFlush + " is paused: {waiting}.",
 		safe + "Until it is resumed, workers flush keys only when they are long overdue. {resume flush}",
+	},
+	{
+		codeFailover, flow, Warn, Behind, failedOver,
+		"Redis failed over {promoted} ago; {waiting}.",
+		"They are late for that reason. In a few seconds it is clear whether workers catch up.",
 	},
 	{
 		"redis_back", flow, Warn, Behind, func(x *facts) bool { return x.late() && x.Back },
@@ -194,6 +239,12 @@ var rules = []rule{
 			return x.Refusal != "" && !x.partial() && x.Up+x.LastUp == 0 && x.Down+x.LastDown > 0
 		},
 		"Postgres was down too, by the last heartbeats of the workers.", "Repair it as well: the keys wait for it next.",
+	},
+	{
+		codeFailover, other, Warn, "", func(x *facts) bool { return x.Promoted > 0 && !failedOver(x) },
+		"Redis failed over {promoted} ago.",
+		"A replica has become the master. Writes that it did not have yet are lost, unless they were answered with durability=replica: " +
+			"afterwrite_reconciled_keys_total counts those that Postgres had.",
 	},
 	{
 		"redis_nearly_full", other, Bad, "", func(x *facts) bool { return x.Redis.Full() >= 0.9 && x.Redis.Policy == "noeviction" },

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// away makes Redis have failed for a duration.
+func away(c *Snapshot, d time.Duration) { c.Failed, c.Short = d, d }
+
 func TestJudgementsOfRedis(t *testing.T) {
 	t.Parallel()
 	requireJudgements(t, map[string]judgement{
@@ -45,8 +48,49 @@ func TestJudgementsOfRedis(t *testing.T) {
 			Bad, "Redis refuses writes, since it has too few replicas; 50 keys are waiting.", "min-replicas-to-write",
 			[]string{"Postgres was down too, by the last heartbeats of the workers."},
 		},
+		"redis has just become a replica": {
+			func(c *Snapshot) { c.Refusal, c.Redis.Role, c.Short = "READONLY", "slave", 2*time.Second; silence(c) },
+			Bad, "Redis fails over: it refuses writes, since it is a replica now; 50 keys are waiting.", "look for the new master", nil,
+		},
+		"a replicated redis does not answer": {
+			func(c *Snapshot) { c.Redis.Replicas = 1; away(c, 12*time.Second) },
+			Bad, "A failover of Redis is due: it has not served us for 12 s.", "promote a replica", nil,
+		},
+		"a replicated redis does not answer for too long": {
+			func(c *Snapshot) { c.Redis.Replicas = 1; away(c, time.Minute) },
+			Bad, "Redis has not answered for 1 min.", "Writes are refused", nil,
+		},
+		"a replicated cluster is down": {
+			func(c *Snapshot) { c.Redis.Replicas, c.Denial = 3, "CLUSTERDOWN"; away(c, 3*time.Second) },
+			Bad, "A failover of Redis is due: it has not served us for 3.0 s.", "cluster-node-timeout", nil,
+		},
+		"a replicated node of a cluster is away": {
+			func(c *Snapshot) {
+				c.Redis.Replicas, c.Away, c.Short, c.Unread, c.Processes = 2, 21, 3*time.Second, true, nil
+			},
+			Bad, "A failover of Redis is due: 21 shards do not answer.", "by itself",
+			[]string{"Which workers run is not known; 50 keys are waiting."},
+		},
+		"redis has failed over, and no heartbeat has arrived yet": {
+			func(c *Snapshot) { c.Missed, c.Promoted = true, 3*time.Second; silence(c) },
+			Warn, "Redis failed over 3.0 s ago; 50 keys are waiting.", "Heartbeats were lost", nil,
+		},
+		"redis has failed over, and keys are late": {
+			func(c *Snapshot) { c.Dirty, c.Oldest, c.Back, c.Promoted = 300, 65_000, true, 5*time.Second },
+			Warn, "Redis failed over 5.0 s ago; 300 keys are waiting.", "whether workers catch up", nil,
+		},
+		"redis has failed over, and all is well": {
+			func(c *Snapshot) { c.Promoted = 30 * time.Second },
+			Warn, "Keeping up: 1.2 s behind.", "",
+			[]string{"Redis failed over 30 s ago."},
+		},
+		"redis has failed over, and no worker is running": {
+			func(c *Snapshot) { c.Promoted = 30 * time.Second; worker(c).Age = time.Minute },
+			Bad, "Workers are not running; 50 keys are waiting.", "Start `afterwrite worker`",
+			[]string{"Redis failed over 30 s ago."},
+		},
 		"redis has become a replica": {
-			func(c *Snapshot) { c.Refusal, c.Redis.Role = "READONLY", "slave"; silence(c) },
+			func(c *Snapshot) { c.Refusal, c.Redis.Role, c.Short = "READONLY", "slave", time.Minute; silence(c) },
 			Bad, "Redis refuses writes, since it is a replica; 50 keys are waiting.", "Find out which node is the master", nil,
 		},
 		"a replica that accepts writes": {

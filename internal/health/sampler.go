@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// infoEvery is the number of samples between two reads of INFO, whose answer has 5 kB and changes slowly.
+	// infoEvery is the number of samples between two reads of INFO, whose answer has 5 kB and changes slowly. After a failed sample it is
+	// read at once.
 	infoEvery = 5
 
 	// clusterStepTimeout bounds each step on a cluster. If a node hangs, sampleTimeout leaves enough time for the others.
@@ -33,6 +34,7 @@ type sampler struct {
 	rates   *rates
 	info    cache.Info
 	taken   int
+	anew    bool // the last sample failed or was incomplete, so that there may be another master
 }
 
 func newSampler(c *cache.Cache, client redis.UniversalClient) *sampler {
@@ -43,6 +45,12 @@ func newSampler(c *cache.Cache, client redis.UniversalClient) *sampler {
 // take takes one sample, in four to seven round trips. Rates need the heartbeats of the call before, so the first call returns rates of 0.
 // On a cluster, one answering node is enough.
 func (s *sampler) take(ctx context.Context) (Snapshot, error) {
+	snapshot, err := s.sample(ctx)
+	s.anew = err != nil || snapshot.Away > 0 || snapshot.Unread || snapshot.Refusal != ""
+	return snapshot, err
+}
+
+func (s *sampler) sample(ctx context.Context) (Snapshot, error) {
 	now, err := s.now(ctx)
 	if err != nil {
 		return Snapshot{}, err
@@ -69,7 +77,7 @@ func (s *sampler) take(ctx context.Context) (Snapshot, error) {
 	if err != nil && s.cluster == nil {
 		return Snapshot{}, err
 	}
-	if s.taken%infoEvery == 0 || !s.info.Known { // on a cluster, the next attempt may begin at a node that answers
+	if s.taken%infoEvery == 0 || !s.info.Known || s.anew { // on a cluster, the next attempt may begin at a node that answers
 		if err := s.step(ctx, s.readInfo); err != nil {
 			return Snapshot{}, err
 		}

@@ -49,6 +49,10 @@ type Snapshot struct {
 	Starting bool          // there is no sample yet
 	Failed   time.Duration // how long Redis has not answered, or not served; 0: it serves
 	Denial   string        // the error code with which Redis refuses to serve (see cache.Denial), or ""
+	// Short is how long Redis has not answered, refused writes or lacked shards; 0: it is whole.
+	Short time.Duration
+	// Promoted is how long ago the Monitor noticed that another server has become a master, up to promotedFor; 0: none has.
+	Promoted time.Duration
 	// Missed: heartbeats were lost within the last seconds, so processes without one may be running.
 	Missed bool
 	// Back: Redis works again after an outage that ended less than trendWindow ago.
