@@ -84,11 +84,11 @@ chaos: deps ## Kill parts of a loaded afterwrite at random, and check every coun
 	go run ./proof/chaos -duration $(DURATION) -seed $(SEED)
 
 .PHONY: chaos-sentinel
-chaos-sentinel: deps ## The same on a Redis with a replica and sentinels, with durability=replica
+chaos-sentinel: deps ## The same on a Redis with a replica and sentinels, with AFTERWRITE_DURABILITY=replica
 	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -topology sentinel
 
 .PHONY: chaos-cluster
-chaos-cluster: deps ## The same on a Redis Cluster, with durability=replica
+chaos-cluster: deps ## The same on a Redis Cluster, with AFTERWRITE_DURABILITY=replica
 	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -topology cluster
 
 FAILOVER ?= -runs 1

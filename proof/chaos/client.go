@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -45,9 +44,8 @@ func counterPath(key string) string { return "/v1/counters/" + url.PathEscape(ke
 
 // client sends requests to the apis. It never retries; net/http retries only GET requests.
 type client struct {
-	bases  []string // URLs of the apis, such as "http://127.0.0.1:20000"
-	http   http.Client
-	prefer string // the header Prefer of every write
+	bases []string // URLs of the apis, such as "http://127.0.0.1:20000"
+	http  http.Client
 }
 
 func newClient(bases []string, connections int) *client {
@@ -59,14 +57,11 @@ func (c *client) close() { c.http.CloseIdleConnections() }
 
 // do sends a request to one of the apis.
 func (c *client) do(ctx context.Context, api int, r request) answer {
-	var prefer []string
+	prefer := ""
 	if r.minimal {
-		prefer = append(prefer, "return=minimal")
+		prefer = "return=minimal"
 	}
-	if c.prefer != "" && r.method != http.MethodGet {
-		prefer = append(prefer, c.prefer)
-	}
-	status, body, err := world.Send(ctx, &c.http, r.method, c.bases[api]+r.path, r.body, strings.Join(prefer, ", "))
+	status, body, err := world.Send(ctx, &c.http, r.method, c.bases[api]+r.path, r.body, prefer)
 	if err != nil {
 		return unanswered(err)
 	}

@@ -20,7 +20,7 @@
 // With -outage, the only fault is an outage of Postgres (outage.go). Then no write and no read of a warm key may fail, and no task
 // may use up a retry. The report shows the time to drain.
 //
-// With -topology, Redis has a replica and is watched by sentinels, or is a cluster. All writes then ask for durability=replica. The
+// With -topology, Redis has a replica and is watched by sentinels, or is a cluster. The apis then have AFTERWRITE_DURABILITY=replica. The
 // faults of Redis (topology.go) are kills, pauses, planned switches and partitions, and on a cluster resharding. Reads may come from a
 // master that has been replaced, so only writes are checked for old answers.
 //

@@ -50,16 +50,16 @@ type rig struct {
 func newRig(ctx context.Context, names []name, topology string) (*rig, error) {
 	r := &rig{stop: func() {}}
 	// Both servers make writes durable before they acknowledge them; with a topology, the replicas have them.
-	fsync := "always"
+	fsync, durability := "always", "memory"
 	if topology != "" {
-		fsync = "everysec"
+		fsync, durability = "everysec", "replica"
 	}
 	var err error
 	r.world, err = world.New(ctx, world.Options{
 		Name: "chaos", Shards: shards, Topology: world.TopologyOptions{Kind: topology, MinReplicas: 1, Partitions: true},
 		Redis: local.RedisOptions{AppendFsync: fsync}, Postgres: local.PostgresOptions{Fsync: true},
 		Settings: []string{
-			"AFTERWRITE_LOG_LEVEL=debug",
+			"AFTERWRITE_LOG_LEVEL=debug", "AFTERWRITE_DURABILITY=" + durability,
 			"AFTERWRITE_SWEEP_INTERVAL=" + sweepInterval.String(), "AFTERWRITE_CLEAN_TTL=" + cleanTTL.String(),
 		},
 	})

@@ -32,9 +32,6 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	}
 	c := newClient(r.apis(), s.clients+ownedKeys)
 	defer c.close()
-	if s.topology != "" {
-		c.prefer = "durability=replica"
-	}
 	t.client = c
 	k := &killer{rig: r, ledger: l, done: newTally()}
 	if s.outage > 0 {

@@ -8,19 +8,27 @@ import (
 // ack is an acknowledged write.
 type ack struct{ sent, answered time.Time }
 
+// firstAPI is the api whose answers are timed. A second one is only there to write to a master that is cut off.
+const firstAPI = 0
+
 // account records all answers about one key.
 type account struct {
 	key   string
 	shard int
 
 	mu      sync.Mutex
-	acks    []ack
+	acks    []ack // of the first api
+	others  int64 // acknowledged by another api
 	unknown int64 // may be applied or not
 }
 
-func (a *account) acknowledge(sent time.Time) {
+func (a *account) acknowledge(api int, sent time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if api != firstAPI {
+		a.others++
+		return
+	}
 	a.acks = append(a.acks, ack{sent: sent, answered: time.Now()})
 }
 
@@ -61,7 +69,7 @@ func (a *account) longestGap(from, to time.Time) time.Duration {
 func (a *account) compare(value int64) (lost, double int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	acked := int64(len(a.acks))
+	acked := int64(len(a.acks)) + a.others
 	return max(0, acked-value), max(0, value-acked-a.unknown)
 }
 
@@ -100,7 +108,7 @@ func (l *ledger) begin() {
 func (l *ledger) sums() (acked, unknown int64) {
 	for _, a := range l.accounts {
 		a.mu.Lock()
-		acked += int64(len(a.acks))
+		acked += int64(len(a.acks)) + a.others
 		unknown += a.unknown
 		a.mu.Unlock()
 	}

@@ -26,7 +26,6 @@ type load struct {
 	http   http.Client
 	apis   []*world.Process
 	limit  *rate.Limiter
-	prefer string // the header Prefer
 
 	stop  context.CancelFunc
 	ended sync.WaitGroup
@@ -65,12 +64,12 @@ func (l *load) client(ctx, hard context.Context, api int, group []*account, firs
 func (l *load) increment(ctx context.Context, api int, a *account) bool {
 	sent := time.Now()
 	status, body, err := world.Send(ctx, &l.http, http.MethodPost,
-		l.apis[api].URL+"/v1/counters/"+url.PathEscape(a.key)+"/increment", `{"by":1}`, l.prefer)
+		l.apis[api].URL+"/v1/counters/"+url.PathEscape(a.key)+"/increment", `{"by":1}`, "")
 	outcome, reason := judge(status, body, err)
 	l.ledger.count(reason)
 	switch outcome {
 	case world.Acknowledged:
-		a.acknowledge(sent)
+		a.acknowledge(api, sent)
 		l.ledger.acknowledged(api, sent)
 		return true
 	case world.Indeterminate:

@@ -27,6 +27,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/redis/go-redis/v9/logging"
 
@@ -52,6 +53,7 @@ type settings struct {
 	replicas     int
 	waitReplicas int
 	minReplicas  int
+	killed       time.Duration
 	keep         bool
 }
 
@@ -95,6 +97,7 @@ func parse(args []string) (settings, error) {
 	flags.IntVar(&s.replicas, "replicas", 1, "replicas of the master with sentinels or an address; a master of the cluster has one")
 	flags.IntVar(&s.waitReplicas, "wait-replicas", 1, "AFTERWRITE_WAIT_REPLICAS")
 	flags.IntVar(&s.minReplicas, "min-replicas", 1, "min-replicas-to-write with durability=replica, except on a cluster; 0 for none")
+	flags.DurationVar(&s.killed, "down", 30*time.Second, "how long a killed master stays down")
 	flags.BoolVar(&s.keep, "keep", false, "keep the logs and the data of every run")
 	if err := flags.Parse(args); err != nil {
 		return s, err

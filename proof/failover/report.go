@@ -59,7 +59,7 @@ func (r result) explain(out io.Writer) {
 		seconds(r.took), seconds(r.healed))
 	if r.scenario.partition {
 		fmt.Fprintf(out, "  acknowledged after the partition began: %d by the first api, %d by the api of the master that was cut off\n",
-			r.ledger.late[0], r.ledger.late[1])
+			r.ledger.late[firstAPI], r.ledger.late[1])
 	}
 	for _, sentence := range r.sentences {
 		fmt.Fprintf(out, "  dashboard: %s\n", sentence)

@@ -74,7 +74,7 @@ func (r *run) execute(ctx context.Context) (result, error) {
 	observer.Go(func() { recovery.watch(observing) })
 	defer observer.Wait()
 	defer stop()
-	if err := r.scenario.fault(ctx, r.world.Topology, master); err != nil {
+	if err := r.scenario.fault(ctx, r, master); err != nil {
 		return result{}, fmt.Errorf("the fault: %w", err)
 	}
 	took := time.Since(r.ledger.fault)
@@ -122,7 +122,8 @@ func (r *run) start(ctx context.Context) error {
 	r.world, err = world.New(ctx, world.Options{
 		Name: "failover", Program: r.program, Shards: shards, Topology: topology,
 		Settings: []string{
-			fmt.Sprintf("AFTERWRITE_WAIT_REPLICAS=%d", r.waitReplicas), "AFTERWRITE_SWEEP_INTERVAL=1s",
+			"AFTERWRITE_DURABILITY=" + r.durability, fmt.Sprintf("AFTERWRITE_WAIT_REPLICAS=%d", r.waitReplicas),
+			"AFTERWRITE_SWEEP_INTERVAL=1s",
 		},
 	})
 	if err != nil {
@@ -142,9 +143,6 @@ func (r *run) start(ctx context.Context) error {
 	r.load = &load{
 		ledger: r.ledger, apis: r.apis, limit: rate.NewLimiter(rate.Limit(r.rate), 1),
 		http: http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4 * r.clients}, Timeout: requestTimeout},
-	}
-	if r.durability == durabilityReplica {
-		r.load.prefer = "durability=replica"
 	}
 	return nil
 }
@@ -234,7 +232,7 @@ func (r *run) verify(ctx context.Context, res *result) error {
 		res.double += double
 		if lost+double > 0 {
 			res.keys = append(res.keys, fmt.Sprintf("%s (shard %02x): row %d, acknowledged %d, unknown %d", a.key, a.shard, values[a.key],
-				len(a.acks), a.unknown))
+				int64(len(a.acks))+a.others, a.unknown))
 		}
 	}
 	for _, p := range r.workers {

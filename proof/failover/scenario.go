@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// killedFor is how long a killed node stays down: longer than the others need to replace it.
-	killedFor = 10 * time.Second
 	pausedFor = 15 * time.Second
 	cutOffFor = 15 * time.Second
 	// writesPausedFor is longer than a switch takes.
@@ -28,7 +26,7 @@ type scenario struct {
 	name string
 	kind string
 	// fault makes it happen, and blocks until it has ended. key is one that the faulty node is the master of.
-	fault func(ctx context.Context, t world.Topology, master *world.Node) error
+	fault func(ctx context.Context, r *run, master *world.Node) error
 	// partition gives half of the clients an api whose REDIS_URL is the first master.
 	partition bool
 }
@@ -74,40 +72,40 @@ func chosen(names []string) ([]scenario, error) {
 	return found, nil
 }
 
-func kill(ctx context.Context, _ world.Topology, master *world.Node) error {
+func kill(ctx context.Context, r *run, master *world.Node) error {
 	master.Kill()
-	if err := world.Sleep(ctx, killedFor); err != nil {
+	if err := world.Sleep(ctx, r.killed); err != nil {
 		return err
 	}
 	return master.Start(ctx)
 }
 
-func freeze(ctx context.Context, _ world.Topology, master *world.Node) error {
+func freeze(ctx context.Context, _ *run, master *world.Node) error {
 	master.Freeze()
 	defer master.Thaw()
 	return world.Sleep(ctx, pausedFor)
 }
 
-func planned(ctx context.Context, t world.Topology, master *world.Node) error {
-	return t.Switch(ctx, master)
+func planned(ctx context.Context, r *run, master *world.Node) error {
+	return r.world.Topology.Switch(ctx, master)
 }
 
 // pausedSwitch stops all writes to the master before SENTINEL FAILOVER, so that the old master cannot go on acknowledging them.
-func pausedSwitch(ctx context.Context, t world.Topology, master *world.Node) error {
+func pausedSwitch(ctx context.Context, r *run, master *world.Node) error {
 	if err := master.Client.Do(ctx, "CLIENT", "PAUSE", writesPausedFor.Milliseconds(), "WRITE").Err(); err != nil {
 		return fmt.Errorf("CLIENT PAUSE: %w", err)
 	}
-	return t.Switch(ctx, master)
+	return r.world.Topology.Switch(ctx, master)
 }
 
-func cutOff(ctx context.Context, _ world.Topology, master *world.Node) error {
+func cutOff(ctx context.Context, _ *run, master *world.Node) error {
 	master.Isolate()
 	defer master.Join()
 	return world.Sleep(ctx, cutOffFor)
 }
 
-func reshard(ctx context.Context, t world.Topology, master *world.Node) error {
-	c := t.(*world.Cluster) //nolint:forcetypeassert // by the scenario's kind
+func reshard(ctx context.Context, r *run, master *world.Node) error {
+	c := r.world.Topology.(*world.Cluster) //nolint:forcetypeassert // by the scenario's kind
 	masters, err := c.Masters(ctx)
 	if err != nil {
 		return err
@@ -117,8 +115,8 @@ func reshard(ctx context.Context, t world.Topology, master *world.Node) error {
 }
 
 // addNode adds a master, and gives it a fair part of all slots.
-func addNode(ctx context.Context, t world.Topology, _ *world.Node) error {
-	c := t.(*world.Cluster) //nolint:forcetypeassert // by the scenario's kind
+func addNode(ctx context.Context, r *run, _ *world.Node) error {
+	c := r.world.Topology.(*world.Cluster) //nolint:forcetypeassert // by the scenario's kind
 	masters, err := c.Masters(ctx)
 	if err != nil {
 		return err
