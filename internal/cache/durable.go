@@ -22,8 +22,8 @@ const (
 )
 
 const (
-	// maxConfirming bounds the calls to one server that wait for their confirmation; each uses a connection. If replicas answer within 10 ms,
-	// it allows more than 100,000 operations a second.
+	// maxConfirming bounds the calls to one server that wait for their confirmation; each uses a connection. If replicas answer within
+	// 10 ms, it allows more than 100,000 operations a second.
 	maxConfirming = 16
 
 	// confirmPatience bounds how long a call waits for one of these connections. If none gets free, the replicas or the disk are behind.
@@ -276,8 +276,8 @@ type waits struct {
 	always   bool // the append-only file is flushed to disk before each answer, so there is nothing to wait for
 }
 
-// learn finds out how the server of a connection confirms writes. OnDisk asks it before each call, because its settings may change; compared
-// with a flush to disk, that costs nothing.
+// learn finds out how the server of a connection confirms writes. OnDisk asks it before each call, because its settings may change;
+// compared with a flush to disk, that costs nothing.
 func (w *Writer) learn(ctx context.Context, conn *redis.Conn) (waits, error) {
 	if w.level == OnReplicas {
 		return waits{possible: true}, nil

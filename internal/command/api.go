@@ -27,6 +27,7 @@ var apiPlan = process.Plan{
 	Refuse:       refuseOpenAPI,
 	TLS:          true,
 	UsesMappings: true,
+	Durable:      true,
 }
 
 type apiCommand struct{}

@@ -139,7 +139,7 @@ func (doctorCommand) Help() string {
 	return `Finds settings that would lose counters or keep afterwrite from running, and prints the fix for each. It changes
 nothing. The exit status is 1 if something is refused. Whether Postgres keeps up is shown by afterwrite status.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS") +
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS", "DURABILITY", "WAIT_REPLICAS") +
 		example("afterwrite doctor --json")
 }
 

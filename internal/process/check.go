@@ -67,6 +67,13 @@ type Checks struct {
 	Postgres Postgres
 	// Mappings are compared with the tables of Postgres. Nil: there are none.
 	Mappings *mapping.Mappings
+	// Durability is AFTERWRITE_DURABILITY, and WaitReplicas AFTERWRITE_WAIT_REPLICAS: the checks say what a failure can lose. "": they do not.
+	Durability   string
+	WaitReplicas int
+	// Failover is what promotes replicas of this Redis: "Sentinel", "Cluster", or "".
+	Failover string
+	// RequireDurability makes a server that does not support Durability an error at the start of a process.
+	RequireDurability bool
 	// RequireMappings makes a mapping that does not fit its table an error at the start of a process.
 	RequireMappings bool
 }
@@ -87,7 +94,8 @@ func (c Checks) Run(ctx context.Context) []Finding {
 
 // atStart runs the checks for a process that is about to serve, and stores its settings in a new Redis. It logs warnings. If Redis is
 // unfit, it returns an error of one line, because counters would be lost. An unfit Postgres is only logged, because writes do not wait for
-// it, and it may recover. But a mapping that does not fit the tables of a Postgres that answers is an error too, if RequireMappings is set.
+// it, and it may recover. But a mapping that does not fit the tables of a Postgres that answers is an error too, if RequireMappings is set,
+// and a durability that Redis does not support, if RequireDurability is set.
 // It blocks for at most 10 s.
 func (c Checks) atStart(ctx context.Context, log *slog.Logger) error {
 	// If two processes with different settings start at the same moment on a new Redis, only one may continue. Run reports the mismatch.
@@ -116,7 +124,8 @@ func (c Checks) atStart(ctx context.Context, log *slog.Logger) error {
 
 // mustBeFit reports whether a process must not start if the check of this name is refused.
 func (c Checks) mustBeFit(name string) bool {
-	return strings.HasPrefix(name, "redis") || c.RequireMappings && strings.HasPrefix(name, mappingCheck)
+	return strings.HasPrefix(name, "redis") || c.RequireMappings && strings.HasPrefix(name, mappingCheck) ||
+		c.RequireDurability && strings.HasPrefix(name, durabilityCheck)
 }
 
 // Worst returns the worst status of the findings.

@@ -25,7 +25,7 @@ func (c Checks) checkRedis(ctx context.Context) []Finding {
 			Fix: "start it, or correct REDIS_URL",
 		}}
 	}
-	findings := append(checkNodes(ctx, c.Redis), checkRedisClock(ctx, c.Redis))
+	findings := append(c.checkNodes(ctx), checkRedisClock(ctx, c.Redis))
 	if c.Cache != nil {
 		findings = append(findings, c.checkLayout(ctx))
 	}
@@ -42,15 +42,15 @@ func checkRedisClock(ctx context.Context, client redis.UniversalClient) Finding 
 }
 
 // checkNodes checks every master of a cluster, or the only server.
-func checkNodes(ctx context.Context, client redis.UniversalClient) []Finding {
-	cluster, ok := client.(*redis.ClusterClient)
+func (c Checks) checkNodes(ctx context.Context) []Finding {
+	cluster, ok := c.Redis.(*redis.ClusterClient)
 	if !ok {
-		return checkNode(ctx, client, "redis")
+		return c.checkNode(ctx, c.Redis, "redis")
 	}
 	var mu sync.Mutex
 	var findings []Finding
 	err := cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
-		found := checkNode(ctx, node, "redis "+node.Options().Addr)
+		found := c.checkNode(ctx, node, "redis "+node.Options().Addr)
 		mu.Lock()
 		defer mu.Unlock()
 		findings = append(findings, found...)
@@ -62,17 +62,21 @@ func checkNodes(ctx context.Context, client redis.UniversalClient) []Finding {
 	return findings
 }
 
-func checkNode(ctx context.Context, node redis.Cmdable, name string) []Finding {
+func (c Checks) checkNode(ctx context.Context, node redis.Cmdable, name string) []Finding {
 	text, err := node.Info(ctx).Result()
 	if err != nil {
 		return []Finding{unchecked(name, err)}
 	}
 	info := cache.ParseInfo(text)
-	return []Finding{
+	findings := []Finding{
 		checkVersion(&info, name),
 		checkPolicy(&info, name),
 		checkPersistence(ctx, node, &info, name),
 	}
+	if c.Durability != "" {
+		findings = append(findings, c.checkDurability(ctx, node, &info, name))
+	}
+	return findings
 }
 
 // checkVersion also refuses a replica, which accepts no writes.

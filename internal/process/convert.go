@@ -24,7 +24,7 @@ func (p *Process) settle(ctx context.Context) error {
 		}
 		if err == nil {
 			checks := p.Checks()
-			checks.RequireMappings = p.UsesMappings
+			checks.RequireMappings, checks.RequireDurability = p.UsesMappings, p.Durable
 			err = checks.atStart(ctx, p.Log)
 		}
 		if err == nil || p.Cache.Ping(ctx) == nil || ctx.Err() != nil {

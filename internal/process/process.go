@@ -63,6 +63,8 @@ type Plan struct {
 	Converts bool
 	// UsesMappings makes the process refuse to start if Postgres answers and a mapping does not fit its tables.
 	UsesMappings bool
+	// Durable makes the process refuse to start if Redis does not support AFTERWRITE_DURABILITY.
+	Durable bool
 	// Public means that clients use the address: it has a shutdown delay, and aborted requests at the end are an error.
 	Public bool
 	// TLS means that the address is served with the certificate of the settings, if they have one.

@@ -143,7 +143,10 @@ func (s *Servers) ChooseShards(ctx context.Context) error {
 
 // Checks returns the checks of these servers.
 func (s *Servers) Checks() Checks {
-	c := Checks{Redis: s.Redis, Cache: s.Cache, Mappings: s.Mappings}
+	c := Checks{
+		Redis: s.Redis, Cache: s.Cache, Mappings: s.Mappings, Durability: s.Config.Durability, WaitReplicas: s.Config.WaitReplicas,
+		Failover: failoverOf(s.Config.RedisURL),
+	}
 	if s.Store != nil {
 		c.Postgres = s.Store
 	}

@@ -59,7 +59,7 @@ func follow(t *testing.T, server *local.Redis, primary string) {
 	t.Helper()
 	client, err := cache.Connect(server.URL(), 1)
 	require.NoError(t, err)
-	defer client.Close()
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	host, port, _ := strings.Cut(primary, " ")
 	require.NoError(t, client.SlaveOf(t.Context(), host, port).Err())
 }

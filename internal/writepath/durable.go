@@ -127,8 +127,8 @@ func (s *Service) doInPostgres(ctx context.Context, ops []counter.Operation, opt
 	return results
 }
 
-// confirm waits until the writes are confirmed, at most until the end of the wait. Those that are not get CodeNotDurable, unless Postgres has
-// them.
+// confirm waits until the writes are confirmed, at most until the end of the wait. Those that are not get CodeNotDurable, unless
+// Postgres has them.
 func (r *route) confirm(ctx context.Context, results []counter.Result, level Durability) {
 	if r.confirmations == nil {
 		return
