@@ -101,15 +101,15 @@ func (s *durableServer) take() bool {
 
 // runDurably is application.run on connections that belong to the call until its writes are confirmed, until the time given. WAIT covers
 // the writes of its own connection, so no promoted server and no restarted one can confirm them.
-func (w *Writer) runDurably(a *application, until time.Time) (reached bool) {
+func (w *Writer) runDurably(a *application, until time.Time, callers int) (reached bool) {
 	parts := w.byServer(a)
 	var group sync.WaitGroup
 	answers := make([]bool, len(parts))
 	for i := range parts[min(1, len(parts)):] {
-		group.Go(func() { answers[i+1] = w.runOn(&parts[i+1], until) })
+		group.Go(func() { answers[i+1] = w.runOn(&parts[i+1], until, callers) })
 	}
 	for i := range parts[:min(1, len(parts))] {
-		answers[i] = w.runOn(&parts[i], until)
+		answers[i] = w.runOn(&parts[i], until, callers)
 	}
 	group.Wait()
 	for _, answer := range answers {
@@ -169,7 +169,7 @@ func (w *Writer) server(client *redis.Client) *durableServer {
 
 // runOn runs a part of a call on a connection of its own. It returns when the server has answered the operations; their confirmation comes
 // later.
-func (w *Writer) runOn(p *durablePart, until time.Time) (reached bool) {
+func (w *Writer) runOn(p *durablePart, until time.Time, callers int) (reached bool) {
 	if !p.server.take() {
 		p.fail(behind(w.level))
 		return true
@@ -197,9 +197,12 @@ func (w *Writer) runOn(p *durablePart, until time.Time) (reached bool) {
 		end()
 		return reached
 	}
+	waiting := int64(min(callers, len(p.writes)))
+	w.awaiting.Add(waiting)
 	w.confirming.Go(func() { //nolint:contextcheck // the callers have different contexts, and until bounds it
 		c.err = w.confirm(conn, waits, marker, until)
 		end()
+		w.awaiting.Add(-waiting)
 		close(c.done)
 	})
 	return reached

@@ -10,6 +10,8 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
 // On a cluster, each node confirms its own writes.
@@ -55,4 +57,17 @@ func TestEachNodeConfirmsItsWrites(t *testing.T) {
 	for _, err := range errs[1:] {
 		require.NoError(t, err, "a dead node fails only its own shards")
 	}
+}
+
+func TestTooFewReplicasForRedisAreNamed(t *testing.T) {
+	t.Parallel()
+	b := setupOn(t, localtest.OwnRedis(t, local.RedisOptions{}).URL())
+	require.NoError(t, b.redis.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err())
+	o := b.writer.Do(t.Context(), []cache.Write{{Operation: increment("a", 1), Blind: true}})[0]
+	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(o.Err))
+	require.ErrorContains(t, o.Err, "min-replicas-to-write")
+	require.ErrorContains(t, o.Err, "not applied")
+	_, err := b.cache.Hydrate(t.Context(), []cache.Base{{Key: "a"}})
+	require.ErrorContains(t, cache.Unapplied(err), "min-replicas-to-write")
+	require.Empty(t, b.redis.Keys(t.Context(), "*").Val())
 }

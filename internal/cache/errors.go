@@ -138,7 +138,7 @@ func givenUp(ctx context.Context) *counter.Error {
 
 // Unapplied returns the error for operations that were not sent because an earlier step (Hydrate) failed with err.
 func Unapplied(err error) *counter.Error {
-	if IsFull(err) {
+	if IsFull(err) || Refusal(err) != "" {
 		return writeError(err)
 	}
 	return notNow(counter.CodeCacheUnavailable, err, "Redis did not answer; the operation was not applied")

@@ -94,6 +94,7 @@ type Writer struct {
 	replicas   int
 	servers    map[*redis.Client]*durableServer
 	confirming sync.WaitGroup
+	awaiting   atomic.Int64 // callers whose writes are not confirmed yet
 	stopping   context.Context //nolint:containedctx // Close ends it
 }
 
@@ -235,8 +236,8 @@ func (w *Writer) run(ctx context.Context) {
 	}
 }
 
-// pause waits for more callers: for d, or until there are as many as in the last call, or enough operations for one call. The first caller
-// has already left the queue.
+// pause waits for more callers: for d, or until there are as many as in the last call and those whose confirmation is due are back, or
+// enough operations for one call. The first caller has already left the queue.
 func (w *Writer) pause(ctx context.Context, d time.Duration, callers int) {
 	if d < perCaller || w.queued.Load() >= MaxWrites {
 		return
@@ -245,7 +246,7 @@ func (w *Writer) pause(ctx context.Context, d time.Duration, callers int) {
 	case <-w.wake: // too late for an earlier pause
 	default:
 	}
-	w.enough.Store(int64(max(callers-1, 1)))
+	w.enough.Store(max(int64(callers-1), int64(len(w.queue))+w.awaiting.Load(), 1))
 	defer w.enough.Store(0)
 	w.endPause() // enough callers may be queued already
 	timer := time.NewTimer(d)
@@ -309,7 +310,7 @@ func (w *Writer) send(batch []*request) {
 	if w.level == InMemory {
 		reached = a.run()
 	} else {
-		reached = w.runDurably(&a, until)
+		reached = w.runDurably(&a, until, len(batch))
 	}
 	if !reached {
 		w.refuseQueued() // before the answers: what a caller sends after its answer was not queued meanwhile
