@@ -67,7 +67,8 @@ type Checks struct {
 	Postgres Postgres
 	// Mappings are compared with the tables of Postgres. Nil: there are none.
 	Mappings *mapping.Mappings
-	// Durability is AFTERWRITE_DURABILITY, and WaitReplicas AFTERWRITE_WAIT_REPLICAS: the checks say what a failure can lose. "": they do not.
+	// Durability is AFTERWRITE_DURABILITY, and WaitReplicas AFTERWRITE_WAIT_REPLICAS: the checks say what a failure can lose. If it is
+	// empty, they do not.
 	Durability   string
 	WaitReplicas int
 	// Failover is what promotes replicas of this Redis: "Sentinel", "Cluster", or "".

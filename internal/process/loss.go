@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -69,9 +70,7 @@ func readSettings(ctx context.Context, node redis.Cmdable) map[string]string {
 		if err != nil {
 			continue
 		}
-		for name, value := range values {
-			settings[name] = value
-		}
+		maps.Copy(settings, values)
 	}
 	return settings
 }
@@ -83,9 +82,10 @@ func (s *safety) finding() Finding {
 	switch {
 	case s.durability == "disk" && !s.disk:
 		f.Status, what = Refused, "Redis cannot confirm that a write is on its disk, so no write would be accepted"
-		f.Fix = "set appendonly yes and appendfsync always in redis.conf, or use Redis 7.2 with appendonly yes, or set AFTERWRITE_DURABILITY=memory"
+		f.Fix = "set appendonly yes and appendfsync always in redis.conf, or use Redis 7.2 with appendonly yes, or set " +
+			"AFTERWRITE_DURABILITY=memory"
 	case s.durability == "replica" && s.replicas < s.waitReplicas:
-		f.Status, what = Warning, fmt.Sprintf("writes get 503 not_durable until Redis has %s", count(s.waitReplicas, "replica"))
+		f.Status, what = Warning, "writes get 503 not_durable until Redis has "+count(s.waitReplicas, "replica")
 		f.Fix = "start the replicas, or set AFTERWRITE_WAIT_REPLICAS to their number, or AFTERWRITE_DURABILITY=memory"
 	case s.durability == "replica":
 		what = s.lossWithReplicas()
@@ -139,8 +139,8 @@ func (s *safety) crashLoss(machines string) string {
 // failoverLoss is what a promoted replica may lack.
 func (s *safety) failoverLoss() string {
 	if s.minReplicas == 0 {
-		return "a failover can lose those that its new primary had not received; without min-replicas-to-write there is no bound, since a " +
-			"primary that is cut off from its replicas still acknowledges writes"
+		return "a failover can lose those that its new primary had not received; without min-replicas-to-write there is no bound, " +
+			"since a primary that is cut off from its replicas still acknowledges writes"
 	}
 	return fmt.Sprintf("a failover can lose up to about %d s of those that its new primary had not received", s.maxLag)
 }

@@ -27,69 +27,83 @@ func TestDoctorSaysWhatAFailureCanLose(t *testing.T) {
 		fix    string
 	}{
 		"memory": {
-			safety{durability: "memory", fsync: "everysec"}, OK,
+			safety{durability: "memory", fsync: "everysec"},
+			OK,
 			"a crash of the Redis machine can lose up to about 1 s of acknowledged writes: appendfsync everysec, no replica, durability memory", "",
 		},
 		"memory, no file": {
-			safety{durability: "memory", fsync: "off"}, OK,
+			safety{durability: "memory", fsync: "off"},
+			OK,
 			"a crash or restart of the Redis machine loses all acknowledged writes that Postgres does not have yet: " +
 				"no append-only file, no replica, durability memory", "",
 		},
 		"memory, no flushes": {
-			safety{durability: "memory", fsync: "no"}, OK,
+			safety{durability: "memory", fsync: "no"},
+			OK,
 			"a crash of the Redis machine can lose up to about 30 s of acknowledged writes: appendfsync no, no replica, durability memory", "",
 		},
 		"memory, always": {
-			safety{durability: "memory", fsync: "always"}, OK,
+			safety{durability: "memory", fsync: "always"},
+			OK,
 			"a crash of the Redis machine loses no acknowledged write, unless its disk is lost: appendfsync always, no replica, durability memory", "",
 		},
 		"memory, hidden": {
-			safety{durability: "memory", fsync: "unknown"}, OK,
+			safety{durability: "memory", fsync: "unknown"},
+			OK,
 			"a crash of the Redis machine can lose acknowledged writes: appendfsync unknown, no replica, durability memory", "",
 		},
 		"memory, sentinel": {
-			safety{durability: "memory", fsync: "everysec", replicas: 1, failover: "Sentinel"}, OK,
+			safety{durability: "memory", fsync: "everysec", replicas: 1, failover: "Sentinel"},
+			OK,
 			"a crash of the Redis machine can lose up to about 1 s of acknowledged writes" + open +
 				": appendfsync everysec, 1 replica, min-replicas-to-write 0, Sentinel, durability memory", "",
 		},
 		"memory, cluster, bounded": {
-			safety{durability: "memory", fsync: "everysec", replicas: 2, minReplicas: 1, maxLag: 10, failover: "Cluster"}, OK,
+			safety{durability: "memory", fsync: "everysec", replicas: 2, minReplicas: 1, maxLag: 10, failover: "Cluster"},
+			OK,
 			"a crash of the Redis machine can lose up to about 1 s of acknowledged writes" + bounded +
 				": appendfsync everysec, 2 replicas, min-replicas-to-write 1 with min-replicas-max-lag 10, Cluster, durability memory", "",
 		},
 		"replica": {
-			safety{durability: "replica", waitReplicas: 1, fsync: "everysec", replicas: 1, failover: "Sentinel"}, OK,
+			safety{durability: "replica", waitReplicas: 1, fsync: "everysec", replicas: 1, failover: "Sentinel"},
+			OK,
 			"a failover loses no acknowledged write, and a crash of all Redis machines at once can lose up to about 1 s of acknowledged writes" +
 				cutOff + ": appendfsync everysec, 1 replica, min-replicas-to-write 0, Sentinel, durability replica", "",
 		},
 		"replica, min-replicas": {
-			safety{durability: "replica", waitReplicas: 1, fsync: "off", replicas: 1, minReplicas: 1, maxLag: 10}, OK,
+			safety{durability: "replica", waitReplicas: 1, fsync: "off", replicas: 1, minReplicas: 1, maxLag: 10},
+			OK,
 			"a failover loses no acknowledged write, and a crash or restart of all Redis machines at once loses all acknowledged writes " +
 				"that Postgres does not have yet: no append-only file, 1 replica, min-replicas-to-write 1 with min-replicas-max-lag 10, " +
 				"durability replica", "",
 		},
 		"replica, one of two": {
-			safety{durability: "replica", waitReplicas: 1, fsync: "always", replicas: 2, minReplicas: 1, maxLag: 10}, OK,
+			safety{durability: "replica", waitReplicas: 1, fsync: "always", replicas: 2, minReplicas: 1, maxLag: 10},
+			OK,
 			"a failover can lose acknowledged writes if it promotes a replica that did not confirm them, and a crash of all Redis machines " +
 				"at once loses no acknowledged write, unless its disk is lost: appendfsync always, 2 replicas, min-replicas-to-write 1 with " +
 				"min-replicas-max-lag 10, durability replica", "AFTERWRITE_WAIT_REPLICAS=2",
 		},
 		"replica, away": {
-			safety{durability: "replica", waitReplicas: 2, fsync: "everysec", replicas: 1}, Warning,
+			safety{durability: "replica", waitReplicas: 2, fsync: "everysec", replicas: 1},
+			Warning,
 			"writes get 503 not_durable until Redis has 2 replicas: appendfsync everysec, 1 replica, min-replicas-to-write 0, durability replica",
 			"start the replicas",
 		},
 		"disk": {
-			safety{durability: "disk", disk: true, fsync: "always"}, OK,
+			safety{durability: "disk", disk: true, fsync: "always"},
+			OK,
 			"a crash of the Redis machine loses no acknowledged write: appendfsync always, no replica, durability disk", "",
 		},
 		"disk, replica": {
-			safety{durability: "disk", disk: true, fsync: "always", replicas: 1, minReplicas: 1, maxLag: 10}, OK,
+			safety{durability: "disk", disk: true, fsync: "always", replicas: 1, minReplicas: 1, maxLag: 10},
+			OK,
 			"a crash of the Redis machine loses no acknowledged write, but a failover can lose up to about 10 s of those that its new " +
 				"primary had not received: appendfsync always, 1 replica, min-replicas-to-write 1 with min-replicas-max-lag 10, durability disk", "",
 		},
 		"disk, unsupported": {
-			safety{durability: "disk", fsync: "everysec"}, Refused,
+			safety{durability: "disk", fsync: "everysec"},
+			Refused,
 			"Redis cannot confirm that a write is on its disk, so no write would be accepted: appendfsync everysec, no replica, durability disk",
 			"appendfsync always",
 		},

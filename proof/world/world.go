@@ -181,7 +181,7 @@ func (w *World) startReplicated(ctx context.Context) (*redisServer, error) {
 	if err != nil {
 		return primary, err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	return primary, Await(ctx, time.Minute, "the replica of redis", func(ctx context.Context) (bool, error) {
 		text, err := client.Info(ctx, "replication").Result()
 		return strings.Contains(text, "state=online"), err
