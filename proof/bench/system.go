@@ -127,15 +127,17 @@ func (b *bench) running(ctx context.Context, v world.Version, settings ...string
 	return start(ctx, stage, settings...)
 }
 
-// counted returns the api's counts since its start: acknowledged writes, and writes with an unknown outcome because the client closed
-// the connection. Without an api, acknowledged is -1.
+// counted returns the api's counts since its start: acknowledged writes, and writes whose client closed the connection before the answer
+// of Redis (outcome_unknown) or of its replicas (not_durable). Without an api, acknowledged is -1.
 func (sys *system) counted(ctx context.Context) (acknowledged, unknown int64, err error) {
 	if sys.api == nil {
 		return -1, 0, nil
 	}
 	metrics, err := sys.api.Metrics(ctx)
-	return int64(metrics.Sum("afterwrite_writes_total")),
-		int64(metrics.SumOf("afterwrite_rejected_total", "reason", string(counter.CodeOutcomeUnknown))), err
+	for _, code := range []counter.Code{counter.CodeOutcomeUnknown, counter.CodeNotDurable} {
+		unknown += int64(metrics.SumOf("afterwrite_rejected_total", "reason", string(code)))
+	}
+	return int64(metrics.Sum("afterwrite_writes_total")), unknown, err
 }
 
 // settle compares the sum in Postgres with the counts of the api and of the load. added is the expected number of new rows.
