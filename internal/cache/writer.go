@@ -94,7 +94,7 @@ type Writer struct {
 	replicas   int
 	servers    map[*redis.Client]*durableServer
 	confirming sync.WaitGroup
-	awaiting   atomic.Int64 // callers whose writes are not confirmed yet
+	awaiting   atomic.Int64    // callers whose writes are not confirmed yet
 	stopping   context.Context //nolint:containedctx // Close ends it
 }
 
