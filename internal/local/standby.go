@@ -10,9 +10,6 @@ import (
 	"path/filepath"
 )
 
-// standbySignal is the file that makes postgres start as a standby.
-const standbySignal = "standby.signal"
-
 // StartStandby copies a running primary into opts.Dir, an empty folder, and starts the copy as its streaming replica. It has the primary's
 // password, and fills opts.BinDir and opts.Fsync from it. It blocks like StartPostgres, and returns its errors.
 func (p *Postgres) StartStandby(ctx context.Context, opts PostgresOptions) (*Postgres, error) {
@@ -51,15 +48,4 @@ func (p *Postgres) Promote(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-// Demote makes a stopped server a standby that follows primary from its next Start on. It works only if this server has no WAL that primary
-// lacks.
-func (p *Postgres) Demote(primary *Postgres) error {
-	signal := filepath.Join(p.dir, clusterName, standbySignal)
-	if err := errors.Join(os.WriteFile(signal, nil, 0o600), give(signal, p.cred)); err != nil {
-		return notWritable(p.dir, err)
-	}
-	p.opts.Args = append(p.opts.Args, "-c", "primary_conninfo="+primary.URL(), "-c", "recovery_target_timeline=latest")
-	return nil
 }
