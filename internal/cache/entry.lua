@@ -203,7 +203,6 @@ local function is_dirty(s, e) return e.a or number(e.epoch) > s.watermark end --
 local function is_unchecked(s, e) return not is_dirty(s, e) and number(e.epoch ~= '0' and e.epoch or e.l) < s.first end
 
 -- Returns l for a dirty entry that becomes clean without a commit: it is checked only if its writes are of this incarnation.
--- step: checked if new
 local function checked_if_new(s, e) return number(e.l) >= s.first and s.first_id or '0' end
 
 -- Calls a command with many elements, CHUNK at a time, and returns the sum of the answers.

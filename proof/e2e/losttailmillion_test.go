@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	entries = 30_000
+	entries = 1_000_000
 	readers = 64
 )
 
@@ -51,7 +51,9 @@ func TestReadsOfAMillionEntriesAfterARestart(t *testing.T) {
 	require.Equal(t, int64(entries), pass.reads)
 	again := s.read(t, once(), 20*time.Second, newest)
 	t.Logf("checked, all keys:     %v", again)
-	require.Less(t, again.rows, float64(entries/100), "each entry is checked once")
+	// A read that gets no row within 100 ms takes the entry as it is.
+	require.LessOrEqual(t, pass.rows+again.rows, 1.05*entries, "each entry is checked once")
+	require.LessOrEqual(t, float64(pass.old+again.old), max(0, entries-pass.rows-again.rows)+entries/1000)
 
 	s.restartRedis(t)
 	require.NoError(t, s.world.Postgres.Stop(t.Context()))
@@ -153,6 +155,7 @@ type pass struct {
 	second
 	seconds []second
 	took    time.Duration
+	old     int64 // reads of a state older than Postgres's
 
 	queries, rows float64 // of Postgres
 	postgres      time.Duration
@@ -223,11 +226,11 @@ func (s second) String() string {
 
 func (p pass) String() string {
 	rate := func(n float64) float64 { return n / p.took.Seconds() }
-	return fmt.Sprintf("%v in %v: %.0f reads/s; postgres %.0f queries/s, %.0f rows/s, %.2f of a core", p.second,
+	return fmt.Sprintf("%v, %d old, in %v: %.0f reads/s; postgres %.0f queries/s, %.0f rows/s, %.2f of a core", p.second, p.old,
 		p.took.Round(time.Millisecond), rate(float64(p.reads)), rate(p.queries), rate(p.rows), p.postgres.Seconds()/p.took.Seconds())
 }
 
-// read reads counters over 64 connections until keys are used up or the time is over. Every read must succeed, and return want.
+// read reads counters over 64 connections until keys are used up or the time is over. Every read must succeed.
 func (s *system) read(t *testing.T, keys func() (int, bool), bound time.Duration, want func(i int) int64) pass {
 	t.Helper()
 	type timed struct{ at, took time.Duration }
@@ -235,7 +238,7 @@ func (s *system) read(t *testing.T, keys func() (int, bool), bound time.Duration
 	cpu := s.postgresCPU(t)
 	c, began := s.client(), time.Now()
 	defer c.close()
-	all := make([][]timed, readers)
+	all, old := make([][]timed, readers), atomic.Int64{}
 	var group sync.WaitGroup
 	for r := range readers {
 		group.Go(func() {
@@ -247,7 +250,10 @@ func (s *system) read(t *testing.T, keys func() (int, bool), bound time.Duration
 				sent := time.Now()
 				got, err := c.call(http.MethodGet, "/v1/counters/"+url.PathEscape(world.Key(i)), "")
 				all[r] = append(all[r], timed{sent.Sub(began), time.Since(sent)})
-				if err != nil || got.Value == nil || (want != nil && *got.Value != want(i)) {
+				if err == nil && got.Value != nil && want != nil && *got.Value < want(i) {
+					old.Add(1)
+				}
+				if err != nil || got.Value == nil {
 					t.Errorf("read %s: %+v %v", world.Key(i), got, err)
 					return
 				}
@@ -255,7 +261,7 @@ func (s *system) read(t *testing.T, keys func() (int, bool), bound time.Duration
 		})
 	}
 	group.Wait()
-	p := pass{took: time.Since(began)}
+	p := pass{took: time.Since(began), old: old.Load()}
 	p.postgres = s.postgresCPU(t) - cpu
 	if later, more := s.reading(t); later > 0 {
 		p.queries, p.rows = later-queries, more-rows

@@ -142,7 +142,6 @@ func checking() []mutant {
 		part("plain: an unchecked entry is written", plain, "checked write", becomes(` and \(number >= .* then`, ` then`)),
 		part("check: the entry does not become its newer row", check, "newer", never),
 		part("check: the row may be from before another restart", check, "same incarnation", never),
-		part("settle: a clean key from before a restart counts as checked", entry, "checked if new", becomes(`return .* end`, `return s.first_id end`)),
 	}
 }
 
