@@ -1,0 +1,58 @@
+package cache_test
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
+)
+
+// A machine that fails takes its Sentinel along. go-redis alone would ask only this one, for ever.
+func TestSentinelThatHangsDoesNotHideTheMaster(t *testing.T) {
+	t.Parallel()
+	master := localtest.OwnRedis(t, local.RedisOptions{Open: true})
+	host, port, err := net.SplitHostPort(master.Addr())
+	require.NoError(t, err)
+	var watchers []*local.Redis
+	var addrs []string
+	for range 3 {
+		watcher := localtest.OwnRedis(t, local.RedisOptions{
+			Open: true, File: true, Args: []string{"--sentinel"},
+			Lines: []string{fmt.Sprintf("sentinel monitor m %s %s 2", host, port)},
+		})
+		watchers, addrs = append(watchers, watcher), append(addrs, watcher.Addr())
+	}
+	b := setupOn(t, "redis-sentinel://"+strings.Join(addrs, ",")+"/0?master=m")
+	b.warm(t, "k")
+	require.NoError(t, b.do(t, increment("k", 1))[0].Err)
+	hangs := 0
+	for _, watcher := range watchers {
+		client, err := cache.Connect(watcher.URL(), 1)
+		require.NoError(t, err)
+		clients := client.Do(t.Context(), "CLIENT", "LIST").String()
+		require.NoError(t, client.Close())
+		if strings.Contains(clients, "sub=2") { // to +switch-master and another channel
+			hangs++
+			require.NoError(t, syscall.Kill(watcher.Pid(), syscall.SIGSTOP))
+			t.Cleanup(func() { _ = syscall.Kill(watcher.Pid(), syscall.SIGCONT) })
+		}
+	}
+	require.Equal(t, 1, hangs, "the client listens to one")
+
+	direct, err := cache.Connect(master.URL(), 1)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = direct.Close() })
+	require.NoError(t, direct.ClientKillByFilter(t.Context(), "TYPE", "normal", "SKIPME", "yes").Err())
+	localtest.Eventually(t, 3*time.Second, func() (bool, string) {
+		o := b.do(t, increment("k", 1))[0]
+		return o.Err == nil, fmt.Sprint(o.Err)
+	})
+}
