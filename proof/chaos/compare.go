@@ -70,12 +70,13 @@ func decodeEntry(text string) (row, bool) {
 	return row{reading: reading{value: value, version: version}, deleted: deleted}, true
 }
 
-// checkEntries compares Redis with Postgres. No key may be dirty.
+// checkEntries compares Redis with Postgres. No key may be dirty. With a topology, an entry may be older than its row: a replica that was
+// promoted may lack a write that was not acknowledged, but flushed. An api does not answer with such an entry; see checkAnswers.
 func (v *verifier) checkEntries(rows, entries map[string]row, result *verdict) {
 	for key, events := range v.events() {
 		entry, warm := entries[key]
 		has := rows[key] // Redis caches a missing row as deleted
-		if warm && entry != has {
+		if older := entry.version < has.version; warm && entry != has && !(older && v.ledger.weak) {
 			result.unequal++
 			v.ledger.findings.add(key, fmt.Sprintf("at the end redis has %+v, but postgres has %+v", entry, has), events())
 		}
