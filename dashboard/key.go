@@ -11,7 +11,6 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
 	"github.com/afterwrite/afterwrite/internal/store"
-	"github.com/afterwrite/afterwrite/tasks"
 )
 
 const (
@@ -181,17 +180,12 @@ func stateOf(entry cache.Inspected, row counter.Row, found, unread bool) keyStat
 
 // tasks returns the key's own tasks in Asynq. A drain of its shard may flush the key too.
 func (p *keyPage) tasks(key counter.Key) ([]taskView, error) {
+	found, err := p.operator.Tasks(key)
+	if err != nil {
+		return nil, err
+	}
 	var views []taskView
-	for _, one := range []struct{ queue, id string }{
-		{tasks.QueueFlush, tasks.FlushID(key)}, {tasks.QueueRetry, tasks.RetryID(key)},
-	} {
-		info, err := p.operator.Task(one.queue, one.id)
-		if err != nil {
-			return nil, err
-		}
-		if info == nil {
-			continue
-		}
+	for _, info := range found {
 		views = append(views, taskView{
 			ID: info.ID, Queue: info.Queue, State: info.State.String(), Retried: info.Retried, LastError: info.LastErr,
 		})

@@ -27,6 +27,7 @@ const queuesTimeout = 2 * time.Second
 type Queues struct {
 	redis  redis.UniversalClient
 	prefix string
+	queues tasks.Queues
 	inner  prometheus.Gatherer
 	log    *slog.Logger
 
@@ -39,7 +40,7 @@ type Queues struct {
 func NewQueues(client redis.UniversalClient, prefix string, log *slog.Logger) *Queues {
 	inner := prometheus.NewRegistry()
 	inner.MustRegister(undescribed{asynqmetrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(client))})
-	return &Queues{redis: client, prefix: prefix, inner: inner, log: log}
+	return &Queues{redis: client, prefix: prefix, queues: tasks.QueuesIn(client, prefix), inner: inner, log: log}
 }
 
 // undescribed is a collector without a description. To describe itself, Asynq's collector would read from Redis.
@@ -90,7 +91,7 @@ func (q *Queues) probe() error {
 	defer cancel()
 	pipe := q.redis.Pipeline()
 	pipe.Exists(ctx, queuesKey)
-	for name := range tasks.Queues(q.prefix) {
+	for _, name := range q.queues.Names() {
 		pipe.Exists(ctx, "asynq:{"+name+"}:pending") // base.PendingKey
 	}
 	if _, err := pipe.Exec(ctx); err != nil {

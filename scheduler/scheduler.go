@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -119,7 +117,7 @@ func newScheduler(options Options) (*scheduler, error) {
 		return nil, fmt.Errorf("sweep interval %s: it must be at least one second", options.SweepInterval)
 	}
 	s := &scheduler{Options: options, metrics: newMetrics(options.Registerer), purged: -1, evicted: -1}
-	for _, queue := range slices.Sorted(maps.Keys(tasks.Queues(options.Prefix))) {
+	for _, queue := range tasks.QueuesIn(options.Redis, options.Prefix).Names() {
 		s.queues = append(s.queues, queue)
 	}
 	return s, nil

@@ -80,7 +80,7 @@ func (b *testBundle) pending(t *testing.T, typename string) []string {
 func (b *testBundle) work(t *testing.T) {
 	t.Helper()
 	server := asynq.NewServerFromRedisClient(b.redis, asynq.Config{
-		Queues: tasks.Queues(""), TaskCheckInterval: 10 * time.Millisecond, LogLevel: asynq.FatalLevel,
+		Queues: tasks.QueuesIn(nil, "").Weights(), TaskCheckInterval: 10 * time.Millisecond, LogLevel: asynq.FatalLevel,
 	})
 	require.NoError(t, server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { return nil })))
 	defer server.Shutdown()

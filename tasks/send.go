@@ -15,27 +15,28 @@ type Sender interface {
 	EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error)
 }
 
-// NewSender returns a Sender to the queues whose names begin with prefix. The caller closes the client.
+// NewSender returns a Sender to the queues of the installation with the given prefix. The caller closes the client.
 //
-//nolint:ireturn // without a prefix it is Asynq's own client
+//nolint:ireturn // without a prefix and a cluster it is Asynq's own client
 func NewSender(client redis.UniversalClient, prefix string) Sender {
 	inner := asynq.NewClientFromRedisClient(client)
-	if prefix == "" {
+	queues := QueuesIn(client, prefix)
+	if queues == (Queues{flush: 1}) {
 		return inner
 	}
-	return prefixed{inner, prefix}
+	return routed{inner, queues}
 }
 
-// prefixed is a Sender to the queues of a namespace.
-type prefixed struct {
+// routed is a Sender to the queues of a namespace or a cluster.
+type routed struct {
 	inner  Sender
-	prefix string
+	queues Queues
 }
 
 // EnqueueContext implements Sender.
-func (p prefixed) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error) {
-	own := asynq.Queue(p.prefix + queueOf(task.Type())) // it overrides the task's queue
-	return p.inner.EnqueueContext(ctx, task, slices.Insert(opts, 0, own)...)
+func (r routed) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...asynq.Option) (*asynq.TaskInfo, error) {
+	own := asynq.Queue(r.queues.of(task)) // it overrides the task's queue
+	return r.inner.EnqueueContext(ctx, task, slices.Insert(opts, 0, own)...)
 }
 
 // Send enqueues task, in one round trip to Redis. It succeeds if a task with the same ID, which does the same work, is already there.

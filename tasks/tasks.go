@@ -21,36 +21,6 @@ const (
 	TypeEvict = "evict"
 )
 
-// Queues. Their names begin with aw- because other programs may use Asynq in the same Redis database. In a namespace the name of a queue is
-// its prefix and one of these: "ns:aw-flush" (see config.Prefix).
-const (
-	QueueFlush = "aw-flush"
-	QueueSweep = "aw-sweep"
-	QueueRetry = "aw-retry"
-)
-
-// Queues returns the weight of every queue in a worker, by its name with the prefix. Sweeps are rare and must not wait behind a
-// long queue of flushes; retries may.
-func Queues(prefix string) map[string]int {
-	return map[string]int{prefix + QueueFlush: 6, prefix + QueueSweep: 3, prefix + QueueRetry: 1}
-}
-
-// queueOf returns the queue, without a prefix, of the tasks of a type.
-func queueOf(typename string) string {
-	switch typename {
-	case TypeSweep, TypePurge, TypeEvict:
-		return QueueSweep
-	case TypeRetry:
-		return QueueRetry
-	default:
-		return QueueFlush
-	}
-}
-
-// PausedKey is the Redis key that exists while the queue is paused, so that no worker takes tasks from it (PausedKey of asynq's
-// internal/base, v0.26).
-func PausedKey(queue string) string { return "asynq:{" + queue + "}:paused" }
-
 const (
 	// uncounted is the MaxRetry of tasks whose errors never count as failures. It only has to be more than 0: Asynq would archive a task
 	// with 0 at its first error.
@@ -66,6 +36,8 @@ const (
 // Keys is the payload of a flush and of a retry.
 type Keys struct {
 	Keys []counter.Key `json:"keys"`
+	// Shard is the shard of a flush. Queues chooses the queue by it.
+	Shard counter.Shard `json:"shard,omitempty"`
 }
 
 // Shard is the payload of a drain.
@@ -82,7 +54,7 @@ func Flush(key counter.Key, shard counter.Shard) *asynq.Task { return flushWith(
 
 // flushWith is Flush with headers.
 func flushWith(headers map[string]string, key counter.Key, shard counter.Shard) *asynq.Task {
-	return asynq.NewTaskWithHeaders(TypeFlush, encode(Keys{Keys: []counter.Key{key}}), headers,
+	return asynq.NewTaskWithHeaders(TypeFlush, encode(Keys{Keys: []counter.Key{key}, Shard: shard}), headers,
 		asynq.TaskID(FlushID(key)),
 		asynq.Group(shard.String()),
 		asynq.Queue(QueueFlush),

@@ -64,7 +64,7 @@ func TestFlushTasksDoNotPileUpInAnOutage(t *testing.T) {
 		return dirty == 0, fmt.Sprintf("%d keys are still dirty", dirty)
 	})
 	b.requireRow(t, counter.Row{Key: "k599", Value: 599, Version: 1})
-	for queue := range tasks.Queues("") {
+	for _, queue := range tasks.QueuesIn(b.redis, "").Names() {
 		archived, err := b.inspector.ListArchivedTasks(queue)
 		if err == nil {
 			require.Empty(t, archived)

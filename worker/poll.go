@@ -33,7 +33,7 @@ const (
 //
 //   - When a dequeue fails, the server tries again at once: tens of thousands of times a second in a full Redis. So pollClient delays the
 //     error.
-//   - The server polls three queues for tasks twenty times a second, and for delayed tasks four times, even if it finds none for hours:
+//   - The server polls three queues (on a cluster eight) for tasks twenty times a second, and for delayed tasks four times, even if it finds none for hours:
 //     215 commands a second. While the worker is idle, pollClient answers most polls without asking Redis, and asks for the others
 //     with one plain command whether the script would find anything. It holds no poll back, so nothing delays the end of the server.
 //
@@ -58,12 +58,12 @@ type poll struct {
 
 // newPollClient returns a pollClient for a busy worker. It recognizes polls by their keys (base.PendingKey and so on in Asynq 0.26). If a
 // later Asynq names them differently, it passes them all on.
-func newPollClient(client redis.UniversalClient, prefix string) *pollClient {
+func newPollClient(client redis.UniversalClient, queues tasks.Queues) *pollClient {
 	b := &pollClient{UniversalClient: client, polls: make(map[string]*poll), lastWork: time.Now()}
-	for queue := range tasks.Queues(prefix) {
+	for _, queue := range queues.Names() {
 		keys := "asynq:{" + queue + "}:"
 		b.polls[keys+"pending"] = &poll{
-			second: tasks.PausedKey(queue), periodic: queue == prefix+tasks.QueueSweep, most: maxDequeuePause,
+			second: tasks.PausedKey(queue), periodic: queue == queues.Sweep(), most: maxDequeuePause,
 		}
 		for _, delayed := range []string{"scheduled", "retry"} {
 			b.polls[keys+delayed] = &poll{second: keys + "pending", delayed: true, most: maxForwardPause}

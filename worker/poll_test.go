@@ -24,7 +24,7 @@ const (
 // idleClient returns a pollClient that has found no work for an hour.
 func idleClient(t *testing.T) *pollClient {
 	t.Helper()
-	b := newPollClient(localtest.Redis(t), "")
+	b := newPollClient(localtest.Redis(t), tasks.QueuesIn(nil, ""))
 	b.lastWork = time.Now().Add(-time.Hour)
 	return b
 }
@@ -39,7 +39,7 @@ func (b *pollClient) asks(key string, without, ago time.Duration) bool {
 
 func TestPollsBecomeRarerWithoutWork(t *testing.T) {
 	t.Parallel()
-	b := newPollClient(nil, "")
+	b := newPollClient(nil, tasks.QueuesIn(nil, ""))
 	for _, c := range []struct {
 		key          string
 		without, ago time.Duration
@@ -93,7 +93,7 @@ func polled(t *testing.T, b *pollClient) <-chan string {
 	t.Helper()
 	ran := make(chan string, 10)
 	server := asynq.NewServerFromRedisClient(b, asynq.Config{
-		Queues: tasks.Queues(""), TaskCheckInterval: taskCheckInterval, DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		Queues: tasks.QueuesIn(nil, "").Weights(), TaskCheckInterval: taskCheckInterval, DelayedTaskCheckInterval: delayedTaskCheckInterval,
 		Logger: asynqLogger{slog.New(slog.DiscardHandler)},
 	})
 	require.NoError(t, server.Start(asynq.HandlerFunc(func(_ context.Context, task *asynq.Task) error {

@@ -21,6 +21,7 @@ const maxBackoff = 10 * time.Minute
 type retries struct {
 	cache         *cache.Cache
 	sender        tasks.Sender
+	queue         string // of the retries, with the prefix
 	inspector     *asynq.Inspector
 	metrics       *metrics
 	logger        *slog.Logger
@@ -75,14 +76,14 @@ func (r *retries) send(ctx context.Context, key counter.Key) error {
 	task := tasks.Retry(key, r.maxAttempts, r.delay(0))
 	_, err := r.sender.EnqueueContext(ctx, task)
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
-		info, infoErr := r.inspector.GetTaskInfo(r.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key))
+		info, infoErr := r.inspector.GetTaskInfo(r.queue, tasks.RetryID(key))
 		switch {
 		case infoErr != nil:
 			return nil //nolint:nilerr // the retry has just ended
 		case info.State != asynq.TaskStateArchived: // the row was tried before its retry, which still waits
 			return r.setAsideUntil(ctx, key, info.NextProcessAt)
 		}
-		if err := r.inspector.DeleteTask(r.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key)); err != nil {
+		if err := r.inspector.DeleteTask(r.queue, tasks.RetryID(key)); err != nil {
 			return fmt.Errorf("remove the archived retry of %q: %w", key, err)
 		}
 		_, err = r.sender.EnqueueContext(ctx, task)

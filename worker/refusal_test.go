@@ -173,7 +173,7 @@ func TestOutageUsesUpNoRetriesAndArchivesNothing(t *testing.T) {
 	b.eventuallyRowAfterOutage(t, counter.Row{Key: "b", Value: 2, Version: 2})
 	b.send(t, tasks.Drain(b.cache.Shard("cold"), 0))
 	b.eventuallyRowAfterOutage(t, counter.Row{Key: "cold", Value: 1, Version: 1})
-	for queue := range tasks.Queues("") {
+	for _, queue := range tasks.QueuesIn(b.redis, "").Names() {
 		archived, err := b.inspector.ListArchivedTasks(queue)
 		if err == nil {
 			require.Empty(t, archived)

@@ -122,6 +122,16 @@ func (x *facts) late() bool { return Milliseconds(x.Oldest) > x.Late() }
 
 func (x *facts) paused(queue string) bool { return slices.Contains(x.Paused, queue) }
 
+// pausedFlush returns a paused queue of flushes, without the prefix; "" if none is. A cluster has several.
+func (s Snapshot) pausedFlush() string {
+	for _, queue := range s.Paused {
+		if strings.HasPrefix(queue, tasks.QueueFlush) {
+			return queue
+		}
+	}
+	return ""
+}
+
 // refused returns the number of keys that wait for a retry because Postgres refused them. Redis does not store the reason, but workers
 // counted each deferred key at least once in deferredWindow.
 func (x *facts) refused() int64 { return x.Retrying - x.Deferred }
@@ -155,7 +165,7 @@ func (x *facts) texts() *strings.Replacer {
 		"{differing}", x.mappingsDiffer(),
 		"{refused}", Count(x.refused(), "key waits", "keys wait"),
 		"{swept}", Age(x.Swept), "{scheduled}", Age(x.Scheduled), "{sweep interval}", Age(x.SweepInterval),
-		"{resume flush}", resume(x.Prefix+tasks.QueueFlush), "{resume retry}", resume(x.Prefix+tasks.QueueRetry),
+		"{flush queue}", x.pausedFlush(), "{resume flush}", resume(x.Prefix+x.pausedFlush()), "{resume retry}", resume(x.Prefix+tasks.QueueRetry),
 		"{resume sweep}", resume(x.Prefix+tasks.QueueSweep),
 	)
 }

@@ -190,8 +190,8 @@ var rules = []rule{
 			"Start Postgres, or read the reason in the log of a worker.",
 	},
 	{
-		"flushes_paused", flow, Bad, Behind, func(x *facts) bool { return x.paused(tasks.QueueFlush) },
-		"The queue " + tasks.QueueFlush + " is paused: {waiting}.",
+		"flushes_paused", flow, Bad, Behind, func(x *facts) bool { return x.pausedFlush() != "" },
+		"The queue {flush queue} is paused: {waiting}.",
 		safe + "Until it is resumed, workers flush keys only when they are long overdue. {resume flush}",
 	},
 	{
@@ -287,8 +287,8 @@ var rules = []rule{
 
 	{
 		"flushes_paused", other, Bad, Behind,
-		func(x *facts) bool { return x.paused(tasks.QueueFlush) && (x.Alive[RoleWorker] == 0 || x.Up == 0) }, // else in flow
-		"The queue " + tasks.QueueFlush + " is paused: flushes wait.",
+		func(x *facts) bool { return x.pausedFlush() != "" && (x.Alive[RoleWorker] == 0 || x.Up == 0) }, // else in flow
+		"The queue {flush queue} is paused: flushes wait.",
 		"Writes are safe in Redis. Until it is resumed, workers flush keys only when they are long overdue. {resume flush}",
 	},
 	{

@@ -303,6 +303,10 @@ func TestJudgementsOfPostgresAndWorkers(t *testing.T) {
 				"when they are long overdue. Resume it in Asynqmon (page Queues, with AFTERWRITE_DASHBOARD_WRITE=true), or with " +
 				"`redis-cli DEL 'asynq:{aw-flush}:paused'`.", nil,
 		},
+		"one of a cluster's queues of flushes is paused": {
+			func(c *Snapshot) { c.Paused = []string{tasks.QueueFlush + "-2"} },
+			Bad, "The queue aw-flush-2 is paused: 50 keys are waiting.", "`redis-cli DEL 'asynq:{aw-flush-2}:paused'`", nil,
+		},
 		"paused flushes, and nothing to flush": {
 			func(c *Snapshot) { c.Dirty, c.Oldest, c.Paused = 0, 0, []string{tasks.QueueFlush} },
 			Bad, "The queue aw-flush is paused: 0 keys are waiting.", "Resume it", nil,

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -138,7 +136,7 @@ func (s *sampler) readProcesses(ctx context.Context, snapshot *Snapshot) (err er
 // pausedQueues returns the paused queues, sorted by name and without the prefix, in one round trip. It sends one command for each, because
 // queues have different slots on a cluster.
 func pausedQueues(ctx context.Context, client redis.UniversalClient, prefix string) ([]string, error) {
-	queues := slices.Sorted(maps.Keys(tasks.Queues("")))
+	queues := tasks.QueuesIn(client, "").Names()
 	marks := make([]*redis.IntCmd, len(queues))
 	pipe := client.Pipeline()
 	for i, queue := range queues {

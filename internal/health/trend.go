@@ -3,8 +3,6 @@ package health
 import (
 	"slices"
 	"time"
-
-	"github.com/afterwrite/afterwrite/tasks"
 )
 
 const (
@@ -126,7 +124,7 @@ func (s Snapshot) since(age time.Duration) func(yield func(Sample) bool) {
 // Flushes reports whether workers have flushed throughout the trend's window.
 func (s Snapshot) Flushes() bool {
 	f := s.Fleet()
-	return f.Up > 0 && f.Flushing >= trendWindow && !slices.Contains(s.Paused, tasks.QueueFlush)
+	return f.Up > 0 && f.Flushing >= trendWindow && s.pausedFlush() == ""
 }
 
 // Milliseconds converts a number of a Sample or a Heartbeat to a duration.

@@ -128,7 +128,7 @@ func (s *Service) Show(ctx context.Context, key counter.Key) (Shown, error) {
 		return Shown{}, err
 	}
 	shown := Shown{DeadLetter: dead}
-	task, err := s.Task(tasks.QueueRetry, tasks.RetryID(key))
+	task, err := s.task(s.queues.Retry(), tasks.RetryID(key))
 	if task != nil {
 		shown.Retry = &LastRetry{
 			ID: task.ID, Queue: task.Queue, State: task.State.String(), Retried: task.Retried, LastError: task.LastErr,

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -53,6 +54,7 @@ type Service struct {
 	store     Store
 	logger    *slog.Logger
 	sender    tasks.Sender
+	queues    tasks.Queues
 	inspector *asynq.Inspector
 }
 
@@ -62,7 +64,8 @@ func New(o Options) *Service {
 		o.Sender = tasks.NewSender(o.Redis, o.Cache.Prefix())
 	}
 	return &Service{
-		cache: o.Cache, store: o.Store, logger: o.Logger, sender: o.Sender, inspector: asynq.NewInspectorFromRedisClient(o.Redis),
+		cache: o.Cache, store: o.Store, logger: o.Logger, sender: o.Sender, queues: tasks.QueuesIn(o.Redis, o.Cache.Prefix()),
+		inspector: asynq.NewInspectorFromRedisClient(o.Redis),
 	}
 }
 
@@ -74,17 +77,29 @@ func (s *Service) Workers() (int, error) {
 	}
 	n := 0
 	for _, server := range servers {
-		if _, ours := server.Queues[s.cache.Prefix()+tasks.QueueFlush]; ours {
+		if _, ours := server.Queues[s.queues.Sweep()]; ours {
 			n++
 		}
 	}
 	return n, nil
 }
 
-// Task returns a task of Asynq in any state, or nil if there is none. queue is one of the names in package tasks, without a
-// namespace.
-func (s *Service) Task(queue, id string) (*asynq.TaskInfo, error) {
-	info, err := s.inspector.GetTaskInfo(s.cache.Prefix()+queue, id)
+// Tasks returns the tasks of Asynq that belong to key, in any state: its flush and its retry.
+func (s *Service) Tasks(key counter.Key) ([]*asynq.TaskInfo, error) {
+	flush, err := s.task(s.queues.Flush(s.cache.Shard(key)), tasks.FlushID(key))
+	if err != nil {
+		return nil, err
+	}
+	retry, err := s.task(s.queues.Retry(), tasks.RetryID(key))
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc([]*asynq.TaskInfo{flush, retry}, func(t *asynq.TaskInfo) bool { return t == nil }), nil
+}
+
+// task returns a task in any state, or nil if there is none.
+func (s *Service) task(queue, id string) (*asynq.TaskInfo, error) {
+	info, err := s.inspector.GetTaskInfo(queue, id)
 	if missing(err) {
 		return nil, nil //nolint:nilnil // a missing task is no error
 	}

@@ -128,7 +128,7 @@ func (s *Service) sendDrain(ctx context.Context, shard counter.Shard, keys []cou
 func (s *Service) archived(ctx context.Context) (map[string]bool, error) {
 	ids := make(map[string]bool)
 	for number := 1; ctx.Err() == nil; number++ {
-		found, err := s.inspector.ListArchivedTasks(s.cache.Prefix()+tasks.QueueRetry, asynq.Page(number), asynq.PageSize(pageSize))
+		found, err := s.inspector.ListArchivedTasks(s.queues.Retry(), asynq.Page(number), asynq.PageSize(pageSize))
 		if err != nil && !missing(err) {
 			return nil, fmt.Errorf("list the archived retries: %w", err)
 		}
@@ -145,7 +145,7 @@ func (s *Service) archived(ctx context.Context) (map[string]bool, error) {
 // unarchive removes key's retry if it is archived. Asynq's RunTask is no alternative: it keeps the old count of retries, so the
 // first refusal would archive the task again.
 func (s *Service) unarchive(ctx context.Context, key counter.Key) error {
-	retry, err := s.Task(tasks.QueueRetry, tasks.RetryID(key))
+	retry, err := s.task(s.queues.Retry(), tasks.RetryID(key))
 	if err != nil || retry == nil || retry.State != asynq.TaskStateArchived {
 		return err
 	}
@@ -158,12 +158,12 @@ func (s *Service) deleteRetry(ctx context.Context, key counter.Key) error {
 	if err := ctx.Err(); err != nil {
 		return err // Asynq's Inspector has no context parameter
 	}
-	err := s.inspector.DeleteTask(s.cache.Prefix()+tasks.QueueRetry, tasks.RetryID(key))
+	err := s.inspector.DeleteTask(s.queues.Retry(), tasks.RetryID(key))
 	if err == nil || missing(err) {
 		return nil
 	}
 	// DeleteTask has no specific error for a running task, which belongs to a worker and stays.
-	retry, taskErr := s.Task(tasks.QueueRetry, tasks.RetryID(key))
+	retry, taskErr := s.task(s.queues.Retry(), tasks.RetryID(key))
 	if taskErr == nil && (retry == nil || retry.State != asynq.TaskStateArchived) {
 		return nil
 	}

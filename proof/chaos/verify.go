@@ -150,7 +150,7 @@ func (v *verifier) awaitClean(ctx context.Context) (time.Duration, cache.Backlog
 // burned returns the number of failed attempts of all tasks, as counted by Asynq.
 func (r *rig) burned(ctx context.Context) (int64, error) {
 	var sum int64
-	for queue := range tasks.Queues("") {
+	for _, queue := range tasks.QueuesIn(r.Redis, "").Names() {
 		n, err := r.Redis.Get(ctx, "asynq:{"+queue+"}:failed").Int64()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return 0, fmt.Errorf("count failed attempts: %w", err)

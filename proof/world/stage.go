@@ -259,7 +259,7 @@ func (s *Stage) SumMapped(ctx context.Context) (sum int64, err error) {
 // Archived counts the tasks that Asynq has archived after their last attempt.
 func (s *Stage) Archived(ctx context.Context) (int64, error) {
 	var sum int64
-	for queue := range tasks.Queues("") {
+	for _, queue := range tasks.QueuesIn(s.Redis, "").Names() {
 		n, err := s.Redis.ZCard(ctx, "asynq:{"+queue+"}:archived").Result()
 		if err != nil {
 			return 0, fmt.Errorf("count archived tasks: %w", err)
