@@ -63,6 +63,10 @@ bench-test: ## Test what `make bench` does with wrk and webdis, which it install
 list-million: deps ## List a million counters page by page, without and with writes, and check Redis's memory
 	$(IN_MEMORY) go test -count=1 -timeout 10m -tags million -run '^TestListOfAMillionCounters$$' -v ./proof/e2e
 
+.PHONY: fleet
+fleet: deps ## Run 1 to 8 workers and 1 to 4 apis, freeze a worker for a minute, set clocks wrong: 10 minutes
+	$(IN_MEMORY) go test -count=1 -timeout 30m -tags fleet -run '^Test(Fleet|Frozen|Clocks)' -v ./proof/e2e
+
 .PHONY: mapping-million
 mapping-million: deps ## Import a million rows of a mapped table under load, compare them, and write them back
 	$(IN_MEMORY) go test -count=1 -timeout 10m -tags million -run '^TestImportOfAMillionRows$$' -v ./internal/operate

@@ -39,7 +39,7 @@ type Queues struct {
 // process would export the same values.
 func NewQueues(client redis.UniversalClient, prefix string, log *slog.Logger) *Queues {
 	inner := prometheus.NewRegistry()
-	inner.MustRegister(undescribed{asynqmetrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(client))})
+	inner.MustRegister(undescribed{asynqmetrics.NewQueueMetricsCollector(asynq.NewInspectorFromRedisClient(tasks.OnRedisTime(client)))})
 	return &Queues{redis: client, prefix: prefix, queues: tasks.QueuesIn(client, prefix), inner: inner, log: log}
 }
 

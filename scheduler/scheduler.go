@@ -59,8 +59,8 @@ func Run(ctx context.Context, options Options) error {
 		return err
 	}
 	for {
-		s.tick(ctx, time.Now())
-		if !waitFor(ctx, untilBoundary(time.Now(), options.SweepInterval)) {
+		s.tick(ctx, s.now(ctx))
+		if !waitFor(ctx, untilBoundary(time.Now().Add(s.ahead), options.SweepInterval)) {
 			return nil
 		}
 	}
@@ -90,6 +90,7 @@ type scheduler struct {
 	Options
 
 	queues  []any
+	ahead   time.Duration // Redis's clock minus this machine's, when it was read last
 	metrics metrics
 
 	purged   int64 // the last bucket whose purge was sent
@@ -135,6 +136,18 @@ func (s *scheduler) tick(ctx context.Context, now time.Time) {
 		return // errors of a process that is stopping are not logged
 	}
 	s.report(errors.Join(errs...))
+}
+
+// now returns the time by Redis's clock, which all schedulers and workers share. If Redis does not answer, it uses the difference that the
+// two clocks had at the last answer.
+func (s *scheduler) now(ctx context.Context) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	before := time.Now()
+	if there, err := s.Redis.Time(ctx).Result(); err == nil {
+		s.ahead = there.Round(0).Sub(before.Round(0))
+	}
+	return time.Now().Add(s.ahead)
 }
 
 // countPending sets skipping if too many periodic tasks wait for a worker. Without a worker 720 an hour would pile up.

@@ -19,7 +19,7 @@ type Sender interface {
 //
 //nolint:ireturn // without a prefix and a cluster it is Asynq's own client
 func NewSender(client redis.UniversalClient, prefix string) Sender {
-	inner := asynq.NewClientFromRedisClient(client)
+	inner := asynq.NewClientFromRedisClient(OnRedisTime(client))
 	queues := QueuesIn(client, prefix)
 	if queues == (Queues{flush: 1}) {
 		return inner

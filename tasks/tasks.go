@@ -176,8 +176,7 @@ type Tick struct {
 // maxTickAge is how many intervals after its own a periodic task is still worth running.
 const maxTickAge = 2
 
-// Stale reports whether at least three intervals have begun since the task's own, by the clocks of the scheduler and the caller. Then a
-// later task exists or is due.
+// Stale reports whether at least three intervals have begun since the task's own, by Redis's clock. Then a later task exists or is due.
 func (t Tick) Stale(now time.Time) bool {
 	if t.IntervalMS <= 0 {
 		return false // from an older scheduler, which does not send the interval

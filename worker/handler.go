@@ -152,11 +152,14 @@ func (h *handlers) sweep(ctx context.Context, task *asynq.Task) error {
 	if err != nil {
 		return h.unreadable(task, err)
 	}
-	stale := tick.Stale(time.Now())
+	now, err := h.cache.Now(ctx)
+	if err != nil {
+		return err
+	}
+	stale := tick.Stale(time.UnixMilli(now))
 	if was := h.sweepsStale.Swap(stale); stale {
 		if !was {
-			h.logger.Info("skipping sweeps that are more than two intervals late: no worker ran, or the clocks of this " +
-				"machine and the scheduler's differ")
+			h.logger.Info("skipping sweeps that are more than two intervals late: no worker ran")
 		}
 		return nil
 	}

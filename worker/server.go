@@ -63,12 +63,12 @@ type Worker struct {
 func New(o Options) *Worker {
 	c := o.Config
 	prefix := o.Cache.Prefix()
-	queues := tasks.QueuesIn(o.Redis, prefix)
+	queues, timed := tasks.QueuesIn(o.Redis, prefix), tasks.OnRedisTime(o.Redis)
 	client := tasks.NewSender(o.Redis, prefix)
 	m := newMetrics(o.Registerer, o.Logger, o.Mappings, o.Store.Up)
 	m.brokenFor = max(leastBrokenFor, 3*(2*c.FlushInterval+c.SweepInterval)) // a retry may wait for a sweep
 	r := &retries{
-		cache: o.Cache, sender: client, queue: queues.Retry(), inspector: asynq.NewInspectorFromRedisClient(o.Redis),
+		cache: o.Cache, sender: client, queue: queues.Retry(), inspector: asynq.NewInspectorFromRedisClient(timed),
 		metrics: m, logger: o.Logger,
 		maxAttempts: c.MaxAttempts, backoff: c.RetryBackoff, sweepInterval: c.SweepInterval,
 	}
@@ -85,7 +85,7 @@ func New(o Options) *Worker {
 		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),
 		interval: c.SweepInterval, age: 2*c.FlushInterval + 2*c.SweepInterval, flush: c.FlushInterval,
 	}
-	server := asynq.NewServerFromRedisClient(newPollClient(o.Redis, queues), asynq.Config{
+	server := asynq.NewServerFromRedisClient(newPollClient(timed, queues), asynq.Config{
 		Concurrency:              c.WorkerConcurrency,
 		Queues:                   queues.Weights(),
 		TaskCheckInterval:        taskCheckInterval,

@@ -65,7 +65,7 @@ func New(o Options) *Service {
 	}
 	return &Service{
 		cache: o.Cache, store: o.Store, logger: o.Logger, sender: o.Sender, queues: tasks.QueuesIn(o.Redis, o.Cache.Prefix()),
-		inspector: asynq.NewInspectorFromRedisClient(o.Redis),
+		inspector: asynq.NewInspectorFromRedisClient(tasks.OnRedisTime(o.Redis)),
 	}
 }
 

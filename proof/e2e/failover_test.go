@@ -15,6 +15,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/operate"
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 // replicated is a system with a streaming replica. Its processes have both servers in DATABASE_URL.
@@ -29,7 +30,9 @@ type replicated struct {
 // startReplicated starts it. synchronous makes each commit wait until the standby has it.
 func startReplicated(t *testing.T, synchronous bool, settings ...string) *replicated {
 	t.Helper()
-	r := &replicated{system: stage(t, local.PostgresOptions{Args: []string{"-c", "synchronous_commit=on"}}, settings...)}
+	r := &replicated{system: stage(t, world.Options{
+		Postgres: local.PostgresOptions{Args: []string{"-c", "synchronous_commit=on"}},
+	}, settings...)}
 	options := local.PostgresOptions{
 		Dir: filepath.Join(r.world.Dir, "standby"), Args: []string{"-c", "search_path=afterwrite,public", "-c", "synchronous_commit=on"},
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/proof/world"
 	"github.com/afterwrite/afterwrite/proof/world/worldtest"
@@ -44,23 +43,24 @@ func start(t *testing.T, settings ...string) *system {
 // startWith is start in a database with further tables.
 func startWith(t *testing.T, tables string, settings ...string) *system {
 	t.Helper()
-	s := stage(t, local.PostgresOptions{}, settings...)
+	s := stage(t, world.Options{}, settings...)
 	_, err := s.DB.Exec(tables)
 	require.NoError(t, err)
 	s.launch(t)
 	return s
 }
 
-// stage starts the servers.
-func stage(t *testing.T, postgres local.PostgresOptions, settings ...string) *system {
+// stage starts the servers. settings override those of all tests.
+func stage(t *testing.T, o world.Options, settings ...string) *system {
 	t.Helper()
-	program, err := worldtest.Program()
-	require.NoError(t, err)
 	s := &system{}
-	s.world, err = world.New(t.Context(), world.Options{
-		Name: "e2e", Program: program, Postgres: postgres,
-		Settings: append(settings, "AFTERWRITE_SWEEP_INTERVAL="+sweepInterval.String()),
-	})
+	var err error
+	if o.Program == "" {
+		o.Program, err = worldtest.Program()
+		require.NoError(t, err)
+	}
+	o.Name, o.Settings = "e2e", append([]string{"AFTERWRITE_SWEEP_INTERVAL=" + sweepInterval.String()}, settings...)
+	s.world, err = world.New(t.Context(), o)
 	t.Cleanup(func() {
 		stopErr := s.world.Stop()
 		if t.Failed() {

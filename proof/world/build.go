@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 const module = "github.com/afterwrite/afterwrite"
@@ -16,8 +17,11 @@ const module = "github.com/afterwrite/afterwrite"
 var ErrNoCommit = errors.New("not in this repository")
 
 // Build builds a package with the flags of `make build`. dir is a folder in the package's module; "" is the current folder.
-func Build(ctx context.Context, dir, program, pkg string) error {
-	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", program, pkg}
+func Build(ctx context.Context, dir, program, pkg string) error { return build(ctx, dir, program, pkg) }
+
+// build is Build with further flags.
+func build(ctx context.Context, dir, program, pkg string, flags ...string) error {
+	args := slices.Concat([]string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", program}, flags, []string{pkg})
 	command := exec.CommandContext(ctx, "go", args...) //nolint:gosec // no input
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
