@@ -83,13 +83,17 @@ func sentinelDialer(o *redis.UniversalOptions) func(ctx context.Context, network
 		if err != nil {
 			return nil, err
 		}
-		return impatient{conn}, nil
+		return impatient{conn, addr}, nil
 	}
 }
 
 // impatient is a connection whose reads wait no longer than sentinelPatience. Reads without a deadline, as of a subscription, are not
 // bounded.
-type impatient struct{ net.Conn }
+type impatient struct {
+	net.Conn
+
+	addr string // as a Sentinel names the server, which may be a host name
+}
 
 // SetReadDeadline implements net.Conn.
 func (c impatient) SetReadDeadline(t time.Time) error {

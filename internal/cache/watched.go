@@ -34,8 +34,7 @@ func (w *watched) dialHook(next redis.DialHook) redis.DialHook {
 			return nil, err
 		}
 		if i, ok := conn.(impatient); ok { // it leads to the master that a Sentinel has named
-			conn = i.Conn
-			addr = conn.RemoteAddr().String()
+			conn, addr = i.Conn, i.addr
 		}
 		return w.watch(conn, addr), nil
 	}
