@@ -1,5 +1,6 @@
 -- check.lua compares unchecked entries of one shard (see entry.lua) with their rows, so that no read goes back after Redis has lost
--- its latest writes. An entry becomes its row if the row is newer. If not, Postgres has lost something, or nothing was lost, and the entry keeps
+-- its latest
+-- writes. An entry becomes its row if the row is newer. If not, Postgres has lost something, or nothing was lost, and the entry keeps
 -- its state. Either way it is checked afterwards. Other entries are left alone: whatever has changed them since knew a row, or made
 -- them dirty.
 --

@@ -93,8 +93,8 @@ func (c *Catalog) List(ctx context.Context, prefix string, after counter.Key, li
 	return page, err
 }
 
-// present returns the present state of each row's counter, without deleted ones. tokens are from before the rows were read; nil if rows have
-// only keys.
+// present returns the present state of each row's counter, without deleted ones. tokens are from before the rows were read; nil if rows
+// have only keys.
 func (c *Catalog) present(ctx context.Context, rows []counter.Row, tokens []string) ([]counter.Result, error) {
 	keys := make([]counter.Key, len(rows))
 	for i, r := range rows {

@@ -15,8 +15,8 @@ import (
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
-// lostTail returns a write path whose Redis was restarted without its last writes: each key has value 5, version 1 there, and 7, version 3 in
-// Postgres.
+// lostTail returns a write path whose Redis was restarted without its last writes: each key has value 5, version 1 there, and 7,
+// version 3 in Postgres.
 func lostTail(t *testing.T, keys ...counter.Key) *testBundle {
 	t.Helper()
 	b := setup(t)

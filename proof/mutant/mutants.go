@@ -138,7 +138,8 @@ func checking() []mutant {
 	return []mutant{
 		rule("a read after a lost tail goes back: no entry is unchecked", entry, "unchecked", becomes(`return .* end`, `return false end`)),
 		part("plain: a read of an unchecked entry is answered", plain, "checked read", becomes(`checked = .*`, `checked = true`)),
-		part("plain: a read of an unchecked entry that was hydrated is answered", plain, "checked hydrated", becomes(`checked = .*`, `checked = true`)),
+		part("plain: a read of an unchecked entry that was hydrated is answered", plain, "checked hydrated",
+			becomes(`checked = .*`, `checked = true`)),
 		part("plain: an unchecked entry is written", plain, "checked write", becomes(` and \(number >= .* then`, ` then`)),
 		part("check: the entry does not become its newer row", check, "newer", never),
 		part("check: the row may be from before another restart", check, "same incarnation", never),
