@@ -33,8 +33,18 @@ const (
 //
 //nolint:ireturn // the type of the client depends on the URL
 func Connect(rawURL string, maxConns int) (redis.UniversalClient, error) {
+	return ConnectTLS(rawURL, TLSFiles{}, maxConns)
+}
+
+// ConnectTLS is Connect with a CA, or a client certificate, of its own.
+//
+//nolint:ireturn // the type of the client depends on the URL
+func ConnectTLS(rawURL string, files TLSFiles, maxConns int) (redis.UniversalClient, error) {
 	o, err := ParseURL(rawURL)
 	if err != nil {
+		return nil, err
+	}
+	if err := files.apply(o); err != nil {
 		return nil, err
 	}
 	o.MaxRetries = -1

@@ -11,6 +11,9 @@ import (
 // environment formats the help section about a command's variables. Names may omit AFTERWRITE_.
 func environment(names ...string) string {
 	names = append(names, "LOG_LEVEL", "LOG_FORMAT")
+	if slices.Contains(names, "REDIS_URL") {
+		names = append(names, "REDIS_CA", "REDIS_CERT", "REDIS_KEY")
+	}
 	var b strings.Builder
 	b.WriteString("Environment:\n\n")
 	for _, v := range config.Variables() {

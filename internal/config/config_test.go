@@ -175,6 +175,8 @@ func TestSettingsThatBelongTogether(t *testing.T) {
 	for _, bad := range []struct{ first, second, want string }{
 		{"AFTERWRITE_TLS_CERT", "AFTERWRITE_LOG_LEVEL", "set both or none"},
 		{"AFTERWRITE_TLS_KEY", "AFTERWRITE_LOG_LEVEL", "set both or none"},
+		{"AFTERWRITE_REDIS_CERT", "AFTERWRITE_LOG_LEVEL", "set both or none"},
+		{"AFTERWRITE_REDIS_KEY", "AFTERWRITE_LOG_LEVEL", "set both or none"},
 		{"AFTERWRITE_API_KEYS", "AFTERWRITE_API_KEYS_FILE", "set one of them"},
 	} {
 		_, err := config.FromMap(map[string]string{bad.first: "info", bad.second: "info"})

@@ -113,6 +113,9 @@ func (c Config) validate(environment map[string]string) error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		errs = append(errs, errors.New("AFTERWRITE_TLS_CERT and AFTERWRITE_TLS_KEY belong together: set both or none"))
 	}
+	if (c.RedisCert == "") != (c.RedisKey == "") {
+		errs = append(errs, errors.New("AFTERWRITE_REDIS_CERT and AFTERWRITE_REDIS_KEY belong together: set both or none"))
+	}
 	return errors.Join(errs...)
 }
 

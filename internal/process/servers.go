@@ -66,7 +66,7 @@ func (s *Servers) connect(pools Pools) (err error) {
 		return err
 	}
 	if pools.Redis > 0 {
-		if s.Redis, err = cache.Connect(s.Config.RedisURL, pools.Redis); err != nil {
+		if s.Redis, err = cache.ConnectTLS(s.Config.RedisURL, tlsFiles(s.Config), pools.Redis); err != nil {
 			return err
 		}
 		if err = s.tracing.instrument(s.Redis); err != nil {
@@ -88,6 +88,10 @@ func (s *Servers) connect(pools Pools) (err error) {
 		s.Store, err = store.Open(s.Config.DatabaseURL, options)
 	}
 	return err
+}
+
+func tlsFiles(c config.Config) cache.TLSFiles {
+	return cache.TLSFiles{CA: c.RedisCA, Cert: c.RedisCert, Key: c.RedisKey}
 }
 
 // ReadMappings reads the file of AFTERWRITE_MAPPINGS. It returns nil if none is set. Its error has all problems of the file in one line.
@@ -167,6 +171,11 @@ func (s *Servers) AwaitRedis(ctx context.Context, patience time.Duration) error 
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case cache.IsTrustError(err):
+			return fmt.Errorf("redis at %s has a certificate that is not trusted (%w): set AFTERWRITE_REDIS_CA to the CA's certificate",
+				name, err)
+		case denied(err):
+			return fmt.Errorf("redis at %s gives its user too few permissions (%w): `afterwrite doctor` prints those that it needs", name, err)
 		case rejects(err):
 			return fmt.Errorf("redis at %s rejects the connection (%w): correct REDIS_URL", name, err)
 		case time.Now().After(deadline):
