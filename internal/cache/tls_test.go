@@ -49,7 +49,7 @@ func written(t *testing.T, client redis.UniversalClient) {
 	w := cache.New(client, cache.Options{Shards: testShards, CleanTTL: time.Hour}).NewWriter(func() bool { return true })
 	defer w.Close()
 	b := &testBundle{writer: w}
-	require.Nil(t, b.blind(t, increment("k", 1))[0].Err)
+	require.NoError(t, b.blind(t, increment("k", 1))[0].Err)
 }
 
 func TestTLSWithACAAndAClientCertificateOfOnesOwn(t *testing.T) {
@@ -117,11 +117,12 @@ func startSentinel(t *testing.T, files localtest.Certificates, password, master 
 	require.NoError(t, err)
 	port = strconv.Itoa(free)
 	config := filepath.Join(t.TempDir(), "sentinel.conf")
-	text := "bind 127.0.0.1\nport 0\ntls-replication yes\nsentinel monitor m 127.0.0.1 " + master + " 1\nsentinel auth-pass m " + password + "\n"
+	var text strings.Builder
+	text.WriteString("bind 127.0.0.1\nport 0\ntls-replication yes\nsentinel monitor m 127.0.0.1 " + master + " 1\nsentinel auth-pass m " + password + "\n")
 	for i, word := range files.RedisArgs(port) {
-		text += strings.TrimPrefix(word, "--") + []string{" ", "\n"}[i%2]
+		text.WriteString(strings.TrimPrefix(word, "--") + []string{" ", "\n"}[i%2])
 	}
-	require.NoError(t, os.WriteFile(config, []byte(text), 0o600))
+	require.NoError(t, os.WriteFile(config, []byte(text.String()), 0o600))
 	process, err := local.Program{Path: "redis-server", Args: []string{config, "--sentinel"}, Dir: filepath.Dir(config)}.Start()
 	require.NoError(t, err)
 	t.Cleanup(func() { process.Kill() })

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/process"
@@ -180,6 +181,9 @@ func newParser(w world) (*kong.Kong, error) {
 // fail writes err in one line. Only the log of a server that has exited keeps its lines.
 func fail(w world, err error, status int) int {
 	text := process.NewRedactor(config.Secrets(environMap(w.environ))...).Redact(err.Error())
+	if cache.Denial(err) == "NOPERM" && !strings.Contains(text, "`afterwrite doctor`") {
+		text += ": `afterwrite doctor` prints the permissions that its user of Redis needs"
+	}
 	if !errors.Is(err, local.ErrExited) {
 		text = strings.ReplaceAll(text, "\n", "; ")
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
@@ -52,8 +51,11 @@ func TestTwoInstallationsShareARedisAndAPostgres(t *testing.T) {
 	env := append([]string{
 		"REDIS_URL=" + redisURL, "DATABASE_URL=" + postgresURL, "AFTERWRITE_MAX_ATTEMPTS=1", "AFTERWRITE_RETRY_BACKOFF=10ms",
 	}, anywhere...)
-	first := install(t, env)
-	second := install(t, append([]string{"AFTERWRITE_SCHEMA=second", "AFTERWRITE_NAMESPACE=second", "AFTERWRITE_SHARDS=4"}, env...))
+	client := adminOf(t, redisURL)
+	firstEnv := restrict(t, client, "first", env)
+	secondEnv := append([]string{"AFTERWRITE_SCHEMA=second", "AFTERWRITE_NAMESPACE=second", "AFTERWRITE_SHARDS=4"}, env...)
+	secondEnv = restrict(t, client, "second", secondEnv)
+	first, second := install(t, firstEnv), install(t, secondEnv)
 	db, err := sql.Open("postgres", postgresURL)
 	require.NoError(t, err)
 	defer db.Close()
@@ -104,15 +106,18 @@ func TestTwoInstallationsShareARedisAndAPostgres(t *testing.T) {
 	second.succeeds(t, "worker", "--drain")
 	require.Equal(t, "3 3", rows("a"))
 
-	client, err := cache.Connect(redisURL, 1)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, client.Close()) }()
 	for _, name := range []string{"aw:pulse", "second:aw:pulse"} {
 		require.EqualValues(t, 2, client.HLen(t.Context(), name).Val(), "the api and the scheduler of one")
 	}
 	for _, i := range []*installation{first, second} {
 		i.succeeds(t, "doctor")
 		i.succeeds(t, "verify")
+		dashboard := start(t, i.env, "dashboard")
+		for _, page := range []string{"/", "/dead", "/keys?key=a", "/asynq", "/asynq/api/servers", "/asynq/api/redis_info"} {
+			status, body := get(t, dashboard.url(t)+page)
+			require.Equal(t, http.StatusOK, status, page+" "+body)
+		}
+		dashboard.stop(t)
 		i.api.stop(t)
 		i.scheduler.stop(t)
 	}

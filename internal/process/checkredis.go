@@ -19,6 +19,9 @@ func (c Checks) checkRedis(ctx context.Context) []Finding {
 	if err == nil && c.Cache != nil {
 		err = c.Cache.Ping(ctx)
 	}
+	if denied(err) {
+		return c.checkNodes(ctx)
+	}
 	if err != nil {
 		return []Finding{{
 			Name: "redis", Status: Refused, Detail: "does not answer (" + oneLine(err) + ")",
@@ -30,6 +33,14 @@ func (c Checks) checkRedis(ctx context.Context) []Finding {
 		findings = append(findings, c.checkLayout(ctx))
 	}
 	return findings
+}
+
+// prefix returns that of the namespace.
+func (c Checks) prefix() string {
+	if c.Cache == nil {
+		return ""
+	}
+	return c.Cache.Prefix()
 }
 
 func checkRedisClock(ctx context.Context, client redis.UniversalClient) Finding {
@@ -64,6 +75,9 @@ func (c Checks) checkNodes(ctx context.Context) []Finding {
 
 func (c Checks) checkNode(ctx context.Context, node redis.Cmdable, name string) []Finding {
 	text, err := node.Info(ctx).Result()
+	if denied(err) {
+		return []Finding{checkPermissions(ctx, node, &cache.Info{}, c.prefix(), name)}
+	}
 	if err != nil {
 		return []Finding{unchecked(name, err)}
 	}
@@ -72,6 +86,7 @@ func (c Checks) checkNode(ctx context.Context, node redis.Cmdable, name string) 
 		checkVersion(&info, name),
 		checkPolicy(&info, name),
 		checkPersistence(ctx, node, &info, name),
+		checkPermissions(ctx, node, &info, c.prefix(), name),
 	}
 	if c.Durability != "" {
 		findings = append(findings, c.checkDurability(ctx, node, &info, name))

@@ -55,7 +55,7 @@ func TestFitRedisIsOK(t *testing.T) {
 		require.Equal(t, OK, f.Status, "%v", f)
 		require.Empty(t, f.Fix)
 	}
-	require.Len(t, findings, 5)
+	require.Len(t, findings, 6)
 	require.Contains(t, find(t, findings, "redis persistence").Detail, "appendfsync everysec")
 	require.Equal(t, OK, Worst(findings))
 }
@@ -146,9 +146,10 @@ func TestForbiddenCommandsLeaveChecksOpen(t *testing.T) {
 	require.Equal(t, Warning, noConfig.Status)
 	require.Contains(t, noConfig.Detail, "could not check appendfsync")
 
-	noInfo := find(t, as("noinfo"), "redis")
-	require.Equal(t, Warning, noInfo.Status)
-	require.Contains(t, noInfo.Detail, "could not check")
+	// Every write asks INFO which incarnation of Redis this is.
+	noInfo := find(t, as("noinfo"), "redis permissions")
+	require.Equal(t, Refused, noInfo.Status)
+	require.Contains(t, noInfo.Detail, "+info")
 }
 
 func TestReplicaIsRefused(t *testing.T) {

@@ -175,7 +175,8 @@ func (s *Servers) AwaitRedis(ctx context.Context, patience time.Duration) error 
 			return fmt.Errorf("redis at %s has a certificate that is not trusted (%w): set AFTERWRITE_REDIS_CA to the CA's certificate",
 				name, err)
 		case denied(err):
-			return fmt.Errorf("redis at %s gives its user too few permissions (%w): `afterwrite doctor` prints those that it needs", name, err)
+			return fmt.Errorf("redis at %s gives its user too few permissions (%w): `afterwrite doctor` prints those that it needs",
+				name, err)
 		case rejects(err):
 			return fmt.Errorf("redis at %s rejects the connection (%w): correct REDIS_URL", name, err)
 		case time.Now().After(deadline):

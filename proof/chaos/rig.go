@@ -58,6 +58,7 @@ func newRig(ctx context.Context, names []name, topology string) (*rig, error) {
 	r.world, err = world.New(ctx, world.Options{
 		Name: "chaos", Shards: shards, Topology: world.TopologyOptions{Kind: topology, MinReplicas: 1, Partitions: true},
 		Redis: local.RedisOptions{AppendFsync: fsync}, Postgres: local.PostgresOptions{Fsync: true},
+		Restricted: topology == "",
 		Settings: []string{
 			"AFTERWRITE_LOG_LEVEL=debug", "AFTERWRITE_DURABILITY=" + durability,
 			"AFTERWRITE_SWEEP_INTERVAL=" + sweepInterval.String(), "AFTERWRITE_CLEAN_TTL=" + cleanTTL.String(),

@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +61,7 @@ func stage(t *testing.T, o world.Options, settings ...string) *system {
 		require.NoError(t, err)
 	}
 	o.Name, o.Settings = "e2e", append([]string{"AFTERWRITE_SWEEP_INTERVAL=" + sweepInterval.String()}, settings...)
+	o.Restricted = o.Topology.Kind == ""
 	s.world, err = world.New(t.Context(), o)
 	t.Cleanup(func() {
 		stopErr := s.world.Stop()
@@ -72,6 +74,9 @@ func stage(t *testing.T, o world.Options, settings ...string) *system {
 	require.NoError(t, err)
 	s.Stage, err = s.world.Stage(t.Context(), world.StageOptions{Name: "e2e"})
 	require.NoError(t, err)
+	if o.Restricted {
+		t.Cleanup(func() { s.nothingRefused(t) })
+	}
 	s.inspector = asynq.NewInspectorFromRedisClient(s.Redis)
 	return s
 }
@@ -82,6 +87,14 @@ func (s *system) launch(t *testing.T) {
 	s.scheduler = s.run(t, "scheduler")
 	s.workers = []*world.Process{s.run(t, "worker"), s.run(t, "worker")}
 	s.api = s.run(t, "api")
+}
+
+// nothingRefused checks that the user of Redis had all permissions that were used, also those whose lack only the log would show.
+func (s *system) nothingRefused(t *testing.T) {
+	t.Helper()
+	refused, err := s.Refused(context.WithoutCancel(t.Context()))
+	require.NoError(t, err)
+	require.Empty(t, refused)
 }
 
 // run starts a process, and waits until it is ready.

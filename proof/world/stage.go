@@ -79,6 +79,11 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 	if err := s.connect(ctx, o); err != nil {
 		return nil, err
 	}
+	if w.options.Restricted {
+		if s.RedisURL, err = restrict(s.RedisURL); err != nil {
+			return nil, err
+		}
+	}
 	s.cache = cache.New(s.Redis, cache.Options{Shards: cmp.Or(w.options.Shards, cache.DefaultShards), CleanTTL: time.Hour})
 	if _, err = s.run(ctx, nil, "migrate"); err == nil && o.Mapped {
 		err = s.createMapped(ctx)

@@ -52,6 +52,10 @@ type Options struct {
 	Topology TopologyOptions
 	Shards   int      // AFTERWRITE_SHARDS; 0 for each version's default
 	Settings []string // NAME=value for every process
+
+	// Restricted gives the processes a user of Redis with the permissions that `afterwrite doctor` prints, and no others. Refused lists
+	// the commands that Redis refused to it. Only without a topology.
+	Restricted bool
 }
 
 // World holds the built programs and the servers.
@@ -151,6 +155,9 @@ func (w *World) startRedis(ctx context.Context, name string, options local.Redis
 		return nil, err
 	}
 	options.Log = log
+	if w.options.Restricted {
+		options.Args = slices.Concat(options.Args, restrictedUser())
+	}
 	server, err := local.StartRedis(ctx, options)
 	if err != nil {
 		return nil, err
