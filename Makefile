@@ -157,6 +157,27 @@ check-compose: ## Check docker-compose.yml, where docker-compose is installed
 	elif command -v docker-compose >/dev/null 2>&1; then docker-compose --profile monitoring config -q; \
 	else echo "check-compose: skipped, there is no docker-compose here"; fi
 
+KUSTOMIZE := .bin/kustomize
+KUBECONFORM := .bin/kubeconform
+
+.PHONY: check-k8s
+check-k8s: $(KUSTOMIZE) ## Build the manifests of deploy/k8s, and check them against their schemas (tools installed into .bin)
+	@KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) deploy/k8s/check.sh
+
+# Their versions are in the go.mod of a module of its own.
+$(KUSTOMIZE): deploy/k8s/tools/go.mod
+	@mkdir -p .bin
+	cd deploy/k8s/tools && go build -o $(CURDIR)/.bin/ tool
+	@touch $@
+
+.PHONY: k8s-schemas
+k8s-schemas: ## Write the schemas of deploy/k8s/schemas again, from the Go types of Kubernetes, KEDA and the Prometheus Operator
+	cd deploy/k8s/schemagen && go run . ../schemas
+
+.PHONY: check-systemd
+check-systemd: ## Check the units of deploy/systemd, where systemd is installed
+	@deploy/systemd/check.sh
+
 .PHONY: check-workflows
 check-workflows: $(ACTIONLINT) ## Check the workflows of .github with actionlint (installed into .bin)
 	$(ACTIONLINT) -color
