@@ -169,7 +169,7 @@ func TestCapacityConnectionsAreThoseOfTheProcesses(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs", "capacity.md"))
 	require.NoError(t, err)
 	for file, want := range map[string][2]string{
-		"api":       {"Pools{Redis: 64, Postgres: 4}", "| api | 64 | 4 |"},
+		"api":       {"Pools{Redis: 64, Postgres: 4,", "| api | 64 | 4 |"},
 		"worker":    {"Redis: 2*c.WorkerConcurrency + 16, Postgres: c.WorkerConcurrency + 2,", "| worker | 24 | 6 |"},
 		"scheduler": {"Pools{Redis: 10}", "| scheduler | 10 | 0 |"},
 		"dashboard": {"Pools{Redis: 10, Postgres: 4}", "| dashboard | 10 | 4 |"},
