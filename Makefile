@@ -107,8 +107,8 @@ OUTAGE ?= 60s
 chaos-outage: deps ## Take Postgres away for a minute at 5,000 writes/s: no write may fail, the backlog has to drain
 	go run ./proof/chaos -outage $(OUTAGE) -seed $(SEED) -rate 5000 -clients 64 -keys 100000
 
-.PHONY: failover
-failover: deps ## Promote a standby of Postgres under load, after the primary was killed, and while it is frozen
+.PHONY: postgres-failover
+postgres-failover: deps ## Promote a standby of Postgres under load, after the primary was killed, and while it is frozen
 	$(IN_MEMORY) go test -count=1 -timeout 5m -tags failover -run '^(TestAPromotion|TestAStandby)' -v ./proof/e2e
 
 OPERATIONS ?= 1000000

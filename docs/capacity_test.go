@@ -116,7 +116,7 @@ func capacityTables() map[string]string {
 	return map[string]string{"costs": costs.String(), "needs": needs.String()}
 }
 
-// The tables are computed from the constants: go test ./docs -run Capacity -write
+// The tables are computed from the constants, by `go test ./docs -run Capacity -write`.
 func TestCapacityTablesFollowFromTheConstants(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(root, "docs", "capacity.md")

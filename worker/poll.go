@@ -33,9 +33,10 @@ const (
 //
 //   - When a dequeue fails, the server tries again at once: tens of thousands of times a second in a full Redis. So pollClient delays the
 //     error.
-//   - The server polls three queues (on a cluster eight) for tasks twenty times a second, and for delayed tasks four times, even if it finds none for hours:
-//     215 commands a second. While the worker is idle, pollClient answers most polls without asking Redis, and asks for the others
-//     with one plain command whether the script would find anything. It holds no poll back, so nothing delays the end of the server.
+//   - The server polls three queues (on a cluster eight) for tasks twenty times a second, and for delayed tasks four times, even if it
+//     finds none for hours: 215 commands a second. While the worker is idle, pollClient answers most polls without asking Redis, and asks
+//     for the others with one plain command whether the script would find anything. It holds no poll back, so nothing delays the end of
+//     the server.
 //
 // Polls are scripts, so it affects scripts only. The worker's own scripts use Options.Redis.
 type pollClient struct {

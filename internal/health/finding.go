@@ -165,7 +165,8 @@ func (x *facts) texts() *strings.Replacer {
 		"{differing}", x.mappingsDiffer(),
 		"{refused}", Count(x.refused(), "key waits", "keys wait"),
 		"{swept}", Age(x.Swept), "{scheduled}", Age(x.Scheduled), "{sweep interval}", Age(x.SweepInterval),
-		"{flush queue}", x.pausedFlush(), "{resume flush}", resume(x.Prefix+x.pausedFlush()), "{resume retry}", resume(x.Prefix+tasks.QueueRetry),
+		"{flush queue}", x.pausedFlush(), "{resume flush}", resume(x.Prefix+x.pausedFlush()),
+		"{resume retry}", resume(x.Prefix+tasks.QueueRetry),
 		"{resume sweep}", resume(x.Prefix+tasks.QueueSweep),
 	)
 }

@@ -179,8 +179,8 @@ func (p *Postgres) ping(ctx context.Context) error {
 func (p *Postgres) createDatabase(ctx context.Context) error {
 	return p.withDatabase("postgres", func(db *sql.DB) error {
 		_, err := db.ExecContext(ctx, "CREATE DATABASE "+pq.QuoteIdentifier(databaseName))
-		if e := pq.As(err, "42P04", "25006"); e != nil { // duplicate_database; a standby, which has its primary's
-			return nil
+		if pq.As(err, "42P04", "25006") != nil { // duplicate_database; a standby, which has its primary's
+			err = nil
 		}
 		if err != nil {
 			return fmt.Errorf("create the database %s: %w", databaseName, err)

@@ -40,7 +40,8 @@ func Explanations() []Explanation {
 		{ClassUnsettled, "was written between any two reads: normal", false},
 		{ClassAhead, "clean in redis but newer than the row (an older backup), or dirty in no epoch; --repair flushes it", true},
 		{ClassMissing, "clean in redis but without a row in postgres (an older backup); --repair flushes it", true},
-		{ClassBehind, "clean in redis but older than the row: redis lost its latest writes; its next use reads the row, --repair drops it", true},
+		{ClassBehind, "clean in redis but older than the row: redis lost its latest writes; its next use reads the row, " +
+			"--repair drops it", true},
 		{ClassDifferent, "same version, another value: written by hand; not repaired", true},
 		{ClassForeign, "not a counter's entry: another program writes to this redis; not repaired", true},
 		{ClassOrphan, "in an epoch, but without an entry: deleted by hand; a flush drops it", true},

@@ -153,8 +153,8 @@ func Print(w io.Writer, findings []Finding) error {
 	return table.Flush()
 }
 
-// maxSkew is the largest clock difference without a warning. Epochs and tasks use Redis's clock, so a difference falsifies only the times in
-// logs and on some pages. A second is not noticeable.
+// maxSkew is the largest clock difference without a warning. Epochs and tasks use Redis's clock, so a difference falsifies only the times
+// in logs and on some pages. A second is not noticeable.
 const maxSkew = time.Second
 
 // checkClock judges the time there, which a server returned between before and after by the local clock.

@@ -60,8 +60,10 @@ func BuildWithClock(ctx context.Context, dir, program string) error {
 	if err != nil {
 		return fmt.Errorf("encode the overlay: %w", err)
 	}
-	if err := errors.Join(os.WriteFile(replacement, []byte(patched), 0o600), os.WriteFile(overlay, list, 0o600)); err != nil {
-		return fmt.Errorf("write the overlay: %w", err)
+	for path, content := range map[string][]byte{replacement: []byte(patched), overlay: list} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			return fmt.Errorf("write the overlay: %w", err)
+		}
 	}
 	return build(ctx, "", program, module, "-overlay="+overlay)
 }
