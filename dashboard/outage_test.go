@@ -40,7 +40,7 @@ func TestWorkersAreNotReportedMissingWhileRedisRefusesWrites(t *testing.T) {
 		options local.RedisOptions
 		refuse  func(*testing.T, redis.UniversalClient)
 		mend    func(*testing.T, redis.UniversalClient)
-		why     string
+		state   string
 	}{
 		"it cannot save": {
 			local.RedisOptions{Dir: dir, Args: []string{"--save", "3600 1000000", "--dbfilename", "taken"}},
@@ -54,7 +54,7 @@ func TestWorkersAreNotReportedMissingWhileRedisRefusesWrites(t *testing.T) {
 				require.NoError(t, os.RemoveAll(filepath.Dir(obstacle)))
 				require.NoError(t, client.BgSave(t.Context()).Err())
 			},
-			"it cannot save its data",
+			"Redis refuses writes, since it cannot save its data; 0 keys are waiting.",
 		},
 		"it has become a replica": {
 			local.RedisOptions{},
@@ -66,7 +66,7 @@ func TestWorkersAreNotReportedMissingWhileRedisRefusesWrites(t *testing.T) {
 				t.Helper()
 				require.NoError(t, client.ReplicaOf(t.Context(), "no", "one").Err())
 			},
-			"it is a replica",
+			"Redis fails over: it refuses writes, since it is a replica now; 0 keys are waiting.",
 		},
 		"it wants replicas": {
 			local.RedisOptions{},
@@ -78,7 +78,7 @@ func TestWorkersAreNotReportedMissingWhileRedisRefusesWrites(t *testing.T) {
 				t.Helper()
 				require.NoError(t, client.ConfigSet(t.Context(), "min-replicas-to-write", "0").Err())
 			},
-			"it has too few replicas",
+			"Redis refuses writes, since it has too few replicas; 0 keys are waiting.",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestWorkersAreNotReportedMissingWhileRedisRefusesWrites(t *testing.T) {
 			v.until(t, "state", "Keeping up")
 
 			test.refuse(t, b.redis)
-			v.until(t, "state", "Redis refuses writes, since "+test.why+"; 0 keys are waiting.")
+			v.until(t, "state", test.state)
 			v.until(t, "processes", "silent for")
 			v.until(t, "tiles", "the apis could not say")
 			v.until(t, "facts", "refuses writes")

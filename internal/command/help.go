@@ -73,7 +73,7 @@ func (apiCommand) Help() string {
 number of them behind a load balancer. On an address that other machines can reach, it refuses to start without API keys:
 make one with the command api-key new.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "PORT", "API_ADDR", "PPROF",
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "DATABASE_READ_URL", "SCHEMA", "MAPPINGS", "PORT", "API_ADDR", "PPROF",
 		"FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
 		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "DURABILITY", "WAIT_REPLICAS", "SHARDS", "TOP",
 		"API_KEYS", "API_KEYS_FILE", "API_OPEN", "API_RATE", "ADMIN_TOKEN", "TLS_CERT", "TLS_KEY", "CORS_ORIGINS", otlpEndpoint) +
@@ -142,7 +142,8 @@ func (doctorCommand) Help() string {
 	return `Finds settings that would lose counters or keep afterwrite from running, and prints the fix for each. It changes
 nothing. The exit status is 1 if something is refused. Whether Postgres keeps up is shown by afterwrite status.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS", "DURABILITY", "WAIT_REPLICAS") +
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "DATABASE_READ_URL", "SCHEMA", "MAPPINGS", "SHARDS", "DURABILITY",
+		"WAIT_REPLICAS") +
 		example("afterwrite doctor --json")
 }
 
