@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,10 @@ const (
 	// confirmPatience bounds how long a call waits for one of these connections. If none gets free, the replicas or the disk are behind.
 	confirmPatience = 500 * time.Millisecond
 
+	// usualConfirmation is how long callers are held back for their confirmation. Nearly all come earlier, and a caller that is
+	// woken once instead of twice costs less. After it each may also wait for Postgres, or give up earlier than others.
+	usualConfirmation = 10 * time.Millisecond
+
 	// confirmRound bounds one WAIT, so that Close does not wait for long.
 	confirmRound = 500 * time.Millisecond
 
@@ -45,14 +50,16 @@ type Confirmation struct {
 	err  error
 }
 
-// Await blocks until the writes are confirmed, or known not to be. It returns ErrNotReached if ctx ends before, or if another server may be
-// the primary now.
-func (c *Confirmation) Await(ctx context.Context) error {
+// Await blocks until the writes are confirmed, or known not to be. It returns ErrNotReached if ctx ends or until has passed before, or if
+// another server may be the primary now.
+func (c *Confirmation) Await(ctx context.Context, until time.Time) error {
 	select {
 	case <-c.done:
 		return c.err
 	default:
 	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
 	select {
 	case <-c.done:
 		return c.err
@@ -100,22 +107,49 @@ func (s *durableServer) take() bool {
 }
 
 // runDurably is application.run on connections that belong to the call until its writes are confirmed, until the time given. WAIT covers
-// the writes of its own connection, so no promoted server and no restarted one can confirm them.
-func (w *Writer) runDurably(a *application, until time.Time, callers int) (reached bool) {
+// the writes of its own connection, so no promoted server and no restarted one can confirm them. It returns the confirmations that come
+// later.
+func (w *Writer) runDurably(a *application, until time.Time, callers int) (reached bool, confirmations []*Confirmation) {
 	parts := w.byServer(a)
 	var group sync.WaitGroup
 	answers := make([]bool, len(parts))
+	later := make([]*Confirmation, len(parts))
 	for i := range parts[min(1, len(parts)):] {
-		group.Go(func() { answers[i+1] = w.runOn(&parts[i+1], until, callers) })
+		group.Go(func() { answers[i+1], later[i+1] = w.runOn(&parts[i+1], until, callers) })
 	}
 	for i := range parts[:min(1, len(parts))] {
-		answers[i] = w.runOn(&parts[i], until, callers)
+		answers[i], later[i] = w.runOn(&parts[i], until, callers)
 	}
 	group.Wait()
-	for _, answer := range answers {
+	for i, answer := range answers {
 		reached = reached || answer
+		if later[i] != nil {
+			confirmations = append(confirmations, later[i])
+		}
 	}
-	return reached || len(a.writes) == 0
+	return reached || len(a.writes) == 0, confirmations
+}
+
+// answerConfirmed answers a batch once its writes are confirmed, so that each caller wakes up once; after usualConfirmation each waits on
+// its own. It does not block.
+func (w *Writer) answerConfirmed(batch []*request, confirmations []*Confirmation) {
+	w.dequeue(batch)
+	batch = slices.Clone(batch) // the caller uses it again
+	w.confirming.Go(func() {
+		timer := time.NewTimer(usualConfirmation)
+		defer timer.Stop()
+		for _, c := range confirmations {
+			select {
+			case <-c.done:
+				continue
+			case <-timer.C:
+			}
+			break
+		}
+		for _, r := range batch {
+			close(r.done)
+		}
+	})
 }
 
 // durablePart is the part of a call for one server.
@@ -168,11 +202,11 @@ func (w *Writer) server(client *redis.Client) *durableServer {
 }
 
 // runOn runs a part of a call on a connection of its own. It returns when the server has answered the operations; their confirmation comes
-// later.
-func (w *Writer) runOn(p *durablePart, until time.Time, callers int) (reached bool) {
+// later; it is nil if there is nothing to confirm.
+func (w *Writer) runOn(p *durablePart, until time.Time, callers int) (reached bool, later *Confirmation) {
 	if !p.server.take() {
 		p.fail(behind(w.level))
-		return true
+		return true, nil
 	}
 	conn := p.server.client.Conn()
 	end := func() {
@@ -183,19 +217,19 @@ func (w *Writer) runOn(p *durablePart, until time.Time, callers int) (reached bo
 	if err != nil {
 		p.fail(Unapplied(err))
 		end()
-		return isReply(err)
+		return isReply(err), nil
 	}
 	if !waits.possible {
 		p.fail(unsupported())
 		end()
-		return true
+		return true, nil
 	}
 	p.client = conn
 	reached = p.run()
 	c, marker := w.confirmation(p.application)
 	if c == nil {
 		end()
-		return reached
+		return reached, nil
 	}
 	waiting := int64(min(callers, len(p.writes)))
 	w.awaiting.Add(waiting)
@@ -205,7 +239,7 @@ func (w *Writer) runOn(p *durablePart, until time.Time, callers int) (reached bo
 		w.awaiting.Add(-waiting)
 		close(c.done)
 	})
-	return reached
+	return reached, c
 }
 
 func (a *application) fail(problem *counter.Error) {

@@ -32,7 +32,7 @@ func TestEachNodeConfirmsItsWrites(t *testing.T) {
 			if o.Err != nil {
 				errs = append(errs, o.Err)
 			} else {
-				errs = append(errs, o.Confirmation.Await(ctx))
+				errs = append(errs, o.Confirmation.Await(ctx, time.Now().Add(time.Minute)))
 			}
 		}
 		return errs
@@ -48,7 +48,7 @@ func TestEachNodeConfirmsItsWrites(t *testing.T) {
 	t.Cleanup(one.Close)
 	for _, o := range one.DoUntil(t.Context(), writes, time.Now().Add(20*time.Millisecond)) {
 		require.NoError(t, o.Err)
-		require.ErrorIs(t, o.Confirmation.Await(t.Context()), cache.ErrNotReached)
+		require.ErrorIs(t, o.Confirmation.Await(t.Context(), time.Now().Add(time.Minute)), cache.ErrNotReached)
 	}
 
 	second.Kill()

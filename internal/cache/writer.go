@@ -201,7 +201,6 @@ func (w *Writer) Close() {
 	w.closing.Do(func() {
 		w.stop()
 		<-w.done
-		w.confirming.Wait()
 	})
 }
 
@@ -231,6 +230,7 @@ func (w *Writer) run(ctx context.Context) {
 				batch = w.gather(batch[:0])
 				w.send(batch) //nolint:contextcheck // see send
 			}
+			w.confirming.Wait() // their callers must not take done for an answer
 			return
 		}
 	}
@@ -307,15 +307,20 @@ func (w *Writer) send(batch []*request) {
 		}
 	}
 	var reached bool
+	var confirmations []*Confirmation
 	if w.level == InMemory {
 		reached = a.run()
 	} else {
-		reached = w.runDurably(&a, until, len(batch))
+		reached, confirmations = w.runDurably(&a, until, len(batch))
 	}
 	if !reached {
 		w.refuseQueued() // before the answers: what a caller sends after its answer was not queued meanwhile
 	}
-	w.answer(batch)
+	if len(confirmations) > 0 {
+		w.answerConfirmed(batch, confirmations)
+	} else {
+		w.answer(batch)
+	}
 }
 
 // refuseQueued answers everything queued by now with an error, without sending it. While Redis is unreachable each call lasts until its
@@ -330,8 +335,15 @@ func (w *Writer) refuseQueued() {
 }
 
 func (w *Writer) answer(batch []*request) {
+	w.dequeue(batch)
+	for _, r := range batch {
+		close(r.done)
+	}
+}
+
+// dequeue makes room for further operations.
+func (w *Writer) dequeue(batch []*request) {
 	for _, r := range batch {
 		w.queued.Add(-int64(len(r.writes)))
-		close(r.done)
 	}
 }

@@ -133,8 +133,6 @@ func (r *route) confirm(ctx context.Context, results []counter.Result, level Dur
 	if r.confirmations == nil {
 		return
 	}
-	ctx, cancel := context.WithDeadline(ctx, r.until)
-	defer cancel()
 	var last *cache.Confirmation
 	var err error
 	for i, c := range r.confirmations {
@@ -142,7 +140,7 @@ func (r *route) confirm(ctx context.Context, results []counter.Result, level Dur
 			continue
 		}
 		if c != last {
-			last, err = c, c.Await(ctx) // step: confirm
+			last, err = c, c.Await(ctx, r.until) // step: confirm
 		}
 		if err != nil {
 			results[i].Err = notDurable(level, err)
