@@ -14,8 +14,8 @@ const (
 	resendPause = 30 * time.Millisecond
 )
 
-// resendHook sends a call again that a server has refused because it is not the master: the reply says that nothing has been applied. It
-// never sends a call again whose answer was lost.
+// resendHook sends a call again if the server has refused it because it is not the master: then nothing has been applied. If the answer was
+// lost, it never sends the call again.
 type resendHook struct {
 	refused string                    // the refusal
 	renew   func(ctx context.Context) // finds the master; bounded
