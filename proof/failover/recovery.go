@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"html"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,6 +20,8 @@ const (
 	probeBound  = 500 * time.Millisecond
 	flushEvery  = 100 * time.Millisecond
 	statusEvery = 200 * time.Millisecond
+	// statusBound is longer than any answer of the dashboard should take on a busy machine.
+	statusBound = 2 * time.Second
 	// settled is how long the dashboard must have shown nothing wrong.
 	settled = 3 * time.Second
 )
@@ -31,11 +35,12 @@ type recovery struct {
 
 	mu        sync.Mutex
 	fault     time.Time
-	back      []time.Time // by shard: after the last failed write of this program to the shard's master
-	flushes   [][]flush   // by shard, in the order in which they were seen
-	wrong     time.Time   // the last time when the dashboard showed something wrong
-	right     time.Time   // the first time after that
-	sentences []string    // what it showed meanwhile
+	back      []time.Time   // by shard: after the last failed write of this program to the shard's master
+	flushes   [][]flush     // by shard, in the order in which they were seen
+	wrong     time.Time     // the last time when the dashboard showed something wrong
+	right     time.Time     // the first time after that
+	sentences []string      // what it showed meanwhile
+	slowest   time.Duration // its slowest answer
 }
 
 // flush is a committed transaction.
@@ -122,17 +127,15 @@ const requestsFail = "Requests fail"
 
 // readStatus notes what the dashboard shows. Only the level bad is wrong: warn is for what may become bad.
 func (r *recovery) readStatus(ctx context.Context) {
-	level, sentence := "", "the dashboard does not answer"
-	if page, err := world.Get(ctx, r.overview); err == nil {
-		if state := stateOf.FindSubmatch(page); state != nil {
-			level, sentence = string(state[1]), string(state[2])
-		}
-	} else if ctx.Err() != nil {
+	began := time.Now()
+	level, sentence := readOverview(ctx, r.overview)
+	if ctx.Err() != nil {
 		return
 	}
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.slowest = max(r.slowest, now.Sub(began))
 	fine := level == "good" || level == "warn" || strings.HasPrefix(sentence, requestsFail)
 	if !fine && !slices.Contains(r.sentences, sentence) {
 		r.sentences = append(r.sentences, sentence)
@@ -143,6 +146,21 @@ func (r *recovery) readStatus(ctx context.Context) {
 	case r.right.IsZero():
 		r.right = now
 	}
+}
+
+// readOverview returns the level and the sentence of the overview. While Redis does not answer, the page has the status 503.
+func readOverview(ctx context.Context, url string) (level, sentence string) {
+	bounded, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	status, page, err := world.Send(bounded, http.DefaultClient, http.MethodGet, url, "", "")
+	if err != nil {
+		return "", fmt.Sprintf("the dashboard does not answer within %v", statusBound)
+	}
+	state := stateOf.FindSubmatch(page)
+	if state == nil {
+		return "", fmt.Sprintf("the dashboard answers %d without the overview", status)
+	}
+	return string(state[1]), html.UnescapeString(string(state[2]))
 }
 
 // times are the results of a recovery.

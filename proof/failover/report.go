@@ -25,8 +25,9 @@ type result struct {
 	took       time.Duration // how long the fault took
 	healed     time.Duration // from the fault until the servers agreed again
 	drain      time.Duration
-	keys       []string // with lost or doubled writes
-	sentences  []string // of the dashboard
+	keys       []string      // with lost or doubled writes
+	sentences  []string      // of the dashboard
+	slowest    time.Duration // answer of the dashboard
 }
 
 // violation reports whether the run shows what must not happen.
@@ -55,8 +56,8 @@ func (r result) explain(out io.Writer) {
 		reasons = append(reasons, fmt.Sprintf("%s %d", reason, n))
 	}
 	slices.Sort(reasons)
-	fmt.Fprintf(out, "  answers: %s; the fault took %s s, the servers agreed after %s s\n", strings.Join(reasons, ", "),
-		seconds(r.took), seconds(r.healed))
+	fmt.Fprintf(out, "  answers: %s; the fault took %s s, the servers agreed after %s s; slowest answer of the dashboard %s s\n",
+		strings.Join(reasons, ", "), seconds(r.took), seconds(r.healed), seconds(r.slowest))
 	if r.scenario.partition {
 		fmt.Fprintf(out, "  acknowledged after the partition began: %d by the first api, %d by the api of the master that was cut off\n",
 			r.ledger.late[firstAPI], r.ledger.late[1])

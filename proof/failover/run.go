@@ -90,7 +90,7 @@ func (r *run) execute(ctx context.Context) (result, error) {
 	r.load.end()
 
 	res := result{
-		run: r, times: times, recovered: recovered, took: took, healed: healed, sentences: recovery.sentences,
+		run: r, times: times, recovered: recovered, took: took, healed: healed, sentences: recovery.sentences, slowest: recovery.slowest,
 		before: r.ledger.longestGap(began.Add(warmup/2), r.ledger.fault),
 		gap:    r.ledger.longestGap(r.ledger.fault.Add(-time.Second), ended),
 	}
