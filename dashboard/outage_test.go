@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,4 +148,34 @@ func TestSignOutDuringARedisOutageTakesEffectEverywhere(t *testing.T) {
 	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 		return there.send(t, http.MethodGet, "/actions", "").status == http.StatusUnauthorized, "the other process still accepts the session"
 	})
+}
+
+// A Redis that hangs keeps connections open and answers nothing, so each read of it would take until its timeout.
+func TestPagesAnswerWithTheFindingWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	b, server := setupOwn(t, local.RedisOptions{})
+	open := b.serve(t, false, auth.Options{})
+	signedIn := b.serve(t, false, auth.Options{Users: people()}).as(t, "olga")
+	for _, d := range []*door{open, signedIn} {
+		localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+			page := d.get(t, "/").body
+			return !strings.Contains(page, "Starting"), page
+		})
+	}
+	require.NoError(t, syscall.Kill(server.Pid(), syscall.SIGSTOP))
+	t.Cleanup(func() { require.NoError(t, syscall.Kill(server.Pid(), syscall.SIGCONT)) })
+
+	for _, d := range []*door{open, signedIn} {
+		localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+			page := d.get(t, "/").body
+			return strings.Contains(page, "Redis has not answered for"), page
+		})
+		for _, path := range []string{"/", "/shards", "/requests", "/mappings"} {
+			began := time.Now()
+			answer := d.get(t, path)
+			require.Less(t, time.Since(began), 2*time.Second, path)
+			require.Equal(t, http.StatusServiceUnavailable, answer.status, path)
+		}
+		require.Equal(t, http.StatusOK, d.get(t, "/healthz").status)
+	}
 }

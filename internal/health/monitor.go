@@ -66,12 +66,13 @@ func NewMonitor(c *cache.Cache, client redis.UniversalClient, log *slog.Logger) 
 func (m *Monitor) Next(ctx context.Context) (s Snapshot, ok bool) {
 	bounded, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
+	began := time.Now()
 	taken, err := m.sampler.take(bounded)
 	switch {
 	case ctx.Err() != nil:
 		return m.last, false
 	case err != nil:
-		m.fail(err, time.Now())
+		m.fail(err, began, time.Now())
 		return m.last, true
 	case m.lateOnce(taken):
 		return m.last, false
@@ -91,10 +92,10 @@ func (m *Monitor) Next(ctx context.Context) (s Snapshot, ok bool) {
 	return taken, true
 }
 
-// fail records that Redis does not serve. The rest of the last Snapshot stays.
-func (m *Monitor) fail(err error, now time.Time) {
+// fail records that Redis has not served since began. The rest of the last Snapshot stays.
+func (m *Monitor) fail(err error, began, now time.Time) {
 	if m.failing.IsZero() {
-		m.failing = now
+		m.failing = began
 		m.log.Warn("no samples can be taken; trying again each second", "error", err)
 	}
 	m.last.Starting, m.last.Denial = false, cache.Denial(err)
