@@ -28,6 +28,9 @@ const (
 //	redis-sentinel://[user:password@]host:port,host:port/db?master=name   rediss-sentinel:// the same with TLS
 //	redis-cluster://[user:password@]host:port,host:port                   rediss-cluster:// the same with TLS
 //
+// The user and password are those of the servers. Sentinels that have one of their own get the parameters sentinel_username and
+// sentinel_password.
+//
 // The client never retries: a command whose answer was lost may have run, and an increment must not run twice. maxConns bounds its
 // connections; 0 is the library's default.
 //
@@ -126,9 +129,14 @@ func parseMany(rawURL string) (*redis.UniversalOptions, error) {
 		o.IsClusterMode = true
 		return o, nil
 	}
-	if o.MasterName = u.Query().Get("master"); o.MasterName == "" {
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, errors.New("its parameters must be URL-encoded") // the error may quote a password
+	}
+	if o.MasterName = query.Get("master"); o.MasterName == "" {
 		return nil, errors.New("it must name a master (?master=mymaster)")
 	}
+	o.SentinelUsername, o.SentinelPassword = query.Get("sentinel_username"), query.Get("sentinel_password")
 	if db := strings.Trim(u.Path, "/"); db != "" {
 		if o.DB, err = strconv.Atoi(db); err != nil {
 			return nil, errors.New("its path must be a database number")

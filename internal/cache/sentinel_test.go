@@ -3,6 +3,7 @@ package cache_test
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,4 +56,39 @@ func TestSentinelThatHangsDoesNotHideTheMaster(t *testing.T) {
 		o := b.do(t, increment("k", 1))[0]
 		return o.Err == nil, fmt.Sprint(o.Err)
 	})
+}
+
+// The passwords of the sentinels and of the servers differ.
+func TestSentinelsMayHaveAPassword(t *testing.T) {
+	t.Parallel()
+	master := localtest.OwnRedis(t, local.RedisOptions{})
+	at, err := url.Parse(master.URL())
+	require.NoError(t, err)
+	password, _ := at.User.Password()
+	watcher := localtest.OwnRedis(t, local.RedisOptions{
+		File: true, Args: []string{"--sentinel"}, Lines: []string{
+			fmt.Sprintf("sentinel monitor m %s %s 1", at.Hostname(), at.Port()),
+			"sentinel auth-pass m " + password,
+			"user reader on >s+cret allcommands",
+		},
+	})
+	own, err := url.Parse(watcher.URL())
+	require.NoError(t, err)
+	of, _ := own.User.Password()
+	require.NotEmpty(t, of)
+	rest := ":" + password + "@" + watcher.Addr() + "/0?master=m"
+	for _, parameters := range []string{
+		"&sentinel_password=" + url.QueryEscape(of),
+		"&sentinel_username=reader&sentinel_password=" + url.QueryEscape("s+cret"),
+	} {
+		b := setupOn(t, "redis-sentinel://"+rest+parameters)
+		b.warm(t, "k")
+		require.NoError(t, b.do(t, increment("k", 1))[0].Err)
+	}
+	for _, parameters := range []string{"", "&sentinel_password=other"} {
+		client, err := cache.Connect("redis-sentinel://"+rest+parameters, 2)
+		require.NoError(t, err)
+		require.Error(t, client.Ping(t.Context()).Err())
+		require.NoError(t, client.Close())
+	}
 }

@@ -177,16 +177,22 @@ func TestRedisURLForms(t *testing.T) {
 		"redis://:pw@h:1/2":                        {Addrs: []string{"h:1"}, Password: "pw", DB: 2},
 		"unix:///tmp/redis.sock?db=3":              {Addrs: []string{"/tmp/redis.sock"}, DB: 3},
 		"redis-sentinel://u:pw@a:1,b:2/4?master=m": {Addrs: []string{"a:1", "b:2"}, Username: "u", Password: "pw", DB: 4, MasterName: "m"},
-		"redis-cluster://a:1,b:2":                  {Addrs: []string{"a:1", "b:2"}, IsClusterMode: true},
+		"redis-sentinel://:p%40w@a:1/0?master=m&sentinel_username=s%26u&sentinel_password=s%26p%2B": {
+			Addrs: []string{"a:1"}, Password: "p@w", MasterName: "m", SentinelUsername: "s&u", SentinelPassword: "s&p+",
+		},
+		"redis-cluster://a:1,b:2": {Addrs: []string{"a:1", "b:2"}, IsClusterMode: true},
 	} {
 		got, err := cache.ParseURL(url)
 		require.NoError(t, err, url)
 		require.Equal(t, want, redis.UniversalOptions{
 			Addrs: got.Addrs, Username: got.Username, Password: got.Password, DB: got.DB, MasterName: got.MasterName,
-			IsClusterMode: got.IsClusterMode,
+			IsClusterMode: got.IsClusterMode, SentinelUsername: got.SentinelUsername, SentinelPassword: got.SentinelPassword,
 		}, url)
 	}
-	for _, url := range []string{"", "localhost:6379", "http://h", "redis://h:x/secret", "redis-sentinel://secret@a:1", "redis-cluster://a:1/%zz"} {
+	for _, url := range []string{
+		"", "localhost:6379", "http://h", "redis://h:x/secret", "redis-sentinel://secret@a:1", "redis-cluster://a:1/%zz",
+		"redis-sentinel://a:1/0?master=m&sentinel_password=%secret", "redis-sentinel://a:1/0?master=m&sentinel_password=a;secret",
+	} {
 		_, err := cache.ParseURL(url)
 		require.ErrorContains(t, err, "REDIS_URL", url)
 		require.NotContains(t, err.Error(), "secret")

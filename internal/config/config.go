@@ -27,7 +27,7 @@ import (
 
 // Config has all settings.
 type Config struct {
-	RedisURL    string `env:"REDIS_URL" example:"redis://127.0.0.1:6379/0" help:"the address of Redis: redis://user:password@host:port/db, rediss:// with TLS, unix:///path?db=0, redis-sentinel://h1:p,h2:p/db?master=name or redis-cluster://h1:p,h2:p; rediss-sentinel:// and rediss-cluster:// with TLS"`
+	RedisURL    string `env:"REDIS_URL" example:"redis://127.0.0.1:6379/0" help:"the address of Redis: redis://user:password@host:port/db, rediss:// with TLS, unix:///path?db=0, redis-sentinel://h1:p,h2:p/db?master=name (with &sentinel_username= and &sentinel_password= if the sentinels ask for them) or redis-cluster://h1:p,h2:p; rediss-sentinel:// and rediss-cluster:// with TLS"`
 	RedisCA     string `env:"AFTERWRITE_REDIS_CA" example:"/etc/afterwrite/redis-ca.crt" since:"0.2" help:"a PEM file with the certificates of the CAs that may sign the certificates of Redis, its sentinels and the nodes of a cluster, instead of the system's; it is read at start, and needs a REDIS_URL with TLS"`
 	RedisCert   string `env:"AFTERWRITE_REDIS_CERT" example:"/etc/afterwrite/redis-client.crt" since:"0.2" help:"a PEM file with the client certificate for a Redis that asks for one, and its intermediates; it is read again at each new connection"`
 	RedisKey    string `env:"AFTERWRITE_REDIS_KEY" example:"/etc/afterwrite/redis-client.key" since:"0.2" help:"the PEM file with the private key of that certificate"`

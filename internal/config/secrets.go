@@ -107,7 +107,8 @@ func passwords(text string) []string {
 	}
 	if _, query, ok := strings.Cut(rest, "?"); ok {
 		for pair := range strings.SplitSeq(query, "&") {
-			if name, value, _ := strings.Cut(pair, "="); name == "password" || name == "sslpassword" {
+			name, value, _ := strings.Cut(pair, "=")
+			if name == "password" || name == "sslpassword" || name == "sentinel_password" {
 				add(value)
 			}
 		}

@@ -17,6 +17,8 @@ func TestSecretsAreFoundInEveryForm(t *testing.T) {
 		{"REDIS_URL", "redis://:hunter2@h:6379/0", "hunter2"},
 		{"REDIS_URL", "redis://user:hunter2@h/0?protocol=3", "hunter2"},
 		{"REDIS_URL", "redis-sentinel://user:hunter2@h1:1,h2:2/0?master=m", "hunter2"},
+		{"REDIS_URL", "redis-sentinel://user:pw@h1:1,h2:2/0?master=m&sentinel_password=hun%2Bter2", "hun+ter2"},
+		{"REDIS_URL", "redis-sentinel://h1:1/0?sentinel_password=hun%2Bter2&master=m", "hun%2Bter2"},
 		{"REDIS_URL", "unix://user:hunter2@/run/redis.sock?db=1", "hunter2"},
 		{"REDIS_URL", "redis://:hun/ter2@h:%zz", "hun/ter2"},
 		{"DATABASE_URL", "postgres://u:p%40ss%2Fword@h/db", "p@ss/word"},
