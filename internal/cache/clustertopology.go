@@ -24,8 +24,12 @@ type clusterTopology struct {
 func followCluster(cluster *redis.ClusterClient) {
 	c := &clusterTopology{cluster: cluster}
 	t := newTopology(cluster, c.reload)
-	cluster.OnNewNode(func(node *redis.Client) { node.AddHook(nodeHook{t, &c.loads}) })
-	cluster.AddHook(resendHook{refused: moved, renew: func(ctx context.Context) { c.reload(ctx) }})
+	renew := func(ctx context.Context) { c.reload(ctx) }
+	cluster.OnNewNode(func(node *redis.Client) {
+		node.AddHook(nodeHook{t, &c.loads})
+		node.AddHook(resendHook{refused: moved, renew: renew, node: true})
+	})
+	cluster.AddHook(resendHook{refused: moved, renew: renew})
 }
 
 // reload reads the masters, and returns their addresses. loaded is false if no node has answered; then the client keeps those that it

@@ -107,9 +107,39 @@ func (s *durableServer) take() bool {
 }
 
 // runDurably is application.run on connections that belong to the call until its writes are confirmed, until the time given. WAIT covers
-// the writes of its own connection, so no promoted server and no restarted one can confirm them. It returns the confirmations that come
-// later.
+// the writes of its own connection, so no promoted server and no restarted one can confirm them. Operations that a server has refused
+// because it is not their master are sent again to the server that is, as resendHook does. It returns the confirmations that come later.
 func (w *Writer) runDurably(a *application, until time.Time, callers int) (reached bool, confirmations []*Confirmation) {
+	var refused *refusal
+	a.ctx, refused = withRefusal(a.ctx)
+	for tries := 0; ; tries++ {
+		answered, later := w.runParts(a, until, callers)
+		reached, confirmations = reached || answered, append(confirmations, later...)
+		hook := refused.hook.Swap(nil)
+		if hook == nil || time.Now().After(until) {
+			return reached, confirmations
+		}
+		again := a.refused(hook)
+		if len(again.writes) == 0 || !hook.wait(a.ctx, tries) {
+			return reached, confirmations
+		}
+		a = again
+	}
+}
+
+// refused returns the part of a call that may be sent again.
+func (a *application) refused(hook *resendHook) *application {
+	again := &application{ctx: a.ctx, cache: a.cache, mayDirty: a.mayDirty}
+	for i, o := range a.outcomes {
+		if hook.resend(o.Err) {
+			again.add(a.writes[i], o)
+		}
+	}
+	return again
+}
+
+// runParts runs the part of a call for each server.
+func (w *Writer) runParts(a *application, until time.Time, callers int) (reached bool, confirmations []*Confirmation) {
 	parts := w.byServer(a)
 	var group sync.WaitGroup
 	answers := make([]bool, len(parts))
@@ -272,6 +302,7 @@ func (w *Writer) confirm(conn *redis.Conn, by waits, marker string, until time.T
 	if marker != "" {
 		ctx, cancel := context.WithTimeout(context.Background(), ioTimeout)
 		defer cancel()
+		ctx, _ = withRefusal(ctx) // another server does not have the write
 		if err := conn.Set(ctx, marker, "1", markerTTL).Err(); err != nil {
 			return errors.Join(ErrNotReached, err)
 		}

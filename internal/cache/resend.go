@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -19,6 +20,27 @@ const (
 type resendHook struct {
 	refused string                    // the refusal
 	renew   func(ctx context.Context) // finds the master; bounded
+	node    bool                      // of one node of a cluster, which is not the place to send the call again
+}
+
+// refusal is in the context of a call on a connection of its own, which leads to one server only. The hook does not send such a call again,
+// but leaves itself here, so that the caller can do so on a connection to another server.
+type refusal struct{ hook atomic.Pointer[resendHook] }
+
+type refusalKey struct{}
+
+func withRefusal(ctx context.Context) (context.Context, *refusal) {
+	r := &refusal{}
+	return context.WithValue(ctx, refusalKey{}, r), r
+}
+
+// leave reports whether somebody else has to send a refused call again, and tells them.
+func (h resendHook) leave(ctx context.Context) bool {
+	r, own := ctx.Value(refusalKey{}).(*refusal)
+	if own {
+		r.hook.Store(&h)
+	}
+	return own || h.node
 }
 
 // DialHook passes on.
@@ -28,7 +50,7 @@ func (resendHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 func (h resendHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		for tries := 0; h.resend(err) && h.wait(ctx, tries); tries++ {
+		for tries := 0; h.resend(err) && !h.leave(ctx) && h.wait(ctx, tries); tries++ {
 			cmd.SetErr(nil)
 			err = next(ctx, cmd)
 		}
@@ -44,6 +66,9 @@ func (h resendHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 			return err
 		}
 		again := h.refusedOf(cmds)
+		if len(again) > 0 && h.leave(ctx) {
+			return err
+		}
 		for tries := 0; len(again) > 0 && h.wait(ctx, tries); tries++ {
 			for _, cmd := range again {
 				cmd.SetErr(nil)

@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -98,6 +99,7 @@ type ledger struct {
 
 	mu                      sync.Mutex
 	acked, unknown, refused int64
+	errs                    []error
 	last                    time.Time     // the last acknowledged increment
 	gap                     time.Duration // the longest time without one
 }
@@ -111,9 +113,33 @@ func (l *ledger) count() int64 {
 // load increments a key of each shard all the time, until the returned function is called.
 func (b *testBundle) load(t *testing.T) (ledgers []*ledger, stop func()) {
 	t.Helper()
+	return b.loadOn(t, testShards, func(write cache.Write) (cache.Outcome, error) {
+		return b.writer.Do(context.Background(), []cache.Write{write})[0], nil
+	})
+}
+
+// loadDurably is load for the first shards, with a Writer that waits for one replica.
+func (b *testBundle) loadDurably(t *testing.T, shards int) (ledgers []*ledger, stop func()) {
+	t.Helper()
+	w := b.cache.NewDurableWriter(func() bool { return true }, cache.OnReplicas, 1)
+	t.Cleanup(w.Close)
+	return b.loadOn(t, shards, func(write cache.Write) (cache.Outcome, error) {
+		until := time.Now().Add(10 * time.Second)
+		o := w.DoUntil(context.Background(), []cache.Write{write}, until)[0]
+		if o.Err != nil {
+			return o, nil
+		}
+		return o, o.Confirmation.Await(context.Background(), until)
+	})
+}
+
+func (b *testBundle) loadOn(
+	t *testing.T, shards int, do func(cache.Write) (o cache.Outcome, unconfirmed error),
+) (ledgers []*ledger, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	for i := 0; len(ledgers) < testShards; i++ {
+	for i := 0; len(ledgers) < shards; i++ {
 		key := counter.Key("k" + strconv.Itoa(i))
 		if int(b.cache.Shard(key)) != len(ledgers) {
 			continue
@@ -123,7 +149,7 @@ func (b *testBundle) load(t *testing.T) (ledgers []*ledger, stop func()) {
 		ledgers = append(ledgers, l)
 		running.Go(func() {
 			for ctx.Err() == nil {
-				l.add(b.writer.Do(context.Background(), []cache.Write{{Operation: increment(key, 1)}})[0])
+				l.add(do(cache.Write{Operation: increment(key, 1)}))
 				time.Sleep(2 * time.Millisecond) // the pace of a client
 			}
 		})
@@ -134,11 +160,13 @@ func (b *testBundle) load(t *testing.T) (ledgers []*ledger, stop func()) {
 	}
 }
 
-func (l *ledger) add(o cache.Outcome) {
+func (l *ledger) add(o cache.Outcome, unconfirmed error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	switch code := counter.CodeOf(o.Err); {
+	case unconfirmed != nil:
+		l.unknown++
 	case o.Err == nil:
 		l.acked++
 		l.gap = max(l.gap, now.Sub(l.last))
@@ -147,6 +175,9 @@ func (l *ledger) add(o cache.Outcome) {
 		l.unknown++
 	default:
 		l.refused++
+	}
+	if err := errors.Join(o.Err, unconfirmed); err != nil {
+		l.errs = append(l.errs, err)
 	}
 }
 
@@ -201,6 +232,37 @@ func TestWritesFollowAFailoverOfACluster(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A server that has become a replica refuses the writes, so they are sent again to the new master, and confirmed there. Writes that wait
+// for their confirmation at that moment get none, since Redis ends their WAIT.
+func TestDurableWritesFollowAPlannedFailoverOfACluster(t *testing.T) {
+	t.Parallel()
+	c := newReplicated(t)
+	b := setupOn(t, c.url)
+	all, stop := b.loadDurably(t, 2) // the shards with a replica
+	for _, l := range all {
+		localtest.Eventually(t, 10*time.Second, func() (bool, string) { return l.count() > 20, string(l.key) })
+	}
+	require.NoError(t, c.promoted.Do(t.Context(), "CLUSTER", "FAILOVER").Err())
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		info := c.promoted.Info(t.Context(), "replication").Val()
+		return strings.Contains(info, "role:master") && strings.Contains(info, "state=online"), info
+	})
+	for _, l := range all {
+		from := l.count()
+		localtest.Eventually(t, 5*time.Second, func() (bool, string) { return l.count() > from, string(l.key) })
+	}
+	stop()
+	for _, l := range all {
+		t.Logf("shard %s: acked %d, unknown %d, refused %d, longest gap %v", b.cache.Shard(l.key), l.acked, l.unknown, l.refused, l.gap)
+		require.Zero(t, l.refused, "%v", l.errs)
+		for _, err := range l.errs {
+			require.ErrorIs(t, err, cache.ErrNotReached)
+		}
+		require.LessOrEqual(t, l.unknown, int64(1))
+		require.Equal(t, l.acked+l.unknown, b.do(t, get(l.key))[0].Value, "none is lost, none counts twice")
 	}
 }
 
