@@ -18,5 +18,6 @@
 // In the <key> of an ID, each byte other than A-Z, a-z, 0-9, ":", ".", "_" and "-" is written as ~ and two hexadecimal digits, so that
 // the ID is one safe segment of a URL: the flush of page/home is flush:page~2Fhome.
 //
-// While a task with an ID is queued or running, a second enqueue fails with asynq.ErrTaskIDConflict, which Send treats as success.
+// While a task with an ID is queued or running, a second enqueue fails with asynq.ErrTaskIDConflict, which Send treats as success. A task
+// that is running may be past its work: TrySend reports the conflict to senders for whom that matters.
 package tasks

@@ -162,12 +162,20 @@ func (e *Enqueuer) sendHints(ctx context.Context) {
 	for {
 		select {
 		case h := <-e.hints:
-			if _, sent := e.send(ctx, flushWith(h.headers, h.key, h.shard)); !sent {
-				e.want(h.shard) // Redis fails over, or is down: a drain follows once it is back
-			}
+			e.sendHint(ctx, h)
 		case <-e.stop:
 			return
 		}
+	}
+}
+
+func (e *Enqueuer) sendHint(ctx context.Context, h hint) {
+	conflict, sent := e.send(ctx, flushWith(h.headers, h.key, h.shard))
+	switch {
+	case !sent: // Redis fails over, or is down: a drain follows once it is back
+		e.want(h.shard)
+	case conflict: // Asynq may have aggregated that task, but not deleted it yet. Then the aggregate may be past its work.
+		_, _ = e.send(ctx, Drain(h.shard, e.o.FlushInterval))
 	}
 }
 
@@ -240,7 +248,7 @@ func (e *Enqueuer) sendDrain(ctx context.Context, shard int) (conflict, sent boo
 func (e *Enqueuer) send(ctx context.Context, task *asynq.Task) (conflict, sent bool) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	conflict, err := send(ctx, e.sender, task)
+	conflict, err := TrySend(ctx, e.sender, task)
 	if err == nil {
 		e.failing.Store(false)
 		return conflict, true

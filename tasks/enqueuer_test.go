@@ -168,6 +168,26 @@ func TestDrainWhoseIDWasTakenIsSentAgain(t *testing.T) {
 	}
 }
 
+// Asynq deletes the members of a group after it has enqueued their aggregate, which may have run by then. It holds their IDs meanwhile, and
+// for minutes if the worker dies.
+func TestKeyWhoseFlushIsBeingAggregatedGetsADrain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o, _ := options(t)
+	require.NoError(t, tasks.Send(t.Context(), b.client, tasks.Flush("a", 3)))
+	group := "asynq:{" + tasks.QueueFlush + "}:g:03"
+	require.NoError(t, b.redis.Rename(t.Context(), group, group+":aggregating").Err())
+	e := tasks.NewEnqueuer(b.client, o)
+	t.Cleanup(func() { e.Close(context.Background()) })
+
+	e.Offer(t.Context(), "a", 3, 1)
+
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		info, err := b.inspector.GetTaskInfo(tasks.QueueFlush, "drain:03")
+		return err == nil && info.State == asynq.TaskStateScheduled, "nothing would flush the key but a sweep"
+	})
+}
+
 func TestCloseSendsQueuedHints(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -69,7 +69,8 @@ func TestTasksOfAShardShareAQueueOnACluster(t *testing.T) {
 		key := counter.Key(fmt.Sprint("k", shard))
 		for _, task := range []*asynq.Task{
 			tasks.Flush(key, shard), tasks.Drain(shard, 0), tasks.DrainNow(shard), tasks.SweptDrain(shard, 1),
-			tasks.DrainDue(shard, "", time.Minute), tasks.DrainMore(shard, "drain:"+shard.String(), time.Minute),
+			tasks.DrainDue(shard, tasks.DueIDs(shard, "")[0], time.Minute),
+			tasks.DrainMore(shard, tasks.MoreIDs(shard, "drain:"+shard.String())[0], time.Minute),
 		} {
 			info, err := sender.EnqueueContext(t.Context(), task)
 			require.NoError(t, err)

@@ -41,12 +41,13 @@ func (r routed) EnqueueContext(ctx context.Context, task *asynq.Task, opts ...as
 
 // Send enqueues task, in one round trip to Redis. It succeeds if a task with the same ID, which does the same work, is already there.
 func Send(ctx context.Context, to Sender, task *asynq.Task) error {
-	_, err := send(ctx, to, task)
+	_, err := TrySend(ctx, to, task)
 	return err
 }
 
-// send is Send, and reports whether a task with the same ID was already there.
-func send(ctx context.Context, to Sender, task *asynq.Task) (conflict bool, err error) {
+// TrySend is Send, and reports whether a task with the same ID was already there. If that one is running, it may be past its work, and miss
+// what this one was to do.
+func TrySend(ctx context.Context, to Sender, task *asynq.Task) (conflict bool, err error) {
 	_, err = to.EnqueueContext(ctx, task)
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return true, nil

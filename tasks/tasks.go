@@ -3,6 +3,7 @@ package tasks
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -89,24 +90,29 @@ func DrainNow(shard counter.Shard) *asynq.Task {
 	return drain(Shard{Shard: shard, Now: true}, "drain:"+shard.String()+":now")
 }
 
-// DrainDue is the drain of deferred keys, when they are due. It has two IDs of its own, since it may be later than other drains; they
-// alternate like those of DrainMore. Asynq runs it up to a second too early.
-func DrainDue(shard counter.Shard, own string, delay time.Duration) *asynq.Task {
-	id := "drain:" + shard.String() + ":due"
-	if own == id {
-		id += ":more"
-	}
+// DrainDue is the drain of deferred keys, when they are due. It has IDs of its own, since it may be later than other drains: id is one of
+// DueIDs. Asynq runs it up to a second too early.
+func DrainDue(shard counter.Shard, id string, delay time.Duration) *asynq.Task {
 	return drain(Shard{Shard: shard, Now: true}, id, asynq.ProcessIn(delay))
 }
 
-// DrainMore is the drain that a drain sends, to run after delay, if keys became dirty while it ran. own is the TaskID of the sender. That
-// ID is taken while the sender runs, so drains alternate between two IDs, and there are never more than two.
-func DrainMore(shard counter.Shard, own string, delay time.Duration) *asynq.Task {
-	id := "drain:" + shard.String()
-	if own == id {
-		id += ":more"
-	}
+// DrainMore is the drain that a drain sends, to run after delay, if keys became dirty while it ran. id is one of MoreIDs.
+func DrainMore(shard counter.Shard, id string, delay time.Duration) *asynq.Task {
 	return drain(Shard{Shard: shard}, id, asynq.ProcessIn(delay))
+}
+
+// MoreIDs returns the TaskIDs that DrainMore may have, if it is sent by the task with the ID own. That ID is taken while the sender runs, so
+// drains alternate between two IDs, and there are never more than two.
+func MoreIDs(shard counter.Shard, own string) []string { return othersOf("drain:"+shard.String(), own) }
+
+// DueIDs returns the TaskIDs that DrainDue may have, as MoreIDs does for DrainMore.
+func DueIDs(shard counter.Shard, own string) []string {
+	return othersOf("drain:"+shard.String()+":due", own)
+}
+
+// othersOf returns the two IDs of a kind of drain, without own.
+func othersOf(id, own string) []string {
+	return slices.DeleteFunc([]string{id, id + ":more"}, func(id string) bool { return id == own })
 }
 
 // SweptDrain is the drain that the sweep of the given bucket sends. It has an ID of its own, because a dead worker may hold Drain's for

@@ -48,10 +48,10 @@ func TestDuplicatesCollapse(t *testing.T) {
 	now := time.Now()
 	for range 3 {
 		for _, task := range []*asynq.Task{
-			tasks.Flush("a", 3), tasks.Flush("b", 3), tasks.Drain(7, 0), tasks.DrainMore(7, "drain:07", time.Minute),
+			tasks.Flush("a", 3), tasks.Flush("b", 3), tasks.Drain(7, 0), tasks.DrainMore(7, "drain:07:more", time.Minute),
 			tasks.SweptDrain(7, 1), tasks.SweptDrain(7, 2), tasks.Retry("a", 5, time.Minute),
 			tasks.Sweep(now, time.Hour), tasks.Purge(now, time.Hour), tasks.Evict(now, time.Hour),
-			tasks.DrainNow(7), tasks.DrainDue(7, "drain:07", time.Minute),
+			tasks.DrainNow(7), tasks.DrainDue(7, "drain:07:due", time.Minute),
 		} {
 			require.NoError(t, tasks.Send(t.Context(), b.client, task))
 		}
@@ -74,18 +74,13 @@ func TestDuplicatesCollapse(t *testing.T) {
 
 func TestDrainsOfAShardAlternateBetweenTwoIDs(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	id := func(task *asynq.Task) string {
-		info, err := b.client.EnqueueContext(t.Context(), task)
-		require.NoError(t, err)
-		return info.ID
-	}
-	require.Equal(t, "drain:07:more", id(tasks.DrainMore(7, "drain:07", 0)))
-	require.Equal(t, "drain:07", id(tasks.DrainMore(7, "drain:07:more", 0)))
-	require.Equal(t, "drain:08", id(tasks.DrainMore(8, "drain:08:12345", 0)))
-	require.Equal(t, "drain:07:due:more", id(tasks.DrainDue(7, "drain:07:due", 0)))
-	require.Equal(t, "drain:07:due", id(tasks.DrainDue(7, "drain:07:due:more", 0)))
-	require.Equal(t, "drain:08:due", id(tasks.DrainDue(8, "drain:08", 0)))
+	const one, other = "drain:07", "drain:07:more"
+	require.Equal(t, []string{other}, tasks.MoreIDs(7, one))
+	require.Equal(t, []string{one}, tasks.MoreIDs(7, other))
+	require.Equal(t, []string{one, other}, tasks.MoreIDs(7, "drain:07:0"))
+	require.Equal(t, []string{"drain:07:due:more"}, tasks.DueIDs(7, "drain:07:due"))
+	require.Equal(t, []string{"drain:07:due"}, tasks.DueIDs(7, "drain:07:due:more"))
+	require.Equal(t, []string{"drain:08:due", "drain:08:due:more"}, tasks.DueIDs(8, "drain:08"))
 }
 
 // Now: flush the open epoch at any age: a caller waits, or deferred keys are due.
@@ -93,9 +88,9 @@ func TestDrainPayloads(t *testing.T) {
 	t.Parallel()
 	for task, want := range map[*asynq.Task]tasks.Shard{
 		tasks.Drain(7, time.Minute):                           {Shard: 7},
-		tasks.DrainMore(7, "drain:07", 0):                     {Shard: 7},
+		tasks.DrainMore(7, "drain:07:more", 0):                {Shard: 7},
 		tasks.DrainNow(7):                                     {Shard: 7, Now: true},
-		tasks.DrainDue(7, "drain:07", time.Minute):            {Shard: 7, Now: true},
+		tasks.DrainDue(7, "drain:07:due", time.Minute):        {Shard: 7, Now: true},
 		tasks.SweptDrain(7, 1):                                {Shard: 7, Swept: true},
 		asynq.NewTask(tasks.TypeDrain, []byte(`{"shard":7}`)): {Shard: 7}, // from an older version
 	} {

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"time"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 // Delays of drains.
@@ -26,4 +28,13 @@ func (w *Worker) StartTasks() (stop func(), err error) {
 func (w *Worker) EvictIdle(ctx context.Context, passing bool) error {
 	w.handlers.evictor.passing.Store(passing)
 	return w.handlers.evictor.idle(ctx)
+}
+
+// SendNext sends the drains that the drain with the TaskID id requests. rerun is true if that drain has to run again itself.
+func (w *Worker) SendNext(ctx context.Context, shard counter.Shard, id string, drained Drained) (rerun bool, err error) {
+	err = w.handlers.sendNext(ctx, shard, id, drained)
+	if isRerun(err) {
+		return true, nil
+	}
+	return false, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,8 @@ type handlers struct {
 	retries       *retries
 	evictor       *evictor
 	sender        tasks.Sender
+	inspector     *asynq.Inspector
+	queues        tasks.Queues
 	logger        *slog.Logger
 	flushInterval time.Duration
 	tombstoneTTL  time.Duration
@@ -85,7 +88,7 @@ func (h *handlers) outage() error {
 // coalesce replaces a flush that failed during an outage by one delayed drain of the shard. In an outage a flush of each shard fails every
 // second: thousands of retries would delay the drains once Postgres is back.
 func (h *handlers) coalesce(ctx context.Context, shard counter.Shard, failure error) error {
-	if h.store.Available() {
+	if h.store.Available() || isRerun(failure) {
 		return failure
 	}
 	if err := tasks.Send(ctx, h.sender, tasks.Drain(shard, outageDelay)); err != nil {
@@ -102,7 +105,7 @@ func (h *handlers) drain(ctx context.Context, task *asynq.Task) error {
 		return h.unreadable(task, err)
 	}
 	err = h.drainShard(ctx, payload)
-	if err != nil && payload.Swept {
+	if err != nil && payload.Swept && !isRerun(err) {
 		h.logger.Debug("a swept drain failed; the next sweep sends another", "shard", payload.Shard, "error", err)
 		return nil
 	}
@@ -110,7 +113,7 @@ func (h *handlers) drain(ctx context.Context, task *asynq.Task) error {
 }
 
 // drainShard drains a shard, and sends the next drain if there is more to do: keys that were written meanwhile may have no task, because
-// the ID of their task was taken.
+// the ID of their task was taken. If no drain can be sent, it returns a *rerunError.
 func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 	if err := h.outage(); err != nil {
 		return err
@@ -124,13 +127,64 @@ func (h *handlers) drainShard(ctx context.Context, shard tasks.Shard) error {
 	if err != nil {
 		return err
 	}
-	if drained.Deferred > 0 {
-		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainDue(shard.Shard, id, drained.Deferred)))
+	return h.sendNext(ctx, shard.Shard, id, drained)
+}
+
+// sendNext sends the drains that a drain requests. id is the TaskID of the sender. If no other task will do the work, it returns a
+// *rerunError.
+func (h *handlers) sendNext(ctx context.Context, shard counter.Shard, id string, drained Drained) error {
+	var failed error
+	var own time.Duration // wait before the sender runs again; 0: no need
+	for _, next := range []struct {
+		after time.Duration
+		ids   []string
+		task  func(shard counter.Shard, id string, delay time.Duration) *asynq.Task
+	}{
+		{drained.Deferred, tasks.DueIDs(shard, id), tasks.DrainDue},
+		{drained.Again, tasks.MoreIDs(shard, id), tasks.DrainMore},
+	} {
+		passed, err := next.after == 0, error(nil)
+		for i := 0; i < len(next.ids) && !passed && err == nil; i++ {
+			passed, err = h.pass(ctx, shard, next.ids[i], next.task(shard, next.ids[i], next.after))
+		}
+		if failed = errors.Join(failed, err); !passed {
+			own = sooner(own, next.after)
+		}
 	}
-	if drained.Again > 0 {
-		err = errors.Join(err, tasks.Send(ctx, h.sender, tasks.DrainMore(shard.Shard, id, drained.Again)))
+	if failed == nil && own > 0 {
+		return &rerunError{own}
 	}
-	return err
+	return failed
+}
+
+// pass sends a drain, and reports whether a task with its ID will run. A task that holds the ID, but is already running, does not count:
+// it may be past its work, and miss keys that were written since.
+func (h *handlers) pass(ctx context.Context, shard counter.Shard, id string, task *asynq.Task) (bool, error) {
+	conflict, err := tasks.TrySend(ctx, h.sender, task)
+	if err != nil || !conflict {
+		return err == nil, err
+	}
+	holder, err := h.inspector.GetTaskInfo(h.queues.Flush(shard), id)
+	switch {
+	case errors.Is(err, asynq.ErrTaskNotFound):
+		return false, nil // it has just ended
+	case err != nil:
+		return false, fmt.Errorf("read task %q: %w", id, err)
+	}
+	return slices.Contains([]asynq.TaskState{asynq.TaskStatePending, asynq.TaskStateScheduled, asynq.TaskStateRetry}, holder.State), nil
+}
+
+// rerunError is the result of a drain that has to run again, under its own ID, because running drains hold the IDs of the next one. It is
+// no failure. Asynq keeps the ID meanwhile, so no hint is lost in between.
+type rerunError struct{ after time.Duration }
+
+func (e *rerunError) Error() string {
+	return "not a failure: there is more to flush, so this drain runs again in " + e.after.String()
+}
+
+func isRerun(err error) bool {
+	_, ok := errors.AsType[*rerunError](err)
+	return ok
 }
 
 func (h *handlers) retry(ctx context.Context, task *asynq.Task) error {

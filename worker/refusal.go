@@ -141,7 +141,7 @@ func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bo
 	case len(done.refused) > 0:
 		return true, done.refused[0].reason, nil
 	case done.deferred > 0: // a flush takes it when it is due
-		return true, nil, tasks.Send(ctx, r.sender, tasks.DrainDue(shard, "", done.deferred))
+		return true, nil, tasks.Send(ctx, r.sender, tasks.DrainDue(shard, tasks.DueIDs(shard, "")[0], done.deferred))
 	case len(done.committed) == 0:
 		return false, nil, nil // it was reconciled and is still set aside
 	}

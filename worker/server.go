@@ -67,8 +67,9 @@ func New(o Options) *Worker {
 	client := tasks.NewSender(o.Redis, prefix)
 	m := newMetrics(o.Registerer, o.Logger, o.Mappings, o.Store.Up)
 	m.brokenFor = max(leastBrokenFor, 3*(2*c.FlushInterval+c.SweepInterval)) // a retry may wait for a sweep
+	inspector := asynq.NewInspectorFromRedisClient(timed)
 	r := &retries{
-		cache: o.Cache, sender: client, queue: queues.Retry(), inspector: asynq.NewInspectorFromRedisClient(timed),
+		cache: o.Cache, sender: client, queue: queues.Retry(), inspector: inspector,
 		metrics: m, logger: o.Logger,
 		maxAttempts: c.MaxAttempts, backoff: c.RetryBackoff, sweepInterval: c.SweepInterval,
 	}
@@ -78,7 +79,8 @@ func New(o Options) *Worker {
 	}
 	e := &evictor{cache: o.Cache, metrics: m, logger: o.Logger, cleanTTL: c.CleanTTL}
 	h := &handlers{
-		cache: o.Cache, store: o.Store, flusher: f, retries: r, evictor: e, sender: client, logger: o.Logger,
+		cache: o.Cache, store: o.Store, flusher: f, retries: r, evictor: e, sender: client, inspector: inspector, queues: queues,
+		logger:        o.Logger,
 		flushInterval: c.FlushInterval, tombstoneTTL: c.TombstoneTTL, metrics: m, tracing: o.Tracing,
 	}
 	own := &selfDrain{
@@ -142,6 +144,9 @@ func (r *retries) retryDelay(retried int, err error, _ *asynq.Task) time.Duratio
 	if isFailure(err) {
 		return r.delay(retried + 1)
 	}
+	if rerun, ok := errors.AsType[*rerunError](err); ok {
+		return rerun.after
+	}
 	return r.outage.take(time.Now())
 }
 
@@ -151,6 +156,8 @@ type errorLog struct{ logger *slog.Logger }
 func (l errorLog) HandleError(ctx context.Context, task *asynq.Task, err error) {
 	level := slog.LevelWarn
 	switch {
+	case isRerun(err):
+		return
 	case isFailure(err):
 		level = slog.LevelInfo // the refusal itself has been logged
 	case asynq.IsPanicError(err), store.Classify(err) == store.Operator:
@@ -186,7 +193,7 @@ func traced(provider trace.TracerProvider) asynq.MiddlewareFunc {
 				trace.WithAttributes(attribute.String("messaging.system", "asynq"), attribute.String("afterwrite.task", task.Type())))
 			defer span.End()
 			err := next.ProcessTask(ctx, task)
-			if err != nil {
+			if err != nil && !isRerun(err) {
 				span.RecordError(err)
 				span.SetStatus(codes.Error, err.Error())
 			}
