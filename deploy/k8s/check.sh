@@ -5,9 +5,12 @@ set -eu
 cd "$(dirname "$0")"
 
 schema='schemas/{{ .ResourceKind }}{{ .KindSuffix }}.json'
+built=$(mktemp)
+trap 'rm -f "$built"' EXIT
 for overlay in base overlays/*; do
     echo "check-k8s: $overlay"
-    "$KUSTOMIZE" build "$overlay" | "$KUBECONFORM" -strict -summary -schema-location "$schema" -
+    "$KUSTOMIZE" build "$overlay" >"$built"
+    "$KUBECONFORM" -strict -summary -schema-location "$schema" "$built"
 done
 
 for field in readOnlyRootFilesystem topologyKey periodSeconds scaleTargetRef policyTypes scrapeTimeout; do

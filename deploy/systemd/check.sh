@@ -24,5 +24,9 @@ if echo "$said" | grep -q "$copy\|afterwrite"; then
     exit 1
 fi
 for unit in "$copy"/*.service; do
-    systemd-analyze security --offline=true --threshold=20 "$unit" | tail -n 1 | sed 's/^[^O]*/check-systemd: /'
+    said=$(systemd-analyze security --offline=true --threshold=20 "$unit") || {
+        echo "$said" >&2
+        exit 1
+    }
+    echo "$said" | tail -n 1 | sed 's/^[^O]*/check-systemd: /'
 done
