@@ -41,12 +41,14 @@ type Info struct {
 	Ops      int64 // commands per second
 	Commands int64 // since the start
 
-	Masters []Master // those that have answered
+	Masters []Master  // those that have answered
+	Read    time.Time // when ReadInfo has read it
 }
 
 // Master is one run of a server as a master.
 type Master struct {
-	Incarnation string // master_replid: each restart and each promotion changes it
+	Incarnation string // master_replid: each restart and each promotion changes it, and some other events
+	Former      string // master_replid2: the incarnation whose data it has continued; zeros: none
 	Uptime      time.Duration
 }
 
@@ -77,7 +79,7 @@ func ParseInfo(text string) Info {
 	}
 	i.AOFFailing = i.AOF && (i.AOFWriteFailing || i.AOFRewriteFailing)
 	if i.Role == "master" && i.Incarnation != "" {
-		i.Masters = []Master{{i.Incarnation, i.Uptime}}
+		i.Masters = []Master{{Incarnation: i.Incarnation, Former: fields["master_replid2"], Uptime: i.Uptime}}
 	}
 	return i
 }
@@ -140,6 +142,7 @@ func policyRisk(policy string) int {
 func ReadInfo(ctx context.Context, client redis.UniversalClient, sections ...string) (Info, error) {
 	var mu sync.Mutex
 	var all []Info
+	read := time.Now()
 	err := eachMaster(ctx, client, func(ctx context.Context, node redis.Cmdable) error {
 		text, err := node.Info(ctx, sections...).Result()
 		if err != nil {
@@ -154,6 +157,7 @@ func ReadInfo(ctx context.Context, client redis.UniversalClient, sections ...str
 		return Info{}, fmt.Errorf("read redis's info: %w", err)
 	}
 	merged := all[0]
+	merged.Read = read
 	for i := range all[1:] {
 		merge(&merged, &all[i+1])
 	}

@@ -53,7 +53,7 @@ type Monitor struct {
 	since      time.Time  // since when Redis has not been whole; zero: it is
 	promoted   time.Time  // when another server was seen to be a master; zero: never
 
-	masters map[string]time.Time // when each incarnation of a master was last seen
+	masters map[string]time.Time // when INFO was read that showed each incarnation of a master last
 }
 
 // NewMonitor returns a Monitor. client is that of the cache; the caller closes it.
@@ -119,25 +119,21 @@ func (m *Monitor) shortage(taken Snapshot, now time.Time) time.Duration {
 	return max(now.Sub(m.since), time.Millisecond)
 }
 
-// promotion returns Snapshot.Promoted. A master that is new, but has run since before the last look at the masters, has been promoted;
-// otherwise it was started. Heartbeats may have been lost meanwhile.
+// promotion returns Snapshot.Promoted. A master has been promoted if it continues the data of a known one, and ran already when that was
+// last seen. A restarted server may continue its own data. A master also takes a new ID when its first replica comes, or its last one has
+// left for an hour, but then it continues none. Heartbeats may have been lost meanwhile.
 func (m *Monitor) promotion(info cache.Info, now time.Time) time.Duration {
 	if m.masters == nil {
 		m.masters = make(map[string]time.Time)
 	}
-	var last time.Time
-	for _, seen := range m.masters {
-		if seen.After(last) {
-			last = seen
-		}
-	}
 	for _, master := range info.Masters {
 		_, seen := m.masters[master.Incarnation]
-		if !seen && !last.IsZero() && master.Uptime > now.Sub(last) {
+		former, continues := m.masters[master.Former]
+		if !seen && continues && master.Uptime > info.Read.Sub(former) {
 			m.promoted, m.lost = now, now
 			m.log.Info("redis has failed over: another server is a master now")
 		}
-		m.masters[master.Incarnation] = now
+		m.masters[master.Incarnation] = info.Read
 	}
 	for id, seen := range m.masters {
 		if now.Sub(seen) > keepFor {

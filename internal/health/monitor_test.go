@@ -95,21 +95,29 @@ func TestProcessesAreNotGoneAfterAClockJump(t *testing.T) {
 	}
 }
 
-func TestNewMasterThatWasNotStartedMeanwhileHasBeenPromoted(t *testing.T) {
+func TestNewMasterThatContinuesAKnownOneHasBeenPromoted(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
 	at := func(second int) time.Time { return start.Add(time.Duration(second) * time.Second) }
-	masters := func(all ...cache.Master) cache.Info { return cache.Info{Known: true, Masters: all} }
-	a, b := cache.Master{Incarnation: "a", Uptime: time.Hour}, cache.Master{Incarnation: "b", Uptime: time.Hour}
+	read := func(second int, all ...cache.Master) cache.Info {
+		return cache.Info{Known: true, Read: at(second), Masters: all}
+	}
+	a, b := cache.Master{Incarnation: "a", Former: "0", Uptime: time.Hour}, cache.Master{Incarnation: "b", Former: "0", Uptime: time.Hour}
 	m := NewMonitor(nil, nil, slog.New(slog.DiscardHandler))
-	require.Zero(t, m.promotion(masters(a, b), at(0)), "they may have been there for long")
-	require.Zero(t, m.promotion(masters(a), at(5)), "one is away")
-	require.Zero(t, m.promotion(masters(a, b), at(10)), "and back")
-	require.Zero(t, m.promotion(masters(cache.Master{Incarnation: "a2", Uptime: 4 * time.Second}, b), at(15)), "restarted")
+	require.Zero(t, m.promotion(read(0, a, b), at(0)), "they may have been there for long")
+	require.Zero(t, m.promotion(read(5, a), at(5)), "one is away")
+	require.Zero(t, m.promotion(read(10, a, b), at(10)), "and back")
+	for second := 10; second < 15; second++ {
+		require.Zero(t, m.promotion(read(10, a, b), at(second)), "INFO is not read in each second")
+	}
+	a = cache.Master{Incarnation: "a2", Former: "a", Uptime: 4 * time.Second}
+	require.Zero(t, m.promotion(read(15, a, b), at(15)), "restarted, with its own data")
+	b = cache.Master{Incarnation: "b2", Former: "0", Uptime: time.Hour}
+	require.Zero(t, m.promotion(read(20, a, b), at(20)), "its first replica has come")
 
-	c := cache.Master{Incarnation: "c", Uptime: time.Hour}
-	require.Positive(t, m.promotion(masters(c, b), at(20)))
-	require.Equal(t, 30*time.Second, m.promotion(masters(c, b), at(50)))
-	require.True(t, m.missed(Snapshot{}, at(21)), "heartbeats may be lost")
-	require.Zero(t, m.promotion(masters(c, b), at(80)))
+	c := cache.Master{Incarnation: "c", Former: "a2", Uptime: time.Hour}
+	require.Positive(t, m.promotion(read(25, c, b), at(25)))
+	require.Equal(t, 30*time.Second, m.promotion(read(55, c, b), at(55)))
+	require.True(t, m.missed(Snapshot{}, at(26)), "heartbeats may be lost")
+	require.Zero(t, m.promotion(read(85, c, b), at(85)))
 }
