@@ -92,6 +92,9 @@ func (s *safety) finding() Finding {
 		if s.waitReplicas < s.replicas {
 			f.Fix = fmt.Sprintf("AFTERWRITE_WAIT_REPLICAS=%d, so that each replica has every acknowledged write", s.replicas)
 		}
+		if s.fsync == "off" { // the primary comes back empty, and its replicas copy that
+			f.Status, f.Fix = Warning, "set appendonly yes in redis.conf"
+		}
 	case s.durability == "disk":
 		what = "a crash of the Redis machine loses no acknowledged write"
 		if s.replicas > 0 {
@@ -113,7 +116,11 @@ func (s *safety) lossWithReplicas() string {
 	if s.waitReplicas < s.replicas {
 		what = "a failover can lose acknowledged writes if it promotes a replica that did not confirm them"
 	}
-	what += ", and " + s.crashLoss("all Redis machines at once")
+	if s.fsync == "off" {
+		what += ", but a restart of the primary before a failover loses all that Postgres does not have yet, on its replicas too"
+	} else {
+		what += ", and " + s.crashLoss("all Redis machines at once")
+	}
 	if s.minReplicas == 0 {
 		what += "; a primary that is cut off from its replicas still takes writes, but cannot acknowledge them"
 	}

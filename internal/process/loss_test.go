@@ -70,12 +70,12 @@ func TestDoctorSaysWhatAFailureCanLose(t *testing.T) {
 			"a failover loses no acknowledged write, and a crash of all Redis machines at once can lose up to about 1 s of acknowledged writes" +
 				cutOff + ": appendfsync everysec, 1 replica, min-replicas-to-write 0, Sentinel, durability replica", "",
 		},
-		"replica, min-replicas": {
+		"replica, no file": {
 			safety{durability: "replica", waitReplicas: 1, fsync: "off", replicas: 1, minReplicas: 1, maxLag: 10},
-			OK,
-			"a failover loses no acknowledged write, and a crash or restart of all Redis machines at once loses all acknowledged writes " +
-				"that Postgres does not have yet: no append-only file, 1 replica, min-replicas-to-write 1 with min-replicas-max-lag 10, " +
-				"durability replica", "",
+			Warning,
+			"a failover loses no acknowledged write, but a restart of the primary before a failover loses all that Postgres does not " +
+				"have yet, on its replicas too: no append-only file, 1 replica, min-replicas-to-write 1 with min-replicas-max-lag 10, " +
+				"durability replica", "appendonly yes",
 		},
 		"replica, one of two": {
 			safety{durability: "replica", waitReplicas: 1, fsync: "always", replicas: 2, minReplicas: 1, maxLag: 10},

@@ -203,12 +203,12 @@ func checkPermissions(ctx context.Context, node redis.Cmdable, info *cache.Info,
 // missingPermissions sends every command inside a transaction that it then discards: Redis refuses a command without permission when it
 // queues it. So nothing runs and nothing is changed.
 func missingPermissions(ctx context.Context, node redis.Cmdable, info *cache.Info, prefix string) ([]permission, error) {
-	client, ok := node.(interface{ Conn() *redis.Conn })
+	client, ok := node.(interface{ EphemeralConn() *redis.Conn })
 	if !ok {
 		return nil, errors.New("the client has no connections of its own")
 	}
-	conn := client.Conn()               // it does not connect again, so all commands are inside the transaction
-	defer func() { _ = conn.Close() }() // it has nothing to say
+	conn := client.EphemeralConn() // it does not connect again, so all commands are inside the transaction
+	defer func() { _ = conn.Close() }()
 	switch err := conn.Do(ctx, "multi").Err(); {
 	case denied(err):
 		return []permission{{name: "multi", optional: "this check"}}, nil
