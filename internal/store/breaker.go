@@ -35,10 +35,10 @@ var errUncounted = errors.New("a probe succeeded")
 type breaker struct {
 	inner  *gobreaker.CircuitBreaker[struct{}]
 	logger *slog.Logger
-	// subject begins the messages of the log.
-	subject string
-	opened  func(error)             // called, with the last failure, each time it opens; nil: nothing to call
-	last    atomic.Pointer[failure] // nil: no failure is known
+	// subject begins the messages of the log, and meanwhile says what happens to calls while the breaker is open.
+	subject, meanwhile string
+	opened             func(error)             // called, with the last failure, each time it opens; nil: nothing to call
+	last               atomic.Pointer[failure] // nil: no failure is known
 
 	began   time.Time
 	heard   atomic.Int64 // when a call last showed whether Postgres works, ns after began
@@ -53,7 +53,7 @@ type failure struct {
 }
 
 func newBreaker(logger *slog.Logger) *breaker {
-	b := &breaker{logger: logger, subject: "postgres", began: time.Now()}
+	b := &breaker{logger: logger, subject: "postgres", meanwhile: "calls fail at once", began: time.Now()}
 	b.heard.Store(math.MinInt64 / 2) // never
 	b.inner = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        "postgres",
@@ -167,9 +167,9 @@ func (b *breaker) changed(_ string, from, to gobreaker.State) {
 	case to == gobreaker.StateClosed:
 		level, message = slog.LevelInfo, b.subject+" is available again"
 	case from == gobreaker.StateClosed && class == Operator:
-		level, message = slog.LevelError, b.subject+" has a wrong schema or permission: calls fail at once until a probe succeeds"
+		level, message = slog.LevelError, b.subject+" has a wrong schema or permission: "+b.meanwhile+" until a probe succeeds"
 	case from == gobreaker.StateClosed:
-		level, message = slog.LevelWarn, b.subject+" is unavailable: calls fail at once until a probe succeeds"
+		level, message = slog.LevelWarn, b.subject+" is unavailable: "+b.meanwhile+" until a probe succeeds"
 	}
 	b.logger.LogAttrs(context.Background(), level, message, attrs...)
 }

@@ -90,7 +90,7 @@ func openReplica(options Options, timeout, bound time.Duration, logger *slog.Log
 		return nil, fmt.Errorf("the address for reads: %w", err)
 	}
 	r := &replica{logins: newConnector(withTimeouts(config, timeout), bound, logger), breaker: newBreaker(logger)}
-	r.breaker.subject = "the standby for reads"
+	r.breaker.subject, r.breaker.meanwhile = "the standby for reads", "the primary serves them"
 	r.breaker.opened = func(err error) {
 		if !errors.Is(err, errLags) {
 			r.logins.retireAfter(err)
@@ -121,8 +121,9 @@ func (s *Store) onStandby(ctx context.Context, read func(ctx context.Context, q 
 	}
 	half, cancel := context.WithTimeout(ctx, share)
 	defer cancel()
-	err := r.breaker.run(func() error {
-		return explain(half, s.positioned(half, func(p position) error { return r.read(half, p, read) }))
+	err := s.positioned(half, func(p position) error {
+		// The primary's part is outside of the breaker: its failure says nothing about the standby.
+		return r.breaker.run(func() error { return explain(half, r.read(half, p, read)) })
 	})
 	if err == nil {
 		r.served.Add(1)
