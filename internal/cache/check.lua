@@ -1,8 +1,7 @@
 -- check.lua compares unchecked entries of one shard (see entry.lua) with their rows, so that no read goes back after Redis has lost
--- its latest
--- writes. An entry becomes its row if the row is newer. If not, Postgres has lost something, or nothing was lost, and the entry keeps
--- its state. Either way it is checked afterwards. Other entries are left alone: whatever has changed them since knew a row, or made
--- them dirty.
+-- its latest writes. An entry becomes its row if the row is newer. If not, Postgres has lost something, or nothing was lost, and the
+-- entry keeps its state. Either way it is checked afterwards. Other entries are left alone: whatever changed them since has read the
+-- row or made them dirty.
 --
 -- A row may have grown since it was read, but only by a flush from before the restart: a write makes the entry dirty, and so it is left
 -- alone here. Therefore there is no token. But the row must have been read in this incarnation of Redis: before, Postgres may not

@@ -24,7 +24,7 @@ type clusterTopology struct {
 func followCluster(cluster *redis.ClusterClient) {
 	c := &clusterTopology{cluster: cluster}
 	t := newTopology(cluster, c.reload)
-	renew := func(ctx context.Context) { c.reload(ctx) }
+	renew := func(ctx context.Context) { t.renew(ctx, nil) }
 	cluster.OnNewNode(func(node *redis.Client) {
 		node.AddHook(nodeHook{t, &c.loads})
 		node.AddHook(resendHook{refused: moved, renew: renew, node: true})

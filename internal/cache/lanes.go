@@ -14,7 +14,7 @@ import (
 // maxLaneQueued is maxQueued for one lane.
 const maxLaneQueued = maxQueued / 4
 
-// lanes are a Writer for a cluster: a Writer of its own for each master, so that a master that hangs holds up only its own shards.
+// lanes are a Writer for a cluster: one Writer for each master, so that a hung master delays only its own shards.
 // Requests of two callers may overtake each other when a shard moves to another master; those of one caller do not, since it waits.
 type lanes struct {
 	cache   *Cache

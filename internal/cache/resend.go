@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -9,8 +10,8 @@ import (
 )
 
 const (
-	// maxResends bounds how often a refused call is sent again, and resendPause is the pause before the second time. The third waits twice
-	// as long.
+	// maxResends bounds how often a refused call is sent again, and resendPause is the pause before the second time, plus or minus a quarter.
+	// The third waits twice as long.
 	maxResends  = 3
 	resendPause = 30 * time.Millisecond
 )
@@ -102,7 +103,8 @@ func (h resendHook) wait(ctx context.Context, tries int) bool {
 		return false
 	}
 	if tries > 0 {
-		timer := time.NewTimer(time.Duration(tries) * resendPause)
+		pause := time.Duration(tries) * resendPause
+		timer := time.NewTimer(pause*3/4 + rand.N(pause/2)) //nolint:gosec // jitter needs no secret
 		defer timer.Stop()
 		select {
 		case <-ctx.Done():

@@ -23,12 +23,11 @@ func followSentinel(client *redis.Client, o *redis.UniversalOptions) {
 	t := newTopology(client, s.find)
 	client.AddHook(nodeHook{topology: t})
 	client.AddHook(resendHook{refused: readOnly, renew: func(ctx context.Context) {
-		masters, _ := s.find(ctx)
-		t.conns.closeIdle(func(addr string) bool { return masters[addr] })
+		t.renew(ctx, func(masters map[string]bool) { t.conns.closeIdle(func(addr string) bool { return masters[addr] }) })
 	}})
 }
 
-// followServer makes the client of one address connect again when the server has become a replica: the address may lead to the new master.
+// followServer makes the client of one address connect again when the server has become a replica: the address (DNS, a proxy) may lead to the new master by then.
 func followServer(client *redis.Client) {
 	t := &topology{conns: watched{trouble: func() {}}}
 	client.AddHook(nodeHook{topology: t})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -27,14 +28,16 @@ const (
 	reloadTimeout = 500 * time.Millisecond
 )
 
-// topology finds out which servers are the masters while calls fail, and closes connections that hang on a server that is none. It runs in
-// the background only while there is trouble.
+// topology finds out which servers are the masters while calls fail, and closes hung connections to servers that are no longer masters. It
+// runs in the background only while there is trouble.
 type topology struct {
 	client redis.UniversalClient
 	conns  watched
 
 	// find returns the addresses of the masters. loaded is false if nobody has answered. It blocks for reloadTimeout at most.
 	find func(ctx context.Context) (masters map[string]bool, loaded bool)
+
+	renewals singleflight.Group // of calls that were refused: one read of the masters for all
 
 	mu      sync.Mutex
 	running bool      // follow runs
@@ -72,6 +75,18 @@ func (t *topology) follow() {
 		}
 		time.Sleep(every*3/4 + rand.N(every/2)) //nolint:gosec // jitter needs no secret
 	}
+}
+
+// renew finds the masters for a call that was refused, and hands them to use, which may be nil. Concurrent calls share this. It blocks for
+// reloadTimeout at most.
+func (t *topology) renew(ctx context.Context, use func(masters map[string]bool)) {
+	_, _, _ = t.renewals.Do("", func() (any, error) {
+		masters, _ := t.find(context.WithoutCancel(ctx)) // the others still need it if this caller leaves
+		if use != nil {
+			use(masters)
+		}
+		return nil, nil //nolint:nilnil // there is no result
+	})
 }
 
 // calm reports whether no call has failed for calmAfter. Then follow ends.

@@ -55,19 +55,31 @@ func (w *watched) watch(conn net.Conn, addr string) net.Conn {
 	return c
 }
 
-// closeHung closes the connections that hang, except those to servers that are still in use: their calls end at their time-outs. It
-// reports whether there are such.
+// closeHung closes hung connections, except those to servers that are used: their calls end at their time-outs. It reports whether it kept
+// any.
 func (w *watched) closeHung(used func(addr string) bool) (left bool) {
 	now := time.Now().UnixNano()
-	var closing []*watchedConn
+	w.close(func(c *watchedConn, sent int64) bool {
+		if sent == 0 || now-sent < int64(hungAfter) {
+			return false
+		}
+		left = left || used(c.addr)
+		return !used(c.addr)
+	})
+	return left
+}
+
+// closeIdle closes the connections without a call, except those to servers that are used. The pool notices that.
+func (w *watched) closeIdle(used func(addr string) bool) {
+	w.close(func(c *watchedConn, sent int64) bool { return sent == 0 && !used(c.addr) })
+}
+
+// close closes the connections that match. A connection whose state has changed meanwhile stays open: it may carry another call now.
+func (w *watched) close(match func(c *watchedConn, sent int64) bool) {
 	w.mu.Lock()
+	var closing []*watchedConn
 	for c := range w.conns {
-		sent := c.sent.Load()
-		switch {
-		case sent == 0 || now-sent < int64(hungAfter):
-		case used(c.addr):
-			left = true
-		default:
+		if sent := c.sent.Load(); sent >= 0 && match(c, sent) && c.sent.CompareAndSwap(sent, closed) {
 			closing = append(closing, c)
 		}
 	}
@@ -75,23 +87,10 @@ func (w *watched) closeHung(used func(addr string) bool) (left bool) {
 	for _, c := range closing {
 		_ = c.Conn.Close() // its call ends with an error
 	}
-	return left
 }
 
-// closeIdle closes the connections without a call, except those to servers that are used. The pool notices that.
-func (w *watched) closeIdle(used func(addr string) bool) {
-	w.mu.Lock()
-	var closing []*watchedConn
-	for c := range w.conns {
-		if c.sent.Load() == 0 && !used(c.addr) {
-			closing = append(closing, c)
-		}
-	}
-	w.mu.Unlock()
-	for _, c := range closing {
-		_ = c.Conn.Close()
-	}
-}
+// closed is watchedConn.sent of a closed connection.
+const closed = -1
 
 // watchedConn is a connection that notices when an answer is missing.
 type watchedConn struct {
@@ -99,7 +98,7 @@ type watchedConn struct {
 
 	of    *watched
 	addr  string
-	sent  atomic.Int64 // when the first request was written that has no answer yet, in ns; 0: none
+	sent  atomic.Int64 // when the first request was written that has no answer yet, in ns; 0: none; or closed
 	armed atomic.Bool  // check will be called
 }
 
@@ -107,8 +106,12 @@ type watchedConn struct {
 func (c *watchedConn) NetConn() net.Conn { return c.Conn }
 
 func (c *watchedConn) Write(b []byte) (int, error) {
-	if c.sent.CompareAndSwap(0, time.Now().UnixNano()) && c.armed.CompareAndSwap(false, true) {
-		time.AfterFunc(hungAfter, c.check)
+	if c.sent.CompareAndSwap(0, time.Now().UnixNano()) {
+		if c.armed.CompareAndSwap(false, true) {
+			time.AfterFunc(hungAfter, c.check)
+		}
+	} else if c.sent.Load() == closed {
+		return 0, net.ErrClosed
 	}
 	n, err := c.Conn.Write(b)
 	if err != nil && !errors.Is(err, net.ErrClosed) {
@@ -119,11 +122,12 @@ func (c *watchedConn) Write(b []byte) (int, error) {
 
 func (c *watchedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 {
-		c.sent.Store(0)
+	sent := c.sent.Load()
+	if n > 0 && sent > 0 {
+		c.sent.CompareAndSwap(sent, 0)
 	}
 	// Subscriptions read without a request, until their deadline.
-	if err != nil && c.sent.Load() != 0 && !errors.Is(err, net.ErrClosed) {
+	if err != nil && sent > 0 && n == 0 && !errors.Is(err, net.ErrClosed) {
 		c.of.trouble()
 	}
 	return n, err
@@ -133,7 +137,7 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 func (c *watchedConn) check() {
 	c.armed.Store(false)
 	sent := c.sent.Load()
-	if sent == 0 {
+	if sent <= 0 {
 		return
 	}
 	left := hungAfter - time.Duration(time.Now().UnixNano()-sent)
@@ -150,7 +154,7 @@ func (c *watchedConn) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.conns, c)
 	c.of.mu.Unlock()
-	c.sent.Store(0)
+	c.sent.Store(closed)
 	return c.Conn.Close()
 }
 
