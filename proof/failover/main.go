@@ -11,8 +11,8 @@
 // An increment with an unknown outcome (504, a broken connection, or 503 not_durable) may be applied or not. It widens the interval of its
 // key only.
 //
-// It prints a line for each run and a table. The exit status is 1 if a write was counted twice, or if one was lost with
-// durability=replica.
+// It prints a line for each run and a table. The exit status is 1 if a write was counted twice, if one was lost with
+// durability=replica, or if something did not work again.
 package main
 
 import (

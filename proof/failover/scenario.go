@@ -25,7 +25,7 @@ const (
 type scenario struct {
 	name string
 	kind string
-	// fault makes it happen, and blocks until it has ended. key is one that the faulty node is the master of.
+	// fault makes it happen, and blocks until it has ended.
 	fault func(ctx context.Context, r *run, master *world.Node) error
 	// partition gives half of the clients an api whose REDIS_URL is the first master.
 	partition bool
