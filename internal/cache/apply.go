@@ -20,6 +20,9 @@ const (
 	maxAddend = maxSum / (2 * MaxWrites)
 )
 
+// The increments in an Operation with a Count are within the bound for one.
+var _ = [1]struct{}{}[counter.MaxCombined-maxAddend]
+
 // application builds one call of apply.lua; on a cluster, one call for each shard, in one pipeline.
 type application struct {
 	ctx      context.Context //nolint:containedctx // it carries a trace, and never ends
@@ -48,6 +51,7 @@ type step struct {
 	shard  int32 // its position among the shards of the call
 	write  int32
 	writes int32
+	count  int64 // of increments: a write may stand for several
 	sum    int64
 }
 
@@ -74,8 +78,14 @@ func (a *application) run() (reached bool) {
 }
 
 // finish fills in the outcomes. It resends combined increments that must be split, and reads that Redis refused together with writes.
+// Increments that the caller has added up are for the caller to split: the amounts of the single ones are not known here.
 func (a *application) finish(reply string, err error) (reached bool) {
 	reached = a.settle(reply, err)
+	for i, o := range a.outcomes {
+		if o.split && a.writes[i].Count > 1 {
+			*o = Outcome{Err: notCombined()}
+		}
+	}
 	a.runAgain(func(_ *Write, o *Outcome) bool { return o.split }, true)
 	if IsFull(err) { // Redis refused the reads together with the writes
 		a.runAgain(func(w *Write, _ *Outcome) bool { return w.Kind == counter.Get }, a.apart)
@@ -179,7 +189,7 @@ func (a *application) appendKey(ops []byte, k keyWrites, shard int32) []byte {
 		if i != k.first {
 			ops = append(ops, ',')
 		}
-		s := step{shard: shard, write: i, writes: 1, sum: a.writes[i].Amount}
+		s := step{shard: shard, write: i, writes: 1, count: int64(a.writes[i].Increments()), sum: a.writes[i].Amount}
 		last := i
 		for next := a.next[i]; next >= 0 && a.adds(&s, a.writes[i], a.writes[next]); next = a.next[next] {
 			last = next
@@ -200,6 +210,7 @@ func (a *application) adds(s *step, first, next *Write) bool {
 		return false
 	}
 	s.sum += next.Amount // step: sum
+	s.count += int64(next.Increments())
 	s.writes++
 	return true
 }
@@ -232,9 +243,9 @@ func (a *application) appendStep(ops []byte, s *step) []byte {
 	if w.Kind == counter.Increment || w.Kind == counter.Set {
 		ops = strconv.AppendInt(ops, s.sum, 10)
 	}
-	if s.writes > 1 {
+	if s.count > 1 {
 		ops = append(ops, '*')
-		ops = strconv.AppendInt(ops, int64(s.writes), 10)
+		ops = strconv.AppendInt(ops, s.count, 10)
 	}
 	if w.Condition != nil {
 		ops = appendCondition(ops, w.Condition)
@@ -254,6 +265,8 @@ func appendCondition(ops []byte, c *counter.Condition) []byte {
 		ops = strconv.AppendInt(append(ops, 'v'), c.Version, 10)
 	case c.Exists:
 		ops = append(ops, 'e')
+	case c.Absent:
+		ops = append(ops, 'n')
 	}
 	return ops
 }
@@ -295,16 +308,16 @@ func (a *application) settleStep(s *step, line string, h *head) {
 		*a.outcomes[s.write] = decodeRead(w.Key, line, h)
 		return
 	}
-	o := decodeOutcome(line, s.writes, h)
+	o := decodeOutcome(line, s.count, h)
 	if s.writes == 1 {
 		*a.outcomes[s.write] = o
 		return
 	}
-	value, version := o.Value-s.sum, o.Version-int64(s.writes) // step: split
+	value, version := o.Value-s.sum, o.Version-s.count // step: split
 	for i, left := s.write, s.writes; left > 0; i, left = a.next[i], left-1 {
 		if o.Err == nil && o.Known {
 			value += a.writes[i].Amount
-			version++
+			version += int64(a.writes[i].Increments())
 			o.Value, o.Version = value, version
 		}
 		*a.outcomes[i] = o

@@ -25,10 +25,11 @@ local function less(a, b)
   return high < h or (high == h and low < l)
 end
 
--- Reports whether a counter has the version that a condition names, or exists if that is asked.
+-- Reports whether a counter has the version that a condition names, or exists or does not exist if that is asked.
 local function is_version(e, condition)
   local version = match(condition, 'v(%d+)')
   if version then return not e.x and e.n == version end
+  if find(condition, 'n', 1, true) then return e.x end -- step: absent
   return not e.x or not find(condition, 'e', 1, true)
 end
 

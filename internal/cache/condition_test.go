@@ -36,6 +36,14 @@ func ifExists(op counter.Operation) counter.Operation {
 	return op
 }
 
+// ifAbsent returns the operation for a counter that does not exist.
+func ifAbsent(op counter.Operation) counter.Operation {
+	c := counter.Unconditional()
+	c.Absent = true
+	op.Condition = &c
+	return op
+}
+
 // requireUnmet requires that the operation was not applied, and that its error has the counter's present state.
 func requireUnmet(t require.TestingT, o cache.Outcome, code counter.Code, value, version int64, exists bool) {
 	require.Equal(t, code, counter.CodeOf(o.Err), "%v", o.Err)
@@ -119,6 +127,20 @@ func TestVersionMustMatch(t *testing.T) {
 	require.Equal(t, []int64{3, 4, 5}, []int64{got[0].Version, got[1].Version, got[2].Version})
 	require.Equal(t, int64(6), got[1].Value)
 	require.NoError(t, got[2].Err)
+}
+
+func TestCounterMustBeAbsent(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.warm(t, "a", "gone", "never")
+	b.do(t, set("a", 7), set("gone", 1), del("gone"))
+
+	got := b.do(t, ifAbsent(set("a", 1)), ifAbsent(set("gone", 2)), ifAbsent(set("never", 3)), ifAbsent(set("never", 4)))
+
+	requireUnmet(t, got[0], counter.CodeVersionMismatch, 7, 1, true)
+	require.Equal(t, []int64{2, 3, 3}, []int64{got[1].Value, got[1].Version, got[2].Value})
+	require.NoError(t, got[1].Err)
+	requireUnmet(t, got[3], counter.CodeVersionMismatch, 3, 1, true)
 }
 
 // A repeated request gets its first answer, although the counter no longer meets the condition.

@@ -26,10 +26,10 @@ func decodeHead(line string) (head, error) {
 
 var errEntry = errors.New("the entry in redis is corrupt: something else wrote to its key")
 
-// decodeOutcome reads one line of the reply of apply.lua; see plain.lua for its forms. writes is the number of combined writes.
-func decodeOutcome(line string, writes int32, h *head) Outcome {
+// decodeOutcome reads one line of the reply of apply.lua; see plain.lua for its forms. count is the number of combined increments.
+func decodeOutcome(line string, count int64, h *head) Outcome {
 	if isEntry(line) {
-		return decodeApplied(line, writes, h)
+		return decodeApplied(line, count, h)
 	}
 	line, replayed := strings.CutPrefix(line, "r ")
 	line, joined := strings.CutSuffix(line, " +")
@@ -87,7 +87,7 @@ func decodeRead(key counter.Key, line string, h *head) Outcome {
 }
 
 // decodeApplied reads the answer to plain increments: the entry after them.
-func decodeApplied(line string, writes int32, h *head) Outcome {
+func decodeApplied(line string, count int64, h *head) Outcome {
 	f := fields{rest: line}
 	o := Outcome{Known: true, Exists: true, Epoch: h.epoch, First: h.first}
 	o.Value, o.Version = f.int(), f.int()
@@ -96,7 +96,7 @@ func decodeApplied(line string, writes int32, h *head) Outcome {
 	}
 	if _, rest, found := strings.Cut(f.rest, " b"); found && !strings.Contains(f.rest, " l") {
 		base, _, _ := strings.Cut(rest, " ")
-		if f.parse(base) == o.Version-int64(writes) {
+		if f.parse(base) == o.Version-count {
 			o.Backlog = h.keys
 		}
 	}
@@ -146,6 +146,14 @@ func unreadable(line string, err error) *counter.Error {
 	return &counter.Error{
 		Code: counter.CodeOutcomeUnknown, Err: fmt.Errorf("reply of apply.lua %q: %w", line, err),
 		Detail: "the answer of Redis could not be read: the operation may or may not have been applied",
+	}
+}
+
+// notCombined returns the error for increments that the caller has added up, and now must send one by one.
+func notCombined() *counter.Error {
+	return &counter.Error{
+		Code:   counter.CodeNotCombined,
+		Detail: "the value might overflow in between; none of the increments was applied: send them one by one",
 	}
 }
 

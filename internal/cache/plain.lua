@@ -11,10 +11,10 @@
 -- ARGV[2]    how long records are kept, ms
 -- ARGV[3]    the number of entries of each shard, separated by spaces
 -- ARGV[4]    for each entry, separated by spaces, its operations, separated by commas: 5 or i5 increments by 5; 5*3 increments by 5 in
---            total, for three callers; s7 sets to 7, d deletes, g gets. A capital letter (I5) applies the operation even if the base is
+--            total, for three increments; s7 sets to 7, d deletes, g gets. A capital letter (I5) applies the operation even if the base is
 --            unknown, instead of answering c or w. A prefix "#9:" means that KEYS[9] is its record. A suffix is a condition (apply.lua
 --            reads it): i-1?m0M100v7: the new value must be at least m0 and at most M100, and the version 7; s5?e: the
---            counter must exist. A prefix "!" (before "#9:"), or a capital letter, accepts an unchecked entry instead of answering f.
+--            counter must exist; s5?n: it must not. A prefix "!" (before "#9:"), or a capital letter, accepts an unchecked entry instead of answering f.
 --            Amounts without a letter have at most 13 digits.
 --
 -- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>: its epochs in base 36 (see entry.lua) and the

@@ -33,6 +33,7 @@ const (
 	CodeOutcomeUnknown        Code = "outcome_unknown"         // Redis did not answer; may or may not be applied
 	CodeNotDurable            Code = "not_durable"             // applied, but the durability was not confirmed in time
 	CodeUnsupportedDurability Code = "unsupported_durability"  // not applied
+	CodeNotCombined           Code = "not_combined"            // increments that were added up, to be sent one by one; not applied
 	CodeInternal              Code = "internal"
 )
 

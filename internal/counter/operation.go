@@ -28,11 +28,22 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
+// MaxCombined bounds the sum of the absolute amounts of increments that are added up in one Operation (see Operation.Count).
+const MaxCombined = 20_000_000_000
+
+// Increments returns the number of operations that op stands for.
+func (op *Operation) Increments() int { return max(1, op.Count) }
+
 // Operation is one operation on one counter.
 type Operation struct {
 	Key    Key
 	Kind   Kind
 	Amount int64 // what Increment adds, what Set sets; 0 otherwise
+
+	// Count is the number of increments that were added up in Amount; 0 and 1: it is one operation. The version grows by Count. If an
+	// intermediate value might overflow, nothing is applied, and the error has CodeNotCombined. The absolute amounts together are at most
+	// MaxCombined. An operation with a Count above 1 has no ID and no Condition, and is the only one on its key in its batch.
+	Count int
 
 	// ID makes the operation idempotent: only the first operation on Key with this ID is carried out, and later ones get its answer. It
 	// contains no NUL (see ParseID). "" means no ID. A Get has no ID.
@@ -51,6 +62,8 @@ type Condition struct {
 	Version int64
 	// Exists says that the counter must exist. It follows from a Version.
 	Exists bool
+	// Absent says that the counter must not exist: it was never written, or is deleted.
+	Absent bool
 }
 
 // Unconditional returns a Condition that every counter meets.
@@ -64,6 +77,7 @@ type Result struct {
 	Counter  Counter
 	Err      error
 	Replayed bool // the result is that of an earlier operation with the same ID
+	Existed  bool // of a Delete: the counter existed before, or its base is unknown
 }
 
 // Counter is the state of a counter after an operation.

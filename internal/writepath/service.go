@@ -166,7 +166,7 @@ func (p *part) settle(at int, o cache.Outcome) {
 		p.confirmations[at] = o.Confirmation
 	}
 	p.results[at] = counter.Result{
-		Err: o.Err, Replayed: o.Replayed,
+		Err: o.Err, Replayed: o.Replayed, Existed: o.Exists && kind == counter.Delete,
 		Counter: counter.Counter{
 			Key: key, Value: o.Value, Version: o.Version, Known: o.Known, Synced: o.Synced,
 			Exists: o.Exists && kind != counter.Delete,
