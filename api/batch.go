@@ -125,7 +125,7 @@ func (s *server) countFailures(c echo.Context, results []counter.Result) {
 			continue
 		}
 		e := asProblem(r.Err)
-		s.metrics.reject(e.Code)
+		s.metrics.Reject(e.Code, 1)
 		if groups[e.Code] == nil {
 			groups[e.Code] = &group{first: e}
 		}

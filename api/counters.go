@@ -147,12 +147,12 @@ func setReplayed(c echo.Context, replayed bool) {
 // do carries out operations and counts those that succeed. It measures the duration of writes that do not wait for Postgres.
 func (s *server) do(c echo.Context, options writepath.Options, ops ...counter.Operation) []counter.Result {
 	if ops[0].Kind != counter.Get && options.Wait == 0 {
-		defer s.metrics.observeWrite(time.Now())
+		defer s.metrics.ObserveWrite(time.Now())
 	}
 	results := s.counters.Do(c.Request().Context(), ops, options)
 	for i, op := range ops {
 		if r := results[i]; r.Err == nil {
-			s.metrics.countSuccess(op.Kind, r.Replayed)
+			s.metrics.CountSuccess(op.Kind, 1, r.Replayed)
 		}
 	}
 	return results

@@ -164,7 +164,7 @@ func (s *server) fail(err error, c echo.Context) {
 		err = methodNotAllowed(c.Response().Header())
 	}
 	e := asProblem(err)
-	s.metrics.reject(e.Code)
+	s.metrics.Reject(e.Code, 1)
 	s.failures.log(c, e, 1)
 	writeProblem(c, e)
 }
