@@ -34,6 +34,14 @@ type use struct {
 	limit    *rate.Limiter // nil: no limit
 }
 
+// Has reports whether the key has the scope. Callers who need no key may read and write.
+func (k *Key) Has(scope Scope) bool {
+	if k == nil {
+		return (Read|Write)&scope == scope
+	}
+	return k.Scope&scope == scope
+}
+
 // Covers reports whether the key may use the counter.
 func (k *Key) Covers(key counter.Key) bool {
 	return k == nil || strings.HasPrefix(string(key), k.Prefix)

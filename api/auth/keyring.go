@@ -126,6 +126,37 @@ func (r *Keyring) Admit(h http.Header, scope Scope) (*Key, error) {
 	return k, nil
 }
 
+// Guest returns the key of a caller who has not sent one, and whether such callers may read and write: if the settings have no keys. The
+// key is nil unless there is a rate.
+func (r *Keyring) Guest() (key *Key, open bool) {
+	if r.open && r.rate > 0 {
+		return r.anonymous, true
+	}
+	return nil, r.open
+}
+
+// Login returns the key with this token. name is the key's, or "". Without keys in the settings, both are ignored, as Admit does. The
+// error is CodeUnauthorized.
+func (r *Keyring) Login(name, token string) (*Key, error) {
+	if guest, open := r.Guest(); open {
+		return guest, nil
+	}
+	k := r.current.Load().byToken(token)
+	if k == nil || (name != "" && name != k.Name) {
+		r.anonymous.use.requests.Add(1)
+		return nil, errUnauthorized
+	}
+	return k, nil
+}
+
+// Count counts n requests of a key; nil: of callers without one.
+func (r *Keyring) Count(k *Key, n int) {
+	if k == nil {
+		k = r.anonymous
+	}
+	k.use.requests.Add(int64(n))
+}
+
 // Again returns what has become of a key that Admit returned before, for requests that last: the key with its present scopes and
 // prefix, or the error for the client if it was removed or lost the scope. It counts no request.
 func (r *Keyring) Again(k *Key, scope Scope) (*Key, error) {
@@ -155,14 +186,23 @@ func (s *set) find(given []string) *Key {
 		return nil
 	}
 	scheme, token, _ := strings.Cut(given[0], " ")
+	k := s.byToken(strings.Trim(token, " \t"))
+	if !strings.EqualFold(scheme, "Bearer") {
+		return nil
+	}
+	return k
+}
+
+// byToken returns the key with this token, or nil. See the package comment about its timing.
+func (s *set) byToken(token string) *Key {
 	var buffer [128]byte // keeps a key of usual length off the heap
-	hash := sha256.Sum256(append(buffer[:0], strings.Trim(token, " \t")...))
+	hash := sha256.Sum256(append(buffer[:0], token...))
 	k, found := s.byHash[hash]
 	compared := &dummy
 	if found {
 		compared = &k.hash
 	}
-	if subtle.ConstantTimeCompare(hash[:], compared[:]) != 1 || !strings.EqualFold(scheme, "Bearer") || !found {
+	if subtle.ConstantTimeCompare(hash[:], compared[:]) != 1 || !found {
 		return nil
 	}
 	return k
