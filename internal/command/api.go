@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/afterwrite/afterwrite/api"
+	"github.com/afterwrite/afterwrite/api/resp"
 	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/operate"
@@ -82,5 +83,15 @@ func (apiCommand) Run(w *world) error {
 		Keys: keys, Operator: operator, CORSOrigins: config.Words(p.Config.CORSOrigins),
 		Flusher: operator, Lister: lists, Shutdown: w.ctx, Tracing: p.Provider(),
 	})
-	return p.Run(w.ctx, handler, watch)
+	parts := []func(context.Context) error{watch}
+	if p.Config.RESPAddr != "" {
+		parts = append(parts, p.Part(process.Second{
+			Addr: p.Config.RESPAddr, Variable: "AFTERWRITE_RESP_ADDR", Refuse: refuseOpenRESP,
+			Serve: resp.New(service, resp.Options{
+				Logger: p.Log, Metrics: p.Counted, Keys: keys, Lister: lists, Backlog: p.Cache.Backlog, Tracing: p.Provider(),
+				Durability: writepath.DurabilityOf(p.Config.Durability), Replicas: p.Config.WaitReplicas, Version: p.Version(),
+			}).Serve,
+		}))
+	}
+	return p.Run(w.ctx, handler, parts...)
 }

@@ -31,6 +31,11 @@ func refuseOpenAPI(c config.Config, at net.Addr) error {
 	return atBoth(c.Addr(c.APIAddr), at, func(address string) error { return checkAPIAddress(c, address) })
 }
 
+// refuseOpenRESP is refuseOpenAPI for the address of the Redis protocol.
+func refuseOpenRESP(c config.Config, at net.Addr) error {
+	return atBoth(c.RESPAddr, at, func(address string) error { return checkAPIAddress(c, address) })
+}
+
 // checkAPIAddress returns an error if other machines can reach the address, and need no key.
 func checkAPIAddress(c config.Config, address string) error {
 	if c.APIOpen || keySource(c).Set() || config.Loopback(address) {

@@ -36,6 +36,7 @@ type Config struct {
 	Port        int    `env:"PORT" allowed:"0 to 65535" example:"8080" help:"the port to listen on, at 0.0.0.0, instead of the address below; for hosting platforms that set it"`
 
 	APIAddr       string `env:"AFTERWRITE_API_ADDR" envDefault:"127.0.0.1:8080" allowed:"host:port" help:"the address on which the api listens"`
+	RESPAddr      string `env:"AFTERWRITE_RESP_ADDR" allowed:"host:port" example:"127.0.0.1:6380" since:"0.2" help:"the address on which the api also listens for the Redis protocol, with the certificate and the keys of the api; if not set, it does not, except that afterwrite up uses 127.0.0.1:6380"`
 	DashboardAddr string `env:"AFTERWRITE_DASHBOARD_ADDR" envDefault:"127.0.0.1:8081" allowed:"host:port" help:"the address on which the dashboard listens; if other machines can reach it, users or a trusted proxy must be set"`
 	WorkerAddr    string `env:"AFTERWRITE_WORKER_ADDR" envDefault:"127.0.0.1:8082" allowed:"host:port" help:"the address on which the worker serves /healthz, /readyz and /metrics"`
 	SchedulerAddr string `env:"AFTERWRITE_SCHEDULER_ADDR" envDefault:"127.0.0.1:8083" allowed:"host:port" help:"the address on which the scheduler serves /healthz, /readyz and /metrics"`

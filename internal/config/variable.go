@@ -127,6 +127,8 @@ func (v Variable) allows(value reflect.Value) bool {
 		return value.Int() >= v.number(bounds[1]) && value.Int() <= v.number(bounds[2])
 	case value.Kind() != reflect.String:
 		return true
+	case v.Allowed == "host:port" && v.Default == "" && value.String() == "": // off
+		return true
 	case v.Allowed == "host:port":
 		_, _, err := net.SplitHostPort(value.String())
 		return err == nil

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -179,6 +180,9 @@ func (p *Process) open(ctx context.Context) (err error) {
 // Provider returns the tracer provider of the process, or nil if tracing is off.
 func (p *Process) Provider() trace.TracerProvider { return p.tracing.provide() } //nolint:ireturn // nil means no provider
 
+// Version returns the program's version.
+func (p *Process) Version() string { return p.version }
+
 // Stopping reports whether the process is in its shutdown delay: it was told to stop, but still answers.
 func (p *Process) Stopping() bool { return p.delay.begun.Load() }
 
@@ -228,6 +232,33 @@ func (p *Process) serve(ctx context.Context, handler http.Handler) error {
 		return nil
 	}
 	return err
+}
+
+// Second is a further address of a public process, with another protocol.
+type Second struct {
+	Addr     string
+	Variable string // the environment variable of the address
+	// Refuse returns an error if the process must not listen at the address.
+	Refuse func(c config.Config, at net.Addr) error
+	// Serve serves the listener until ctx is done, with TLS unless encryption is nil. It closes the listener.
+	Serve func(ctx context.Context, listener net.Listener, encryption *tls.Config) error
+}
+
+// Part returns the part of Run that serves a second address. It has the certificate and the shutdown delay of the first.
+func (p *Process) Part(second Second) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		listener, err := Listen(second.Addr, second.Variable)
+		if err != nil {
+			return err
+		}
+		if err := second.Refuse(p.Config, listener.Addr()); err != nil {
+			_ = listener.Close()
+			return err
+		}
+		later, stop := p.delay.after(ctx, p.Config.ShutdownDelay)
+		defer stop()
+		return second.Serve(later, listener, p.own.config())
+	}
 }
 
 // beat sends heartbeats until the returned function is called.
