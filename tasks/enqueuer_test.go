@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -47,50 +50,62 @@ func TestSmallBacklogIsEnqueuedKeyByKeyAndLargeAsDrain(t *testing.T) {
 	e.Close(t.Context())
 }
 
+// recorded is a sender that notes what it sends, and when.
+type recorded struct {
+	mu     sync.Mutex
+	keys   map[counter.Key]bool // that got a flush
+	drains map[counter.Shard][]time.Time
+}
+
+func (r *recorded) EnqueueContext(_ context.Context, task *asynq.Task, _ ...asynq.Option) (*asynq.TaskInfo, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if keys, err := tasks.DecodeKeys(task.Payload()); task.Type() == tasks.TypeFlush && err == nil {
+		r.keys[keys[0]] = true
+	}
+	if drain, err := tasks.DecodeShard(task.Payload(), 4); task.Type() == tasks.TypeDrain && err == nil {
+		r.drains[drain.Shard] = append(r.drains[drain.Shard], time.Now())
+	}
+	return &asynq.TaskInfo{}, nil
+}
+
 func TestBurstOfKeysOnManyShardsIsDrainedShardByShard(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	o, _ := options(t)
-	o.Shards, o.FlushInterval = 4, 400*time.Millisecond
-	e := tasks.NewEnqueuer(b.client, o)
-	sent := make(map[string]time.Time)
-	for i := range 2000 {
-		e.Offer(t.Context(), counter.Key("k"+strconv.Itoa(i)), counter.Shard(i%4), 1)
-	}
-	localtest.Eventually(t, 5*time.Second, func() (bool, string) {
-		pending, err := b.inspector.ListPendingTasks(tasks.QueueFlush)
-		if err != nil {
-			return false, err.Error()
-		}
-		for _, p := range pending {
-			if _, seen := sent[p.ID]; !seen {
-				sent[p.ID] = time.Now()
+	synctest.Test(t, func(t *testing.T) { // its clock stands still while the test offers keys, and sleeping takes no time
+		o, _ := options(t)
+		o.FlushInterval = 400 * time.Millisecond
+		r := &recorded{keys: make(map[counter.Key]bool), drains: make(map[counter.Shard][]time.Time)}
+		e := tasks.NewEnqueuer(r, o)
+		offer := func(name string, n int) {
+			for i := range n {
+				e.Offer(t.Context(), counter.Key(name+strconv.Itoa(i)), counter.Shard(i%4), 1)
 			}
 		}
-		return len(sent) == 4, strconv.Itoa(len(sent))
-	})
-	require.InDelta(t, 100, b.grouped(t), 30, "the first got tasks of their own")
-	var first, last time.Time
-	for _, at := range sent {
-		if first.IsZero() || at.Before(first) {
-			first = at
-		}
-		if at.After(last) {
-			last = at
-		}
-	}
-	require.Greater(t, last.Sub(first), 200*time.Millisecond, "not all at once")
+		offer("k", 2000)
+		time.Sleep(o.FlushInterval - time.Millisecond)
+		offer("more", 30) // fewer than the rate permits since the burst
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
 
-	// Above the rate, no key gets its own task.
-	for i := range 1000 {
-		e.Offer(t.Context(), counter.Key("more"+strconv.Itoa(i)), counter.Shard(i%4), 1)
-	}
-	before := b.grouped(t)
-	e.Offer(t.Context(), "late", 1, 1)
-	e.Close(t.Context())
-	require.LessOrEqual(t, before, 300)
-	_, err := b.inspector.GetTaskInfo(tasks.QueueFlush, "flush:late")
-	require.ErrorIs(t, err, asynq.ErrTaskNotFound)
+		r.mu.Lock()
+		require.Len(t, r.keys, 100, "the first got tasks of their own, but none within a flush interval of the burst")
+		var moments []time.Time
+		for shard := range counter.Shard(4) {
+			require.NotEmpty(t, r.drains[shard])
+			moments = append(moments, r.drains[shard][0])
+		}
+		slices.SortFunc(moments, time.Time.Compare)
+		for i, at := range moments[1:] {
+			require.Equal(t, 100*time.Millisecond, at.Sub(moments[i]), "each shard has its own moment")
+		}
+		r.mu.Unlock()
+
+		time.Sleep(o.FlushInterval)
+		offer("calm", 1)
+		synctest.Wait()
+		e.Close(t.Context())
+		require.True(t, r.keys["calm0"])
+	})
 }
 
 // held is a sender that blocks, as with a Redis that does not answer.
