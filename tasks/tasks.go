@@ -101,8 +101,8 @@ func DrainMore(shard counter.Shard, id string, delay time.Duration) *asynq.Task 
 	return drain(Shard{Shard: shard}, id, asynq.ProcessIn(delay))
 }
 
-// MoreIDs returns the TaskIDs that DrainMore may have, if it is sent by the task with the ID own. That ID is taken while the sender runs, so
-// drains alternate between two IDs, and there are never more than two.
+// MoreIDs returns the TaskIDs that DrainMore may have, if it is sent by the task with the ID own. That ID is taken while the sender runs,
+// so drains alternate between two IDs, and there are never more than two.
 func MoreIDs(shard counter.Shard, own string) []string { return othersOf("drain:"+shard.String(), own) }
 
 // DueIDs returns the TaskIDs that DrainDue may have, as MoreIDs does for DrainMore.

@@ -17,6 +17,7 @@ func TestAPromotionWhileThePrimaryIsFrozenFailsNoWrite(t *testing.T) {
 	var pids []int
 	found, err := r.DB.QueryContext(t.Context(), "SELECT pid FROM pg_stat_activity UNION SELECT "+strconv.Itoa(r.world.Postgres.Pid()))
 	require.NoError(t, err)
+	defer found.Close()
 	for found.Next() {
 		var pid int
 		require.NoError(t, found.Scan(&pid))

@@ -114,7 +114,7 @@ func TestClocksMayBeOff(t *testing.T) {
 			written := make(map[string]int64)
 			write := func(d, pause time.Duration) {
 				for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(pause) {
-					key := "key" + strconv.Itoa(rand.IntN(300))
+					key := "key" + strconv.Itoa(rand.IntN(300)) //nolint:gosec // a load needs no secret
 					c.must(t, "POST", "/v1/counters/"+key+"/increment", "")
 					written[key]++
 				}
