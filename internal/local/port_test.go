@@ -2,6 +2,8 @@ package local
 
 import (
 	"net"
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,4 +17,31 @@ func TestFreePortIsReserved(t *testing.T) {
 	require.NoError(t, checkPort(port), "a server can listen on it")
 	_, err = net.ListenPacket("udp", address(port))
 	require.Error(t, err, "another FreePort cannot reserve it")
+}
+
+// The owner of a server may die while the server starts. Until the server ends, too, nobody else may choose its port.
+func TestPortIsReservedUntilItsServerEnds(t *testing.T) {
+	t.Parallel()
+	port, err := FreePort()
+	require.NoError(t, err)
+	cat, err := exec.LookPath("cat")
+	require.NoError(t, err)
+	in, hold, err := os.Pipe()
+	require.NoError(t, err)
+	defer in.Close()
+	process, err := Program{Path: cat, Stdin: in, Ports: []int{port}}.Start() // it runs until its input ends
+	require.NoError(t, err)
+
+	reserved.Lock() // as if this process had died
+	require.NoError(t, reserved.sockets[port].Close())
+	delete(reserved.sockets, port)
+	reserved.Unlock()
+	_, err = net.ListenPacket("udp", address(port))
+	require.Error(t, err)
+
+	require.NoError(t, hold.Close())
+	<-process.Done()
+	socket, err := net.ListenPacket("udp", address(port))
+	require.NoError(t, err)
+	require.NoError(t, socket.Close())
 }

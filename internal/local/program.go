@@ -43,6 +43,10 @@ type Program struct {
 	OrphanSignal syscall.Signal // sent by the kernel when this process dies (Linux only); 0: SIGKILL
 	OnExit       func()         // called after the process was reaped, before Process.Done is closed
 
+	// Ports are ports of FreePort that the program listens on. They stay reserved until it ends: if this process dies, the program may
+	// begin to listen before it gets OrphanSignal.
+	Ports []int
+
 	cred *syscall.Credential // nil: the user of this process
 }
 
@@ -68,6 +72,12 @@ func (p Program) Start() (*Process, error) {
 	cmd.SysProcAttr = procAttr(cmp.Or(p.OrphanSignal, syscall.SIGKILL))
 	cmd.SysProcAttr.Setpgid = true
 	cmd.SysProcAttr.Credential = p.cred
+	reserved, err := reservations(p.Ports)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	defer closeAll(reserved)
+	cmd.ExtraFiles = reserved
 
 	process := &Process{program: p, cmd: cmd, log: log, done: make(chan struct{})}
 	started := make(chan error, 1)

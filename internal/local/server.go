@@ -76,6 +76,7 @@ func (s *server) startOnce(ctx context.Context) error {
 		return err
 	}
 	program.Name, program.OnExit = s.name, func() { _ = unlock() }
+	program.Ports = []int{s.port}
 	process, err := program.Start()
 	if err != nil {
 		_ = unlock()
