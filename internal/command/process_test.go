@@ -26,7 +26,7 @@ func migrated(url string) error { return store.MigrateURL(context.Background(), 
 // anywhere are the addresses of processes on ports that the system chooses.
 var anywhere = []string{
 	"AFTERWRITE_API_ADDR=127.0.0.1:0", "AFTERWRITE_WORKER_ADDR=127.0.0.1:0",
-	"AFTERWRITE_SCHEDULER_ADDR=127.0.0.1:0", "AFTERWRITE_DASHBOARD_ADDR=127.0.0.1:0",
+	"AFTERWRITE_SCHEDULER_ADDR=127.0.0.1:0", "AFTERWRITE_DASHBOARD_ADDR=127.0.0.1:0", "AFTERWRITE_RESP_ADDR=127.0.0.1:0",
 }
 
 // servers is the environment of processes on a Redis and a Postgres of their own.

@@ -1,6 +1,7 @@
 package up
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 
@@ -14,9 +15,13 @@ type address struct {
 	variable string // the variable that sets the address
 	addr     string
 	tls      bool
+	redis    bool // the Redis protocol of the api, not HTTP
 }
 
-// addresses returns the addresses of the four processes. PORT applies to the api only.
+// redisAddr is where `up` listens for the Redis protocol, unless the settings say otherwise: next to Redis's own port.
+const redisAddr = "127.0.0.1:6380"
+
+// addresses returns the addresses of the four processes, and last that of the Redis protocol. PORT applies to HTTP of the api only.
 func addresses(c config.Config) []address {
 	api := address{process: "api", variable: "AFTERWRITE_API_ADDR", addr: c.Addr(c.APIAddr), tls: c.TLSCert != ""}
 	if c.Port != 0 {
@@ -27,6 +32,7 @@ func addresses(c config.Config) []address {
 		{process: "worker", variable: "AFTERWRITE_WORKER_ADDR", addr: c.WorkerAddr},
 		{process: "scheduler", variable: "AFTERWRITE_SCHEDULER_ADDR", addr: c.SchedulerAddr},
 		{process: "dashboard", variable: "AFTERWRITE_DASHBOARD_ADDR", addr: c.DashboardAddr},
+		{process: "api", variable: "AFTERWRITE_RESP_ADDR", addr: cmp.Or(c.RESPAddr, redisAddr), tls: c.TLSCert != "", redis: true},
 	}
 }
 
@@ -67,10 +73,14 @@ func anyPort(addr string) bool {
 
 // url returns the URL of the address on this machine.
 func (p address) url() string {
-	scheme := "http://"
-	if p.tls {
-		scheme = "https://"
+	scheme := "http"
+	if p.redis {
+		scheme = "redis"
 	}
+	if p.tls {
+		scheme += "s"
+	}
+	scheme += "://"
 	host, port, err := net.SplitHostPort(p.addr)
 	if err != nil {
 		return scheme + p.addr
@@ -79,4 +89,13 @@ func (p address) url() string {
 		host = "127.0.0.1"
 	}
 	return scheme + net.JoinHostPort(host, port)
+}
+
+// redisCLI returns the redis-cli command for the address, without arguments of its own.
+func (p address) redisCLI() string {
+	_, port, _ := net.SplitHostPort(p.addr)
+	if p.tls {
+		return "redis-cli --tls -p " + port
+	}
+	return "redis-cli -p " + port
 }

@@ -74,7 +74,7 @@ func TestChildrenGetTheChosenAddressesInsteadOfPORT(t *testing.T) {
 
 	require.Equal(t, []string{
 		"AFTERWRITE_API_ADDR=0.0.0.0:9999", "AFTERWRITE_DASHBOARD_ADDR=127.0.0.1:8081",
-		"AFTERWRITE_SCHEDULER_ADDR=127.0.0.1:8083", "AFTERWRITE_WORKER_ADDR=127.0.0.1:8082",
+		"AFTERWRITE_RESP_ADDR=127.0.0.1:6380", "AFTERWRITE_SCHEDULER_ADDR=127.0.0.1:8083", "AFTERWRITE_WORKER_ADDR=127.0.0.1:8082",
 		"DATABASE_URL=postgres://here", "ODD", "PATH=/bin", "REDIS_URL=redis://here",
 	}, env)
 }
@@ -84,7 +84,7 @@ func freePorts(t *testing.T) config.Config {
 	t.Helper()
 	return load(t, map[string]string{
 		"AFTERWRITE_API_ADDR": "127.0.0.1:0", "AFTERWRITE_WORKER_ADDR": "127.0.0.1:0",
-		"AFTERWRITE_SCHEDULER_ADDR": "127.0.0.1:0", "AFTERWRITE_DASHBOARD_ADDR": "127.0.0.1:0",
+		"AFTERWRITE_SCHEDULER_ADDR": "127.0.0.1:0", "AFTERWRITE_DASHBOARD_ADDR": "127.0.0.1:0", "AFTERWRITE_RESP_ADDR": "127.0.0.1:0",
 		"REDIS_URL": "redis://unused", "DATABASE_URL": "postgres://unused",
 	})
 }

@@ -26,11 +26,15 @@ func (u *up) banner() []byte {
 		case "worker", "scheduler":
 			what = "  (/metrics, /readyz)"
 		}
+		if p.redis {
+			what = "  (the Redis protocol)"
+		}
 		fmt.Fprintf(&b, "  %-*s  %s%s\n", nameWidth, p.process, p.url(), what)
 	}
 	fmt.Fprintln(&b, "\nTry it:")
 	fmt.Fprintf(&b, "  curl -X POST %s/v1/counters/%s/increment\n",
 		u.addresses[0].url(), strings.ReplaceAll(string(exampleKey), ":", "%3A"))
+	fmt.Fprintf(&b, "  %s INCRBY %s 1\n", u.addresses[len(u.addresses)-1].redisCLI(), exampleKey)
 	fmt.Fprintf(&b, "  %s -c 'TABLE %s.counters LIMIT 10'\n", u.psql(), u.Config.Schema)
 	fmt.Fprintf(&b, "  %s GET '{%saw:%s}:c:%s'\n\n", u.redisCLI(), u.Config.Prefix(), exampleKey.Shard(u.Config.Shards), exampleKey)
 	return b.Bytes()

@@ -79,6 +79,9 @@ func (u *up) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
 	for _, a := range u.addresses {
+		if a.redis {
+			continue // the api is ready when its HTTP is
+		}
 		p := u.processes[a.process]
 		err := p.Await(ctx, local.Answers(a.url()+"/readyz"))
 		switch {

@@ -78,6 +78,9 @@ func (u *up) start(ctx context.Context) error {
 	env := childEnv(u.Environ, u.Config, u.addresses)
 	u.processes = make(map[string]*child, len(u.addresses))
 	for _, p := range u.addresses {
+		if p.redis {
+			continue // it is the api's
+		}
 		started, err := startProcess(u.Executable, p.process, env, u.console.stream(p.process))
 		if err != nil {
 			return err
