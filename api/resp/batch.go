@@ -264,13 +264,11 @@ func (c *connection) countResult(ctx context.Context, op *counter.Operation, r *
 		return
 	}
 	e := known(r.Err)
-	switch e.Code {
-	case counter.CodeNotCombined: // sent again
-	case counter.CodeVersionMismatch: // the answer to SET NX: over this protocol no error
-	default:
-		c.server.metrics.Reject(e.Code, op.Increments())
-		c.server.logFailure(ctx, c, e, op.Increments())
+	if e.Code == counter.CodeNotCombined || e.Code == counter.CodeVersionMismatch {
+		return // sent again; the answer to SET NX, which is no error here
 	}
+	c.server.metrics.Reject(e.Code, op.Increments())
+	c.server.logFailure(ctx, c, e, op.Increments())
 }
 
 // appendAnswer appends the answer to one command. After an outcome that is not known it ends the connection.
@@ -284,26 +282,9 @@ func (c *connection) appendAnswer(out []byte, b *batch, a *answer, results []cou
 	first := &own[0]
 	switch a.form {
 	case formValue:
-		if !first.Counter.Known {
-			return c.appendNull(out) // applied to an unknown base: an error would invite the client to repeat it
-		}
-		value := first.Counter.Value
-		if op := &b.ops[a.op]; op.Count > 1 {
-			value += a.sum - op.Amount
-		}
-		return appendInt(out, value)
-	case formOK:
-		return appendOK(out)
-	case formOKOrNull:
-		if first.Err != nil {
-			return c.appendNull(out)
-		}
-		return appendOK(out)
-	case formSet:
-		if first.Err != nil {
-			return appendInt(out, 0)
-		}
-		return appendInt(out, 1)
+		return c.appendValue(out, first, &b.ops[a.op], a)
+	case formOK, formOKOrNull, formSet:
+		return c.appendSet(out, a.form, first.Err == nil)
 	case formBulk, formOld:
 		return c.appendCounter(out, first)
 	case formBulks:
@@ -311,7 +292,6 @@ func (c *connection) appendAnswer(out []byte, b *batch, a *answer, results []cou
 		for i := range own {
 			out = c.appendCounter(out, &own[i])
 		}
-		return out
 	case formDeleted, formExisting:
 		n := int64(0)
 		for i := range own {
@@ -319,11 +299,37 @@ func (c *connection) appendAnswer(out []byte, b *batch, a *answer, results []cou
 				n++
 			}
 		}
-		return appendInt(out, n)
+		out = appendInt(out, n)
 	case formType, formLength, formTTL:
 		return appendFact(out, a.form, first.Counter)
 	}
 	return out
+}
+
+// appendValue appends the value after an increment, which may be one of several in its operation. An increment of an unknown base is
+// answered with null: it was applied, and an error would invite the client to repeat it.
+func (c *connection) appendValue(out []byte, r *counter.Result, op *counter.Operation, a *answer) []byte {
+	if !r.Counter.Known {
+		return c.appendNull(out)
+	}
+	value := r.Counter.Value
+	if op.Count > 1 {
+		value += a.sum - op.Amount
+	}
+	return appendInt(out, value)
+}
+
+// appendSet appends the answer to SET and SETNX.
+func (c *connection) appendSet(out []byte, f form, done bool) []byte {
+	switch {
+	case f == formSet && done:
+		return appendInt(out, 1)
+	case f == formSet:
+		return appendInt(out, 0)
+	case done:
+		return appendOK(out)
+	}
+	return c.appendNull(out)
 }
 
 // expects reports whether an error is an answer of the form: a condition that was not met.

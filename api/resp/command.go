@@ -120,6 +120,12 @@ func (c *connection) command(args [][]byte) {
 	cmd := c.find(args[0])
 	if cmd == nil {
 		c.count(nil)
+		if is(args[0], "post") || is(args[0], "host:") {
+			c.flush()
+			c.closing = true // a web page makes its visitor's browser send commands in the body of a request
+			c.server.logHTTP(c)
+			return
+		}
 		c.server.metrics.unknown(args[0])
 		c.fail(fmt.Sprintf("ERR unknown command '%s'", excerpt(args[0])))
 		return

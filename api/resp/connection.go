@@ -17,9 +17,9 @@ import (
 
 // connection is one client. Only its goroutine uses it, but for stop and abort.
 type connection struct {
-	server *Server
 	net.Conn
 
+	server *Server
 	ctx    context.Context //nolint:containedctx // it ends when the server aborts its connections
 	end    context.CancelFunc
 	id     int64

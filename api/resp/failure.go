@@ -40,6 +40,14 @@ var prefixes = map[counter.Code]string{
 	counter.CodeInternal:       "ERR",
 }
 
+// texts are the whole errors of codes whose detail would not help.
+var texts = map[counter.Code]string{
+	counter.CodeOverflow: textOverflow,
+	counter.CodeInternal: "ERR internal: a bug in the server, which its log describes; a write may have been applied",
+	counter.CodeOutcomeUnknown: "UNKNOWN outcome_unknown: the write may or may not have been applied, and the connection ends. " +
+		"Repeat it only if it had AW.IDEM",
+}
+
 // codes are those that operations over this protocol can end with, for the metrics.
 func codes() []counter.Code {
 	return slices.AppendSeq([]counter.Code{
@@ -58,14 +66,8 @@ func known(err error) *counter.Error {
 
 // text returns the error for the client. It has the code of the HTTP API, and never the cause.
 func text(e *counter.Error) string {
-	switch e.Code {
-	case counter.CodeOverflow:
-		return textOverflow
-	case counter.CodeInternal:
-		return "ERR internal: a bug in the server, which its log describes; a write may have been applied"
-	case counter.CodeOutcomeUnknown:
-		return "UNKNOWN " + string(e.Code) + ": the write may or may not have been applied, and the connection ends. " +
-			"Repeat it only if it had AW.IDEM"
+	if whole, found := texts[e.Code]; found {
+		return whole
 	}
 	prefix, found := prefixes[e.Code]
 	if !found {

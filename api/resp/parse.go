@@ -24,18 +24,18 @@ type parser struct {
 
 type span struct{ from, to int }
 
-// errProtocol is the error for input after which no command can be found. Its text is that of Redis where Redis has one.
-type errProtocol string
+// protocolError is the error for input after which no command can be found. Its text is that of Redis where Redis has one.
+type protocolError string
 
-func (e errProtocol) Error() string { return "Protocol error: " + string(e) }
+func (e protocolError) Error() string { return "Protocol error: " + string(e) }
 
 const (
-	errArguments   errProtocol = "invalid multibulk length"
-	errBulk        errProtocol = "invalid bulk length"
-	errEnd         errProtocol = "expected CRLF after the argument"
-	errInline      errProtocol = "too big inline request"
-	errQuotes      errProtocol = "unbalanced quotes in request"
-	errCommandSize errProtocol = "too big request: a command may have 256 KiB"
+	errArguments   protocolError = "invalid multibulk length"
+	errBulk        protocolError = "invalid bulk length"
+	errEnd         protocolError = "expected CRLF after the argument"
+	errInline      protocolError = "too big inline request"
+	errQuotes      protocolError = "unbalanced quotes in request"
+	errCommandSize protocolError = "too big request: a command may have 256 KiB"
 )
 
 // next returns the arguments of the next command, until the next call of receive. more is true if it has not arrived completely. A command
@@ -53,7 +53,7 @@ func (p *parser) next() (args [][]byte, more bool, err error) {
 			return nil, !found, err
 		}
 		if n > p.maxArguments {
-			return nil, false, errProtocol(fmt.Sprintf("%s: a command may have %d arguments here", string(errArguments), p.maxArguments))
+			return nil, false, protocolError(fmt.Sprintf("%s: a command may have %d arguments here", string(errArguments), p.maxArguments))
 		}
 		if n <= 0 {
 			p.finish()
@@ -80,7 +80,7 @@ func (p *parser) arguments() (found bool, err error) {
 				return false, nil
 			}
 			if c := p.buffer[p.start+p.at]; c != '$' {
-				return false, errProtocol(fmt.Sprintf("expected '$', got %q", c))
+				return false, protocolError(fmt.Sprintf("expected '$', got %q", c))
 			}
 			n, found, err := p.number(errBulk)
 			if err != nil || !found {
@@ -90,7 +90,7 @@ func (p *parser) arguments() (found bool, err error) {
 				return false, errBulk
 			}
 			if n > maxArgumentBytes {
-				return false, errProtocol(fmt.Sprintf("%s: an argument may have %d bytes", string(errBulk), maxArgumentBytes))
+				return false, protocolError(fmt.Sprintf("%s: an argument may have %d bytes", string(errBulk), maxArgumentBytes))
 			}
 			p.size = n
 		}
@@ -129,7 +129,7 @@ func (p *parser) finish() {
 const maxHeaderBytes = 23
 
 // number reads the header at p.at: a letter, a number and CRLF. The number is small enough for all sums of this file.
-func (p *parser) number(problem errProtocol) (n int, found bool, err error) {
+func (p *parser) number(problem protocolError) (n int, found bool, err error) {
 	rest := p.buffer[p.start+p.at : p.end]
 	rest = rest[:min(len(rest), maxHeaderBytes)]
 	line := bytes.IndexByte(rest, '\n')
@@ -201,33 +201,43 @@ func words(args [][]byte, line []byte) ([][]byte, error) {
 // never longer, so it replaces the bytes that it is made of.
 func word(line []byte) (word []byte, n int, err error) {
 	word = line[:0]
-	quote := byte(0)
 	for n < len(line) {
 		c := line[n]
 		n++
-		switch {
-		case quote == 0 && (c == '"' || c == '\''):
-			quote = c
-		case quote == 0 && (c == ' ' || c == '\t'):
+		switch c {
+		case ' ', '\t':
 			return word, n, nil
-		case quote != 0 && c == quote:
-			if n < len(line) && line[n] != ' ' && line[n] != '\t' {
-				return nil, 0, errQuotes
-			}
-			return word, n, nil
-		case quote != 0 && c == '\\' && n < len(line):
+		case '"', '\'':
 			var used int
-			c, used = unescape(line[n:], quote)
-			n += used
-			word = append(word, c)
+			if word, used, err = quoted(word, line[n:], c); err != nil {
+				return nil, 0, err
+			}
+			return word, n + used, nil
 		default:
 			word = append(word, c)
 		}
 	}
-	if quote != 0 {
-		return nil, 0, errQuotes
-	}
 	return word, n, nil
+}
+
+// quoted appends what is between the quotes to word, and returns the number of bytes that it takes with the closing quote.
+func quoted(word, line []byte, quote byte) (_ []byte, n int, err error) {
+	for n < len(line) {
+		c := line[n]
+		n++
+		switch {
+		case c == quote && n < len(line) && line[n] != ' ' && line[n] != '\t':
+			return nil, 0, errQuotes
+		case c == quote:
+			return word, n, nil
+		case c == '\\' && n < len(line):
+			var used int
+			c, used = unescape(line[n:], quote)
+			n += used
+		}
+		word = append(word, c)
+	}
+	return nil, 0, errQuotes
 }
 
 // unescape returns the character that a backslash and rest mean in these quotes, and the number of bytes of rest that belong to it.
@@ -242,7 +252,7 @@ func unescape(rest []byte, quote byte) (c byte, used int) {
 	if c == 'x' && len(rest) >= 3 {
 		high, low := hexadecimal(rest[1]), hexadecimal(rest[2])
 		if high >= 0 && low >= 0 {
-			return byte(high<<4 | low), 3
+			return byte(high<<4 | low), 3 //nolint:gosec // two digits
 		}
 	}
 	if plain, ok := escapes[c]; ok {

@@ -137,7 +137,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener, encryption *t
 		encryption.NextProtos = nil // HTTP's
 	}
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
-	s.Logger.Info("listening for the Redis protocol", "address", listener.Addr().String())
+	s.Logger.Info("listening for the Redis protocol", "at", listener.Addr().String())
 	var running sync.WaitGroup
 	err := s.accept(base, listener, encryption, &running)
 	_ = listener.Close()
@@ -247,6 +247,14 @@ func (s *Server) logFailure(ctx context.Context, c *connection, e *counter.Error
 	}
 	s.Logger.Log(ctx, level, "commands failed",
 		"protocol", "resp", "connection", c.id, "code", string(e.Code), "operations", operations, "error", e.Err)
+}
+
+// logHTTP logs that a connection has sent a request over HTTP.
+func (s *Server) logHTTP(c *connection) {
+	if s.failures.Allow() {
+		s.Logger.Warn("a request over HTTP came to the port of the Redis protocol", "protocol", "resp", "connection", c.id,
+			"from", c.RemoteAddr().String())
+	}
 }
 
 // recovered logs a panic of a connection, which ends the connection only.

@@ -2,6 +2,7 @@ package resp
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -155,35 +156,55 @@ func validName(name []byte) bool {
 	return true
 }
 
+// subcommands are those of CLIENT, with the number of their arguments.
+var subcommands = map[string]struct {
+	arguments int
+	run       func(c *connection, args [][]byte)
+}{
+	"id":       {0, func(c *connection, _ [][]byte) { c.out = appendInt(c.out, c.id) }},
+	"info":     {0, func(c *connection, _ [][]byte) { c.out = appendBulk(c.out, c.describeClient()) }},
+	"getname":  {0, clientName},
+	"setname":  {1, setName},
+	"setinfo":  {2, func(c *connection, args [][]byte) { c.setInfo(args[0], args[1]) }},
+	"no-evict": {1, switchOnOff},
+	"no-touch": {1, switchOnOff},
+}
+
 // client is CLIENT subcommand.
 func client(c *connection, args [][]byte) {
-	sub, rest := args[1], args[2:]
-	switch {
-	case is(sub, "id") && len(rest) == 0:
-		c.out = appendInt(c.out, c.id)
-	case is(sub, "getname") && len(rest) == 0:
-		if c.name == "" {
-			c.out = c.appendNull(c.out)
-			return
-		}
-		c.out = appendBulk(c.out, c.name)
-	case is(sub, "setname") && len(rest) == 1:
-		if !validName(rest[0]) {
-			c.fail(textName)
-			return
-		}
-		c.name = string(rest[0])
-		c.out = appendOK(c.out)
-	case is(sub, "setinfo") && len(rest) == 2:
-		c.setInfo(rest[0], rest[1])
-	case is(sub, "info") && len(rest) == 0:
-		c.out = appendBulk(c.out, c.describeClient())
-	case (is(sub, "no-evict") || is(sub, "no-touch")) && len(rest) == 1 && (is(rest[0], "on") || is(rest[0], "off")):
-		c.out = appendOK(c.out)
-	default:
-		c.fail("ERR unknown subcommand or wrong number of arguments for '" + excerpt(sub) + "'. " +
+	sub, found := subcommands[strings.ToLower(string(args[1]))]
+	if !found || len(args)-2 != sub.arguments {
+		c.fail("ERR unknown subcommand or wrong number of arguments for '" + excerpt(args[1]) + "'. " +
 			"Try ID, SETNAME, GETNAME, SETINFO, INFO, NO-EVICT.")
+		return
 	}
+	sub.run(c, args[2:])
+}
+
+func clientName(c *connection, _ [][]byte) {
+	if c.name == "" {
+		c.out = c.appendNull(c.out)
+		return
+	}
+	c.out = appendBulk(c.out, c.name)
+}
+
+func setName(c *connection, args [][]byte) {
+	if !validName(args[0]) {
+		c.fail(textName)
+		return
+	}
+	c.name = string(args[0])
+	c.out = appendOK(c.out)
+}
+
+// switchOnOff is a switch that has no effect.
+func switchOnOff(c *connection, args [][]byte) {
+	if !is(args[0], "on") && !is(args[0], "off") {
+		c.fail(textSyntax)
+		return
+	}
+	c.out = appendOK(c.out)
 }
 
 func (c *connection) setInfo(what, value []byte) {

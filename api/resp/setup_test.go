@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/api/resp"
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/config"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -121,6 +122,18 @@ func always(r counter.Result) counters {
 			results[i].Counter.Key = ops[i].Key
 		}
 		return results
+	}
+}
+
+// blocking returns Counters that send to inside, and then wait for finish, or ctx if it is nil.
+func blocking(inside, finish chan struct{}) counters {
+	return func(ctx context.Context, ops []counter.Operation, o writepath.Options) []counter.Result {
+		inside <- struct{}{}
+		select {
+		case <-finish:
+		case <-ctx.Done():
+		}
+		return always(ok)(ctx, ops, o)
 	}
 }
 
@@ -296,4 +309,30 @@ func (b *bundle) family(t *testing.T, name string) []*dto.Metric {
 		}
 	}
 	return nil
+}
+
+// flush writes all dirty counters to Postgres, as a worker does.
+func (b *bundle) flush(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	for shard := range counter.Shard(b.Cache.Shards()) {
+		epoch, err := b.Cache.Seal(ctx, shard, cache.Taking{Owner: "test", Lease: time.Minute})
+		require.NoError(t, err)
+		keys, _, err := b.Cache.EpochKeys(ctx, &epoch, 0, 1000)
+		require.NoError(t, err)
+		if len(keys) == 0 {
+			continue
+		}
+		snapshot, err := b.Cache.Read(ctx, shard, keys)
+		require.NoError(t, err)
+		rows := make([]counter.Row, len(keys))
+		for i, e := range snapshot.Entries {
+			rows[i] = e.Row
+		}
+		_, err = b.Store.Upsert(ctx, rows)
+		require.NoError(t, err)
+		_, done, err := b.Cache.Commit(ctx, &epoch)
+		require.NoError(t, err)
+		require.True(t, done)
+	}
 }
