@@ -94,7 +94,7 @@ func (h resendHook) refusedOf(cmds []redis.Cmder) []redis.Cmder {
 
 // resend reports whether the call may be sent again: a server has answered that it has not applied it.
 func (h resendHook) resend(err error) bool {
-	return err != nil && refusalOf(err, []string{h.refused}) != ""
+	return err != nil && refusalOf(err, []string{h.refused}) != "" // step: refused
 }
 
 // wait finds the master before another try. It returns false if there were enough tries, or ctx has ended.

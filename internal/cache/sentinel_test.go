@@ -92,3 +92,35 @@ func TestSentinelsMayHaveAPassword(t *testing.T) {
 		require.NoError(t, client.Close())
 	}
 }
+
+// A call that hangs on a former master ends as soon as another server is known to be the master, and not at its time-out of 3 s.
+func TestCallThatHangsOnAFormerMasterEnds(t *testing.T) {
+	t.Parallel()
+	former, master := localtest.OwnRedis(t, local.RedisOptions{Open: true}), localtest.OwnRedis(t, local.RedisOptions{Open: true})
+	address := func(server *local.Redis) (host, port string) {
+		host, port, err := net.SplitHostPort(server.Addr())
+		require.NoError(t, err)
+		return host, port
+	}
+	host, port := address(former)
+	watcher := localtest.OwnRedis(t, local.RedisOptions{
+		Open: true, File: true, Args: []string{"--sentinel"}, Lines: []string{fmt.Sprintf("sentinel monitor m %s %s 1", host, port)},
+	})
+	sentinel, err := cache.Connect(watcher.URL(), 1)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, sentinel.Close()) })
+	client, err := cache.Connect("redis-sentinel://"+watcher.Addr()+"/0?master=m", 2)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	require.NoError(t, client.Set(t.Context(), "k", "former", 0).Err())
+
+	require.NoError(t, syscall.Kill(former.Pid(), syscall.SIGSTOP))
+	t.Cleanup(func() { _ = syscall.Kill(former.Pid(), syscall.SIGCONT) })
+	host, port = address(master)
+	require.NoError(t, sentinel.Do(t.Context(), "SENTINEL", "REMOVE", "m").Err())
+	require.NoError(t, sentinel.Do(t.Context(), "SENTINEL", "MONITOR", "m", host, port, 1).Err())
+	started := time.Now()
+	require.Error(t, client.Set(t.Context(), "k", "lost", 0).Err())
+	require.Less(t, time.Since(started), 2*time.Second)
+	require.NoError(t, client.Set(t.Context(), "k", "new", 0).Err())
+}

@@ -85,6 +85,7 @@ func (w *watched) close(match func(c *watchedConn, sent int64) bool) {
 	}
 	w.mu.Unlock()
 	for _, c := range closing {
+		// step: hung
 		_ = c.Conn.Close() // its call ends with an error
 	}
 }

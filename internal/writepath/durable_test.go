@@ -96,6 +96,31 @@ func TestReplayWaitsAgain(t *testing.T) {
 	require.Equal(t, int64(1), r.Counter.Value)
 }
 
+// Redis promises WAIT only for what the connection has written, and a repeated write writes nothing but a marker.
+func TestReplayOnANewConnectionWaitsForItsWrite(t *testing.T) {
+	t.Parallel()
+	primary := localtest.OwnRedis(t, local.RedisOptions{})
+	b := setupDurable(t, primary)
+	replica := b.replicaOf(t, primary)
+	require.NoError(t, syscall.Kill(replica.Pid(), syscall.SIGSTOP))
+	t.Cleanup(func() { _ = syscall.Kill(replica.Pid(), syscall.SIGCONT) })
+	other, err := cache.Connect(primary.URL(), 1)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, other.Close()) })
+	o := op(counter.Increment, "a", 1)
+	o.ID = "id"
+	for range 2 {
+		require.Equal(t, counter.CodeNotDurable, counter.CodeOf(b.durably(t, writepath.OnReplicas, 100*time.Millisecond, o)[0].Err))
+		require.NoError(t, other.ClientKillByFilter(t.Context(), "TYPE", "normal", "SKIPME", "yes").Err())
+	}
+	require.NoError(t, syscall.Kill(replica.Pid(), syscall.SIGCONT))
+	r := b.durably(t, writepath.OnReplicas, 20*time.Second, o)[0]
+	require.NoError(t, r.Err)
+	require.True(t, r.Replayed)
+	require.Equal(t, int64(1), r.Counter.Value)
+	require.Equal(t, int64(1), b.redis.Exists(t.Context(), "{aw:"+b.cache.Shard("a").String()+"}:wait").Val())
+}
+
 func TestManyWritesShareOneWait(t *testing.T) {
 	t.Parallel()
 	const callers = 300

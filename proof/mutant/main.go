@@ -1,5 +1,5 @@
 // Command mutant breaks rules of the design, one after the other, in a copy of the tree, and requires that the state machine test of
-// package worker fails each time. It changes lines that a comment marks, such as "step: join".
+// package worker fails each time. For rules that it does not cover, tests of another package must fail. It changes lines that a comment marks, such as "step: join".
 //
 //	go run ./proof/mutant                  mutants that break a whole rule
 //	go run ./proof/mutant -all             all mutants
@@ -59,6 +59,14 @@ func run(ctx context.Context, wanted func(mutant) bool) error {
 	}
 	if noticed, report, err := tree.test(ctx, checks/20); err != nil || noticed != "" {
 		return fmt.Errorf("the machine fails without a mutant: %w\n%s", err, report)
+	}
+	for _, m := range mutants() {
+		if m.by == "" || !wanted(m) {
+			continue
+		}
+		if noticed, report, err := tree.testPackage(ctx, m); err != nil || noticed != "" {
+			return fmt.Errorf("%s fails without a mutant: %w\n%s", m.tests, err, report)
+		}
 	}
 	missed := 0
 	// Mutants of scripts are first, because they need no new build.
@@ -171,6 +179,13 @@ func (t tree) try(ctx context.Context, m mutant) (noticed string, err error) {
 		}
 		defer func() { err = errors.Join(err, undo()) }()
 	}
+	if m.by != "" {
+		noticed, report, err := t.testPackage(ctx, m)
+		if err != nil {
+			return "", fmt.Errorf("%w\n%s", err, report)
+		}
+		return noticed, nil
+	}
 	if compiled {
 		if err := t.build(ctx); err != nil {
 			return "", err
@@ -226,6 +241,26 @@ func (t tree) test(ctx context.Context, runs int, args ...string) (noticed, repo
 		return "", string(out), fmt.Errorf("the test ended without a verdict: %w", err)
 	}
 	return noticed, string(out), nil
+}
+
+// failed matches the first failure of a test.
+var failed = regexp.MustCompile(`--- FAIL: (\S+)`)
+
+// testPackage runs the tests of a mutant that the machine does not cover. Its results are those of test.
+func (t tree) testPackage(ctx context.Context, m mutant) (noticed, report string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-count=1", "-run=^"+m.tests+"$", m.by) //nolint:gosec // our own mutants
+	cmd.Dir = t.dir
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return "", "", nil
+	}
+	found := failed.FindSubmatch(out)
+	if found == nil {
+		return "", string(out), fmt.Errorf("the tests ended without a verdict: %w", err)
+	}
+	return "by " + string(found[1]), string(out), nil
 }
 
 // sequence matches the failure of a fixed sequence of steps.

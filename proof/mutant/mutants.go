@@ -6,7 +6,9 @@ import "slices"
 type mutant struct {
 	name    string
 	changes []change
-	rule    bool // it breaks a whole rule, so `make mutants` tries it
+	rule    bool   // it breaks a whole rule, so `make mutants` tries it
+	by      string // the package whose tests must fail; "" for the machine
+	tests   string // their names: a regular expression
 }
 
 // change modifies the line that a marker comment names, at the end of the line or alone in the line above:
@@ -45,6 +47,9 @@ const (
 	drain     = "worker/epoch.go"
 	flusher   = "worker/flusher.go"
 	refusal   = "worker/refusal.go"
+	durable   = "internal/cache/durable.go"
+	resend    = "internal/cache/resend.go"
+	watched   = "internal/cache/watched.go"
 	repairGo  = "worker/reconcile.go"
 )
 
@@ -58,9 +63,14 @@ func part(name, file, step string, how edit) mutant {
 	return mutant{name: name, changes: []change{{file, step, how}}}
 }
 
+// tested breaks a rule that the machine does not cover. The named tests of a package must notice it.
+func tested(name, file, step string, how edit, by, tests string) mutant {
+	return mutant{name: name, changes: []change{{file, step, how}}, rule: true, by: by, tests: tests}
+}
+
 // mutants returns a mutant for each rule and step that the guarantees depend on.
 func mutants() []mutant {
-	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), checking(), reconciling(), evicting(), mapping())
+	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), checking(), reconciling(), evicting(), mapping(), confirming(), following())
 }
 
 func writing() []mutant {
@@ -181,5 +191,27 @@ func mapping() []mutant {
 		rule("mapping: the value that a counter started from is not compared", mapped, "start", becomes(`return .* }`, `return false }`)),
 		rule("mapping: counters and column are written in two transactions", columns, "one transaction", becomes(`tx,`, `u.store.db,`)),
 		rule("mapping: every flush of the first lineage counts as the first", first, "first flush", never),
+	}
+}
+
+func confirming() []mutant {
+	const writepath = "./internal/writepath"
+	return []mutant{
+		tested("durability: a write is confirmed without its replicas", durable, "replicas", becomes(`int64\(w\.replicas\)`, `0`),
+			writepath, "TestWriteWaitsForAReplica"),
+		tested("durability: a write is answered before its confirmation", "internal/writepath/durable.go", "confirm",
+			becomes(`c, c\.Await\(ctx, r\.until\)`, `c, nil`), writepath, "TestWriteWaitsForAReplica"),
+		tested("durability: a repeated write leaves no marker", durable, "marker", never,
+			writepath, "TestReplayOnANewConnectionWaitsForItsWrite"),
+	}
+}
+
+func following() []mutant {
+	const cache = "./internal/cache"
+	return []mutant{
+		tested("R5: a call whose answer was lost is sent again", resend, "refused", becomes(`refusalOf\(.*`, `true`),
+			cache, "TestOnlyRefused(Durable)?CallsAreSentAgain"),
+		tested("topology: a call that hangs on a former master is not ended", watched, "hung", becomes(`c\.Conn\.Close\(\)`, `c`),
+			cache, "TestCallThatHangsOnAFormerMasterEnds"),
 	}
 }
