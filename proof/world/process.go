@@ -45,7 +45,7 @@ func (s *Stage) Start(ctx context.Context, sub string, settings ...string) (*Pro
 
 // Launch is like Start, but does not wait until the process is ready.
 func (s *Stage) Launch(sub string, settings ...string) (*Process, error) {
-	addr, err := freeAddress()
+	addr, port, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -60,16 +60,17 @@ func (s *Stage) Launch(sub string, settings ...string) (*Process, error) {
 		Name: name, URL: "http://" + addr, Log: filepath.Join(s.world.Dir, s.name+"-"+name+".log"),
 		program: local.Program{
 			Name: name, Path: s.program, Args: []string{sub}, Env: s.environment(append(settings, addressOf(sub, addr))...),
+			Ports: []int{port},
 		},
 	}
 	s.processes = append(s.processes, p)
 	return p, p.Start()
 }
 
-// freeAddress returns 127.0.0.1 with a free port.
-func freeAddress() (string, error) {
-	port, err := local.FreePort()
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
+// freeAddress returns 127.0.0.1 with a free port, and the port.
+func freeAddress() (addr string, port int, err error) {
+	port, err = local.FreePort()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), port, err
 }
 
 // addressOf returns the setting for the listen address.
@@ -195,7 +196,7 @@ func (s *Stage) StopAll() error {
 
 // Drain runs `afterwrite worker --drain`, which ends when no key is dirty, and returns the CPU time of that process.
 func (s *Stage) Drain(ctx context.Context) (time.Duration, error) {
-	addr, err := freeAddress()
+	addr, _, err := freeAddress()
 	if err != nil {
 		return 0, err
 	}
