@@ -28,7 +28,7 @@ func TestPortIsReservedUntilItsServerEnds(t *testing.T) {
 	require.NoError(t, err)
 	in, hold, err := os.Pipe()
 	require.NoError(t, err)
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	process, err := Program{Path: cat, Stdin: in, Ports: []int{port}}.Start() // it runs until its input ends
 	require.NoError(t, err)
 
