@@ -34,8 +34,8 @@ const (
 	// woken once instead of twice costs less. After it each may also wait for Postgres, or give up earlier than others.
 	usualConfirmation = 10 * time.Millisecond
 
-	// confirmRound bounds one WAIT, so that Close does not wait for long.
-	confirmRound = 500 * time.Millisecond
+	// confirmRound bounds one WAIT. It is shorter than hungAfter, so that a replica that is behind does not look like a primary that hangs.
+	confirmRound = 250 * time.Millisecond
 
 	// markerTTL is how long the marker key is kept.
 	markerTTL = time.Minute
