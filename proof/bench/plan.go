@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/afterwrite/afterwrite/proof/bench/load"
 	"github.com/afterwrite/afterwrite/proof/bench/report"
@@ -61,6 +62,7 @@ const (
 func comparisons(full bool) []comparison {
 	list := singleComparisons()
 	list = append(list, batchComparisons()...)
+	list = append(list, respComparisons()...)
 	list = append(list, redisComparisons()...)
 	list = append(list, drainComparisons()...)
 	list = append(list, mappedComparisons()...)
@@ -283,9 +285,9 @@ func groups() [][]run {
 	single = append(single,
 		run{name: "uniform/through", rounds: once, do: singlePeer("through", load.Uniform, load.FormIncrement)},
 		run{name: "uniform/naive", rounds: some, do: singlePeer("naive", load.Uniform, load.FormIncrement)},
-		run{name: "uniform/webdis", rounds: once, do: singleWebdis},
+		run{name: "uniform/webdis", do: singleWebdis},
 	)
-	return append([][]run{single}, laterGroups()...)
+	return slices.Concat([][]run{single}, respGroups(), laterGroups())
 }
 
 func laterGroups() [][]run {

@@ -18,7 +18,8 @@ const maxAnswer = 4 << 10
 type connection struct {
 	address  string
 	recorder *recorder
-	request  func() []byte      // builds the next request
+	request  func() []byte // builds the next request
+	parse    func(b []byte) (status, length int, err error)
 	due      chan time.Duration // times since the start, sorted
 	buffer   [maxAnswer]byte
 
@@ -109,7 +110,7 @@ func (c *connection) send(deadline time.Time) (status int, err error) {
 	for have := 0; have < maxAnswer; {
 		n, err := c.conn.Read(c.buffer[have:])
 		have += n
-		status, length, parseErr := parseAnswer(c.buffer[:have])
+		status, length, parseErr := c.parse(c.buffer[:have])
 		switch {
 		case parseErr != nil:
 			return 0, parseErr
@@ -153,4 +154,16 @@ func parseAnswer(b []byte) (status, length int, err error) {
 		return 0, 0, errAnswer
 	}
 	return status, end + len(headEnd) + body, nil
+}
+
+// parseReply is parseAnswer for INCRBY over the Redis protocol. An integer has the status 200, all else 500.
+func parseReply(b []byte) (status, length int, err error) {
+	end := bytes.IndexByte(b, '\n')
+	switch {
+	case end < 0:
+		return 0, 0, nil
+	case b[0] == ':':
+		return 200, end + 1, nil
+	}
+	return 500, end + 1, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,7 +30,7 @@ const (
 
 // OpenSpec describes the load of Open: single increments of random keys at a fixed rate.
 type OpenSpec struct {
-	URL         string // http://127.0.0.1:port
+	URL         string // http://127.0.0.1:port, or redis://127.0.0.1:port for INCRBY over the Redis protocol
 	Space       int    // number of keys
 	Connections int
 	Duration    time.Duration
@@ -147,7 +148,10 @@ func dialAll(ctx context.Context, address string, spec OpenSpec, r *recorder, ro
 	for i := range spec.Connections {
 		c := &connection{
 			address: address, recorder: r, due: make(chan time.Duration, room),
-			request: spec.requests(address, uint64(i)),
+			request: spec.requests(address, uint64(i)), parse: parseAnswer,
+		}
+		if spec.isRedis() {
+			c.request, c.parse = spec.commands(uint64(i)), parseReply
 		}
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err != nil {
@@ -169,6 +173,19 @@ func (spec OpenSpec) requests(host string, connection uint64) func() []byte {
 	random := rand.New(rand.NewPCG(spec.Seed, connection+2)) //nolint:gosec // the load must be repeatable
 	text := fmt.Appendf(nil, "%s%012d/increment HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n"+
 		`{"by":1}`, start, 0, host)
+	return func() []byte {
+		_ = fmt.Appendf(text[:len(start)], "%012d", random.IntN(spec.Space)) // overwrites the digits in text
+		return text
+	}
+}
+
+func (spec OpenSpec) isRedis() bool { return strings.HasPrefix(spec.URL, "redis://") }
+
+// commands is requests for the Redis protocol.
+func (spec OpenSpec) commands(connection uint64) func() []byte {
+	const start = "*3\r\n$6\r\nINCRBY\r\n$20\r\n" + keyPrefix
+	random := rand.New(rand.NewPCG(spec.Seed, connection+2)) //nolint:gosec // the load must be repeatable
+	text := fmt.Appendf(nil, "%s%012d\r\n$1\r\n1\r\n", start, 0)
 	return func() []byte {
 		_ = fmt.Appendf(text[:len(start)], "%012d", random.IntN(spec.Space)) // overwrites the digits in text
 		return text
