@@ -38,12 +38,15 @@ type application struct {
 	next  []int32 // by write: the next write of its key; -1: none
 	steps []step
 	names []string
+
+	origins []*counter.Origin // of recorded operations, in the order of their arguments
 }
 
 // keyWrites are the writes of one key, linked by application.next.
 type keyWrites struct {
 	shard       counter.Shard
 	first, last int32
+	recorded    bool // its operations are recorded, so none are combined
 }
 
 // step is one line of apply.lua's reply: one write, or several combined increments of one key.
@@ -53,6 +56,8 @@ type step struct {
 	writes int32
 	count  int64 // of increments: a write may stand for several
 	sum    int64
+
+	recorded bool
 }
 
 func (a *application) add(w *Write, o *Outcome) {
@@ -145,7 +150,9 @@ func (a *application) group() {
 			continue
 		}
 		places[w.Key] = int32(len(a.keys)) //nolint:gosec // MaxWrites bounds them
-		a.keys = append(a.keys, keyWrites{shard: a.cache.Shard(w.Key), first: int32(i), last: int32(i)})
+		a.keys = append(a.keys, keyWrites{
+			shard: a.cache.Shard(w.Key), first: int32(i), last: int32(i), recorded: a.cache.Recorded(w.Key),
+		})
 	}
 	slices.SortStableFunc(a.keys, func(x, y keyWrites) int { return int(x.shard) - int(y.shard) })
 }
@@ -153,6 +160,7 @@ func (a *application) group() {
 // encode returns the arguments of apply.lua, and sets names to its keys.
 func (a *application) encode() []any {
 	a.group()
+	a.origins = a.origins[:0]
 	a.steps = slices.Grow(a.steps[:0], len(a.writes))
 	a.names = slices.Grow(a.names[:0], len(a.keys)+8)
 	var shards []counter.Shard
@@ -180,7 +188,14 @@ func (a *application) encode() []any {
 	if a.mayDirty {
 		mayDirty = "1"
 	}
-	return []any{mayDirty, a.cache.recordTTL, counts, ops}
+	args := []any{mayDirty, a.cache.recordTTL, counts, ops}
+	if len(a.origins) > 0 {
+		args = append(args, a.cache.room)
+		for _, origin := range a.origins {
+			args = append(args, encodeOrigin(origin))
+		}
+	}
+	return args
 }
 
 // appendKey appends the operations of one key in the form of apply.lua, and their steps.
@@ -189,7 +204,9 @@ func (a *application) appendKey(ops []byte, k keyWrites, shard int32) []byte {
 		if i != k.first {
 			ops = append(ops, ',')
 		}
-		s := step{shard: shard, write: i, writes: 1, count: int64(a.writes[i].Increments()), sum: a.writes[i].Amount}
+		s := step{
+			shard: shard, write: i, writes: 1, count: int64(a.writes[i].Increments()), sum: a.writes[i].Amount, recorded: k.recorded,
+		}
 		last := i
 		for next := a.next[i]; next >= 0 && a.adds(&s, a.writes[i], a.writes[next]); next = a.next[next] {
 			last = next
@@ -203,7 +220,7 @@ func (a *application) appendKey(ops []byte, k keyWrites, shard int32) []byte {
 
 // adds combines the increment next with s, whose first write is first, and reports whether they can be combined.
 func (a *application) adds(s *step, first, next *Write) bool {
-	if a.apart || !first.plain() || !next.plain() || first.Blind != next.Blind || first.Accept != next.Accept {
+	if a.apart || s.recorded || !first.plain() || !next.plain() || first.Blind != next.Blind || first.Accept != next.Accept {
 		return false
 	}
 	if !within(first.Amount, maxAddend) || !within(next.Amount, maxAddend) {
@@ -225,6 +242,9 @@ func (a *application) appendStep(ops []byte, s *step) []byte {
 	w := a.writes[s.write]
 	if w.Accept {
 		ops = append(ops, '!')
+	}
+	if s.recorded && w.Kind != counter.Get {
+		ops = a.appendOrigin(ops, w.Origin)
 	}
 	if w.ID != "" {
 		a.names = append(a.names, a.cache.recordKey(w.Key, w.ID))
@@ -251,6 +271,16 @@ func (a *application) appendStep(ops []byte, s *step) []byte {
 		ops = appendCondition(ops, w.Condition)
 	}
 	return ops
+}
+
+// appendOrigin appends the mark of a recorded operation. Operations of one request share an argument.
+func (a *application) appendOrigin(ops []byte, origin *counter.Origin) []byte {
+	const before = 5 // arguments
+	if last := len(a.origins) - 1; last < 0 || a.origins[last] != origin {
+		a.origins = append(a.origins, origin)
+	}
+	ops = strconv.AppendInt(append(ops, '^'), int64(before+len(a.origins)), 10)
+	return append(ops, ':')
 }
 
 // appendCondition appends a condition in the form of apply.lua.

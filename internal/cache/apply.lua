@@ -42,8 +42,25 @@ end
 -- Returns the line for a condition that is not met.
 local function unmet(letter, e) return fmt('%s %s %s %d', letter, e.x and '0' or e.v, e.n, e.x and 0 or 1) end
 
--- Applies one operation of any kind to an entry in any state. Returns the line of the reply, and whether it has been applied.
-local function operate(s, e, op, accept)
+-- Prepares the record of an operation. Returns the line of an operation that cannot be recorded, or nil.
+local function prepare_record(s, e, dirty)
+  if not e.records then
+    e.list = sub(s.meta, 1, -5) .. 'h:' .. sub(KEYS[e.at], #s.meta - 1)
+    local has = pcall('LLEN', e.list)
+    if type(has) ~= 'number' then return 'e' end
+    -- The records of a clean counter have left the list. What is there belongs to an entry that somebody deleted by hand.
+    e.records, e.stray = {}, dirty and 0 or has
+  end
+  if not s.unflushed then
+    local count = pcall('GET', sub(s.meta, 1, -5) .. 'hn')
+    s.unflushed = type(count) == 'string' and tonumber(count) or 0
+  end
+  if ARGV[5] and s.unflushed >= tonumber(ARGV[5]) then return 'h' end
+end
+
+-- Applies one operation of any kind to an entry in any state. origin is where it came from if it is recorded. Returns the line of the
+-- reply, and whether it has been applied.
+local function operate(s, e, op, accept, origin)
   if e.corrupt then return 'e' end
   if e.split then return 'd' end -- an earlier operation is resent, so this one must be, too
   local letter, by, count, condition = match(op, '^(%a?)(%-?%d*)%*?(%d*)%??(.*)$')
@@ -68,8 +85,10 @@ local function operate(s, e, op, accept)
     return e.x and fmt('n %s %d', e.n, synced) or fmt('k %s %s %d', e.v, e.n, synced), false
   end
 
+  -- An earlier write of an unsynced run was recorded: so are the others, even of an api without the setting.
+  origin = origin or (dirty and e.h and '')
   local several = count ~= ''
-  if several and e.v and #e.v > 18 then
+  if several and (origin or (e.v and #e.v > 18)) then
     e.split = true
     return 'd'
   end
@@ -85,11 +104,19 @@ local function operate(s, e, op, accept)
   elseif kind == 'd' then
     value = '0'
   end
+  local full = origin and prepare_record(s, e, dirty)
+  if full then return full end
   enter_lineage(s, e, dirty, kind)
   -- u: base value and base version are unknown; s: only the base version.
   if unknown then e.u = (kind ~= 'i' or e.u == 's') and 's' or 'u' end
   if not e.a and e.epoch ~= s.open then e.joins = true end
   e.v, e.n, e.epoch, e.x, e.changed = value, n, s.open, kind == 'd' or nil, true
+  e.h = origin and true or nil
+  if origin then
+    local amount = kind == 'd' and '' or by
+    e.records[#e.records + 1] = concat({ n, value, e.l, kind .. amount, milliseconds(), origin }, ' ')
+    s.unflushed, s.recorded = s.unflushed + 1, true
+  end
   local line = unknown and 'u' or fmt('a %s %s', value, n)
   return dirty and line or line .. ' +', true
 end
@@ -108,7 +135,7 @@ local function replay(record, what)
 end
 
 -- Applies an operation with an ID, once.
-local function once(s, e, op, accept)
+local function once(s, e, op, accept, origin)
   local at = find(op, ':', 1, true)
   local record = KEYS[tonumber(sub(op, 2, at - 1))]
   op = sub(op, at + 1)
@@ -118,7 +145,7 @@ local function once(s, e, op, accept)
   local line = replay(record, what)
   if line then return line end -- step: replay
   local applied
-  line, applied = operate(s, e, op, accept)
+  line, applied = operate(s, e, op, accept, origin)
   if applied or byte(line) == 110 then -- n: it was deleted before
     recorded[record] = { what = what, line = match(line, '^(.-) ?%+?$') } -- without +: a replay makes no key dirty
     records[#records + 1] = record
@@ -134,6 +161,8 @@ local function open_entry(name, text)
   return { corrupt = text or call('EXISTS', name) == 1 }
 end
 
+local recorded_entries = {}
+
 for shard, rest in pairs(left) do
   local meta_at = total + 2 * shard - 1
   local meta = KEYS[meta_at]
@@ -141,10 +170,20 @@ for shard, rest in pairs(left) do
   local joining, wrote = {}, false
   for _, i in ipairs(rest) do
     local e, lines = open_entry(KEYS[i], texts[i]), {}
+    e.at = i
     for op in gmatch(out[i], '[^,]+') do
       local accept = byte(op) == 33 -- !
       if accept then op = sub(op, 2) end
-      lines[#lines + 1] = (byte(op) == 35 and once or operate)(s, e, op, accept) -- #
+      local origin
+      if byte(op) == 94 then -- ^
+        local colon = find(op, ':', 1, true)
+        origin, op = ARGV[tonumber(sub(op, 2, colon - 1))] or '', sub(op, colon + 1)
+      end
+      lines[#lines + 1] = (byte(op) == 35 and once or operate)(s, e, op, accept, origin) -- #
+    end
+    if e.records and e.records[1] then
+      recorded_entries[#recorded_entries + 1] = e
+      s.unflushed = math.max(s.unflushed - e.stray, 0)
     end
     out[i] = concat(lines, '\n')
     if e.joins then joining[#joining + 1] = sub(KEYS[i], #meta - 1) end -- step: join others
@@ -155,6 +194,10 @@ for shard, rest in pairs(left) do
     end
   end
   has[shard] = math.max(has[shard], join(s, KEYS[meta_at + 1], joining))
+  if s.recorded then
+    writes[#writes + 1] = sub(meta, 1, -5) .. 'hn'
+    writes[#writes + 1] = fmt('%.0f', s.unflushed)
+  end
   if wrote and s.changed then
     writes[#writes + 1] = meta
     writes[#writes + 1] = meta_text(s)
@@ -164,6 +207,11 @@ for shard, rest in pairs(left) do
   heads[shard] = concat({ s.open, s.watermark_id, s.first_id, has[shard] }, ' ')
 end
 
+for i = 1, #recorded_entries do
+  local e = recorded_entries[i]
+  if e.stray > 0 then call('DEL', e.list) end
+  call('RPUSH', e.list, unpack(e.records)) -- step: record
+end
 if #writes > 0 then call('MSET', unpack(writes)) end
 for i = 1, #records do
   local record = recorded[records[i]]

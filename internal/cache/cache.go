@@ -7,6 +7,7 @@
 //     moves the watermark when Postgres has all of it (commit.lua).
 //   - Cache.SetAside, Cache.Bury, Cache.Settle and Cache.Requeue handle keys that Postgres refused (aside.lua, settle.lua, requeue.lua).
 //   - Cache.Reconcile repairs entries of a Redis that has lost its latest writes (reconcile.lua).
+//   - Cache.ReadRecords and Cache.Trim flush the history of keys that have one (records.lua, trim.lua).
 //   - Cache.EvictIdle removes clean entries that have not been written for long (evict.lua).
 //   - Cache.Backlogs counts dirty keys, and ReadInfo reads what Redis reports about itself.
 //
@@ -20,6 +21,8 @@
 //	{aw:07}:meta      string  the IDs of its epochs, and when their first keys were written (see entry.lua)
 //	{aw:07}:retry     zset    set-aside key -> ms when a flush may take it again
 //	{aw:07}:dead      hash    dead key -> Dead as JSON
+//	{aw:07}:h:<key>   list    records of the writes that Postgres lacks, of a key with history (see records.lua)
+//	{aw:07}:hn        string  the number of these records in the shard
 //	{aw:07}:i:<ID>..  string  an operation with an ID and its answer, with a TTL
 //	{aw:07}:drain     string  the owner that flushes the shard, with a TTL
 //	aw:meta           hash    shards, layout; the ID of this data, and the process that noticed a new ID
@@ -56,6 +59,11 @@ type Options struct {
 	Shards   int           // 1 to counter.MaxShards
 	CleanTTL time.Duration // how long a clean entry is kept after its last write
 
+	// History reports whether the operations on a key are recorded, see ReadRecords. It must not block. Nil: those on no key.
+	History func(counter.Key) bool
+	// MaxHistory bounds the records that Postgres lacks: each shard has an equal share. 0: no bound.
+	MaxHistory int64
+
 	// RecordTTL is how long the answer to an operation with an ID is kept; 0 means 24 h.
 	RecordTTL time.Duration
 }
@@ -75,8 +83,10 @@ type Cache struct {
 
 	failed atomic.Int64 // when a call last failed (see SinceFailure), in ns; 0: never
 
-	recordTTL string   // ms
-	prefixes  []string // of entry keys, by shard: built once, since every operation needs one
+	history   func(counter.Key) bool // nil: no key has one
+	room      string                 // the most records of a shard
+	recordTTL string                 // ms
+	prefixes  []string               // of entry keys, by shard: built once, since every operation needs one
 }
 
 // New returns a Cache on client, which the caller closes. The client must not retry (see Connect).
@@ -85,6 +95,8 @@ func New(client redis.UniversalClient, options Options) *Cache {
 	c := &Cache{
 		client: client, prefix: options.Prefix, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster, name: rand.Text(),
 		recordTTL: ms(cmp.Or(options.RecordTTL, defaultRecordTTL)),
+		history:   options.History,
+		room:      itoa(shareOf(options.MaxHistory, options.Shards)),
 		prefixes:  make([]string, options.Shards),
 	}
 	for i := range c.prefixes {
@@ -122,6 +134,7 @@ func (c *Cache) sealedKey(s counter.Shard) string { return c.tag(s) + ":sealed" 
 func (c *Cache) retryKey(s counter.Shard) string  { return c.tag(s) + ":retry" }
 func (c *Cache) deadKey(s counter.Shard) string   { return c.tag(s) + ":dead" }
 func (c *Cache) drainKey(s counter.Shard) string  { return c.tag(s) + ":drain" }
+func (c *Cache) countKey(s counter.Shard) string  { return c.tag(s) + ":hn" }
 
 func (c *Cache) entryKey(key counter.Key) string {
 	return c.prefixes[c.Shard(key)] + string(key)

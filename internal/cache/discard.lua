@@ -16,8 +16,9 @@
 --
 -- Reply: y done; d the key is not dead, or no longer; w the entry was written since it was shown. After d and w nothing has changed.
 
+local e, corrupt = load(KEYS[5])
+
 local function state()
-  local e, corrupt = load(KEYS[5])
   if corrupt then return 'e' end
   return e and e.v .. ' ' .. e.n .. (e.u and ' u' or '') or 'm'
 end
@@ -31,11 +32,19 @@ free(KEYS[4])
 -- step: renew
 renew(s) -- rows read from Postgres before must not be hydrated, and the next write needs a new lineage
 save(s)
+local recorded = e and e.h
+if recorded or ARGV[3] == 'remove' then drop_records(KEYS[5]) end
 if ARGV[3] == 'rewind' then
+  if recorded then -- the discard takes the place of the writes that it drops
+    local text = table.concat({ ARGV[5], ARGV[4], '0', ARGV[6] == '1' and 'r' or 'r' .. ARGV[4], milliseconds(), '' }, ' ')
+    call('RPUSH', list_of(KEYS[5]), text)
+    count_records(1)
+  end
   -- The other fields of the discarded entry are dropped. The operator's command meanwhile writes a row of lineage 0; this entry may replace
   -- any older version of that row.
   put(KEYS[5], {
-    v = ARGV[4], n = ARGV[5], x = ARGV[6] == '1' or nil, a = true, epoch = s.open, l = '0', b = sum(ARGV[5], '0', '1'),
+    v = ARGV[4], n = ARGV[5], x = ARGV[6] == '1' or nil, a = true, h = recorded, epoch = s.open, l = '0',
+    b = sum(ARGV[5], '0', '1'),
   })
   return 'y'
 end

@@ -21,6 +21,9 @@ type Entry struct {
 	BaseUnknown bool // it needs its base (see Hydrate) before it can be flushed
 	Aside       bool // it waits for a retry, or is dead
 
+	Recorded bool     // its writes that Postgres lacks may have records
+	Records  *Records // they, if ReadRecords has read the entry; nil if there are none
+
 	text string // the string in Redis
 }
 
@@ -60,6 +63,8 @@ func decodeState(e *Entry, text string) bool {
 			e.BaseUnknown = true
 		case 'a':
 			e.Aside = true
+		case 'h':
+			e.Recorded = true
 		default:
 			return false
 		}

@@ -10,8 +10,9 @@
 --                 set or deleted since
 -- <epoch> is the epoch of the last write; 0: none since the entry was hydrated, or checked; then l is first (see below) at that time.
 -- Flags: x deleted; u the base is unknown, value and version
--- count from it; s the same, but the value was set or deleted since; a set aside (retry or dead). Epochs are microseconds of Redis's
--- clock in base 36, and a lineage has the number of the epoch in which it began.
+-- count from it; s the same, but the value was set or deleted since; a set aside (retry or dead); h its list {aw:07}:h:<key> may have
+-- records of its unsynced writes (see records.lua). Epochs are microseconds of Redis's clock in base 36, and a lineage has the number of
+-- the epoch in which it began.
 --
 -- An entry is dirty if its epoch is newer than the shard's watermark, or if it is set aside. Nothing marks it clean: the l, b, w and p of a
 -- clean entry are out of date, and the next write replaces them.
@@ -28,7 +29,9 @@ local CHUNK = 1000
 
 local function encode(e)
   local text = e.v .. ' ' .. e.n .. ' ' .. e.epoch
-  if e.x or e.u or e.a then text = text .. ':' .. (e.x and 'x' or '') .. (e.u or '') .. (e.a and 'a' or '') end
+  if e.x or e.u or e.a or e.h then
+    text = text .. ':' .. (e.x and 'x' or '') .. (e.u or '') .. (e.a and 'a' or '') .. (e.h and 'h' or '')
+  end
   if e.l ~= e.epoch then text = text .. ' l' .. e.l end
   if e.b then text = text .. ' b' .. e.b end
   if e.w then text = text .. ' w' .. e.w end
@@ -94,11 +97,12 @@ local FIELDS = { l = '^%w+$', b = '^%d+$', w = '^%-?%d+$', p = '^;' }
 
 -- Reads an entry into a table; nil if text is not an entry. decodeState in entry.go accepts exactly the same texts.
 local function decode(text)
-  local v, n, epoch, flags, rest = match(text, '^(%-?%d+) (%d+) (%w+):?([xusa]*)(.*)$')
+  local v, n, epoch, flags, rest = match(text, '^(%-?%d+) (%d+) (%w+):?([xusah]*)(.*)$')
   if not v then return nil end
   local e = { v = v, n = n, epoch = epoch, l = epoch }
   if flags ~= '' then
     e.x, e.a = find(flags, 'x', 1, true) and true, find(flags, 'a', 1, true) and true
+    e.h = find(flags, 'h', 1, true) and true
     e.u = match(flags, '[us]')
   end
   local read = 0

@@ -43,7 +43,7 @@ local function later(ended, lineage, value, version, had, had_n, counts)
   return #kept > 0 and table.concat(kept) or nil
 end
 
-local function rebase(e, value, version, state, lineage)
+local function rebase(name, e, value, version, state, lineage)
   local ended, counts = e.p or '', e.u == 'u'
   -- Nothing was written to it since the restart, or since an operator restored a copy of it. (A lower number alone proves nothing: after a
   -- failover the clock may be behind.)
@@ -57,6 +57,7 @@ local function rebase(e, value, version, state, lineage)
   end
   local v, n = counts and sum(e.v, value, had) or not counts and e.v, sum(e.n, version, had_n)
   if not v or not n then return 'o' end
+  if e.h and not renumber(name, counts and had or 'set', had_n, version, value) then return 'e' end -- step: history
   if untouched and last == e.l then e.x = state == 'x' or nil end -- the row is a later state of this entry
   e.p = later(e.p or '', lineage, value, version, had, had_n, counts) -- step: keep
   e.v, e.n, e.u, e.b, e.w = v, n, nil, version, counts and value or nil
@@ -95,8 +96,8 @@ for i = 1, #texts do
   elseif not fresh then -- step: token
     out[i] = 's'
   elseif e then
-    out[i] = rebase(e, value, version, state, lineage)
-    if out[i] ~= 'o' then
+    out[i] = rebase(name, e, value, version, state, lineage)
+    if #out[i] > 1 then
       rebased[#rebased + 1] = name
       rebased[#rebased + 1] = out[i]
     end
@@ -107,5 +108,6 @@ end
 if #rebased > 0 then
   free(KEYS[2]) -- so that flushing continues in a full Redis
   call('MSET', unpack(rebased))
+  save_lists()
 end
 return out

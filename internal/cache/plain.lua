@@ -14,8 +14,11 @@
 --            total, for three increments; s7 sets to 7, d deletes, g gets. A capital letter (I5) applies the operation even if the base is
 --            unknown, instead of answering c or w. A prefix "#9:" means that KEYS[9] is its record. A suffix is a condition (apply.lua
 --            reads it): i-1?m0M100v7: the new value must be at least m0 and at most M100, and the version 7; s5?e: the
---            counter must exist; s5?n: it must not. A prefix "!" (before "#9:"), or a capital letter, accepts an unchecked entry instead of answering f.
+--            counter must exist; s5?n: it must not. A prefix "!" (before all others), or a capital letter, accepts an unchecked entry
+--            instead of answering f. A prefix "^6:" (before "#9:") records the operation, and ARGV[6] says where it came from.
 --            Amounts without a letter have at most 13 digits.
+-- ARGV[5]    only with recorded operations: the most records of one shard that Postgres lacks
+-- ARGV[i]    from 6 on: where recorded operations came from, as in records.lua
 --
 -- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>: its epochs in base 36 (see entry.lua) and the
 -- number of keys in the open epoch, 0 if none was added. Then a line for each operation:
@@ -33,6 +36,7 @@
 --   x <value> <version> <exists>   not applied: the sum would leave the bounds; the current state. exists is 1 or 0
 --   v <value> <version> <exists>   not applied: the counter does not have the version, or does not exist; the current state
 --   b                         not applied: too many dirty keys
+--   h                         not applied: too many records that Postgres lacks
 --   e                         not applied: the entry is corrupt
 --   r <line>                  not applied again: an operation with this ID was applied before, with this answer
 --   m                         not applied: a different operation with this ID was applied before

@@ -50,8 +50,10 @@ local function merge(name, key, e, value, version, deleted, lineage)
   else
     e.p = ended
     e.w = e.w and value
+    had, had_n = value, version
   end
   renew(s)
+  if e.h then renumber(name, had, had_n, version, value, s.open) end -- step: history
   e.v, e.n, e.b, e.l, e.epoch = v, n, version, s.open, s.open
   if not e.a then rejoin(s, KEYS[2], { key }) end
   save(s) -- first: an error must not leave an entry in an unknown epoch
@@ -61,6 +63,7 @@ end
 
 local function adopt(name, key, e, value, version, deleted)
   -- step: adopt
+  if e.h then drop_records(name) end
   renew(s) -- it becomes clean without a commit, so its next lineage needs another number
   save(s)
   put(name, { v = value, n = version, epoch = '0', l = checked_if_new(s, e), x = deleted == '1' or nil }, ARGV[1])
@@ -88,4 +91,5 @@ for i = 1, #KEYS - 5 do
   end
 end
 save(s)
+save_lists()
 return table.concat(out)

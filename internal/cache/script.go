@@ -18,9 +18,17 @@ var files embed.FS
 
 // preludes are the files that are prepended to a script. entry.lua is prepended to all others.
 var preludes = map[string][]string{
-	"apply":   {"plain", "entry"},
-	"release": nil,
+	"apply":     {"plain", "entry"},
+	"hydrate":   {"entry", "history"},
+	"reconcile": {"entry", "history"},
+	"discard":   {"entry", "history"},
+	"records":   nil,
+	"trim":      nil,
+	"release":   nil,
 }
+
+// parts are files that are only prepended.
+var parts = []string{"plain", "entry", "history"}
 
 // Scripts returns the texts of all scripts in a folder, by their names without .lua, each with its preludes.
 func Scripts(folder fs.FS) (map[string]string, error) {
@@ -28,17 +36,17 @@ func Scripts(folder fs.FS) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scripts: %w", err)
 	}
-	parts := make(map[string]string, len(paths))
+	files := make(map[string]string, len(paths))
 	for _, path := range paths {
 		text, err := fs.ReadFile(folder, path)
 		if err != nil {
 			return nil, fmt.Errorf("scripts: %w", err)
 		}
-		parts[strings.TrimSuffix(path, ".lua")] = string(text)
+		files[strings.TrimSuffix(path, ".lua")] = string(text)
 	}
-	scripts := make(map[string]string, len(parts))
-	for name, text := range parts {
-		if name == "plain" || name == "entry" {
+	scripts := make(map[string]string, len(files))
+	for name, text := range files {
+		if slices.Contains(parts, name) {
 			continue
 		}
 		before, found := preludes[name]
@@ -46,7 +54,7 @@ func Scripts(folder fs.FS) (map[string]string, error) {
 			before = []string{"entry"}
 		}
 		for _, prelude := range slices.Backward(before) {
-			text = parts[prelude] + text
+			text = files[prelude] + text
 		}
 		scripts[name] = text
 	}
@@ -75,6 +83,8 @@ var (
 	evictScript     = redis.NewScript(scripts["evict"])
 	repairScript    = redis.NewScript(scripts["repair"])
 	discardScript   = redis.NewScript(scripts["discard"])
+	recordsScript   = redis.NewScript(scripts["records"])
+	trimScript      = redis.NewScript(scripts["trim"])
 )
 
 // NewScript returns a script that begins with entry.lua, for package convert.

@@ -51,6 +51,9 @@ type Operation struct {
 
 	// Condition says when the operation is carried out; nil: always. A Get has none.
 	Condition *Condition
+
+	// Origin is kept in the history of a counter that has one. Nil: nothing is known. The operations of one request may share it.
+	Origin *Origin
 }
 
 // Condition restricts an operation. If the counter does not meet it, the operation is not applied, and its error has the counter's
