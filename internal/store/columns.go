@@ -21,7 +21,7 @@ var (
 	errRest = errors.New("write the other rows")
 )
 
-// writeCounters writes rows to counters, in a transaction if some of them have columns. It returns the rows that it has written, and what
+// writeCounters writes rows to counters, in a transaction if some of them have columns or records. It returns the rows that it has written, and what
 // to do once they are committed.
 type writeCounters func(q querier, rows []counter.Row) (written []counter.Row, after func(), err error)
 
@@ -33,7 +33,7 @@ func (u *unlocked) repeat(ctx context.Context, rows []counter.Row, write writeCo
 			return nil
 		}
 		err := again(ctx, func() error {
-			if len(u.store.mapped(rows)) > 0 {
+			if len(u.store.mapped(rows)) > 0 || u.hasRecords(rows) {
 				return u.both(ctx, rows, write)
 			}
 			_, after, err := write(u.store.db, rows)
@@ -42,13 +42,20 @@ func (u *unlocked) repeat(ctx context.Context, rows []counter.Row, write writeCo
 			}
 			return err
 		})
+		if isUnpartitioned(err) && !u.partitioned {
+			u.partitioned = true
+			if err := u.store.createPartitions(ctx, u.days(rows)); err != nil {
+				return err
+			}
+			continue
+		}
 		if !errors.Is(err, errRest) {
 			return err
 		}
 	}
 }
 
-// both writes rows to counters and their columns in one transaction: a reader sees both or neither.
+// both writes rows to counters, their columns and their records in one transaction: a reader sees all or nothing.
 func (u *unlocked) both(ctx context.Context, rows []counter.Row, write writeCounters) error {
 	tx, err := u.store.db.BeginTxx(ctx, nil)
 	if err != nil {
@@ -73,6 +80,9 @@ func (u *unlocked) both(ctx context.Context, rows []counter.Row, write writeCoun
 	}
 	parts := u.store.mapped(written)
 	counts, err := u.writeColumns(ctx, tx, parts, rows)
+	if err == nil {
+		err = u.appendRecords(ctx, tx, written) // step: only written
+	}
 	if err == nil {
 		err = u.atCommit(tx.Commit(), parts, rows)
 	}

@@ -15,9 +15,10 @@ SELECT format('GRANT USAGE ON SCHEMA %I TO %I', nspname, current_user)
 FROM pg_namespace WHERE nspname = $1 AND NOT has_schema_privilege(oid, 'USAGE')
 UNION ALL
 SELECT format('GRANT %s ON %I.%I TO %I', rights, nspname, relname, current_user)
-FROM (VALUES ('counters', 'SELECT, INSERT, UPDATE, DELETE'), ('counters_actions', 'SELECT, INSERT, UPDATE, DELETE'),
-             ('counters_migrations', 'SELECT')) wanted (name, rights)
-JOIN pg_class c ON relname = name
+FROM (VALUES ('counters', 'SELECT, INSERT, UPDATE, DELETE', true), ('counters_actions', 'SELECT, INSERT, UPDATE, DELETE', true),
+             ('counters_migrations', 'SELECT', true), ('operations', 'SELECT, INSERT', $2),
+             ('operations_checkpoints', 'SELECT', $2)) wanted (name, rights, used)
+JOIN pg_class c ON relname = name AND used
 JOIN pg_namespace n ON n.oid = relnamespace
 WHERE nspname = $1 AND EXISTS (
     SELECT FROM unnest(string_to_array(rights, ', ')) wanted_right WHERE NOT has_table_privilege(c.oid, wanted_right))
@@ -29,7 +30,7 @@ func (s *Store) MissingGrants(ctx context.Context) ([]string, error) {
 	var grants []string
 	err := s.guard(ctx, "read the rights of the role", func(ctx context.Context) error {
 		grants = nil
-		return s.db.SelectContext(ctx, &grants, grantsNeededSQL, s.schema)
+		return s.db.SelectContext(ctx, &grants, grantsNeededSQL, s.schema, s.recording)
 	})
 	return grants, err
 }

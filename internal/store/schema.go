@@ -26,6 +26,8 @@ type statements struct {
 	upsert, upsertBriefly, upsertFree   string
 	existing, updated                   string
 	purge                               string
+	appendRecords, operations           string
+	createPartition, dropPartition      string
 	beginAction, endAction, listActions string
 	applied                             string
 }
@@ -37,7 +39,9 @@ func newStatements(schema string) statements {
 		largest: in(largestSQL), sorted: in(sortedSQL), createTop: in(createTopSQL), dropTop: in(dropTopSQL),
 		upsert: in(upsertSQL), upsertBriefly: in(upsertBrieflySQL), upsertFree: in(upsertFreeSQL),
 		existing: in(existingSQL), updated: in(updatedSQL),
-		purge:       in(purgeSQL),
+		purge:         in(purgeSQL),
+		appendRecords: in(appendSQL), operations: in(operationsSQL),
+		createPartition: in(createPartitionSQL), dropPartition: in(dropPartitionSQL),
 		beginAction: in(beginSQL), endAction: in(endSQL), listActions: in(listSQL),
 		applied: in(appliedSQL),
 	}

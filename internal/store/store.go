@@ -44,6 +44,8 @@ type Options struct {
 	Schema string
 	// Mappings says which counters also land in columns of the user's tables. Nil: none.
 	Mappings *mapping.Mappings
+	// Recording says that some counters have a history, so that the role needs rights on its tables.
+	Recording bool
 	// ReadURL, if set, is the address of a standby of the same database. Read, List and Top use it when it is as new as the primary
 	// was when they began, and the primary otherwise.
 	ReadURL string
@@ -62,6 +64,8 @@ type Store struct {
 	schema  string
 	sql     statements
 	url     string
+
+	recording bool
 
 	mappings  *mapping.Mappings // nil: none
 	mappedSQL map[*mapping.Mapping]*mappedSQL
@@ -103,6 +107,8 @@ func Open(databaseURL string, options Options) (*Store, error) {
 		sql:     newStatements(schema),
 		url:     databaseURL,
 		opened:  time.Now(),
+
+		recording: options.Recording,
 
 		mappings: options.Mappings, mappedSQL: newMappedStatements(options.Mappings, qualified(schema, tableCounters)),
 	}, nil

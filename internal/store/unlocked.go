@@ -112,6 +112,10 @@ type MappedCount struct {
 // If the call hit a lock, Ahead also has rows that equal the given ones. After an error some rows may be written, which is harmless (see
 // Upsert). A lock on the whole table counters is an error (IsLocked).
 func (s *Store) UpsertUnlocked(ctx context.Context, rows []counter.Row) (Upserted, error) {
+	return s.upsertUnlocked(ctx, rows, nil)
+}
+
+func (s *Store) upsertUnlocked(ctx context.Context, rows []counter.Row, history History) (Upserted, error) {
 	if len(rows) == 0 {
 		return Upserted{}, nil
 	}
@@ -120,7 +124,7 @@ func (s *Store) UpsertUnlocked(ctx context.Context, rows []counter.Row) (Upserte
 	if err != nil {
 		return Upserted{}, fmt.Errorf("%s: %w", what, err)
 	}
-	u := unlocked{store: s, started: time.Now()}
+	u := unlocked{store: s, started: time.Now(), history: history}
 	if err := s.guard(ctx, what, func(ctx context.Context) error { return u.run(ctx, batch) }); err != nil {
 		return Upserted{}, err
 	}
@@ -138,6 +142,9 @@ type unlocked struct {
 
 	out   map[counter.Key]bool // rows that this call does not write, for the reasons in Upserted
 	raced map[counter.Key]bool // rows whose column was not written, though their row exists
+
+	history     History
+	partitioned bool // this call has created the partitions of its records
 
 	immediate bool // deferred constraints are checked by each statement, to find the mapping whose table raises an error
 }

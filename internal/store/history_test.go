@@ -1,0 +1,142 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+)
+
+// records returns increments by 1 up to the version of a row of one lineage.
+func records(r counter.Row, from int64) []counter.Record {
+	var all []counter.Record
+	for version := from; version <= r.Version; version++ {
+		all = append(all, counter.Record{
+			Version: version, Lineage: r.Lineage, At: time.Now().UTC().Truncate(time.Millisecond), Change: counter.Incremented, Amount: 1,
+			Value: r.Value - r.Version + version, Known: true,
+			Origin: counter.Origin{Caller: "web", Request: "r1", Note: "ключ"},
+		})
+	}
+	return all
+}
+
+// lineage returns a row of a lineage that began after the version base.
+func lineage(key counter.Key, value, version, number, base int64) counter.Row {
+	return counter.Row{Key: key, Value: value, Version: version, Lineage: number, Base: base}
+}
+
+func upsertHistory(t *testing.T, s *Store, history History, rows ...counter.Row) Upserted {
+	t.Helper()
+	upserted, err := s.UpsertHistory(t.Context(), rows, history)
+	require.NoError(t, err)
+	return upserted
+}
+
+func operations(t *testing.T, s *Store, key counter.Key) []counter.Record {
+	t.Helper()
+	all, err := s.Operations(t.Context(), key, Span{Limit: MaxBatch})
+	require.NoError(t, err)
+	return all
+}
+
+func TestUpsertHistoryWritesRecordsWithTheirRow(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	a, b := lineage("a", 3, 3, 7, 0), lineage("b", 1, 1, 8, 0)
+	history := History{"a": records(a, 1)}
+	upserted := upsertHistory(t, s, history, b, a) // creates the partition
+	require.Empty(t, upserted.Ahead)
+	require.Equal(t, history["a"], operations(t, s, "a"))
+	require.Empty(t, operations(t, s, "b"))
+
+	upsertHistory(t, s, history, a)
+	require.Equal(t, history["a"], operations(t, s, "a"), "repeated")
+
+	a5 := lineage("a", 5, 5, 7, 0)
+	upsertHistory(t, s, History{"a": records(a5, 2)}, a5)
+	all := operations(t, s, "a")
+	require.Len(t, all, 5)
+	require.Equal(t, history["a"], all[:3], "records that are there already stay as they are")
+}
+
+// A row of a lost future is kept out by the guard, so its records must be, too.
+func TestUpsertHistoryAddsNothingIfTheGuardKeepsTheRow(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	has := lineage("a", 5, 5, 7, 0)
+	upsertHistory(t, s, History{"a": records(has, 1)}, has)
+	want := operations(t, s, "a")
+	late, other := lineage("a", 9, 9, 6, 4), lineage("b", 2, 2, 6, 0)
+	for range 2 { // the second time it knows that there are locks
+		upserted := upsertHistory(t, s, History{"a": records(late, 5), "b": records(other, 1)}, late, other)
+		require.Equal(t, has.Stored(), upserted.Ahead[0])
+		require.Equal(t, want, operations(t, s, "a"))
+		require.Len(t, operations(t, s, "b"), 2)
+		s.expectLocks()
+	}
+}
+
+func TestUpsertHistoryWritesBothOrNeither(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	a := lineage("a", 1, 1, 7, 0)
+	bad := records(a, 1)
+	bad[0].Note = "a\x00b"
+	_, err := s.UpsertHistory(t.Context(), []counter.Row{a}, History{"a": bad})
+	require.Equal(t, Refused, Classify(err))
+	require.Zero(t, get[int](t, s, "SELECT count(*) FROM afterwrite.counters"))
+}
+
+func TestHistoryKeepsACheckpointOfDroppedDays(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	a := lineage("a", 4, 4, 7, 0)
+	all := records(a, 1)
+	today := time.Now().UTC().Truncate(day)
+	for i := range all {
+		all[i].At = today.Add(time.Duration(i-3)*day + time.Hour) // the last one is of today
+	}
+	upsertHistory(t, s, History{"a": all}, a)
+	require.NoError(t, s.PrepareHistory(t.Context()))
+	require.NoError(t, s.PrepareHistory(t.Context()), "they exist")
+	const partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'afterwrite.operations'::regclass"
+	require.Equal(t, 4+daysAhead, get[int](t, s, partitions))
+
+	dropped, err := s.PurgeHistory(t.Context(), day, 10)
+	require.NoError(t, err)
+	require.Equal(t, 2, dropped)
+	require.Equal(t, all[2:], operations(t, s, "a"))
+	require.Equal(t, int64(2), get[int64](t, s, "SELECT version FROM afterwrite.operations_checkpoints WHERE key = 'a' AND value = 2"))
+	dropped, err = s.PurgeHistory(t.Context(), day, 10)
+	require.NoError(t, err)
+	require.Zero(t, dropped)
+
+	part, err := s.Operations(t.Context(), "a", Span{After: 1, From: today.Add(-2 * day), To: today, Limit: 10})
+	require.NoError(t, err)
+	require.Equal(t, all[2:3], part)
+}
+
+// The role of a worker need not own the tables, even to create and drop partitions.
+func TestHistoryNeedsFewRights(t *testing.T) {
+	t.Parallel()
+	address, run := empty(t)
+	run("CREATE ROLE history_runtime LOGIN PASSWORD 'x'")
+	t.Cleanup(func() { run("DROP OWNED BY history_runtime; DROP ROLE history_runtime") })
+	require.NoError(t, MigrateURL(t.Context(), address))
+	s := open(t, as(t, address, "history_runtime"), Options{Recording: true})
+	grants, err := s.MissingGrants(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, grants, "GRANT SELECT, INSERT ON afterwrite.operations TO history_runtime")
+	for _, grant := range grants {
+		run(grant)
+	}
+	a := lineage("a", 1, 1, 7, 0)
+	upsertHistory(t, s, History{"a": records(a, 1)}, a)
+	require.NoError(t, s.PrepareHistory(t.Context()))
+	dropped, err := s.PurgeHistory(t.Context(), -2*day, 1)
+	require.NoError(t, err)
+	require.Equal(t, 1, dropped)
+	require.Empty(t, operations(t, s, "a"))
+}
