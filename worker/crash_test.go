@@ -173,12 +173,18 @@ type mortalStore struct {
 	m *mortal
 }
 
-func (s mortalStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (upserted store.Upserted, err error) {
+func (s mortalStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (store.Upserted, error) {
+	return s.UpsertHistory(ctx, rows, nil)
+}
+
+func (s mortalStore) UpsertHistory(
+	ctx context.Context, rows []counter.Row, history store.History,
+) (upserted store.Upserted, err error) {
 	stepErr := s.m.step(stepUpsert, func() error {
 		s.m.mu.Lock()
 		s.m.upserts += len(rows)
 		s.m.mu.Unlock()
-		upserted, err = s.Store.UpsertUnlocked(ctx, rows)
+		upserted, err = s.Store.UpsertHistory(ctx, rows, history)
 		return err
 	})
 	if stepErr != nil {

@@ -15,6 +15,9 @@ import (
 // Store is the Postgres side, see package store.
 type Store interface {
 	UpsertUnlocked(ctx context.Context, rows []counter.Row) (store.Upserted, error)
+	UpsertHistory(ctx context.Context, rows []counter.Row, history store.History) (store.Upserted, error)
+	PrepareHistory(ctx context.Context) error
+	PurgeHistory(ctx context.Context, retention time.Duration, limit int) (dropped int, err error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 	Purge(ctx context.Context, olderThan time.Duration, limit int) (removed int64, err error)
 	Available() bool
@@ -82,6 +85,9 @@ func (b batch) part(from, to int) batch {
 // still tries the rest. It returns refused rows, which the caller sets aside. backlog is the number of entries that wait, including these.
 func (f *Flusher) flush(ctx context.Context, s cache.Snapshot, aside bool, backlog int) (flushed, error) {
 	var done flushed
+	if err := f.cache.ReadRecords(ctx, &s); err != nil {
+		return done, err
+	}
 	known, unknown := f.dirty(ctx, s, aside, &done)
 	rebased, rebaseErr := f.rebase(ctx, s, unknown, &done)
 	others, slow := f.deferred.split(append(known, rebased...))
@@ -91,6 +97,7 @@ func (f *Flusher) flush(ctx context.Context, s cache.Snapshot, aside bool, backl
 		to := from + 1 // slow entries come last, each in a statement of its own
 		if from < len(others) {
 			to = min(from+f.batching.rows(b.shard), len(others))
+			to = from + withinRecords(b.entries[from:to])
 		}
 		part, err := f.commit(ctx, b.part(from, to))
 		done.add(&part)
@@ -137,7 +144,7 @@ func (f *Flusher) commit(ctx context.Context, b batch) (flushed, error) {
 		rows[i] = b.entries[i].Row
 	}
 	started := time.Now()
-	upserted, err := f.store.UpsertUnlocked(ctx, rows)
+	upserted, err := f.upsert(ctx, b, rows)
 	took := time.Since(started)
 	f.metrics.flush(len(rows), took, err)
 	switch {
@@ -182,6 +189,8 @@ func (f *Flusher) settle(ctx context.Context, b batch, upserted *store.Upserted)
 			done.committed = append(done.committed, e)
 		}
 	}
+	// Before the commit of the epoch, so that a clean counter has no records.
+	err = errors.Join(err, f.cache.Trim(ctx, b.shard, done.committed)) // step: trim
 	f.deferred.forget(b.entries)
 	f.deferred.forget(refused.entries)
 	f.metrics.rows.Add(float64(done.rows))

@@ -38,7 +38,9 @@ type handlers struct {
 	logger        *slog.Logger
 	flushInterval time.Duration
 	tombstoneTTL  time.Duration
-	sweepsStale   atomic.Bool // the last sweep was too late to run
+	history       bool          // some counters have one
+	retention     time.Duration // of histories
+	sweepsStale   atomic.Bool   // the last sweep was too late to run
 	metrics       *metrics
 	tracing       trace.TracerProvider // nil: no tracing
 }
@@ -252,8 +254,12 @@ func (h *handlers) checkMeta(ctx context.Context) error {
 	return nil
 }
 
-// purge removes old tombstones, in batches.
+// purge removes old operations, and old tombstones in batches.
 func (h *handlers) purge(ctx context.Context, _ *asynq.Task) error {
+	return errors.Join(h.purgeHistory(ctx), h.purgeTombstones(ctx))
+}
+
+func (h *handlers) purgeTombstones(ctx context.Context) error {
 	for range maxPurgeBatches {
 		removed, err := h.store.Purge(ctx, h.tombstoneTTL, purgeBatch)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -31,7 +32,10 @@ func (f *Flusher) rebase(ctx context.Context, s cache.Snapshot, unknown []cache.
 		if err != nil || len(stale) == 0 {
 			return out, err
 		}
-		if s, err = f.cache.Read(ctx, s.Shard, stale); err != nil {
+		if s, err = f.cache.Read(ctx, s.Shard, stale); err == nil {
+			err = f.cache.ReadRecords(ctx, &s)
+		}
+		if err != nil {
 			return out, err
 		}
 		unknown = unknown[:0]
@@ -50,7 +54,8 @@ func (f *Flusher) rebase(ctx context.Context, s cache.Snapshot, unknown []cache.
 	return out, errUnsettled
 }
 
-// rebaseOnce returns the rebased entries, and the keys to read again: their token was stale, or another process has rebased them.
+// rebaseOnce returns the rebased entries, and the keys to read again: their token was stale, another process has rebased them, or they
+// have records, which were renumbered.
 func (f *Flusher) rebaseOnce(ctx context.Context, s cache.Snapshot, unknown []cache.Entry, done *flushed) (
 	known []cache.Entry, stale []counter.Key, err error,
 ) {
@@ -76,6 +81,7 @@ func (f *Flusher) rebaseOnce(ctx context.Context, s cache.Snapshot, unknown []ca
 	if err != nil {
 		return nil, nil, err
 	}
+	known = slices.DeleteFunc(known, func(e cache.Entry) bool { return e.Recorded }) // step: read again
 	has := make(map[counter.Key]bool, len(known))
 	for i := range known {
 		has[known[i].Key] = true

@@ -83,6 +83,9 @@ func (f *Flusher) flushChanged(ctx context.Context, b batch, ahead []counter.Row
 		return flushed{}, nil
 	}
 	snapshot, err := f.cache.Read(ctx, b.shard, keys)
+	if err == nil {
+		err = f.cache.ReadRecords(ctx, &snapshot)
+	}
 	if err != nil {
 		return flushed{}, err
 	}

@@ -81,7 +81,8 @@ func New(o Options) *Worker {
 	h := &handlers{
 		cache: o.Cache, store: o.Store, flusher: f, retries: r, evictor: e, sender: client, inspector: inspector, queues: queues,
 		logger:        o.Logger,
-		flushInterval: c.FlushInterval, tombstoneTTL: c.TombstoneTTL, metrics: m, tracing: o.Tracing,
+		flushInterval: c.FlushInterval, tombstoneTTL: c.TombstoneTTL, history: o.Cache.HasHistory(), retention: c.HistoryRetention,
+		metrics: m, tracing: o.Tracing,
 	}
 	own := &selfDrain{
 		cache: o.Cache, store: o.Store, flusher: f, metrics: m, logger: o.Logger, owner: leaseOwner(),

@@ -74,7 +74,7 @@ number of them behind a load balancer. On an address that other machines can rea
 make one with the command api-key new.
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "DATABASE_READ_URL", "SCHEMA", "MAPPINGS", "PORT", "API_ADDR", "PPROF",
-		"FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL",
+		"FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL", "HISTORY", "MAX_HISTORY",
 		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "DURABILITY", "WAIT_REPLICAS", "SHARDS", "TOP",
 		"RESP_ADDR", "API_KEYS", "API_KEYS_FILE", "API_OPEN", "API_RATE", "ADMIN_TOKEN", "TLS_CERT", "TLS_KEY", "CORS_ORIGINS", otlpEndpoint) +
 		example("REDIS_URL=redis://127.0.0.1:6379/0 DATABASE_URL=postgres://me@127.0.0.1/afterwrite afterwrite api",
@@ -91,7 +91,8 @@ refuses are retried as usual, and then are dead letters, which it does not wait 
 
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "PORT", "WORKER_ADDR", "PPROF",
 		"WORKER_CONCURRENCY", "FLUSH_INTERVAL", "FLUSH_BATCH",
-		"SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", "MAX_ATTEMPTS", "RETRY_BACKOFF", "TOMBSTONE_TTL", otlpEndpoint) +
+		"SWEEP_INTERVAL", "CLEAN_TTL", "SHARDS", "MAX_ATTEMPTS", "RETRY_BACKOFF", "TOMBSTONE_TTL",
+		"HISTORY", "HISTORY_RETENTION", otlpEndpoint) +
 		example("AFTERWRITE_WORKER_CONCURRENCY=16 afterwrite worker", "afterwrite worker --drain --timeout 10m")
 }
 

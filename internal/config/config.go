@@ -54,13 +54,17 @@ type Config struct {
 	WaitReplicas   int           `env:"AFTERWRITE_WAIT_REPLICAS" envDefault:"1" allowed:"1 to 100" help:"the number of replicas of Redis that must have a write with durability=replica before it is answered"`
 	Shards         int           `env:"AFTERWRITE_SHARDS" envDefault:"16" allowed:"1 to 4096" help:"the number of shards that keys are divided into; it cannot be changed while Redis holds entries; if not set, processes use the number that Redis has"`
 	// ShardsSet reports whether AFTERWRITE_SHARDS is set. If not, the number that Redis has wins.
-	ShardsSet     bool
-	Top           bool          `env:"AFTERWRITE_TOP" envDefault:"false" since:"0.2" help:"whether the api serves /v1/top; afterwrite migrate then creates the index that it needs, which makes flushes about 40 % slower"`
-	Mappings      string        `env:"AFTERWRITE_MAPPINGS" example:"/etc/afterwrite/mappings.yaml" since:"0.2" help:"a YAML file that says which counters are also written to columns of your own tables; it is read at start, and must be the same for all processes"`
-	MaxAttempts   int           `env:"AFTERWRITE_MAX_ATTEMPTS" envDefault:"8" allowed:"1 to 100" help:"how often a row that Postgres refuses is tried before it becomes a dead letter"`
-	RetryBackoff  time.Duration `env:"AFTERWRITE_RETRY_BACKOFF" envDefault:"1s" allowed:"10ms to 10m" help:"the wait before the second of these attempts; it doubles with each attempt, up to 10 minutes"`
-	TombstoneTTL  time.Duration `env:"AFTERWRITE_TOMBSTONE_TTL" envDefault:"168h" allowed:"1m to 87600h" help:"how long a deleted row is kept, so that a late flush cannot bring it back"`
-	ShutdownDelay time.Duration `env:"AFTERWRITE_SHUTDOWN_DELAY" envDefault:"0s" allowed:"0s to 1m" example:"5s" help:"how long an api keeps serving after SIGTERM while its /readyz answers 503; set it a little longer than the interval of the load balancer's checks"`
+	ShardsSet  bool
+	Top        bool   `env:"AFTERWRITE_TOP" envDefault:"false" since:"0.2" help:"whether the api serves /v1/top; afterwrite migrate then creates the index that it needs, which makes flushes about 40 % slower"`
+	Mappings   string `env:"AFTERWRITE_MAPPINGS" example:"/etc/afterwrite/mappings.yaml" since:"0.2" help:"a YAML file that says which counters are also written to columns of your own tables; it is read at start, and must be the same for all processes"`
+	History    string `env:"AFTERWRITE_HISTORY" allowed:"keys, and prefixes of keys followed by *, comma separated" example:"likes:*,quota:*" since:"0.2" help:"the counters of which every operation is kept in order, in the table operations; it must be the same for all processes"`
+	MaxHistory int64  `env:"AFTERWRITE_MAX_HISTORY" envDefault:"1000000" allowed:"1000 to 1000000000" since:"0.2" help:"the number of these operations that Redis holds until Postgres has them, shared equally by the shards; beyond it, further operations of these counters get 503 backpressure"`
+	// Partitions are dropped by whole days.
+	HistoryRetention time.Duration `env:"AFTERWRITE_HISTORY_RETENTION" envDefault:"2160h" allowed:"24h to 876000h" since:"0.2" help:"how long the operations of these counters are kept in Postgres, by whole days"`
+	MaxAttempts      int           `env:"AFTERWRITE_MAX_ATTEMPTS" envDefault:"8" allowed:"1 to 100" help:"how often a row that Postgres refuses is tried before it becomes a dead letter"`
+	RetryBackoff     time.Duration `env:"AFTERWRITE_RETRY_BACKOFF" envDefault:"1s" allowed:"10ms to 10m" help:"the wait before the second of these attempts; it doubles with each attempt, up to 10 minutes"`
+	TombstoneTTL     time.Duration `env:"AFTERWRITE_TOMBSTONE_TTL" envDefault:"168h" allowed:"1m to 87600h" help:"how long a deleted row is kept, so that a late flush cannot bring it back"`
+	ShutdownDelay    time.Duration `env:"AFTERWRITE_SHUTDOWN_DELAY" envDefault:"0s" allowed:"0s to 1m" example:"5s" help:"how long an api keeps serving after SIGTERM while its /readyz answers 503; set it a little longer than the interval of the load balancer's checks"`
 	// If Redis and Postgres are near, 4 drain as fast as 8, and leave more CPU to the writes.
 	WorkerConcurrency int `env:"AFTERWRITE_WORKER_CONCURRENCY" envDefault:"4" allowed:"1 to 256" help:"how many tasks a worker runs at the same time; it opens as many connections to Postgres"`
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 // Variable describes an environment variable. It is read from the tags of a field of Config.
@@ -136,6 +138,9 @@ func (v Variable) allows(value reflect.Value) bool {
 		return slices.Contains(strings.Split(v.Allowed, "|"), value.String())
 	case v.field.Name == "CORSOrigins":
 		return validOrigins(value.String())
+	case v.field.Name == "History":
+		_, err := counter.ParsePatterns(value.String())
+		return err == nil
 	case v.field.Name == "Namespace":
 		return value.String() == "" || namespace.MatchString(value.String())
 	case v.field.Name == "Schema":

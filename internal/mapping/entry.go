@@ -27,7 +27,7 @@ type entry struct {
 }
 
 // fieldNames are the known fields.
-var fieldNames = []string{"name", "key", "table", "where", "set", "missing", "deleted"}
+var fieldNames = []string{"name", "key", "table", "where", "set", "missing", "deleted", "history"}
 
 // parseEntry reads one mapping of the file.
 func parseEntry(number int, node *yaml.Node) *entry {
@@ -62,6 +62,7 @@ func parseEntry(number int, node *yaml.Node) *entry {
 	e.readWhere()
 	e.readMissing()
 	e.readDeleted()
+	e.readHistory()
 	return e
 }
 
@@ -163,6 +164,17 @@ func (e *entry) readDeleted() {
 		e.m.DeletedNull = true
 	case node.Kind != yaml.ScalarNode || node.Value != "0":
 		e.failf(node, "deleted: %q is not known: use 0 or null", node.Value)
+	}
+}
+
+func (e *entry) readHistory() {
+	node := e.fields["history"]
+	switch {
+	case node == nil:
+	case node.Kind == yaml.ScalarNode && node.Value == "true":
+		e.m.History = true
+	case node.Kind != yaml.ScalarNode || node.Value != "false":
+		e.failf(node, "history: %q is not known: use true or false", node.Value)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 // Missing says what happens to a counter whose row does not exist in the user's table.
@@ -40,6 +42,8 @@ type Mapping struct {
 	Missing Missing
 	// DeletedNull says that a delete sets the column to NULL instead of 0.
 	DeletedNull bool
+	// History says that every operation on the counters is kept.
+	History bool
 }
 
 // Column is a column that finds the row.
@@ -80,6 +84,17 @@ func (m *Mappings) Named(name string) *Mapping {
 	return nil
 }
 
+// Recorded reports whether the counter has a mapping that keeps its history.
+func (m *Mappings) Recorded(key counter.Key) bool {
+	one, _ := m.Match(key)
+	return one != nil && one.History
+}
+
+// Recording reports whether a mapping keeps the history of its counters.
+func (m *Mappings) Recording() bool {
+	return slices.ContainsFunc(m.All(), func(one *Mapping) bool { return one.History })
+}
+
 // Digest returns a text that is the same for two files whose mappings do the same, and differs otherwise. It is empty for no mappings, and
 // has 12 characters otherwise. The order of the mappings does not matter.
 func (m *Mappings) Digest() string {
@@ -88,8 +103,12 @@ func (m *Mappings) Digest() string {
 	}
 	lines := make([]string, 0, len(m.All()))
 	for _, one := range m.All() {
-		lines = append(lines, fmt.Sprintf("%q %q %q %q %#v %q %q %t", // quoted, so that no text can look like two
-			one.Name, one.Pattern.text, one.Schema, one.Table, one.Where, one.Set, one.Missing, one.DeletedNull))
+		line := fmt.Sprintf("%q %q %q %q %#v %q %q %t", // quoted, so that no text can look like two
+			one.Name, one.Pattern.text, one.Schema, one.Table, one.Where, one.Set, one.Missing, one.DeletedNull)
+		if one.History {
+			line += " history"
+		}
+		lines = append(lines, line)
 	}
 	slices.Sort(lines)
 	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))

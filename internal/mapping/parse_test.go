@@ -129,7 +129,7 @@ func TestParseSaysWhatToChange(t *testing.T) {
 
 		field("name", "-"):       `mapping 1 (line 2): name is missing: add one, as in "name: post-likes"`,
 		field("name", "Likes"):   `mapping 1 (line 2): name: "Likes" is not valid: use 1 to 63 of a-z, 0-9 and -`,
-		field("extra", "1"):      `likes (line 7): unknown field "extra": the fields are name, key, table, where, set, missing, deleted`,
+		field("extra", "1"):      `likes (line 7): unknown field "extra": the fields are name, key, table, where, set, missing, deleted, history`,
 		one(nil) + "    set: b":  `likes (line 7): the field set is there twice: remove one`,
 		field("key", "-"):        `likes (line 2): key is missing: add it, as in key: "post:{id:int}:likes"`,
 		field("key", ""):         `likes (line 3): key is empty: set it, as in key: "post:{id:int}:likes"`,

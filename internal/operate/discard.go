@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -92,7 +93,7 @@ func rewound(d DeadLetter) counter.Row {
 // that, Postgres accepts no older version.
 func (s *Service) fence(ctx context.Context, row counter.Row) (Discarded, error) {
 	done := Discarded{Now: storedRow(row)}
-	upserted, err := s.store.UpsertUnlocked(ctx, []counter.Row{row})
+	upserted, err := s.upsert(ctx, row)
 	if err == nil && len(upserted.Broken) > 0 {
 		err = upserted.Broken[0].Err
 	}
@@ -112,6 +113,20 @@ func (s *Service) fence(ctx context.Context, row counter.Row) (Discarded, error)
 			fmt.Sprintf("Postgres now has %s, so the counter is still dead; read it again", storedRow(upserted.Ahead[0])))
 	}
 	return done, nil
+}
+
+// upsert writes a rewound row, with the record of the discard if the counter has a history.
+func (s *Service) upsert(ctx context.Context, row counter.Row) (store.Upserted, error) {
+	pending, err := s.cache.Pending(ctx, row.Key)
+	if err != nil {
+		return store.Upserted{}, err
+	}
+	if pending.Records == nil {
+		return s.store.UpsertUnlocked(ctx, []counter.Row{row})
+	}
+	later := func(r counter.Record) bool { return r.Version > row.Version } // it was written since
+	records := slices.DeleteFunc(slices.Clone(pending.Records.All), later)
+	return s.store.UpsertHistory(ctx, []counter.Row{row}, store.History{row.Key: records})
 }
 
 // remove deletes the key from Redis, and its retry from Asynq's archive.

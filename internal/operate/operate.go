@@ -37,6 +37,7 @@ const pageSize = 500
 type Store interface {
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 	UpsertUnlocked(ctx context.Context, rows []counter.Row) (store.Upserted, error)
+	UpsertHistory(ctx context.Context, rows []counter.Row, history store.History) (store.Upserted, error)
 }
 
 // Options are the dependencies of a Service. The caller closes them.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/config"
+	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
@@ -78,9 +79,12 @@ func (s *Servers) connect(pools Pools) (err error) {
 		if s.Mappings, err = ReadMappings(s.Config); err != nil {
 			return err
 		}
+		if pools.Redis > 0 && s.Mappings.Recording() {
+			s.newCache()
+		}
 		options := store.Options{
 			Logger: s.Log, Schema: s.Config.Schema, MaxConns: pools.Postgres, Writes: pools.Writes,
-			Mappings: s.Mappings, OpenDB: s.tracing.openDB(),
+			Mappings: s.Mappings, Recording: recorded(s.Config, s.Mappings) != nil, OpenDB: s.tracing.openDB(),
 		}
 		if pools.Reads {
 			options.ReadURL = s.Config.ReadURL
@@ -110,7 +114,22 @@ func ReadMappings(c config.Config) (*mapping.Mappings, error) {
 func (s *Servers) newCache() {
 	s.Cache = cache.New(s.Redis, cache.Options{
 		Prefix: s.Config.Prefix(), Shards: s.Config.Shards, CleanTTL: s.Config.CleanTTL, RecordTTL: s.Config.IdempotencyTTL,
+		History: recorded(s.Config, s.Mappings), MaxHistory: s.Config.MaxHistory,
 	})
+}
+
+// recorded returns the function that says which counters have a history. Nil: none.
+func recorded(c config.Config, mappings *mapping.Mappings) func(counter.Key) bool {
+	patterns, _ := counter.ParsePatterns(c.History) // FromMap has checked them
+	switch mapped := mappings.Recording(); {
+	case mapped && len(patterns) == 0:
+		return mappings.Recorded
+	case mapped:
+		return func(key counter.Key) bool { return patterns.Match(key) || mappings.Recorded(key) }
+	case len(patterns) == 0:
+		return nil
+	}
+	return patterns.Match
 }
 
 // Close closes the connections. It ignores errors, because the connections are no longer used.

@@ -1,0 +1,210 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+	"github.com/afterwrite/afterwrite/tasks"
+)
+
+var withHistory = map[string]string{"AFTERWRITE_HISTORY": "likes:*"}
+
+// operations returns the history of key in Postgres.
+func (b *testBundle) operations(t *testing.T, key counter.Key) []counter.Record {
+	t.Helper()
+	all, err := b.store.Operations(t.Context(), key, store.Span{Limit: store.MaxBatch})
+	require.NoError(t, err)
+	return all
+}
+
+// brief describes records: version, change, amount and value.
+func brief(all []counter.Record) []string {
+	lines := make([]string, len(all))
+	for i, r := range all {
+		lines[i] = fmt.Sprintf("%d %s %d = %d", r.Version, r.Change, r.Amount, r.Value)
+	}
+	return lines
+}
+
+func (b *testBundle) pending(t *testing.T, key counter.Key) []counter.Record {
+	t.Helper()
+	e, err := b.cache.Pending(t.Context(), key)
+	require.NoError(t, err)
+	if e.Records == nil {
+		return nil
+	}
+	return e.Records.All
+}
+
+// The example of the article: ten likes, a like, an unlike, a like. The state is 11; the history has the order.
+func TestHistoryHasEveryOperationInOrder(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	origin := &counter.Origin{Caller: "web", Request: "r1", Note: "post 7"}
+	ops := []counter.Operation{
+		set("likes:7", 10), increment("likes:7", 1), increment("likes:7", -1), increment("likes:7", 1), increment("views:7", 1),
+	}
+	ops[1].Origin = origin
+	b.do(t, ops...)
+	want := []string{"1 set 10 = 10", "2 increment 1 = 11", "3 increment -1 = 10", "4 increment 1 = 11"}
+	require.Equal(t, want, brief(b.pending(t, "likes:7")))
+	require.Equal(t, *origin, b.pending(t, "likes:7")[1].Origin)
+	rows, left := b.drainAll(t)
+	require.Equal(t, int64(2), rows)
+	require.Zero(t, left)
+	require.Empty(t, b.pending(t, "likes:7"))
+	all := b.operations(t, "likes:7")
+	require.Equal(t, want, brief(all))
+	require.Equal(t, *origin, all[1].Origin)
+	require.Empty(t, b.operations(t, "views:7"), "a counter without history")
+	b.requireRow(t, counter.Row{Key: "likes:7", Value: 11, Version: 4})
+
+	b.do(t, del("likes:7"), increment("likes:7", 2))
+	b.drainAll(t)
+	require.Equal(t, append(want, "5 delete 0 = 0", "6 increment 2 = 2"), brief(b.operations(t, "likes:7")))
+	require.Zero(t, b.redis.Exists(t.Context(), b.name("likes:7", "hn"), b.name("likes:7", "h:likes:7")).Val(), "left in Redis")
+}
+
+// Increments that arrive together are not combined: each has its own record, in the order of the answers.
+func TestHistoryOfManyClientsHasNoGap(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	const clients, each = 200, 5
+	var mu sync.Mutex
+	requests := make(map[int64]string)
+	var group sync.WaitGroup
+	for client := range clients {
+		group.Go(func() {
+			for n := range each {
+				op := increment("likes:hot", int64(client))
+				op.Origin = &counter.Origin{Request: fmt.Sprintf("%d-%d", client, n)}
+				r := b.service.Do(context.Background(), []counter.Operation{op}, writepath.Options{})[0]
+				mu.Lock()
+				if r.Err == nil {
+					requests[r.Counter.Version] = op.Origin.Request
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for range 5 {
+			_, _, _ = b.worker.DrainAll(context.Background(), "meanwhile")
+		}
+	}()
+	group.Wait()
+	<-drained
+	b.drainAll(t)
+	all := b.operations(t, "likes:hot")
+	require.Len(t, all, clients*each)
+	for i, r := range all {
+		require.EqualValues(t, i+1, r.Version)
+		require.Equal(t, requests[r.Version], r.Request, "version %d", r.Version)
+	}
+	row, _ := b.row(t, "likes:hot")
+	require.Equal(t, counter.Row{Key: "likes:hot", Value: all[len(all)-1].Value, Version: clients * each}, row)
+}
+
+// A counter that is written while Postgres is away counts from an unknown base. Its records get their numbers when the base is known.
+func TestHistoryOfAnUnknownBaseIsRenumbered(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	b.do(t, set("likes:7", 100), increment("likes:7", 1))
+	b.drainAll(t)
+	require.NoError(t, b.redis.FlushDB(t.Context()).Err())
+	minimal := writepath.Options{Minimal: true}
+	for _, op := range []counter.Operation{increment("likes:7", 1), increment("likes:7", 5), set("likes:7", 7), increment("likes:7", 1)} {
+		require.NoError(t, b.service.Do(t.Context(), []counter.Operation{op}, minimal)[0].Err)
+	}
+	require.Len(t, b.pending(t, "likes:7"), 4)
+	require.False(t, b.pending(t, "likes:7")[0].Known)
+	b.drainAll(t)
+	require.Equal(t, []string{
+		"1 set 100 = 100", "2 increment 1 = 101", "3 increment 1 = 102", "4 increment 5 = 107", "5 set 7 = 7", "6 increment 1 = 8",
+	}, brief(b.operations(t, "likes:7")))
+	b.requireRow(t, counter.Row{Key: "likes:7", Value: 8, Version: 6})
+}
+
+// A refused row takes its records along, and they are written with it later.
+func TestHistoryWaitsForARefusedRow(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT refuse CHECK (value < 100 OR key <> 'likes:bad')`)
+	b.do(t, increment("likes:bad", 100), increment("likes:good", 1))
+	b.drainAll(t)
+	require.Len(t, b.operations(t, "likes:good"), 1)
+	require.Empty(t, b.operations(t, "likes:bad"))
+	b.do(t, increment("likes:bad", -1))
+	b.exec(t, `ALTER TABLE counters DROP CONSTRAINT refuse`)
+	require.NoError(t, b.cache.Requeue(t.Context(), []counter.Key{"likes:bad"}))
+	b.drainAll(t)
+	require.Equal(t, []string{"1 increment 100 = 100", "2 increment -1 = 99"}, brief(b.operations(t, "likes:bad")))
+}
+
+// The bound applies to the records of a shard. Past it no operation with a history is applied; others are.
+func TestHistoryHasABound(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]string{"AFTERWRITE_HISTORY": "likes:*", "AFTERWRITE_MAX_HISTORY": "1000", "AFTERWRITE_SHARDS": "100"})
+	for range 10 {
+		b.do(t, increment("likes:7", 1))
+	}
+	r := b.service.Do(t.Context(), []counter.Operation{increment("likes:7", 1)}, noOptions)[0]
+	require.Equal(t, counter.CodeBackpressure, counter.CodeOf(r.Err))
+	b.do(t, get("likes:7"), increment("views:7", 1))
+	b.drainAll(t)
+	b.do(t, increment("likes:7", 1))
+	b.drainAll(t)
+	require.Len(t, b.operations(t, "likes:7"), 11)
+}
+
+// An api with another setting must not leave a gap in what is not flushed yet.
+func TestHistoryGoesOnWithoutTheSetting(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	other := setupOn(t, b.redisURL, b.postgresURL, nil)
+	b.do(t, increment("likes:7", 1))
+	other.do(t, increment("likes:7", 2), increment("likes:7", 4))
+	b.do(t, increment("likes:7", 8))
+	other.drainAll(t)
+	require.Equal(t, []string{
+		"1 increment 1 = 1", "2 increment 2 = 3", "3 increment 4 = 7", "4 increment 8 = 15",
+	}, brief(b.operations(t, "likes:7")))
+	other.do(t, increment("likes:7", 1))
+	other.drainAll(t)
+	require.Len(t, b.operations(t, "likes:7"), 4)
+	b.requireRow(t, counter.Row{Key: "likes:7", Value: 16, Version: 5})
+}
+
+// An entry that somebody deletes by hand loses its unsynced writes. Their records must not mix with later ones.
+func TestHistoryDropsTheRecordsOfADeletedEntry(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	b.do(t, increment("likes:7", 1), increment("likes:7", 1))
+	require.NoError(t, b.redis.Del(t.Context(), b.name("likes:7", "c:likes:7")).Err())
+	b.do(t, increment("likes:7", 5))
+	b.drainAll(t)
+	require.Equal(t, []string{"1 increment 5 = 5"}, brief(b.operations(t, "likes:7")))
+	require.Zero(t, b.redis.Exists(t.Context(), b.name("likes:7", "hn")).Val())
+}
+
+func TestPurgeKeepsPartitionsReady(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	b.run(t)
+	b.send(t, tasks.Purge(time.Now(), time.Hour))
+	require.Eventually(t, func() bool {
+		var n int
+		err := b.db.QueryRow(`SELECT count(*) FROM pg_inherits WHERE inhparent = 'afterwrite.operations'::regclass`).Scan(&n)
+		return err == nil && n >= 4
+	}, 10*time.Second, 20*time.Millisecond)
+}
