@@ -209,7 +209,7 @@ func (m *machine) replaceScript(cmd redis.Cmder) {
 // observe records which entries a command has read.
 func (m *machine) observe(f *flight, cmd redis.Cmder) {
 	switch name := m.commandName(cmd); name {
-	case "mget", "hydrate":
+	case "mget", "hydrate", "records":
 		for _, arg := range cmd.Args() {
 			if key, ok := entryOf(arg); ok {
 				f.reading[key] = true
@@ -238,6 +238,7 @@ func (m *machine) stumble(t *rapid.T) {
 	f := m.drawFlight(t)
 	calls := []string{
 		"commit", "commit", "commit", "upsert", "upsert", "hydrate", "reconcile", "aside", "settle", "requeue", "evict", "repair", "mget", "check",
+		"records", "trim", "trim",
 	}
 	call := rapid.SampledFrom(calls).Draw(t, "call")
 	for f.at != nil && f.at.name != call {

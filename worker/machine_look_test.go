@@ -40,6 +40,7 @@ func (m *machine) look(t rapid.TB) map[counter.Key]observed {
 			aside := pipe.Exists(ctx, tag+":retry", tag+":dead")
 			entry, ttl := pipe.Get(ctx, tag+":c:"+string(key)), pipe.PTTL(ctx, tag+":c:"+string(key))
 			open, sealed := pipe.SIsMember(ctx, tag+":open", string(key)), pipe.SIsMember(ctx, tag+":sealed", string(key))
+			records, unflushed := pipe.LLen(ctx, tag+":h:"+string(key)), pipe.Get(ctx, tag+":hn")
 			retry, dead := pipe.ZScore(ctx, tag+":retry", string(key)), pipe.HExists(ctx, tag+":dead", string(key))
 			finish = append(finish, func() {
 				o := decodeObserved(t, entry.Val())
@@ -47,7 +48,9 @@ func (m *machine) look(t rapid.TB) map[counter.Key]observed {
 				if o.ttl = int64(ttl.Val()); o.ttl > 0 {
 					o.ttl = ttl.Val().Milliseconds()
 				}
+				o.records = records.Val()
 				o.shard = decodeShard(t, meta.Val())
+				o.shard.unflushed, _ = unflushed.Int64() // 0: there is none
 				o.shard.aside = aside.Val() > 0
 				o.shard.restarted = !strings.Contains(meta.Val(), " "+m.run+" ")
 				out[key] = o
@@ -148,6 +151,11 @@ func (m *machine) noteRows(rows []counter.Row, flown map[counter.Key][]history) 
 		if problem := k.become(row, flown[given.Key]); problem != "" {
 			m.failf("the row of %s: %s", given.Key, problem)
 		}
+		if isRecorded(given.Key) {
+			if problem := m.compareRecords(row, k.row); problem != "" {
+				m.failf("the history of %s: %s", given.Key, problem)
+			}
+		}
 	}
 }
 
@@ -210,6 +218,12 @@ func (s gatedStore) Read(ctx context.Context, keys []counter.Key) (rows map[coun
 }
 
 func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (upserted store.Upserted, err error) {
+	return s.UpsertHistory(ctx, rows, nil)
+}
+
+func (s gatedStore) UpsertHistory(
+	ctx context.Context, rows []counter.Row, records store.History,
+) (upserted store.Upserted, err error) {
 	var read map[counter.Key][]history
 	if f := flightOf(ctx); f != nil {
 		read = f.read
@@ -228,7 +242,7 @@ func (s gatedStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (ups
 			}
 		}
 		var err error
-		upserted, err = s.Store.UpsertUnlocked(context.WithoutCancel(ctx), unlocked)
+		upserted, err = s.Store.UpsertHistory(context.WithoutCancel(ctx), unlocked, records)
 		upserted.Locked = locked
 		s.m.noteRows(rows, s.m.flown(rows, read))
 		return err

@@ -143,6 +143,7 @@ type observed struct {
 	known                          int64  // the last epoch in which it was certainly compared with Postgres, or written
 	text                           string // all of the entry
 	ttl                            int64  // ms; -1 none, -2 no entry
+	records                        int64  // in its list
 
 	open, sealed, retry, dead bool // where the key is
 	shard                     observedShard
@@ -152,6 +153,7 @@ type observed struct {
 type observedShard struct {
 	watermark, first, requeued int64
 	sealed                     int64 // ID of the sealed epoch; 0: none
+	unflushed                  int64 // records
 	aside                      bool  // some keys are set aside
 	restarted                  bool  // since its last script that wrote
 }
@@ -168,7 +170,7 @@ func (o observed) String() string {
 		}
 	}
 	id := func(n int64) string { return strconv.FormatInt(n, 36) }
-	return fmt.Sprintf("%s TTL %d; watermark %s, sealed %s, first %s, requeued %s", strings.Join(words, " "), min(o.ttl, 1),
+	return fmt.Sprintf("%s, %d records, TTL %d; watermark %s, sealed %s, first %s, requeued %s", strings.Join(words, " "), o.records, min(o.ttl, 1),
 		id(o.shard.watermark), id(o.shard.sealed), id(o.shard.first), id(o.shard.requeued))
 }
 
@@ -395,6 +397,8 @@ func (k *modelKey) broken(o observed, lossy bool) string {
 		return fmt.Sprintf("came back: redis has %v, postgres %v, of %v", k.entry, k.row, k.must)
 	case o.dirty() && o.ttl != -1:
 		return fmt.Sprintf("dirty, but it expires in %d ms", o.ttl)
+	case o.records > 0 && !o.dirty():
+		return fmt.Sprintf("clean, but it has %d records", o.records)
 	case o.blind && !o.dirty():
 		return "blind writes, and not dirty"
 	case o.present && !o.dirty() && !k.entry.ops.within(k.row):

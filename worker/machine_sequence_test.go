@@ -45,6 +45,7 @@ func TestMachineSequences(t *testing.T) {
 		"a read of a hydrated counter after a lost tail does not go back":     m.readHydratedAfterLostTail,
 		"a write after a lost tail does not go back":                          m.writeAfterLostTail,
 		"a row from before a restart checks nothing":                          m.checkAfterRestart,
+		"a late trim removes no record of another incarnation":                m.trimAfterRestart,
 		"an eviction does not touch an entry that was written meanwhile":      m.evictWritten,
 	}
 	for _, claim := range slices.Sorted(maps.Keys(claims)) {
@@ -401,6 +402,17 @@ func (m *machine) commitAfterRestart(t rapid.TB) {
 	m.restoreSnapshot(t)
 	m.finish(t, f)
 	m.refuse(t, "a", false)
+}
+
+func (m *machine) trimAfterRestart(t rapid.TB) {
+	m.save(t)
+	m.add(t, false)
+	f := m.drainTo(t, "trim")
+	m.step(f, delay)
+	m.finish(t, f)
+	m.restoreSnapshot(t)
+	m.add(t, true)
+	m.makeLate(t, 0)
 }
 
 func (m *machine) evictWritten(t rapid.TB) {

@@ -94,6 +94,10 @@ type discardStore struct {
 }
 
 func (s *discardStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (store.Upserted, error) {
+	return s.UpsertHistory(ctx, rows, nil)
+}
+
+func (s *discardStore) UpsertHistory(ctx context.Context, rows []counter.Row, records store.History) (store.Upserted, error) {
 	row := rows[0]
 	s.m.number++
 	rewind := &written{kind: counter.Set, amount: row.Value, number: s.m.number, rewind: row.Version}
@@ -105,7 +109,7 @@ func (s *discardStore) UpsertUnlocked(ctx context.Context, rows []counter.Row) (
 	if s.fate == refuse {
 		return store.Upserted{}, errInjected
 	}
-	upserted, err := s.gatedStore.UpsertUnlocked(ctx, rows)
+	upserted, err := s.gatedStore.UpsertHistory(ctx, rows, records)
 	if s.fate == loseAnswer {
 		return store.Upserted{}, errInjected
 	}

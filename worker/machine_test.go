@@ -83,6 +83,9 @@ func (m *machine) check(t rapid.TB, attempts []attempt) {
 		t.Fatal(m.failure)
 	}
 	seen := m.look(t)
+	if problem := countedWrong(seen, m.cache.Shard); problem != "" {
+		t.Fatal(problem)
+	}
 	for _, key := range machineKeys {
 		k := m.keys[key]
 		if o := seen[key]; o != k.shown {

@@ -134,7 +134,7 @@ func (m *machine) build(t *testing.T, gated redis.UniversalClient, gate, without
 	t.Helper()
 	logger, registry := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
 	m.store = gate
-	m.cache = cache.New(gated, cache.Options{Shards: machineShards, CleanTTL: time.Hour})
+	m.cache = cache.New(gated, cache.Options{Shards: machineShards, CleanTTL: time.Hour, History: isRecorded})
 	m.service = writepath.Open(writepath.Parts{Cache: m.cache, Bases: gate})
 	t.Cleanup(m.service.Close)
 	m.without = writepath.Open(writepath.Parts{Cache: m.cache, Bases: without})
@@ -190,6 +190,7 @@ func (m *machine) exec(t require.TestingT, statement string, args ...any) {
 func (m *machine) reset(t rapid.TB, batch int, columns map[counter.Key]beginning) {
 	require.NoError(t, m.server.FlushDB(context.Background()).Err())
 	m.exec(t, `DELETE FROM counters`)
+	m.exec(t, `DELETE FROM operations`)
 	m.exec(t, `DELETE FROM refused`)
 	m.exec(t, `DELETE FROM mapped`)
 	m.keys = make(map[counter.Key]*modelKey)

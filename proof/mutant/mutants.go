@@ -37,6 +37,8 @@ const (
 	reconcile = "internal/cache/reconcile.lua"
 	evict     = "internal/cache/evict.lua"
 	discard   = "internal/cache/discard.lua"
+	renumber  = "internal/cache/history.lua"
+	trim      = "internal/cache/trim.lua"
 	combine   = "internal/cache/apply.go"
 	evictGo   = "internal/cache/evict.go"
 	upsert    = "internal/store/upsert.go"
@@ -51,6 +53,7 @@ const (
 	resend    = "internal/cache/resend.go"
 	watched   = "internal/cache/watched.go"
 	repairGo  = "worker/reconcile.go"
+	rebase    = "worker/rebase.go"
 )
 
 // rule breaks a whole rule by one change.
@@ -70,7 +73,8 @@ func tested(name, file, step string, how edit, by, tests string) mutant {
 
 // mutants returns a mutant for each rule and step that the guarantees depend on.
 func mutants() []mutant {
-	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), checking(), reconciling(), evicting(), mapping(), confirming(), following())
+	return slices.Concat(writing(), flushing(), settingAside(), hydrating(), checking(), reconciling(), recording(), evicting(),
+		mapping(), confirming(), following())
 }
 
 func writing() []mutant {
@@ -166,6 +170,22 @@ func reconciling() []mutant {
 			becomes(` or e\.l ~= .* then`, ` then`)),
 		part("reconcile: a later row of the same lineage is not adopted", reconcile, "adopted", never),
 		part("adopt: the number of a lineage is used twice", reconcile, "adopt", removed),
+	}
+}
+
+func recording() []mutant {
+	return []mutant{
+		rule("history: a write has no record", apply, "record", removed),
+		rule("history: records that Postgres lacks are removed", trim, "equal", becomes(` and call\(.*\) == ARGV\[i\] then`, ` then`)),
+		rule("history: records are written although the guard keeps the row", columns, "only written", becomes(`written\)`, `rows)`)),
+		part("history: the records of a flushed counter stay", flusher, "trim", becomes(`err = .*`, ``)),
+		part("history: a rebased counter is flushed without its records", rebase, "read again", becomes(`return e\.Recorded`, `return e.Recorded && false`)),
+		part("history: a rebase renumbers no records", hydrate, "history", removed),
+		part("history: a reconciliation renumbers no records", reconcile, "history", removed),
+		part("history: an operation that the row has is recorded again", renumber, "dropped", becomes(` and tonumber.* then`, ` then`)),
+		part("history: a record keeps its number when the base is known", renumber, "renumbered",
+			becomes(`sum\(n, version, had_n\)`, `n`)),
+		part("history: a record keeps its value when the base is known", renumber, "value", becomes(`sum\(v, value, base\)`, `v`)),
 	}
 }
 
