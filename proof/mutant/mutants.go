@@ -94,7 +94,7 @@ func writing() []mutant {
 		rule("bounds are not checked", apply, "bounds", never),
 		rule("a version is not compared", apply, "version", never),
 		part("apply.go: the versions of combined increments are off by one", combine, "split",
-			becomes(`int64\(s\.writes\)`, `int64(s.writes-1)`)),
+			becomes(`-s\.count`, `-s.count+1`)),
 		part("apply.go: the values of combined increments are wrong", combine, "split", becomes(`o\.Value-s\.sum`, `o.Value`)),
 		part("apply.go: combined increments are not added up", combine, "sum", becomes(`next\.Amount`, `0*next.Amount`)),
 	}
