@@ -87,8 +87,12 @@ SEED ?= 1
 chaos: deps ## Kill parts of a loaded afterwrite at random, and check every counter: make chaos DURATION=5m SEED=1
 	go run ./proof/chaos -duration $(DURATION) -seed $(SEED)
 
+.PHONY: chaos-resp
+chaos-resp: deps ## The same with clients that speak the Redis protocol
+	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -protocol resp
+
 .PHONY: chaos-sentinel
-chaos-sentinel: deps ## The same on a Redis with a replica and sentinels, with AFTERWRITE_DURABILITY=replica
+chaos-sentinel: deps ## make chaos on a Redis with a replica and sentinels, with AFTERWRITE_DURABILITY=replica
 	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -topology sentinel
 
 .PHONY: chaos-cluster

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -32,40 +33,74 @@ func (a answer) String() string {
 	return fmt.Sprintf("%s: value %d, version %d, synced %t", a.reason, a.reading.value, a.reading.version, a.synced)
 }
 
-// request is an HTTP request.
+// request is one operation, or a batch of increments.
 type request struct {
-	method  string
-	path    string
-	body    string
-	minimal bool // Prefer: return=minimal
+	steps   []keyed
+	minimal bool // the answer need not have a value; only over HTTP
+	variant int  // a random number, by which a client chooses between ways to send the request
 }
 
-func counterPath(key string) string { return "/v1/counters/" + url.PathEscape(key) }
+// keyed is an operation on a key.
+type keyed struct {
+	step
 
-// client sends requests to the apis. It never retries; net/http retries only GET requests.
-type client struct {
+	key string
+}
+
+// client sends the requests of the load to the apis.
+type client interface {
+	// do sends a request to one of the apis.
+	do(ctx context.Context, api int, r request) answer
+	close()
+}
+
+// httpClient sends requests over HTTP. It never retries; net/http retries only GET requests.
+type httpClient struct {
 	bases []string // URLs of the apis, such as "http://127.0.0.1:20000"
 	http  http.Client
 }
 
-func newClient(bases []string, connections int) *client {
+func newHTTPClient(bases []string, connections int) *httpClient {
 	transport := &http.Transport{MaxIdleConnsPerHost: connections, DisableCompression: true}
-	return &client{bases: bases, http: http.Client{Transport: transport, Timeout: requestTimeout}}
+	return &httpClient{bases: bases, http: http.Client{Transport: transport, Timeout: requestTimeout}}
 }
 
-func (c *client) close() { c.http.CloseIdleConnections() }
+func (c *httpClient) close() { c.http.CloseIdleConnections() }
 
-// do sends a request to one of the apis.
-func (c *client) do(ctx context.Context, api int, r request) answer {
+func (c *httpClient) do(ctx context.Context, api int, r request) answer {
 	prefer := ""
 	if r.minimal {
 		prefer = "return=minimal"
 	}
-	status, body, err := world.Send(ctx, &c.http, r.method, c.bases[api]+r.path, r.body, prefer)
+	method, path, body := r.http()
+	status, text, err := world.Send(ctx, &c.http, method, c.bases[api]+path, body, prefer)
 	if err != nil {
 		return unanswered(err)
 	}
-	return decode(status, body)
+	return decode(status, text)
+}
+
+// http returns the parts of an HTTP request.
+func (r request) http() (method, path, body string) {
+	if len(r.steps) > 1 {
+		var operations strings.Builder
+		for _, s := range r.steps {
+			fmt.Fprintf(&operations, `,{"op":"increment","key":%q,"by":%d}`, s.key, s.amount)
+		}
+		return http.MethodPost, "/v1/batch", `{"operations":[` + operations.String()[1:] + `]}`
+	}
+	s := r.steps[0]
+	path = "/v1/counters/" + url.PathEscape(s.key)
+	switch s.kind {
+	case stepSet:
+		return http.MethodPut, path, fmt.Sprintf(`{"value":%d}`, s.amount)
+	case stepIncrement:
+		return http.MethodPost, path + "/increment", fmt.Sprintf(`{"by":%d}`, s.amount)
+	case stepDelete:
+		return http.MethodDelete, path, ""
+	case stepGet:
+	}
+	return http.MethodGet, path, ""
 }
 
 // unanswered classifies a failed request: without a connection nothing was sent; after a broken connection the outcome is unknown.

@@ -41,6 +41,9 @@ func (s sums) and(o sums) sums {
 // reading is a value with its version, from an answer or from a row.
 type reading struct{ value, version int64 }
 
+// unversioned is the version of a reading over the Redis protocol, which has none.
+const unversioned = -1
+
 func (r reading) and(o reading) reading {
 	return reading{value: r.value + o.value, version: r.version + o.version}
 }
@@ -65,11 +68,13 @@ func (b bounds) and(o bounds) bounds {
 // check returns a problem if r is out of bounds, or "".
 func (b bounds) check(r reading) string {
 	switch {
+	case r.version == unversioned: // only the value can be checked
 	case r.version < b.low.version:
 		return fmt.Sprintf("version %d, but at least %d operations are applied: some are lost", r.version, b.low.version)
 	case r.version > b.high.version:
 		return fmt.Sprintf("version %d, but at most %d operations can be applied: some are counted twice", r.version, b.high.version)
-	case r.value < b.low.value || r.value > b.high.value:
+	}
+	if r.value < b.low.value || r.value > b.high.value {
 		return fmt.Sprintf("value %d, but it must be %d to %d", r.value, b.low.value, b.high.value)
 	}
 	return ""
@@ -153,7 +158,7 @@ func (a *account) settle(w window, by int64, sent time.Duration, o outcome, r *r
 	if problem := a.bounds(w).check(*r); problem != "" {
 		return problem
 	}
-	if !a.versions.add(r.version) {
+	if r.version != unversioned && !a.versions.add(r.version) {
 		return fmt.Sprintf("version %d, which another acknowledged increment has too", r.version)
 	}
 	a.valued = max(a.valued, sent)
@@ -242,6 +247,7 @@ type ledger struct {
 	accounts []*account
 	late     []*account // come into use during the run
 	reasons  *tally     // answers by reason
+	forms    *tally     // commands over the Redis protocol by form and outcome
 	outcomes *tally     // operations by kind and outcome, such as "increment 1"
 	findings *findings
 	weak     bool // see account
@@ -286,7 +292,7 @@ func (l *ledger) writes(o outcome) int64 {
 
 // newLedger returns a ledger of accounts whose keys are in use at once, and of half as many whose keys come into use during the run.
 func newLedger(keys int, weak bool) *ledger {
-	l := &ledger{weak: weak, started: time.Now(), reasons: newTally(), outcomes: newTally(), findings: &findings{}}
+	l := &ledger{weak: weak, started: time.Now(), reasons: newTally(), forms: newTally(), outcomes: newTally(), findings: &findings{}}
 	for i := range keys + keys/2 {
 		a := newAccount(newName(i, fmt.Sprintf("hits/é %03d", i)))
 		a.weak = weak

@@ -24,6 +24,10 @@
 // faults of Redis (topology.go) are kills, pauses, planned switches and partitions, and on a cluster resharding. Reads may come from a
 // master that has been replaced, so only writes are checked for old answers.
 //
+// With -protocol resp, the clients speak the Redis protocol (resp.go): single commands, pipelines and transactions, some with AW.IDEM,
+// which they repeat after an unknown outcome. Its answers have no versions, so under load only values are checked; the versions of the
+// rows show what was lost or counted twice.
+//
 // The servers are killed as processes, without a power cut, and Redis writes its log before it answers (appendfsync always). So no
 // acknowledged write may be lost.
 package main
@@ -52,8 +56,15 @@ type settings struct {
 	rate     int
 	outage   time.Duration
 	topology string
+	protocol string
 	keep     bool
 }
+
+// The protocols of the clients.
+const (
+	protocolHTTP = "http"
+	protocolRESP = "resp"
+)
 
 const (
 	exitViolation   = 1
@@ -95,6 +106,7 @@ func parse(args []string) (settings, error) {
 	flags.IntVar(&s.rate, "rate", 4000, "maximum writes per second of all clients together")
 	flags.DurationVar(&s.outage, "outage", 0, "stop postgres once for this long instead of random faults; it sets -duration")
 	flags.StringVar(&s.topology, "topology", "", "sentinel or cluster instead of a single redis")
+	flags.StringVar(&s.protocol, "protocol", protocolHTTP, "protocol of the clients: http or resp, the Redis protocol")
 	flags.BoolVar(&s.keep, "keep", false, "keep the logs and the data even without a violation")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -104,6 +116,11 @@ func parse(args []string) (settings, error) {
 	}
 	if s.duration < time.Second || s.clients < 1 || s.keys < 2 || s.rate < 1 || flags.NArg() > 0 {
 		err := errors.New("-duration must be 1s or more, -clients 1 or more, -keys 2 or more, -rate 1 or more, and there are no arguments")
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		return s, err
+	}
+	if s.protocol != protocolHTTP && s.protocol != protocolRESP {
+		err := errors.New("-protocol must be http or resp")
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		return s, err
 	}

@@ -23,6 +23,8 @@ const (
 type process struct {
 	*world.Process
 
+	redis string // of an api: the address of the Redis protocol
+
 	mu      sync.Mutex
 	down    time.Duration // the wait before the restart after a kill
 	crashes []string      // times and exit states of ends without a kill

@@ -28,6 +28,9 @@ func (r report) write(out io.Writer) {
 	line("faults", "%s", r.killer.done)
 	r.writeLedger(out)
 	line("answers", "%s", r.ledger.reasons)
+	if r.protocol == protocolRESP {
+		line("commands", "%s", r.ledger.forms)
+	}
 	acked := r.ledger.writes(acknowledged)
 	line("writes", "%d acknowledged in %.0f s, %.0f/s", acked, r.took.Seconds(), float64(acked)/r.took.Seconds())
 	for _, p := range r.processes {

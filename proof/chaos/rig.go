@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -83,11 +85,20 @@ func (r *rig) startProcesses(ctx context.Context, settings ...string) error {
 	r.stop = stop
 	for _, sub := range []string{"scheduler", "worker", "api"} {
 		for range copies {
-			launched, err := r.Launch(sub, settings...)
-			if err != nil {
+			p := new(process)
+			own := settings
+			if sub == "api" {
+				port, err := local.FreePort()
+				if err != nil {
+					return err
+				}
+				p.redis = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+				own = append(slices.Clone(settings), "AFTERWRITE_RESP_ADDR="+p.redis)
+			}
+			var err error
+			if p.Process, err = r.Launch(sub, own...); err != nil {
 				return err
 			}
-			p := &process{Process: launched}
 			r.processes = append(r.processes, p)
 			r.ended.Go(func() { p.supervise(run) })
 		}
@@ -189,6 +200,17 @@ func (r *rig) apis() []string {
 		}
 	}
 	return bases
+}
+
+// redisAddrs returns the addresses of the apis for the Redis protocol.
+func (r *rig) redisAddrs() []string {
+	var addrs []string
+	for _, p := range r.processes {
+		if p.redis != "" {
+			addrs = append(addrs, p.redis)
+		}
+	}
+	return addrs
 }
 
 // close ends the supervision, the processes and the servers, and blocks until they have ended.

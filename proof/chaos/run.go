@@ -30,18 +30,22 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	c := newClient(r.apis(), s.clients+ownedKeys)
-	defer c.close()
-	t.client = c
+	t.http = newHTTPClient(r.apis(), s.clients+ownedKeys)
+	defer t.http.close()
+	t.client = t.http
+	if s.protocol == protocolRESP {
+		t.client = newRESPClient(r.redisAddrs(), s.clients+ownedKeys, l.forms)
+		defer t.client.close()
+	}
 	k := &killer{rig: r, ledger: l, done: newTally()}
 	if s.outage > 0 {
 		k.outage = &outage{}
 	}
 
 	l.started = time.Now()
-	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d clients on one key each; logs in %s\n",
-		s.seed, s.duration, s.clients, s.keys, ownedKeys, r.world.Dir)
-	v := &verifier{rig: r, ledger: l, client: c, owners: owners}
+	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d clients on one key each, protocol %s; logs in %s\n",
+		s.seed, s.duration, s.clients, s.keys, ownedKeys, s.protocol, r.world.Dir)
+	v := &verifier{rig: r, ledger: l, client: t.client, http: t.http, owners: owners}
 	t.load(ctx, s, k, v)
 	took := l.since()
 

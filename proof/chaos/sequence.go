@@ -115,6 +115,9 @@ func (s *sequence) read(a answer) string {
 
 // compare checks a reading, and derives the number of applied loose operations from its version.
 func (s *sequence) compare(r reading) string {
+	if r.version == unversioned {
+		return s.compareValue(r.value)
+	}
 	landed := r.version - s.least
 	switch {
 	case landed < 0:
@@ -128,6 +131,19 @@ func (s *sequence) compare(r reading) string {
 	s.least, s.loose = r.version, s.loose-landed
 	if landed > 0 && r.value != s.value {
 		s.sure = false
+	}
+	return ""
+}
+
+// compareValue is compare for a reading without a version. While an operation is loose, another value means only that the operation was
+// applied; a later reading with a version must show it.
+func (s *sequence) compareValue(value int64) string {
+	switch {
+	case value == s.value || !s.sure || !s.exists:
+	case s.loose > 0:
+		s.sure = false
+	default:
+		return fmt.Sprintf("value %d, but it must be %d", value, s.value)
 	}
 	return ""
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"strings"
 	"time"
 
@@ -26,7 +25,8 @@ const (
 type traffic struct {
 	*ledger
 
-	client *client
+	client client
+	http   *httpClient // the same client, unless the load uses the Redis protocol
 	limit  *rate.Limiter
 	seed   uint64
 	lasts  time.Duration // of the load
@@ -81,7 +81,7 @@ func (u *user) writes() int {
 
 // turn draws an api, and waits until the rate limit admits that many writes. It returns false at the end of the load.
 func (u *user) turn(ctx context.Context, writes int) bool {
-	u.api = u.random.IntN(len(u.client.bases))
+	u.api = u.random.IntN(copies)
 	return u.limit.WaitN(ctx, writes) == nil && ctx.Err() == nil
 }
 
@@ -112,37 +112,35 @@ func (u *user) account() *account {
 	return u.accounts[u.zipf.Uint64()]
 }
 
+func (u *user) request(minimal bool, steps ...keyed) request {
+	return request{steps: steps, minimal: minimal, variant: u.random.IntN(variants)}
+}
+
 func (u *user) minimal() bool { return u.random.IntN(8) == 0 }
 
 func (u *user) increment(ctx context.Context) answer {
 	account, by, sent := u.account(), u.amount(), u.since()
 	w := account.begin(by)
-	a := u.client.do(ctx, u.api, request{
-		method: http.MethodPost, path: counterPath(account.key) + "/increment",
-		body: fmt.Sprintf(`{"by":%d}`, by), minimal: u.minimal(),
-	})
+	a := u.client.do(ctx, u.api, u.request(u.minimal(), keyed{step{stepIncrement, by}, account.key}))
 	u.settled(account, w, by, sent, a)
 	return a
 }
 
 func (u *user) batch(ctx context.Context, n int) answer {
-	accounts, windows, amounts := make([]*account, n), make([]window, n), make([]int64, n)
-	var body strings.Builder
+	accounts, windows, steps := make([]*account, n), make([]window, n), make([]keyed, n)
 	sent := u.since()
 	for i := range n {
-		accounts[i], amounts[i] = u.account(), u.amount()
-		windows[i] = accounts[i].begin(amounts[i])
-		fmt.Fprintf(&body, `,{"op":"increment","key":%q,"by":%d}`, accounts[i].key, amounts[i])
+		accounts[i] = u.account()
+		steps[i] = keyed{step{stepIncrement, u.amount()}, accounts[i].key}
+		windows[i] = accounts[i].begin(steps[i].amount)
 	}
-	a := u.client.do(ctx, u.api, request{
-		method: http.MethodPost, path: "/v1/batch", body: `{"operations":[` + body.String()[1:] + `]}`, minimal: u.minimal(),
-	})
+	a := u.client.do(ctx, u.api, u.request(u.minimal(), steps...))
 	for i := range n {
 		one := a
 		if len(a.results) == n {
 			one = a.results[i]
 		}
-		u.settled(accounts[i], windows[i], amounts[i], sent, one)
+		u.settled(accounts[i], windows[i], steps[i].amount, sent, one)
 	}
 	return a
 }
@@ -163,7 +161,7 @@ func (u *user) settled(account *account, w window, by int64, sent time.Duration,
 func (u *user) get(ctx context.Context) answer {
 	account, sent := u.account(), u.since()
 	w := account.open()
-	a := u.client.do(ctx, u.api, request{method: http.MethodGet, path: counterPath(account.key)})
+	a := u.client.do(ctx, u.api, u.request(false, keyed{step{kind: stepGet}, account.key}))
 	u.enter(kindRead, a)
 	account.note(event{sent: sent, answered: u.since(), what: "get", server: u.server(), answer: a})
 	var problem string

@@ -57,7 +57,8 @@ type verifier struct {
 	*rig
 
 	ledger *ledger
-	client *client
+	client client
+	http   *httpClient // the same client, unless the load uses the Redis protocol
 	owners []*owner
 
 	rowReads int // number of reads of all rows under load
