@@ -187,6 +187,9 @@ func (s *server) routes() []route {
 			route{method: http.MethodGet, path: "/v1/counters", scope: auth.Read, handler: s.list},
 			route{method: http.MethodGet, path: "/v1/top", scope: auth.Read, handler: s.top})
 	}
+	if s.Historian != nil {
+		all = append(all, route{method: http.MethodGet, path: "/v1/counters/:key/history", scope: auth.Read, handler: s.history})
+	}
 	if s.Flusher != nil {
 		all = append(all, route{method: http.MethodPost, path: "/v1/flush", scope: auth.Write, handler: s.flush})
 	}

@@ -46,7 +46,8 @@ func setupKeys(t *testing.T, perSec int) *bundle {
 	t.Helper()
 	b := setup(t)
 	options := b.adminOptions()
-	options.Flusher, options.Lister = options.Operator, catalog.New(catalog.Options{Cache: b.Cache, Store: b.Store, Counters: b.service})
+	lists := catalog.New(catalog.Options{Cache: b.Cache, Store: b.Store, Counters: b.service})
+	options.Flusher, options.Lister, options.Historian = options.Operator, lists, lists
 	options.Keys = keyring(t, perSec, "reader:read", "writer:write", "operator:admin", "all:read+write+admin", "team:read+write:team1/")
 	b.serve(t, b.service, options)
 	return b
@@ -61,6 +62,8 @@ var keyed = []struct {
 }{
 	{"GET", "/v1/counters/%s", "", "read", 200},
 	{"HEAD", "/v1/counters/%s", "", "read", 200},
+	{"GET", "/v1/counters/%s/history", "", "read", 200},
+	{"HEAD", "/v1/counters/%s/history", "", "read", 200},
 	{"PUT", "/v1/counters/%s", `{"value":7}`, "write", 200},
 	{"POST", "/v1/counters/%s/increment", "", "write", 200},
 	{"POST", "/v1/batch", `{"operations":[{"op":"increment","key":"%s"}]}`, "write", 200},
@@ -301,7 +304,8 @@ func TestRateIsPerKeyAndPerOperation(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	options := b.adminOptions()
-	options.Flusher, options.Lister = options.Operator, catalog.New(catalog.Options{Cache: b.Cache, Store: b.Store, Counters: b.service})
+	lists := catalog.New(catalog.Options{Cache: b.Cache, Store: b.Store, Counters: b.service})
+	options.Flusher, options.Lister, options.Historian = options.Operator, lists, lists
 	for _, o := range keyed {
 		options.Keys = keyring(t, 1, "all:read+write+admin", "other:read")
 		b.serve(t, b.service, options)

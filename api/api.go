@@ -15,6 +15,7 @@
 //   - body, coding, decode: check media type and size, decompress, then read strict JSON as tokens.
 //   - counters, batch, read: pass the operations to Counters, which is package writepath.
 //   - stream, intake: the same for a body of any length, group by group, while it arrives.
+//   - history: says where writes come from, and reads the history of a counter.
 //   - list: pass lists to a Lister, which is package catalog.
 //   - flush, admin, dead: pass the requests of operators to package operate.
 //   - encode: appends the answer to a pooled buffer.
@@ -63,6 +64,8 @@ type Options struct {
 	Flusher Flusher
 	// Lister lists counters for GET /v1/counters and /v1/top. Nil: these paths answer 404.
 	Lister Lister
+	// Historian reads histories for GET /v1/counters/{key}/history. Nil: this path answers 404, and no counter has a history.
+	Historian Historian
 	// Shutdown is canceled when the process is told to stop. Clients that wait for a flush are then answered. Nil: never.
 	Shutdown context.Context //nolint:containedctx // it is the process's, not a request's
 	// Keys are the API keys. Nil: everybody may read and write, without a limit, and the paths for operators answer 404.
@@ -91,6 +94,7 @@ type server struct {
 	Options
 
 	counters     Counters
+	recording    bool // some counters have a history
 	failures     *failureLog
 	metrics      *metrics
 	admission    *admission
@@ -134,6 +138,7 @@ func newServer(counters Counters, options Options) *server {
 	return &server{
 		Options:      options,
 		counters:     counters,
+		recording:    options.Historian != nil && options.Historian.Recording(),
 		failures:     newFailureLog(options.Logger),
 		metrics:      newMetrics(options.Metrics),
 		admission:    newAdmission(maxSmallBodies, maxLargeBodies, bodyGrace),

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -148,6 +149,11 @@ func setReplayed(c echo.Context, replayed bool) {
 func (s *server) do(c echo.Context, options writepath.Options, ops ...counter.Operation) []counter.Result {
 	if ops[0].Kind != counter.Get && options.Wait == 0 {
 		defer s.metrics.ObserveWrite(time.Now())
+	}
+	if s.recording {
+		if err := s.setOrigins(c, ops); err != nil {
+			return slices.Repeat([]counter.Result{{Err: err}}, len(ops))
+		}
 	}
 	results := s.counters.Do(c.Request().Context(), ops, options)
 	for i, op := range ops {

@@ -49,6 +49,8 @@ func (b *body) operation(index int) (planned, error) {
 			return true, readField(b, &o.key, parseKey)
 		case isString(name, "id"):
 			return true, readField(b, &o.id, parseID)
+		case isString(name, "note"):
+			return true, readField(b, &o.note, parseNote)
 		}
 		known, err := o.readIncrement(b, name)
 		if known || err != nil {
@@ -66,7 +68,7 @@ func (b *body) operation(index int) (planned, error) {
 type operationBody struct {
 	op        field[counter.Kind]
 	key       field[counter.Key]
-	id        field[string]
+	id, note  field[string]
 	by, value field[int64]
 	min, max  field[int64]
 }
@@ -157,8 +159,13 @@ func (o *operationBody) plan() planned {
 		p.err = o.op.err
 	case o.id.err != nil:
 		p.err = o.id.err
+	case o.note.err != nil:
+		p.err = o.note.err
 	default:
 		p.err = o.amount(&p.Operation)
+	}
+	if o.note.given {
+		p.Origin = &counter.Origin{Note: o.note.value}
 	}
 	return p
 }
@@ -227,4 +234,11 @@ func parseID(value jsontext.Value) (string, error) {
 		}
 	}
 	return counter.ParseID(text(value))
+}
+
+func parseNote(value jsontext.Value) (string, error) {
+	if value.Kind() != jsontext.KindString {
+		return "", invalidBody("note must be a string, not %s", kindName(value.Kind()))
+	}
+	return counter.ParseNote(text(value))
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/afterwrite/afterwrite/api/auth"
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/operate"
@@ -80,6 +81,7 @@ func complete() *server {
 	health := map[string]http.Handler{"/healthz": nil, "/readyz": nil, "/metrics": nil}
 	return newServer(nil, Options{
 		Keys: keys, Operator: new(operate.Service), Flusher: new(operate.Service), Lister: new(catalog.Catalog), Health: health,
+		Historian: catalog.New(catalog.Options{Cache: new(cache.Cache)}),
 	})
 }
 

@@ -56,7 +56,7 @@ func setup(t *testing.T) *bundle {
 	t.Helper()
 	url := localtest.PostgresURL(t, func(url string) error { return store.MigrateURL(context.Background(), url) })
 	c, err := config.FromMap(map[string]string{
-		"REDIS_URL": localtest.RedisURL(t), "DATABASE_URL": url, "AFTERWRITE_SHARDS": "4",
+		"REDIS_URL": localtest.RedisURL(t), "DATABASE_URL": url, "AFTERWRITE_SHARDS": "4", "AFTERWRITE_HISTORY": "likes:*",
 	})
 	require.NoError(t, err)
 	s, err := process.Connect(c, slog.New(slog.DiscardHandler), process.Pools{Redis: 10, Postgres: 10})
@@ -70,7 +70,7 @@ func setup(t *testing.T) *bundle {
 	t.Cleanup(service.Close)
 	lists := catalog.New(catalog.Options{Cache: s.Cache, Store: s.Store, Counters: service})
 	b := &bundle{Servers: s, postgres: db, service: service, catalog: lists}
-	b.serve(t, service, api.Options{Lister: lists})
+	b.serve(t, service, api.Options{Lister: lists, Historian: lists})
 	return b
 }
 

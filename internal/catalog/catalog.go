@@ -36,6 +36,7 @@ type Rows interface {
 	List(ctx context.Context, prefix string, after counter.Key, limit int) (rows []counter.Row, more bool, err error)
 	Top(ctx context.Context, prefix string, n int) (keys []counter.Key, complete bool, err error)
 	TopIndexState(ctx context.Context) (store.IndexState, error)
+	Operations(ctx context.Context, key counter.Key, span store.Span) ([]counter.Record, error)
 }
 
 // Counters reads the counters whose base is unknown. *writepath.Service implements it.

@@ -81,7 +81,7 @@ func (apiCommand) Run(w *world) error {
 	handler := api.New(service, api.Options{
 		Logger: p.Log, Metrics: p.Counted, Health: p.Health().Handlers(), Stopping: p.Stopping,
 		Keys: keys, Operator: operator, CORSOrigins: config.Words(p.Config.CORSOrigins),
-		Flusher: operator, Lister: lists, Shutdown: w.ctx, Tracing: p.Provider(),
+		Flusher: operator, Lister: lists, Historian: lists, Shutdown: w.ctx, Tracing: p.Provider(),
 	})
 	parts := []func(context.Context) error{watch}
 	if p.Config.RESPAddr != "" {
