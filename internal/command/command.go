@@ -49,6 +49,7 @@ type cli struct {
 	Flush       flushCommand       `cmd:"" group:"operate" help:"Flush now, and report what is left; for deploy scripts."`
 	Dead        deadCommand        `cmd:"" group:"operate" help:"List, redrive and discard dead letters: counters that Postgres refused."`
 	Verify      verifyCommand      `cmd:"" group:"operate" help:"Compare counters in Redis with Postgres; --repair repairs them."`
+	History     historyCommand     `cmd:"" group:"operate" help:"Show the operations on a counter that has a history."`
 	Mappings    mappingsCommand    `cmd:"" group:"operate" help:"Check mappings of counters to your own tables; import, backfill, verify."`
 	APIKey      apiKeyCommand      `cmd:"" group:"operate" help:"Make a key of the API."`
 	Healthcheck healthcheckCommand `cmd:"" group:"operate" help:"Check the health of a process, for containers without a shell."`

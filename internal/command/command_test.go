@@ -26,7 +26,7 @@ func runHere(ctx context.Context, args ...string) result {
 	return result{status: status, stdout: stdout.String(), stderr: stderr.String()}
 }
 
-var commands = []string{"up", "api", "worker", "scheduler", "dashboard", "migrate", "doctor", "status", "flush", "dead", "mappings", "api-key", "healthcheck", "version"}
+var commands = []string{"up", "api", "worker", "scheduler", "dashboard", "migrate", "doctor", "status", "flush", "dead", "history", "mappings", "api-key", "healthcheck", "version"}
 
 func TestHelpNamesEveryCommand(t *testing.T) {
 	t.Parallel()

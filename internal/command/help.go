@@ -169,6 +169,15 @@ are reported separately. A worker must be running.
 }
 
 // Help implements kong.HelpProvider.
+func (historyCommand) Help() string {
+	return `Shows the operations on a counter of AFTERWRITE_HISTORY, or of a mapping with history: true, in order: those that Postgres
+has, and then those that only Redis has yet.
+
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "SHARDS") +
+		example("afterwrite history likes:7", "afterwrite history --after 41 --limit 10 likes:7")
+}
+
+// Help implements kong.HelpProvider.
 func (apiKeyCommand) Help() string {
 	return `A client sends its key as Authorization: Bearer. The settings have only the hash of the key, so nobody can read it there.
 The command reads and changes nothing: copy the printed line into AFTERWRITE_API_KEYS or AFTERWRITE_API_KEYS_FILE of the api.
