@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/config"
@@ -62,6 +63,29 @@ func TestTheAPIRefusesToBeOpenToOthers(t *testing.T) {
 		require.Equal(t, http.StatusOK, withKey(t, http.DefaultClient, http.MethodPost, p.url(t)+"/v1/counters/a/increment", "secret"), setting)
 		p.stop(t)
 	}
+}
+
+func TestTheAPISpeaksTheRedisProtocolWithItsKeys(t *testing.T) {
+	t.Parallel()
+	env := servers(t)
+	require.Equal(t, exitOK, start(t, env, "migrate").end(t))
+	line := start(t, append(env, "AFTERWRITE_RESP_ADDR=0.0.0.0:0"), "api").oneLine(t)
+	require.Contains(t, line, "refusing to start: everybody who can reach 0.0.0.0:0")
+
+	p := start(t, append(env, "AFTERWRITE_API_KEYS="+keyLine("web", "secret", "read+write")), "api")
+	addr := p.find(t, `Redis protocol" process=api at=(\S+)`)
+	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
+	defer client.Close()
+	require.ErrorContains(t, client.Incr(t.Context(), "a").Err(), "NOAUTH")
+	known := redis.NewClient(&redis.Options{Addr: addr, Password: "secret", MaxRetries: -1})
+	defer known.Close()
+	require.Equal(t, int64(5), known.IncrBy(t.Context(), "a", 5).Val())
+	require.Equal(t, http.StatusOK, withKey(t, http.DefaultClient, http.MethodPost, p.url(t)+"/v1/counters/a/increment", "secret"))
+	require.Equal(t, "6", known.Get(t.Context(), "a").Val(), "it is the same counter")
+	_, metrics := get(t, p.url(t)+"/metrics")
+	require.Contains(t, metrics, `afterwrite_writes_total{op="increment"} 2`)
+	require.Contains(t, metrics, `afterwrite_resp_commands_total{command="incrby"} 1`)
+	p.stop(t)
 }
 
 // A hosts file may give localhost another address.
