@@ -45,7 +45,7 @@ local function unmet(letter, e) return fmt('%s %s %s %d', letter, e.x and '0' or
 -- Prepares the record of an operation. Returns the line of an operation that cannot be recorded, or nil.
 local function prepare_record(s, e, dirty)
   if not e.records then
-    e.list = sub(s.meta, 1, -5) .. 'h:' .. sub(KEYS[e.at], #s.meta - 1)
+    e.list = sub(s.meta, 1, -5) .. 'h:' .. sub(KEYS[s.at], #s.meta - 1)
     local has = pcall('LLEN', e.list)
     if type(has) ~= 'number' then return 'e' end
     -- The records of a clean counter have left the list. What is there belongs to an entry that somebody deleted by hand.
@@ -111,8 +111,9 @@ local function operate(s, e, op, accept, origin)
   if unknown then e.u = (kind ~= 'i' or e.u == 's') and 's' or 'u' end
   if not e.a and e.epoch ~= s.open then e.joins = true end
   e.v, e.n, e.epoch, e.x, e.changed = value, n, s.open, kind == 'd' or nil, true
-  e.h = origin and true or nil
+  if e.h and not origin then e.h = nil end
   if origin then
+    e.h = true
     local amount = kind == 'd' and '' or by
     e.records[#e.records + 1] = concat({ n, value, e.l, kind .. amount, milliseconds(), origin }, ' ')
     s.unflushed, s.recorded = s.unflushed + 1, true
@@ -170,16 +171,20 @@ for shard, rest in pairs(left) do
   local joining, wrote = {}, false
   for _, i in ipairs(rest) do
     local e, lines = open_entry(KEYS[i], texts[i]), {}
-    e.at = i
+    s.at = i
     for op in gmatch(out[i], '[^,]+') do
-      local accept = byte(op) == 33 -- !
-      if accept then op = sub(op, 2) end
-      local origin
-      if byte(op) == 94 then -- ^
+      local mark, origin = byte(op), nil
+      local accept = mark == 33 -- !
+      if accept then
+        op = sub(op, 2)
+        mark = byte(op)
+      end
+      if mark == 94 then -- ^
         local colon = find(op, ':', 1, true)
         origin, op = ARGV[tonumber(sub(op, 2, colon - 1))] or '', sub(op, colon + 1)
+        mark = byte(op)
       end
-      lines[#lines + 1] = (byte(op) == 35 and once or operate)(s, e, op, accept, origin) -- #
+      lines[#lines + 1] = (mark == 35 and once or operate)(s, e, op, accept, origin) -- #
     end
     if e.records and e.records[1] then
       recorded_entries[#recorded_entries + 1] = e
