@@ -143,7 +143,8 @@ func (c *connection) command(args [][]byte) {
 	default:
 		if cmd.kind == onConnection || cmd.kind == beforeLogin {
 			c.flush()
-			if c.closing { // an earlier outcome is not known
+			c.sendSome()   // an answer to SCAN or COMMAND has up to 260 KB, and a pipeline many of them
+			if c.closing { // an earlier outcome is not known, or the client does not read
 				return
 			}
 		}

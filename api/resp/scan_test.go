@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/api/resp"
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/catalog"
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 func TestSCANListsWhatPostgresHasInPages(t *testing.T) {
@@ -44,6 +47,29 @@ func TestSCANWithAPrefixedKeyListsItsCountersOnly(t *testing.T) {
 	require.Equal(t, "+OK", w.one("AUTH token-team"))
 	require.Equal(t, "*2 0 *1 team:a", w.one("SCAN 0"))
 	require.Contains(t, w.one("SCAN 0 MATCH b*"), "-NOPERM")
+}
+
+// pages implements resp.Lister with full pages of long keys, and counts them.
+type pages struct{ listed atomic.Int64 }
+
+func (p *pages) List(_ context.Context, _ string, _ counter.Key, limit int) (catalog.Page, error) {
+	p.listed.Add(1)
+	page := catalog.Page{Next: "next", Results: make([]counter.Result, limit)}
+	for i := range page.Results {
+		page.Results[i].Counter.Key = counter.Key(strings.Repeat("k", 255))
+	}
+	return page, nil
+}
+
+func TestLargeAnswersOfAPipelineAreSentBeforeTheNextCommand(t *testing.T) {
+	t.Parallel()
+	const scans = 50 // they fit into the first read
+	var p pages
+	w := serve(t, always(ok), resp.Options{Lister: &p}).dial(t)
+	w.write(strings.Repeat("SCAN 0 COUNT 1000\r\n", scans))
+	_, err := w.r.Peek(1)
+	require.NoError(t, err)
+	require.Less(t, p.listed.Load(), int64(scans), "answers of 260 KB are collected")
 }
 
 func TestINFOHasTheBacklog(t *testing.T) {
