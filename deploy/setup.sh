@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make up` and `make test` need besides Go: redis-server and postgres (only the programs; each run starts private
-# servers). `setup.sh clients` adds curl, python3 and node for the programs of docs/clients.md, `setup.sh test` adds these and the
-# browser for the tests of the dashboard, `setup.sh promtool` adds promtool, which checks metrics
+# servers). `setup.sh clients` adds curl, python3 and node for the programs of docs/clients.md, `setup.sh test` adds these, the
+# browser for the tests of the dashboard, and redis-cli, npm and the packages of proof/clients, `setup.sh promtool` adds promtool, which checks metrics
 # and alerts, and `setup.sh bench` adds wrk, webdis, redis-benchmark and pgbench for `make bench`. If everything is installed, it
 # does nothing and prints nothing.
 set -eu
@@ -104,8 +104,24 @@ test | clients)
     command -v node >/dev/null 2>&1 || missing="$missing nodejs"
     ;;
 esac
-[ "${1:-}" != test ] || command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
-[ -n "$missing" ] || exit 0
+if [ "${1:-}" = test ]; then
+    command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+    command -v redis-cli >/dev/null 2>&1 || missing="$missing redis-tools"
+    command -v npm >/dev/null 2>&1 || missing="$missing npm"
+fi
+
+# npm writes .package-lock.json when it has installed everything.
+install_clients() {
+    [ "${1:-}" = test ] || return 0
+    [ proof/clients/node_modules/.package-lock.json -nt proof/clients/package-lock.json ] && return 0
+    echo "setup: installing the packages of proof/clients"
+    npm ci --prefix proof/clients --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+}
+
+if [ -z "$missing" ]; then
+    install_clients "$@"
+    exit 0
+fi
 
 echo "setup: installing$missing"
 # $missing is a list of package names, split on purpose.
@@ -119,7 +135,7 @@ if command -v apt-get >/dev/null 2>&1; then
     apt install -y --no-install-recommends $missing
 elif command -v brew >/dev/null 2>&1; then
     # shellcheck disable=SC2046
-    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/redis-tools/redis/; s/postgresql/postgresql@17/; s/nodejs/node/')
+    brew install --quiet $(echo "$missing" | sed 's/redis-server/redis/; s/redis-tools/redis/; s/postgresql/postgresql@17/; s/nodejs/node/; s/npm/node/')
 else
     echo "setup: neither apt-get nor brew is here; install these with your system's packages:$missing" >&2
     exit 1
@@ -130,3 +146,4 @@ if ! has_redis || ! has_postgres; then
     echo "setup: installed, but redis-server or postgres is still not found: set AFTERWRITE_REDIS_SERVER and AFTERWRITE_POSTGRES_BIN" >&2
     exit 1
 fi
+install_clients "$@"

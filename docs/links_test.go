@@ -139,7 +139,7 @@ func files(t *testing.T, suffixes ...string) []string {
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() && slices.Contains([]string{".git", ".bin", ".afterwrite", "bin", "dist"}, entry.Name()) {
+		if entry.IsDir() && slices.Contains([]string{".git", ".bin", ".afterwrite", "bin", "dist", "node_modules"}, entry.Name()) {
 			return filepath.SkipDir
 		}
 		ends := func(suffix string) bool { return strings.HasSuffix(path, suffix) }
