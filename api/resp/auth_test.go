@@ -3,6 +3,7 @@ package resp_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,18 +18,11 @@ import (
 // token- and its name.
 func keyring(t *testing.T, rate int) *auth.Keyring {
 	t.Helper()
-	list := ""
-	for _, rest := range []string{"web::read+write", "reader::read", "team::read+write:team:"} {
-		var name string
-		for i := range rest {
-			if rest[i] == ':' {
-				name, rest = rest[:i], rest[i+2:]
-				break
-			}
-		}
-		list += fmt.Sprintf("%s:%x:%s,", name, sha256.Sum256([]byte("token-"+name)), rest)
+	var list []string
+	for _, k := range []struct{ name, rest string }{{"web", "read+write"}, {"reader", "read"}, {"team", "read+write:team:"}} {
+		list = append(list, fmt.Sprintf("%s:%x:%s", k.name, sha256.Sum256([]byte("token-"+k.name)), k.rest))
 	}
-	keys, err := auth.ParseList(list[:len(list)-1])
+	keys, err := auth.ParseList(strings.Join(list, ","))
 	require.NoError(t, err)
 	ring, err := auth.New(auth.Options{Keys: keys, OperationsPerSec: rate})
 	require.NoError(t, err)

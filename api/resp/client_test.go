@@ -41,14 +41,14 @@ func TestGoRedisCountsAsWithRedis(t *testing.T) {
 			return nil
 		})
 		require.NoError(t, err)
-		require.EqualValues(t, 26, results[15].(*redis.IntCmd).Val()) //nolint:forcetypeassert // INCR's
+		require.EqualValues(t, 26, results[15].(*redis.IntCmd).Val())
 		results, err = c.TxPipelined(ctx, func(p redis.Pipeliner) error {
 			p.Incr(ctx, key)
 			p.Get(ctx, key)
 			return nil
 		})
 		require.NoError(t, err)
-		require.Equal(t, "27", results[1].(*redis.StringCmd).Val()) //nolint:forcetypeassert // GET's
+		require.Equal(t, "27", results[1].(*redis.StringCmd).Val())
 		require.Error(t, c.Set(ctx, key, "text", 0).Err())
 		require.EqualValues(t, 1, c.Del(ctx, key).Val())
 	}
@@ -119,7 +119,7 @@ func TestAtShutdownWhatHasArrivedIsAnswered(t *testing.T) {
 	close(finish)
 	require.Equal(t, []string{":1", "+PONG"}, busy.ended())
 	require.NoError(t, <-stopped)
-	_, err := net.Dial("tcp", b.addr) //nolint:noctx // it fails at once
+	_, err := net.Dial("tcp", b.addr)
 	require.Error(t, err)
 }
 

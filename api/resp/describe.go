@@ -99,8 +99,13 @@ func (c *connection) document(names []string) {
 // settings are what CONFIG GET knows: what clients and redis-benchmark ask for.
 func (s *Server) settings() [][2]string {
 	return [][2]string{
-		{"appendonly", "no"}, {"databases", "1"}, {"maxclients", decimal(int64(s.limits.connections))}, {"maxmemory", "0"},
-		{"maxmemory-policy", "noeviction"}, {"proto-max-bulk-len", decimal(maxArgumentBytes)}, {"save", ""},
+		{"appendonly", "no"},
+		{"databases", "1"},
+		{"maxclients", decimal(int64(s.limits.connections))},
+		{"maxmemory", "0"},
+		{"maxmemory-policy", "noeviction"},
+		{"proto-max-bulk-len", decimal(maxArgumentBytes)},
+		{"save", ""},
 		{"timeout", decimal(int64(s.limits.idle / time.Second))},
 	}
 }

@@ -39,8 +39,10 @@ func TestWAITAsksForTheDurabilityOfTheCommandsBeforeIt(t *testing.T) {
 	l.late = true
 	require.Equal(t, []string{":101", ":0", ":101", "*2 :0 :0"}, w.do("INCR a", "WAIT 2 0", "INCR a", "WAITAOF 1 0 0"))
 	require.Equal(t, []writepath.Options{
-		{Durability: writepath.OnReplicas, Wait: 500 * time.Millisecond}, {Durability: writepath.OnDisk, Wait: 100 * time.Millisecond},
-		{Durability: writepath.OnReplicas, Wait: 30 * time.Second}, {Durability: writepath.OnDisk, Wait: 30 * time.Second},
+		{Durability: writepath.OnReplicas, Wait: 500 * time.Millisecond},
+		{Durability: writepath.OnDisk, Wait: 100 * time.Millisecond},
+		{Durability: writepath.OnReplicas, Wait: 30 * time.Second},
+		{Durability: writepath.OnDisk, Wait: 30 * time.Second},
 	}, l.options)
 }
 

@@ -51,7 +51,8 @@ func respComparisons() []comparison {
 		plain(respUniform, "uniform, -P 16, flushed", atLeast(0.14)),
 		plain(respHot, "one hot key, -P 16", atLeast(0.7)),
 		plain(respHotLong, "one hot key, -P 100", atLeast(0.8)),
-		against(respOneHot, "webdis", "one hot key, -P 1: webdis, which does not write to Postgres", "uniform/webdis/rate", "webdis", atLeast(1.2)),
+		against(respOneHot, "webdis", "one hot key, -P 1: webdis, which does not write to Postgres", "uniform/webdis/rate", "webdis",
+			atLeast(1.2)),
 		against(respOneUniform, "webdis", "uniform, -P 1, flushed: webdis", "uniform/webdis/rate", "webdis", atLeast(0.7)),
 		{
 			"resp-latency", "p99 of an INCRBY over the Redis protocol at half of the maximum rate without pipelines",
