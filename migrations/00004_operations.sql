@@ -32,6 +32,16 @@ CREATE TABLE operations_checkpoints (
     CONSTRAINT operations_checkpoints_pkey PRIMARY KEY (key)
 );
 
+-- Fails unless the role that logged in may insert operations: every role may call a new function, and these run with their owner's rights.
+-- +goose StatementBegin
+CREATE FUNCTION operations_check() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NOT has_table_privilege(session_user, format('%I.operations', current_schema()), 'INSERT') THEN
+        RAISE insufficient_privilege USING MESSAGE = format('permission denied for table operations: role %I may not insert', session_user);
+    END IF;
+END $$;
+-- +goose StatementEnd
+
 -- Creates the partition of a day, if it is missing. It runs with the rights of its owner, because a worker's role need not own the tables.
 -- A new table is attached: CREATE TABLE ... PARTITION OF would lock operations against all flushes. search_path is the schema.
 -- +goose StatementBegin
@@ -40,6 +50,7 @@ DECLARE
     place text := current_schema();
     name  text := 'operations_' || to_char(for_day, 'YYYYMMDD');
 BEGIN
+    PERFORM operations_check();
     PERFORM pg_advisory_xact_lock(x'616674656f70'::bigint);
     IF to_regclass(format('%I.%I', place, name)) IS NULL THEN
         EXECUTE format('CREATE TABLE %1$I.%2$I (LIKE %1$I.operations INCLUDING ALL)', place, name);
@@ -48,15 +59,16 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Drops the partition of a day, and keeps the last state of each of its keys.
+-- Drops the partition of a day that has ended, and keeps the last state of each of its keys.
 -- +goose StatementBegin
 CREATE FUNCTION operations_drop(for_day date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     place text := current_schema();
     name  text := 'operations_' || to_char(for_day, 'YYYYMMDD');
 BEGIN
+    PERFORM operations_check();
     PERFORM pg_advisory_xact_lock(x'616674656f70'::bigint);
-    IF to_regclass(format('%I.%I', place, name)) IS NOT NULL THEN
+    IF for_day < (now() AT TIME ZONE 'UTC')::date AND to_regclass(format('%I.%I', place, name)) IS NOT NULL THEN
         EXECUTE format('INSERT INTO %1$I.operations_checkpoints AS c (key, version, at, value, deleted)
             SELECT DISTINCT ON (key) key, version, at, value, amount IS NULL FROM %1$I.%2$I ORDER BY key, version DESC
             ON CONFLICT (key) DO UPDATE
@@ -69,6 +81,6 @@ END $$;
 
 -- +goose Down
 
-DROP FUNCTION operations_create, operations_drop;
+DROP FUNCTION operations_create, operations_drop, operations_check;
 DROP TABLE operations;
 DROP TABLE operations_checkpoints;

@@ -133,10 +133,41 @@ func TestHistoryNeedsFewRights(t *testing.T) {
 		run(grant)
 	}
 	a := lineage("a", 1, 1, 7, 0)
-	upsertHistory(t, s, History{"a": records(a, 1)}, a)
+	old := records(a, 1)
+	old[0].At = old[0].At.Add(-2 * day)
+	upsertHistory(t, s, History{"a": old}, a)
 	require.NoError(t, s.PrepareHistory(t.Context()))
-	dropped, err := s.PurgeHistory(t.Context(), -2*day, 1)
+	dropped, err := s.PurgeHistory(t.Context(), day, 1)
 	require.NoError(t, err)
 	require.Equal(t, 1, dropped)
 	require.Empty(t, operations(t, s, "a"))
+}
+
+// Every role may call a new function, and these run with the rights of their owner.
+func TestHistoryCannotBeDroppedByOtherRoles(t *testing.T) {
+	t.Parallel()
+	address, run := empty(t)
+	run("CREATE ROLE history_reader LOGIN PASSWORD 'x'")
+	t.Cleanup(func() { run("DROP OWNED BY history_reader; DROP ROLE history_reader") })
+	require.NoError(t, MigrateURL(t.Context(), address))
+	owner := open(t, address, Options{Recording: true})
+	a := lineage("a", 1, 1, 7, 0)
+	old := records(a, 1)
+	old[0].At = old[0].At.Add(-2 * day)
+	upsertHistory(t, owner, History{"a": old}, a)
+	run("GRANT USAGE ON SCHEMA afterwrite TO history_reader; GRANT SELECT ON ALL TABLES IN SCHEMA afterwrite TO history_reader")
+	reader := open(t, as(t, address, "history_reader"), Options{Recording: true})
+	_, err := reader.PurgeHistory(t.Context(), day, 1)
+	require.ErrorContains(t, err, "permission denied for table operations: role history_reader may not insert")
+	require.Error(t, reader.PrepareHistory(t.Context()))
+	require.Len(t, operations(t, owner, "a"), 1)
+
+	// Nor does anybody drop a day that has not ended.
+	_, err = owner.PurgeHistory(t.Context(), -2*day, 1)
+	require.NoError(t, err)
+	run("SELECT afterwrite.operations_drop((now() AT TIME ZONE 'UTC')::date + 1)")
+	require.NoError(t, owner.PrepareHistory(t.Context()))
+	run("SELECT afterwrite.operations_drop((now() AT TIME ZONE 'UTC')::date)")
+	const today = "SELECT count(*) FROM pg_class WHERE relname = 'operations_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')"
+	require.Equal(t, 1, get[int](t, owner, today))
 }
