@@ -72,8 +72,8 @@ mapping-million: deps ## Import a million rows of a mapped table under load, com
 	$(IN_MEMORY) go test -count=1 -timeout 10m -tags million -run '^TestImportOfAMillionRows$$' -v ./internal/operate
 
 .PHONY: losttail-million
-losttail-million: deps ## Read a million counters after a restart of Redis, with and without Postgres: some minutes
-	$(IN_MEMORY) go test -count=1 -timeout 15m -tags million -run '^TestReadsOfAMillionEntriesAfterARestart$$' -v ./proof/e2e
+losttail-million: deps ## Read a million counters after a restart of Redis, with and without Postgres: 5 to 10 minutes
+	$(IN_MEMORY) go test -count=1 -timeout 25m -tags million -run '^TestReadsOfAMillionEntriesAfterARestart$$' -v ./proof/e2e
 
 .PHONY: images
 images: ## Take the images of docs/images again, in a browser: 15 minutes
