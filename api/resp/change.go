@@ -173,7 +173,8 @@ func (c *connection) setTo(name, value []byte, when counter.Condition, old bool,
 		return
 	}
 	op := counter.Operation{Key: key, Kind: counter.Set, Amount: n}
-	if when.Absent || when.Exists {
+	// With a condition, even one that is always met, it is not applied to an unknown base: then the old value could not be answered.
+	if old || when.Absent || when.Exists {
 		condition := counter.Unconditional()
 		condition.Absent, condition.Exists = when.Absent, when.Exists
 		op.Condition = &condition

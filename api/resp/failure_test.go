@@ -115,3 +115,24 @@ func TestTooManyDirtyCountersAreOOM(t *testing.T) {
 	})
 	require.Equal(t, ":2", limited.one("INCR a"), "a dirty counter takes writes")
 }
+
+// broken is a Postgres that does not answer.
+type broken struct{}
+
+func (broken) Read(context.Context, []counter.Key) (map[counter.Key]counter.Row, error) {
+	return nil, errSecret
+}
+
+func TestWithoutPostgresWhatNeedsTheOldValueIsNotApplied(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	service := writepath.Open(writepath.Parts{Cache: b.Cache, Bases: broken{}})
+	t.Cleanup(service.Close)
+	w := serve(t, service, resp.Options{}).dial(t)
+	for _, command := range []string{"GETSET a 5", "SET a 5 GET", "SET a 5 NX", "SETNX a 5", "GET a", "AW.INCRBY a 1 MAX 5"} {
+		require.Contains(t, w.one(command), "-TRYAGAIN database_unavailable", command)
+	}
+	require.Equal(t, "$-1", b.dial(t).one("GET a"))
+	require.Equal(t, []string{"$-1", "$-1", "+OK", ":1"}, w.do("INCR b", "INCR b", "SET c 5", "DEL d"), "the others are applied")
+	require.Equal(t, "*3 2 5 $-1", b.dial(t).one("MGET b c d"))
+}
