@@ -35,7 +35,7 @@ func (c *connection) queue(cmd *command, args [][]byte) {
 	} else {
 		c.fail(fmt.Sprintf("ERR '%s' is not possible in a transaction", cmd.name))
 	}
-	if len(c.multi.batch.ops) > maxOperations && !c.multi.broken {
+	if c.multi.batch.total > maxOperations && !c.multi.broken { // also increments that are added up need memory, and may be separated
 		c.fail(fmt.Sprintf("ERR a transaction may have %d operations", maxOperations))
 	}
 	if c.multi.broken { // it will not be carried out, so it needs no memory

@@ -1,7 +1,7 @@
 package resp_test
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,13 +49,15 @@ func TestTransactionIsBounded(t *testing.T) {
 	t.Parallel()
 	var r recorder
 	w := serve(t, &r, resp.Options{}).dial(t)
-	commands := []string{"MULTI"}
-	for i := range resp.MaxOperations + 1 {
-		commands = append(commands, fmt.Sprintf("SET k%d 1", i))
+	for _, command := range []string{"SET k%d 1", "INCRBY a 0"} { // also increments that would be added up
+		commands := []string{"MULTI"}
+		for i := range resp.MaxOperations + 1 {
+			commands = append(commands, strings.ReplaceAll(command, "%d", strconv.Itoa(i)))
+		}
+		replies := w.do(append(commands, "EXEC")...)
+		require.Equal(t, "+QUEUED", replies[resp.MaxOperations])
+		require.Equal(t, "-ERR a transaction may have 250 operations", replies[resp.MaxOperations+1])
+		require.Contains(t, replies[len(replies)-1], "-EXECABORT")
 	}
-	replies := w.do(append(commands, "EXEC")...)
-	require.Equal(t, "+QUEUED", replies[resp.MaxOperations])
-	require.Equal(t, "-ERR a transaction may have 250 operations", replies[resp.MaxOperations+1])
-	require.Contains(t, replies[len(replies)-1], "-EXECABORT")
 	require.Empty(t, r.all())
 }
