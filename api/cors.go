@@ -14,7 +14,8 @@ const corsMaxAge = 2 * time.Hour
 // Headers that pages of other origins may send and read, besides those that browsers always permit.
 var (
 	corsAllowed = []string{
-		echo.HeaderAuthorization, echo.HeaderContentType, echo.HeaderContentEncoding, headerIdempotencyKey, headerNote, "If-Match", "If-None-Match",
+		echo.HeaderAuthorization, echo.HeaderContentType, echo.HeaderContentEncoding, headerIdempotencyKey, headerNote,
+		"If-Match", "If-None-Match",
 		"Prefer", echo.HeaderXRequestID,
 	}
 	corsExposed = []string{

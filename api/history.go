@@ -116,7 +116,8 @@ func queryTime(values url.Values, name string) (time.Time, error) {
 func answerHistory(c echo.Context, h catalog.History) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
-	b := append(buffer.bytes, `{"operations":[`...)
+	b := buffer.bytes
+	b = append(b, `{"operations":[`...)
 	for i := range h.Operations {
 		if i > 0 {
 			b = append(b, ',')
@@ -124,8 +125,9 @@ func answerHistory(c echo.Context, h catalog.History) {
 		b = appendRecorded(b, &h.Operations[i])
 	}
 	b = strconv.AppendBool(append(b, `],"more":`...), h.More)
-	buffer.bytes = append(b, '}')
-	write(c, http.StatusOK, jsonType, buffer.bytes)
+	b = append(b, '}')
+	buffer.bytes = b
+	write(c, http.StatusOK, jsonType, b)
 }
 
 func appendRecorded(b []byte, r *catalog.Recorded) []byte {

@@ -132,7 +132,9 @@ func (h historian) History(context.Context, counter.Key, store.Span) (catalog.Hi
 
 func TestHistoryFailsWithTheErrorOfItsServer(t *testing.T) {
 	t.Parallel()
-	for _, code := range []counter.Code{counter.CodeInternal, counter.CodeOverloaded, counter.CodeDatabaseUnavailable, counter.CodeCacheUnavailable} {
+	for _, code := range []counter.Code{
+		counter.CodeInternal, counter.CodeOverloaded, counter.CodeDatabaseUnavailable, counter.CodeCacheUnavailable,
+	} {
 		h := historian{catalog.New(catalog.Options{Cache: new(cache.Cache)}), &counter.Error{Code: code, Err: errSecret}}
 		b := serve(t, always(counter.Result{}), api.Options{Historian: h})
 		a := b.send(t, http.MethodGet, likesHistory, "")

@@ -54,7 +54,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(x'616674656f70'::bigint);
     IF to_regclass(format('%I.%I', place, name)) IS NULL THEN
         EXECUTE format('CREATE TABLE %1$I.%2$I (LIKE %1$I.operations INCLUDING ALL)', place, name);
-        EXECUTE format('ALTER TABLE %1$I.operations ATTACH PARTITION %1$I.%2$I FOR VALUES FROM (%3$L) TO (%4$L)', place, name, for_day, for_day + 1);
+        EXECUTE format('ALTER TABLE %1$I.operations ATTACH PARTITION %1$I.%2$I FOR VALUES FROM (%3$L) TO (%4$L)',
+            place, name, for_day, for_day + 1);
     END IF;
 END $$;
 -- +goose StatementEnd

@@ -39,7 +39,7 @@ func (m *machine) compareRecords(row counter.Row, ops history) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err has the error
+	defer rows.Close()
 	var all []recordedRow
 	for rows.Next() {
 		var r recordedRow

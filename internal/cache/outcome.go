@@ -111,7 +111,8 @@ func notApplied(letter, line string) *counter.Error {
 	case "b":
 		return notNow(counter.CodeBackpressure, nil, "too many counters wait to be written to Postgres; the operation was not applied")
 	case "h":
-		return notNow(counter.CodeBackpressure, nil, "too many operations with history wait to be written to Postgres; the operation was not applied")
+		return notNow(counter.CodeBackpressure, nil,
+			"too many operations with a history wait to be written to Postgres; the operation was not applied")
 	case "e":
 		return &counter.Error{Code: counter.CodeInternal, Err: errEntry}
 	case "m":

@@ -25,8 +25,10 @@ type History struct {
 	More       bool // later operations follow
 }
 
-// Recording reports whether some counters have a history, and Recorded whether the one with this key has.
-func (c *Catalog) Recording() bool               { return c.Cache.HasHistory() }
+// Recording reports whether some counters have a history.
+func (c *Catalog) Recording() bool { return c.Cache.HasHistory() }
+
+// Recorded reports whether the counter has a history.
 func (c *Catalog) Recorded(key counter.Key) bool { return c.Cache.Recorded(key) }
 
 // History returns the operations that span selects, at most MaxHistory: those that Postgres has, and then those that only Redis has. Every

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -15,7 +16,7 @@ type historyCommand struct {
 	After int64     `help:"Only operations with a later version."`
 	From  time.Time `help:"Only operations at this time or later, such as 2026-01-31T12:00:00Z."`
 	To    time.Time `help:"Only operations before this time."`
-	Limit int       `default:"100"                                                              help:"The most operations, up to 1000."`
+	Limit int       `default:"100"                                                               help:"The most operations, up to 1000."`
 
 	Key string `arg:"" help:"The counter's key." name:"key"`
 }
@@ -50,7 +51,7 @@ func (h historyCommand) Run(w *world) error {
 // print prints a table. A version or a value that is not known is a question mark.
 func (h historyCommand) print(w *world, part catalog.History) error {
 	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "VERSION\tTIME\tOPERATION\tAMOUNT\tVALUE\tSYNCED\tCALLER\tREQUEST\tNOTE") //nolint:errcheck // Flush returns it
+	fmt.Fprintln(table, "VERSION\tTIME\tOPERATION\tAMOUNT\tVALUE\tSYNCED\tCALLER\tREQUEST\tNOTE")
 	for i := range part.Operations {
 		r := &part.Operations[i]
 		version, amount, value := "?", "-", "?"
@@ -63,8 +64,11 @@ func (h historyCommand) print(w *world, part catalog.History) error {
 		if r.Known {
 			value = strconv.FormatInt(r.Value, 10)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%v\t%s\t%s\t%s\n", version, r.At.UTC().Format("2006-01-02T15:04:05.000Z"), r.Change, //nolint:errcheck // Flush returns it
-			amount, value, r.Synced, cmp.Or(r.Caller, "-"), cmp.Or(r.Request, "-"), cmp.Or(r.Note, "-"))
+		line := []string{
+			version, r.At.UTC().Format("2006-01-02T15:04:05.000Z"), string(r.Change), amount, value, strconv.FormatBool(r.Synced),
+			cmp.Or(r.Caller, "-"), cmp.Or(r.Request, "-"), cmp.Or(r.Note, "-"),
+		}
+		fmt.Fprintln(table, strings.Join(line, "\t"))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -43,6 +43,8 @@ const (
 
 // Record is one operation in the history of a counter.
 type Record struct {
+	Origin
+
 	Version int64 // of the counter after it
 	Lineage int64 // see Row
 	At      time.Time
@@ -52,6 +54,4 @@ type Record struct {
 
 	Value int64 // of the counter after it, if Known
 	Known bool
-
-	Origin
 }

@@ -21,8 +21,8 @@ var (
 	errRest = errors.New("write the other rows")
 )
 
-// writeCounters writes rows to counters, in a transaction if some of them have columns or records. It returns the rows that it has written, and what
-// to do once they are committed.
+// writeCounters writes rows to counters, in a transaction if some of them have columns or records. It returns the rows that it has
+// written, and what to do once they are committed.
 type writeCounters func(q querier, rows []counter.Row) (written []counter.Row, after func(), err error)
 
 // repeat writes rows and their columns, without those of u.out. Each repetition writes fewer rows, or comes after a deadlock or another

@@ -38,9 +38,9 @@ FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6
      LATERAL (SELECT timestamptz 'epoch' + ms * interval '1 millisecond' AS at) time
 ON CONFLICT DO NOTHING`
 
-// UpsertHistory is UpsertUnlocked for counters with a history: the records of a row are written in the transaction that writes the row, and
-// only if it does. A row that the guard keeps has its own records. Each record of history belongs to one of rows, and its version is at most
-// that of the row. A record that Postgres refuses refuses its row.
+// UpsertHistory is UpsertUnlocked for counters with a history: the records of a row are written in the transaction that writes the row,
+// and only if it does. A row that the guard keeps has its own records. Each record of history belongs to one of rows, and its version is
+// at most that of the row. If Postgres refuses a record, its row is not written either.
 func (s *Store) UpsertHistory(ctx context.Context, rows []counter.Row, history History) (Upserted, error) {
 	return s.upsertUnlocked(ctx, rows, history)
 }
@@ -222,7 +222,7 @@ func (s *Store) Operations(ctx context.Context, key counter.Key, span Span) (rec
 		if err != nil {
 			return err
 		}
-		defer rows.Close() //nolint:errcheck // rows.Err has the error
+		defer rows.Close()
 		for rows.Next() {
 			var r counter.Record
 			var amount, value sql.NullInt64
