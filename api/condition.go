@@ -89,13 +89,20 @@ func noneMatch(h http.Header, tag string) bool {
 
 // answerRead answers a read with the counter and its entity tag, or with 304 if the client has this version.
 func answerRead(c echo.Context, value counter.Counter) {
-	tag := entityTag(value.Version)
+	if !notModified(c, value.Version) {
+		answerCounter(c, value, false)
+	}
+}
+
+// notModified sets the entity tag of a version, and answers 304 if the client has this version.
+func notModified(c echo.Context, version int64) bool {
+	tag := entityTag(version)
 	h := c.Response().Header()
 	h[headerETag] = []string{tag}
-	if noneMatch(c.Request().Header, tag) {
-		h[echo.HeaderCacheControl] = noStore
-		c.Response().WriteHeader(http.StatusNotModified)
-		return
+	if !noneMatch(c.Request().Header, tag) {
+		return false
 	}
-	answerCounter(c, value, false)
+	h[echo.HeaderCacheControl] = noStore
+	c.Response().WriteHeader(http.StatusNotModified)
+	return true
 }

@@ -25,6 +25,9 @@ func (s *server) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if hasAt(c.Request().URL.RawQuery) {
+		return s.getAt(c, key)
+	}
 	query, err := parseReadWait(c)
 	if err != nil {
 		return err

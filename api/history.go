@@ -22,6 +22,8 @@ type Historian interface {
 	Recorded(key counter.Key) bool
 	// History returns a part of the history of a counter. Every error is a *counter.Error.
 	History(ctx context.Context, key counter.Key, span store.Span) (catalog.History, error)
+	// At returns the state of a counter at a time. Every error is a *catalog.FutureError or a *counter.Error.
+	At(ctx context.Context, key counter.Key, at time.Time) (catalog.Recorded, error)
 }
 
 // headerNote has the note of a write, for the history of its counter.
@@ -135,7 +137,7 @@ func appendRecorded(b []byte, r *catalog.Recorded) []byte {
 	b = appendString(append(b, `,"operation":`...), string(r.Change))
 	b = appendNumber(append(b, `,"amount":`...), r.Amount, !r.Deleted)
 	b = appendNumber(append(b, `,"value":`...), r.Value, r.Known)
-	b = appendString(append(b, `,"at":`...), r.At.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
+	b = appendString(append(b, `,"at":`...), catalog.TimeText(r.At))
 	b = strconv.AppendBool(append(b, `,"synced":`...), r.Synced)
 	for _, part := range [...]struct{ name, text string }{
 		{`,"caller":`, r.Caller}, {`,"request_id":`, r.Request}, {`,"note":`, r.Note},

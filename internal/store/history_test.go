@@ -118,6 +118,86 @@ func TestHistoryKeepsACheckpointOfDroppedDays(t *testing.T) {
 	require.Equal(t, all[2:3], part)
 }
 
+// stateAt returns the version at a time, or 0 and the earliest time that is known.
+func stateAt(t *testing.T, s *Store, key counter.Key, at time.Time) (version int64, earliest time.Time) {
+	t.Helper()
+	past, err := s.StateAt(t.Context(), key, at)
+	require.NoError(t, err)
+	if past.Record == nil {
+		return 0, past.Earliest
+	}
+	require.False(t, past.Record.At.After(at))
+	require.Equal(t, past.Record.Version, past.Record.Value)
+	return past.Record.Version, past.Earliest
+}
+
+func TestStateAtUsesTheCheckpointWhereDaysWereDropped(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	a := lineage("a", 4, 4, 7, 0)
+	all := records(a, 1)
+	today := time.Now().UTC().Truncate(day)
+	for i := range all {
+		all[i].At = today.Add(time.Duration(i-3)*day + time.Hour)
+	}
+	upsertHistory(t, s, History{"a": all}, a)
+	for i, r := range all {
+		version, _ := stateAt(t, s, "a", r.At)
+		require.EqualValues(t, i+1, version)
+		version, _ = stateAt(t, s, "a", r.At.Add(23*time.Hour))
+		require.EqualValues(t, i+1, version)
+	}
+	version, earliest := stateAt(t, s, "a", all[0].At.Add(-time.Millisecond))
+	require.Zero(t, version)
+	require.Equal(t, all[0].At, earliest)
+
+	_, err := s.PurgeHistory(t.Context(), day, 10)
+	require.NoError(t, err)
+	version, earliest = stateAt(t, s, "a", all[1].At.Add(-time.Millisecond))
+	require.Zero(t, version)
+	require.Equal(t, all[1].At, earliest)
+	for _, at := range []time.Time{all[1].At, all[2].At.Add(-time.Millisecond)} {
+		version, _ = stateAt(t, s, "a", at)
+		require.EqualValues(t, 2, version, "of the checkpoint")
+	}
+	version, _ = stateAt(t, s, "a", all[2].At)
+	require.EqualValues(t, 3, version)
+	version, earliest = stateAt(t, s, "b", today)
+	require.Zero(t, version)
+	require.Zero(t, earliest)
+}
+
+// When the tombstone of a deleted counter has been purged, the versions of the next counter with its key begin again.
+func TestStateAtFindsTheCounterThatReplacedADeletedOne(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	start := time.Now().UTC().Truncate(day)
+	old := lineage("a", 0, 3, 7, 0)
+	old.Deleted = true
+	all := records(lineage("a", 3, 3, 7, 0), 1)
+	all[2].Change, all[2].Amount, all[2].Deleted, all[2].Value = counter.Removed, 0, true, 0
+	for i := range all {
+		all[i].At = start.Add(time.Duration(i) * time.Second)
+	}
+	upsertHistory(t, s, History{"a": all}, old)
+	_, err := s.Purge(t.Context(), 0, 10)
+	require.NoError(t, err)
+	a := lineage("a", 2, 2, 8, 0)
+	again := records(a, 1)
+	for i := range again {
+		again[i].At = start.Add(time.Duration(10+i) * time.Second)
+	}
+	upsertHistory(t, s, History{"a": again}, a)
+
+	past, err := s.StateAt(t.Context(), "a", start.Add(9*time.Second))
+	require.NoError(t, err)
+	require.True(t, past.Record.Deleted)
+	for i := range again {
+		version, _ := stateAt(t, s, "a", again[i].At)
+		require.EqualValues(t, i+1, version)
+	}
+}
+
 // The role of a worker need not own the tables, even to create and drop partitions.
 func TestHistoryNeedsFewRights(t *testing.T) {
 	t.Parallel()

@@ -27,6 +27,7 @@ type statements struct {
 	existing, updated                   string
 	purge                               string
 	appendRecords, operations           string
+	at, again, checkpoint, earliest     string
 	createPartition, dropPartition      string
 	beginAction, endAction, listActions string
 	applied                             string
@@ -41,6 +42,7 @@ func newStatements(schema string) statements {
 		existing: in(existingSQL), updated: in(updatedSQL),
 		purge:         in(purgeSQL),
 		appendRecords: in(appendSQL), operations: in(operationsSQL),
+		at: in(atSQL), again: in(againSQL), checkpoint: in(checkpointSQL), earliest: in(earliestSQL),
 		createPartition: in(createPartitionSQL), dropPartition: in(dropPartitionSQL),
 		beginAction: in(beginSQL), endAction: in(endSQL), listActions: in(listSQL),
 		applied: in(appliedSQL),

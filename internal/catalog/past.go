@@ -1,0 +1,102 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+)
+
+// FutureError is the error of a time that has not come.
+type FutureError struct {
+	Now time.Time // by the clock of Redis
+}
+
+func (e *FutureError) Error() string { return "the time is in the future: it is " + TimeText(e.Now) }
+
+// At returns the state of a counter at a time: that after its last operation until then, whether or not Postgres has the operation. The
+// result's Deleted says that the counter did not exist; it has no operation and no origin.
+//
+// The error is a *FutureError for a time in the future. Every other error is a *counter.Error, with CodeNotFound if the counter has no
+// history, or if the time is before its history. It blocks for a bounded time: for a slot, for Redis and for Postgres.
+func (c *Catalog) At(ctx context.Context, key counter.Key, at time.Time) (Recorded, error) {
+	leave, err := c.gate.enter(ctx)
+	if err != nil {
+		return Recorded{}, err
+	}
+	defer leave()
+	now, err := c.Cache.Now(ctx) // the clock of the records
+	if err != nil {
+		return Recorded{}, redisError(err)
+	}
+	if at.UnixMilli() > now {
+		return Recorded{}, &FutureError{Now: time.UnixMilli(now).UTC()}
+	}
+	if !c.Recorded(key) {
+		return Recorded{}, &counter.Error{Code: counter.CodeNotFound, Detail: "the counter has no history (AFTERWRITE_HISTORY)"}
+	}
+	// Redis first: what a flush moves to Postgres meanwhile is found there.
+	pending, err := c.pendingOnBase(ctx, key)
+	if err != nil {
+		return Recorded{}, err
+	}
+	past, err := c.Store.StateAt(ctx, key, at)
+	if err != nil {
+		return Recorded{}, postgresError(err)
+	}
+	var then *counter.Record
+	if pending.Records != nil {
+		for i := range pending.Records.All {
+			if r := &pending.Records.All[i]; !r.At.After(at) {
+				then = r
+			}
+		}
+	}
+	stored := past.Record
+	switch {
+	case stored != nil && (then == nil || !follows(then, stored)):
+		return Recorded{Record: *stored, Synced: true, Numbered: true}, nil
+	case then != nil:
+		return Recorded{Record: *then, Numbered: true}, nil
+	case past.Earliest.IsZero() && pending.Records != nil:
+		past.Earliest = pending.Records.All[0].At
+	}
+	if past.Earliest.IsZero() {
+		return Recorded{}, &counter.Error{Code: counter.CodeNotFound, Detail: "the counter has no operation in its history"}
+	}
+	return Recorded{}, &counter.Error{
+		Code: counter.CodeNotFound, Detail: fmt.Sprintf("the history of the counter begins later, at %s", TimeText(past.Earliest)),
+	}
+}
+
+// follows reports whether a record in Redis is later than the state in Postgres. The versions of a deleted counter may begin again.
+func follows(pending, stored *counter.Record) bool {
+	return pending.Version > stored.Version || stored.Deleted && pending.Lineage > stored.Lineage && pending.At.After(stored.At)
+}
+
+// pendingOnBase returns the entry of key and its records. If their base is unknown, it has the write path add it first.
+func (c *Catalog) pendingOnBase(ctx context.Context, key counter.Key) (cache.Entry, error) {
+	pending, err := c.Cache.Pending(ctx, key)
+	if err == nil && pending.BaseUnknown {
+		c.Counters.Do(ctx, []counter.Operation{{Key: key, Kind: counter.Get}}, writepath.Options{})
+		pending, err = c.Cache.Pending(ctx, key)
+	}
+	switch {
+	case err != nil:
+		return pending, redisError(err)
+	case pending.Corrupt:
+		return pending, &counter.Error{Code: counter.CodeInternal, Err: errCorrupt}
+	case pending.BaseUnknown:
+		return pending, postgresError(errNoBase)
+	}
+	return pending, nil
+}
+
+var errNoBase = errors.New("the value before the counter's unflushed operations is not known yet")
+
+// TimeText formats a time with the precision of records.
+func TimeText(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
