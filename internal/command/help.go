@@ -197,8 +197,11 @@ func (verifyCommand) Help() string {
 --repair it changes nothing. It may run beside all processes. Keys that it makes dirty are flushed by the next sweep. The
 exit status is 1 if differences are left.
 
-` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS", "MAX_DIRTY") +
-		example("afterwrite verify --json", "afterwrite verify --repair")
+With --history it also replays the records of each counter that has some: they must lead to its row, without a gap
+and with no version twice. --repair never invents or removes a record.
+
+` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "SCHEMA", "MAPPINGS", "SHARDS", "MAX_DIRTY", "HISTORY") +
+		example("afterwrite verify --json", "afterwrite verify --repair", "afterwrite verify --history")
 }
 
 // Help implements kong.HelpProvider.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"database/sql"
 	"testing"
 	"time"
 
@@ -32,4 +33,18 @@ func TestHistoryShowsOperationsBeforeAndAfterTheirFlush(t *testing.T) {
 	require.Contains(t, out, "--after 1 shows them")
 	require.Regexp(t, `(?m)^2 +\S+Z +increment +1 +8 +true +- +- +-$`, b.succeeds(t, "history", "--after", "1", "likes:7"))
 	require.Equal(t, exitUsage, runHere(t.Context(), "history", "--limit", "0", "likes:7").status)
+
+	require.Regexp(t, `(?m)^whole +1 +`, b.succeeds(t, "verify", "--history"))
+	require.NotContains(t, b.succeeds(t, "verify", "--json"), `"history"`)
+	p := start(t, append(b.env, "AFTERWRITE_HISTORY=likes:*"), "verify", "--history", "--repair")
+	require.Zero(t, p.end(t))
+	db, err := sql.Open("postgres", b.Config.DatabaseURL)
+	require.NoError(t, err)
+	defer db.Close() //nolint:errcheck // the test has ended
+	_, err = db.ExecContext(t.Context(), "DELETE FROM afterwrite.operations WHERE version = 2")
+	require.NoError(t, err)
+	p = start(t, append(b.env, "AFTERWRITE_HISTORY=likes:*"), "verify", "--history", "--repair")
+	require.Equal(t, exitFailure, p.end(t))
+	require.Regexp(t, `(?m)^likes:7 +row +the last record has version 1, and the row has 2$`, p.text.String())
+	require.Contains(t, p.errs.String(), "1 differences are left")
 }

@@ -8,10 +8,11 @@ import (
 )
 
 type verifyCommand struct {
-	Repair bool `help:"Repair what the rules allow."`
-	JSON   bool `help:"Print a JSON object."         name:"json"`
-	Rate   int  `default:"20000"                     help:"Maximum counters a second; 0: no limit." placeholder:"N"`
-	Show   int  `default:"20"                        help:"Maximum number of differences to show."  placeholder:"N"`
+	Repair  bool `help:"Repair what the rules allow."`
+	History bool `help:"Also replay the histories of counters. Their differences are never repaired."`
+	JSON    bool `help:"Print a JSON object."                                                          name:"json"`
+	Rate    int  `default:"20000"                                                                      help:"Maximum counters, or records, a second; 0: no limit." placeholder:"N"`
+	Show    int  `default:"20"                                                                         help:"Maximum number of differences to show."               placeholder:"N"`
 }
 
 // maxShown bounds --show, since these differences are held in memory.
@@ -40,7 +41,8 @@ func (v verifyCommand) Run(w *world) error {
 		return err
 	}
 	report, failed := o.Verify(w.ctx, operate.VerifyOptions{
-		Repair: v.Repair, Rate: v.Rate, MaxDirty: o.servers.Config.MaxDirty, Examples: v.Show, Progress: progressLine(w, all),
+		Repair: v.Repair, History: v.History, Rate: v.Rate, MaxDirty: o.servers.Config.MaxDirty, Examples: v.Show,
+		Progress: progressLine(w, all),
 	})
 	return v.conclude(w, report, failed)
 }
@@ -73,12 +75,33 @@ func (v verifyCommand) print(w *world, report operate.Report) error {
 	for _, e := range operate.Explanations() {
 		fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", e.Class, report.Counts[e.Class], report.Repaired[e.Class], e.Text)
 	}
-	if err := table.Flush(); err != nil || len(report.Examples) == 0 {
+	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(table, "\nKEY\tCLASS\tREDIS\tPOSTGRES\tREPAIRED")
+	if len(report.Examples) > 0 {
+		fmt.Fprintln(table, "\nKEY\tCLASS\tREDIS\tPOSTGRES\tREPAIRED")
+	}
 	for _, d := range report.Examples {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%t\n", oneLine(d.Key), d.Class, d.Redis, d.Postgres, d.Repaired)
+	}
+	if err := table.Flush(); err != nil || report.History == nil {
+		return err
+	}
+	return printHistories(table, report.History)
+}
+
+// printHistories prints the part of a report about histories.
+func printHistories(table *tabwriter.Writer, h *operate.HistoryReport) error {
+	fmt.Fprintln(table, "\nHISTORY\tCOUNTERS\tMEANS")
+	for _, e := range operate.HistoryExplanations() {
+		fmt.Fprintf(table, "%s\t%d\t%s\n", e.Class, h.Counts[e.Class], e.Text)
+	}
+	if err := table.Flush(); err != nil || len(h.Examples) == 0 {
+		return err
+	}
+	fmt.Fprintln(table, "\nKEY\tHISTORY\tDETAIL")
+	for _, d := range h.Examples {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", oneLine(d.Key), d.Class, d.Detail)
 	}
 	return table.Flush()
 }

@@ -4,6 +4,7 @@
 //     state in Postgres. Await waits for redriven keys.
 //   - Flush has the workers flush now, and reports the number of keys that are left.
 //   - Verify compares every entry in Redis with its row in Postgres, and repairs the differences that are safe to repair.
+//     It can also replay the histories of counters, and compares the result with their rows.
 //
 // A dead letter is a counter whose row Postgres refused until the attempts were used up. The key stays dirty and accepts
 // writes, but no drain flushes it. The dead-letter store is the dead hash of each shard. Asynq's archive has the last
@@ -38,6 +39,9 @@ type Store interface {
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
 	UpsertUnlocked(ctx context.Context, rows []counter.Row) (store.Upserted, error)
 	UpsertHistory(ctx context.Context, rows []counter.Row, history store.History) (store.Upserted, error)
+	Records(ctx context.Context, after store.RecordPlace, limit int) ([]store.KeyedRecord, store.RecordPlace, error)
+	HistoryEnds(ctx context.Context, keys []counter.Key) (map[counter.Key]store.HistoryEnds, error)
+	ReadHistory(ctx context.Context, key counter.Key, order store.Order, each func(store.HistoryEnds, []store.KeyedRecord)) (store.HistoryEnds, error)
 }
 
 // Options are the dependencies of a Service. The caller closes them.

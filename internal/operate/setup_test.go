@@ -47,7 +47,8 @@ type testBundle struct {
 
 func migrate(url string) error { return store.MigrateURL(context.Background(), url) }
 
-func setup(t *testing.T) *testBundle {
+// setup returns a bundle. history tells which counters have a history; by default none.
+func setup(t *testing.T, history ...func(counter.Key) bool) *testBundle {
 	t.Helper()
 	c, err := config.FromMap(map[string]string{
 		"AFTERWRITE_MAX_ATTEMPTS": "2", "AFTERWRITE_RETRY_BACKOFF": "10ms", "AFTERWRITE_SHARDS": "4",
@@ -57,7 +58,11 @@ func setup(t *testing.T) *testBundle {
 	b.redis, err = cache.Connect(localtest.RedisURL(t), 40)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.redis.Close()) })
-	b.cache = cache.New(b.redis, cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL})
+	options := cache.Options{Shards: c.Shards, CleanTTL: c.CleanTTL}
+	for _, recorded := range history {
+		options.History = recorded
+	}
+	b.cache = cache.New(b.redis, options)
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	b.url = localtest.PostgresURL(t, migrate)
 	b.store, err = store.Open(b.url, store.Options{Logger: logger, MaxConns: 10})

@@ -22,7 +22,8 @@ const (
 // VerifyOptions are the options of Verify.
 type VerifyOptions struct {
 	Repair   bool
-	Rate     int          // keys a second at most; 0: no limit
+	History  bool         // also replay the records of counters that have a history
+	Rate     int          // keys, or records, a second at most; 0: no limit
 	MaxDirty int64        // the api's AFTERWRITE_MAX_DIRTY; a repair makes no key dirty beyond half of it
 	Examples int          // maximum number of differences in the report
 	Progress func(Report) // called after each page; may be nil
@@ -38,6 +39,7 @@ type Report struct {
 	Unrepaired  int64           `json:"unmended"`
 	Held        int64           `json:"held"` // the part of Unrepaired that waits because too many keys are dirty
 	Examples    []Difference    `json:"examples"`
+	History     *HistoryReport  `json:"history,omitempty"` // its differences are in Differences and Unrepaired too
 }
 
 // Difference is one entry that differs from its row.
@@ -87,7 +89,10 @@ type finding struct {
 // pages, each with one bounded call to Redis and one query. Redis is read before Postgres, so a write and its flush in between look
 // like a difference. Verify therefore reads such an entry again 200 ms later. If the entry is still the same, it is a difference.
 //
-// Verify blocks until all entries are read. The report is valid even if there is an error.
+// With History it also replays the records of each counter that has some, and compares the result with its row. It repairs none of these
+// differences, because nobody knows the operations that records lack.
+//
+// Verify blocks until all is read. The report is valid even if there is an error.
 func (s *Service) Verify(ctx context.Context, o VerifyOptions) (Report, error) {
 	v := &verification{VerifyOptions: o, cache: s.cache, store: s.store, limiter: rate.NewLimiter(rate.Inf, cache.ScanPage)}
 	if o.Rate > 0 {
@@ -100,6 +105,9 @@ func (s *Service) Verify(ctx context.Context, o VerifyOptions) (Report, error) {
 	}
 	if err == nil {
 		err = v.settle(ctx, 0)
+	}
+	if err == nil && o.History {
+		err = v.histories(ctx)
 	}
 	v.report.Complete = err == nil
 	return v.report, err

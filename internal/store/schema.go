@@ -28,6 +28,8 @@ type statements struct {
 	purge                               string
 	appendRecords, operations           string
 	at, again, checkpoint, earliest     string
+	recordPage, historyEnds             string
+	versionCursor, lineageCursor        string
 	createPartition, dropPartition      string
 	beginAction, endAction, listActions string
 	applied                             string
@@ -42,6 +44,8 @@ func newStatements(schema string) statements {
 		existing: in(existingSQL), updated: in(updatedSQL),
 		purge:         in(purgeSQL),
 		appendRecords: in(appendSQL), operations: in(operationsSQL),
+		recordPage: in(recordPageSQL), historyEnds: in(historyEndsSQL),
+		versionCursor: in(versionCursorSQL), lineageCursor: in(lineageCursorSQL),
 		at: in(atSQL), again: in(againSQL), checkpoint: in(checkpointSQL), earliest: in(earliestSQL),
 		createPartition: in(createPartitionSQL), dropPartition: in(dropPartitionSQL),
 		beginAction: in(beginSQL), endAction: in(endSQL), listActions: in(listSQL),
