@@ -19,7 +19,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/store"
 )
 
-// Options configure a Dashboard. All but Mappings, Write, Version and Explain are required.
+// Options configure a Dashboard. All but Historian, Mappings, Write, Version and Explain are required.
 type Options struct {
 	// Cache provides the samples of the shards, and the counters' entries.
 	Cache *cache.Cache
@@ -28,6 +28,8 @@ type Options struct {
 	Store Store
 	// Lister lists the counters.
 	Lister Lister
+	// Historian reads the histories of counters; nil: the pages show none.
+	Historian Historian
 	// Mappings are those of the Store; nil: none.
 	Mappings *mapping.Mappings
 	// Write lets operators run, archive and delete tasks in Asynqmon.
@@ -141,7 +143,7 @@ func routeActions(mux *http.ServeMux, options Options, s *shared, log *audit, ga
 	dead := newDeadPage(s, log, service)
 	key := &keyPage{
 		page: newPage(s, keyPath, "Counters", "key.html"), audit: log, cache: options.Cache, store: options.Store,
-		operator: service,
+		historian: options.Historian, operator: service,
 	}
 	mux.Handle("GET "+deadPath, dead)
 	mux.Handle("POST "+deadPath+"/redrive", operator(dead.redrive))

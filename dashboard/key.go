@@ -25,9 +25,10 @@ type keyPage struct {
 	*page
 	*audit
 
-	cache    *cache.Cache
-	store    Store
-	operator *operate.Service
+	cache     *cache.Cache
+	store     Store
+	historian Historian // nil: none
+	operator  *operate.Service
 }
 
 // keyData is what key.html shows.
@@ -44,6 +45,7 @@ type keyData struct {
 	Landing *landingView // nil: the key has no mapping, or Postgres does not answer
 	Dead    *cache.Dead
 	Tasks   []taskView
+	History *historyView  // nil: there is none, or it cannot be read
 	May     bool          // the visitor is an operator
 	Did     *store.Action // the action that led to this page, or nil
 }
@@ -76,6 +78,9 @@ func (p *keyPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := p.inspect(ctx, &data); err != nil {
 		p.log.Warn("a counter could not be read", "key", data.Key, "error", err)
 		data.Entry, status = nil, http.StatusServiceUnavailable
+	}
+	if status == http.StatusOK && !data.Unread {
+		data.History = p.history(ctx, data.Key)
 	}
 	if !data.Unread {
 		data.Did = p.entry(r) // last, since a Postgres that hangs uses up the timeout

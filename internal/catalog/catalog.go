@@ -37,6 +37,7 @@ type Rows interface {
 	Top(ctx context.Context, prefix string, n int) (keys []counter.Key, complete bool, err error)
 	TopIndexState(ctx context.Context) (store.IndexState, error)
 	Operations(ctx context.Context, key counter.Key, span store.Span) ([]counter.Record, error)
+	Latest(ctx context.Context, key counter.Key, limit int) ([]counter.Record, error)
 	StateAt(ctx context.Context, key counter.Key, at time.Time) (store.Past, error)
 }
 

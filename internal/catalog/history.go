@@ -71,3 +71,37 @@ func (c *Catalog) History(ctx context.Context, key counter.Key, span store.Span)
 	}
 	return h, nil
 }
+
+// Latest returns the last operations on a counter, at most limit, which is 1 to MaxHistory. Every error is a *counter.Error. It blocks for
+// a bounded time: for a slot, for Redis and for Postgres.
+func (c *Catalog) Latest(ctx context.Context, key counter.Key, limit int) ([]Recorded, error) {
+	leave, err := c.gate.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	pending, err := c.Cache.Pending(ctx, key) // before Postgres, as in History
+	switch {
+	case err != nil:
+		return nil, redisError(err)
+	case pending.Corrupt:
+		return nil, &counter.Error{Code: counter.CodeInternal, Err: errCorrupt}
+	}
+	synced, err := c.Store.Latest(ctx, key, limit)
+	if err != nil {
+		return nil, postgresError(err)
+	}
+	var all []Recorded
+	last := int64(0)
+	for _, r := range synced {
+		all, last = append(all, Recorded{Record: r, Synced: true, Numbered: true}), r.Version
+	}
+	if pending.Records != nil {
+		for _, r := range pending.Records.All {
+			if pending.BaseUnknown || r.Version > last {
+				all = append(all, Recorded{Record: r, Numbered: !pending.BaseUnknown})
+			}
+		}
+	}
+	return all[max(0, len(all)-limit):], nil
+}

@@ -46,10 +46,10 @@ func (serveDashboardCommand) Run(w *world) error {
 	// A list reads the counters whose base is unknown in Redis as the api does. It is by value if Postgres has the index for that.
 	service := writepath.Open(writepath.Parts{Cache: p.Cache, Store: p.Store, Tracing: p.Provider()})
 	defer service.Close()
+	lists := catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service, TopEnabled: true})
 	pages, err := dashboard.New(dashboard.Options{
 		Cache: p.Cache, Redis: p.Redis, Store: p.Store, Mappings: p.Mappings, Write: p.Config.DashboardWrite,
-		Lister: catalog.New(catalog.Options{Cache: p.Cache, Store: p.Store, Counters: service, TopEnabled: true}),
-		Access: allowed, Version: programVersion(), Explain: api.Explain, Logger: p.Log,
+		Lister: lists, Historian: lists, Access: allowed, Version: programVersion(), Explain: api.Explain, Logger: p.Log,
 	})
 	if err != nil {
 		return explainOpen(err)

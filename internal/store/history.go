@@ -217,24 +217,48 @@ func (s *Store) Operations(ctx context.Context, key counter.Key, span Span) (rec
 		to = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
 	err = s.guard(ctx, "read a history", func(ctx context.Context) error {
-		records = nil
-		rows, err := s.db.QueryContext(ctx, s.sql.operations, string(key), span.After, from, to, span.Limit)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var r counter.Record
-			var amount, value sql.NullInt64
-			err := rows.Scan(&r.Version, &r.Lineage, &r.At, &r.Change, &amount, &value, &r.Caller, &r.Request, &r.Note)
-			if err != nil {
-				return err
-			}
-			r.At, r.Amount, r.Deleted = r.At.UTC(), amount.Int64, !amount.Valid
-			r.Value, r.Known = value.Int64, value.Valid
-			records = append(records, r)
-		}
-		return rows.Err()
+		records, err = s.scanRecords(ctx, s.sql.operations, string(key), span.After, from, to, span.Limit)
+		return err
 	})
 	return records, err
+}
+
+// latestSQL reads the last operations on a key, the last first. It uses the primary key of each partition backwards.
+const latestSQL = `
+SELECT version, lineage, at, operation, amount, value, coalesce(caller, '') AS caller, coalesce(request, '') AS request,
+       coalesce(note, '') AS note
+FROM {schema}.operations WHERE key = $1 ORDER BY version DESC, lineage DESC LIMIT $2`
+
+// Latest returns the last operations on key that Postgres has, at most limit, in order. The limit is 1 to MaxBatch.
+func (s *Store) Latest(ctx context.Context, key counter.Key, limit int) (records []counter.Record, err error) {
+	if limit < 1 || limit > MaxBatch {
+		return nil, fmt.Errorf("read the latest operations on %q: %w: limit %d", key, ErrInvalid, limit)
+	}
+	err = s.guard(ctx, "read the latest operations on a counter", func(ctx context.Context) error {
+		records, err = s.scanRecords(ctx, s.sql.latest, string(key), limit)
+		return err
+	})
+	slices.Reverse(records)
+	return records, err
+}
+
+// scanRecords returns the records that a query finds.
+func (s *Store) scanRecords(ctx context.Context, query string, args ...any) (records []counter.Record, err error) {
+	rows, err := s.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r counter.Record
+		var amount, value sql.NullInt64
+		err := rows.Scan(&r.Version, &r.Lineage, &r.At, &r.Change, &amount, &value, &r.Caller, &r.Request, &r.Note)
+		if err != nil {
+			return nil, err
+		}
+		r.At, r.Amount, r.Deleted = r.At.UTC(), amount.Int64, !amount.Valid
+		r.Value, r.Known = value.Int64, value.Valid
+		records = append(records, r)
+	}
+	return records, rows.Err()
 }

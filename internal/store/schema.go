@@ -26,7 +26,7 @@ type statements struct {
 	upsert, upsertBriefly, upsertFree   string
 	existing, updated                   string
 	purge                               string
-	appendRecords, operations           string
+	appendRecords, operations, latest   string
 	at, again, checkpoint, earliest     string
 	recordPage, historyEnds             string
 	versionCursor, lineageCursor        string
@@ -43,7 +43,7 @@ func newStatements(schema string) statements {
 		upsert: in(upsertSQL), upsertBriefly: in(upsertBrieflySQL), upsertFree: in(upsertFreeSQL),
 		existing: in(existingSQL), updated: in(updatedSQL),
 		purge:         in(purgeSQL),
-		appendRecords: in(appendSQL), operations: in(operationsSQL),
+		appendRecords: in(appendSQL), operations: in(operationsSQL), latest: in(latestSQL),
 		recordPage: in(recordPageSQL), historyEnds: in(historyEndsSQL),
 		versionCursor: in(versionCursorSQL), lineageCursor: in(lineageCursorSQL),
 		at: in(atSQL), again: in(againSQL), checkpoint: in(checkpointSQL), earliest: in(earliestSQL),
