@@ -74,12 +74,16 @@ func hasAt(rawQuery string) bool {
 func answerPast(c echo.Context, key counter.Key, at time.Time, r catalog.Recorded) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
-	b := appendString(append(buffer.bytes, `{"key":`...), string(key))
+	buffer.bytes = appendPast(buffer.bytes, key, at, r)
+	write(c, http.StatusOK, jsonType, buffer.bytes)
+}
+
+func appendPast(b []byte, key counter.Key, at time.Time, r catalog.Recorded) []byte {
+	b = appendString(append(b, `{"key":`...), string(key))
 	b = appendNumber(append(b, `,"value":`...), r.Value, r.Known)
 	b = strconv.AppendInt(append(b, `,"version":`...), r.Version, 10)
 	b = appendString(append(b, `,"at":`...), catalog.TimeText(at))
 	b = appendString(append(b, `,"since":`...), catalog.TimeText(r.At))
 	b = strconv.AppendBool(append(b, `,"synced":`...), r.Synced)
-	buffer.bytes = append(b, '}')
-	write(c, http.StatusOK, jsonType, buffer.bytes)
+	return append(b, '}')
 }

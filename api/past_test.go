@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,9 +20,11 @@ import (
 
 // past is a counter as it was at a time.
 type past struct {
-	Value, Version int64
-	At, Since      time.Time
-	Synced         bool
+	Value   int64     `json:"value"`
+	Version int64     `json:"version"`
+	At      time.Time `json:"at"`
+	Since   time.Time `json:"since"`
+	Synced  bool      `json:"synced"`
 }
 
 func (b *bundle) at(t *testing.T, key, at string) *answer {
@@ -96,7 +99,7 @@ func TestPastIsThatOfRedisAndPostgres(t *testing.T) {
 		b.notFound(t, "likes:7", all[0].At.Add(-time.Millisecond), "begins later, at "+catalog.TimeText(all[0].At))
 	}
 	var p past
-	a := b.at(t, "likes:7", fmt.Sprint(all[1].At.UnixMilli()))
+	a := b.at(t, "likes:7", strconv.FormatInt(all[1].At.UnixMilli(), 10))
 	require.NoError(t, json.Unmarshal([]byte(a.text), &p))
 	require.EqualValues(t, 11, p.Value)
 	require.Equal(t, `"2"`, a.Header.Get("ETag"))

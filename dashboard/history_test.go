@@ -40,18 +40,16 @@ func setupHistory(t *testing.T) *testBundle {
 func (b *testBundle) record(t *testing.T, key counter.Key, origin counter.Origin, values ...int64) {
 	t.Helper()
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	all := make([]counter.Record, len(values))
+	all, before := make([]counter.Record, len(values)), int64(0)
 	for i, value := range values {
 		all[i] = counter.Record{
 			Version: int64(i + 1), Lineage: 7, At: now.Add(time.Duration(i+1-len(values)) * time.Second), Change: counter.Incremented,
 			Value: value, Known: true, Origin: origin,
 		}
-		if i == 0 {
-			all[i].Change, all[i].Amount = counter.Assigned, value
-		} else {
-			all[i].Amount = value - values[i-1]
-		}
+		all[i].Amount = value - before
+		before = value
 	}
+	all[0].Change = counter.Assigned
 	row := counter.Row{Key: key, Value: values[len(values)-1], Version: int64(len(values)), Lineage: 7}
 	_, err := b.store.UpsertHistory(t.Context(), []counter.Row{row}, store.History{key: all})
 	require.NoError(t, err)
@@ -59,7 +57,9 @@ func (b *testBundle) record(t *testing.T, key counter.Key, origin counter.Origin
 
 var (
 	operationRow = regexp.MustCompile(`(?s)<td data-label="Version" class="num">(.*?)</td>.*?<td data-label="Operation">(.*?)</td>` +
-		`.*?<td data-label="Amount" class="num">(.*?)</td>.*?<span class="value">(.*?)</span>.*?<bdi>(.*?)</bdi>.*?<bdi>(.*?)</bdi>`)
+		`.*?<td data-label="Amount" class="num">(.*?)</td>.*?<span class="value">(.*?)</span>` +
+		`.*?<td data-label="Who" class="target">(.*?)</td>` +
+		`.*?<td data-label="Note" class="target">(.*?)</td>`)
 	tags = regexp.MustCompile(`<[^>]*>`)
 )
 

@@ -102,6 +102,27 @@ func TestHostileKeysDoNotBreakThePages(t *testing.T) {
 	b.requireNoProblems(t, s.dashboard)
 }
 
+func TestHistoryOfACounterIsReadable(t *testing.T) {
+	t.Parallel()
+	s := start(t, "AFTERWRITE_HISTORY=likes:*")
+	note := `<script>document.title='pwned'</script>` + strings.Repeat("W", 80)
+	for _, op := range []string{`"op":"set","value":10`, `"op":"increment"`, `"op":"increment","by":-1`, `"op":"increment"`} {
+		require.Equal(t, "200 OK", s.send(t.Context(), fmt.Sprintf(`{"key":"likes:7","note":%q,%s}`, note, op)))
+	}
+	b := open(t)
+	localtest.Eventually(t, patience, func() (bool, string) {
+		b.visit(t, s.dashboard.url("/keys?key=likes:7"))
+		text := b.text(t, "main")
+		return strings.Contains(text, "History") && !strings.Contains(text, "not flushed"), text
+	})
+	require.Equal(t, []string{"4", "3", "2", "1"},
+		evaluate[[]string](t, b, "[...document.querySelectorAll('.operations tbody td:first-child')].map((e) => e.textContent)"))
+	require.Equal(t, note, b.text(t, ".operations tbody tr:first-child td:last-child"))
+	require.Equal(t, "Counters · afterwrite", b.title(t))
+	b.readable(t, "the history of a counter")
+	b.requireNoProblems(t, s.dashboard)
+}
+
 func TestRequestsAreShownLiveByKeyAndByCode(t *testing.T) {
 	t.Parallel()
 	web, batch := sha256.Sum256([]byte("w")), sha256.Sum256([]byte("b"))

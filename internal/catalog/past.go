@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
@@ -48,16 +47,8 @@ func (c *Catalog) At(ctx context.Context, key counter.Key, at time.Time) (Record
 	if err != nil {
 		return Recorded{}, postgresError(err)
 	}
-	var then *counter.Record
-	if pending.Records != nil {
-		for i := range pending.Records.All {
-			if r := &pending.Records.All[i]; !r.At.After(at) {
-				then = r
-			}
-		}
-	}
-	stored := past.Record
-	switch {
+	then := lastUntil(pending.Records, at)
+	switch stored := past.Record; {
 	case stored != nil && (then == nil || !follows(then, stored)):
 		return Recorded{Record: *stored, Synced: true, Numbered: true}, nil
 	case then != nil:
@@ -65,12 +56,30 @@ func (c *Catalog) At(ctx context.Context, key counter.Key, at time.Time) (Record
 	case past.Earliest.IsZero() && pending.Records != nil:
 		past.Earliest = pending.Records.All[0].At
 	}
-	if past.Earliest.IsZero() {
-		return Recorded{}, &counter.Error{Code: counter.CodeNotFound, Detail: "the counter has no operation in its history"}
+	return Recorded{}, beforeHistory(past.Earliest)
+}
+
+// lastUntil returns the last record until a time, or nil.
+func lastUntil(records *cache.Records, at time.Time) *counter.Record {
+	if records == nil {
+		return nil
 	}
-	return Recorded{}, &counter.Error{
-		Code: counter.CodeNotFound, Detail: fmt.Sprintf("the history of the counter begins later, at %s", TimeText(past.Earliest)),
+	var last *counter.Record
+	for i := range records.All {
+		if r := &records.All[i]; !r.At.After(at) {
+			last = r
+		}
 	}
+	return last
+}
+
+// beforeHistory is the error of a time before the history. earliest: when that begins; zero: there is none.
+func beforeHistory(earliest time.Time) error {
+	detail := "the counter has no operation in its history"
+	if !earliest.IsZero() {
+		detail = "the history of the counter begins later, at " + TimeText(earliest)
+	}
+	return &counter.Error{Code: counter.CodeNotFound, Detail: detail}
 }
 
 // follows reports whether a record in Redis is later than the state in Postgres. The versions of a deleted counter may begin again.

@@ -40,7 +40,7 @@ func TestHistoryShowsOperationsBeforeAndAfterTheirFlush(t *testing.T) {
 	require.Zero(t, p.end(t))
 	db, err := sql.Open("postgres", b.Config.DatabaseURL)
 	require.NoError(t, err)
-	defer db.Close() //nolint:errcheck // the test has ended
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	_, err = db.ExecContext(t.Context(), "DELETE FROM afterwrite.operations WHERE version = 2")
 	require.NoError(t, err)
 	p = start(t, append(b.env, "AFTERWRITE_HISTORY=likes:*"), "verify", "--history", "--repair")

@@ -9,10 +9,10 @@ import (
 
 type verifyCommand struct {
 	Repair  bool `help:"Repair what the rules allow."`
-	History bool `help:"Also replay the histories of counters. Their differences are never repaired."`
-	JSON    bool `help:"Print a JSON object."                                                          name:"json"`
-	Rate    int  `default:"20000"                                                                      help:"Maximum counters, or records, a second; 0: no limit." placeholder:"N"`
-	Show    int  `default:"20"                                                                         help:"Maximum number of differences to show."               placeholder:"N"`
+	History bool `help:"Also replay the histories of counters."`
+	JSON    bool `help:"Print a JSON object."                   name:"json"`
+	Rate    int  `default:"20000"                               help:"Maximum counters, or records, a second; 0: no limit." placeholder:"N"`
+	Show    int  `default:"20"                                  help:"Maximum number of differences to show."               placeholder:"N"`
 }
 
 // maxShown bounds --show, since these differences are held in memory.

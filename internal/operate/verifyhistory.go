@@ -84,13 +84,13 @@ func (r *replay) add(next counter.Record, byLineage bool) {
 	r.begun, r.state = true, next
 	switch {
 	case next.Version < 1:
-		r.fail(HistoryWrong, "a record has the version %d", next.Version)
+		r.failf(HistoryWrong, "a record has the version %d", next.Version)
 	case begun && next.Version <= before.Version:
-		r.fail(HistoryTwice, "version %d has more than one record", next.Version)
+		r.failf(HistoryTwice, "version %d has more than one record", next.Version)
 	case begun && next.Version > before.Version+1 && next.Change != counter.Rewound:
-		r.fail(HistoryGap, "version %d follows version %d", next.Version, before.Version)
+		r.failf(HistoryGap, "version %d follows version %d", next.Version, before.Version)
 	case !next.Known:
-		r.fail(HistoryWrong, "version %d has no value", next.Version)
+		r.failf(HistoryWrong, "version %d has no value", next.Version)
 	default:
 		r.check(before, begun, next)
 	}
@@ -102,7 +102,7 @@ func (r *replay) check(before counter.Record, begun bool, next counter.Record) {
 	want := next.Amount // also 0 of a deleted counter
 	switch {
 	case next.Deleted != (next.Change == counter.Removed) && next.Change != counter.Rewound:
-		r.fail(HistoryWrong, "version %d has the operation %s, and an amount that is not its", next.Version, next.Change)
+		r.failf(HistoryWrong, "version %d has the operation %s, and an amount that is not its", next.Version, next.Change)
 		return
 	case next.Change == counter.Incremented && (!begun || !before.Known):
 		return
@@ -110,11 +110,11 @@ func (r *replay) check(before counter.Record, begun bool, next counter.Record) {
 		want += before.Value
 	}
 	if next.Value != want {
-		r.fail(HistoryWrong, "version %d has the value %d, and its operation gives %d", next.Version, next.Value, want)
+		r.failf(HistoryWrong, "version %d has the value %d, and its operation gives %d", next.Version, next.Value, want)
 	}
 }
 
-func (r *replay) fail(class HistoryClass, format string, args ...any) {
+func (r *replay) failf(class HistoryClass, format string, args ...any) {
 	if r.problem.Class == "" {
 		r.problem = HistoryDifference{Class: class, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -126,15 +126,15 @@ func (r *replay) end(row *counter.Row, recorded bool) HistoryDifference {
 	case r.problem.Class != "":
 	case row == nil && r.state.Deleted: // its tombstone was purged
 	case row == nil:
-		r.fail(HistoryRow, "the last record has version %d, and there is no row", r.state.Version)
+		r.failf(HistoryRow, "the last record has version %d, and there is no row", r.state.Version)
 	case !recorded && row.Version > r.state.Version:
 		return HistoryDifference{Class: HistoryEnded}
 	case row.Version != r.state.Version:
-		r.fail(HistoryRow, "the last record has version %d, and the row has %d", r.state.Version, row.Version)
+		r.failf(HistoryRow, "the last record has version %d, and the row has %d", r.state.Version, row.Version)
 	case row.Deleted != r.state.Deleted, !row.Deleted && r.state.Known && row.Value != r.state.Value:
 		last := Version{Value: r.state.Value, Version: r.state.Version, Deleted: r.state.Deleted}
 		has := Version{Value: row.Value, Version: row.Version, Deleted: row.Deleted}
-		r.fail(HistoryRow, "the last record leads to %s, and the row is %s", &last, &has)
+		r.failf(HistoryRow, "the last record leads to %s, and the row is %s", &last, &has)
 	}
 	if r.problem.Class == "" {
 		return HistoryDifference{Class: HistoryWhole}

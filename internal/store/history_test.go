@@ -50,6 +50,9 @@ func TestUpsertHistoryWritesRecordsWithTheirRow(t *testing.T) {
 	require.Empty(t, upserted.Ahead)
 	require.Equal(t, history["a"], operations(t, s, "a"))
 	require.Empty(t, operations(t, s, "b"))
+	latest, err := s.Latest(t.Context(), "a", 2)
+	require.NoError(t, err)
+	require.Equal(t, history["a"][1:], latest)
 
 	upsertHistory(t, s, history, a)
 	require.Equal(t, history["a"], operations(t, s, "a"), "repeated")

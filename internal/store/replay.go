@@ -156,10 +156,13 @@ const (
 	ByLineage
 )
 
-// ReadHistory passes all records of a key to each, in parts of up to MaxBatch and at least once, with their ends. All are from one snapshot. A flush
-// writes the row and its records in one transaction, so they agree. It takes no lock that a writer waits for. It blocks until all is read
-// or ctx is done, and for each part at most for Options.StatementTimeout plus two seconds.
-func (s *Store) ReadHistory(ctx context.Context, key counter.Key, order Order, each func(HistoryEnds, []KeyedRecord)) (ends HistoryEnds, err error) {
+// EachPart is called with the parts of a history. ends are the same each time.
+type EachPart func(ends HistoryEnds, records []KeyedRecord)
+
+// ReadHistory passes all records of a key to each, in parts of up to MaxBatch and at least once, with their ends. All are from one
+// snapshot. A flush writes the row and its records in one transaction, so they agree. It takes no lock that a writer waits for. It blocks
+// until all is read or ctx is done, and for each part at most for Options.StatementTimeout plus two seconds.
+func (s *Store) ReadHistory(ctx context.Context, key counter.Key, order Order, each EachPart) (ends HistoryEnds, err error) {
 	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return ends, fmt.Errorf("read the history of %q: %w", key, err)
