@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// maxResends bounds how often a refused call is sent again, and resendPause is the pause before the second time, plus or minus a quarter.
-	// The third waits twice as long.
+	// maxResends bounds how often a refused call is sent again, and resendPause is the pause before the second time, plus or minus a
+	// quarter. The third waits twice as long.
 	maxResends  = 3
 	resendPause = 30 * time.Millisecond
 )

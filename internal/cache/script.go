@@ -16,19 +16,21 @@ import (
 //go:embed *.lua
 var files embed.FS
 
+const entryFile, historyFile, plainFile = "entry", "history", "plain"
+
 // preludes are the files that are prepended to a script. entry.lua is prepended to all others.
 var preludes = map[string][]string{
-	"apply":     {"plain", "entry"},
-	"hydrate":   {"entry", "history"},
-	"reconcile": {"entry", "history"},
-	"discard":   {"entry", "history"},
+	"apply":     {plainFile, entryFile},
+	"hydrate":   {entryFile, historyFile},
+	"reconcile": {entryFile, historyFile},
+	"discard":   {entryFile, historyFile},
 	"records":   nil,
 	"trim":      nil,
 	"release":   nil,
 }
 
 // parts are files that are only prepended.
-var parts = []string{"plain", "entry", "history"}
+var parts = []string{plainFile, entryFile, historyFile}
 
 // Scripts returns the texts of all scripts in a folder, by their names without .lua, each with its preludes.
 func Scripts(folder fs.FS) (map[string]string, error) {
@@ -51,7 +53,7 @@ func Scripts(folder fs.FS) (map[string]string, error) {
 		}
 		before, found := preludes[name]
 		if !found {
-			before = []string{"entry"}
+			before = []string{entryFile}
 		}
 		for _, prelude := range slices.Backward(before) {
 			text = files[prelude] + text

@@ -27,7 +27,8 @@ func followSentinel(client *redis.Client, o *redis.UniversalOptions) {
 	}})
 }
 
-// followServer makes the client of one address connect again when the server has become a replica: the address (DNS, a proxy) may lead to the new master by then.
+// followServer makes the client of one address connect again when the server has become a replica: the address (DNS, a proxy) may lead to
+// the new master by then.
 func followServer(client *redis.Client) {
 	t := &topology{conns: watched{trouble: func() {}}}
 	client.AddHook(nodeHook{topology: t})

@@ -80,7 +80,7 @@ func (t *topology) follow() {
 // renew finds the masters for a call that was refused, and hands them to use, which may be nil. Concurrent calls share this. It blocks for
 // reloadTimeout at most.
 func (t *topology) renew(ctx context.Context, use func(masters map[string]bool)) {
-	_, _, _ = t.renewals.Do("", func() (any, error) {
+	<-t.renewals.DoChan("", func() (any, error) {
 		masters, _ := t.find(context.WithoutCancel(ctx)) // the others still need it if this caller leaves
 		if use != nil {
 			use(masters)

@@ -127,7 +127,7 @@ func (b *testBundle) loadDurably(t *testing.T, shards int) (ledgers []*ledger, s
 		until := time.Now().Add(10 * time.Second)
 		o := w.DoUntil(context.Background(), []cache.Write{write}, until)[0]
 		if o.Err != nil {
-			return o, nil
+			return o, nil //nolint:nilerr // the outcome has it
 		}
 		return o, o.Confirmation.Await(context.Background(), until)
 	})

@@ -1,5 +1,6 @@
 // Command mutant breaks rules of the design, one after the other, in a copy of the tree, and requires that the state machine test of
-// package worker fails each time. For rules that it does not cover, tests of another package must fail. It changes lines that a comment marks, such as "step: join".
+// package worker fails each time. For rules that it does not cover, tests of another package must fail. It changes lines that a comment
+// marks, such as "step: join".
 //
 //	go run ./proof/mutant                  mutants that break a whole rule
 //	go run ./proof/mutant -all             all mutants
@@ -60,24 +61,26 @@ func run(ctx context.Context, wanted func(mutant) bool) error {
 	if noticed, report, err := tree.test(ctx, checks/20); err != nil || noticed != "" {
 		return fmt.Errorf("the machine fails without a mutant: %w\n%s", err, report)
 	}
-	for _, m := range mutants() {
-		if m.by == "" || !wanted(m) {
+	all := slices.DeleteFunc(mutants(), func(m mutant) bool { return !wanted(m) })
+	for _, m := range all {
+		if m.by == "" {
 			continue
 		}
 		if noticed, report, err := tree.testPackage(ctx, m); err != nil || noticed != "" {
 			return fmt.Errorf("%s fails without a mutant: %w\n%s", m.tests, err, report)
 		}
 	}
+	return tree.tryAll(ctx, all)
+}
+
+// tryAll tries mutants, and prints what has noticed each. The error is not nil if one was not noticed.
+func (t tree) tryAll(ctx context.Context, all []mutant) error {
 	missed := 0
 	// Mutants of scripts are first, because they need no new build.
-	all := mutants()
 	slices.SortStableFunc(all, func(a, b mutant) int { return cmp.Compare(a.compiled(), b.compiled()) })
 	for _, m := range all {
-		if !wanted(m) {
-			continue
-		}
 		started := time.Now()
-		noticed, err := tree.try(ctx, m)
+		noticed, err := t.try(ctx, m)
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
