@@ -81,6 +81,18 @@ func TestRemovedKeyIsNotUsedAgain(t *testing.T) {
 	require.Equal(t, "-NOAUTH Authentication required.", w.one("INCR a"))
 }
 
+// AUTH is refused in a transaction, so that must end with the key.
+func TestKeyThatIsRemovedDuringATransactionEndsIt(t *testing.T) {
+	t.Parallel()
+	keys := keyring(t, 0)
+	w := serve(t, always(ok), resp.Options{Keys: keys}).dial(t)
+	require.Equal(t, []string{"+OK", "+OK", "+QUEUED"}, w.do("AUTH token-web", "MULTI", "INCR a"))
+	require.NoError(t, keys.Replace(nil))
+	require.Equal(t, []string{
+		"-NOAUTH Authentication required.", "-WRONGPASS invalid username-password pair or user is disabled.",
+	}, w.do("EXEC", "AUTH token-web"))
+}
+
 func TestPipelineThatExceedsTheRateIsNotApplied(t *testing.T) {
 	t.Parallel()
 	var r recorder

@@ -66,9 +66,15 @@ func (c *connection) add(f form, ops ...counter.Operation) {
 	}
 }
 
-// makeRoom carries out the batch if n more operations do not fit. In a transaction they must; see queue.
+// makeRoom carries out the batch if n more operations do not fit, or would not if its sums had to be separated. In a transaction they must;
+// see queue.
 func (c *connection) makeRoom(n int) {
-	if b := c.target(); c.multi == nil && len(b.ops) > 0 && len(b.ops)+n > maxOperations {
+	b := c.target()
+	size := len(b.ops)
+	if b.sums > 0 {
+		size = b.total
+	}
+	if c.multi == nil && size > 0 && size+n > maxOperations {
 		c.flush()
 	}
 }
@@ -276,7 +282,7 @@ func (c *connection) appendAnswer(out []byte, b *batch, a *answer, results []cou
 	own := results[a.op : a.op+a.n]
 	for i := range own {
 		if err := own[i].Err; err != nil && !a.form.expects(err) {
-			return c.appendFailure(out, worst(own))
+			return c.appendFailure(out, b.explain(worst(own)))
 		}
 	}
 	first := &own[0]
@@ -335,6 +341,14 @@ func (c *connection) appendSet(out []byte, f form, done bool) []byte {
 // expects reports whether an error is an answer of the form: a condition that was not met.
 func (f form) expects(err error) bool {
 	return (f == formOKOrNull || f == formSet || f == formOld) && counter.CodeOf(err) == counter.CodeVersionMismatch
+}
+
+// explain returns the error for the client. If the batch only reads, an answer that was lost leaves nothing unknown.
+func (b *batch) explain(err error) error {
+	if b.writes || counter.CodeOf(err) != counter.CodeOutcomeUnknown {
+		return err
+	}
+	return &counter.Error{Code: counter.CodeCacheUnavailable, Err: err, Detail: "Redis did not answer"}
 }
 
 // worst returns the error of a command with several operations: an unknown outcome, or else the first.

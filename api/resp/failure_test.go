@@ -74,6 +74,9 @@ func TestUnknownOutcomeEndsTheConnectionAfterTheAnswersBefore(t *testing.T) {
 		require.Equal(t, c.replies, w.ended(), c.commands)
 	}
 	require.EqualValues(t, 4, calls.Load(), "what follows is not carried out")
+
+	const unread = "-TRYAGAIN cache_unavailable: Redis did not answer"
+	require.Equal(t, []string{unread, "+PONG", unread}, b.dial(t).do("GET b", "PING", "MGET a b"), "reads leave nothing unknown")
 }
 
 func TestIncrementOfUnknownValueIsAnsweredWithNull(t *testing.T) {

@@ -108,6 +108,7 @@ func TestManyUnfinishedCommandsHoldLittleMemory(t *testing.T) { //nolint:paralle
 	}
 	refused := 0
 	for _, w := range wires {
+		// Those that got a part of the budget are not answered.
 		require.NoError(t, w.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 		if line, err := w.r.ReadString('\n'); err == nil {
 			require.Equal(t, "-TRYAGAIN overloaded: too many large commands are being received; the command was not applied\r\n", line)

@@ -7,7 +7,8 @@ import (
 )
 
 // Bounds on connections. A connection that sends nothing holds about 10 KiB, and one in use up to 50 KiB; large commands have a budget
-// that all connections share. So 4,096 connections hold at most 200 MiB and the budget.
+// that all connections share. So 4,096 connections hold at most 200 MiB and the budget; and up to 260 KiB each while their clients do not
+// read a full answer of SCAN, for writeTimeout at most.
 const (
 	maxConnections = 4096
 	// idleTimeout ends a connection without commands. It is longer than the 30 minutes after which the pools of common clients drop idle

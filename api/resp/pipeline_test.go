@@ -87,6 +87,16 @@ func TestIncrementsAreNotAddedUpIfTheirCounterHasAnotherOperation(t *testing.T) 
 	}, r.all(), "nor if the sum is large")
 }
 
+func TestSumIsNotSeparatedIntoTooManyOperations(t *testing.T) {
+	t.Parallel()
+	var r recorder
+	w := serve(t, &r, resp.Options{}).dial(t)
+	w.do(append(slices.Repeat([]string{"INCR a"}, 900), "GET a")...)
+	for _, request := range r.all() { // the pipeline may arrive in several parts
+		require.LessOrEqual(t, strings.Count(request, ",")+1, 250)
+	}
+}
+
 func TestAddedUpIncrementsNearTheLargestValueAreAppliedOneByOne(t *testing.T) {
 	t.Parallel()
 	w := setup(t).dial(t)

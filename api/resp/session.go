@@ -52,6 +52,7 @@ func (c *connection) checkKey() {
 	now, err := c.server.Keys.Again(c.key, 0)
 	if err != nil {
 		c.key, c.admitted = c.server.Keys.Guest()
+		c.multi = nil         // AUTH is not possible in a transaction
 		c.opened = time.Now() // for another AUTH
 		c.limitArguments()
 		return
