@@ -76,7 +76,8 @@ make one with the command api-key new.
 ` + environment("REDIS_URL", "NAMESPACE", "DATABASE_URL", "DATABASE_READ_URL", "SCHEMA", "MAPPINGS", "PORT", "API_ADDR", "PPROF",
 		"FLUSH_INTERVAL", "FLUSH_BATCH", "MAX_DIRTY", "CLEAN_TTL", "HISTORY", "MAX_HISTORY",
 		"IDEMPOTENCY_TTL", "SHUTDOWN_DELAY", "DURABILITY", "WAIT_REPLICAS", "SHARDS", "TOP",
-		"RESP_ADDR", "API_KEYS", "API_KEYS_FILE", "API_OPEN", "API_RATE", "ADMIN_TOKEN", "TLS_CERT", "TLS_KEY", "CORS_ORIGINS", otlpEndpoint) +
+		"RESP_ADDR", "API_KEYS", "API_KEYS_FILE", "API_OPEN", "API_RATE", "ADMIN_TOKEN", "TLS_CERT", "TLS_KEY", "CORS_ORIGINS",
+		otlpEndpoint) +
 		example("REDIS_URL=redis://127.0.0.1:6379/0 DATABASE_URL=postgres://me@127.0.0.1/afterwrite afterwrite api",
 			"curl -X POST http://127.0.0.1:8080/v1/counters/page%3Ahome/increment")
 }
