@@ -43,6 +43,7 @@ func newMetrics(registry prometheus.Registerer, open func() float64) *metrics {
 		}),
 		names: make(map[string]bool),
 	}
+	m.unknowns.WithLabelValues(otherName) // so that the metric is there from the start
 	registry.MustRegister(m.commands, m.unknowns, m.refused, m.slow, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_resp_connections",
 		Help: "Open connections over the Redis protocol. One process takes 4,096.",
@@ -50,13 +51,16 @@ func newMetrics(registry prometheus.Registerer, open func() float64) *metrics {
 	return m
 }
 
+// otherName stands for the names of unknown commands beyond maxUnknown.
+const otherName = "(other)"
+
 // unknown counts an unknown command. The number of names is bounded, because clients can invent them.
 func (m *metrics) unknown(name []byte) {
 	label := strings.ToLower(excerpt(name))
 	m.mu.Lock()
 	if !m.names[label] {
 		if len(m.names) >= maxUnknown {
-			label = "(other)"
+			label = otherName
 		} else {
 			m.names[label] = true
 		}

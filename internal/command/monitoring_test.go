@@ -238,7 +238,9 @@ func TestMonitoringThePanelOfTheLimitSaysWhatItsAlertSays(t *testing.T) {
 
 func TestMonitoringNoLabelHoldsAKey(t *testing.T) {
 	t.Parallel()
-	allowed := []string{"op", "reason", "le", "outcome", "queue", "state", "process", "version", "goversion", "quantile", "code", "cause", "mapping"}
+	allowed := []string{
+		"op", "reason", "le", "outcome", "queue", "state", "process", "version", "goversion", "quantile", "code", "cause", "mapping", "command",
+	}
 	for name, page := range scraped(t) {
 		for _, labels := range regexp.MustCompile(`(?m)^[a-z_]+\{([^}]*)\}`).FindAllStringSubmatch(page, -1) {
 			for _, label := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(labels[1], -1) {
