@@ -60,7 +60,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Drops the partition of a day that has ended, and keeps the last state of each of its keys.
+-- Drops the partition of a day that has ended, and keeps the last state of each of its keys. It is the last by time: the versions of a
+-- counter begin again if it was deleted, its tombstone was purged, and it was written anew.
 -- +goose StatementBegin
 CREATE FUNCTION operations_drop(for_day date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -71,10 +72,10 @@ BEGIN
     PERFORM pg_advisory_xact_lock(x'616674656f70'::bigint);
     IF for_day < (now() AT TIME ZONE 'UTC')::date AND to_regclass(format('%I.%I', place, name)) IS NOT NULL THEN
         EXECUTE format('INSERT INTO %1$I.operations_checkpoints AS c (key, version, at, value, deleted)
-            SELECT DISTINCT ON (key) key, version, at, value, amount IS NULL FROM %1$I.%2$I ORDER BY key, version DESC
+            SELECT DISTINCT ON (key) key, version, at, value, amount IS NULL FROM %1$I.%2$I ORDER BY key, at DESC, version DESC
             ON CONFLICT (key) DO UPDATE
             SET version = EXCLUDED.version, at = EXCLUDED.at, value = EXCLUDED.value, deleted = EXCLUDED.deleted
-            WHERE c.version < EXCLUDED.version', place, name);
+            WHERE c.at <= EXCLUDED.at', place, name);
         EXECUTE format('DROP TABLE %I.%I', place, name);
     END IF;
 END $$;

@@ -201,6 +201,26 @@ func TestStateAtFindsTheCounterThatReplacedADeletedOne(t *testing.T) {
 	}
 }
 
+// The tombstone of the first counter was purged meanwhile.
+func TestCheckpointIsOfTheCounterThatCameLast(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	today := time.Now().UTC().Truncate(day)
+	for i, row := range []counter.Row{lineage("a", 9, 9, 7, 0), lineage("a", 1, 1, 8, 0)} {
+		all := records(row, 1)
+		for n := range all {
+			all[n].At = today.Add(time.Duration(i-5)*day + time.Duration(n)*time.Second)
+		}
+		upsertHistory(t, s, History{"a": all}, row)
+		_, err := s.db.ExecContext(t.Context(), "DELETE FROM afterwrite.counters")
+		require.NoError(t, err)
+	}
+	dropped, err := s.PurgeHistory(t.Context(), day, 10)
+	require.NoError(t, err)
+	require.Equal(t, 2, dropped)
+	require.Equal(t, int64(1), get[int64](t, s, "SELECT version FROM afterwrite.operations_checkpoints WHERE key = 'a' AND value = 1"))
+}
+
 // The role of a worker need not own the tables, even to create and drop partitions.
 func TestHistoryNeedsFewRights(t *testing.T) {
 	t.Parallel()
