@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 )
 
 // Ports are chosen from this range, not by listening on port 0. For port 0 the system chooses from the range of outgoing connections
@@ -84,6 +85,9 @@ func closeAll(files []*os.File) {
 
 // checkPort returns nil if the port is free.
 func checkPort(port int) error {
+	// A child that is forked meanwhile would hold a copy of the listener until it has called exec, although it is closed here.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	listener, err := net.Listen("tcp", address(port)) //nolint:noctx // on the loopback it does not block
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", address(port), err)

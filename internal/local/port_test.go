@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,6 +18,34 @@ func TestFreePortIsReserved(t *testing.T) {
 	require.NoError(t, checkPort(port), "a server can listen on it")
 	_, err = net.ListenPacket("udp", address(port))
 	require.Error(t, err, "another FreePort cannot reserve it")
+}
+
+// A child has copies of all sockets between fork and exec.
+func TestFreePortIsFreeWhileProcessesStart(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("true")
+	require.NoError(t, err)
+	done := make(chan struct{})
+	var starting sync.WaitGroup
+	for range 4 {
+		starting.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					_ = exec.CommandContext(t.Context(), program).Run()
+				}
+			}
+		})
+	}
+	for range 300 {
+		port, err := FreePort()
+		require.NoError(t, err)
+		require.NoError(t, checkPort(port))
+	}
+	close(done)
+	starting.Wait()
 }
 
 // The owner of a server may die while the server starts. Until the server ends, too, nobody else may choose its port.
