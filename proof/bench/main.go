@@ -12,7 +12,8 @@
 //
 //   - plan.go lists the comparisons with their goals, and the runs that measure them. rounds.go executes the runs.
 //   - system.go starts the processes of a run, and checks the result.
-//   - single.go, batch.go, million.go, cost.go, newkeys.go, coalesce.go, latency.go, memory.go, idle.go and cpu.go measure.
+//   - single.go, batch.go, million.go, cost.go, newkeys.go, coalesce.go, latency.go, memory.go, history.go, idle.go
+//     and cpu.go measure.
 //   - publish.go writes the table, the plots, and all figures.
 //
 // Every run checks itself: after the drain, the sum of all counters must equal the acknowledged sum. If it does not, the table shows the

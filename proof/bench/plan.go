@@ -56,6 +56,7 @@ const (
 	drainRate   = "million/afterwrite/drain"
 
 	previousName = string(world.Previous)
+	without      = "without" // the name of a peer that differs in one setting
 )
 
 // comparisons returns the rows of the table in their order.
@@ -67,6 +68,7 @@ func comparisons(full bool) []comparison {
 	list = append(list, drainComparisons()...)
 	list = append(list, mappedComparisons()...)
 	list = append(list, replicatedComparisons()...)
+	list = append(list, historyComparisons()...)
 	list = append(list, otherComparisons()...)
 	if full {
 		list = append(list, fullComparisons()...)
@@ -103,11 +105,11 @@ func singleComparisons() []comparison {
 		},
 		{
 			"single-uniform-keyed", "increments, uniform, with an API key: without",
-			"keyed/afterwrite/rate", uniformRate, "without", report.PerSecond, atLeast(0.95),
+			"keyed/afterwrite/rate", uniformRate, without, report.PerSecond, atLeast(0.95),
 		},
 		{
 			"get-uniform-keyed", "reads of warm counters, uniform, with an API key: without",
-			"get/keyed/rate", "get/afterwrite/rate", "without", report.PerSecond, atLeast(0.95),
+			"get/keyed/rate", "get/afterwrite/rate", without, report.PerSecond, atLeast(0.95),
 		},
 	}
 }
@@ -167,7 +169,6 @@ func drainComparisons() []comparison {
 
 // mappedComparisons are the costs of a mapping: its flush writes two rows for each counter.
 func mappedComparisons() []comparison {
-	const without = "without"
 	costs := func(keys load.Keys) comparison {
 		return comparison{
 			fmt.Sprintf("mapped-%s", keys), fmt.Sprintf("increments, %s, until drained, with a mapping: without", keysLabel[keys]),
@@ -287,7 +288,7 @@ func groups() [][]run {
 		run{name: "uniform/naive", rounds: some, do: singlePeer("naive", load.Uniform, load.FormIncrement)},
 		run{name: "uniform/webdis", do: singleWebdis},
 	)
-	return slices.Concat([][]run{single}, respGroups(), laterGroups())
+	return slices.Concat([][]run{single}, respGroups(), historyGroups(), laterGroups())
 }
 
 func laterGroups() [][]run {

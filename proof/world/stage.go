@@ -33,6 +33,8 @@ type StageOptions struct {
 	Replicated bool
 	// Mapped maps the counters to a column of a table posts, which has a row for each.
 	Mapped bool
+	// History records all operations on the counters of Key.
+	History bool
 }
 
 // Stage is a Redis database, a Postgres database, and the processes of one version that use them.
@@ -85,7 +87,11 @@ func (w *World) Stage(ctx context.Context, o StageOptions) (*Stage, error) {
 		}
 	}
 	s.cache = cache.New(s.Redis, cache.Options{Shards: cmp.Or(w.options.Shards, cache.DefaultShards), CleanTTL: time.Hour})
-	if _, err = s.run(ctx, nil, "migrate"); err == nil && o.Mapped {
+	_, err = s.run(ctx, nil, "migrate")
+	if o.History {
+		s.recordAll()
+	}
+	if err == nil && o.Mapped {
 		err = s.createMapped(ctx)
 	}
 	return s, err
@@ -127,7 +133,7 @@ func (s *Stage) createMapped(ctx context.Context) error {
 	if err := os.WriteFile(path, []byte(mappingText), 0o600); err != nil {
 		return fmt.Errorf("write the mapping: %w", err)
 	}
-	s.tables, s.settings = append(s.tables, "posts"), []string{"AFTERWRITE_MAPPINGS=" + path}
+	s.tables, s.settings = append(s.tables, "posts"), append(s.settings, "AFTERWRITE_MAPPINGS="+path)
 	return s.execute(ctx, createMappedSQL)
 }
 
@@ -202,6 +208,9 @@ SELECT 'counter:' || lpad(i::text, 12, '0'), 0, 0, now() FROM generate_series(0,
 // seedMappedSQL inserts their rows of the mapped table.
 const seedMappedSQL = `INSERT INTO posts (name) SELECT lpad(i::text, 12, '0') FROM generate_series(0, $1::int - 1) AS i`
 
+// seeds holds the statements that fill the tables of a stage. Other tables begin empty.
+var seeds = map[string]string{"counters": seedSQL, "posts": seedMappedSQL}
+
 // Reset creates the initial state of a run: so many rows of value 0, vacuumed; an empty Redis database; a short append-only file;
 // and a checkpoint just before. So no system pays for the leftovers of another, and all pay the same costs: full page writes after a
 // checkpoint, and a rewrite of the append-only file at 64 MB.
@@ -212,8 +221,12 @@ func (s *Stage) Reset(ctx context.Context, rows int) error {
 	if err := s.execute(ctx, "TRUNCATE "+strings.Join(s.tables, ", ")); err != nil {
 		return err
 	}
-	for i := range s.tables {
-		if _, err := s.DB.ExecContext(ctx, []string{seedSQL, seedMappedSQL}[i], rows); err != nil {
+	for _, table := range s.tables {
+		seed, ok := seeds[table]
+		if !ok {
+			continue
+		}
+		if _, err := s.DB.ExecContext(ctx, seed, rows); err != nil {
 			return fmt.Errorf("seed %d rows: %w", rows, err)
 		}
 	}

@@ -26,8 +26,9 @@ func TestStages(t *testing.T) {
 		"a worker drains all dirty keys":       testDrained,
 		"keys stay dirty without a worker":     testDirty,
 		"a restored stage continues correctly": testSaved,
+		"a history has every operation":        testOperations,
 	} {
-		stage, err := w.Stage(t.Context(), StageOptions{Name: name})
+		stage, err := w.Stage(t.Context(), StageOptions{Name: name, History: name == "a history has every operation"})
 		require.NoError(t, err)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -144,6 +145,28 @@ func testSaved(t *testing.T, stage *Stage) {
 		requireSum(t, stage, want+2)
 		require.NoError(t, stage.StopAll())
 	}
+}
+
+func testOperations(t *testing.T, stage *Stage) {
+	t.Helper()
+	api := startAll(t, stage)
+	for i := range 3 {
+		increment(t, api, Key(i))
+	}
+	_, _, err := stage.Clean(t.Context(), patience)
+	require.NoError(t, err)
+	require.NoError(t, stage.StopAll())
+	operations, bytes, err := stage.Operations(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 3, operations)
+	require.Positive(t, bytes)
+
+	require.NoError(t, stage.Save(t.Context()))
+	require.NoError(t, stage.execute(t.Context(), "TRUNCATE operations"))
+	require.NoError(t, stage.Restore(t.Context()))
+	operations, _, err = stage.Operations(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 3, operations)
 }
 
 func TestBuildCommitBuildsHEAD(t *testing.T) {
