@@ -80,7 +80,7 @@ func (c *connection) makeRoom(n int) {
 }
 
 // addIncrement appends an increment without an ID and a condition. If it follows one of the same counter, it is added to that: Redis then
-// applies their sum, and the answers are derived from the result.
+// applies their sum, and the answers are derived from the result. Those of a counter with a history stay single, for its records.
 func (c *connection) addIncrement(name []byte, by int64) {
 	b := c.target()
 	size := by
@@ -108,7 +108,7 @@ func (c *connection) addIncrement(name []byte, by int64) {
 	c.makeRoom(1)
 	b.answers = append(b.answers, answer{form: formValue, op: int32(len(b.ops)), n: 1, by: by, sum: by}) //nolint:gosec // as above
 	b.ops = append(b.ops, counter.Operation{Key: key, Kind: counter.Increment, Amount: by})
-	b.writes, b.open, b.spent = true, small, size
+	b.writes, b.open, b.spent = true, small && !c.server.Recorded(key), size
 	b.total++
 }
 
@@ -200,6 +200,11 @@ func (c *connection) carryOut(b *batch, options writepath.Options) []counter.Res
 	}
 	ctx, end := c.span(len(b.answers), b.total)
 	defer end()
+	if c.origin != nil {
+		for i := range b.ops {
+			b.ops[i].Origin = c.origin
+		}
+	}
 	if b.writes && options.Wait == 0 {
 		defer c.server.metrics.ObserveWrite(time.Now())
 	}

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/afterwrite/afterwrite/api/auth"
+	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
 // connection is one client. Only its goroutine uses it, but for stop and abort.
@@ -36,7 +37,8 @@ type connection struct {
 	// What the client has set.
 	version  int // of the protocol: 2 or 3
 	key      *auth.Key
-	admitted bool // it has sent a valid key, or needs none
+	admitted bool            // it has sent a valid key, or needs none
+	origin   *counter.Origin // of its operations; nil: it has no key
 	name     string
 	library  [2]string // name and version, from CLIENT SETINFO
 
@@ -62,14 +64,17 @@ func newConnection(ctx context.Context, s *Server, conn net.Conn) *connection {
 // reset makes the state that of a new connection.
 func (c *connection) reset() {
 	c.version, c.name, c.multi = 2, "", nil
-	c.key, c.admitted = c.server.Keys.Guest()
-	c.limitArguments()
+	c.use(c.server.Keys.Guest())
 }
 
-// limitArguments bounds commands more tightly until the client is admitted.
-func (c *connection) limitArguments() {
+// use makes the key that of the connection. Commands are bounded more tightly until the client is admitted.
+func (c *connection) use(key *auth.Key, admitted bool) {
+	c.key, c.admitted, c.origin = key, admitted, nil
+	if key != nil && key.Name != "" {
+		c.origin = &counter.Origin{Caller: key.Name}
+	}
 	c.parser.maxArguments = maxGuestArguments
-	if c.admitted {
+	if admitted {
 		c.parser.maxArguments = maxArguments
 	}
 }

@@ -45,6 +45,8 @@ type Options struct {
 	Metrics prometheus.Registerer
 	// Keys are the API keys. Nil: everybody may read and write, without a limit.
 	Keys *auth.Keyring
+	// Recorded reports whether a counter has a history. It must not block. Nil: none has.
+	Recorded func(key counter.Key) bool
 	// Lister lists counters for SCAN. Nil: SCAN is refused.
 	Lister Lister
 	// Backlog counts the dirty keys for INFO. Nil: INFO has no section afterwrite.
@@ -99,6 +101,9 @@ func New(counters Counters, o Options) *Server {
 	}
 	if o.Keys == nil {
 		o.Keys = auth.Open()
+	}
+	if o.Recorded == nil {
+		o.Recorded = func(counter.Key) bool { return false }
 	}
 	s := &Server{
 		Options: o, counters: counters,

@@ -39,8 +39,7 @@ func (c *connection) admit(name, token []byte) bool {
 		c.fail(textWrongPass)
 		return false
 	}
-	c.key, c.admitted = key, true
-	c.limitArguments()
+	c.use(key, true)
 	return true
 }
 
@@ -51,13 +50,14 @@ func (c *connection) checkKey() {
 	}
 	now, err := c.server.Keys.Again(c.key, 0)
 	if err != nil {
-		c.key, c.admitted = c.server.Keys.Guest()
+		c.use(c.server.Keys.Guest())
 		c.multi = nil         // AUTH is not possible in a transaction
 		c.opened = time.Now() // for another AUTH
-		c.limitArguments()
 		return
 	}
-	c.key = now
+	if now != c.key { // it has other scopes, or another name
+		c.use(now, c.admitted)
+	}
 }
 
 // hello is HELLO [version [AUTH name key] [SETNAME name]].

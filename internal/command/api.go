@@ -88,7 +88,8 @@ func (apiCommand) Run(w *world) error {
 		parts = append(parts, p.Part(process.Second{
 			Addr: p.Config.RESPAddr, Variable: "AFTERWRITE_RESP_ADDR", Refuse: refuseOpenRESP,
 			Serve: resp.New(service, resp.Options{
-				Logger: p.Log, Metrics: p.Counted, Keys: keys, Lister: lists, Backlog: p.Cache.Backlog, Tracing: p.Provider(),
+				Logger: p.Log, Metrics: p.Counted, Keys: keys, Recorded: p.Cache.Recorded, Lister: lists,
+				Backlog: p.Cache.Backlog, Tracing: p.Provider(),
 				Durability: writepath.DurabilityOf(p.Config.Durability), Replicas: p.Config.WaitReplicas, Version: p.Version(),
 			}).Serve,
 		}))
