@@ -71,7 +71,7 @@ func (c Class) repair() cache.Repairing {
 
 // Compare compares an entry with its row, which must be read after the entry. A write and its flush between the two reads look
 // like a difference, so a difference counts only if it is still there when both are read again. A deleted counter needs no row,
-// because tombstones are purged.
+// because tombstones are purged; nor does a counter that was never written.
 func Compare(e cache.Inspected, row counter.Row, found bool) Class {
 	switch {
 	case e.Corrupt:
@@ -92,7 +92,7 @@ func Compare(e cache.Inspected, row counter.Row, found bool) Class {
 
 func compareClean(e cache.Inspected, row counter.Row, found bool) Class {
 	switch {
-	case !found && e.Deleted:
+	case !found && (e.Deleted || e.Version == 0): // version 0 was never written: it has the value of its column
 		return ClassEqual
 	case !found:
 		return ClassMissing

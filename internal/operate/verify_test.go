@@ -3,6 +3,7 @@ package operate_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -10,7 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/mapping"
 	"github.com/afterwrite/afterwrite/internal/operate"
+	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
@@ -71,6 +74,25 @@ func TestRepairAfterAnOlderBackupFlushesEntriesAgain(t *testing.T) {
 	require.Equal(t, int64(8), rows["older"].Value)
 	require.Equal(t, int64(3), rows["lineage"].Value)
 	require.Equal(t, int64(3), rows["missing"].Value)
+}
+
+// A mapped counter begins with the value of its column. Until its first write it has no row in counters.
+func TestCountersThatWereOnlyReadFromTheirColumnAreEqual(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	mappings, err := mapping.Parse([]byte(mappingsYAML))
+	require.NoError(t, err)
+	b.exec(t, mappedTables)
+	b.exec(t, `INSERT INTO posts VALUES (1, 1234), (2, 1234)`)
+	mapped, err := store.Open(b.url, store.Options{Logger: slog.New(slog.DiscardHandler), Mappings: mappings})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, mapped.Close()) })
+	b.writes = writepath.Open(writepath.Parts{Cache: b.cache, Store: mapped, BaseTimeout: 10 * time.Second})
+	t.Cleanup(b.writes.Close)
+	require.EqualValues(t, 1234, b.value(t, "post:1:likes"))
+
+	report := b.verify(t, true)
+	require.Equal(t, map[operate.Class]int64{operate.ClassEqual: 1}, report.Counts, "%+v", report.Examples)
 }
 
 func TestRepairDropsAnEntryOlderThanItsRow(t *testing.T) {
