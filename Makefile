@@ -91,6 +91,10 @@ chaos: deps ## Kill parts of a loaded afterwrite at random, and check every coun
 chaos-resp: deps ## The same with clients that speak the Redis protocol
 	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -protocol resp
 
+.PHONY: chaos-history
+chaos-history: deps ## make chaos with a history of all counters: their records must be complete, and lead to the rows
+	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -history
+
 .PHONY: chaos-sentinel
 chaos-sentinel: deps ## make chaos on a Redis with a replica and sentinels, with AFTERWRITE_DURABILITY=replica
 	go run ./proof/chaos -duration $(DURATION) -seed $(SEED) -topology sentinel

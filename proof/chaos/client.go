@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,8 +37,9 @@ func (a answer) String() string {
 // request is one operation, or a batch of increments.
 type request struct {
 	steps   []keyed
-	minimal bool // the answer need not have a value; only over HTTP
-	variant int  // a random number, by which a client chooses between ways to send the request
+	minimal bool   // the answer need not have a value; only over HTTP
+	variant int    // a random number, by which a client chooses between ways to send the request
+	number  uint32 // of the request, in its X-Request-Id; 0: none. Only over HTTP
 }
 
 // keyed is an operation on a key.
@@ -73,11 +75,19 @@ func (c *httpClient) do(ctx context.Context, api int, r request) answer {
 		prefer = "return=minimal"
 	}
 	method, path, body := r.http()
-	status, text, err := world.Send(ctx, &c.http, method, c.bases[api]+path, body, prefer)
+	status, text, err := world.SendAs(ctx, &c.http, method, c.bases[api]+path, body, prefer, requestID(r.number))
 	if err != nil {
 		return unanswered(err)
 	}
 	return decode(status, text)
+}
+
+// requestID returns the X-Request-Id of a request with a number.
+func requestID(number uint32) string {
+	if number == 0 {
+		return ""
+	}
+	return "chaos-" + strconv.FormatUint(uint64(number), 10)
 }
 
 // http returns the parts of an HTTP request.

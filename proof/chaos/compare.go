@@ -42,8 +42,9 @@ func (v *verifier) entries(ctx context.Context) (map[string]row, error) {
 	return found, flush()
 }
 
-// decodeEntry parses the value, the version, and the flag x (deleted) after the epoch (see internal/cache/entry.lua). It returns false
-// if there is no entry. An entry that is set aside or has an unknown base must not occur here, so its row is one that matches no other.
+// decodeEntry parses the value, the version, and the flags x (deleted) and h (it has a history) after the epoch (see
+// internal/cache/entry.lua). It returns false if there is no entry. An entry that is set aside or has an unknown base must not occur here,
+// so its row is one that matches no other.
 func decodeEntry(text string) (row, bool) {
 	fields := strings.Fields(text)
 	if len(fields) == 0 {
@@ -54,8 +55,8 @@ func decodeEntry(text string) (row, bool) {
 		return unequal, true
 	}
 	_, flags, _ := strings.Cut(fields[2], ":")
-	deleted := flags == "x"
-	if flags != "" && !deleted {
+	deleted := strings.Contains(flags, "x")
+	if strings.Trim(flags, "xh") != "" {
 		return unequal, true
 	}
 	value, err := strconv.ParseInt(fields[0], 10, 64)
@@ -95,6 +96,9 @@ func (v *verifier) checkAnswers(ctx context.Context, rows map[string]row, result
 		found = found && !has.deleted
 		for _, c := range []client{v.http, v.client} {
 			a := v.get(ctx, c, i%copies, key)
+			if ctx.Err() != nil {
+				return // the run was not completed
+			}
 			if a.missing && !found || found && a.shows(has.reading) {
 				continue
 			}

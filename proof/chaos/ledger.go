@@ -95,6 +95,7 @@ type account struct {
 	valued   time.Duration // send time of the last increment answered with a value
 	row      reading       // the last reading of the row
 	versions bitset        // versions of acknowledged increments, which must be unique
+	sent     writes        // with -history
 	history  history
 }
 
@@ -137,6 +138,13 @@ func (a *account) read(w window, r reading) string {
 		problem = a.see(r)
 	}
 	return problem
+}
+
+// keep keeps a write until the end, to compare it with the records.
+func (a *account) keep(w write) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sent = append(a.sent, w)
 }
 
 // settle ends an increment. r is nil for an answer without a value. settle returns a problem of the answer, or "".
@@ -251,6 +259,9 @@ type ledger struct {
 	outcomes *tally     // operations by kind and outcome, such as "increment 1"
 	findings *findings
 	weak     bool // see account
+	recorded bool // all counters have a history, so the writes of each are kept; see recorded.go
+
+	requests atomic.Uint32 // the number of the last request
 
 	// down is the start of the outage of Postgres, since started; 0 while there is none. See outage.go.
 	down atomic.Int64

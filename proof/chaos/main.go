@@ -28,6 +28,9 @@
 // which they repeat after an unknown outcome. Its answers have no versions, so under load only values are checked; the versions of the
 // rows show what was lost or counted twice.
 //
+// With -history all counters have a history (AFTERWRITE_HISTORY). The records of each must have every version once and lead to its row,
+// under load and at the end. Every acknowledged write must have its record, and no refused one may have one (recorded.go).
+//
 // The servers are killed as processes, without a power cut, and Redis writes its log before it answers (appendfsync always). So no
 // acknowledged write may be lost.
 package main
@@ -57,6 +60,7 @@ type settings struct {
 	outage   time.Duration
 	topology string
 	protocol string
+	history  bool
 	keep     bool
 }
 
@@ -107,6 +111,7 @@ func parse(args []string) (settings, error) {
 	flags.DurationVar(&s.outage, "outage", 0, "stop postgres once for this long instead of random faults; it sets -duration")
 	flags.StringVar(&s.topology, "topology", "", "sentinel or cluster instead of a single redis")
 	flags.StringVar(&s.protocol, "protocol", protocolHTTP, "protocol of the clients: http or resp, the Redis protocol")
+	flags.BoolVar(&s.history, "history", false, "give all counters a history, and check their records")
 	flags.BoolVar(&s.keep, "keep", false, "keep the logs and the data even without a violation")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -114,20 +119,24 @@ func parse(args []string) (settings, error) {
 	if s.outage > 0 {
 		s.duration = outageWarmup + s.outage + outageAfter
 	}
-	if s.duration < time.Second || s.clients < 1 || s.keys < 2 || s.rate < 1 || flags.NArg() > 0 {
-		err := errors.New("-duration must be 1s or more, -clients 1 or more, -keys 2 or more, -rate 1 or more, and there are no arguments")
+	err := s.validate(flags.NArg())
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
-		return s, err
 	}
-	if s.protocol != protocolHTTP && s.protocol != protocolRESP {
-		err := errors.New("-protocol must be http or resp")
-		fmt.Fprintln(os.Stderr, "chaos:", err)
-		return s, err
+	return s, err
+}
+
+// validate returns an error that says which settings are not permitted.
+func (s settings) validate(arguments int) error {
+	switch {
+	case s.duration < time.Second || s.clients < 1 || s.keys < 2 || s.rate < 1 || arguments > 0:
+		return errors.New("-duration must be 1s or more, -clients 1 or more, -keys 2 or more, -rate 1 or more, and there are no arguments")
+	case s.protocol != protocolHTTP && s.protocol != protocolRESP:
+		return errors.New("-protocol must be http or resp")
+	case s.topology != "" && s.topology != world.KindSentinel && s.topology != world.KindCluster, s.topology != "" && s.outage > 0:
+		return errors.New("-topology must be sentinel or cluster, and excludes -outage")
+	case s.history && (s.outage > 0 || s.duration.Seconds()*float64(s.rate) > writesKept):
+		return fmt.Errorf("-history excludes -outage, and permits at most %d writes: lower -duration or -rate", writesKept)
 	}
-	if s.topology != "" && s.topology != world.KindSentinel && s.topology != world.KindCluster || s.topology != "" && s.outage > 0 {
-		err := errors.New("-topology must be sentinel or cluster, and excludes -outage")
-		fmt.Fprintln(os.Stderr, "chaos:", err)
-		return s, err
-	}
-	return s, nil
+	return nil
 }

@@ -25,6 +25,7 @@ type owner struct {
 	name
 
 	sequence *sequence
+	sent     writes // with -history
 	history  history
 }
 
@@ -82,6 +83,13 @@ func (o *owner) do(ctx context.Context, s step, minimal bool) answer {
 	a := c.do(ctx, o.api, r)
 	o.history.add(event{sent: sent, answered: o.since(), what: s.String(), server: o.server(), answer: a})
 	o.enter(s.kind.name(), a)
+	if o.recorded && s.kind != stepGet {
+		w := newWrite(s, r.number, a)
+		if w.outcome == acknowledged && o.sequence.mayBeNothing(s) {
+			w.outcome = indeterminate
+		}
+		o.sent = append(o.sent, w)
+	}
 	o.judge(s, a)
 	return a
 }

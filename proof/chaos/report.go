@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"time"
@@ -72,6 +73,10 @@ func (r report) writeVerdict(line func(name, format string, args ...any)) {
 		v.columns, v.starts)
 	line("redis!=postgres", "%d", v.unequal)
 	line("column!=row", "%d", v.disagree)
+	if r.history {
+		line("records", "%d, replayed at the end; wrong ones by key: %s; the latest of a key read %d times under load", v.records,
+			cmp.Or(v.misrecorded.String(), "none"), r.verifier.recordReads)
+	}
 	line("wrong values", "%d", v.wrong)
 	line("lost", "%d", v.lost)
 	line("double-counted", "%d", v.doubled)

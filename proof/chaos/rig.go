@@ -49,22 +49,25 @@ type rig struct {
 
 // newRig builds the program, and starts the servers and processes, with the mapped columns of names. Call close afterwards, even after
 // an error.
-func newRig(ctx context.Context, names []name, topology string) (*rig, error) {
+func newRig(ctx context.Context, names []name, o settings) (*rig, error) {
 	r := &rig{stop: func() {}}
 	// Both servers make writes durable before they acknowledge them; with a topology, the replicas have them.
 	fsync, durability := "always", "memory"
-	if topology != "" {
+	if o.topology != "" {
 		fsync, durability = "everysec", "replica"
+	}
+	settings := []string{
+		"AFTERWRITE_LOG_LEVEL=debug", "AFTERWRITE_DURABILITY=" + durability,
+		"AFTERWRITE_SWEEP_INTERVAL=" + sweepInterval.String(), "AFTERWRITE_CLEAN_TTL=" + cleanTTL.String(),
+	}
+	if o.history {
+		settings = append(settings, "AFTERWRITE_HISTORY=*")
 	}
 	var err error
 	r.world, err = world.New(ctx, world.Options{
-		Name: "chaos", Shards: shards, Topology: world.TopologyOptions{Kind: topology, MinReplicas: 1, Partitions: true},
+		Name: "chaos", Shards: shards, Topology: world.TopologyOptions{Kind: o.topology, MinReplicas: 1, Partitions: true},
 		Redis: local.RedisOptions{AppendFsync: fsync}, Postgres: local.PostgresOptions{Fsync: true},
-		Restricted: topology == "",
-		Settings: []string{
-			"AFTERWRITE_LOG_LEVEL=debug", "AFTERWRITE_DURABILITY=" + durability,
-			"AFTERWRITE_SWEEP_INTERVAL=" + sweepInterval.String(), "AFTERWRITE_CLEAN_TTL=" + cleanTTL.String(),
-		},
+		Restricted: o.topology == "", Settings: settings,
 	})
 	if err != nil {
 		return r, err

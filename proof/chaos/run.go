@@ -16,9 +16,10 @@ import (
 // run executes one run and prints its report. ok means that there was no violation. An error means that the run was not completed.
 func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	l := newLedger(s.keys, s.topology != "")
+	l.recorded = s.history
 	t := &traffic{ledger: l, limit: rate.NewLimiter(rate.Limit(s.rate), s.clients+batchMax), seed: s.seed, lasts: s.duration}
 	owners := t.newOwners(uint64(s.clients) + 1) //nolint:gosec // it is positive
-	r, err := newRig(ctx, names(l, owners), s.topology)
+	r, err := newRig(ctx, names(l, owners), s)
 	defer func() {
 		r.close()
 		if (ok || ctx.Err() != nil && l.findings.none()) && !s.keep && !r.suspicious() {
@@ -43,8 +44,8 @@ func run(ctx context.Context, s settings, out io.Writer) (ok bool, err error) {
 	}
 
 	l.started = time.Now()
-	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d clients on one key each, protocol %s; logs in %s\n",
-		s.seed, s.duration, s.clients, s.keys, ownedKeys, s.protocol, r.world.Dir)
+	fmt.Fprintf(out, "chaos: seed %d, %v, %d clients on %d keys, %d clients on one key each, protocol %s, history %t; logs in %s\n",
+		s.seed, s.duration, s.clients, s.keys, ownedKeys, s.protocol, s.history, r.world.Dir)
 	v := &verifier{rig: r, ledger: l, client: t.client, http: t.http, owners: owners}
 	t.load(ctx, s, k, v)
 	took := l.since()

@@ -82,6 +82,11 @@ func (s *sequence) apply(st step, a answer) string {
 	return s.compare(*a.reading)
 }
 
+// mayBeNothing reports whether an operation may leave the counter as it was: a delete of a deleted counter does not increase the version.
+func (s *sequence) mayBeNothing(st step) bool {
+	return st.kind == stepDelete && (s.loose > 0 || !s.exists)
+}
+
 // change applies an acknowledged operation to the known state.
 func (s *sequence) change(st step) {
 	s.least++
@@ -89,7 +94,7 @@ func (s *sequence) change(st step) {
 	case stepSet:
 		s.value, s.exists, s.sure = st.amount, true, true
 	case stepDelete:
-		if s.loose > 0 || !s.exists { // a delete of a deleted counter may not increase the version
+		if s.mayBeNothing(st) {
 			s.least--
 			s.loose++
 		}

@@ -113,7 +113,11 @@ func (u *user) account() *account {
 }
 
 func (u *user) request(minimal bool, steps ...keyed) request {
-	return request{steps: steps, minimal: minimal, variant: u.random.IntN(variants)}
+	r := request{steps: steps, minimal: minimal, variant: u.random.IntN(variants)}
+	if u.recorded && u.client == client(u.http) {
+		r.number = u.requests.Add(1)
+	}
+	return r
 }
 
 func (u *user) minimal() bool { return u.random.IntN(8) == 0 }
@@ -121,8 +125,9 @@ func (u *user) minimal() bool { return u.random.IntN(8) == 0 }
 func (u *user) increment(ctx context.Context) answer {
 	account, by, sent := u.account(), u.amount(), u.since()
 	w := account.begin(by)
-	a := u.client.do(ctx, u.api, u.request(u.minimal(), keyed{step{stepIncrement, by}, account.key}))
-	u.settled(account, w, by, sent, a)
+	r := u.request(u.minimal(), keyed{step{stepIncrement, by}, account.key})
+	a := u.client.do(ctx, u.api, r)
+	u.settled(account, w, sent, r.steps[0].step, r.number, a)
 	return a
 }
 
@@ -134,22 +139,26 @@ func (u *user) batch(ctx context.Context, n int) answer {
 		steps[i] = keyed{step{stepIncrement, u.amount()}, accounts[i].key}
 		windows[i] = accounts[i].begin(steps[i].amount)
 	}
-	a := u.client.do(ctx, u.api, u.request(u.minimal(), steps...))
+	r := u.request(u.minimal(), steps...)
+	a := u.client.do(ctx, u.api, r)
 	for i := range n {
 		one := a
 		if len(a.results) == n {
 			one = a.results[i]
 		}
-		u.settled(accounts[i], windows[i], steps[i].amount, sent, one)
+		u.settled(accounts[i], windows[i], sent, steps[i].step, r.number, one)
 	}
 	return a
 }
 
 // settled records an increment's answer.
-func (u *user) settled(account *account, w window, by int64, sent time.Duration, a answer) {
+func (u *user) settled(account *account, w window, sent time.Duration, s step, number uint32, a answer) {
 	u.enter(kindIncrement, a)
-	account.note(event{sent: sent, answered: u.since(), what: fmt.Sprintf("increment %+d", by), server: u.server(), answer: a})
-	problem := account.settle(w, by, sent, a.outcome, a.reading)
+	account.note(event{sent: sent, answered: u.since(), what: s.String(), server: u.server(), answer: a})
+	if u.recorded {
+		account.keep(newWrite(s, number, a))
+	}
+	problem := account.settle(w, s.amount, sent, a.outcome, a.reading)
 	if problem == "" {
 		problem = unexpected(a)
 	}

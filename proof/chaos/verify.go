@@ -47,6 +47,9 @@ type verdict struct {
 	adopted  int64 // the sum of these values, without the keys of owners
 	disagree int64 // columns that differ from the row of their counter
 
+	records     int64  // with -history
+	misrecorded *tally // keys whose records are wrong, by class
+
 	acked    sums   // acknowledged increments of all keys
 	possible bounds // the sum of the bounds of all keys
 	value    int64  // the sum of the values in Postgres
@@ -61,7 +64,8 @@ type verifier struct {
 	http   *httpClient // the same client, unless the load uses the Redis protocol
 	owners []*owner
 
-	rowReads int // number of reads of all rows under load
+	rowReads    int // number of reads of all rows under load
+	recordReads int // number of reads of a key's records under load
 }
 
 // verify waits until no key is dirty, and then checks every key. It adds violations to the findings.
@@ -93,6 +97,11 @@ func (v *verifier) verify(ctx context.Context) (verdict, error) {
 	result.warm = len(entries)
 	v.checkEntries(rows, entries, &result)
 	v.checkAnswers(ctx, rows, &result)
+	if v.ledger.recorded {
+		if err := v.checkRecords(ctx, &result); err != nil {
+			return result, err
+		}
+	}
 	result.checked = ctx.Err() == nil
 	return result, ctx.Err()
 }
@@ -274,13 +283,17 @@ func (v *verifier) watch(ctx context.Context) {
 		byKey[a.key] = a
 	}
 	every := watchEvery * time.Duration(1+len(byKey)/watchKeys)
+	all := names(v.ledger, v.owners)
 	for pause(ctx, every) {
+		if v.ledger.recorded {
+			v.watchRecords(ctx, all)
+		}
 		s, err := v.state(ctx)
 		if err != nil {
 			continue
 		}
 		v.rowReads++
-		for _, n := range names(v.ledger, v.owners) {
+		for _, n := range all {
 			if problem := n.disagrees(s); problem != "" {
 				v.ledger.findings.add(n.key, "under load "+problem, nil)
 			}

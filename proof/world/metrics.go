@@ -30,15 +30,22 @@ func Get(ctx context.Context, url string) ([]byte, error) {
 
 // Send sends a request with an optional JSON body and an optional Prefer header. It returns the status and the whole response body.
 func Send(ctx context.Context, client *http.Client, method, url, body, prefer string) (status int, response []byte, err error) {
+	return SendAs(ctx, client, method, url, body, prefer, "")
+}
+
+// SendAs is Send with an optional X-Request-Id header.
+func SendAs(ctx context.Context, client *http.Client, method, url, body, prefer, id string) (status int, response []byte, err error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
+	for name, value := range map[string]string{"Prefer": prefer, "X-Request-Id": id} {
+		if value != "" {
+			request.Header.Set(name, value)
+		}
+	}
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
-	}
-	if prefer != "" {
-		request.Header.Set("Prefer", prefer)
 	}
 	r, err := client.Do(request)
 	if err != nil {
