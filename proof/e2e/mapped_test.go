@@ -6,16 +6,19 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
+	"github.com/afterwrite/afterwrite/proof/world"
 )
 
 // startMapped starts a system whose keys key0, key1 ... land in the table posts. It has a row for each, and likes of them before.
-func startMapped(t *testing.T, rows int, likes string) *system {
+func startMapped(t *testing.T, rows int, likes string, settings ...string) *system {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mappings.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(`
@@ -24,7 +27,7 @@ mappings:
 `), 0o600))
 	tables := fmt.Sprintf(`CREATE TABLE public.posts (id bigint PRIMARY KEY, likes integer NOT NULL);
 		INSERT INTO public.posts SELECT id, %s FROM generate_series(0, %d) id`, likes, rows-1)
-	return startWith(t, tables, "AFTERWRITE_MAPPINGS="+path)
+	return startWith(t, tables, append(settings, "AFTERWRITE_MAPPINGS="+path)...)
 }
 
 // likes returns the column of every post, by the key of its counter.
@@ -79,11 +82,11 @@ func TestCountersContinueFromTheirColumnsAfterAnOutageOfPostgres(t *testing.T) {
 	require.Equal(t, int64(1236), *got.Value)
 }
 
-// Under load, Redis comes back with its data of 5 s before.
-func TestColumnsAgreeAfterRedisWasRolledBackUnderLoad(t *testing.T) {
+// Under load, Redis comes back with its data of 5 s before. 111 of the counters have a history.
+func TestColumnsAndHistoriesAgreeAfterRedisWasRolledBackUnderLoad(t *testing.T) {
 	t.Parallel()
 	const posts = 300
-	s := startMapped(t, posts, "id % 2 * 1000")
+	s := startMapped(t, posts, "id % 2 * 1000", "AFTERWRITE_HISTORY=key1*")
 	before := s.likes(t)
 	c := s.client()
 	defer c.close()
@@ -99,7 +102,7 @@ func TestColumnsAgreeAfterRedisWasRolledBackUnderLoad(t *testing.T) {
 	require.NoError(t, os.CopyFS(saved, os.DirFS(folder)))
 	<-time.After(5 * time.Second) // what Redis loses, not a wait for a condition
 	s.world.Redis.Kill()
-	flushed := s.likes(t)
+	flushed, recorded := s.likes(t), s.records(t)
 	require.NoError(t, os.RemoveAll(folder))
 	require.NoError(t, os.CopyFS(folder, os.DirFS(saved)))
 	require.NoError(t, s.world.Redis.Start(t.Context()))
@@ -120,10 +123,43 @@ func TestColumnsAgreeAfterRedisWasRolledBackUnderLoad(t *testing.T) {
 		require.LessOrEqual(t, value, before[key]+l.acknowledged[key]+l.indeterminate[key], "%s: counted twice", key)
 		require.Equal(t, value, *c.must(t, http.MethodGet, "/v1/counters/"+key, "").Value, key)
 	}
+	s.requireHistories(t, before, recorded)
 	repaired := metric(t, "afterwrite_reconciled_keys_total", append(s.workers, s.api)...)
 	require.Positive(t, repaired, "redis has lost nothing that postgres has")
 	t.Logf("%s; of %d that redis lost, postgres had %d; %v counters were repaired", l, sum(restarted)-sum(kept),
 		sum(flushed)-sum(before)-sum(kept), repaired)
+}
+
+// records returns the records of all counters that have some.
+func (s *system) records(t *testing.T) map[string][]world.Record {
+	t.Helper()
+	all := make(map[string][]world.Record)
+	require.NoError(t, s.Records(t.Context(), func(r world.Recorded) {
+		if len(r.Records) > 0 {
+			all[r.Key] = slices.Clone(r.Records)
+		}
+	}))
+	return all
+}
+
+// requireHistories requires that the records of the counters key1* lead from the values before to their rows, that no record of earlier
+// has changed, and that other counters have none.
+func (s *system) requireHistories(t *testing.T, before map[string]int64, earlier map[string][]world.Record) {
+	t.Helper()
+	counters := 0
+	require.NoError(t, s.Records(t.Context(), func(r world.Recorded) {
+		if !strings.HasPrefix(r.Key, "key1") {
+			require.Empty(t, r.Records, r.Key)
+			return
+		}
+		counters++
+		require.Zero(t, world.Replay(world.State{Value: before[r.Key]}, r.Records, r.Row), r.Key)
+		require.Greater(t, len(r.Records), len(earlier[r.Key]), r.Key)
+		require.Equal(t, earlier[r.Key], r.Records[:len(earlier[r.Key])], r.Key)
+	}))
+	require.Equal(t, 111, counters)
+	_, err := s.Output(t.Context(), "verify", "--history", "--repair") // a late flush may have left entries behind their rows
+	require.NoError(t, err)
 }
 
 func sum(of map[string]int64) (sum int64) {
