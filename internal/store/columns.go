@@ -43,10 +43,10 @@ func (u *unlocked) repeat(ctx context.Context, rows []counter.Row, write writeCo
 			return err
 		})
 		if isUnpartitioned(err) && !u.partitioned {
-			u.partitioned = true
 			if err := u.store.createPartitions(ctx, u.days(rows)); err != nil {
-				return err
+				return err // and not the refusal: nothing is wrong with the rows
 			}
+			u.partitioned = true
 			continue
 		}
 		if !errors.Is(err, errRest) {

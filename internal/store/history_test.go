@@ -274,3 +274,20 @@ func TestHistoryCannotBeDroppedByOtherRoles(t *testing.T) {
 	const today = "SELECT count(*) FROM pg_class WHERE relname = 'operations_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')"
 	require.Equal(t, 1, get[int](t, owner, today))
 }
+
+// ANALYZE takes this lock. Nothing is wrong with the rows, so none may become a dead letter.
+func TestRowWhosePartitionCannotBeCreatedIsNotRefused(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	tx, err := s.db.BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = tx.ExecContext(t.Context(), "LOCK TABLE afterwrite.operations IN SHARE UPDATE EXCLUSIVE MODE")
+	require.NoError(t, err)
+	a := lineage("a", 1, 1, 7, 0)
+	history := History{"a": records(a, 1)}
+	_, err = s.UpsertHistory(t.Context(), []counter.Row{a}, history)
+	require.Equal(t, Outage, Classify(err), err)
+	require.NoError(t, tx.Rollback())
+	upsertHistory(t, s, history, a)
+	require.Len(t, operations(t, s, "a"), 1)
+}
