@@ -32,6 +32,9 @@ const (
 
 	// evictTimeout bounds one pass over all entries: 36,000,000 at the rate of an eviction.
 	evictTimeout = 30 * time.Minute
+
+	// purgeTimeout bounds one purge: a day of a history may have 100,000,000 counters.
+	purgeTimeout = 30 * time.Minute
 )
 
 // Keys is the payload of a flush and of a retry.
@@ -150,9 +153,9 @@ func Sweep(now time.Time, interval time.Duration) *asynq.Task {
 	return periodic(TypeSweep, now, interval)
 }
 
-// Purge is Sweep for the removal of tombstones.
+// Purge is Sweep for the removal of tombstones and of old operations. It may take longer than others.
 func Purge(now time.Time, interval time.Duration) *asynq.Task {
-	return periodic(TypePurge, now, interval)
+	return periodic(TypePurge, now, interval, asynq.Timeout(purgeTimeout))
 }
 
 // Evict is Sweep for the removal of idle entries. It may take longer than others.

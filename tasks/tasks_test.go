@@ -113,7 +113,7 @@ func TestEvictionHasMoreTimeThanOtherTasks(t *testing.T) {
 		return info.Timeout
 	}
 	require.Equal(t, time.Minute, timeout(tasks.Sweep(now, time.Minute)))
-	require.Equal(t, time.Minute, timeout(tasks.Purge(now, time.Minute)))
+	require.Equal(t, 30*time.Minute, timeout(tasks.Purge(now, time.Minute)))
 	require.Equal(t, 30*time.Minute, timeout(tasks.Evict(now, time.Minute)))
 	tick, err := tasks.DecodeTick(tasks.Evict(now, time.Minute).Payload())
 	require.NoError(t, err)

@@ -16,7 +16,8 @@ import (
 type History map[counter.Key][]counter.Record
 
 const (
-	tableOperations = "operations"
+	tableOperations  = "operations"
+	tableCheckpoints = "operations_checkpoints"
 
 	// daysAhead is the number of days whose partitions exist ahead. Purges make them, so it covers a long absence of the scheduler; a flush
 	// makes one that is missing nevertheless.
@@ -117,33 +118,38 @@ func (u *unlocked) days(rows []counter.Row) []time.Time {
 // createPartitions creates the partitions of days that are missing.
 func (s *Store) createPartitions(ctx context.Context, days []time.Time) error {
 	for _, on := range days {
-		if err := s.alterOperations(ctx, s.sql.createPartition, on); err != nil {
+		if err := s.createPartition(ctx, on); err != nil {
 			return fmt.Errorf("create the partition of operations for %s: %w", on.Format(time.DateOnly), err)
 		}
 	}
 	return nil
 }
 
-// alterOperations runs a statement that waits for transactions on the table operations, each in a transaction of its own.
-func (s *Store) alterOperations(ctx context.Context, statement string, of time.Time) error {
-	tx, err := s.db.BeginTx(ctx, nil)
+// createPartition creates the partition of a day in a transaction of its own.
+func (s *Store) createPartition(ctx context.Context, of time.Time) error {
+	tx, err := s.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after Commit
-	const bound = "SELECT set_config('lock_timeout', $1, true)"
-	if _, err := tx.ExecContext(ctx, bound, milliseconds(partitionLockTimeout)); err != nil {
+	if err := boundLocks(ctx, tx); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, statement, of.Format(time.DateOnly)); err != nil {
+	if _, err := tx.ExecContext(ctx, s.sql.createPartition, of.Format(time.DateOnly)); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
+// boundLocks sets partitionLockTimeout for a transaction.
+func boundLocks(ctx context.Context, tx querier) error {
+	_, err := tx.ExecContext(ctx, "SELECT set_config('lock_timeout', $1, true)", milliseconds(partitionLockTimeout))
+	return err
+}
+
 const (
 	createPartitionSQL = `SELECT {schema}.operations_create($1::date)`
-	dropPartitionSQL   = `SELECT {schema}.operations_drop($1::date)`
+	dropPartitionSQL   = `SELECT {schema}.operations_drop($1::date, $2)`
 )
 
 // PrepareHistory creates the partitions of today and the next three days, in UTC, by the server's clock.
@@ -169,23 +175,44 @@ WHERE i.inhparent = to_regclass($1) AND c.relname ~ '^operations_[0-9]{8}$'
 ORDER BY for_day`
 
 // PurgeHistory drops the partitions with operations older than the retention, by the server's clock, and keeps the last state of each key
-// in operations_checkpoints. It returns the number of dropped partitions, at most limit.
+// in operations_checkpoints. It returns the number of dropped partitions, at most limit. It blocks until ctx is done, or for each 10,000
+// keys of a partition at most for Options.StatementTimeout plus two seconds.
 func (s *Store) PurgeHistory(ctx context.Context, retention time.Duration, limit int) (dropped int, err error) {
-	err = s.guard(ctx, "drop old partitions of operations", func(ctx context.Context) error {
-		var days []time.Time
-		err := s.db.SelectContext(ctx, &days, partitionsSQL, qualified(s.schema, tableOperations), retention.Microseconds())
+	var days []time.Time
+	err = s.guard(ctx, "list old partitions of operations", func(ctx context.Context) error {
+		days = nil
+		return s.db.SelectContext(ctx, &days, partitionsSQL, qualified(s.schema, tableOperations), retention.Microseconds())
+	})
+	for _, of := range days[:min(len(days), limit)] {
+		if err := s.dropPartition(ctx, of); err != nil {
+			return dropped, err
+		}
+		dropped++
+	}
+	return dropped, err
+}
+
+// dropPartition drops the partition of a day in one transaction.
+func (s *Store) dropPartition(ctx context.Context, of time.Time) (err error) {
+	what := "drop the partition of operations for " + of.Format(time.DateOnly)
+	tx, err := s.db.BeginTxx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer func() { _ = tx.Rollback() }() // does nothing after Commit
+	if err := s.guard(ctx, what, func(ctx context.Context) error { return boundLocks(ctx, tx) }); err != nil {
+		return err
+	}
+	var last sql.NullString // key whose state was kept
+	for first := true; first || last.Valid; first = false {
+		err := s.guard(ctx, what, func(ctx context.Context) error {
+			return tx.GetContext(ctx, &last, s.sql.dropPartition, of.Format(time.DateOnly), last)
+		})
 		if err != nil {
 			return err
 		}
-		for _, of := range days[:min(len(days), limit)] {
-			if err := s.alterOperations(ctx, s.sql.dropPartition, of); err != nil {
-				return fmt.Errorf("drop the partition of %s: %w", of.Format(time.DateOnly), err)
-			}
-			dropped++
-		}
-		return nil
-	})
-	return dropped, err
+	}
+	return s.guard(ctx, what, func(context.Context) error { return tx.Commit() })
 }
 
 // operationsSQL reads a part of a key's history. It uses the primary key of each partition that may have days of it.
