@@ -19,7 +19,7 @@ type Store interface {
 	PrepareHistory(ctx context.Context) error
 	PurgeHistory(ctx context.Context, retention time.Duration, limit int) (dropped int, err error)
 	Read(ctx context.Context, keys []counter.Key) (map[counter.Key]counter.Row, error)
-	Purge(ctx context.Context, olderThan time.Duration, limit int) (removed int64, err error)
+	Purge(ctx context.Context, olderThan time.Duration, limit int) (removed int64, more bool, err error)
 	Available() bool
 	Up() bool
 }

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// purgeBatch is the number of tombstones that one statement removes.
+	// purgeBatch is the number of tombstones that one statement removes or keeps.
 	purgeBatch = 1000
 	// maxPurgeBatches bounds one purge. The next removes the rest.
 	maxPurgeBatches = 1000
@@ -261,11 +261,11 @@ func (h *handlers) purge(ctx context.Context, _ *asynq.Task) error {
 
 func (h *handlers) purgeTombstones(ctx context.Context) error {
 	for range maxPurgeBatches {
-		removed, err := h.store.Purge(ctx, h.tombstoneTTL, purgeBatch)
+		_, more, err := h.store.Purge(ctx, h.tombstoneTTL, purgeBatch)
 		if err != nil {
 			return fmt.Errorf("purge: %w", err)
 		}
-		if removed < purgeBatch {
+		if !more {
 			return nil
 		}
 	}

@@ -208,3 +208,20 @@ func TestPurgeKeepsPartitionsReady(t *testing.T) {
 		return err == nil && n >= 4
 	}, 10*time.Second, 20*time.Millisecond)
 }
+
+// A counter that is created again after AFTERWRITE_TOMBSTONE_TTL continues its history, while Postgres has it.
+func TestHistoryOfADeletedCounterGoesOn(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	b.do(t, set("likes:7", 10), del("likes:7"), set("views:7", 10), del("views:7"))
+	b.drainAll(t)
+	require.NoError(t, b.redis.FlushDB(t.Context()).Err())
+	b.exec(t, `UPDATE counters SET deleted_at = now() - interval '30 days'`)
+	removed, _, err := b.store.Purge(t.Context(), time.Hour, 10)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, removed)
+	b.do(t, increment("likes:7", 5))
+	b.drainAll(t)
+	require.Equal(t, []string{"1 set 10 = 10", "2 delete 0 = 0", "3 increment 5 = 5"}, brief(b.operations(t, "likes:7")))
+	b.requireRow(t, counter.Row{Key: "likes:7", Value: 5, Version: 3})
+}

@@ -41,7 +41,7 @@ type Store interface {
 	UpsertHistory(ctx context.Context, rows []counter.Row, history store.History) (store.Upserted, error)
 	Records(ctx context.Context, after store.RecordPlace, limit int) ([]store.KeyedRecord, store.RecordPlace, error)
 	HistoryEnds(ctx context.Context, keys []counter.Key) (map[counter.Key]store.HistoryEnds, error)
-	ReadHistory(ctx context.Context, key counter.Key, order store.Order, each store.EachPart) (store.HistoryEnds, error)
+	ReadHistory(ctx context.Context, key counter.Key, each store.EachPart) (store.HistoryEnds, error)
 }
 
 // Options are the dependencies of a Service. The caller closes them.

@@ -63,7 +63,6 @@ type HistoryDifference struct {
 type replay struct {
 	begun   bool
 	state   counter.Record // after the last record
-	again   bool           // the counter was deleted, purged and created again
 	problem HistoryDifference
 }
 
@@ -74,13 +73,9 @@ func (r *replay) begin(checkpoint *counter.Record) {
 	}
 }
 
-// add follows one record. byLineage: the records are in the order of their lineages. It keeps only the first problem.
-func (r *replay) add(next counter.Record, byLineage bool) {
-	before := r.state
-	begun := r.begun
-	if byLineage && begun && before.Deleted && next.Version <= before.Version && next.Lineage > before.Lineage {
-		before, begun, r.again = counter.Record{Deleted: true, Known: true}, true, true
-	}
+// add follows one record. It keeps only the first problem.
+func (r *replay) add(next counter.Record) {
+	before, begun := r.state, r.begun
 	r.begun, r.state = true, next
 	switch {
 	case next.Version < 1:
@@ -170,7 +165,7 @@ func (v *verification) histories(ctx context.Context) error {
 				key, current = r.Key, new(replay)
 				current.begin(ends[key].Checkpoint)
 			}
-			current.add(r.Record, false)
+			current.add(r.Record)
 		}
 		if current != nil && !more {
 			if err := v.conclude(ctx, key, current, ends[key]); err != nil {
@@ -231,29 +226,19 @@ func (v *verification) conclude(ctx context.Context, key counter.Key, r *replay,
 	return nil
 }
 
-// replayAlone replays the records of one counter in a snapshot: by version, and if that fails by lineage, since the versions of a deleted
-// counter may have begun again.
-func (v *verification) replayAlone(ctx context.Context, key counter.Key) (found HistoryDifference, err error) {
-	for _, order := range []store.Order{store.ByVersion, store.ByLineage} {
-		r := new(replay)
-		ends, err := v.store.ReadHistory(ctx, key, order, func(ends store.HistoryEnds, records []store.KeyedRecord) {
-			if !r.begun {
-				r.begin(ends.Checkpoint)
-			}
-			for _, next := range records {
-				r.add(next.Record, order == store.ByLineage)
-			}
-		})
-		if err != nil {
-			return found, err
+// replayAlone replays the records of one counter in a snapshot.
+func (v *verification) replayAlone(ctx context.Context, key counter.Key) (HistoryDifference, error) {
+	r := new(replay)
+	ends, err := v.store.ReadHistory(ctx, key, func(ends store.HistoryEnds, records []store.KeyedRecord) {
+		if !r.begun {
+			r.begin(ends.Checkpoint)
 		}
-		again := r.end(ends.Row, v.cache.Recorded(key))
-		if order == store.ByVersion || !again.Class.isDifference() || r.again {
-			found = again
+		for _, next := range records {
+			r.add(next.Record)
 		}
-		if !found.Class.isDifference() {
-			break
-		}
+	})
+	if err != nil {
+		return HistoryDifference{}, err
 	}
-	return found, nil
+	return r.end(ends.Row, v.cache.Recorded(key)), nil
 }

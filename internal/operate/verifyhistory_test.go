@@ -85,7 +85,7 @@ func TestVerifyReportsDamagedHistoriesAndRepairsNone(t *testing.T) {
 	}
 }
 
-// Histories of more than a page, and the versions of one that begin again since its tombstone was purged.
+// Histories of more than a page, and one of a counter that was deleted and created again.
 func TestVerifyReplaysLongAndNewHistories(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(counter.Key) bool { return true })
@@ -93,19 +93,18 @@ func TestVerifyReplaysLongAndNewHistories(t *testing.T) {
 	b.exec(t, `INSERT INTO operations (key, version, lineage, day, at, operation, amount, value)
 		SELECT 'long' || k, n, 1, current_date, now(), 'increment', 1, n FROM generate_series(1, 1200) n, generate_series(1, 3) k`)
 	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) SELECT 'long' || k, 1200, 1200, now() FROM generate_series(1, 3) k`)
-	b.exec(t, `DELETE FROM counters WHERE key = 'deleted'`)
 	b.exec(t, `INSERT INTO operations (key, version, lineage, day, at, operation, amount, value)
-		SELECT 'deleted', n, 9, current_date, now(), 'increment', 1, n FROM generate_series(1, 2) n`)
-	b.exec(t, `INSERT INTO counters (key, value, version, updated_at) VALUES ('deleted', 2, 2, now())`)
+		SELECT 'deleted', n + 4, 9, current_date, now(), 'increment', 1, n FROM generate_series(1, 2) n`)
+	b.exec(t, `UPDATE counters SET value = 2, version = 6, deleted_at = NULL WHERE key = 'deleted'`)
 	counts, details := b.verifyHistory(t, false)
 	require.Empty(t, details)
 	require.Equal(t, map[operate.HistoryClass]int64{operate.HistoryWhole: 6}, counts)
 
-	b.exec(t, `DELETE FROM operations WHERE key = 'deleted' AND lineage = 9 AND version = 1`)
+	b.exec(t, `DELETE FROM operations WHERE key = 'deleted' AND lineage = 9 AND version = 5`)
 	b.exec(t, `DELETE FROM operations WHERE key = 'long2' AND version = 1100`)
 	_, details = b.verifyHistory(t, false)
 	require.Equal(t, map[string]string{
-		"deleted": "gap: version 2 follows version 0", "long2": "gap: version 1101 follows version 1099",
+		"deleted": "gap: version 6 follows version 4", "long2": "gap: version 1101 follows version 1099",
 	}, details)
 }
 

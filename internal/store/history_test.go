@@ -170,6 +170,37 @@ func TestStateAtUsesTheCheckpointWhereDaysWereDropped(t *testing.T) {
 	require.Zero(t, earliest)
 }
 
+// The tombstone of a counter with records stays, so that its versions continue if it is created again.
+func TestPurgeKeepsTombstonesThatHaveRecords(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for _, key := range []counter.Key{"recorded", "checkpoint", "other"} {
+		old := counter.Row{Key: key, Version: 3, Lineage: 7, Deleted: true}
+		upsertHistory(t, s, History{key: records(lineage(key, 3, 3, 7, 0), 1)}, old)
+	}
+	exec(t, s, `INSERT INTO afterwrite.operations_checkpoints (key, version, at, deleted)
+		SELECT key, version, at, true FROM afterwrite.operations WHERE version = 3`)
+	exec(t, s, `DELETE FROM afterwrite.operations WHERE key <> 'recorded'`)
+	exec(t, s, `DELETE FROM afterwrite.operations_checkpoints WHERE key = 'other'`)
+	exec(t, s, `UPDATE afterwrite.counters SET deleted_at = now() - interval '2 hours'`)
+	exec(t, s, `UPDATE afterwrite.counters SET deleted_at = now() - interval '3 hours' WHERE key = 'recorded'`)
+	for i, want := range []int64{0, 1, 1, 0} { // one that is kept does not keep the others from being removed
+		removed, more, err := s.Purge(t.Context(), time.Hour, 1)
+		require.NoError(t, err)
+		require.Equal(t, want, removed)
+		require.Equal(t, i < 3, more)
+	}
+	require.Equal(t, "recorded", get[string](t, s, "SELECT string_agg(key, ',') FROM afterwrite.counters"))
+	require.Equal(t, "recorded", get[string](t, s, "SELECT string_agg(key, ',') FROM afterwrite.operations_checkpoints"))
+
+	exec(t, s, `DELETE FROM afterwrite.operations`) // the retention is over
+	exec(t, s, `UPDATE afterwrite.counters SET deleted_at = now() - interval '2 hours'`)
+	removed, _, err := s.Purge(t.Context(), time.Hour, 1)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, removed)
+	require.Zero(t, get[int](t, s, "SELECT count(*) FROM afterwrite.operations_checkpoints"))
+}
+
 // The role of a worker need not own the tables, even to create and drop partitions.
 func TestHistoryNeedsFewRights(t *testing.T) {
 	t.Parallel()
@@ -193,6 +224,8 @@ func TestHistoryNeedsFewRights(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, dropped)
 	require.Empty(t, operations(t, s, "a"))
+	_, _, err = s.Purge(t.Context(), 0, 1)
+	require.NoError(t, err)
 }
 
 // Every role may call a new function, and these run with the rights of their owner.

@@ -16,13 +16,6 @@ SELECT version, lineage, at, value, amount IS NULL AS deleted FROM {schema}.oper
 WHERE key = $1 AND at <= $2 AND day <= ($2 AT TIME ZONE 'UTC')::date
 ORDER BY version DESC, lineage DESC LIMIT 1`
 
-// againSQL returns the state of a counter that was deleted at $3, with the lineage $4, and created again up to the time $2, after the
-// purge of its tombstone: then its versions begin again.
-const againSQL = `
-SELECT version, lineage, at, value, amount IS NULL AS deleted FROM {schema}.operations
-WHERE key = $1 AND at <= $2 AND at >= $3 AND lineage > $4 AND day <= ($2 AT TIME ZONE 'UTC')::date AND day >= ($3 AT TIME ZONE 'UTC')::date
-ORDER BY at DESC, version DESC LIMIT 1`
-
 const (
 	checkpointSQL = `SELECT version, 0 AS lineage, at, value, deleted FROM {schema}.operations_checkpoints WHERE key = $1`
 
@@ -66,12 +59,6 @@ func (s *Store) StateAt(ctx context.Context, key counter.Key, at time.Time) (pas
 // stateAt reads the operations before the checkpoint. In the other order, a purge in between would move an operation out of sight.
 func (s *Store) stateAt(ctx context.Context, key string, at time.Time) (Past, error) {
 	found, err := s.pastRow(ctx, s.sql.at, key, at)
-	if err == nil && found != nil && found.Deleted {
-		var again *pastRow
-		if again, err = s.pastRow(ctx, s.sql.again, key, at, found.At, found.Lineage); again != nil {
-			found = again
-		}
-	}
 	if err != nil {
 		return Past{}, err
 	}

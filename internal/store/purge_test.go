@@ -21,15 +21,16 @@ func TestPurgeDeletesOnlyOldTombstonesUpToTheLimit(t *testing.T) {
 	exec(t, s, "UPDATE counters SET updated_at = now() - interval '1 year' WHERE key = 'live'")
 
 	for _, want := range []int64{3, 2, 0} {
-		removed, err := s.Purge(t.Context(), time.Hour, 3)
+		removed, more, err := s.Purge(t.Context(), time.Hour, 3)
 		require.NoError(t, err)
 		require.Equal(t, want, removed)
+		require.Equal(t, want == 3, more)
 	}
 	has(t, s, tombstone("young", 1), row("live", 1, 1))
 	require.Equal(t, 2, get[int](t, s, "SELECT count(*) FROM counters"))
 
 	for _, limit := range []int{0, -1, MaxBatch + 1} {
-		_, err := s.Purge(t.Context(), time.Hour, limit)
+		_, _, err := s.Purge(t.Context(), time.Hour, limit)
 		require.ErrorIs(t, err, ErrInvalid)
 	}
 }
@@ -45,7 +46,7 @@ func TestPurgeDoesNotWaitForLockedTombstones(t *testing.T) {
 	_, err = tx.ExecContext(t.Context(), s.sql.upsert, upsertArgs(back)...)
 	require.NoError(t, err)
 
-	removed, err := s.Purge(soon(t, 5*time.Second), 0, 10)
+	removed, _, err := s.Purge(soon(t, 5*time.Second), 0, 10)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, removed)
 

@@ -31,16 +31,10 @@ SELECT key, version, lineage, day, operation, amount, value FROM {schema}.operat
 WHERE (key, version, lineage, day) > ($1, $2, $3, $4::date)
 ORDER BY key, version, lineage, day LIMIT $5`
 
-// These declare a cursor on the records of a key.
-const (
-	versionCursorSQL = `DECLARE history NO SCROLL CURSOR FOR
+// cursorSQL declares a cursor on the records of a key.
+const cursorSQL = `DECLARE history NO SCROLL CURSOR FOR
 SELECT key, version, lineage, day, operation, amount, value FROM {schema}.operations
 WHERE key = $1 ORDER BY version, lineage, day`
-
-	lineageCursorSQL = `DECLARE history NO SCROLL CURSOR FOR
-SELECT key, version, lineage, day, operation, amount, value FROM {schema}.operations
-WHERE key = $1 ORDER BY lineage, version, day`
-)
 
 // historyEndsSQL reads the rows and the checkpoints of keys.
 const historyEndsSQL = `
@@ -147,31 +141,18 @@ func (s *Store) historyEnds(ctx context.Context, q querier, keys []counter.Key) 
 	return ends, nil
 }
 
-// Order is the order in which ReadHistory reads records.
-type Order int
-
-// The orders. After the purge of a deleted counter's tombstone its versions begin again, and only lineages tell the two counters apart.
-const (
-	ByVersion Order = iota
-	ByLineage
-)
-
 // EachPart is called with the parts of a history. ends are the same each time.
 type EachPart func(ends HistoryEnds, records []KeyedRecord)
 
-// ReadHistory passes all records of a key to each, in parts of up to MaxBatch and at least once, with their ends. All are from one
-// snapshot. A flush writes the row and its records in one transaction, so they agree. It takes no lock that a writer waits for. It blocks
-// until all is read or ctx is done, and for each part at most for Options.StatementTimeout plus two seconds.
-func (s *Store) ReadHistory(ctx context.Context, key counter.Key, order Order, each EachPart) (ends HistoryEnds, err error) {
+// ReadHistory passes all records of a key to each, by version, in parts of up to MaxBatch and at least once, with their ends. All are from
+// one snapshot. A flush writes the row and its records in one transaction, so they agree. It takes no lock that a writer waits for. It
+// blocks until all is read or ctx is done, and for each part at most for Options.StatementTimeout plus two seconds.
+func (s *Store) ReadHistory(ctx context.Context, key counter.Key, each EachPart) (ends HistoryEnds, err error) {
 	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return ends, fmt.Errorf("read the history of %q: %w", key, err)
 	}
 	defer func() { err = errors.Join(err, ignoreDone(tx.Rollback())) }()
-	cursor := s.sql.versionCursor
-	if order == ByLineage {
-		cursor = s.sql.lineageCursor
-	}
 	what := fmt.Sprintf("read the history of %q", key)
 	err = s.guard(ctx, what, func(ctx context.Context) error {
 		found, err := s.historyEnds(ctx, tx, []counter.Key{key})
@@ -179,7 +160,7 @@ func (s *Store) ReadHistory(ctx context.Context, key counter.Key, order Order, e
 			return err
 		}
 		ends = found[key]
-		_, err = tx.ExecContext(ctx, cursor, string(key))
+		_, err = tx.ExecContext(ctx, s.sql.cursor, string(key))
 		return err
 	})
 	for err == nil {

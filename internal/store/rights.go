@@ -17,7 +17,7 @@ UNION ALL
 SELECT format('GRANT %s ON %I.%I TO %I', rights, nspname, relname, current_user)
 FROM (VALUES ('counters', 'SELECT, INSERT, UPDATE, DELETE', true), ('counters_actions', 'SELECT, INSERT, UPDATE, DELETE', true),
              ('counters_migrations', 'SELECT', true), ('operations', 'SELECT, INSERT', $2),
-             ('operations_checkpoints', 'SELECT', $2)) wanted (name, rights, used)
+             ('operations_checkpoints', 'SELECT, DELETE', $2)) wanted (name, rights, used)
 JOIN pg_class c ON relname = name AND used
 JOIN pg_namespace n ON n.oid = relnamespace
 WHERE nspname = $1 AND EXISTS (

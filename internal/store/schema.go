@@ -25,11 +25,10 @@ type statements struct {
 	largest, sorted, createTop, dropTop string
 	upsert, upsertBriefly, upsertFree   string
 	existing, updated                   string
-	purge                               string
+	purge, purgeRecorded                string
 	appendRecords, operations, latest   string
-	at, again, checkpoint, earliest     string
-	recordPage, historyEnds             string
-	versionCursor, lineageCursor        string
+	at, checkpoint, earliest            string
+	recordPage, historyEnds, cursor     string
 	createPartition, dropPartition      string
 	beginAction, endAction, listActions string
 	applied                             string
@@ -42,11 +41,10 @@ func newStatements(schema string) statements {
 		largest: in(largestSQL), sorted: in(sortedSQL), createTop: in(createTopSQL), dropTop: in(dropTopSQL),
 		upsert: in(upsertSQL), upsertBriefly: in(upsertBrieflySQL), upsertFree: in(upsertFreeSQL),
 		existing: in(existingSQL), updated: in(updatedSQL),
-		purge:         in(purgeSQL),
+		purge: in(purgeSQL), purgeRecorded: in(purgeRecordedSQL),
 		appendRecords: in(appendSQL), operations: in(operationsSQL), latest: in(latestSQL),
-		recordPage: in(recordPageSQL), historyEnds: in(historyEndsSQL),
-		versionCursor: in(versionCursorSQL), lineageCursor: in(lineageCursorSQL),
-		at: in(atSQL), again: in(againSQL), checkpoint: in(checkpointSQL), earliest: in(earliestSQL),
+		recordPage: in(recordPageSQL), historyEnds: in(historyEndsSQL), cursor: in(cursorSQL),
+		at: in(atSQL), checkpoint: in(checkpointSQL), earliest: in(earliestSQL),
 		createPartition: in(createPartitionSQL), dropPartition: in(dropPartitionSQL),
 		beginAction: in(beginSQL), endAction: in(endSQL), listActions: in(listSQL),
 		applied: in(appliedSQL),

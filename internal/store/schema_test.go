@@ -46,6 +46,10 @@ func TestPlansUseIndexes(t *testing.T) {
 	exec(t, s, `INSERT INTO counters SELECT 'k' || i, 0, 1, CASE WHEN i % 100 = 0 THEN now() - interval '1 day' END, now(), 0, 0
 		FROM generate_series(1, 20000) i`)
 	exec(t, s, "ANALYZE counters")
+	require.NoError(t, s.PrepareHistory(t.Context()))
+	exec(t, s, `INSERT INTO operations (key, version, lineage, day, at, operation)
+		SELECT 'k' || i, 1, 0, (now() AT TIME ZONE 'UTC')::date, now(), 'delete' FROM generate_series(1, 20000, 20) i`)
+	exec(t, s, "ANALYZE operations")
 
 	plan := func(query string, args ...any) string {
 		var lines []string
@@ -62,10 +66,14 @@ func TestPlansUseIndexes(t *testing.T) {
 	free := plan(s.sql.upsertFree, append(upsertArgs(many), milliseconds(briefly))...)
 	require.Contains(t, free, "counters_pkey")
 	require.NotContains(t, free, "Seq Scan")
-	purge := plan(s.sql.purge, time.Hour.Microseconds(), 10)
-	require.Contains(t, purge, "counters_deleted_at_idx")
-	require.Contains(t, purge, "counters_pkey")
-	require.NotContains(t, purge, "Seq Scan")
+	for _, statement := range []string{s.sql.purge, s.sql.purgeRecorded} {
+		purge := plan(statement, time.Hour.Microseconds(), 10)
+		require.Contains(t, purge, "counters_deleted_at_idx")
+		require.Contains(t, purge, "counters_pkey")
+		require.NotContains(t, purge, "Seq Scan on counters")
+	}
+	today := time.Now().UTC().Format("20060102") // the other partitions are empty
+	require.Contains(t, plan(s.sql.purgeRecorded, time.Hour.Microseconds(), 10), "operations_"+today+"_pkey")
 }
 
 func TestInfoDescribesTheServer(t *testing.T) {
