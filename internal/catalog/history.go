@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/store"
 )
@@ -39,19 +40,11 @@ func (c *Catalog) History(ctx context.Context, key counter.Key, span store.Span)
 		return History{}, err
 	}
 	defer leave()
-	// Redis first: what a flush moves to Postgres meanwhile is found there.
-	pending, err := c.Cache.Pending(ctx, key)
-	switch {
-	case err != nil:
-		return History{}, redisError(err)
-	case pending.Corrupt:
-		return History{}, &counter.Error{Code: counter.CodeInternal, Err: errCorrupt}
-	}
 	limit := min(span.Limit, MaxHistory)
 	span.Limit = limit + 1
-	synced, err := c.Store.Operations(ctx, key, span)
+	pending, synced, err := c.records(ctx, key, func() ([]counter.Record, error) { return c.Store.Operations(ctx, key, span) })
 	if err != nil {
-		return History{}, postgresError(err)
+		return History{}, err
 	}
 	var h History
 	last := span.After
@@ -80,16 +73,9 @@ func (c *Catalog) Latest(ctx context.Context, key counter.Key, limit int) ([]Rec
 		return nil, err
 	}
 	defer leave()
-	pending, err := c.Cache.Pending(ctx, key) // before Postgres, as in History
-	switch {
-	case err != nil:
-		return nil, redisError(err)
-	case pending.Corrupt:
-		return nil, &counter.Error{Code: counter.CodeInternal, Err: errCorrupt}
-	}
-	synced, err := c.Store.Latest(ctx, key, limit)
+	pending, synced, err := c.records(ctx, key, func() ([]counter.Record, error) { return c.Store.Latest(ctx, key, limit) })
 	if err != nil {
-		return nil, postgresError(err)
+		return nil, err
 	}
 	var all []Recorded
 	last := int64(0)
@@ -104,4 +90,45 @@ func (c *Catalog) Latest(ctx context.Context, key counter.Key, limit int) ([]Rec
 		}
 	}
 	return all[max(0, len(all)-limit):], nil
+}
+
+// maxRecordsTries bounds how often records are read again because the base of their counter became known meanwhile.
+const maxRecordsTries = 3
+
+// records returns the entry of key with the records that only Redis has, and the result of read, which reads records in Postgres. It asks
+// Redis first: what a flush moves to Postgres meanwhile is in both results, with the same version. While the base is unknown, the records
+// in Redis have no versions to compare, so it makes sure that none of them was moved.
+func (c *Catalog) records(
+	ctx context.Context, key counter.Key, read func() ([]counter.Record, error),
+) (pending cache.Entry, synced []counter.Record, err error) {
+	pending, err = c.pending(ctx, key)
+	for range maxRecordsTries {
+		if err != nil {
+			return pending, nil, err
+		}
+		if synced, err = read(); err != nil {
+			return pending, nil, postgresError(err)
+		}
+		if !pending.BaseUnknown || pending.Records == nil {
+			return pending, synced, nil
+		}
+		before := pending.Records.All[0]
+		pending, err = c.pending(ctx, key)
+		if err == nil && pending.BaseUnknown && pending.Records != nil && pending.Records.All[0] == before {
+			return pending, synced, nil
+		}
+	}
+	return pending, nil, postgresError(errNoBase)
+}
+
+// pending returns the entry of key and its records. Every error is a *counter.Error.
+func (c *Catalog) pending(ctx context.Context, key counter.Key) (cache.Entry, error) {
+	pending, err := c.Cache.Pending(ctx, key)
+	switch {
+	case err != nil:
+		return pending, redisError(err)
+	case pending.Corrupt:
+		return pending, &counter.Error{Code: counter.CodeInternal, Err: errCorrupt}
+	}
+	return pending, nil
 }

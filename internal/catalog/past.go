@@ -49,7 +49,7 @@ func (c *Catalog) At(ctx context.Context, key counter.Key, at time.Time) (Record
 	}
 	then := lastUntil(pending.Records, at)
 	switch stored := past.Record; {
-	case stored != nil && (then == nil || !follows(then, stored)):
+	case stored != nil && (then == nil || then.Version <= stored.Version):
 		return Recorded{Record: *stored, Synced: true, Numbered: true}, nil
 	case then != nil:
 		return Recorded{Record: *then, Numbered: true}, nil
@@ -82,27 +82,17 @@ func beforeHistory(earliest time.Time) error {
 	return &counter.Error{Code: counter.CodeNotFound, Detail: detail}
 }
 
-// follows reports whether a record in Redis is later than the state in Postgres. The versions of a deleted counter may begin again.
-func follows(pending, stored *counter.Record) bool {
-	return pending.Version > stored.Version || stored.Deleted && pending.Lineage > stored.Lineage && pending.At.After(stored.At)
-}
-
 // pendingOnBase returns the entry of key and its records. If their base is unknown, it has the write path add it first.
 func (c *Catalog) pendingOnBase(ctx context.Context, key counter.Key) (cache.Entry, error) {
-	pending, err := c.Cache.Pending(ctx, key)
+	pending, err := c.pending(ctx, key)
 	if err == nil && pending.BaseUnknown {
 		c.Counters.Do(ctx, []counter.Operation{{Key: key, Kind: counter.Get}}, writepath.Options{})
-		pending, err = c.Cache.Pending(ctx, key)
+		pending, err = c.pending(ctx, key)
 	}
-	switch {
-	case err != nil:
-		return pending, redisError(err)
-	case pending.Corrupt:
-		return pending, &counter.Error{Code: counter.CodeInternal, Err: errCorrupt}
-	case pending.BaseUnknown:
-		return pending, postgresError(errNoBase)
+	if err == nil && pending.BaseUnknown {
+		err = postgresError(errNoBase)
 	}
-	return pending, nil
+	return pending, err
 }
 
 var errNoBase = errors.New("the value before the counter's unflushed operations is not known yet")

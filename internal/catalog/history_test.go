@@ -1,0 +1,83 @@
+package catalog_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/catalog"
+	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
+	"github.com/afterwrite/afterwrite/worker"
+)
+
+// flushedBetween is a Store in which a flush commits just before records are read.
+type flushedBetween struct {
+	*store.Store
+
+	flush func()
+}
+
+func (s flushedBetween) Operations(ctx context.Context, key counter.Key, span store.Span) ([]counter.Record, error) {
+	s.flush()
+	return s.Store.Operations(ctx, key, span)
+}
+
+func (s flushedBetween) Latest(ctx context.Context, key counter.Key, limit int) ([]counter.Record, error) {
+	s.flush()
+	return s.Store.Latest(ctx, key, limit)
+}
+
+// A flush may move records between the reads of Redis and Postgres. None may appear twice, or be missing.
+func TestHistoryHasEachOperationOnceDuringAFlush(t *testing.T) {
+	t.Parallel()
+	for name, minimal := range map[string]bool{"known base": false, "unknown base": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			everything := cache.New(b.Redis, cache.Options{
+				Shards: b.Config.Shards, CleanTTL: b.Config.CleanTTL, History: func(counter.Key) bool { return true },
+			})
+			service := writepath.Open(writepath.Parts{Cache: everything, Store: b.Store})
+			t.Cleanup(service.Close)
+			w := worker.New(worker.Options{
+				Config: b.Config, Redis: b.Redis, Cache: everything, Store: b.Store,
+				Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+			})
+			write := func() {
+				for range 2 {
+					r := service.Do(t.Context(), []counter.Operation{increment("a")}, writepath.Options{Minimal: minimal})[0]
+					require.NoError(t, r.Err)
+				}
+			}
+			lists := catalog.New(catalog.Options{Cache: everything, Counters: service, Store: flushedBetween{b.Store, func() {
+				_, left, err := w.DrainAll(t.Context(), "test")
+				require.NoError(t, err)
+				require.Zero(t, left)
+			}}})
+			write()
+			h, err := lists.History(t.Context(), "a", store.Span{Limit: 10})
+			require.NoError(t, err)
+			requireVersions(t, h.Operations, 2)
+			write()
+			latest, err := lists.Latest(t.Context(), "a", 10)
+			require.NoError(t, err)
+			requireVersions(t, latest, 4)
+		})
+	}
+}
+
+// requireVersions requires the versions 1 to n.
+func requireVersions(t *testing.T, all []catalog.Recorded, n int) {
+	t.Helper()
+	require.Len(t, all, n)
+	for i := range all {
+		require.EqualValues(t, i+1, all[i].Version)
+		require.True(t, all[i].Numbered)
+	}
+}
