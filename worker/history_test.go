@@ -225,3 +225,18 @@ func TestHistoryOfADeletedCounterGoesOn(t *testing.T) {
 	require.Equal(t, []string{"1 set 10 = 10", "2 delete 0 = 0", "3 increment 5 = 5"}, brief(b.operations(t, "likes:7")))
 	b.requireRow(t, counter.Row{Key: "likes:7", Value: 5, Version: 3})
 }
+
+// The guard has kept the row out, so Postgres does not have its records. If Redis fails before the entry is merged, they must stay.
+func TestHistoryKeepsTheRecordsOfAConflict(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	b.do(t, increment("likes:7", 1), increment("likes:7", 1))
+	b.exec(t, `INSERT INTO counters (key, value, version, updated_at, lineage) VALUES ('likes:7', 50, 3, now(), 1)`)
+	failing := b.mortal(t, "reconcile", 1, false, func() {})
+	_, _, err := failing.DrainAll(t.Context(), "failing")
+	require.ErrorIs(t, err, context.Canceled)
+	require.Len(t, b.pending(t, "likes:7"), 2)
+	b.drainAll(t)
+	require.Equal(t, []string{"4 increment 1 = 51", "5 increment 1 = 52"}, brief(b.operations(t, "likes:7")))
+	b.requireRow(t, counter.Row{Key: "likes:7", Value: 52, Version: 5})
+}

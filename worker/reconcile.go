@@ -29,6 +29,9 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 		unsettled[row.Key] = true
 		done.refused = append(done.refused, refusal{row, errTwoStates})
 	}
+	for _, c := range conflicts {
+		unsettled[c.Entry.Key] = true // even if the calls below fail
+	}
 	repaired := 0
 	for part := range slices.Chunk(conflicts, cache.MaxConflicts) {
 		answers, err := f.cache.Reconcile(ctx, b.shard, part)
@@ -36,7 +39,6 @@ func (f *Flusher) reconcile(ctx context.Context, b batch, ahead []counter.Row, d
 			return unsettled, err
 		}
 		for i, c := range part {
-			unsettled[c.Entry.Key] = true
 			switch answers[i] {
 			case cache.Reconciled:
 				if fromColumn(&c.Row) {
