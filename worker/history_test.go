@@ -240,3 +240,17 @@ func TestHistoryKeepsTheRecordsOfAConflict(t *testing.T) {
 	require.Equal(t, []string{"4 increment 1 = 51", "5 increment 1 = 52"}, brief(b.operations(t, "likes:7")))
 	b.requireRow(t, counter.Row{Key: "likes:7", Value: 52, Version: 5})
 }
+
+// The same, if an api without the setting is the first to write the counter again.
+func TestHistoryDropsTheRecordsOfADeletedEntryThatIsDirtyAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	other := setupOn(t, b.redisURL, b.postgresURL, nil)
+	b.do(t, increment("likes:7", 1), increment("likes:7", 1))
+	require.NoError(t, b.redis.Del(t.Context(), b.name("likes:7", "c:likes:7")).Err())
+	other.do(t, increment("likes:7", 5))
+	b.do(t, increment("likes:7", 1))
+	b.drainAll(t)
+	require.Equal(t, []string{"2 increment 1 = 6"}, brief(b.operations(t, "likes:7")))
+	require.Zero(t, b.redis.Exists(t.Context(), b.name("likes:7", "hn"), b.name("likes:7", "h:likes:7")).Val())
+}

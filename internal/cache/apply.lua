@@ -48,8 +48,9 @@ local function prepare_record(s, e, dirty)
     e.list = sub(s.meta, 1, -5) .. 'h:' .. sub(KEYS[s.at], #s.meta - 1)
     local has = pcall('LLEN', e.list)
     if type(has) ~= 'number' then return 'e' end
-    -- The records of a clean counter have left the list. What is there belongs to an entry that somebody deleted by hand.
-    e.records, e.stray = {}, dirty and 0 or has
+    -- The records of a clean counter have left the list, and an entry without h has none. What is there belongs to an entry that somebody
+    -- deleted by hand.
+    e.records, e.stray = {}, dirty and e.h and 0 or has
   end
   if not s.unflushed then
     local count = pcall('GET', sub(s.meta, 1, -5) .. 'hn')
