@@ -158,6 +158,10 @@ func TestHistoryHasABound(t *testing.T) {
 	for range 10 {
 		b.do(t, increment("likes:7", 1))
 	}
+	backlog, err := b.cache.Backlog(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 10, backlog.MostRecords)
+	require.EqualValues(t, 10, b.cache.MaxRecords())
 	r := b.service.Do(t.Context(), []counter.Operation{increment("likes:7", 1)}, noOptions)[0]
 	require.Equal(t, counter.CodeBackpressure, counter.CodeOf(r.Err))
 	b.do(t, get("likes:7"), increment("views:7", 1))

@@ -190,7 +190,7 @@ func (a *application) encode() []any {
 	}
 	args := []any{mayDirty, a.cache.recordTTL, counts, ops}
 	if len(a.origins) > 0 {
-		args = append(args, a.cache.room)
+		args = append(args, itoa(a.cache.room))
 		for _, origin := range a.origins {
 			args = append(args, encodeOrigin(origin))
 		}

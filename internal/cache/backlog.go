@@ -20,6 +20,9 @@ type Backlog struct {
 	Dead     int64         // keys that Postgres refused in all attempts
 	Oldest   time.Duration // time since the first write of the oldest unflushed epoch
 
+	Records     int64 // operations of counters with a history that Postgres lacks
+	MostRecords int64 // of these, those of the shard that has the most; AFTERWRITE_MAX_HISTORY bounds each shard
+
 	Uncounted int // shards that did not answer; the numbers above lack them
 }
 
@@ -51,6 +54,8 @@ func (b Backlogs) Sum() Backlog {
 		sum.Retrying += b[i].Retrying
 		sum.Dead += b[i].Dead
 		sum.Oldest = max(sum.Oldest, b[i].Oldest)
+		sum.Records += b[i].Records
+		sum.MostRecords = max(sum.MostRecords, b[i].Records)
 	}
 	return sum
 }
@@ -71,7 +76,7 @@ func (b Backlogs) Err() error {
 }
 
 // Backlogs reads the backlog of every shard. Shards that do not answer are Unknown; it fails only if none answers. It takes two round trips
-// (on a cluster, one to each node): three commands, and seven of constant or logarithmic time for each shard with something to count.
+// (on a cluster, one to each node): three commands, and eight of constant or logarithmic time for each shard with something to count.
 func (c *Cache) Backlogs(ctx context.Context) (Backlogs, error) {
 	counts, now, err := c.countShards(ctx)
 	shards := make(Backlogs, c.shards)
@@ -112,7 +117,7 @@ func (c *Cache) Overdue(ctx context.Context, age time.Duration) ([]counter.Shard
 type shardCounts struct {
 	open, sealed, retry, dead, due, taken *redis.IntCmd
 
-	meta *redis.StringCmd
+	records, meta *redis.StringCmd
 }
 
 // countShard queues the commands that count one shard. Set-aside keys are due at the time at, in ms.
@@ -124,7 +129,10 @@ func (c *Cache) countShard(ctx context.Context, pipe redis.Pipeliner, s counter.
 		dead:   pipe.HLen(ctx, c.deadKey(s)),
 		due:    pipe.ZCount(ctx, c.retryKey(s), "-inf", itoa(at)),
 		taken:  pipe.Exists(ctx, c.drainKey(s)),
-		meta:   pipe.Get(ctx, c.metaKey(s)), // last: it shows whether keys have left their epoch or retry since they were counted
+
+		records: pipe.Get(ctx, c.countKey(s)),
+
+		meta: pipe.Get(ctx, c.metaKey(s)), // last: it shows whether keys have left their epoch or retry since they were counted
 	}
 }
 
@@ -138,6 +146,8 @@ func (b *ShardBacklog) fill(n *shardCounts, now int64) error {
 	b.meta, b.inOpen, b.inSealed, b.due, b.taken = meta, n.open.Val(), n.sealed.Val(), n.due.Val(), n.taken.Val() > 0
 	b.Retrying, b.Dead = n.retry.Val(), n.dead.Val()
 	b.Dirty = b.inOpen + b.inSealed + b.Retrying
+	b.Records, _ = n.records.Int64() // 0 if there is none
+	b.MostRecords = b.Records
 	if oldest := b.oldest(); oldest > 0 {
 		b.Oldest = max(0, time.Duration(now-oldest)*time.Millisecond)
 		b.ahead = max(0, time.Duration(oldest-now)*time.Millisecond)

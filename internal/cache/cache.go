@@ -84,7 +84,7 @@ type Cache struct {
 	failed atomic.Int64 // when a call last failed (see SinceFailure), in ns; 0: never
 
 	history   func(counter.Key) bool // nil: no key has one
-	room      string                 // the most records of a shard
+	room      int64                  // the most records of a shard
 	recordTTL string                 // ms
 	prefixes  []string               // of entry keys, by shard: built once, since every operation needs one
 }
@@ -96,7 +96,7 @@ func New(client redis.UniversalClient, options Options) *Cache {
 		client: client, prefix: options.Prefix, shards: options.Shards, cleanTTL: options.CleanTTL, cluster: cluster, name: rand.Text(),
 		recordTTL: ms(cmp.Or(options.RecordTTL, defaultRecordTTL)),
 		history:   options.History,
-		room:      itoa(shareOf(options.MaxHistory, options.Shards)),
+		room:      shareOf(options.MaxHistory, options.Shards),
 		prefixes:  make([]string, options.Shards),
 	}
 	for i := range c.prefixes {

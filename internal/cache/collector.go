@@ -26,6 +26,10 @@ var (
 		"Counters whose row Postgres refused in all attempts.")
 	oldestDesc = gaugeDesc("afterwrite_oldest_dirty_seconds",
 		"Time since the oldest unsynced write, without counters that are dead or wait for a retry.")
+	recordsDesc = gaugeDesc("afterwrite_history_pending",
+		"Operations of counters with a history that wait in Redis for Postgres.")
+	mostRecordsDesc = gaugeDesc("afterwrite_history_pending_max",
+		"Those of the shard that has the most.")
 	uncountedDesc = gaugeDesc("afterwrite_uncounted_shards",
 		"Shards whose Redis node does not answer: their counters are in no gauge, and accept no writes.")
 	redisUpDesc = gaugeDesc("afterwrite_redis_up",
@@ -60,7 +64,8 @@ func (c *Cache) NewCollector() *Collector { return &Collector{cache: c} }
 // Describe implements prometheus.Collector.
 func (*Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		dirtyDesc, deadDesc, oldestDesc, uncountedDesc, redisUpDesc, usedDesc, maxDesc, aofDesc, aofWriteDesc, aofRewriteDesc,
+		dirtyDesc, deadDesc, oldestDesc, recordsDesc, mostRecordsDesc, uncountedDesc, redisUpDesc, usedDesc, maxDesc,
+		aofDesc, aofWriteDesc, aofRewriteDesc,
 	} {
 		ch <- desc
 	}
@@ -78,6 +83,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(dirtyDesc, float64(b.Dirty))
 		gauge(deadDesc, float64(b.Dead))
 		gauge(oldestDesc, b.Oldest.Seconds())
+		gauge(recordsDesc, float64(b.Records))
+		gauge(mostRecordsDesc, float64(b.MostRecords))
 	}
 	if info.Used > 0 {
 		gauge(usedDesc, float64(info.Used))

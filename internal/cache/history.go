@@ -30,6 +30,9 @@ func shareOf(bound int64, shards int) int64 {
 	return max(bound/int64(max(shards, 1)), 1)
 }
 
+// MaxRecords returns the bound of the records of one shard that Postgres lacks.
+func (c *Cache) MaxRecords() int64 { return c.room }
+
 // HasHistory reports whether the operations on some keys are recorded.
 func (c *Cache) HasHistory() bool { return c.history != nil }
 

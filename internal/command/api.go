@@ -55,7 +55,11 @@ func (apiCommand) Run(w *world) error {
 	}, func() float64 { return float64(p.Store.StandbyReads()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "afterwrite_dirty_keys_limit",
 		Help: "AFTERWRITE_MAX_DIRTY of this process: with as many dirty and dead keys, clean keys accept no writes.",
-	}, func() float64 { return float64(p.Config.MaxDirty) }))
+	}, func() float64 { return float64(p.Config.MaxDirty) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "afterwrite_history_pending_limit",
+		Help: "One shard's share of AFTERWRITE_MAX_HISTORY of this process: with as many waiting operations, it accepts none on " +
+			"counters with a history.",
+	}, func() float64 { return float64(p.Cache.MaxRecords()) }))
 	service := writepath.Open(writepath.Parts{
 		Cache: p.Cache, Store: p.Store, MaxDirty: p.Config.MaxDirty, Tracing: p.Provider(),
 		Durability: writepath.DurabilityOf(p.Config.Durability), WaitReplicas: p.Config.WaitReplicas,
