@@ -1,6 +1,8 @@
 package counter
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,6 +24,17 @@ func ParsePatterns(text string) (Patterns, error) {
 		}
 	}
 	return all, nil
+}
+
+// Digest returns a text that is the same for patterns in another order or repeated, and differs for others. It is empty for none, and has
+// 12 characters otherwise.
+func (p Patterns) Digest() string {
+	if len(p) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(slices.Sorted(slices.Values(p))), ",")))
+	const digestBytes = 6
+	return hex.EncodeToString(sum[:digestBytes])
 }
 
 // Match reports whether a pattern selects the key.

@@ -162,7 +162,7 @@ func (x *facts) texts() *strings.Replacer {
 		"{letters need}", Count(x.Dead, "dead letter needs", "dead letters need"),
 		"{deferred}", Count(x.Deferred, "was", "were"), "{window}", Number(deferredWindow),
 		"{broken}", Count(int64(len(x.BrokenMappings())), "mapping is", "mappings are"), "{broken names}", x.brokenNames(),
-		"{differing}", x.mappingsDiffer(),
+		"{differing}", x.describe(mappingsSetting), "{differing histories}", x.describe(historySetting),
 		"{refused}", Count(x.refused(), "key waits", "keys wait"),
 		"{swept}", Age(x.Swept), "{scheduled}", Age(x.Scheduled), "{sweep interval}", Age(x.SweepInterval),
 		"{flush queue}", x.pausedFlush(), "{resume flush}", resume(x.Prefix+x.pausedFlush()),

@@ -79,6 +79,10 @@ type Settings struct {
 
 	// Mappings is mapping.Mappings.Digest: "" if the process has no mappings, or is of a version that knows none.
 	Mappings string `json:"mappings,omitempty"`
+
+	// History is counter.Patterns.Digest of AFTERWRITE_HISTORY: "" if it is not set, or the process is of a version that does not know it.
+	// Mappings has the histories of mapped counters.
+	History string `json:"history,omitempty"`
 }
 
 // Alive reports whether the process ran when its heartbeat was read.

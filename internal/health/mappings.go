@@ -37,36 +37,50 @@ func (s Snapshot) WorkerMappings() map[string]MappingCounts {
 	return sums
 }
 
-// usesMappings are the roles that read AFTERWRITE_MAPPINGS.
-var usesMappings = []string{RoleAPI, RoleWorker, RoleDashboard}
+// countingRoles are the roles that read AFTERWRITE_MAPPINGS and AFTERWRITE_HISTORY.
+var countingRoles = []string{RoleAPI, RoleWorker, RoleDashboard}
 
-// otherMappings returns the running processes whose mappings differ from those of most workers, or of most processes if no worker runs. It
-// also returns the digest of these.
-func (s Snapshot) otherMappings() (others []Heartbeat, digest string) {
+// setting is a setting that all countingRoles must have alike. It returns "" for a process that does not have it.
+type setting func(s *Settings) string
+
+func mappingsSetting(s *Settings) string { return s.Mappings }
+func historySetting(s *Settings) string  { return s.History }
+
+// different returns the running processes whose setting differs from that of most workers, or of most processes if no worker runs. It also
+// returns the value of these.
+func (s Snapshot) different(of setting) (others []Heartbeat, most string) {
 	var running []Heartbeat
-	votes := make(map[string]int) // by digest; a worker outvotes all other processes
+	votes := make(map[string]int) // by value; a worker outvotes all other processes
 	for _, p := range s.Processes {
-		if !p.Alive() || !slices.Contains(usesMappings, p.Role) {
+		if !p.Alive() || !slices.Contains(countingRoles, p.Role) {
 			continue
 		}
 		running = append(running, p)
-		votes[p.Settings.Mappings]++
+		votes[of(&p.Settings)]++
 		if p.Role == RoleWorker {
-			votes[p.Settings.Mappings] += maxProcesses
+			votes[of(&p.Settings)] += maxProcesses
 		}
 	}
 	if len(votes) < 2 {
 		return nil, ""
 	}
-	digest = slices.MaxFunc(slices.Collect(maps.Keys(votes)), func(x, y string) int {
+	most = slices.MaxFunc(slices.Collect(maps.Keys(votes)), func(x, y string) int {
 		return cmp.Or(cmp.Compare(votes[x], votes[y]), cmp.Compare(x, y)) // a tie is decided alike each second
 	})
-	return slices.DeleteFunc(running, func(p Heartbeat) bool { return p.Settings.Mappings == digest }), digest
+	return slices.DeleteFunc(running, func(p Heartbeat) bool { return of(&p.Settings) == most }), most
 }
 
-// mappingsDiffer describes the result of otherMappings: "the workers: api web-1 · 4711 (none)".
-func (x *facts) mappingsDiffer() string {
-	others, digest := x.otherMappings()
+// differ is the condition of a finding: the setting differs between processes.
+func differ(of setting) func(x *facts) bool {
+	return func(x *facts) bool {
+		others, _ := x.different(of)
+		return len(others) > 0
+	}
+}
+
+// describe describes the result of different: "the workers: api web-1 · 4711 (none)".
+func (x *facts) describe(of setting) string {
+	others, value := x.different(of)
 	names := make([]string, len(others))
 	most := "the workers"
 	switch x.Alive[RoleWorker] {
@@ -77,14 +91,14 @@ func (x *facts) mappingsDiffer() string {
 	}
 	for i, p := range others {
 		names[i] = fmt.Sprintf("%s %s · %d", p.Role, p.Host, p.PID)
-		if p.Settings.Mappings == "" {
+		if of(&p.Settings) == "" {
 			names[i] += " (none)"
 		}
 		if p.Role == RoleWorker {
 			most = "most workers"
 		}
 	}
-	if digest == "" {
+	if value == "" {
 		most += " (none)"
 	}
 	return most + ": " + listed(names)

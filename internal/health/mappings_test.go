@@ -89,6 +89,31 @@ func TestJudgementsOfMappings(t *testing.T) {
 	require.Contains(t, c.Judge().Also[0].Advice, "Set AFTERWRITE_MAPPINGS to the same file for every api, worker and dashboard")
 }
 
+func TestJudgementsOfHistories(t *testing.T) {
+	t.Parallel()
+	same := func(c *Snapshot) {
+		for i := range c.Processes {
+			c.Processes[i].Host, c.Processes[i].PID = "h"+strconv.Itoa(i), 10+i
+			if c.Processes[i].Role != RoleScheduler {
+				c.Processes[i].Settings.History = "a1"
+			}
+		}
+	}
+	requireJudgements(t, map[string]judgement{
+		"the same histories": {same, Good, "Keeping up: 1.2 s behind.", "", nil},
+		"an api without histories": {
+			func(c *Snapshot) { same(c); c.Processes[0].Settings.History = "" },
+			Warn, "Keeping up: 1.2 s behind.", "",
+			[]string{"Not all processes have the same AFTERWRITE_HISTORY; different from the worker: api h0 · 10 (none)."},
+		},
+		"a worker with others": {
+			func(c *Snapshot) { same(c); worker(c).Settings.History = "b2" },
+			Warn, "Keeping up: 1.2 s behind.", "",
+			[]string{"Not all processes have the same AFTERWRITE_HISTORY; different from the worker: api h0 · 10, dashboard h1 · 11."},
+		},
+	})
+}
+
 func TestManyProcessesWithOtherMappingsAreNotAllNamed(t *testing.T) {
 	t.Parallel()
 	c := well()

@@ -317,15 +317,18 @@ var rules = []rule{
 			"and never become dead letters. Find the old transaction in pg_stat_activity, and end it; a worker's log names a key.",
 	},
 	{
-		"mappings_differ", other, Warn, "", func(x *facts) bool {
-			others, _ := x.otherMappings()
-			return len(others) > 0
-		},
+		"mappings_differ", other, Warn, "", differ(mappingsSetting),
 		"Not all processes have the same mappings; different from {differing}.",
 		"This is normal for a moment while processes are restarted. Set AFTERWRITE_MAPPINGS to the same file for every api, worker and " +
 			"dashboard, and restart those that differ. Columns that a worker without the mapping did not write are brought up to date " +
 			"by `afterwrite mappings backfill NAME`. An api without it lets a counter that only its column has start at 0; the first " +
 			"flush adds the column's value.",
+	},
+	{
+		"histories_differ", other, Warn, "", differ(historySetting),
+		"Not all processes have the same AFTERWRITE_HISTORY; different from {differing histories}.",
+		"This is normal for a moment while processes are restarted. Set it to the same keys for every api, worker and dashboard, and restart " +
+			"those that differ. Operations that went through an api without them have no record; `afterwrite verify --history` finds them.",
 	},
 	{
 		"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && x.Unheard() },

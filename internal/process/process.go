@@ -268,7 +268,7 @@ func (p *Process) beat(ctx context.Context) (stop func()) {
 		Counted: p.Counted, Logger: p.Log,
 		Settings: health.Settings{
 			FlushInterval: p.Config.FlushInterval.Milliseconds(), SweepInterval: p.Config.SweepInterval.Milliseconds(),
-			MaxDirty: p.Config.MaxDirty, Mappings: p.Mappings.Digest(),
+			MaxDirty: p.Config.MaxDirty, Mappings: p.Mappings.Digest(), History: historyDigest(p.Config),
 		},
 		BrokenMappings: p.BrokenMappings,
 	}

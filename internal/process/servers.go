@@ -132,6 +132,12 @@ func recorded(c config.Config, mappings *mapping.Mappings) func(counter.Key) boo
 	return patterns.Match
 }
 
+// historyDigest returns the digest of AFTERWRITE_HISTORY.
+func historyDigest(c config.Config) string {
+	patterns, _ := counter.ParsePatterns(c.History) // FromMap has checked them
+	return patterns.Digest()
+}
+
 // Close closes the connections. It ignores errors, because the connections are no longer used.
 func (s *Servers) Close() {
 	if s.Store != nil {
