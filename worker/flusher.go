@@ -41,6 +41,7 @@ type Flusher struct {
 type flushed struct {
 	rows      int64         // rows written to Postgres
 	committed []cache.Entry // entries whose rows are at least as new
+	partial   []counter.Key // entries of which some writes were committed, and more are left
 	refused   []refusal
 	deferred  time.Duration // the shortest deferral of an entry; 0: there was none
 }
@@ -56,6 +57,7 @@ var errCorrupt = errors.New("its entry in redis was overwritten by something els
 func (d *flushed) add(more *flushed) {
 	d.rows += more.rows
 	d.committed = append(d.committed, more.committed...)
+	d.partial = append(d.partial, more.partial...)
 	d.refused = append(d.refused, more.refused...)
 	d.deferred = sooner(d.deferred, more.deferred)
 }
@@ -110,7 +112,34 @@ func (f *Flusher) flush(ctx context.Context, s cache.Snapshot, aside bool, backl
 		}
 		from = to
 	}
+	if failed == nil {
+		failed = f.flushRest(ctx, b, aside, &done)
+	}
 	return done, errors.Join(failed, rebaseErr)
+}
+
+// flushRest flushes the rest of the entries of which a part was committed, part by part.
+func (f *Flusher) flushRest(ctx context.Context, b batch, aside bool, done *flushed) error {
+	for len(done.partial) > 0 {
+		snapshot, err := f.cache.Read(ctx, b.shard, done.partial)
+		if err == nil {
+			err = f.cache.ReadRecords(ctx, &snapshot)
+		}
+		if err != nil {
+			return err
+		}
+		done.partial = nil
+		var unknown []cache.Entry
+		if b.entries, unknown = f.dirty(ctx, snapshot, aside, done); len(unknown) > 0 {
+			return errUnsettled // they were replaced meanwhile
+		}
+		part, err := f.commit(ctx, b)
+		done.add(&part)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dirty returns the entries to flush, separated by whether their base is known.
@@ -185,12 +214,16 @@ func (f *Flusher) settle(ctx context.Context, b batch, upserted *store.Upserted)
 	done.rows = int64(len(b.entries) - len(upserted.Ahead))
 	unsettled, err := f.reconcile(ctx, b, upserted.Ahead, &done)
 	for _, e := range b.entries {
-		if !unsettled[e.Key] {
+		switch {
+		case unsettled[e.Key]:
+		case e.Partial:
+			done.partial = append(done.partial, e.Key)
+		default:
 			done.committed = append(done.committed, e)
 		}
 	}
 	// Before the commit of the epoch, so that a clean counter has no records.
-	err = errors.Join(err, f.cache.Trim(ctx, b.shard, done.committed)) // step: trim
+	err = errors.Join(err, f.cache.Trim(ctx, b.shard, b.recorded(unsettled))) // step: trim
 	f.deferred.forget(b.entries)
 	f.deferred.forget(refused.entries)
 	f.metrics.rows.Add(float64(done.rows))
@@ -202,6 +235,16 @@ func (f *Flusher) settle(ctx context.Context, b batch, upserted *store.Upserted)
 	changed, err := f.flushChanged(ctx, b, upserted.Ahead)
 	done.add(&changed)
 	return done, err
+}
+
+// recorded returns the entries with records, without the unsettled ones.
+func (b batch) recorded(unsettled map[counter.Key]bool) (recorded []cache.Entry) {
+	for _, e := range b.entries {
+		if e.Records != nil && !unsettled[e.Key] {
+			recorded = append(recorded, e)
+		}
+	}
+	return recorded
 }
 
 func keysOf(refused []store.Refusal) []counter.Key {

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// maxRecords bounds the records of one statement, unless one counter has more.
+	// maxRecords bounds the records of one transaction; cache.ReadRecords bounds those of one counter.
 	maxRecords = 10_000
 
 	// maxDropped bounds the partitions that one purge drops. The next drops the rest.

@@ -3,16 +3,23 @@ package worker_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/store"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 	"github.com/afterwrite/afterwrite/tasks"
+	"github.com/afterwrite/afterwrite/worker"
 )
 
 var withHistory = map[string]string{"AFTERWRITE_HISTORY": "likes:*"}
@@ -201,16 +208,18 @@ func TestHistoryDropsTheRecordsOfADeletedEntry(t *testing.T) {
 	require.Zero(t, b.redis.Exists(t.Context(), b.name("likes:7", "hn")).Val())
 }
 
-func TestPurgeKeepsPartitionsReady(t *testing.T) {
+// The same, if an api without the setting is the first to write the counter again.
+func TestHistoryDropsTheRecordsOfADeletedEntryThatIsDirtyAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, withHistory)
-	b.run(t)
-	b.send(t, tasks.Purge(time.Now(), time.Hour))
-	require.Eventually(t, func() bool {
-		var n int
-		err := b.db.QueryRow(`SELECT count(*) FROM pg_inherits WHERE inhparent = 'afterwrite.operations'::regclass`).Scan(&n)
-		return err == nil && n >= 4
-	}, 10*time.Second, 20*time.Millisecond)
+	other := setupOn(t, b.redisURL, b.postgresURL, nil)
+	b.do(t, increment("likes:7", 1), increment("likes:7", 1))
+	require.NoError(t, b.redis.Del(t.Context(), b.name("likes:7", "c:likes:7")).Err())
+	other.do(t, increment("likes:7", 5))
+	b.do(t, increment("likes:7", 1))
+	b.drainAll(t)
+	require.Equal(t, []string{"2 increment 1 = 6"}, brief(b.operations(t, "likes:7")))
+	require.Zero(t, b.redis.Exists(t.Context(), b.name("likes:7", "hn"), b.name("likes:7", "h:likes:7")).Val())
 }
 
 // A counter that is created again after AFTERWRITE_TOMBSTONE_TTL continues its history, while Postgres has it.
@@ -245,16 +254,58 @@ func TestHistoryKeepsTheRecordsOfAConflict(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "likes:7", Value: 52, Version: 5})
 }
 
-// The same, if an api without the setting is the first to write the counter again.
-func TestHistoryDropsTheRecordsOfADeletedEntryThatIsDirtyAgain(t *testing.T) {
+// partsStore notes the most records of one call.
+type partsStore struct {
+	worker.Store
+
+	most int
+}
+
+func (s *partsStore) UpsertHistory(ctx context.Context, rows []counter.Row, history store.History) (store.Upserted, error) {
+	for _, records := range history {
+		s.most = max(s.most, len(records))
+	}
+	return s.Store.UpsertHistory(ctx, rows, history)
+}
+
+// A transaction has a bounded number of records, however many one counter has: it must end within the statement timeout.
+func TestHistoryOfAHotCounterIsFlushedInParts(t *testing.T) {
 	t.Parallel()
 	b := setup(t, withHistory)
-	other := setupOn(t, b.redisURL, b.postgresURL, nil)
-	b.do(t, increment("likes:7", 1), increment("likes:7", 1))
-	require.NoError(t, b.redis.Del(t.Context(), b.name("likes:7", "c:likes:7")).Err())
-	other.do(t, increment("likes:7", 5))
-	b.do(t, increment("likes:7", 1))
-	b.drainAll(t)
-	require.Equal(t, []string{"2 increment 1 = 6"}, brief(b.operations(t, "likes:7")))
-	require.Zero(t, b.redis.Exists(t.Context(), b.name("likes:7", "hn"), b.name("likes:7", "h:likes:7")).Val())
+	const calls, each = 85, 250
+	ops := make([]counter.Operation, each)
+	for i := range ops {
+		ops[i] = increment("likes:hot", 1)
+	}
+	for range calls {
+		b.do(t, ops...)
+	}
+	b.do(t, del("likes:hot"), increment("likes:7", 1))
+	s := &partsStore{Store: b.store}
+	w := worker.New(worker.Options{
+		Config: b.config, Redis: b.redis, Cache: b.cache, Store: s, Registerer: prometheus.NewRegistry(),
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	_, left, err := w.DrainAll(t.Context(), "test")
+	require.NoError(t, err)
+	require.Zero(t, left)
+	require.Equal(t, 10_000, s.most)
+	var n, last int
+	require.NoError(t, b.db.QueryRow(`SELECT count(*), max(version) FROM operations WHERE key = 'likes:hot'`).Scan(&n, &last))
+	require.Equal(t, calls*each+1, n)
+	require.Equal(t, n, last)
+	b.requireRow(t, counter.Row{Key: "likes:hot", Version: int64(n), Deleted: true})
+	require.Empty(t, b.pending(t, "likes:hot"))
+}
+
+func TestPurgeKeepsPartitionsReady(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withHistory)
+	b.run(t)
+	b.send(t, tasks.Purge(time.Now(), time.Hour))
+	require.Eventually(t, func() bool {
+		var n int
+		err := b.db.QueryRow(`SELECT count(*) FROM pg_inherits WHERE inhparent = 'afterwrite.operations'::regclass`).Scan(&n)
+		return err == nil && n >= 4
+	}, 10*time.Second, 20*time.Millisecond)
 }

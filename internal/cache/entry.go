@@ -24,6 +24,10 @@ type Entry struct {
 	Recorded bool     // its writes that Postgres lacks may have records
 	Records  *Records // they, if ReadRecords has read the entry; nil if there are none
 
+	// Partial: Redis has more records, and Row is the state after the last of Records, as if nothing had been written since. It can be
+	// flushed, but the entry is dirty afterwards.
+	Partial bool
+
 	text string // the string in Redis
 }
 

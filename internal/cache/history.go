@@ -18,8 +18,11 @@ const maxRecorded = 100
 type Records struct {
 	All []counter.Record
 
-	last string // as it is in Redis
+	texts []string // as they are in Redis
 }
+
+// last returns the last record as it is in Redis.
+func (r *Records) last() string { return r.texts[len(r.All)-1] }
 
 // shareOf returns each shard's share of a bound, at least 1; without a bound, more than any shard holds.
 func shareOf(bound int64, shards int) int64 {
@@ -39,22 +42,53 @@ func (c *Cache) HasHistory() bool { return c.history != nil }
 // Recorded reports whether the operations on key are recorded. Such operations are sent one by one, never combined.
 func (c *Cache) Recorded(key counter.Key) bool { return c.history != nil && c.history(key) }
 
-// ReadRecords reads the recorded entries of a snapshot again, each together with its records, so that both agree. It makes no call if
-// there are none, and otherwise one round trip for each 100.
+// ReadRecords reads the recorded entries of a snapshot again, each together with its records, so that both agree. It reads up to 10,000
+// records of an entry (see Entry.Partial). It makes no call if there are none, and otherwise one round trip for each 100.
 func (c *Cache) ReadRecords(ctx context.Context, s *Snapshot) error {
-	var recorded []int
+	var recorded, indivisible []int
 	for i := range s.Entries {
 		if s.Entries[i].Recorded {
 			recorded = append(recorded, i)
 		}
 	}
-	for part := range slices.Chunk(recorded, maxRecorded) {
+	if err := c.readRecords(ctx, s, recorded, maxPart+1); err != nil {
+		return err
+	}
+	for _, place := range recorded {
+		if !s.Entries[place].divide(maxPart) {
+			indivisible = append(indivisible, place)
+		}
+	}
+	return c.readRecords(ctx, s, indivisible, 0)
+}
+
+// maxPart bounds the records of an entry that are flushed together. They are one transaction.
+const maxPart = 10_000
+
+// divide turns an entry with more records than most into the part of it that has as many. It returns false if it cannot: the state after
+// that part is not known, or belongs to a lineage that has ended. An entry whose base is unknown is not flushed, and stays as it is.
+func (e *Entry) divide(most int) bool {
+	if e.Records == nil || len(e.Records.All) <= most || e.BaseUnknown || e.Corrupt {
+		return true
+	}
+	r := &e.Records.All[most-1]
+	if !r.Known || r.Lineage != e.Lineage {
+		return false
+	}
+	e.Records.All = e.Records.All[:most]
+	e.Value, e.Version, e.Deleted, e.Partial = r.Value, r.Version, r.Deleted, true
+	return true
+}
+
+// readRecords reads the entries of a snapshot at some places, each with up to most records; 0: all.
+func (c *Cache) readRecords(ctx context.Context, s *Snapshot, places []int, most int) error {
+	for part := range slices.Chunk(places, maxRecorded) {
 		names := make([]string, 0, 2*len(part))
 		for _, place := range part {
 			key := s.Entries[place].Key
 			names = append(names, c.entryKey(key), c.listKey(key))
 		}
-		reply, err := recordsScript.Run(ctx, c.client, names).Slice()
+		reply, err := recordsScript.Run(ctx, c.client, names, most).Slice()
 		if err == nil && len(reply) != len(names) {
 			err = fmt.Errorf("redis answered %d values", len(reply))
 		}
@@ -80,10 +114,11 @@ func decodeRecorded(key counter.Key, text, list any) Entry {
 	if len(texts) == 0 {
 		return e
 	}
-	e.Records = &Records{All: make([]counter.Record, len(texts)), last: fmt.Sprint(texts[len(texts)-1])}
+	e.Records = &Records{All: make([]counter.Record, len(texts)), texts: make([]string, len(texts))}
 	for i, record := range texts {
 		var ok bool
-		e.Records.All[i], ok = decodeRecord(fmt.Sprint(record), !e.BaseUnknown)
+		e.Records.texts[i] = fmt.Sprint(record)
+		e.Records.All[i], ok = decodeRecord(e.Records.texts[i], !e.BaseUnknown)
 		e.Corrupt = e.Corrupt || !ok
 	}
 	return e
@@ -155,7 +190,7 @@ func (c *Cache) Trim(ctx context.Context, shard counter.Shard, entries []Entry) 
 	for part := range slices.Chunk(recorded, maxRecorded) {
 		names, args := []string{c.countKey(shard)}, make([]any, 0, len(part))
 		for _, place := range part {
-			names, args = append(names, c.listKey(entries[place].Key)), append(args, entries[place].Records.last)
+			names, args = append(names, c.listKey(entries[place].Key)), append(args, entries[place].Records.last())
 		}
 		if err := trimScript.Run(ctx, c.client, names, args...).Err(); err != nil {
 			return fmt.Errorf("remove the flushed records of %d keys of shard %s: %w", len(part), shard, err)
@@ -168,8 +203,8 @@ func (c *Cache) Trim(ctx context.Context, shard counter.Shard, entries []Entry) 
 // that is unknown. Two round trips.
 func (c *Cache) Pending(ctx context.Context, key counter.Key) (Entry, error) {
 	snapshot, err := c.Read(ctx, c.Shard(key), []counter.Key{key})
-	if err == nil {
-		err = c.ReadRecords(ctx, &snapshot)
+	if err == nil && snapshot.Entries[0].Recorded {
+		err = c.readRecords(ctx, &snapshot, []int{0}, 0)
 	}
 	if err != nil {
 		return Entry{}, err

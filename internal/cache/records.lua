@@ -9,13 +9,14 @@
 -- {aw:07}:hn is the number of the shard's records.
 --
 -- KEYS       for each counter: its entry, and its list
+-- ARGV[1]    the most records of each counter; 0: all
 --
 -- Reply: for each counter: its entry, false if there is none or it is of another type, and an array of its records, or 0 if the list is of
 -- another type.
 
-local out = {}
+local out, last = {}, tonumber(ARGV[1]) - 1
 for i = 1, #KEYS, 2 do
-  local records = redis.pcall('LRANGE', KEYS[i + 1], 0, -1)
+  local records = redis.pcall('LRANGE', KEYS[i + 1], 0, last)
   out[i], out[i + 1] = redis.call('MGET', KEYS[i])[1], records.err and 0 or records
 end
 return out
