@@ -239,6 +239,48 @@ func TestHistoryOfADeletedCounterGoesOn(t *testing.T) {
 	b.requireRow(t, counter.Row{Key: "likes:7", Value: 5, Version: 3})
 }
 
+// On a cluster the entry, the list and the count of a counter share a slot, and each shard is a call of its own.
+func TestHistoryOnACluster(t *testing.T) {
+	t.Parallel()
+	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
+	node, err := cache.Connect(server.URL(), 2)
+	require.NoError(t, err)
+	defer node.Close()
+	require.NoError(t, node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err())
+	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
+		info, err := node.ClusterInfo(t.Context()).Result()
+		return err == nil && strings.HasPrefix(info, "cluster_state:ok"), info
+	})
+	b := setupOn(t, strings.Replace(server.URL(), "redis://", "redis-cluster://", 1), localtest.PostgresURL(t, migrate), withHistory)
+	const keys = 40
+	shards := make(map[counter.Shard]bool)
+	for range 2 { // from an unknown base, and from one in Redis
+		var ops []counter.Operation
+		for i := range keys {
+			key := counter.Key(fmt.Sprintf("likes:%d", i))
+			shards[b.cache.Shard(key)] = true
+			ops = append(ops, increment(key, 1), increment(key, 2), increment(counter.Key(fmt.Sprintf("views:%d", i)), 1))
+		}
+		for _, r := range b.service.Do(t.Context(), ops, writepath.Options{Minimal: true}) {
+			require.NoError(t, r.Err)
+		}
+		backlog, err := b.cache.Backlog(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, 2*keys, backlog.Records)
+		_, left := b.drainAll(t)
+		require.Zero(t, left)
+	}
+	require.Greater(t, len(shards), 8)
+	for i := range keys {
+		key := counter.Key(fmt.Sprintf("likes:%d", i))
+		require.Equal(t, []string{"1 increment 1 = 1", "2 increment 2 = 3", "3 increment 1 = 4", "4 increment 2 = 6"}, brief(b.operations(t, key)))
+		require.Empty(t, b.pending(t, key))
+	}
+	backlog, err := b.cache.Backlog(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, backlog.Records)
+}
+
 // The guard has kept the row out, so Postgres does not have its records. If Redis fails before the entry is merged, they must stay.
 func TestHistoryKeepsTheRecordsOfAConflict(t *testing.T) {
 	t.Parallel()
