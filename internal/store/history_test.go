@@ -1,12 +1,15 @@
 package store
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/pressly/goose/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
 
 // records returns increments by 1 up to the version of a row of one lineage.
@@ -333,4 +336,40 @@ func TestHistoryCallsNoFunctionsOfOthers(t *testing.T) {
 	exec(t, s, `CREATE FUNCTION afterwrite.format(text, text, text) RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$`)
 	require.NoError(t, s.PrepareHistory(t.Context()))
 	require.Equal(t, 1+daysAhead, get[int](t, s, `SELECT count(*) FROM pg_class WHERE relname ~ '^operations_[0-9]{8}$'`))
+}
+
+// The functions of the first version of histories are replaced, and days that they made are dropped as others are.
+func TestHistoryOfTheFirstVersionIsKept(t *testing.T) {
+	t.Parallel()
+	address := localtest.PostgresURL(t, nil)
+	db, err := openForMigrations(address, DefaultSchema)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	applied, err := migrate(t.Context(), db, DefaultSchema, func(p *goose.Provider, ctx context.Context) ([]*goose.MigrationResult, error) {
+		return p.UpTo(ctx, 4)
+	})
+	require.NoError(t, err)
+	require.Len(t, applied, 4)
+	for _, statement := range []string{
+		"SELECT afterwrite.operations_create((now() AT TIME ZONE 'UTC')::date - 3)",
+		`INSERT INTO afterwrite.operations (key, version, lineage, day, at, operation, amount, value)
+			SELECT 'a', n, 7, (now() AT TIME ZONE 'UTC')::date - 3, now() - interval '3 days', 'increment', 1, n FROM generate_series(1, 3) n`,
+	} {
+		_, err = db.ExecContext(t.Context(), statement)
+		require.NoError(t, err)
+	}
+
+	require.NoError(t, MigrateURL(t.Context(), address))
+	s := open(t, address, Options{Recording: true})
+	require.Len(t, operations(t, s, "a"), 3)
+	dropped, err := s.PurgeHistory(t.Context(), day, 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, dropped)
+	require.Equal(t, int64(3), get[int64](t, s, "SELECT value FROM afterwrite.operations_checkpoints WHERE key = 'a'"))
+
+	_, err = migrate(t.Context(), db, DefaultSchema, func(p *goose.Provider, ctx context.Context) ([]*goose.MigrationResult, error) {
+		return p.DownTo(ctx, 3)
+	})
+	require.NoError(t, err)
+	require.NoError(t, MigrateURL(t.Context(), address), "again from nothing")
 }

@@ -207,7 +207,7 @@ func TestTablesOfAnOlderVersionAreMoved(t *testing.T) {
 	before := get[string](t, old, "SELECT string_agg(c::text, ';' ORDER BY key) FROM public.counters c")
 	done, err := Migrate(t.Context(), address, DefaultSchema)
 	require.NoError(t, err)
-	require.Equal(t, []string{"the move of the tables from schema public to afterwrite", "00004_operations.sql"}, done)
+	require.Equal(t, []string{"the move of the tables from schema public to afterwrite", "00004_operations.sql", "00005_operations_parts.sql"}, done)
 
 	s := open(t, as(t, address, "place_older"), Options{Writes: true})
 	require.Equal(t, before, get[string](t, s, "SELECT string_agg(c::text, ';' ORDER BY key) FROM afterwrite.counters c"))
@@ -314,7 +314,7 @@ func TestTablesOfAnOlderVersionStayInPublicIfSchemaIsPublic(t *testing.T) {
 	address, _ := older(t)
 	done, err := Migrate(t.Context(), address, "public")
 	require.NoError(t, err)
-	require.Equal(t, []string{"00004_operations.sql"}, done, "there is nothing to move")
+	require.Equal(t, []string{"00004_operations.sql", "00005_operations_parts.sql"}, done, "there is nothing to move")
 	s := open(t, address, Options{Schema: "public"})
 	has(t, s, olderRows...)
 	useAll(t, s)
