@@ -3,6 +3,7 @@ package store
 import (
 	"net"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -120,6 +121,23 @@ func TestAStoreFollowsAPromotion(t *testing.T) {
 			require.Less(t, time.Since(began), connectTimeout)
 		})
 	}
+}
+
+// The limit of the connection may pass a moment before that of the call. The other sessions of a silent server are useless all the same.
+func TestServerThatDoesNotAnswerHasNoSessionsLeft(t *testing.T) {
+	t.Parallel()
+	s := open(t, localtest.PostgresURL(t, migrateTemplate), Options{StatementTimeout: time.Minute})
+	s.logins.limit = time.Second // before the first login
+	idle(t, s, 3)
+	_, err := s.db.ExecContext(t.Context(), "SELECT pg_sleep(30)")
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	next, err := s.db.Conn(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, next.Close()) })
+	require.NoError(t, next.Raw(func(conn any) error {
+		require.Equal(t, int64(1), conn.(*session).generation, "it is a new one")
+		return nil
+	}))
 }
 
 // freezeAll stops every process of a server until the test ends.

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 )
 
@@ -45,7 +46,7 @@ func (s *session) ExecContext(ctx context.Context, query string, args []driver.N
 	stop := s.net.watch(ctx)
 	defer stop()
 	result, err := s.pqConn.ExecContext(ctx, query, args)
-	return result, s.note(err)
+	return result, s.note(ctx, err)
 }
 
 // QueryContext implements driver.QueryerContext. It watches the context until the rows are closed.
@@ -54,7 +55,7 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 	rows, err := s.pqConn.QueryContext(ctx, query, args)
 	if err != nil {
 		stop()
-		return nil, s.note(err)
+		return nil, s.note(ctx, err)
 	}
 	return &watchedRows{Rows: rows, stop: stop}, nil
 }
@@ -68,7 +69,7 @@ func (s *session) BeginTx(ctx context.Context, options driver.TxOptions) (driver
 		err = fmt.Errorf("%w: %v", errStandby, err) //nolint:errorlint // its class would be Refused
 	}
 	if err != nil || s.begin == "" {
-		return tx, s.note(err)
+		return tx, s.note(ctx, err)
 	}
 	if _, err := s.pqConn.ExecContext(ctx, s.begin, nil); err != nil {
 		return nil, errors.Join(err, tx.Rollback())
@@ -89,10 +90,11 @@ func (s *session) ResetSession(ctx context.Context) error {
 	return s.pqConn.ResetSession(ctx)
 }
 
-// note marks the session as stale if the server is read-only, and retires those that were opened before. After a failover the old primary
-// may continue as a standby; a new connection reaches the new primary.
-func (s *session) note(err error) error {
-	if isReadOnly(err) {
+// note marks the session as stale if the server is read-only, or did not answer within the limit of its connection, and retires those that
+// were opened before. After a failover the old primary may be frozen, or continue as a standby; a new connection reaches the new primary.
+func (s *session) note(ctx context.Context, err error) error {
+	silent := errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil // otherwise the caller may have given up
+	if silent || isReadOnly(err) {
 		s.stale.Store(true)
 		s.pool.retire(s.generation)
 	}
