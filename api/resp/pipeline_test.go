@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/api/resp"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
@@ -154,7 +156,52 @@ func TestEveryIncrementOfConcurrentPipelinesHasItsOwnAnswer(t *testing.T) {
 // The commands that both have, in pipelines and transactions of any mix, have the same answers from a plain Redis.
 func TestRandomPipelinesAnswerAsRedisDoes(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	answersAsRedis(t, setup(t))
+}
+
+// On a cluster, the operations of a request go to several shards and masters.
+func TestRandomPipelinesOnAClusterAnswerAsRedisDoes(t *testing.T) {
+	t.Parallel()
+	nodes, url := cluster(t)
+	answersAsRedis(t, setupOn(t, url))
+	for _, node := range nodes {
+		require.Positive(t, node.DBSize(t.Context()).Val())
+	}
+}
+
+// cluster starts a cluster of two masters with half of the slots each, and returns clients for them and its URL.
+func cluster(t *testing.T) (nodes []*redis.Client, clusterURL string) {
+	t.Helper()
+	nodes = make([]*redis.Client, 2)
+	for i, slots := range [][2]int{{0, 8191}, {8192, 16383}} {
+		server := localtest.OwnRedis(t, local.RedisOptions{Password: "secret", Args: []string{"--cluster-enabled", "yes"}})
+		o, err := redis.ParseURL(server.URL())
+		require.NoError(t, err)
+		nodes[i] = redis.NewClient(o)
+		t.Cleanup(func() { require.NoError(t, nodes[i].Close()) })
+		require.NoError(t, nodes[i].ConfigSet(t.Context(), "masterauth", "secret").Err())
+		require.NoError(t, nodes[i].Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]).Err())
+		require.NoError(t, nodes[i].Do(t.Context(), "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err())
+		clusterURL = strings.Replace(server.URL(), "redis://", "redis-cluster://", 1)
+	}
+	host, port, err := net.SplitHostPort(nodes[0].Options().Addr)
+	require.NoError(t, err)
+	require.NoError(t, nodes[1].Do(t.Context(), "CLUSTER", "MEET", host, port).Err())
+	localtest.Eventually(t, patience, func() (bool, string) {
+		for _, node := range nodes {
+			info, err := node.ClusterInfo(t.Context()).Result()
+			if err != nil || !strings.HasPrefix(info, "cluster_state:ok") || !strings.Contains(info, "cluster_size:2") {
+				return false, info
+			}
+		}
+		return true, ""
+	})
+	return nodes, clusterURL
+}
+
+// answersAsRedis sends random pipelines to a server and to a plain Redis, and compares the answers.
+func answersAsRedis(t *testing.T, b *bundle) {
+	t.Helper()
 	ours, theirs := b.dial(t), dialRedis(t, localtest.RedisURL(t))
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {

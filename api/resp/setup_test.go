@@ -50,9 +50,15 @@ type bundle struct {
 // setup starts a server with the real write path, on a Redis and a Postgres database of this test.
 func setup(t *testing.T, change ...func(o *resp.Options)) *bundle {
 	t.Helper()
+	return setupOn(t, localtest.RedisURL(t), change...)
+}
+
+// setupOn is setup with the Redis at an address.
+func setupOn(t *testing.T, redisURL string, change ...func(o *resp.Options)) *bundle {
+	t.Helper()
 	url := localtest.PostgresURL(t, func(url string) error { return store.MigrateURL(context.Background(), url) })
 	c, err := config.FromMap(map[string]string{
-		"REDIS_URL": localtest.RedisURL(t), "DATABASE_URL": url, "AFTERWRITE_SHARDS": "4",
+		"REDIS_URL": redisURL, "DATABASE_URL": url, "AFTERWRITE_SHARDS": "4",
 	})
 	require.NoError(t, err)
 	s, err := process.Connect(c, slog.New(slog.DiscardHandler), process.Pools{Redis: 10, Postgres: 10, Writes: true})

@@ -2,13 +2,19 @@ package resp_test
 
 import (
 	"context"
+	"net"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/api/resp"
+	"github.com/afterwrite/afterwrite/internal/cache"
 	"github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/local"
+	"github.com/afterwrite/afterwrite/internal/local/localtest"
 	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
@@ -75,4 +81,31 @@ func TestAWWAITAnswersWhenPostgresHasTheCounter(t *testing.T) {
 	w.write(encodeAll("AW.WAIT a 20000"))
 	b.flush(t)
 	require.Equal(t, ":1", w.read())
+}
+
+func TestWAITCountsARealReplica(t *testing.T) {
+	t.Parallel()
+	primary := localtest.OwnRedis(t, local.RedisOptions{Password: "secret"})
+	b := setupOn(t, primary.URL())
+	w := b.dial(t)
+	require.Equal(t, []string{":1", ":0"}, w.do("INCR a", "WAIT 1 50"), "there is no replica")
+
+	host, port, err := net.SplitHostPort(primary.Addr())
+	require.NoError(t, err)
+	server, err := cache.Connect(primary.URL(), 1)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Close()) })
+	require.NoError(t, server.ConfigSet(t.Context(), "repl-diskless-sync-delay", "0").Err())
+	replica := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--replicaof", host + " " + port, "--masterauth", "secret"}})
+	localtest.Eventually(t, patience, func() (bool, string) {
+		info, err := server.Info(t.Context(), "replication").Result()
+		return err == nil && strings.Contains(info, "state=online"), info
+	})
+	require.Equal(t, []string{":2", "+OK", ":1"}, w.do("INCR a", "SET b 7", "WAIT 1 20000"))
+
+	require.NoError(t, syscall.Kill(replica.Pid(), syscall.SIGSTOP))
+	late := w.do("INCR a", "WAIT 1 50")
+	require.NoError(t, syscall.Kill(replica.Pid(), syscall.SIGCONT))
+	require.Equal(t, []string{":3", ":0"}, late, "the replica is connected, but does not answer; the write is applied")
+	require.Equal(t, []string{":4", ":1"}, w.do("INCR a", "WAIT 1 20000"))
 }
