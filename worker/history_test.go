@@ -245,7 +245,7 @@ func TestHistoryOnACluster(t *testing.T) {
 	server := localtest.OwnRedis(t, local.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
 	node, err := cache.Connect(server.URL(), 2)
 	require.NoError(t, err)
-	defer node.Close()
+	t.Cleanup(func() { require.NoError(t, node.Close()) })
 	require.NoError(t, node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err())
 	localtest.Eventually(t, 10*time.Second, func() (bool, string) {
 		info, err := node.ClusterInfo(t.Context()).Result()

@@ -18,12 +18,12 @@ DELETE FROM {schema}.counters WHERE key = ANY (ARRAY(
     FOR UPDATE SKIP LOCKED))`
 
 const (
-	// purgeRecordedSQL is purgeSQL for databases with histories. A tombstone whose key has operations is kept, and is looked at again once it
-	// is as old as now: without it the versions of the next counter with this key would begin again, among the old ones. A tombstone without
-	// operations takes its checkpoint along, so checkpoints do not accumulate.
+	// purgeRecordedSQL is purgeSQL for databases with histories. A tombstone whose key has operations is kept, and is looked at again
+	// once it is as old as now: without it the versions of the next counter with this key would begin again, among the old ones. A
+	// tombstone without operations takes its checkpoint along, so checkpoints do not accumulate.
 	//
-	// It descends the primary key of each partition for each old tombstone, until it finds an operation. EXISTS could be planned as one scan
-	// of all operations.
+	// It descends the primary key of each partition for each old tombstone, until it finds an operation. EXISTS could be planned as one
+	// scan of all operations.
 	purgeRecordedSQL = `
 WITH old AS MATERIALIZED (
     SELECT key, coalesce((SELECT true FROM {schema}.operations o WHERE o.key = c.key LIMIT 1), false) AS recorded

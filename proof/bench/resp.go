@@ -53,6 +53,12 @@ func respComparisons() []comparison {
 		plain(respHotLong, "one hot key, -P 100", atLeast(0.8)),
 		against(respOneHot, "webdis", "one hot key, -P 1: webdis, which does not write to Postgres", "uniform/webdis/rate", "webdis",
 			atLeast(1.2)),
+		against(respOneHot, "noop", "one hot key, -P 1: the same server without anything behind it", respOneHot.name+"/noop/rate", "no-op",
+			noGoal()),
+		{
+			"resp-noop-webdis", "that server without anything behind it, -P 1: webdis", respOneHot.name + "/noop/rate",
+			"uniform/webdis/rate", "webdis", report.PerSecond, noGoal(),
+		},
 		against(respOneUniform, "webdis", "uniform, -P 1, flushed: webdis", "uniform/webdis/rate", "webdis", atLeast(0.7)),
 		{
 			"resp-latency", "p99 of an INCRBY over the Redis protocol at half of the maximum rate without pipelines",
@@ -65,7 +71,7 @@ func respComparisons() []comparison {
 func respGroups() [][]run {
 	return [][]run{
 		append(respUniform.runs(), respHot.runs()...),
-		append(respHotLong.runs(), respOneHot.runs()[0], respOneUniform.runs()[0]),
+		append(respHotLong.runs(), respOneHot.runs()[0], run{name: respOneHot.name + "/noop", do: respOneHot.noop}, respOneUniform.runs()[0]),
 		{{name: "resp-latency", do: respLatency}},
 	}
 }
@@ -133,6 +139,18 @@ func (l respLoad) plain(ctx context.Context, b *bench) (err error) {
 	defer func() { err = errors.Join(err, server.Stop(context.WithoutCancel(ctx))) }()
 	rate, _, err := l.measure(ctx, b, server.URL(), l.plainPerSecond)
 	b.note(l.name+"/redis/rate", rate)
+	return err
+}
+
+// noop measures afterwrite's server of the protocol without anything behind it.
+func (l respLoad) noop(ctx context.Context, b *bench) (err error) {
+	peer, err := load.StartPeer(ctx, b.world.Dir, "noop", "", "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, peer.Stop()) }()
+	rate, _, err := l.measure(ctx, b, peer.RedisURL, l.plainPerSecond)
+	b.note(l.name+"/noop/rate", rate)
 	return err
 }
 

@@ -25,7 +25,8 @@ const (
 
 // Process is a running peer.
 type Process struct {
-	URL string // http://127.0.0.1:port
+	URL      string // http://127.0.0.1:port
+	RedisURL string // of noop: redis://127.0.0.1:port/0, for the Redis protocol
 
 	child *local.Process
 }
@@ -39,16 +40,24 @@ func Build(ctx context.Context, dir string) error {
 // naive-worker, which executes the tasks of naive. It blocks for at most 20 s until the peer is ready. The database must have
 // afterwrite's tables.
 func StartPeer(ctx context.Context, dir, name, redisURL, databaseURL string) (*Process, error) {
-	port, err := local.FreePort()
+	var addrs [2]string
+	for i := range addrs {
+		port, err := local.FreePort()
+		if err != nil {
+			return nil, err
+		}
+		addrs[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
+	p, err := start(ctx, local.Program{
+		Name: name, Path: filepath.Join(dir, "peer"), Args: []string{name},
+		Env: append(os.Environ(),
+			"ADDR="+addrs[0], "RESP_ADDR="+addrs[1], "REDIS_URL="+redisURL, "DATABASE_URL="+databaseURL),
+	}, "http://"+addrs[0], "/healthz")
 	if err != nil {
 		return nil, err
 	}
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	return start(ctx, local.Program{
-		Name: name, Path: filepath.Join(dir, "peer"), Args: []string{name},
-		Env: append(os.Environ(),
-			"ADDR="+addr, "REDIS_URL="+redisURL, "DATABASE_URL="+databaseURL),
-	}, "http://"+addr, "/healthz")
+	p.RedisURL = "redis://" + addrs[1] + "/0"
+	return p, nil
 }
 
 // start runs a program and waits until GET url+path returns 200.

@@ -117,6 +117,12 @@ func testPeer(t *testing.T, p peer, answers [2]string, countsNothing bool) {
 		require.Zero(t, values)
 		_, err := world.Get(t.Context(), p.URL+"/v1/counters/k")
 		require.NoError(t, err)
+		r, err = load.Open(t.Context(), load.OpenSpec{
+			Rate: 300, URL: p.RedisURL, Space: 100, Connections: 10, Duration: 500 * time.Millisecond,
+		})
+		require.NoError(t, err)
+		require.Positive(t, r.Sent)
+		require.Zero(t, r.Failed)
 		return
 	}
 	require.Equal(t, r.Sent, values)

@@ -1,6 +1,7 @@
 // Command peer runs one of the systems that the benchmark compares afterwrite with:
 //
-//   - noop parses the request and answers, without counting: the upper limit of Echo on this machine.
+//   - noop parses the request and answers, without counting: the upper limit of Echo on this machine. On $RESP_ADDR it does so with
+//     afterwrite's server of the Redis protocol: the upper limit of that.
 //   - direct executes one prepared upsert in Postgres before it answers: the usual design of a service.
 //   - update executes one prepared UPDATE of a column in an application's table before it answers.
 //   - through writes to Redis and then to Postgres before it answers: write-through.
@@ -19,7 +20,11 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/afterwrite/afterwrite/api/resp"
 	"github.com/afterwrite/afterwrite/internal/cache"
+	operation "github.com/afterwrite/afterwrite/internal/counter"
+	"github.com/afterwrite/afterwrite/internal/process"
+	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
 const (
@@ -42,9 +47,25 @@ func noop() error {
 	get := func(c echo.Context) error {
 		return answer(c, counter{key: c.Param("key"), value: 1, version: 1, synced: true})
 	}
+	listener, err := process.Listen(env("RESP_ADDR"), "RESP_ADDR")
+	if err != nil {
+		return err
+	}
+	go func() { exit(resp.New(answers{}, resp.Options{}).Serve(context.Background(), listener, nil)) }()
 	return serve(func(_ context.Context, key string, by int64) (counter, error) {
 		return counter{key: key, value: by, version: 1}, nil
 	}, func(e *echo.Echo) { e.GET("/v1/counters/:key", get) })
+}
+
+// answers implements resp.Counters without counting.
+type answers struct{}
+
+func (answers) Do(_ context.Context, ops []operation.Operation, _ writepath.Options) []operation.Result {
+	results := make([]operation.Result, len(ops))
+	for i := range results {
+		results[i].Counter = operation.Counter{Key: ops[i].Key, Value: ops[i].Amount, Version: 1, Exists: true, Known: true}
+	}
+	return results
 }
 
 func direct(statement string) func() error {
