@@ -328,7 +328,8 @@ var rules = []rule{
 		"histories_differ", other, Warn, "", differ(historySetting),
 		"Not all processes have the same AFTERWRITE_HISTORY; different from {differing histories}.",
 		"This is normal for a moment while processes are restarted. Set it to the same keys for every api, worker and dashboard, and " +
-			"restart those that differ. Operations that went through an api without them have no record; `afterwrite verify --history` finds them.",
+			"restart those that differ. Operations that went through an api without them have no record; " +
+			"`afterwrite verify --history` finds them.",
 	},
 	{
 		"retries", other, Warn, "", func(x *facts) bool { return x.refused() > 0 && x.Unheard() },

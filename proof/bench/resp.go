@@ -71,7 +71,9 @@ func respComparisons() []comparison {
 func respGroups() [][]run {
 	return [][]run{
 		append(respUniform.runs(), respHot.runs()...),
-		append(respHotLong.runs(), respOneHot.runs()[0], run{name: respOneHot.name + "/noop", do: respOneHot.noop}, respOneUniform.runs()[0]),
+		append(
+			respHotLong.runs(), respOneHot.runs()[0], run{name: respOneHot.name + "/noop", do: respOneHot.noop}, respOneUniform.runs()[0],
+		),
 		{{name: "resp-latency", do: respLatency}},
 	}
 }
