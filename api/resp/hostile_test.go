@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -73,6 +74,7 @@ func TestHostileInputIsAnsweredAndCostsLittleMemory(t *testing.T) { //nolint:par
 	b := serve(t, always(ok), resp.Options{})
 	before := heap()
 	for _, h := range hostiles() {
+		allocatedBefore := allocated()
 		w := b.dial(t)
 		w.write(h.input)
 		if h.stays {
@@ -80,12 +82,43 @@ func TestHostileInputIsAnsweredAndCostsLittleMemory(t *testing.T) { //nolint:par
 				require.Equal(t, reply, w.read(), h.what)
 			}
 			require.Equal(t, "+PONG", w.one("PING"), h.what)
-			continue
+		} else {
+			require.Equal(t, h.replies, w.ended(), h.what)
 		}
-		require.Equal(t, h.replies, w.ended(), h.what)
+		took := allocated() - allocatedBefore // with what the test itself allocates
+		require.Less(t, took, int64(1<<20), "%s: bytes", h.what)
+		t.Logf("%s | %d KiB |", h.row(), took>>10)
 	}
 	require.Less(t, heap()-before, int64(4<<20), "bytes")
 	require.GreaterOrEqual(t, len(hostiles()), 30)
+}
+
+// row returns the first columns of the input in the table of docs/proof.md.
+func (h *hostile) row() string {
+	answers := make([]string, 0, len(h.replies)+1)
+	for _, reply := range h.replies {
+		answers = append(answers, "`"+reply+"`")
+	}
+	if !h.stays {
+		answers = append(answers, "the connection ends")
+	}
+	return "| " + h.what + " | " + strings.Join(answers, ", ")
+}
+
+func TestHostileInputIsDocumented(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile("../../docs/proof.md")
+	require.NoError(t, err)
+	for _, h := range hostiles() {
+		require.Contains(t, string(document), h.row()+" | ")
+	}
+}
+
+// allocated returns the bytes that the process has allocated since its start.
+func allocated() int64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.TotalAlloc)
 }
 
 // heap returns the live bytes of the process.
