@@ -49,14 +49,15 @@ func (b *body) operation(index int) (planned, error) {
 			return true, readField(b, &o.key, parseKey)
 		case isString(name, "id"):
 			return true, readField(b, &o.id, parseID)
-		case isString(name, "note"):
-			return true, readField(b, &o.note, parseNote)
 		}
 		known, err := o.readIncrement(b, name)
-		if known || err != nil {
-			return known, err
+		if !known && err == nil {
+			known, err = o.readSet(b, name)
 		}
-		return o.readSet(b, name)
+		if !known && err == nil && isString(name, "note") { // it is rare, so it comes last
+			return true, readField(b, &o.note, parseNote)
+		}
+		return known, err
 	})
 	if err != nil {
 		return planned{}, err

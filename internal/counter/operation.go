@@ -32,18 +32,19 @@ func (k Kind) String() string {
 const MaxCombined = 20_000_000_000
 
 // Increments returns the number of operations that op stands for.
-func (op *Operation) Increments() int { return max(1, op.Count) }
+func (op *Operation) Increments() int { return max(1, int(op.Count)) }
 
 // Operation is one operation on one counter.
 type Operation struct {
-	Key    Key
-	Kind   Kind
-	Amount int64 // what Increment adds, what Set sets; 0 otherwise
+	Key  Key
+	Kind Kind
 
 	// Count is the number of increments that were added up in Amount; 0 and 1: it is one operation. The version grows by Count. If an
 	// intermediate value might overflow, nothing is applied, and the error has CodeNotCombined. The absolute amounts together are at most
 	// MaxCombined. An operation with a Count above 1 has no ID and no Condition, and is the only one on its key in its batch.
-	Count int
+	Count int32 // it shares 8 bytes with Kind: batches copy their operations
+
+	Amount int64 // what Increment adds, what Set sets; 0 otherwise
 
 	// ID makes the operation idempotent: only the first operation on Key with this ID is carried out, and later ones get its answer. It
 	// contains no NUL (see ParseID). "" means no ID. A Get has no ID.
