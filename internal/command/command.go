@@ -114,10 +114,21 @@ func environMap(environ []string) map[string]string {
 // Main runs the program with args, which exclude its name, and returns the exit status: 0, 1 after an error, which it writes to stderr in
 // one line, or 2 if the arguments are invalid. The first SIGINT or SIGTERM stops the command gracefully; the second ends it at once.
 func Main(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal()
 	defer stop()
-	context.AfterFunc(ctx, stop) // the next signal has its default effect
 	return run(world{ctx: ctx, stdout: stdout, stderr: stderr, environ: os.Environ()}, args)
+}
+
+// untilSignal returns a context that ends with the first SIGINT or SIGTERM. The next one has its default effect already when the context
+// ends: it may come as soon as the command says that it stops.
+func untilSignal() (ctx context.Context, stop func()) {
+	signals, release := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	context.AfterFunc(signals, func() {
+		release()
+		cancel(context.Cause(signals))
+	})
+	return ctx, release
 }
 
 // exited is the panic value of kong's exit function, which kong calls after printing the help.
