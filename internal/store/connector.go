@@ -185,7 +185,6 @@ func (c *connector) dial(config pq.Config) (driver.Conn, error) {
 	if config.LoadBalanceHosts != pq.LoadBalanceHostsRandom {
 		config = beginningWith(config, c.address())
 	}
-	generation := c.generation.Load()
 	inner, err := pq.NewConnectorConfig(config)
 	if err != nil {
 		return nil, err
@@ -198,6 +197,9 @@ func (c *connector) dial(config pq.Config) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Its server has just answered, so a retire during the login does not concern it. Otherwise callers that wait for less than a login
+	// takes would retire each session before it could be used.
+	generation := c.generation.Load()
 	network, address := dialer.establish(c.limit)
 	c.reached.Store(&address)
 	s, err := newSession(conn, network, c.begin)

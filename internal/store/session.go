@@ -30,7 +30,7 @@ type session struct {
 	begin      string      // a statement to run at the start of each transaction; "": none
 	stale      atomic.Bool // the session must not be used again
 	pool       *connector
-	generation int64 // of the pool when the login began
+	generation int64 // of the pool when the login ended
 }
 
 func newSession(conn driver.Conn, net *boundedConn, begin string) (*session, error) {
