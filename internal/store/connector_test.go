@@ -72,6 +72,34 @@ func TestTheNextCallerGetsTheLoginOfOneThatGaveUp(t *testing.T) {
 	require.EqualValues(t, 1, logins.Load(), "the first caller's login is the only one")
 }
 
+// The callers that give up during a slow login open the breaker, which retires all sessions. That must not include the one that the login
+// brings: with it Postgres works again, and no caller waits long enough for another.
+func TestLoginThatEndsAfterTheBreakerHasOpenedIsUsed(t *testing.T) {
+	t.Parallel()
+	url := localtest.PostgresURL(t, migrateTemplate)
+	upsert(t, open(t, url, Options{}), row("k", 1, 1))
+	var logins atomic.Int64
+	letGo := make(chan struct{})
+	s := open(t, proxy(t, url, func([]byte) string {
+		logins.Add(1)
+		<-letGo
+		return ""
+	}), Options{})
+	release := sync.OnceFunc(func() { close(letGo) })
+	t.Cleanup(release)
+	for range failuresToOpen {
+		_, err := s.Read(soon(t, 50*time.Millisecond), []counter.Key{"k"})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	require.False(t, s.Available())
+	release()
+	localtest.Eventually(t, 20*time.Second, func() (bool, string) {
+		_, err := s.Read(t.Context(), []counter.Key{"k"})
+		return err == nil, "the breaker is open"
+	})
+	require.EqualValues(t, 1, logins.Load())
+}
+
 // The server accepts the connection and never sends anything, like a host behind a firewall that drops packets.
 func TestASilentHostDelaysACallOnlyUntilItsDeadline(t *testing.T) {
 	t.Parallel()
