@@ -340,6 +340,45 @@ func TestHistoryOfAHotCounterIsFlushedInParts(t *testing.T) {
 	require.Empty(t, b.pending(t, "likes:hot"))
 }
 
+// Whatever the step at which a flush in parts dies, another worker goes on with it, and writes in between come after it.
+func TestFlushInPartsThatDiesIsCompletedByAnotherWorker(t *testing.T) {
+	t.Parallel()
+	const calls, each = 41, 250 // a part has 10,000
+	b := setup(t, map[string]string{"AFTERWRITE_HISTORY": "likes:*", "AFTERWRITE_SHARDS": "1"})
+	ops := make([]counter.Operation, each)
+	for number, d := range []death{
+		{stepUpsert, 1, true}, {stepUpsert, 2, false}, {stepUpsert, 2, true}, {"trim", 1, false}, {"trim", 1, true}, {"trim", 2, true},
+		{"records", 2, true}, {stepCommit, 1, false},
+	} {
+		key := counter.Key(fmt.Sprintf("likes:%d", number))
+		for i := range ops {
+			ops[i] = increment(key, 1)
+		}
+		for range calls {
+			b.do(t, ops...)
+		}
+		b.do(t, del(key), increment(key, 5))
+		m := b.mortal(t, d.step, d.nth, d.done, nil)
+		_, _, err := m.DrainAll(t.Context(), "first")
+		require.ErrorIs(t, err, errDied, d)
+		require.True(t, m.dead, "%v: it did not reach the step", d)
+		require.NoError(t, b.redis.Del(t.Context(), b.name(key, "drain")).Err()) // its lease ends
+		b.do(t, increment(key, 2))
+		b.drainAll(t)
+		b.drainAll(t) // keys that joined the open epoch meanwhile
+
+		const n = calls*each + 3
+		b.requireRow(t, counter.Row{Key: key, Value: 7, Version: n})
+		require.Empty(t, b.pending(t, key), d)
+		var versions, wrong int
+		require.NoError(t, b.db.QueryRow(`SELECT count(DISTINCT version), count(*) FILTER (WHERE value <> CASE version
+			WHEN $2 THEN 7 WHEN $2 - 1 THEN 5 WHEN $2 - 2 THEN 0 ELSE version END) + count(*) - $2
+			FROM operations WHERE key = $1`, key, n).Scan(&versions, &wrong))
+		require.Equal(t, n, versions, d)
+		require.Zero(t, wrong, d)
+	}
+}
+
 func TestPurgeKeepsPartitionsReady(t *testing.T) {
 	t.Parallel()
 	b := setup(t, withHistory)

@@ -67,7 +67,7 @@ func (c *connection) reset() {
 	c.use(c.server.Keys.Guest())
 }
 
-// use makes the key that of the connection. Commands are bounded more tightly until the client is admitted.
+// use gives the connection a key. Until the client is admitted, its commands may have fewer arguments.
 func (c *connection) use(key *auth.Key, admitted bool) {
 	c.key, c.admitted, c.origin = key, admitted, nil
 	if key != nil && key.Name != "" {

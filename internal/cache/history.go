@@ -65,8 +65,8 @@ func (c *Cache) ReadRecords(ctx context.Context, s *Snapshot) error {
 // maxPart bounds the records of an entry that are flushed together. They are one transaction.
 const maxPart = 10_000
 
-// divide turns an entry with more records than most into the part of it that has as many. It returns false if it cannot: the state after
-// that part is not known, or belongs to a lineage that has ended. An entry whose base is unknown is not flushed, and stays as it is.
+// divide cuts an entry with more than most records down to its first records, and to the state after them. It returns false if that state
+// is not known, or belongs to a lineage that has ended. It does not divide an entry with an unknown base, which is not flushed.
 func (e *Entry) divide(most int) bool {
 	if e.Records == nil || len(e.Records.All) <= most || e.BaseUnknown || e.Corrupt {
 		return true

@@ -123,7 +123,7 @@ func TestAStoreFollowsAPromotion(t *testing.T) {
 	}
 }
 
-// The limit of the connection may pass a moment before that of the call. The other sessions of a silent server are useless all the same.
+// The time limit of the connection may end just before the one of the call. In either case all sessions of a silent server are useless.
 func TestServerThatDoesNotAnswerHasNoSessionsLeft(t *testing.T) {
 	t.Parallel()
 	s := open(t, localtest.PostgresURL(t, migrateTemplate), Options{StatementTimeout: time.Minute})
