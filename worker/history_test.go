@@ -347,8 +347,14 @@ func TestFlushInPartsThatDiesIsCompletedByAnotherWorker(t *testing.T) {
 	b := setup(t, map[string]string{"AFTERWRITE_HISTORY": "likes:*", "AFTERWRITE_SHARDS": "1"})
 	ops := make([]counter.Operation, each)
 	for number, d := range []death{
-		{stepUpsert, 1, true}, {stepUpsert, 2, false}, {stepUpsert, 2, true}, {"trim", 1, false}, {"trim", 1, true}, {"trim", 2, true},
-		{"records", 2, true}, {stepCommit, 1, false},
+		{stepUpsert, 1, true},
+		{stepUpsert, 2, false},
+		{stepUpsert, 2, true},
+		{"trim", 1, false},
+		{"trim", 1, true},
+		{"trim", 2, true},
+		{"records", 2, true},
+		{stepCommit, 1, false},
 	} {
 		key := counter.Key(fmt.Sprintf("likes:%d", number))
 		for i := range ops {
