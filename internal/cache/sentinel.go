@@ -23,7 +23,7 @@ func followSentinel(client *redis.Client, o *redis.UniversalOptions) {
 	t := newTopology(client, s.find)
 	client.AddHook(nodeHook{topology: t})
 	client.AddHook(resendHook{refused: readOnly, renew: func(ctx context.Context) {
-		t.renew(ctx, func(masters map[string]bool) { t.conns.closeIdle(func(addr string) bool { return masters[addr] }) })
+		t.renew(ctx, func(masters map[string]bool) { t.conns.retire(func(addr string) bool { return masters[addr] }) })
 	}})
 }
 
@@ -33,7 +33,7 @@ func followServer(client *redis.Client) {
 	t := &topology{conns: watched{trouble: func() {}}}
 	client.AddHook(nodeHook{topology: t})
 	client.AddHook(resendHook{refused: readOnly, renew: func(context.Context) {
-		t.conns.closeIdle(func(string) bool { return false })
+		t.conns.retire(func(string) bool { return false })
 	}})
 }
 

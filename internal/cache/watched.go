@@ -40,7 +40,7 @@ func (w *watched) dialHook(next redis.DialHook) redis.DialHook {
 	}
 }
 
-// watch returns a connection that is watched. go-redis looks for the methods of its type.
+// watch returns a connection that is watched.
 func (w *watched) watch(conn net.Conn, addr string) net.Conn {
 	c := &watchedConn{Conn: conn, of: w, addr: addr}
 	w.mu.Lock()
@@ -49,37 +49,23 @@ func (w *watched) watch(conn net.Conn, addr string) net.Conn {
 		w.conns = make(map[*watchedConn]struct{})
 	}
 	w.conns[c] = struct{}{}
-	if _, ok := conn.(syscall.Conn); ok {
-		return plainConn{c}
-	}
 	return c
 }
 
 // closeHung closes hung connections, except those to servers that are used: their calls end at their time-outs. It reports whether it kept
-// any.
+// any. A connection whose state has changed meanwhile stays open: it may carry another call now.
 func (w *watched) closeHung(used func(addr string) bool) (left bool) {
 	now := time.Now().UnixNano()
-	w.close(func(c *watchedConn, sent int64) bool {
-		if sent == 0 || now-sent < int64(hungAfter) {
-			return false
-		}
-		left = left || used(c.addr)
-		return !used(c.addr)
-	})
-	return left
-}
-
-// closeIdle closes the connections without a call, except those to servers that are used. The pool notices that.
-func (w *watched) closeIdle(used func(addr string) bool) {
-	w.close(func(c *watchedConn, sent int64) bool { return sent == 0 && !used(c.addr) })
-}
-
-// close closes the connections that match. A connection whose state has changed meanwhile stays open: it may carry another call now.
-func (w *watched) close(match func(c *watchedConn, sent int64) bool) {
 	w.mu.Lock()
 	var closing []*watchedConn
 	for c := range w.conns {
-		if sent := c.sent.Load(); sent >= 0 && match(c, sent) && c.sent.CompareAndSwap(sent, closed) {
+		sent := c.sent.Load()
+		if sent <= 0 || now-sent < int64(hungAfter) {
+			continue
+		}
+		if used(c.addr) {
+			left = true
+		} else if c.sent.CompareAndSwap(sent, closed) {
 			closing = append(closing, c)
 		}
 	}
@@ -87,6 +73,19 @@ func (w *watched) close(match func(c *watchedConn, sent int64) bool) {
 	for _, c := range closing {
 		// step: hung
 		_ = c.Conn.Close() // its call ends with an error
+	}
+	return left
+}
+
+// retire makes the pool close each connection at its next use, except those to servers that are used. It closes none itself: a connection
+// that seems idle may just have been handed out, and its call would fail although nothing is wrong with it.
+func (w *watched) retire(used func(addr string) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.conns {
+		if !used(c.addr) {
+			c.retired.Store(true) // step: retired
+		}
 	}
 }
 
@@ -97,14 +96,12 @@ const closed = -1
 type watchedConn struct {
 	net.Conn
 
-	of    *watched
-	addr  string
-	sent  atomic.Int64 // when the first request was written that has no answer yet, in ns; 0: none; or closed
-	armed atomic.Bool  // check will be called
+	of      *watched
+	addr    string
+	sent    atomic.Int64 // when the first request was written that has no answer yet, in ns; 0: none; or closed
+	armed   atomic.Bool  // check will be called
+	retired atomic.Bool
 }
-
-// NetConn returns the connection itself; go-redis looks for it below TLS.
-func (c *watchedConn) NetConn() net.Conn { return c.Conn }
 
 func (c *watchedConn) Write(b []byte) (int, error) {
 	if c.sent.CompareAndSwap(0, time.Now().UnixNano()) {
@@ -159,10 +156,20 @@ func (c *watchedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// plainConn is a connection without TLS. go-redis checks its socket before each use.
-type plainConn struct{ *watchedConn }
-
-// SyscallConn implements syscall.Conn.
-func (c plainConn) SyscallConn() (syscall.RawConn, error) {
-	return c.Conn.(syscall.Conn).SyscallConn() //nolint:forcetypeassert // see watch
+// SyscallConn implements syscall.Conn. go-redis's pool calls it before each use of a connection, and closes the connection if it fails.
+func (c *watchedConn) SyscallConn() (syscall.RawConn, error) {
+	if c.retired.Load() {
+		return nil, net.ErrClosed
+	}
+	if plain, ok := c.Conn.(syscall.Conn); ok {
+		return plain.SyscallConn()
+	}
+	return silent{}, nil
 }
+
+// silent is the socket of a connection with TLS, on which nothing seems to arrive: what does may not be part of an answer.
+type silent struct{}
+
+func (silent) Control(func(fd uintptr)) error    { return nil }
+func (silent) Read(func(fd uintptr) bool) error  { return nil }
+func (silent) Write(func(fd uintptr) bool) error { return nil }

@@ -234,5 +234,7 @@ func following() []mutant {
 			cache, "TestOnlyRefused(Durable)?CallsAreSentAgain"),
 		tested("topology: a call that hangs on a former master is not ended", watched, "hung", becomes(`c\.Conn\.Close\(\)`, `c`),
 			cache, "TestCallThatHangsOnAFormerMasterEnds"),
+		tested("topology: connections to a former master stay in use", watched, "retired", becomes(`c\.retired\.Store\(true\)`, `continue`),
+			cache, "TestRefusedCallGoesToWhereTheAddressLeadsNow"),
 	}
 }
