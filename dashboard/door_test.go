@@ -188,13 +188,13 @@ func stories() []attempt {
 		{"nobody", "a wrong password, the 11th to 20th time", wrong("olga", 20), 429, "Too many attempts", "with `Retry-After`; then ten a minute"},
 		{"nobody", "then the correct one", func(t *testing.T, d *doors) answer {
 			t.Helper()
-			at := d.serve(t, true, auth.Options{Users: people()})
+			at := d.serve(t, true, auth.Options{Users: people(), Now: still()})
 			guess(t, at, "olga", 10)
 			return at.post(t, "/signin", url.Values{"name": {"olga"}, "password": {password}})
 		}, 429, "Too many attempts", "refused too, so that guessing is no faster"},
 		{"a viewer", "the correct password, the 31st time", func(t *testing.T, d *doors) answer {
 			t.Helper()
-			at := d.serve(t, true, auth.Options{Users: people()})
+			at := d.serve(t, true, auth.Options{Users: people(), Now: still()})
 			for range 30 {
 				at.as(t, "vic")
 			}
@@ -202,7 +202,7 @@ func stories() []attempt {
 		}, 429, "Too many attempts", "with `Retry-After`; then twelve a minute, since each costs CPU time and leaves a session"},
 		{"a trusted proxy's visitor", "the correct password, after ten wrong ones of another visitor (`X-Forwarded-For: 198.51.100.7:50123`, with its port)", func(t *testing.T, d *doors) answer {
 			t.Helper()
-			at := d.serve(t, true, auth.Options{Users: people(), Proxies: auth.Proxies{netip.MustParsePrefix("127.0.0.0/8")}})
+			at := d.serve(t, true, auth.Options{Users: people(), Proxies: auth.Proxies{netip.MustParsePrefix("127.0.0.0/8")}, Now: still()})
 			other := "X-Forwarded-For: 198.51.100.7:50123"
 			for range 10 {
 				require.Equal(t, http.StatusUnauthorized, at.post(t, "/signin", url.Values{"name": {"vic"}, "password": {"x"}}, other).status)
@@ -266,8 +266,14 @@ func stories() []attempt {
 func wrong(name string, n int) func(*testing.T, *doors) answer {
 	return func(t *testing.T, d *doors) answer {
 		t.Helper()
-		return guess(t, d.serve(t, true, auth.Options{Users: people()}), name, n)
+		return guess(t, d.serve(t, true, auth.Options{Users: people(), Now: still()}), name, n)
 	}
+}
+
+// still returns a clock that stands still, so that no attempt is given back while a slow machine checks passwords.
+func still() func() time.Time {
+	now := time.Now()
+	return func() time.Time { return now }
 }
 
 func guess(t *testing.T, at *door, name string, n int) (last answer) {
