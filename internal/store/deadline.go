@@ -109,7 +109,13 @@ func (c *boundedConn) usable() bool {
 	return !c.aborted
 }
 
-// watch aborts the connection when ctx is done, until stop is called.
-func (c *boundedConn) watch(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, c.abort)
+// watch aborts the connection when ctx is done, until stop is called. If ctx was done before stop, the connection is aborted when stop
+// returns. Otherwise the abort could come later, when the connection has the statement of another caller.
+func (c *boundedConn) watch(ctx context.Context) (stop func()) {
+	end := context.AfterFunc(ctx, c.abort)
+	return sync.OnceFunc(func() { // end returns false for the second time, too
+		if !end() {
+			c.abort()
+		}
+	})
 }

@@ -119,7 +119,7 @@ func isReadOnly(err error) bool { return sqlState(err) == stateReadOnly || error
 type watchedRows struct {
 	driver.Rows
 
-	stop func() bool
+	stop func()
 }
 
 // Close implements driver.Rows.
