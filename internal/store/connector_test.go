@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/counter"
@@ -119,9 +120,88 @@ func TestASilentHostDelaysACallOnlyUntilItsDeadline(t *testing.T) {
 	require.Less(t, time.Since(started), connectTimeout+2*time.Second, "connect_timeout covers the login")
 }
 
+func TestATransactionEndsWithItsContextIfTheServerFreezes(t *testing.T) {
+	t.Parallel()
+	for statement, end := range map[string]func(*sqlx.Tx) error{"COMMIT": (*sqlx.Tx).Commit, "ROLLBACK": (*sqlx.Tx).Rollback} {
+		t.Run(statement, func(t *testing.T) {
+			t.Parallel()
+			f := startFreezer(t, localtest.PostgresURL(t, migrateTemplate), statement)
+			s := open(t, f.url, Options{MaxConns: 1})
+			tx, err := s.db.BeginTxx(soon(t, 3*time.Second), nil)
+			require.NoError(t, err)
+			_, err = tx.ExecContext(t.Context(), "SELECT 1")
+			require.NoError(t, err)
+			f.armed.Store(true)
+			began := time.Now()
+			require.Error(t, end(tx))
+			require.Less(t, time.Since(began), 8*time.Second)
+			require.EqualValues(t, 1, f.frozen.Load())
+			has(t, s) // with another session, although there may be only one
+		})
+	}
+}
+
+// The transaction on the standby is over when its rows are there: what is left is its ROLLBACK. A caller must not wait for it longer than
+// for the rows.
+func TestAStandbyThatFreezesAfterItsRowsDoesNotHoldThemBack(t *testing.T) {
+	t.Parallel()
+	p := startPair(t)
+	f := startFreezer(t, p.second.URL(), "ROLLBACK")
+	s := open(t, p.url, Options{ReadURL: f.url})
+	upsert(t, s, row("k", 1, 1))
+	served(t, s, 1)
+
+	f.armed.Store(true)
+	began, before := time.Now(), s.StandbyReads()
+	reads(t, s, 1) // the first of its reads gets half of two seconds
+	require.Less(t, time.Since(began), 5*time.Second)
+	require.EqualValues(t, 1, f.frozen.Load())
+	require.Equal(t, before+3, s.StandbyReads())
+}
+
 // proxy starts a proxy for a Postgres and returns its address. It passes each startup message to login, and refuses the session if
 // login returns a reason.
 func proxy(t *testing.T, databaseURL string, login func(startup []byte) (refusal string)) string {
+	t.Helper()
+	return listen(t, databaseURL, func(conn net.Conn, server string) { relay(conn, server, login) })
+}
+
+// freezer is a proxy for a Postgres that freezes a session: it forwards nothing any more, and answers nothing.
+type freezer struct {
+	url    string
+	at     string       // the statement of the client at which it freezes
+	armed  atomic.Bool  // it freezes the next session that sends the statement
+	frozen atomic.Int64 // sessions
+}
+
+func startFreezer(t *testing.T, databaseURL, at string) *freezer {
+	t.Helper()
+	f := &freezer{at: at}
+	f.url = listen(t, databaseURL, func(conn net.Conn, server string) {
+		relay(&freezingConn{Conn: conn, by: f}, server, func([]byte) string { return "" })
+	})
+	return f
+}
+
+// freezingConn is the connection to a client of a freezer.
+type freezingConn struct {
+	net.Conn
+
+	by *freezer
+}
+
+func (c *freezingConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if bytes.Contains(p[:n], []byte(c.by.at)) && c.by.armed.CompareAndSwap(true, false) {
+		c.by.frozen.Add(1)
+		_, _ = io.Copy(io.Discard, c.Conn) // until the client gives up
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// listen starts a proxy for a Postgres that calls serve for each connection, and returns its address.
+func listen(t *testing.T, databaseURL string, serve func(conn net.Conn, server string)) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
 	require.NoError(t, err)
@@ -137,7 +217,7 @@ func proxy(t *testing.T, databaseURL string, login func(startup []byte) (refusal
 			if err != nil {
 				return
 			}
-			group.Go(func() { relay(conn, server, login) })
+			group.Go(func() { serve(conn, server) })
 		}
 	})
 	t.Cleanup(func() {

@@ -68,13 +68,15 @@ func (s *session) BeginTx(ctx context.Context, options driver.TxOptions) (driver
 	if sqlState(err) == stateUnsupported {
 		err = fmt.Errorf("%w: %v", errStandby, err) //nolint:errorlint // its class would be Refused
 	}
-	if err != nil || s.begin == "" {
-		return tx, s.note(ctx, err)
+	if err != nil {
+		return nil, s.note(ctx, err)
 	}
-	if _, err := s.pqConn.ExecContext(ctx, s.begin, nil); err != nil {
-		return nil, errors.Join(err, tx.Rollback())
+	if s.begin != "" {
+		if _, err := s.pqConn.ExecContext(ctx, s.begin, nil); err != nil {
+			return nil, errors.Join(err, tx.Rollback())
+		}
 	}
-	return tx, nil
+	return &watchedTx{Tx: tx, session: s, ctx: ctx}, nil
 }
 
 // IsValid implements driver.Validator. database/sql closes a connection that is not valid.
@@ -126,4 +128,25 @@ type watchedRows struct {
 func (r *watchedRows) Close() error {
 	defer r.stop()
 	return r.Rows.Close()
+}
+
+// watchedTx is a transaction that ends as soon as its context is done, even if the server does not answer. If that happens during Commit,
+// the server may have committed.
+type watchedTx struct {
+	driver.Tx
+
+	session *session
+	ctx     context.Context //nolint:containedctx // that of BeginTx: Commit and Rollback have none
+}
+
+// Commit implements driver.Tx.
+func (t *watchedTx) Commit() error { return t.end(t.Tx.Commit) }
+
+// Rollback implements driver.Tx. If the context is done already, the session ends, and with it the transaction.
+func (t *watchedTx) Rollback() error { return t.end(t.Tx.Rollback) }
+
+func (t *watchedTx) end(call func() error) error {
+	stop := t.session.net.watch(t.ctx)
+	defer stop()
+	return t.session.note(t.ctx, call())
 }
