@@ -65,7 +65,10 @@ func (w *watched) closeHung(used func(addr string) bool) (left bool) {
 		}
 		if used(c.addr) {
 			left = true
-		} else if c.sent.CompareAndSwap(sent, closed) {
+			continue
+		}
+		c.retired.Store(true) // first: its call may be answered before it is closed, and the next call must not get it
+		if c.sent.CompareAndSwap(sent, closed) {
 			closing = append(closing, c)
 		}
 	}
