@@ -42,6 +42,7 @@ type flushed struct {
 	rows      int64         // rows written to Postgres
 	committed []cache.Entry // entries whose rows are at least as new
 	partial   []counter.Key // entries of which some writes were committed, and more are left
+	missing   []counter.Key // keys without an entry
 	refused   []refusal
 	deferred  time.Duration // the shortest deferral of an entry; 0: there was none
 }
@@ -58,6 +59,7 @@ func (d *flushed) add(more *flushed) {
 	d.rows += more.rows
 	d.committed = append(d.committed, more.committed...)
 	d.partial = append(d.partial, more.partial...)
+	d.missing = append(d.missing, more.missing...)
 	d.refused = append(d.refused, more.refused...)
 	d.deferred = sooner(d.deferred, more.deferred)
 }
@@ -115,7 +117,7 @@ func (f *Flusher) flush(ctx context.Context, s cache.Snapshot, aside bool, backl
 	if failed == nil {
 		failed = f.flushRest(ctx, b, aside, &done)
 	}
-	return done, errors.Join(failed, rebaseErr)
+	return done, errors.Join(failed, rebaseErr, f.cache.DropStray(ctx, s.Shard, done.missing))
 }
 
 // flushRest flushes the rest of the entries of which a part was committed, part by part.
@@ -149,6 +151,7 @@ func (f *Flusher) dirty(ctx context.Context, s cache.Snapshot, aside bool, done 
 		switch {
 		case e.Missing:
 			f.logger.ErrorContext(ctx, "a dirty counter's entry in redis was deleted by hand: its unsynced writes are lost", "key", e.Key)
+			done.missing = append(done.missing, e.Key)
 		case e.Corrupt:
 			f.logger.ErrorContext(ctx, "a dirty counter's entry in redis was overwritten by something else", "key", e.Key)
 			done.refused = append(done.refused, refusal{e.Row, errCorrupt})

@@ -178,6 +178,71 @@ func TestHistoryHasABound(t *testing.T) {
 	require.Len(t, b.operations(t, "likes:7"), 11)
 }
 
+// oneShard has a bound of 1,000 records for its only shard.
+var oneShard = map[string]string{"AFTERWRITE_HISTORY": "likes:*", "AFTERWRITE_MAX_HISTORY": "1000", "AFTERWRITE_SHARDS": "1"}
+
+// fillShare increments key until an increment is refused, and returns how many were accepted.
+func (b *testBundle) fillShare(t *testing.T, key counter.Key) (accepted int) {
+	t.Helper()
+	ops := make([]counter.Operation, 100)
+	for i := range ops {
+		ops[i] = increment(key, 1)
+	}
+	for range 20 {
+		for _, r := range b.service.Do(t.Context(), ops, noOptions) {
+			if r.Err != nil {
+				require.Equal(t, counter.CodeBackpressure, counter.CodeOf(r.Err))
+				return accepted
+			}
+			accepted++
+		}
+	}
+	t.Fatal("no increment was refused")
+	return 0
+}
+
+// Nothing trims the records of a refused counter until an operator acts. Its writes must not take the place of the others'.
+func TestHistoryOfARefusedCounterUsesHalfOfTheBound(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneShard)
+	b.exec(t, `ALTER TABLE counters ADD CONSTRAINT refuse CHECK (key <> 'likes:bad')`)
+	b.do(t, increment("likes:bad", 1))
+	b.drainAll(t)
+	require.Equal(t, 499, b.fillShare(t, "likes:bad"))
+	require.Equal(t, 500, b.fillShare(t, "likes:good"))
+	b.drainAll(t)
+	require.Len(t, b.operations(t, "likes:good"), 500)
+	require.Len(t, b.pending(t, "likes:bad"), 500)
+}
+
+// The records of a deleted entry go with its next write, so they must not prevent it.
+func TestHistoryBoundIgnoresTheRecordsOfADeletedEntry(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneShard)
+	require.Equal(t, 1000, b.fillShare(t, "likes:7"))
+	require.NoError(t, b.redis.Del(t.Context(), b.name("likes:7", "c:likes:7")).Err())
+	b.do(t, increment("likes:7", 5), increment("likes:8", 1))
+	require.Equal(t, "2", b.redis.Get(t.Context(), b.name("likes:7", "hn")).Val())
+	b.drainAll(t)
+	require.Equal(t, []string{"1 increment 5 = 5"}, brief(b.operations(t, "likes:7")))
+	require.Zero(t, b.redis.Exists(t.Context(), b.name("likes:7", "hn")).Val())
+}
+
+// If the counter is not written again, a flush drops them, or the others of the shard would be refused for ever.
+func TestFlushDropsTheRecordsOfADeletedEntry(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneShard)
+	b.do(t, increment("likes:8", 1), increment("likes:8", 1))
+	require.Equal(t, 998, b.fillShare(t, "likes:7"))
+	require.NoError(t, b.redis.Del(t.Context(), b.name("likes:7", "c:likes:7")).Err())
+	b.drainAll(t)
+	require.Zero(t, b.redis.Exists(t.Context(), b.name("likes:7", "hn"), b.name("likes:7", "h:likes:7")).Val())
+	b.do(t, increment("likes:8", 1))
+	require.Equal(t, "1", b.redis.Get(t.Context(), b.name("likes:8", "hn")).Val())
+	b.drainAll(t)
+	require.Len(t, b.operations(t, "likes:8"), 3)
+}
+
 // An api with another setting must not leave a gap in what is not flushed yet.
 func TestHistoryGoesOnWithoutTheSetting(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,9 @@ local function prepare_record(s, e, dirty)
     local count = pcall('GET', sub(s.meta, 1, -5) .. 'hn')
     s.unflushed = type(count) == 'string' and tonumber(count) or 0
   end
-  if ARGV[5] and s.unflushed >= tonumber(ARGV[5]) then return 'h' end
+  local most = tonumber(ARGV[5])
+  if e.a and most then most = most / 2 end -- the list of a refused counter only grows, and must not stop the writes to all others
+  if most and s.unflushed - e.stray >= most then return 'h' end
 end
 
 -- Applies one operation of any kind to an entry in any state. origin is where it came from if it is recorded. Returns the line of the

@@ -11,7 +11,7 @@ import (
 	"github.com/afterwrite/afterwrite/internal/counter"
 )
 
-// maxRecorded bounds the entries of one call of records.lua or trim.lua.
+// maxRecorded bounds the entries of one call of records.lua, trim.lua or stray.lua.
 const maxRecorded = 100
 
 // Records are the records of a counter that Postgres lacks, in order. There is at least one.
@@ -194,6 +194,21 @@ func (c *Cache) Trim(ctx context.Context, shard counter.Shard, entries []Entry) 
 		}
 		if err := trimScript.Run(ctx, c.client, names, args...).Err(); err != nil {
 			return fmt.Errorf("remove the flushed records of %d keys of shard %s: %w", len(part), shard, err)
+		}
+	}
+	return nil
+}
+
+// DropStray removes the records of keys of one shard that have no entry: no flush would write them, and they would count towards the bound
+// for ever. It leaves all other keys alone, and may be repeated. One round trip for each 100 keys.
+func (c *Cache) DropStray(ctx context.Context, shard counter.Shard, keys []counter.Key) error {
+	for part := range slices.Chunk(keys, maxRecorded) {
+		names := []string{c.countKey(shard)}
+		for _, key := range part {
+			names = append(names, c.entryKey(key), c.listKey(key))
+		}
+		if err := strayScript.Run(ctx, c.client, names).Err(); err != nil {
+			return fmt.Errorf("remove the records of %d keys without entries of shard %s: %w", len(part), shard, err)
 		}
 	}
 	return nil

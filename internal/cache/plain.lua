@@ -17,7 +17,7 @@
 --            counter must exist; s5?n: it must not. A prefix "!" (before all others), or a capital letter, accepts an unchecked entry
 --            instead of answering f. A prefix "^6:" (before "#9:") records the operation, and ARGV[6] says where it came from.
 --            Amounts without a letter have at most 13 digits.
--- ARGV[5]    only with recorded operations: the most records of one shard that Postgres lacks
+-- ARGV[5]    only with recorded operations: the most records of one shard that Postgres lacks; set-aside counters may use half of it
 -- ARGV[i]    from 6 on: where recorded operations came from, as in records.lua
 --
 -- Reply: one string of lines. First a line for each shard: <open> <watermark> <first> <keys>: its epochs in base 36 (see entry.lua) and the

@@ -26,6 +26,7 @@ var preludes = map[string][]string{
 	"discard":   {entryFile, historyFile},
 	"records":   nil,
 	"trim":      nil,
+	"stray":     nil,
 	"release":   nil,
 }
 
@@ -87,6 +88,7 @@ var (
 	discardScript   = redis.NewScript(scripts["discard"])
 	recordsScript   = redis.NewScript(scripts["records"])
 	trimScript      = redis.NewScript(scripts["trim"])
+	strayScript     = redis.NewScript(scripts["stray"])
 )
 
 // NewScript returns a script that begins with entry.lua, for package convert.
