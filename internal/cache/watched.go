@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -167,10 +168,14 @@ func (c *watchedConn) SyscallConn() (syscall.RawConn, error) {
 	if plain, ok := c.Conn.(syscall.Conn); ok {
 		return plain.SyscallConn()
 	}
+	if secure, ok := c.Conn.(*tls.Conn); ok && !quiet(secure.NetConn()) {
+		return nil, net.ErrClosed
+	}
 	return silent{}, nil
 }
 
-// silent is the socket of a connection with TLS, on which nothing seems to arrive: what does may not be part of an answer.
+// silent is the socket of a connection with TLS, on which nothing seems to arrive. go-redis must not see bytes of the TLS layer: it would
+// wait without a deadline for the push message that it expects in them.
 type silent struct{}
 
 func (silent) Control(func(fd uintptr)) error    { return nil }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -98,16 +100,10 @@ func TestRefusedCallGoesToWhereTheAddressLeadsNow(t *testing.T) {
 			if scheme == "rediss" {
 				own = allFiles(files)
 			}
-			client, err := cache.ConnectTLS(scheme+"://"+forward(t, &to)+"/0", own, 8)
+			client, err := cache.ConnectTLS(scheme+"://"+forward(t, &to)+"/0", own, pooled)
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, client.Close()) })
-			var readers errgroup.Group
-			for range 8 { // so that there are several connections
-				readers.Go(func() error {
-					return client.BLPop(t.Context(), 1, "nothing").Err()
-				})
-			}
-			require.ErrorIs(t, readers.Wait(), redis.Nil)
+			useAll(t, client)
 
 			to.Store(second)
 			require.NoError(t, former.ReplicaOf(t.Context(), "127.0.0.1", "1").Err())
@@ -118,6 +114,60 @@ func TestRefusedCallGoesToWhereTheAddressLeadsNow(t *testing.T) {
 			require.Regexp(t, `cmdstat_incr:calls=0,.*rejected_calls=1,`, former.Info(t.Context(), "commandstats").Val())
 		})
 	}
+}
+
+// A restart of Redis, its setting timeout, or a load balancer closes connections that are idle.
+func TestIdleTLSConnectionThatTheServerHasClosedIsNotUsed(t *testing.T) {
+	t.Parallel()
+	client, other := pooledTLS(t)
+	require.NoError(t, other.ClientKillByFilter(t.Context(), "TYPE", "normal", "SKIPME", "yes").Err())
+	for range pooled {
+		require.NoError(t, client.Incr(t.Context(), "k").Err())
+	}
+}
+
+// A server may send bytes of TLS that belong to no answer, as session tickets. They must not cost a connection at each call.
+func TestIdleTLSConnectionIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	client, other := pooledTLS(t)
+	received := func() string {
+		return regexp.MustCompile(`total_connections_received:\d+`).FindString(other.Info(t.Context(), "stats").Val())
+	}
+	before := received()
+	require.NotEmpty(t, before)
+	for range 20 {
+		require.NoError(t, client.Incr(t.Context(), "k").Err())
+	}
+	useAll(t, client)
+	require.Equal(t, before, received())
+}
+
+const pooled = 8
+
+// pooledTLS returns a client that has as many idle connections with TLS, and another client of the same server.
+func pooledTLS(t *testing.T) (client, other redis.UniversalClient) {
+	t.Helper()
+	files := localtest.NewCertificates(t)
+	password, port := secure(t, files)
+	address := fmt.Sprintf("rediss://:%s@127.0.0.1:%s/0", password, port)
+	client, err := cache.ConnectTLS(address, allFiles(files), pooled)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	useAll(t, client)
+	require.EqualValues(t, pooled, client.PoolStats().IdleConns)
+	return client, connectTLS(t, address, allFiles(files))
+}
+
+// useAll uses all connections of the pool at once.
+func useAll(t *testing.T, client redis.UniversalClient) {
+	t.Helper()
+	var readers errgroup.Group
+	for range pooled {
+		readers.Go(func() error {
+			return client.BLPop(t.Context(), time.Second, "nothing").Err()
+		})
+	}
+	require.ErrorIs(t, readers.Wait(), redis.Nil)
 }
 
 // forward returns an address that leads to the address in to.
