@@ -126,7 +126,7 @@ func (c *connection) command(args [][]byte) {
 			c.server.logHTTP(c)
 			return
 		}
-		c.server.metrics.unknown(args[0])
+		c.server.metrics.unknown(args[0], c.admitted)
 		c.fail(fmt.Sprintf("ERR unknown command '%s'", excerpt(args[0])))
 		return
 	}

@@ -12,6 +12,7 @@ import (
 type Limits struct {
 	Connections                        int
 	Idle, Login, Command, Write, Grace time.Duration
+	Wait                               time.Duration
 }
 
 // WithLimits changes bounds of a server before it serves.
@@ -30,13 +31,21 @@ func WithLimits(l Limits) func(s *Server) {
 		set(&s.limits.command, l.Command)
 		set(&s.limits.write, l.Write)
 		set(&s.limits.grace, l.Grace)
+		set(&s.limits.wait, l.Wait)
 	}
 }
 
-// TakeBudget takes the whole budget for large commands until the returned function is called.
-func (s *Server) TakeBudget() (giveBack func()) {
-	s.large.TryAcquire(largeBudgetBytes)
-	return func() { s.large.Release(largeBudgetBytes) }
+// TakeBudget takes the whole budget for large commands until the returned function is called. It reports whether nobody had any of it.
+func (s *Server) TakeBudget() (giveBack func(), ok bool) {
+	if !s.large.TryAcquire(largeBudgetBytes) {
+		return func() {}, false
+	}
+	return func() { s.large.Release(largeBudgetBytes) }, true
+}
+
+// Connect adds a connection, or refuses it, as at an accept.
+func (s *Server) Connect(ctx context.Context, conn net.Conn) (admitted bool) {
+	return s.connect(ctx, conn) != nil
 }
 
 // Parse returns the commands in the input, which arrives in pieces of these sizes, repeatedly, and the error that ends it.

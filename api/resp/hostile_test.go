@@ -2,11 +2,14 @@ package resp_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,7 +162,8 @@ func TestManyUnfinishedCommandsHoldLittleMemory(t *testing.T) { //nolint:paralle
 func TestLargeCommandIsRefusedWithoutABudget(t *testing.T) {
 	t.Parallel()
 	b := serve(t, always(ok), resp.Options{})
-	giveBack := b.server.TakeBudget()
+	giveBack, ok := b.server.TakeBudget()
+	require.True(t, ok)
 	keys := make([]string, 1500)
 	for i := range keys {
 		keys[i] = fmt.Sprintf("key:%020d", i)
@@ -172,6 +176,58 @@ func TestLargeCommandIsRefusedWithoutABudget(t *testing.T) {
 	w = b.dial(t)
 	w.write(large)
 	require.Equal(t, ":1500", w.read())
+}
+
+// The beginning of the next command has arrived with a large one.
+func TestBudgetOfALargeCommandIsReturnedWhenItIsAnswered(t *testing.T) {
+	t.Parallel()
+	b := serve(t, always(ok), resp.Options{})
+	keys := make([]string, 1500)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("key:%020d", i)
+	}
+	w := b.dial(t)
+	w.write(encode(append([]string{"EXISTS"}, keys...)...) + "*2\r\n$4\r\nECHO\r\n$5\r\nhe")
+	require.Equal(t, ":1500", w.read())
+	b.eventually(t, func() bool {
+		giveBack, free := b.server.TakeBudget()
+		giveBack()
+		return free
+	})
+	w.write("llo\r\n")
+	require.Equal(t, "hello", w.read())
+}
+
+// listened is a context that counts who waits for its end.
+type listened struct {
+	context.Context //nolint:containedctx // it is one
+
+	done    chan struct{}
+	waiting atomic.Int64
+}
+
+func (l *listened) Done() <-chan struct{} { return l.done }
+
+func (l *listened) AfterFunc(func()) (stop func() bool) {
+	l.waiting.Add(1)
+	return func() bool {
+		l.waiting.Add(-1)
+		return true
+	}
+}
+
+func TestRefusedConnectionLeavesNothing(t *testing.T) {
+	t.Parallel()
+	server := resp.New(always(ok), resp.Options{})
+	resp.WithLimits(resp.Limits{Connections: 1})(server)
+	ctx := &listened{Context: t.Context(), done: make(chan struct{})}
+	here, there := net.Pipe()
+	defer func() { _, _ = here.Close(), there.Close() }()
+	require.True(t, server.Connect(ctx, there))
+	for range 100 {
+		require.False(t, server.Connect(ctx, there))
+	}
+	require.EqualValues(t, 1, ctx.waiting.Load())
 }
 
 // A client that does not read gets no more memory than one pipeline of answers, and holds up nobody else.

@@ -51,20 +51,28 @@ func newMetrics(registry prometheus.Registerer, open func() float64) *metrics {
 	return m
 }
 
-// otherName stands for the names of unknown commands beyond maxUnknown.
+// otherName stands for the names of unknown commands beyond maxUnknown, and of clients that have not signed in.
 const otherName = "(other)"
 
-// unknown counts an unknown command. The number of names is bounded, because clients can invent them.
-func (m *metrics) unknown(name []byte) {
-	label := strings.ToLower(excerpt(name))
-	m.mu.Lock()
-	if !m.names[label] {
-		if len(m.names) >= maxUnknown {
-			label = otherName
-		} else {
-			m.names[label] = true
-		}
+// unknown counts an unknown command. The number of names is bounded, because clients can invent them. Those of a client that has not
+// signed in are not kept: they may be passwords, or meant to use up the names.
+func (m *metrics) unknown(name []byte, admitted bool) {
+	label := otherName
+	if admitted {
+		label = m.unknownName(strings.ToLower(excerpt(name)))
 	}
-	m.mu.Unlock()
 	m.unknowns.WithLabelValues(label).Inc()
+}
+
+// unknownName returns the label for an unknown command.
+func (m *metrics) unknownName(name string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.names[name] {
+		if len(m.names) >= maxUnknown {
+			return otherName
+		}
+		m.names[name] = true
+	}
+	return name
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // parser finds the commands in the input of a connection. If one is not complete it keeps its place, so each byte is looked at once,
@@ -307,15 +308,16 @@ func (p *parser) received(n int) {
 	p.filled = p.end == len(p.buffer)
 }
 
-// shrink releases the memory of a large command, once it is finished. give gives n bytes back to the budget.
+// shrink releases the memory of a large command, once it is finished; the beginning of the next one may have arrived. give gives n bytes
+// back to the budget.
 func (p *parser) shrink(give func(n int)) {
-	if len(p.buffer) <= usualBuffer || p.missing > 0 || p.end-p.start > usualBuffer {
+	if len(p.buffer) <= usualBuffer || p.end-p.start > usualBuffer {
 		return
 	}
 	give(len(p.buffer))
 	usual := make([]byte, usualBuffer)
 	p.end = copy(usual, p.buffer[p.start:p.end])
-	p.buffer, p.start, p.bounds, p.args = usual, 0, nil, nil
+	p.buffer, p.start, p.bounds, p.args = usual, 0, slices.Clone(p.bounds), nil
 }
 
 // release gives back what the buffer has of the budget, at the end of the connection.

@@ -86,6 +86,7 @@ type Server struct {
 type limits struct {
 	connections                        int
 	idle, login, command, write, grace time.Duration
+	wait                               time.Duration
 }
 
 // grace is how long connections may finish at shutdown what they have received; as over HTTP.
@@ -111,6 +112,7 @@ func New(counters Counters, o Options) *Server {
 		cursors: newCursors(), began: time.Now(), debug: o.Logger.Enabled(context.Background(), slog.LevelDebug),
 		limits: limits{
 			connections: maxConnections, idle: idleTimeout, login: loginTimeout, command: commandTimeout, write: writeTimeout, grace: grace,
+			wait: maxWait,
 		},
 		connections: make(map[*connection]struct{}),
 	}
@@ -181,12 +183,12 @@ func (s *Server) accept(ctx context.Context, listener net.Listener, encryption *
 
 // connect adds a connection; it returns nil if there are too many, or the server stops.
 func (s *Server) connect(ctx context.Context, conn net.Conn) *connection {
-	c := newConnection(ctx, s, conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping || len(s.connections) >= s.limits.connections {
 		return nil
 	}
+	c := newConnection(ctx, s, conn)
 	s.connections[c] = struct{}{}
 	return c
 }
