@@ -99,10 +99,60 @@ func TestPipelineThatExceedsTheRateIsNotApplied(t *testing.T) {
 	w := serve(t, &r, resp.Options{Keys: keyring(t, 2)}).dial(t) // a burst of 4
 	require.Equal(t, "+OK", w.one("AUTH token-web"))
 	for _, reply := range w.do("INCR a", "INCR a", "INCR a", "INCR a", "INCR a") {
-		require.Contains(t, reply, "-TRYAGAIN rate_limited: the request has 5 operations")
+		require.Contains(t, reply, "-ERR rate_limited: the request has 5 operations")
 	}
 	require.Empty(t, r.all())
 	require.Equal(t, []string{":101", ":102"}, w.do("INCR a", "INCR a"))
+}
+
+// The second request of the pipeline would fit.
+func TestRestOfAPipelineThatExceedsTheRateIsNotApplied(t *testing.T) {
+	t.Parallel()
+	var r recorder
+	w := serve(t, &r, resp.Options{Keys: keyring(t, 2)}).dial(t) // a burst of 4
+	require.Equal(t, "+OK", w.one("AUTH token-web"))
+	replies := w.do("MSET a 1 b 1 c 1 d 1 e 1", "PING", "SET f 1", "PING")
+	require.Contains(t, replies[0], "-ERR rate_limited")
+	require.Contains(t, replies[2], "-ERR rate_limited")
+	require.Empty(t, r.all())
+}
+
+func TestTransactionEndsIfItsKeyLosesRights(t *testing.T) {
+	t.Parallel()
+	keys := keyring(t, 0)
+	var r recorder
+	w := serve(t, &r, resp.Options{Keys: keys}).dial(t)
+	require.Equal(t, []string{"+OK", "+OK", "+QUEUED"}, w.do("AUTH token-web", "MULTI", "SET a 1"))
+	list, err := auth.ParseList(fmt.Sprintf("web:%x:read+write:team:", sha256.Sum256([]byte("token-web"))))
+	require.NoError(t, err)
+	require.NoError(t, keys.Replace(list))
+	require.Equal(t, []string{"-EXECABORT Transaction discarded because of previous errors.", "+OK", "+QUEUED", "*1 :101"},
+		w.do("EXEC", "MULTI", "INCR team:a", "EXEC"))
+	require.Equal(t, []string{"increment team:a 1"}, r.all())
+}
+
+func TestRESETLeavesTimeForAnotherAUTH(t *testing.T) {
+	t.Parallel()
+	const login = 300 * time.Millisecond
+	w := serve(t, always(ok), resp.Options{Keys: keyring(t, 0)}, resp.WithLimits(resp.Limits{Login: login})).dial(t)
+	began := time.Now()
+	require.Equal(t, "+OK", w.one("AUTH token-web"))
+	for time.Since(began) < login {
+		require.Equal(t, "+PONG", w.one("PING"))
+	}
+	require.Equal(t, "+RESET", w.one("RESET"))
+	require.Equal(t, "+OK", w.one("AUTH token-web"))
+}
+
+func TestNamesOfUnknownCommandsAreNotKeptBeforeAUTH(t *testing.T) {
+	t.Parallel()
+	b := serve(t, always(ok), resp.Options{Keys: keyring(t, 0)})
+	w := b.dial(t)
+	w.write("hunter2\r\nother\r\n")
+	require.Contains(t, w.read(), "-ERR unknown command")
+	require.Contains(t, w.read(), "-ERR unknown command")
+	require.Equal(t, 1, b.series(t, "afterwrite_resp_unknown_commands_total"))
+	require.InDelta(t, 2, b.metric(t, "afterwrite_resp_unknown_commands_total"), 0)
 }
 
 func TestConnectionThatDoesNotAuthenticateEnds(t *testing.T) {

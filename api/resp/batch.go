@@ -80,7 +80,8 @@ func (c *connection) makeRoom(n int) {
 }
 
 // addIncrement appends an increment without an ID and a condition. If it follows one of the same counter, it is added to that: Redis then
-// applies their sum, and the answers are derived from the result. Those of a counter with a history stay single, for its records.
+// applies their sum, and the answers are derived from the result. Those of a counter with a history stay single, for its records, and
+// those of a transaction, which must not need a second call if the sum might overflow.
 func (c *connection) addIncrement(name []byte, by int64) {
 	b := c.target()
 	size := by
@@ -108,7 +109,7 @@ func (c *connection) addIncrement(name []byte, by int64) {
 	c.makeRoom(1)
 	b.answers = append(b.answers, answer{form: formValue, op: int32(len(b.ops)), n: 1, by: by, sum: by}) //nolint:gosec // as above
 	b.ops = append(b.ops, counter.Operation{Key: key, Kind: counter.Increment, Amount: by})
-	b.writes, b.open, b.spent = true, small && !c.server.Recorded(key), size
+	b.writes, b.open, b.spent = true, small && c.multi == nil && !c.server.Recorded(key), size
 	b.total++
 }
 
@@ -166,6 +167,9 @@ func (c *connection) flush() { c.flushWith(writepath.Options{}) }
 // flushWith is flush with these options. It reports whether every write that was applied has the durability.
 func (c *connection) flushWith(options writepath.Options) (durable bool) {
 	b := &c.batch
+	if c.closing { // the answers to these commands would be taken for those to commands before them
+		b.reset()
+	}
 	if len(b.answers) == 0 {
 		return true
 	}
@@ -175,11 +179,10 @@ func (c *connection) flushWith(options writepath.Options) (durable bool) {
 	results := c.carryOut(b, options)
 	durable = true
 	for i := range results {
-		if counter.CodeOf(results[i].Err) == counter.CodeNotDurable {
-			durable = false
-			if options.Durability != writepath.AsConfigured { // WAIT reports it instead
-				results[i].Err = nil
-			}
+		code := counter.CodeOf(results[i].Err)
+		durable = durable && code != counter.CodeNotDurable && code != counter.CodeUnsupportedDurability
+		if code == counter.CodeNotDurable && options.Durability != writepath.AsConfigured { // WAIT reports it instead
+			results[i].Err = nil
 		}
 	}
 	for i := range b.answers {
@@ -195,8 +198,11 @@ func (c *connection) flushWith(options writepath.Options) (durable bool) {
 // carryOut carries out the operations of a batch, and counts them.
 func (c *connection) carryOut(b *batch, options writepath.Options) []counter.Result {
 	b.separate()
-	if _, err := c.key.Take(b.total); err != nil {
-		return c.failed(b, err)
+	if c.limited == nil {
+		_, c.limited = c.key.Take(b.total)
+	}
+	if c.limited != nil {
+		return c.failed(b, c.limited)
 	}
 	ctx, end := c.span(len(b.answers), b.total)
 	defer end()
@@ -287,7 +293,7 @@ func (c *connection) appendAnswer(out []byte, b *batch, a *answer, results []cou
 	own := results[a.op : a.op+a.n]
 	for i := range own {
 		if err := own[i].Err; err != nil && !a.form.expects(err) {
-			return c.appendFailure(out, b.explain(worst(own)))
+			return c.appendFailure(out, explain(worst(own), b.writes))
 		}
 	}
 	first := &own[0]
@@ -348,9 +354,9 @@ func (f form) expects(err error) bool {
 	return (f == formOKOrNull || f == formSet || f == formOld) && counter.CodeOf(err) == counter.CodeVersionMismatch
 }
 
-// explain returns the error for the client. If the batch only reads, an answer that was lost leaves nothing unknown.
-func (b *batch) explain(err error) error {
-	if b.writes || counter.CodeOf(err) != counter.CodeOutcomeUnknown {
+// explain returns the error for the client. If its request only reads, an answer that was lost leaves nothing unknown.
+func explain(err error, writes bool) error {
+	if writes || counter.CodeOf(err) != counter.CodeOutcomeUnknown {
 		return err
 	}
 	return &counter.Error{Code: counter.CodeCacheUnavailable, Err: err, Detail: "Redis did not answer"}

@@ -27,7 +27,7 @@ func integer(arg []byte) (n int64, ok bool) {
 	if len(digits) > 1 && digits[0] == '-' {
 		digits = digits[1:]
 	}
-	if len(digits) == 0 || len(digits) > 19 || (digits[0] == '0' && len(arg) > 1) {
+	if len(digits) == 0 || len(digits) > 19 || digits[0] == '+' || (digits[0] == '0' && len(arg) > 1) {
 		return 0, false
 	}
 	if len(digits) == 19 { // it may not fit

@@ -87,6 +87,7 @@ func TestErrorsAreThoseThatRedisClientsKnow(t *testing.T) {
 		"INCRBY a x":                    "-ERR value is not an integer or out of range",
 		"INCRBY a 9223372036854775808":  "-ERR value is not an integer or out of range",
 		"INCRBY a +1":                   "-ERR value is not an integer or out of range",
+		"INCRBY a +123456789012345678":  "-ERR value is not an integer or out of range",
 		"INCRBY a 01":                   "-ERR value is not an integer or out of range",
 		"INCRBY a -0":                   "-ERR value is not an integer or out of range",
 		"SET a 1.5":                     "-ERR value is not an integer or out of range",

@@ -43,7 +43,10 @@ type connection struct {
 	library  [2]string // name and version, from CLIENT SETINFO
 
 	now         time.Time // when the present pipeline arrived
-	commands    int       // of the present pipeline
+	limited     error     // the present pipeline exceeds the rate of the key: the rest is refused, too
+	commands    int       // of the present pipeline that are not counted yet
+	seen        int       // commands of the present pipeline
+	reads       int       // of the present pipeline
 	batch       batch     // commands whose answers are not in out yet
 	multi       *multi    // nil: no transaction
 	idempotency string    // of the present command: see AW.IDEM
@@ -129,6 +132,31 @@ func (c *connection) receive() error {
 	return err
 }
 
+const (
+	// moreTimeout is how long the rest of a pipeline that filled the buffer may take to arrive. It is usually there.
+	moreTimeout = time.Millisecond
+	// maxReads bounds the reads of one pipeline: 1, 4, 16 and 16 KiB of a new connection hold more than maxOperations.
+	maxReads = 4
+)
+
+// receiveMore reads more of the present pipeline if it did not fit into the buffer, so that WAIT covers all of it. It reports whether it
+// has.
+func (c *connection) receiveMore() bool {
+	if !c.parser.filled || c.reads >= maxReads {
+		return false
+	}
+	c.reads++
+	room, err := c.parser.room(c.take)
+	if err != nil {
+		return false
+	}
+	c.deadline.read = time.Now().Add(moreTimeout)
+	_ = c.SetReadDeadline(c.deadline.read)
+	n, _ := c.Read(room) // an error shows again at the next read
+	c.parser.received(n)
+	return n > 0
+}
+
 // awaitInput sets the deadline for the next read. A command that has begun keeps the deadline of its first byte.
 func (c *connection) awaitInput() {
 	now, limits := time.Now(), &c.server.limits
@@ -157,23 +185,28 @@ func (c *connection) awaitInput() {
 
 // pipeline carries out the commands that have arrived, and appends their answers to out.
 func (c *connection) pipeline() {
-	c.now, c.commands = time.Now(), 0
+	c.now, c.commands, c.seen, c.reads, c.limited = time.Now(), 0, 0, 1, nil
 	c.checkKey()
 	for !c.closing {
 		args, more, err := c.parser.next()
 		if err != nil {
-			c.flush()
-			c.out = appendError(c.out, "ERR "+err.Error())
+			if c.flush(); !c.closing {
+				c.out = appendError(c.out, "ERR "+err.Error())
+			}
 			c.closing = true
 			break
 		}
 		if more {
+			if c.receiveMore() {
+				continue
+			}
 			break
 		}
 		if len(args) == 0 {
 			continue
 		}
 		c.progress = true
+		c.seen++
 		c.command(args)
 		if c.commands++; c.commands >= maxPipeline {
 			c.finishPipeline()

@@ -21,13 +21,15 @@ const (
 	textNoCounters = "ERR the counters cannot be listed"
 )
 
+const tryAgain = "TRYAGAIN"
+
 // prefixes begin the error of a code. Clients switch on them. A code that is not here has ERR, and was not applied.
 var prefixes = map[counter.Code]string{
-	// Not applied, and worth another attempt: clients for clusters do that by themselves.
-	counter.CodeOverloaded:          "TRYAGAIN",
-	counter.CodeCacheUnavailable:    "TRYAGAIN",
-	counter.CodeDatabaseUnavailable: "TRYAGAIN",
-	auth.CodeRateLimited:            "TRYAGAIN",
+	// Not applied, and worth another attempt, which some clients make by themselves; but see text.
+	counter.CodeOverloaded:          tryAgain,
+	counter.CodeCacheUnavailable:    tryAgain,
+	counter.CodeDatabaseUnavailable: tryAgain,
+	auth.CodeRateLimited:            tryAgain,
 	// Not applied, as by a Redis at maxmemory.
 	counter.CodeBackpressure: "OOM",
 	counter.CodeCacheFull:    "OOM",
@@ -64,16 +66,22 @@ func known(err error) *counter.Error {
 	return &counter.Error{Code: counter.CodeInternal, Err: err}
 }
 
-// text returns the error for the client. It has the code of the HTTP API, and never the cause.
-func text(e *counter.Error) string {
+// text returns the error for the client. It has the code of the HTTP API, and never the cause. go-redis sends a whole pipeline again if its
+// first answer is TRYAGAIN, also the commands that were applied. So only a command that has arrived alone is answered with it.
+func (c *connection) text(e *counter.Error) string {
 	if whole, found := texts[e.Code]; found {
 		return whole
 	}
 	prefix, found := prefixes[e.Code]
-	if !found {
+	if !found || (prefix == tryAgain && !c.alone()) {
 		prefix = "ERR"
 	}
 	return prefix + " " + string(e.Code) + ": " + e.Detail
+}
+
+// alone reports whether the present command is the only one that has arrived.
+func (c *connection) alone() bool {
+	return c.seen == 1 && c.parser.start == c.parser.end && !c.parser.filled
 }
 
 // appendFailure appends an error. After an outcome that is not known it ends the connection: clients repeat what got an error more readily
@@ -83,7 +91,7 @@ func (c *connection) appendFailure(out []byte, err error) []byte {
 	if e.Code == counter.CodeOutcomeUnknown {
 		c.closing = true
 	}
-	return appendError(out, text(e))
+	return appendError(out, c.text(e))
 }
 
 // fail answers the present command with an error, after the answers to the commands before it. A transaction is then not carried out.
@@ -102,5 +110,5 @@ func (c *connection) failWith(err error) {
 	e := known(err)
 	c.server.metrics.Reject(e.Code, 1)
 	c.server.logFailure(c.ctx, c, e, 1)
-	c.fail(text(e))
+	c.fail(c.text(e))
 }

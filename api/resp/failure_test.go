@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/api/resp"
@@ -39,7 +41,12 @@ func TestEveryFailureHasAnErrorThatSaysWhetherTheWriteWasApplied(t *testing.T) {
 		for _, command := range []string{"INCR a", "GET a", "MGET a b", "DEL a", "SET a 1", "SETNX a 1", "AW.WAIT a 1"} {
 			require.Equal(t, reply, w.one(command), command)
 		}
-		require.Equal(t, []string{"+OK", "+QUEUED", "+QUEUED", "*2 " + reply + " " + reply}, w.do("MULTI", "INCR a", "GET b", "EXEC"))
+		inPipeline := strings.Replace(reply, "-TRYAGAIN", "-ERR", 1)
+		require.Equal(t, []string{"+OK", "+QUEUED", "+QUEUED", "*2 " + inPipeline + " " + inPipeline}, w.do("MULTI", "INCR a", "GET b", "EXEC"))
+		for _, command := range []string{"INCR a", "AW.WAIT a 1"} {
+			require.Equal(t, []string{inPipeline, "+PONG"}, w.do(command, "PING"))
+			require.Equal(t, []string{"+PONG", inPipeline}, w.do("PING", command))
+		}
 		require.Contains(t, b.log.String(), "hunter2")
 		require.Positive(t, b.metric(t, "afterwrite_rejected_total"))
 	}
@@ -67,16 +74,73 @@ func TestUnknownOutcomeEndsTheConnectionAfterTheAnswersBefore(t *testing.T) {
 		{[]string{"INCR a", "INCR b", "INCR a", "PING"}, []string{":1", unknown}},
 		{[]string{"PING", "MSET a 1 b 2 c 3", "PING"}, []string{"+PONG", unknown}},
 		{[]string{"INCR a", "INCR b", "NOPE"}, []string{":1", unknown}},
+		{[]string{"INCR b", "INCR c", "MULTI"}, []string{unknown}},
+		{[]string{"INCR b", "INCR c", "UNWATCH"}, []string{unknown}},
 		{[]string{"MULTI", "INCR a", "INCR b", "INCR a", "EXEC", "INCR a"}, []string{"+OK", "+QUEUED", "+QUEUED", "+QUEUED", unknown}},
 	} {
 		w := b.dial(t)
 		w.write(encodeAll(c.commands...))
 		require.Equal(t, c.replies, w.ended(), c.commands)
 	}
-	require.EqualValues(t, 4, calls.Load(), "what follows is not carried out")
+	require.EqualValues(t, 6, calls.Load(), "what follows is not carried out")
 
-	const unread = "-TRYAGAIN cache_unavailable: Redis did not answer"
+	w := b.dial(t)
+	w.write(encodeAll("INCR b", "INCR c") + "*x\r\n")
+	require.Equal(t, []string{unknown}, w.ended(), "the protocol error is not the answer to the second command")
+
+	const unread = "-ERR cache_unavailable: Redis did not answer"
 	require.Equal(t, []string{unread, "+PONG", unread}, b.dial(t).do("GET b", "PING", "MGET a b"), "reads leave nothing unknown")
+	require.Equal(t, "-TRYAGAIN cache_unavailable: Redis did not answer", b.dial(t).one("AW.WAIT b 1"))
+}
+
+// The first operations of a pipeline fill the batch, and their outcome is not known.
+func TestNothingIsCarriedOutAfterAnUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	var done atomic.Int64
+	b := serve(t, counters(func(_ context.Context, ops []counter.Operation, _ writepath.Options) []counter.Result {
+		done.Add(int64(len(ops)))
+		results := make([]counter.Result, len(ops))
+		results[0].Err = &counter.Error{Code: counter.CodeOutcomeUnknown}
+		return results
+	}), resp.Options{})
+	var commands []string
+	for i := range resp.MaxOperations + 1 {
+		commands = append(commands, fmt.Sprintf("INCR k%d", i))
+	}
+	w := b.dial(t)
+	w.write(encodeAll(commands...))
+	replies := w.ended()
+	require.Len(t, replies, 1)
+	require.Contains(t, replies[0], "-UNKNOWN")
+	require.EqualValues(t, resp.MaxOperations, done.Load())
+}
+
+// go-redis sends a pipeline again if its first answer is TRYAGAIN.
+func TestPipelineIsNotSentAgainBecauseOfItsFirstCommand(t *testing.T) {
+	t.Parallel()
+	var calls, applied atomic.Int64
+	b := serve(t, counters(func(_ context.Context, ops []counter.Operation, _ writepath.Options) []counter.Result {
+		calls.Add(1)
+		results := make([]counter.Result, len(ops))
+		for i, op := range ops {
+			if results[i] = ok; op.Key == "cold" {
+				results[i] = counter.Result{Err: &counter.Error{Code: counter.CodeDatabaseUnavailable}}
+			} else {
+				applied.Add(1)
+			}
+		}
+		return results
+	}), resp.Options{})
+	client := b.client(t, func(o *redis.Options) { o.MaxRetries, o.DisableIdentity = 3, true })
+	pipe := client.Pipeline()
+	pipe.Get(t.Context(), "cold")
+	pipe.Incr(t.Context(), "warm")
+	_, err := pipe.Exec(t.Context())
+	require.ErrorContains(t, err, "database_unavailable")
+	require.Equal(t, []int64{1, 1}, []int64{calls.Load(), applied.Load()})
+
+	require.ErrorContains(t, client.Get(t.Context(), "cold").Err(), "database_unavailable")
+	require.EqualValues(t, 5, calls.Load(), "a command that was alone is sent again")
 }
 
 func TestIncrementOfUnknownValueIsAnsweredWithNull(t *testing.T) {

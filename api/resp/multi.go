@@ -12,12 +12,17 @@ type multi struct {
 	broken bool // a command was refused: EXEC carries out nothing
 }
 
+// abandon makes EXEC carry out nothing.
+func (m *multi) abandon() { *m = multi{broken: true} }
+
 func begin(c *connection, _ [][]byte) {
 	if c.multi != nil {
 		c.fail("ERR MULTI calls can not be nested")
 		return
 	}
-	c.flush()
+	if c.flush(); c.closing {
+		return
+	}
 	c.multi = new(multi)
 	c.out = appendOK(c.out)
 }
@@ -35,11 +40,11 @@ func (c *connection) queue(cmd *command, args [][]byte) {
 	} else {
 		c.fail(fmt.Sprintf("ERR '%s' is not possible in a transaction", cmd.name))
 	}
-	if c.multi.batch.total > maxOperations && !c.multi.broken { // also increments that are added up need memory, and may be separated
+	if c.multi.batch.total > maxOperations && !c.multi.broken {
 		c.fail(fmt.Sprintf("ERR a transaction may have %d operations", maxOperations))
 	}
-	if c.multi.broken { // it will not be carried out, so it needs no memory
-		c.multi.batch = batch{}
+	if c.multi.broken {
+		c.multi.abandon()
 	}
 	if len(c.out) == before {
 		c.out = appendSimple(c.out, "QUEUED")
@@ -93,6 +98,7 @@ func unwatch(c *connection, _ [][]byte) {
 		c.fail("ERR 'unwatch' is not possible in a transaction")
 		return
 	}
-	c.flush()
-	c.out = appendOK(c.out)
+	if c.flush(); !c.closing {
+		c.out = appendOK(c.out)
+	}
 }

@@ -14,9 +14,9 @@ func TestTransactionIsOneRequestInOrder(t *testing.T) {
 	t.Parallel()
 	var r recorder
 	w := serve(t, &r, resp.Options{}).dial(t)
-	require.Equal(t, []string{":101", "+OK", "+QUEUED", "+QUEUED", "+QUEUED", "+QUEUED", "*4 +OK :101 :102 100", ":101"},
+	require.Equal(t, []string{":101", "+OK", "+QUEUED", "+QUEUED", "+QUEUED", "+QUEUED", "*4 +OK :101 :101 100", ":101"},
 		w.do("INCR z", "MULTI", "SET a 1", "INCR b", "INCR b", "GETSET a 5", "EXEC", "INCR z"))
-	require.Equal(t, []string{"increment z 1", "set a 1, increment b 2 in 2, get a 0, set a 5", "increment z 1"}, r.all())
+	require.Equal(t, []string{"increment z 1", "set a 1, increment b 1, increment b 1, get a 0, set a 5", "increment z 1"}, r.all())
 }
 
 func TestTransactionWithARefusedCommandIsNotCarriedOut(t *testing.T) {
@@ -43,6 +43,15 @@ func TestTransactionEndsWithDISCARDAndRESET(t *testing.T) {
 	w.write(encodeAll("MULTI", "INCR a", "QUIT"))
 	require.Equal(t, []string{"+OK", "+QUEUED", "+OK"}, w.ended())
 	require.Empty(t, r.all())
+}
+
+// Increments that are added up need a second call if the sum might overflow.
+func TestIncrementsOfATransactionAreNotAddedUp(t *testing.T) {
+	t.Parallel()
+	var r recorder
+	w := serve(t, &r, resp.Options{}).dial(t)
+	w.do("MULTI", "INCR a", "INCR a", "SET b 1", "EXEC")
+	require.Equal(t, []string{"increment a 1, increment a 1, set b 1"}, r.all())
 }
 
 func TestTransactionIsBounded(t *testing.T) {

@@ -56,6 +56,9 @@ func (c *connection) checkKey() {
 		return
 	}
 	if now != c.key { // it has other scopes, or another name
+		if c.multi != nil && (now.Scope != c.key.Scope || now.Prefix != c.key.Prefix) {
+			c.multi.abandon() // its commands were checked with the former ones
+		}
 		c.use(now, c.admitted)
 	}
 }
@@ -127,6 +130,9 @@ func quit(c *connection, _ [][]byte) {
 }
 
 func resetState(c *connection, _ [][]byte) {
+	if c.admitted {
+		c.opened = time.Now() // for another AUTH
+	}
 	c.reset()
 	c.out = appendSimple(c.out, "RESET")
 }

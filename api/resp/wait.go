@@ -69,7 +69,7 @@ func (c *connection) confirm(level writepath.Durability, timeout time.Duration, 
 		return false, false
 	}
 	options := writepath.Options{Durability: level, Wait: timeout}
-	if !needed {
+	if !needed || !c.batch.writes { // reads have no durability: the wait would be for Postgres
 		options = writepath.Options{}
 	}
 	before := c.unconfirmed && c.server.Durability != level
@@ -79,24 +79,28 @@ func (c *connection) confirm(level writepath.Durability, timeout time.Duration, 
 	}
 	if before && needed {
 		c.unconfirmed = false // the next WAIT is for what follows
-		c.fail("ERR WAIT covers only commands that have arrived together with it: send it in one pipeline with the writes, " +
-			"or set AFTERWRITE_DURABILITY")
+		c.fail("ERR WAIT cannot confirm the earlier writes of this connection, which were answered before it arrived. The writes that " +
+			"have arrived with it were carried out. Send every write with its WAIT in one pipeline, or set AFTERWRITE_DURABILITY")
 		return false, false
 	}
 	return reached && needed, true
 }
 
-// timeout parses a time-out in milliseconds. 0, which is none in Redis, is the longest here.
+// timeout parses a time-out in milliseconds. 0, which is none in Redis, is the longest here. All waits of a pipeline together are as long
+// at most: meanwhile nobody notices that the client has left.
 func (c *connection) timeout(arg []byte) (d time.Duration, ok bool) {
 	ms, ok := integer(arg)
 	if !ok || ms < 0 {
 		c.fail(textTimeout)
 		return 0, false
 	}
-	if ms == 0 || ms > int64(maxWait/time.Millisecond) {
-		return maxWait, true
+	longest := c.server.limits.wait
+	if ms > 0 && ms < int64(longest/time.Millisecond) {
+		d = time.Duration(ms) * time.Millisecond
+	} else {
+		d = longest
 	}
-	return time.Duration(ms) * time.Millisecond, true
+	return max(min(d, longest-time.Since(c.now)), time.Millisecond), true
 }
 
 // awaitPostgres is AW.WAIT key ms: it waits until Postgres has the counter, and answers 1, or 0 after the time.
@@ -113,11 +117,15 @@ func awaitPostgres(c *connection, args [][]byte) {
 		c.failWith(err)
 		return
 	}
+	if c.send() != nil { // the answers before it need not wait
+		c.closing = true
+		return
+	}
 	ctx, end := c.span(1, 1)
 	defer end()
 	r := c.server.counters.Do(ctx, []counter.Operation{{Key: key, Kind: counter.Get}}, writepath.Options{Wait: timeout})[0]
 	if r.Err != nil {
-		c.failWith(r.Err)
+		c.failWith(explain(r.Err, false))
 		return
 	}
 	n := int64(0)

@@ -2,7 +2,9 @@ package resp_test
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,7 +51,60 @@ func TestWAITAsksForTheDurabilityOfTheCommandsBeforeIt(t *testing.T) {
 		{Durability: writepath.OnDisk, Wait: 100 * time.Millisecond},
 		{Durability: writepath.OnReplicas, Wait: 30 * time.Second},
 		{Durability: writepath.OnDisk, Wait: 30 * time.Second},
-	}, l.options)
+	}, round(l.options))
+
+	l.options = nil
+	require.Equal(t, []string{"100", ":2"}, w.do("GET a", "WAIT 1 500"))
+	require.Equal(t, []writepath.Options{{}}, l.options, "a read does not wait for Postgres")
+}
+
+// round returns options with whole seconds of long waits: all waits of a pipeline together are bounded, so each is a little shorter.
+func round(options []writepath.Options) []writepath.Options {
+	for i := range options {
+		if options[i].Wait > time.Second {
+			options[i].Wait = options[i].Wait.Round(time.Second)
+		}
+	}
+	return options
+}
+
+// The buffer of a new connection has 1 KiB, and grows to 16 KiB.
+func TestWAITCoversAPipelineThatDoesNotFitIntoTheBuffer(t *testing.T) {
+	t.Parallel()
+	var l levels
+	w := serve(t, &l, resp.Options{Replicas: 2}).dial(t)
+	var commands []string
+	for i := range resp.MaxOperations {
+		commands = append(commands, fmt.Sprintf("SET %s%03d 1", strings.Repeat("k", 40), i))
+	}
+	replies := w.do(append(commands, "WAIT 1 100")...)
+	require.Equal(t, ":2", replies[len(commands)])
+	require.Equal(t, []writepath.Options{{Durability: writepath.OnReplicas, Wait: 100 * time.Millisecond}}, l.options)
+}
+
+func TestWaitsOfAPipelineAreBoundedTogether(t *testing.T) {
+	t.Parallel()
+	const bound = 100 * time.Millisecond
+	var sum time.Duration
+	w := serve(t, counters(func(ctx context.Context, ops []counter.Operation, o writepath.Options) []counter.Result {
+		sum += o.Wait
+		timer := time.NewTimer(o.Wait)
+		defer timer.Stop()
+		<-timer.C
+		return always(ok)(ctx, ops, o)
+	}), resp.Options{}, resp.WithLimits(resp.Limits{Wait: bound})).dial(t)
+	const commands = 20
+	replies := w.do(slices.Repeat([]string{"AW.WAIT a 0"}, commands)...)
+	require.Equal(t, slices.Repeat([]string{":0"}, commands), replies)
+	require.LessOrEqual(t, sum, bound+commands*time.Millisecond)
+}
+
+func TestWAITConfirmsNoWriteThatWasRefused(t *testing.T) {
+	t.Parallel()
+	w := serve(t, failing(counter.CodeUnsupportedDurability), resp.Options{Replicas: 2}).dial(t)
+	replies := w.do("INCR a", "WAIT 1 100")
+	require.Contains(t, replies[0], "-ERR unsupported_durability")
+	require.Equal(t, ":0", replies[1])
 }
 
 func TestWAITIsRefusedForCommandsThatWereAnsweredBefore(t *testing.T) {
@@ -57,7 +112,7 @@ func TestWAITIsRefusedForCommandsThatWereAnsweredBefore(t *testing.T) {
 	var l levels
 	w := serve(t, &l, resp.Options{Replicas: 2}).dial(t)
 	require.Equal(t, ":101", w.one("INCR a"))
-	require.Contains(t, w.one("WAIT 1 500"), "-ERR WAIT covers only commands that have arrived together with it")
+	require.Contains(t, w.one("WAIT 1 500"), "-ERR WAIT cannot confirm the earlier writes of this connection")
 	require.Equal(t, []string{":101", ":2"}, w.do("INCR a", "WAIT 1 500"))
 	require.Equal(t, "100", w.one("GET a"))
 	require.Equal(t, ":2", w.one("WAIT 1 500"), "there is no write")

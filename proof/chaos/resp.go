@@ -234,7 +234,7 @@ func decodeError(err error) answer {
 	code, _, _ := strings.Cut(detail, ":")
 	o, expected := world.OutcomeOf(code)
 	switch prefix {
-	case "TRYAGAIN", "OOM":
+	case "TRYAGAIN", "OOM", "ERR":
 		expected = expected && o == refused
 	case "UNKNOWN", "NOTDURABLE":
 		expected = expected && o == indeterminate

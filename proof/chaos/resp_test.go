@@ -32,6 +32,7 @@ func TestDecodeReplyDerivesTheOutcome(t *testing.T) {
 		{stepGet, "-7", nil, value(-7)},
 		{stepGet, nil, nil, answer{outcome: refused, reason: "not_found", missing: true}},
 		{stepSet, nil, replyError("TRYAGAIN overloaded: full"), answer{outcome: refused, reason: "TRYAGAIN overloaded"}},
+		{stepSet, nil, replyError("ERR overloaded: full"), answer{outcome: refused, reason: "ERR overloaded"}},
 		{stepSet, nil, replyError("OOM cache_full: full"), answer{outcome: refused, reason: "OOM cache_full"}},
 		{
 			stepSet, nil, replyError("UNKNOWN outcome_unknown: the write"),
