@@ -174,20 +174,20 @@ func (w *Writer) enqueue(ctx context.Context, writes []Write, until time.Time) *
 
 // await blocks until the request is answered or ctx ends.
 func (w *Writer) await(ctx context.Context, r *request) []Outcome {
-	n := len(r.writes)
+	var problem func() *counter.Error
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		problem = func() *counter.Error { return givenUp(ctx) }
+	case <-w.done:
+		problem = overloaded
+	}
+	// The Writer may have answered at the same time, or just before it ended.
 	select {
 	case <-r.done:
 		return r.outcomes
-	case <-ctx.Done():
-		return refuse(make([]Outcome, n), givenUp(ctx))
-	case <-w.done:
-		// The Writer may have answered just before it ended.
-		select {
-		case <-r.done:
-			return r.outcomes
-		default:
-			return refuse(make([]Outcome, n), overloaded())
-		}
+	default:
+		return refuse(make([]Outcome, len(r.writes)), problem())
 	}
 }
 
