@@ -61,10 +61,11 @@ var refusals = []string{
 	"NOAUTH", "WRONGPASS", "NOPERM", "NOSCRIPT", "BUSY", "UNBLOCKED", "ERR max number of clients",
 }
 
-// isReply reports whether Redis itself replied with the error: it was reached, so the next calls may be sent.
+// isReply reports whether Redis itself replied with the error: it was reached, so the next calls may be sent. The reply of a Sentinel that
+// was asked for the master is none.
 func isReply(err error) bool {
 	var e redis.Error
-	return errors.As(err, &e)
+	return errors.As(err, &e) && !notSent(err)
 }
 
 // refused reports whether Redis refused the call, so that nothing has been applied. Any other error may occur in the middle of a script.
@@ -97,9 +98,17 @@ func refusalOf(err error, words []string) string {
 	return ""
 }
 
+// unsentError is the error of a call of which no byte was sent. It reads as the error in it.
+type unsentError struct{ error }
+
+func (e unsentError) Unwrap() error { return e.error }
+
 // notSent reports whether the call was not sent at all, for lack of a connection.
 func notSent(err error) bool {
 	if errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed) {
+		return true
+	}
+	if _, unsent := errors.AsType[unsentError](err); unsent {
 		return true
 	}
 	e, ok := errors.AsType[*net.OpError](err)

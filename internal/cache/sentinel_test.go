@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
@@ -91,6 +92,26 @@ func TestSentinelsMayHaveAPassword(t *testing.T) {
 		require.Error(t, client.Ping(t.Context()).Err())
 		require.NoError(t, client.Close())
 	}
+}
+
+// The client asks the Sentinels before each connection. Without an answer it has none, so a write was certainly not applied.
+func TestWriteWithoutAMasterWasNotSent(t *testing.T) {
+	t.Parallel()
+	master := localtest.OwnRedis(t, local.RedisOptions{Open: true})
+	host, port, err := net.SplitHostPort(master.Addr())
+	require.NoError(t, err)
+	watcher := localtest.OwnRedis(t, local.RedisOptions{
+		Open: true, File: true, Args: []string{"--sentinel"}, Lines: []string{fmt.Sprintf("sentinel monitor m %s %s 1", host, port)},
+	})
+	unknown := setupOn(t, "redis-sentinel://"+watcher.Addr()+"/0?master=other")
+	err = unknown.blind(t, increment("k", 1))[0].Err
+	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(err), "%v", err)
+
+	hangs := setupOn(t, "redis-sentinel://"+watcher.Addr()+"/0?master=m")
+	require.NoError(t, syscall.Kill(watcher.Pid(), syscall.SIGSTOP))
+	t.Cleanup(func() { _ = syscall.Kill(watcher.Pid(), syscall.SIGCONT) })
+	err = hangs.blind(t, increment("k", 1))[0].Err
+	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(err), "%v", err)
 }
 
 // A call that hangs on a former master ends as soon as another server is known to be the master, and not at its time-out of 3 s.

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
+	"github.com/afterwrite/afterwrite/internal/counter"
 	"github.com/afterwrite/afterwrite/internal/local"
 	"github.com/afterwrite/afterwrite/internal/local/localtest"
 )
@@ -68,6 +69,23 @@ func TestTLSWithACAAndAClientCertificateOfOnesOwn(t *testing.T) {
 		client := connectTLS(t, address, wrong)
 		require.Equal(t, wrong.CA != files.CA, cache.IsTrustError(refusedWith(t, client, want)), want)
 	}
+}
+
+// A handshake comes before the request, so a write was certainly not applied.
+func TestWriteWithoutATrustedConnectionWasNotSent(t *testing.T) {
+	t.Parallel()
+	files, others := localtest.NewCertificates(t), localtest.NewCertificates(t)
+	password, port := secure(t, files)
+	client := connectTLS(t, fmt.Sprintf("rediss://:%s@127.0.0.1:%s/0", password, port), cache.TLSFiles{CA: others.CA})
+	w := cache.New(client, cache.Options{Shards: testShards, CleanTTL: time.Hour}).NewWriter(func() bool { return true })
+	t.Cleanup(w.Close)
+	b := &testBundle{writer: w}
+
+	err := b.blind(t, increment("k", 1))[0].Err
+
+	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(err))
+	require.True(t, cache.IsTrustError(err), "%v", err)
+	require.False(t, cache.Away(err), "it is no failover: %v", err)
 }
 
 // refusedWith returns the error of a client that cannot connect, because of want. The server refuses a certificate after the client's

@@ -32,6 +32,9 @@ func (w *watched) dialHook(next redis.DialHook) redis.DialHook {
 			if !errors.Is(err, context.Canceled) {
 				w.trouble()
 			}
+			if !notSent(err) { // of the handshake of TLS, or of a Sentinel that was asked for the master
+				err = unsentError{err}
+			}
 			return nil, err
 		}
 		if i, ok := conn.(impatient); ok { // it leads to the master that a Sentinel has named
