@@ -54,6 +54,8 @@ local function prepare_record(s, e, dirty)
   end
   if not s.unflushed then
     local count = pcall('GET', sub(s.meta, 1, -5) .. 'hn')
+    -- A key of another type is replaced. Any other error means that the slot is moving to another node.
+    if type(count) == 'table' and not find(count.err, 'WRONGTYPE', 1, true) then return 'e' end
     s.unflushed = type(count) == 'string' and tonumber(count) or 0
   end
   local most = tonumber(ARGV[5])
@@ -215,12 +217,15 @@ for shard, rest in pairs(left) do
   heads[shard] = concat({ s.open, s.watermark_id, s.first_id, has[shard] }, ' ')
 end
 
+if #writes > 0 then call('MSET', unpack(writes)) end
+-- If Redis refuses MSET, nothing has been applied. It accepts what follows: it checks its memory and its replicas only before the first
+-- write of a script, and LLEN has shown that each list is on this node, unless its slot is not moving. A list that is deleted could not be
+-- created again while it is moving.
 for i = 1, #recorded_entries do
   local e = recorded_entries[i]
-  if e.stray > 0 then call('DEL', e.list) end
-  call('RPUSH', e.list, unpack(e.records)) -- step: record
+  all('RPUSH', e.list, e.records) -- step: record
+  if e.stray > 0 then call('LTRIM', e.list, e.stray, -1) end
 end
-if #writes > 0 then call('MSET', unpack(writes)) end
 for i = 1, #records do
   local record = recorded[records[i]]
   call('SET', records[i], record.what .. '|' .. record.line, 'PX', ARGV[2])

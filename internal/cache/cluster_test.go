@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -282,9 +283,9 @@ func loseAnswer(listener net.Listener, target string, armed *atomic.Bool) {
 	}
 }
 
-// The scripts of a flush delete or empty keys before they write them again: none may fail halfway.
-func TestMovingSlotLosesNoEntry(t *testing.T) {
-	t.Parallel()
+// setupMoving returns a bundle on a cluster whose shard 1, that of alike, can begin to move to another node, and stay after all.
+func setupMoving(t *testing.T) (b *testBundle, move func(moving bool)) {
+	t.Helper()
 	node, clusterURL := cluster(t)
 	other, _ := clusterNode(t)
 	address, err := url.Parse(clusterURL)
@@ -292,15 +293,25 @@ func TestMovingSlotLosesNoEntry(t *testing.T) {
 	require.NoError(t, other.Do(t.Context(), "CLUSTER", "MEET", address.Hostname(), address.Port()).Err())
 	id, err := other.Do(t.Context(), "CLUSTER", "MYID").Text()
 	require.NoError(t, err)
-	b := setupOn(t, clusterURL)
-	keys := b.alike(8)
-	slot := node.ClusterKeySlot(t.Context(), b.entryKey(keys[0])).Val()
-	move := func(to ...any) {
+	b = setupOn(t, clusterURL)
+	slot := node.ClusterKeySlot(t.Context(), b.entryKey(b.alike(1)[0])).Val()
+	return b, func(moving bool) {
+		to := []any{"STABLE"}
+		if moving {
+			to = []any{"MIGRATING", id}
+		}
 		localtest.Eventually(t, 20*time.Second, func() (bool, string) {
 			err := node.Do(t.Context(), append([]any{"CLUSTER", "SETSLOT", slot}, to...)...).Err()
 			return err == nil, fmt.Sprint(err)
 		})
 	}
+}
+
+// The scripts of a flush delete or empty keys before they write them again: none may fail halfway.
+func TestMovingSlotLosesNoEntry(t *testing.T) {
+	t.Parallel()
+	b, move := setupMoving(t)
+	keys := b.alike(8)
 	b.warm(t, keys...)
 	sealed, open, retry, written, dead, alone := keys[0], keys[1], keys[2], keys[3], keys[4], keys[5]
 	b.do(t, increment(retry, 1), increment(written, 1), increment(dead, 1))
@@ -323,7 +334,7 @@ func TestMovingSlotLosesNoEntry(t *testing.T) {
 		},
 		"requeue": func() error { return b.cache.Requeue(t.Context(), []counter.Key{retry, written}) },
 		"requeue one that has moved": func() error {
-			require.NoError(t, node.Del(t.Context(), b.entryKey(retry)).Err())
+			require.NoError(t, b.redis.Del(t.Context(), b.entryKey(retry)).Err())
 			return b.cache.Requeue(t.Context(), []counter.Key{retry})
 		},
 		"redrive": func() error {
@@ -355,9 +366,9 @@ func TestMovingSlotLosesNoEntry(t *testing.T) {
 		},
 	} {
 		b.rollback(t, all)
-		move("MIGRATING", id)
+		move(true)
 		err := step()
-		move("STABLE")
+		move(false)
 		t.Logf("%s: %v", name, err)
 		if name == "requeue one that has moved" {
 			require.Error(t, err)
@@ -370,5 +381,107 @@ func TestMovingSlotLosesNoEntry(t *testing.T) {
 			b.dirty(t, key) // if it is dirty, a flush finds it
 		}
 		require.True(t, b.dirty(t, retry) || name == "settle" || name == "adopt", name)
+	}
+}
+
+// A command of a script fails if its key does not exist on a node whose slot is moving to another. Neither the count of records nor the
+// lists are in KEYS, so Redis does not check them before the script runs.
+func TestMovingSlotLosesNoRecord(t *testing.T) {
+	t.Parallel()
+	b, move := setupMoving(t)
+	keys := b.alike(7)
+	key, blind, dead, other := keys[0], keys[1], keys[2], keys[3]
+	recorded := keys[:4]
+	b.cache = cache.New(b.redis, cache.Options{Shards: testShards, CleanTTL: time.Hour, History: func(key counter.Key) bool {
+		return slices.Contains(recorded, key)
+	}})
+	b.writer = b.cache.NewWriter(func() bool { return true })
+	t.Cleanup(b.writer.Close)
+	list := func(key counter.Key) string { return b.tag(key) + ":h:" + string(key) }
+	count := b.tag(key) + ":hn"
+	b.warm(t, key, dead, other, keys[4], keys[5])
+	b.do(t, increment(keys[4], 1), increment(keys[5], 1)) // so that all keys of the shard exist
+	b.setAside(t, time.Hour, keys[4])
+	b.seal(t, key)
+	b.do(t, increment(key, 1), increment(key, 2), increment(dead, 1), increment(dead, 1), increment(other, 1))
+	b.blind(t, increment(blind, 1), increment(blind, 2))
+	require.NoError(t, b.cache.Bury(t.Context(), dead, cache.Dead{}))
+	all := b.snapshot(t)
+	lists := func() map[counter.Key][]string {
+		now := make(map[counter.Key][]string)
+		for _, key := range recorded {
+			now[key] = b.redis.LRange(t.Context(), list(key), 0, -1).Val()
+		}
+		return now
+	}
+	before := lists()
+	token := b.token(t, blind)
+	entry := b.read(t, key)
+	merge := func() error {
+		row := counter.Row{Key: key, Value: 9, Version: 9, Lineage: 3}
+		_, err := b.cache.Reconcile(t.Context(), 1, []cache.Conflict{{Entry: entry, Row: row}})
+		return err
+	}
+	hydrate := func() error {
+		results, err := b.cache.Hydrate(t.Context(), []cache.Base{{Key: blind, Token: token, Found: true, Row: counter.Row{Value: 5, Version: 5}}})
+		if err == nil && results[0] != cache.Hydrated {
+			err = fmt.Errorf("%c", results[0]) //nolint:err113 // for this test only
+		}
+		return err
+	}
+	rewind := func() error {
+		_, err := b.cache.Rewind(t.Context(), b.read(t, dead), counter.Row{Key: dead, Value: 1, Version: 9})
+		return err
+	}
+	for name, c := range map[string]struct {
+		step    func() error
+		without string // the key that has moved
+		key     counter.Key
+		want    []string // the versions of its records afterwards; nil: the step fails
+	}{
+		"write":                     {func() error { return b.do(t, increment(key, 1))[0].Err }, "", key, []string{"1", "2", "3"}},
+		"write without the count":   {func() error { return b.do(t, increment(key, 1))[0].Err }, count, key, nil},
+		"write without the list":    {func() error { return b.do(t, increment(key, 1))[0].Err }, list(key), key, nil},
+		"rebase":                    {hydrate, "", blind, []string{"6", "7"}},
+		"rebase without the count":  {hydrate, count, blind, nil},
+		"rebase without the list":   {hydrate, list(blind), blind, nil},
+		"merge":                     {merge, "", key, []string{"10", "11"}},
+		"merge without the count":   {merge, count, key, nil},
+		"merge without the list":    {merge, list(key), key, nil},
+		"discard":                   {rewind, "", dead, []string{"9"}},
+		"discard without the count": {rewind, count, dead, nil},
+		"discard without the list":  {rewind, list(dead), dead, nil},
+	} {
+		require.NoError(t, b.redis.FlushDB(t.Context()).Err())
+		for name, d := range all {
+			require.NoError(t, b.redis.Restore(t.Context(), name, d.ttl, d.value).Err())
+		}
+		text := b.text(t, c.key)
+		if c.without != "" {
+			require.NoError(t, b.redis.Del(t.Context(), c.without).Err())
+		}
+		move(true)
+		err := c.step()
+		move(false)
+		t.Logf("%s: %v", name, err)
+		after := lists()
+		if c.want == nil {
+			require.Error(t, err, name)
+			require.Equal(t, text, b.text(t, c.key), name)
+			if c.without != list(c.key) {
+				require.Equal(t, before[c.key], after[c.key], name)
+			}
+		} else {
+			require.NoError(t, err, name)
+			require.Len(t, after[c.key], len(c.want), name)
+			for i, version := range c.want {
+				require.Equal(t, version, strings.Fields(after[c.key][i])[0], name)
+			}
+			total := 0
+			for _, records := range after {
+				total += len(records)
+			}
+			require.Equal(t, strconv.Itoa(total), b.redis.Get(t.Context(), count).Val(), name)
+		}
 	}
 }

@@ -28,17 +28,17 @@ local key = ARGV[1]
 if call('HEXISTS', KEYS[4], key) == 0 then return 'd' end
 if state() ~= ARGV[2] then return 'w' end -- step: compare
 
+local recorded = e and e.h
+local has = (recorded or ARGV[3] == 'remove') and length(KEYS[5])
 free(KEYS[4])
 -- step: renew
 renew(s) -- rows read from Postgres before must not be hydrated, and the next write needs a new lineage
 save(s)
-local recorded = e and e.h
-if recorded or ARGV[3] == 'remove' then drop_records(KEYS[5]) end
 if ARGV[3] == 'rewind' then
   if recorded then -- the discard takes the place of the writes that it drops
     local text = table.concat({ ARGV[5], ARGV[4], '0', ARGV[6] == '1' and 'r' or 'r' .. ARGV[4], milliseconds(), '' }, ' ')
-    call('RPUSH', list_of(KEYS[5]), text)
-    count_records(1)
+    replace_records(KEYS[5], has, text)
+    save_lists()
   end
   -- The other fields of the discarded entry are dropped. The operator's command meanwhile writes a row of lineage 0; this entry may replace
   -- any older version of that row.
@@ -49,6 +49,8 @@ if ARGV[3] == 'rewind' then
   return 'y'
 end
 
+drop_records(KEYS[5], has)
+save_lists()
 call('DEL', KEYS[5])
 call('SREM', KEYS[2], key)
 call('SREM', KEYS[3], key)

@@ -3,6 +3,7 @@ package cache_test
 import (
 	"errors"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,4 +171,31 @@ func TestFullRedisRefusesARepairAsAWhole(t *testing.T) {
 	_, err = b.cache.Hydrate(t.Context(), []cache.Base{{Key: "cold", Token: b.token(t, keys[0])}})
 	require.Equal(t, counter.CodeCacheFull, counter.CodeOf(cache.Unapplied(err)))
 	require.Equal(t, before, b.contents(t))
+}
+
+func TestFullRedisAppliesNoRecordedWriteHalfway(t *testing.T) {
+	t.Parallel()
+	b := setupOwn(t)
+	b.cache = cache.New(b.redis, cache.Options{Shards: testShards, CleanTTL: time.Hour, History: func(counter.Key) bool { return true }})
+	b.writer = b.cache.NewWriter(func() bool { return true })
+	t.Cleanup(b.writer.Close)
+	keys := b.alike(4)
+	clean, dirty, blind, stray := keys[0], keys[1], keys[2], keys[3]
+	b.warm(t, clean, dirty, stray)
+	b.do(t, increment(dirty, 1), increment(stray, 1))
+	b.blind(t, increment(blind, 1))
+	// Its entry was deleted by hand, and an api without the setting has written it since.
+	require.NoError(t, b.redis.Set(t.Context(), b.entryKey(stray), strings.Replace(b.text(t, stray), ":h", "", 1), 0).Err())
+	b.fill(t)
+	before := b.contents(t)
+	for _, op := range []counter.Operation{increment(clean, 1), increment(dirty, 1), set(dirty, 5), increment(blind, 1), increment(stray, 1)} {
+		require.Equal(t, counter.CodeCacheFull, counter.CodeOf(b.blind(t, op)[0].Err), op)
+	}
+	for _, o := range b.do(t, increment(clean, 1), increment(dirty, 1), increment(stray, 1)) {
+		require.Equal(t, counter.CodeCacheFull, counter.CodeOf(o.Err))
+	}
+	require.Equal(t, before, b.contents(t))
+	b.empty(t)
+	require.NoError(t, b.do(t, increment(stray, 1))[0].Err)
+	require.Equal(t, int64(1), b.redis.LLen(t.Context(), b.tag(stray)+":h:"+string(stray)).Val())
 }

@@ -18,7 +18,6 @@
 -- Reply: a letter for each key: y done; w not done: the entry has changed since it was read; o not done: the sum would overflow.
 
 local s = epochs(KEYS[1], call('GET', KEYS[1]))
-free(KEYS[5])
 
 -- had and had_n: value and version of the entry at the end of the last lineage that the row has, or before the first; had is "set" if the
 -- value was set since. The current lineage has ended if it is from before a restart; otherwise the row cannot have it.
@@ -61,9 +60,9 @@ local function merge(name, key, e, value, version, deleted, lineage)
   return 'y'
 end
 
-local function adopt(name, key, e, value, version, deleted)
+local function adopt(name, key, e, value, version, deleted, has)
   -- step: adopt
-  if e.h then drop_records(name) end
+  if e.h then drop_records(name, has) end
   renew(s) -- it becomes clean without a commit, so its next lineage needs another number
   save(s)
   put(name, { v = value, n = version, epoch = '0', l = checked_if_new(s, e), x = deleted == '1' or nil }, ARGV[1])
@@ -74,18 +73,27 @@ local function adopt(name, key, e, value, version, deleted)
   return 'y'
 end
 
-local out = {}
+-- Everything is read before the first write: an error in the middle would leave an entry that disagrees with its records.
+local out, entries, lengths = {}, {}, {}
+for i = 1, #KEYS - 5 do
+  local name = KEYS[i + 5]
+  local e = load(name)
+  entries[i] = e or false
+  if e and e.h then lengths[i] = length(name) or error('WRONGTYPE another program wrote to ' .. list_of(name), 0) end
+end
+
+free(KEYS[5])
 for i = 1, #KEYS - 5 do
   local name, at = KEYS[i + 5], 8 * i - 7
   local key, what, own, base = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local value, version, deleted, lineage = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8])
-  local e = load(name)
+  local e = entries[i]
   if not e or e.u or e.l ~= own or e.b ~= base then -- step: compare
     out[i] = 'w'
   elseif what == 'm' then
     out[i] = merge(name, key, e, value, version, deleted, lineage)
   elseif tonumber(e.n) < tonumber(version) then -- step: adopted
-    out[i] = adopt(name, key, e, value, version, deleted)
+    out[i] = adopt(name, key, e, value, version, deleted, lengths[i])
   else
     out[i] = 'w'
   end
