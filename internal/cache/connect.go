@@ -56,6 +56,7 @@ func ConnectTLS(rawURL string, files TLSFiles, maxConns int) (redis.UniversalCli
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, ioTimeout, ioTimeout, poolTimeout
 	o.ContextTimeoutEnabled = true
 	o.PoolSize = maxConns
+	o.PipelinePoolSize = -1 // no second pool for pipelines, beside the one that maxConns bounds
 	o.ClientName = "afterwrite"
 	// Only some hosted services send these notifications, and requesting them costs a round trip at each connect.
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
