@@ -133,7 +133,7 @@ func answerHistory(c echo.Context, h catalog.History) {
 }
 
 func appendRecorded(b []byte, r *catalog.Recorded) []byte {
-	b = appendNumber(append(b, `{"version":`...), r.Version, r.Numbered)
+	b = strconv.AppendInt(append(b, `{"version":`...), r.Version, 10)
 	b = appendString(append(b, `,"operation":`...), string(r.Change))
 	b = appendNumber(append(b, `,"amount":`...), r.Amount, !r.Deleted)
 	b = appendNumber(append(b, `,"value":`...), r.Value, r.Known)

@@ -83,14 +83,14 @@ func TestHistoryHasEachOperationAndItsOrigin(t *testing.T) {
 	require.Empty(t, all)
 }
 
-func TestOperationOnAnUnknownBaseHasNoNumber(t *testing.T) {
+func TestOperationOnAnUnknownBaseHasItsNumber(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.send(t, http.MethodPost, "/v1/counters/likes:7/increment", "", "Prefer: return=minimal")
 	all, _ := b.send(t, http.MethodGet, likesHistory, "").operations(t)
 	require.Len(t, all, 1)
-	require.Nil(t, all[0].Version)
-	require.Nil(t, all[0].Value)
+	require.EqualValues(t, 1, *all[0].Version)
+	require.EqualValues(t, 1, *all[0].Value)
 	require.EqualValues(t, 1, *all[0].Amount)
 }
 

@@ -78,10 +78,8 @@ func (p *keyPage) history(ctx context.Context, key counter.Key) *historyView {
 
 func newOperationView(r *catalog.Recorded) operationView {
 	v := operationView{
-		Version: notKnown, Change: string(r.Change), Value: notKnown, At: r.At, Who: r.Caller, Note: r.Note, Synced: r.Synced,
-	}
-	if r.Numbered {
-		v.Version = health.Number(r.Version)
+		Version: health.Number(r.Version), Change: string(r.Change), Value: notKnown, At: r.At, Who: r.Caller, Note: r.Note,
+		Synced: r.Synced,
 	}
 	switch {
 	case r.Deleted:

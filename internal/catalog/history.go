@@ -16,8 +16,6 @@ type Recorded struct {
 	counter.Record
 
 	Synced bool // Postgres has it
-	// Numbered reports whether its Version is known. It is not while the counter's base is unknown.
-	Numbered bool
 }
 
 // History is a part of the history of a counter, in order.
@@ -49,14 +47,11 @@ func (c *Catalog) History(ctx context.Context, key counter.Key, span store.Span)
 	var h History
 	last := span.After
 	for _, r := range synced {
-		h.Operations, last = append(h.Operations, Recorded{Record: r, Synced: true, Numbered: true}), r.Version
+		h.Operations, last = append(h.Operations, Recorded{Record: r, Synced: true}), r.Version
 	}
-	if pending.Records != nil {
-		for _, r := range pending.Records.All {
-			during := !r.At.Before(span.From) && (span.To.IsZero() || r.At.Before(span.To))
-			if during && (pending.BaseUnknown || r.Version > last) {
-				h.Operations = append(h.Operations, Recorded{Record: r, Numbered: !pending.BaseUnknown})
-			}
+	for _, r := range pending {
+		if r.Version > last && !r.At.Before(span.From) && (span.To.IsZero() || r.At.Before(span.To)) {
+			h.Operations = append(h.Operations, Recorded{Record: r})
 		}
 	}
 	if h.More = len(h.Operations) > limit; h.More {
@@ -80,45 +75,32 @@ func (c *Catalog) Latest(ctx context.Context, key counter.Key, limit int) ([]Rec
 	var all []Recorded
 	last := int64(0)
 	for _, r := range synced {
-		all, last = append(all, Recorded{Record: r, Synced: true, Numbered: true}), r.Version
+		all, last = append(all, Recorded{Record: r, Synced: true}), r.Version
 	}
-	if pending.Records != nil {
-		for _, r := range pending.Records.All {
-			if pending.BaseUnknown || r.Version > last {
-				all = append(all, Recorded{Record: r, Numbered: !pending.BaseUnknown})
-			}
+	for _, r := range pending {
+		if r.Version > last {
+			all = append(all, Recorded{Record: r})
 		}
 	}
 	return all[max(0, len(all)-limit):], nil
 }
 
-// maxRecordsTries bounds how often records are read again because the base of their counter became known meanwhile.
-const maxRecordsTries = 3
-
-// records returns the entry of key with the records that only Redis has, and the result of read, which reads records in Postgres. It asks
-// Redis first: what a flush moves to Postgres meanwhile is in both results, with the same version. While the base is unknown, the records
-// in Redis have no versions to compare, so it makes sure that none of them was moved.
+// records returns the records of key that only Redis has, and the result of read, which reads records in Postgres. It asks Redis first:
+// what a flush moves to Postgres meanwhile is in both results, with the same version.
 func (c *Catalog) records(
 	ctx context.Context, key counter.Key, read func() ([]counter.Record, error),
-) (pending cache.Entry, synced []counter.Record, err error) {
-	pending, err = c.pending(ctx, key)
-	for range maxRecordsTries {
-		if err != nil {
-			return pending, nil, err
-		}
-		if synced, err = read(); err != nil {
-			return pending, nil, postgresError(err)
-		}
-		if !pending.BaseUnknown || pending.Records == nil {
-			return pending, synced, nil
-		}
-		before := pending.Records.All[0]
-		pending, err = c.pending(ctx, key)
-		if err == nil && pending.BaseUnknown && pending.Records != nil && pending.Records.All[0] == before {
-			return pending, synced, nil
-		}
+) (pending, synced []counter.Record, err error) {
+	entry, err := c.pendingOnBase(ctx, key)
+	if err != nil {
+		return nil, nil, err
 	}
-	return pending, nil, postgresError(errNoBase)
+	if synced, err = read(); err != nil {
+		return nil, nil, postgresError(err)
+	}
+	if entry.Records != nil {
+		pending = entry.Records.All
+	}
+	return pending, synced, nil
 }
 
 // pending returns the entry of key and its records. Every error is a *counter.Error.

@@ -50,9 +50,9 @@ func (c *Catalog) At(ctx context.Context, key counter.Key, at time.Time) (Record
 	then := lastUntil(pending.Records, at)
 	switch stored := past.Record; {
 	case stored != nil && (then == nil || then.Version <= stored.Version):
-		return Recorded{Record: *stored, Synced: true, Numbered: true}, nil
+		return Recorded{Record: *stored, Synced: true}, nil
 	case then != nil:
-		return Recorded{Record: *then, Numbered: true}, nil
+		return Recorded{Record: *then}, nil
 	case past.Earliest.IsZero() && pending.Records != nil:
 		past.Earliest = pending.Records.All[0].At
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/afterwrite/afterwrite/internal/catalog"
 	"github.com/afterwrite/afterwrite/internal/store"
+	"github.com/afterwrite/afterwrite/internal/writepath"
 )
 
 type historyCommand struct {
@@ -40,7 +41,9 @@ func (h historyCommand) Run(w *world) error {
 		return err
 	}
 	defer s.Close()
-	lists := catalog.New(catalog.Options{Cache: s.Cache, Store: s.Store})
+	service := writepath.Open(writepath.Parts{Cache: s.Cache, Store: s.Store})
+	defer service.Close()
+	lists := catalog.New(catalog.Options{Cache: s.Cache, Store: s.Store, Counters: service})
 	part, err := lists.History(w.ctx, keys[0], store.Span{After: h.After, From: h.From, To: h.To, Limit: h.Limit})
 	if err != nil {
 		return err
@@ -48,16 +51,13 @@ func (h historyCommand) Run(w *world) error {
 	return h.print(w, part)
 }
 
-// print prints a table. A version or a value that is not known is a question mark.
+// print prints a table. A value that is not known is a question mark.
 func (h historyCommand) print(w *world, part catalog.History) error {
 	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "VERSION\tTIME\tOPERATION\tAMOUNT\tVALUE\tSYNCED\tCALLER\tREQUEST\tNOTE")
 	for i := range part.Operations {
 		r := &part.Operations[i]
-		version, amount, value := "?", "-", "?"
-		if r.Numbered {
-			version = strconv.FormatInt(r.Version, 10)
-		}
+		amount, value := "-", "?"
 		if !r.Deleted {
 			amount = strconv.FormatInt(r.Amount, 10)
 		}
@@ -65,7 +65,8 @@ func (h historyCommand) print(w *world, part catalog.History) error {
 			value = strconv.FormatInt(r.Value, 10)
 		}
 		line := []string{
-			version, r.At.UTC().Format("2006-01-02T15:04:05.000Z"), string(r.Change), amount, value, strconv.FormatBool(r.Synced),
+			strconv.FormatInt(r.Version, 10), r.At.UTC().Format("2006-01-02T15:04:05.000Z"), string(r.Change), amount, value,
+			strconv.FormatBool(r.Synced),
 			cmp.Or(r.Caller, "-"), cmp.Or(r.Request, "-"), cmp.Or(r.Note, "-"),
 		}
 		fmt.Fprintln(table, strings.Join(line, "\t"))
