@@ -96,8 +96,11 @@ func (w *watched) retire(used func(addr string) bool) {
 	}
 }
 
-// closed is watchedConn.sent of a closed connection.
-const closed = -1
+// These are watchedConn.sent of a closed connection.
+const (
+	closed     = -1 // a request had no answer yet
+	closedIdle = -2 // none had been sent since the last answer
+)
 
 // watchedConn is a connection that notices when an answer is missing.
 type watchedConn struct {
@@ -105,24 +108,44 @@ type watchedConn struct {
 
 	of      *watched
 	addr    string
-	sent    atomic.Int64 // when the first request was written that has no answer yet, in ns; 0: none; or closed
+	sent    atomic.Int64 // when the first request was written that has no answer yet, in ns; 0: none; or closed or closedIdle
 	armed   atomic.Bool  // check will be called
 	retired atomic.Bool
 }
 
+// Write implements net.Conn. Its error is an unsentError if no byte of the request was sent. go-redis writes a long request in parts, and
+// reads nothing before the last.
 func (c *watchedConn) Write(b []byte) (int, error) {
-	if c.sent.CompareAndSwap(0, time.Now().UnixNano()) {
-		if c.armed.CompareAndSwap(false, true) {
-			time.AfterFunc(hungAfter, c.check)
+	first := c.sent.CompareAndSwap(0, time.Now().UnixNano())
+	if first && c.armed.CompareAndSwap(false, true) {
+		time.AfterFunc(hungAfter, c.check)
+	}
+	if !first {
+		switch c.sent.Load() {
+		case closedIdle:
+			return 0, unsentError{net.ErrClosed}
+		case closed:
+			return 0, net.ErrClosed
 		}
-	} else if c.sent.Load() == closed {
-		return 0, net.ErrClosed
 	}
 	n, err := c.Conn.Write(b)
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		c.of.trouble()
 	}
+	if err != nil && first && n == 0 {
+		err = unsentError{err}
+	}
 	return n, err
+}
+
+// SetWriteDeadline implements net.Conn. go-redis calls it before each request, so this is where it notices that the connection was closed
+// after the pool had handed it out: after a failover that a Sentinel announces, go-redis closes connections that are in use.
+func (c *watchedConn) SetWriteDeadline(t time.Time) error {
+	err := c.Conn.SetWriteDeadline(t)
+	if sent := c.sent.Load(); err != nil && (sent == 0 || sent == closedIdle) {
+		return unsentError{err}
+	}
+	return err //nolint:wrapcheck // it is the connection's
 }
 
 func (c *watchedConn) Read(b []byte) (int, error) {
@@ -159,8 +182,15 @@ func (c *watchedConn) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.conns, c)
 	c.of.mu.Unlock()
-	c.sent.Store(closed)
-	return c.Conn.Close()
+	for {
+		sent, now := c.sent.Load(), int64(closed)
+		if sent == 0 {
+			now = closedIdle
+		}
+		if sent < 0 || c.sent.CompareAndSwap(sent, now) {
+			return c.Conn.Close()
+		}
+	}
 }
 
 // SyscallConn implements syscall.Conn. go-redis's pool calls it before each use of a connection, and closes the connection if it fails.
