@@ -125,7 +125,7 @@ func (d *drain) readPages(ctx context.Context, epoch *cache.Epoch, pages chan<- 
 // flushPage flushes a page, sets refused keys aside, and renews the lease. left is the number of keys of the epoch that are not flushed
 // yet.
 func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left int) error {
-	done, err := d.flush(ctx, p.Snapshot, false, left)
+	done, err := d.flush(ctx, p.Snapshot, false, left, d.proceed)
 	d.done.Rows += done.rows
 	d.done.Deferred = sooner(d.done.Deferred, done.deferred)
 	for _, r := range done.refused {
@@ -141,17 +141,31 @@ func (d *drain) flushPage(ctx context.Context, epoch *cache.Epoch, p page, left 
 	for i := range done.committed {
 		d.writes += min(done.committed[i].Version-done.committed[i].Base, maxWrites)
 	}
-	if time.Since(d.extended) > extendEvery {
-		d.extended = time.Now()
-		if err := d.cache.Extend(ctx, d.shard, drainLease); err != nil {
-			return err
-		}
+	if err := d.extend(ctx); err != nil {
+		return err
 	}
 	if epoch.Keys < dropFrom*d.batching.rows(d.shard) && time.Until(d.deadline) > dropUntil {
 		return nil
 	}
 	_, err = d.cache.Drop(ctx, epoch, p.keys)
 	return err
+}
+
+// extend renews the lease if that is due.
+func (d *drain) extend(ctx context.Context) error {
+	if time.Since(d.extended) <= extendEvery {
+		return nil
+	}
+	d.extended = time.Now()
+	return d.cache.Extend(ctx, d.shard, drainLease)
+}
+
+// proceed is called between the parts of a page. It ends a drain that has used up its time, and renews the lease.
+func (d *drain) proceed(ctx context.Context) error {
+	if time.Now().After(d.deadline) {
+		return errDrainTooLong
+	}
+	return d.extend(ctx)
 }
 
 // writesPerRow returns the average number of writes per row.

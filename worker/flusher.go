@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -41,7 +42,7 @@ type Flusher struct {
 type flushed struct {
 	rows      int64         // rows written to Postgres
 	committed []cache.Entry // entries whose rows are at least as new
-	partial   []counter.Key // entries of which some writes were committed, and more are left
+	partial   []cache.Entry // those of which a part was committed, and more is owed
 	missing   []counter.Key // keys without an entry
 	refused   []refusal
 	deferred  time.Duration // the shortest deferral of an entry; 0: there was none
@@ -87,7 +88,10 @@ func (b batch) part(from, to int) batch {
 
 // flush writes the dirty entries of a snapshot to Postgres: if aside is true, the set-aside ones, otherwise the others. After a failure it
 // still tries the rest. It returns refused rows, which the caller sets aside. backlog is the number of entries that wait, including these.
-func (f *Flusher) flush(ctx context.Context, s cache.Snapshot, aside bool, backlog int) (flushed, error) {
+// Before each further part of large entries it calls proceed, and ends if that fails.
+func (f *Flusher) flush(
+	ctx context.Context, s cache.Snapshot, aside bool, backlog int, proceed func(context.Context) error,
+) (flushed, error) {
 	var done flushed
 	if err := f.cache.ReadRecords(ctx, &s); err != nil {
 		return done, err
@@ -115,30 +119,64 @@ func (f *Flusher) flush(ctx context.Context, s cache.Snapshot, aside bool, backl
 		from = to
 	}
 	if failed == nil {
-		failed = f.flushRest(ctx, b, aside, &done)
+		failed = f.flushRest(ctx, b, aside, proceed, &done)
 	}
 	return done, errors.Join(failed, rebaseErr, f.cache.DropStray(ctx, s.Shard, done.missing))
 }
 
+// errUntrimmed ends a flush that would flush the same part for ever.
+var errUntrimmed = errors.New("a counter's records stay in redis although postgres has them")
+
+// owed is what is left to flush of a large entry.
+type owed struct {
+	first   int64 // the version of the first record of the last part
+	through int64 // the version of the entry when it was first read: later writes are in the open epoch
+}
+
 // flushRest flushes the rest of the entries of which a part was committed, part by part.
-func (f *Flusher) flushRest(ctx context.Context, b batch, aside bool, done *flushed) error {
+func (f *Flusher) flushRest(
+	ctx context.Context, b batch, aside bool, proceed func(context.Context) error, done *flushed,
+) error {
+	rest := make(map[counter.Key]owed)
 	for len(done.partial) > 0 {
-		snapshot, err := f.cache.Read(ctx, b.shard, done.partial)
+		keys := make([]counter.Key, len(done.partial))
+		for i, e := range done.partial {
+			before, again := rest[e.Key]
+			if first := e.Records.All[0].Version; !again {
+				rest[e.Key] = owed{first, e.Through}
+			} else if first == before.first {
+				return fmt.Errorf("%w: %q", errUntrimmed, e.Key)
+			} else {
+				rest[e.Key] = owed{first, before.through}
+			}
+			keys[i] = e.Key
+		}
+		done.partial = nil
+		snapshot, err := f.cache.Read(ctx, b.shard, keys)
 		if err == nil {
 			err = f.cache.ReadRecords(ctx, &snapshot)
 		}
 		if err != nil {
 			return err
 		}
-		done.partial = nil
-		var unknown []cache.Entry
-		if b.entries, unknown = f.dirty(ctx, snapshot, aside, done); len(unknown) > 0 {
+		entries, unknown := f.dirty(ctx, snapshot, aside, done)
+		if len(unknown) > 0 {
 			return errUnsettled // they were replaced meanwhile
 		}
-		part, err := f.commit(ctx, b)
-		done.add(&part)
-		if err != nil {
-			return err
+		for i := range entries {
+			entries[i].Through = rest[entries[i].Key].through
+		}
+		for len(entries) > 0 {
+			if err := proceed(ctx); err != nil {
+				return err
+			}
+			n := withinRecords(entries)
+			b.entries, entries = entries[:n], entries[n:]
+			part, err := f.commit(ctx, b)
+			done.add(&part)
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -219,8 +257,8 @@ func (f *Flusher) settle(ctx context.Context, b batch, upserted *store.Upserted)
 	for _, e := range b.entries {
 		switch {
 		case unsettled[e.Key]:
-		case e.Partial:
-			done.partial = append(done.partial, e.Key)
+		case e.Partial && e.Version < e.Through:
+			done.partial = append(done.partial, e)
 		default:
 			done.committed = append(done.committed, e)
 		}

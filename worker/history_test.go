@@ -365,13 +365,16 @@ func TestHistoryKeepsTheRecordsOfAConflict(t *testing.T) {
 type partsStore struct {
 	worker.Store
 
+	mu   sync.Mutex
 	most int
 }
 
 func (s *partsStore) UpsertHistory(ctx context.Context, rows []counter.Row, history store.History) (store.Upserted, error) {
+	s.mu.Lock()
 	for _, records := range history {
 		s.most = max(s.most, len(records))
 	}
+	s.mu.Unlock()
 	return s.Store.UpsertHistory(ctx, rows, history)
 }
 
@@ -403,6 +406,148 @@ func TestHistoryOfAHotCounterIsFlushedInParts(t *testing.T) {
 	require.Equal(t, n, last)
 	b.requireRow(t, counter.Row{Key: "likes:hot", Version: int64(n), Deleted: true})
 	require.Empty(t, b.pending(t, "likes:hot"))
+}
+
+// hookedStore calls a function after each flush of the records of a key.
+type hookedStore struct {
+	worker.Store
+
+	key   counter.Key
+	calls int
+	after func(call int)
+}
+
+func (s *hookedStore) UpsertHistory(ctx context.Context, rows []counter.Row, history store.History) (store.Upserted, error) {
+	upserted, err := s.Store.UpsertHistory(ctx, rows, history)
+	if history[s.key] != nil {
+		s.calls++
+		s.after(s.calls)
+	}
+	return upserted, err
+}
+
+// hooked returns a worker whose store is s.
+func (b *testBundle) hooked(t *testing.T, s *hookedStore) *worker.Worker {
+	t.Helper()
+	s.Store = b.store
+	return worker.New(worker.Options{
+		Config: b.config, Redis: b.redis, Cache: b.cache, Store: s, Registerer: prometheus.NewRegistry(),
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+}
+
+// record increments key n times, a multiple of 250.
+func (b *testBundle) record(t *testing.T, key counter.Key, n int) {
+	t.Helper()
+	ops := make([]counter.Operation, 250)
+	for i := range ops {
+		ops[i] = increment(key, 1)
+	}
+	for range n / len(ops) {
+		b.do(t, ops...)
+	}
+}
+
+var oneShardWithHistory = map[string]string{"AFTERWRITE_HISTORY": "likes:*", "AFTERWRITE_SHARDS": "1"}
+
+// A flush writes what there was when it began. Otherwise a counter that is written as fast as it is flushed would stop its whole shard.
+func TestFlushInPartsEndsWhileTheCounterIsWritten(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneShardWithHistory)
+	s := &hookedStore{key: "likes:hot", after: func(call int) {
+		if call <= 6 {
+			b.record(t, "likes:hot", 10_000)
+		}
+	}}
+	w := b.hooked(t, s)
+	b.record(t, "likes:hot", 12_500)
+	b.do(t, increment("views:7", 1))
+	drained, err := w.Flusher(0).Drain(t.Context(), 0, "test", 0)
+	require.NoError(t, err)
+	require.Equal(t, 2, s.calls)
+	require.NotZero(t, drained.Again)
+	require.EqualValues(t, 1, b.backlog(t).Dirty)
+	require.True(t, b.read(t, "likes:hot").Recorded)
+
+	b.drainAll(t)
+	require.Zero(t, b.backlog(t).Dirty)
+	var n, last int
+	require.NoError(t, b.db.QueryRow(`SELECT count(*), max(version) FROM operations WHERE key = 'likes:hot'`).Scan(&n, &last))
+	require.Equal(t, 32_500, n)
+	require.Equal(t, n, last)
+	b.requireRow(t, counter.Row{Key: "likes:hot", Value: int64(n), Version: int64(n)})
+}
+
+func TestFlushInPartsThatTakesLongerThanADrainIsContinued(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneShardWithHistory)
+	s := &hookedStore{key: "likes:hot", after: func(int) {}}
+	f := b.hooked(t, s).Flusher(time.Nanosecond) // its time is over when it has flushed a part
+	b.record(t, "likes:hot", 22_500)
+	for drains := 1; drains <= 3; drains++ {
+		drained, err := f.Drain(t.Context(), 0, "test", 0)
+		require.NoError(t, err)
+		require.Equal(t, drains, s.calls)
+		require.Equal(t, drains < 3, drained.More)
+	}
+	require.Zero(t, b.backlog(t).Dirty)
+	b.requireRow(t, counter.Row{Key: "likes:hot", Value: 22_500, Version: 22_500})
+}
+
+func TestFlushInPartsRenewsItsLease(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneShardWithHistory)
+	lease := b.name("likes:hot", "drain")
+	s := &hookedStore{key: "likes:hot"}
+	s.after = func(call int) {
+		if call == 1 {
+			time.Sleep(1100 * time.Millisecond) // it is time to renew the lease
+			require.NoError(t, b.redis.PExpire(t.Context(), lease, time.Hour).Err())
+			return
+		}
+		require.Less(t, b.redis.PTTL(t.Context(), lease).Val(), time.Minute, "it was not renewed")
+	}
+	f := b.hooked(t, s).Flusher(0)
+	b.record(t, "likes:hot", 12_500)
+	_, err := f.Drain(t.Context(), 0, "test", 0)
+	require.NoError(t, err)
+	require.Equal(t, 2, s.calls)
+}
+
+// If the last record of a part is not the one that was flushed, none is trimmed, and the next part would be the same.
+func TestFlushInPartsEndsIfNothingIsTrimmed(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneShardWithHistory)
+	list := b.name("likes:hot", "h:likes:hot")
+	b.record(t, "likes:hot", 22_500)
+	s := &hookedStore{key: "likes:hot"}
+	s.after = func(call int) {
+		require.Less(t, call, 10)
+		require.NoError(t, b.redis.LSet(t.Context(), list, 9_999, b.redis.LIndex(t.Context(), list, 9_999).Val()+"x").Err())
+	}
+	_, err := b.hooked(t, s).Flusher(0).Drain(t.Context(), 0, "test", 0)
+	require.ErrorContains(t, err, "although postgres has them")
+	require.Equal(t, 2, s.calls)
+	b.drainAll(t)
+	require.Empty(t, b.pending(t, "likes:hot"))
+	b.requireRow(t, counter.Row{Key: "likes:hot", Value: 22_500, Version: 22_500})
+}
+
+// A retry takes its key back from those set aside. If it has flushed only a part, the rest must be in an epoch.
+func TestRetryOfAPartLeavesTheRestDirty(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneShardWithHistory)
+	b.record(t, "likes:hot", 12_500)
+	require.NoError(t, b.cache.SetAside(t.Context(), 0, []counter.Key{"likes:hot"}, time.Hour))
+	snapshot, err := b.cache.Read(t.Context(), 0, []counter.Key{"likes:hot"})
+	require.NoError(t, err)
+	require.NoError(t, b.cache.ReadRecords(t.Context(), &snapshot))
+	require.True(t, snapshot.Entries[0].Partial)
+	require.NoError(t, b.cache.Settle(t.Context(), 0, snapshot.Entries))
+	require.False(t, b.read(t, "likes:hot").Aside)
+	require.EqualValues(t, 1, b.backlog(t).Dirty)
+	b.drainAll(t)
+	b.requireRow(t, counter.Row{Key: "likes:hot", Value: 12_500, Version: 12_500})
 }
 
 // Whatever the step at which a flush in parts dies, another worker goes on with it, and writes in between come after it.

@@ -134,7 +134,7 @@ func (r *retries) try(ctx context.Context, f *Flusher, key counter.Key) (over bo
 	if !e.Aside && !e.Corrupt {
 		return true, nil, nil // a flush has taken it, or will
 	}
-	done, err := f.flush(ctx, snapshot, true, 1)
+	done, err := f.flush(ctx, snapshot, true, 1, context.Cause) // only the task's time bounds it
 	switch {
 	case err != nil:
 		return false, nil, err

@@ -27,6 +27,7 @@ type Entry struct {
 	// Partial: Redis has more records, and Row is the state after the last of Records, as if nothing had been written since. It can be
 	// flushed, but the entry is dirty afterwards.
 	Partial bool
+	Through int64 // with Partial: the version of the whole entry
 
 	text string // the string in Redis
 }

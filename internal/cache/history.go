@@ -76,6 +76,7 @@ func (e *Entry) divide(most int) bool {
 		return false
 	}
 	e.Records.All = e.Records.All[:most]
+	e.Through, e.text = e.Version, "" // without text, so that Settle does not take the part for the whole
 	e.Value, e.Version, e.Deleted, e.Partial = r.Value, r.Version, r.Deleted, true
 	return true
 }
