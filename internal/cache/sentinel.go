@@ -23,7 +23,13 @@ func followSentinel(client *redis.Client, o *redis.UniversalOptions) {
 	t := newTopology(client, s.find)
 	client.AddHook(nodeHook{topology: t})
 	client.AddHook(resendHook{refused: readOnly, renew: func(ctx context.Context) {
-		t.renew(ctx, func(masters map[string]bool) { t.conns.retire(func(addr string) bool { return masters[addr] }) })
+		t.renew(ctx, func(masters map[string]bool) {
+			if len(masters) == 0 { // no Sentinel answers, so there would be no new connections
+				return
+			}
+			// If several are named, one of them has refused the call, and nobody knows which is right.
+			t.conns.retire(func(addr string) bool { return len(masters) == 1 && masters[addr] })
+		})
 	}})
 }
 
@@ -37,7 +43,7 @@ func followServer(client *redis.Client) {
 	}})
 }
 
-// find asks all Sentinels at once. If they name several masters, one has just been replaced. Then it returns none: nobody knows which.
+// find asks all Sentinels at once, and returns every server that one of them names. If these are several, one has just been replaced.
 func (s sentinels) find(ctx context.Context) (masters map[string]bool, loaded bool) {
 	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
@@ -58,11 +64,7 @@ func (s sentinels) find(ctx context.Context) (masters map[string]bool, loaded bo
 		})
 	}
 	asked.Wait()
-	loaded = len(masters) > 0
-	if len(masters) > 1 {
-		clear(masters)
-	}
-	return masters, loaded
+	return masters, len(masters) > 0
 }
 
 // at returns the options of one Sentinel.

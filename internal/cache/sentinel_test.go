@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/afterwrite/afterwrite/internal/cache"
@@ -112,6 +113,56 @@ func TestWriteWithoutAMasterWasNotSent(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Kill(watcher.Pid(), syscall.SIGCONT) })
 	err = hangs.blind(t, increment("k", 1))[0].Err
 	require.Equal(t, counter.CodeCacheUnavailable, counter.CodeOf(err), "%v", err)
+}
+
+// Until all Sentinels know of a failover they name two masters. A slow answer of either is no reason to lose it.
+func TestSentinelsThatDisagreeCloseNoConnectionToAMaster(t *testing.T) {
+	t.Parallel()
+	var servers []redis.UniversalClient
+	var addrs []string
+	for range 2 {
+		_, addr, server := watchedServer(t)
+		servers, addrs = append(servers, server), append(addrs, addr)
+	}
+	client, err := cache.Connect("redis-sentinel://"+strings.Join(addrs, ",")+"/0?master=m", 2)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	require.NoError(t, client.Set(t.Context(), "k", "v", 0).Err())
+
+	for _, server := range servers {
+		require.NoError(t, server.ClientPause(t.Context(), time.Second).Err())
+	}
+	require.NoError(t, client.Set(t.Context(), "k", "w", 0).Err())
+}
+
+// A server that has become a replica refuses writes, but it answers reads.
+func TestRefusalWithoutSentinelsClosesNoOtherConnection(t *testing.T) {
+	t.Parallel()
+	sentinel, addr, server := watchedServer(t)
+	client, err := cache.Connect("redis-sentinel://"+addr+"/0?master=m", pooled)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	useAll(t, client)
+	sentinel.Kill()
+	require.NoError(t, server.ReplicaOf(t.Context(), "127.0.0.1", "1").Err())
+
+	require.ErrorContains(t, client.Set(t.Context(), "k", "v", 0).Err(), "READONLY")
+	require.ErrorIs(t, client.Get(t.Context(), "k").Err(), redis.Nil)
+}
+
+// watchedServer starts a Redis and a Sentinel that knows it as master m. It returns the Sentinel with its address, and a client of the Redis.
+func watchedServer(t *testing.T) (sentinel *local.Redis, addr string, server redis.UniversalClient) {
+	t.Helper()
+	master := localtest.OwnRedis(t, local.RedisOptions{Open: true})
+	host, port, err := net.SplitHostPort(master.Addr())
+	require.NoError(t, err)
+	sentinel = localtest.OwnRedis(t, local.RedisOptions{
+		Open: true, File: true, Args: []string{"--sentinel"}, Lines: []string{fmt.Sprintf("sentinel monitor m %s %s 1", host, port)},
+	})
+	server, err = cache.Connect(master.URL(), 1)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Close()) })
+	return sentinel, sentinel.Addr(), server
 }
 
 // A call that hangs on a former master ends as soon as another server is known to be the master, and not at its time-out of 3 s.

@@ -34,7 +34,8 @@ type topology struct {
 	client redis.UniversalClient
 	conns  watched
 
-	// find returns the addresses of the masters. loaded is false if nobody has answered. It blocks for reloadTimeout at most.
+	// find returns the addresses of the masters, and of servers that may be one. loaded is false if nobody has answered. It blocks for
+	// reloadTimeout at most.
 	find func(ctx context.Context) (masters map[string]bool, loaded bool)
 
 	renewals singleflight.Group // of calls that were refused: one read of the masters for all
@@ -77,8 +78,8 @@ func (t *topology) follow() {
 	}
 }
 
-// renew finds the masters for a call that was refused, and hands them to use, which may be nil. Concurrent calls share this. It blocks for
-// reloadTimeout at most.
+// renew finds the masters for a call that was refused, and hands them to use, which may be nil. It hands over none if nobody has answered.
+// Concurrent calls share this. It blocks for reloadTimeout at most.
 func (t *topology) renew(ctx context.Context, use func(masters map[string]bool)) {
 	<-t.renewals.DoChan("", func() (any, error) {
 		masters, _ := t.find(context.WithoutCancel(ctx)) // the others still need it if this caller leaves
