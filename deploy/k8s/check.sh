@@ -10,7 +10,8 @@ trap 'rm -f "$built"' EXIT
 for overlay in base overlays/*; do
     echo "check-k8s: $overlay"
     "$KUSTOMIZE" build "$overlay" >"$built"
-    "$KUBECONFORM" -strict -summary -schema-location "$schema" "$built"
+    # From a file it reads nothing unless the name ends with .yaml.
+    "$KUBECONFORM" -strict -summary -schema-location "$schema" - <"$built"
 done
 
 for field in readOnlyRootFilesystem topologyKey periodSeconds scaleTargetRef policyTypes scrapeTimeout; do
