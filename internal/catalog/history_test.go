@@ -33,6 +33,20 @@ func (s flushedBetween) Latest(ctx context.Context, key counter.Key, limit int) 
 	return s.Store.Latest(ctx, key, limit)
 }
 
+// recording returns the parts of a process in which every counter has a history.
+func recording(t *testing.T, b *bundle) (*cache.Cache, *writepath.Service, *worker.Worker) {
+	t.Helper()
+	everything := cache.New(b.Redis, cache.Options{
+		Shards: b.Config.Shards, CleanTTL: b.Config.CleanTTL, History: func(counter.Key) bool { return true },
+	})
+	service := writepath.Open(writepath.Parts{Cache: everything, Store: b.Store})
+	t.Cleanup(service.Close)
+	return everything, service, worker.New(worker.Options{
+		Config: b.Config, Redis: b.Redis, Cache: everything, Store: b.Store,
+		Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
 // A flush may move records between the reads of Redis and Postgres. None may appear twice, or be missing.
 func TestHistoryHasEachOperationOnceDuringAFlush(t *testing.T) {
 	t.Parallel()
@@ -40,15 +54,7 @@ func TestHistoryHasEachOperationOnceDuringAFlush(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
-			everything := cache.New(b.Redis, cache.Options{
-				Shards: b.Config.Shards, CleanTTL: b.Config.CleanTTL, History: func(counter.Key) bool { return true },
-			})
-			service := writepath.Open(writepath.Parts{Cache: everything, Store: b.Store})
-			t.Cleanup(service.Close)
-			w := worker.New(worker.Options{
-				Config: b.Config, Redis: b.Redis, Cache: everything, Store: b.Store,
-				Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
-			})
+			everything, service, w := recording(t, b)
 			write := func() {
 				for range 2 {
 					r := service.Do(t.Context(), []counter.Operation{increment("a")}, writepath.Options{Minimal: minimal})[0]
@@ -76,15 +82,7 @@ func TestHistoryHasEachOperationOnceDuringAFlush(t *testing.T) {
 func TestHistoryOfAnUnknownBaseIsReadInParts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	everything := cache.New(b.Redis, cache.Options{
-		Shards: b.Config.Shards, CleanTTL: b.Config.CleanTTL, History: func(counter.Key) bool { return true },
-	})
-	service := writepath.Open(writepath.Parts{Cache: everything, Store: b.Store})
-	t.Cleanup(service.Close)
-	w := worker.New(worker.Options{
-		Config: b.Config, Redis: b.Redis, Cache: everything, Store: b.Store,
-		Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
-	})
+	everything, service, w := recording(t, b)
 	write := func(n int) {
 		for range n {
 			r := service.Do(t.Context(), []counter.Operation{increment("a")}, writepath.Options{Minimal: true})[0]
