@@ -501,7 +501,7 @@ func TestFlushInPartsRenewsItsLease(t *testing.T) {
 	s := &hookedStore{key: "likes:hot"}
 	s.after = func(call int) {
 		if call == 1 {
-			time.Sleep(1100 * time.Millisecond) // it is time to renew the lease
+			time.Sleep(1100 * time.Millisecond) // the part takes longer than the time between two renewals
 			require.NoError(t, b.redis.PExpire(t.Context(), lease, time.Hour).Err())
 			return
 		}

@@ -283,7 +283,8 @@ func loseAnswer(listener net.Listener, target string, armed *atomic.Bool) {
 	}
 }
 
-// setupMoving returns a bundle on a cluster whose shard 1, that of alike, can begin to move to another node, and stay after all.
+// setupMoving returns a bundle on a cluster. Its shard 1, which has the counters of alike, can begin to move to another node, and stay
+// after all.
 func setupMoving(t *testing.T) (b *testBundle, move func(moving bool)) {
 	t.Helper()
 	node, clusterURL := cluster(t)

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// slowClose is a connection whose Close waits for let.
+// slowClose is a connection. Its Close sends to closing, and then waits for let.
 type slowClose struct {
 	net.Conn
 

@@ -78,7 +78,7 @@ func TestHistoryHasEachOperationOnceDuringAFlush(t *testing.T) {
 	}
 }
 
-// Postgres has two operations. The entry was removed, so that of the further ones the base is unknown: they count from it.
+// Postgres has two operations. The entry was removed, so the base of the further operations is unknown.
 func TestHistoryOfAnUnknownBaseIsReadInParts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -9,15 +9,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// watchedPipe returns a connection that is aborted when cancel is called before stop.
+func watchedPipe(t *testing.T) (c *boundedConn, cancel, stop func()) {
+	t.Helper()
+	client, server := net.Pipe()
+	t.Cleanup(func() { _, _ = client.Close(), server.Close() })
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	c = &boundedConn{Conn: client}
+	return c, cancel, c.watch(ctx)
+}
+
 // A context that ends together with its statement must not abort the connection later, under the next caller's statement.
 func TestAConnectionIsAbortedBeforeItsCallerGivesItBack(t *testing.T) {
 	t.Parallel()
-	client, server := net.Pipe()
-	defer server.Close()
-	defer client.Close()
-	c := &boundedConn{Conn: client}
-	ctx, cancel := context.WithCancel(t.Context())
-	stop := c.watch(ctx)
+	c, cancel, stop := watchedPipe(t)
 	stopped := make(chan struct{})
 
 	c.mu.Lock() // the abort has to wait
@@ -39,12 +45,7 @@ func TestAConnectionIsAbortedBeforeItsCallerGivesItBack(t *testing.T) {
 
 func TestAConnectionStaysUsableAfterItsContextHasEnded(t *testing.T) {
 	t.Parallel()
-	client, server := net.Pipe()
-	defer server.Close()
-	defer client.Close()
-	c := &boundedConn{Conn: client}
-	ctx, cancel := context.WithCancel(t.Context())
-	stop := c.watch(ctx)
+	c, cancel, stop := watchedPipe(t)
 	stop()
 	cancel()
 	stop()
